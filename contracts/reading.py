@@ -1,0 +1,145 @@
+"""From a message's bytes to a command, or to a sentence that says what is wrong with them."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from contracts.commands import MAX_MESSAGE_BYTES, IdempotencyKey, Ticket, UnlinkCommand
+from contracts.events import CONTENT_TYPE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_MOST_PROBLEMS_NAMED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Salvage:
+    """What could still be read of a message that breaks the contract, so that its sender can recognise the answer."""
+
+    idempotency_key: str | None = None
+    correlation_id: str | None = None
+    requested_by: str | None = None
+    ticket: Ticket | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadableMessageError(Exception):
+    """The message breaks the contract; the text names each field and what is wrong with it."""
+
+    problem: str
+    salvage: Salvage = field(default_factory=Salvage)
+
+    def __str__(self) -> str:
+        return self.problem
+
+
+def read_command(body: bytes, content_type: str | None = None) -> UnlinkCommand:
+    """Read one command, bare or wrapped in a CloudEvent (by content type, or by its `specversion`).
+
+    Raises:
+        UnreadableMessageError: too large, not UTF-8, not JSON, a repeated or unknown field, a wrong value.
+    """
+    if len(body) > MAX_MESSAGE_BYTES:
+        raise UnreadableMessageError(f"the message has {len(body)} bytes; at most {MAX_MESSAGE_BYTES} are read")
+    content = _read_object(body)
+    if _is_cloud_event(content, content_type):
+        content = _unwrap(content)
+    return _validate(content)
+
+
+def _read_object(body: bytes) -> dict[str, Any]:
+    try:
+        text = body.decode("utf-8-sig")
+        content = json.loads(text, object_pairs_hook=_without_repeats, parse_constant=_refuse_constant)
+    except UnicodeDecodeError as error:
+        raise UnreadableMessageError(f"the message is not UTF-8 (byte {error.start})") from error
+    except RecursionError as error:
+        raise UnreadableMessageError("the message is nested too deeply") from error
+    except ValueError as error:
+        raise UnreadableMessageError(f"the message is not JSON as the contract has it: {error}") from error
+    if not isinstance(content, dict):
+        raise UnreadableMessageError(f"the message is a JSON {type(content).__name__}; an object is needed")
+    return content
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) != len(pairs):
+        name, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise ValueError(f"repeated field {name[:64]!r}")
+    return content
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _is_cloud_event(content: dict[str, Any], content_type: str | None) -> bool:
+    media_type = (content_type or "").partition(";")[0].strip().lower()
+    return media_type == CONTENT_TYPE or ("specversion" in content and "command" not in content)
+
+
+def _unwrap(event: dict[str, Any]) -> dict[str, Any]:
+    if event.get("specversion") != "1.0":
+        raise UnreadableMessageError("specversion: a CloudEvent of version 1.0 is needed")
+    missing = [name for name in ("id", "source", "type") if not (isinstance(event.get(name), str) and event[name])]
+    if missing:
+        raise UnreadableMessageError(f"{', '.join(missing)}: a CloudEvent needs it as text that is not empty")
+    if not isinstance(event.get("data"), dict):
+        raise UnreadableMessageError("data: the CloudEvent must hold the command here, as an object")
+    data: dict[str, Any] = event["data"]
+    return data
+
+
+def _validate(content: dict[str, Any]) -> UnlinkCommand:
+    try:
+        # Through JSON again, since strict mode reads a time from JSON text but not from a Python string.
+        return UnlinkCommand.model_validate_json(json.dumps(content))
+    except ValidationError as error:
+        raise UnreadableMessageError(describe(error), _salvage(content)) from error
+
+
+def describe(error: ValidationError) -> str:
+    """One line that names each wrong field, without repeating its value: a value may be secret, or huge."""
+    problems = [f"{_path(problem['loc'])}: {_message(problem)}" for problem in error.errors(include_url=False)]
+    hidden = len(problems) - _MOST_PROBLEMS_NAMED
+    return "; ".join(problems[:_MOST_PROBLEMS_NAMED]) + (f"; and {hidden} more" if hidden > 0 else "")
+
+
+def _path(location: Iterable[int | str]) -> str:
+    return ".".join(str(part)[:64] for part in location) or "message"
+
+
+def _message(problem: Any) -> str:
+    if problem["type"] == "extra_forbidden":
+        return "unknown field"
+    if problem["type"] == "missing":
+        return "missing"
+    return str(problem["msg"]).removeprefix("Value error, ")
+
+
+def _salvage(content: dict[str, Any]) -> Salvage:
+    def valid(name: str, kind: Any) -> Any:
+        value = content.get(name)
+        try:
+            adapter = TypeAdapter(kind)
+            return adapter.validate_json(json.dumps(value)) if value is not None else None
+        except ValidationError:
+            return None
+
+    return Salvage(
+        idempotency_key=valid("idempotency_key", IdempotencyKey),
+        correlation_id=_short_text(content.get("correlation_id"), 200),
+        requested_by=_short_text(content.get("requested_by"), 200),
+        ticket=valid("ticket", Ticket),
+    )
+
+
+def _short_text(value: object, longest: int) -> str | None:
+    return value if isinstance(value, str) and 0 < len(value) <= longest else None

@@ -1,0 +1,230 @@
+"""The settings: environment variables with the prefix `UNLINK_`, nested by `__`, or files in `UNLINK_SECRETS_DIR`."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FilePath,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    NestedSecretsSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+from contracts.commands import EnterpriseManagerName
+
+PREFIX = "UNLINK_"
+SECRETS_DIR_VARIABLE = "UNLINK_SECRETS_DIR"
+
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class SettingsInvalidError(Exception):
+    """The settings are wrong. The message names each variable, one a line, and never repeats a value."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BrokerSettings(_Section):
+    """RabbitMQ."""
+
+    url: SecretStr = Field(description="`amqp://` or `amqps://`, with user and password.")
+    ca_file: FilePath | None = Field(
+        None, description="For `amqps://`: the CA to verify the broker's certificate against."
+    )
+    hold_seconds: Seconds = Field(1500, description="The longest that a delivery is kept unacknowledged.")
+    topology: Literal["declare", "verify"] = Field(
+        "declare", description="Declare exchanges and queues, or only check them."
+    )
+    heartbeat_seconds: int = Field(30, ge=5)
+    blocked_seconds: Seconds = Field(
+        300, description="After so long in a memory or disk alarm the connection is made anew."
+    )
+    confirm_seconds: Seconds = Field(
+        30, description="How long a publish may wait for its confirm before it is repeated."
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _amqp(cls, value: SecretStr) -> SecretStr:
+        return _require_scheme(value, ("amqp", "amqps"))
+
+
+class LedgerSettings(_Section):
+    """The database of idempotency keys."""
+
+    url: SecretStr = Field(description="`sqlite:///path` or `postgresql://user:password@host/database`.")
+    lease_seconds: Seconds = Field(30, description="How long a worker that says nothing keeps its unlinks.")
+    retention_days: Seconds = Field(90, description="How long settled keys are kept.")
+
+    @field_validator("url")
+    @classmethod
+    def _database(cls, value: SecretStr) -> SecretStr:
+        return _require_scheme(value, ("sqlite", "postgresql"))
+
+
+class EnterpriseManagerSettings(_Section):
+    """One Veeam Backup Enterprise Manager."""
+
+    url: str = Field(description="Such as `https://em.example.com:9398`.")
+    username: str = Field(min_length=1)
+    password: SecretStr
+    ca_file: FilePath | None = Field(None, description="The CA (or the self-signed certificate) to verify against.")
+    verify_tls: bool = True
+    format: Literal["xml", "json"] = "xml"
+    max_in_flight: int = Field(64, ge=1, le=10_000, description="Unlinks at once; the prefetch of its queue.")
+    max_requests: int = Field(16, ge=1, le=256, description="Requests at once.")
+    poll_interval_seconds: Seconds = 2
+    request_timeout_seconds: Seconds = 30
+    verify_seconds: float = Field(60, ge=0, description="How long a list may lag behind a finished task.")
+    settling_seconds: float = Field(120, ge=0, description="How long an unknown old task may still be at work.")
+
+    @field_validator("url")
+    @classmethod
+    def _http(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError("must be https://host:port (or http:// for the obsolete plain port)")
+        if parts.username or parts.password:
+            raise ValueError("must not hold a user or password: they have variables of their own")
+        return value.rstrip("/").removesuffix("/api")
+
+    @model_validator(mode="after")
+    def _ca_or_not(self) -> EnterpriseManagerSettings:
+        if self.ca_file is not None and not self.verify_tls:
+            raise ValueError("ca_file and verify_tls=false contradict each other; leave one of them out")
+        return self
+
+
+class HttpSettings(_Section):
+    """Where `/livez`, `/readyz` and `/metrics` are served."""
+
+    host: str = "0.0.0.0"  # noqa: S104 - probes and scrapers come from outside the pod
+    port: int = Field(9464, ge=0, le=65535)
+
+
+class LogSettings(_Section):
+    """The log."""
+
+    format: Literal["json", "console"] = "json"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class _FromEnvironment(BaseSettings):
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter="__", extra="ignore", frozen=True, secrets_dir_missing="error"
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """A file in the secrets folder is named like the variable that it stands for; the variable itself wins."""
+        del dotenv_settings, file_secret_settings
+        folder = os.environ.get(SECRETS_DIR_VARIABLE)
+        if not folder:
+            return init_settings, env_settings
+        files = NestedSecretsSettingsSource(settings_cls, secrets_dir=folder, secrets_nested_delimiter="__")
+        return init_settings, env_settings, files
+
+
+class ClientSettings(_FromEnvironment):
+    """What the commands need that only talk to the broker: `submit`, `watch`, `cancel`, `dead`."""
+
+    broker: BrokerSettings
+
+
+class Settings(_FromEnvironment):
+    """What the worker needs: all of them."""
+
+    broker: BrokerSettings
+    ledger: LedgerSettings
+    enterprise_managers: dict[EnterpriseManagerName, EnterpriseManagerSettings] = Field(min_length=1)
+    http: HttpSettings = HttpSettings()
+    log: LogSettings = LogSettings()
+    reply_to: str = Field("amq.rabbitmq.reply-to.*,reply.*", description="Patterns of queues that may be replied to.")
+    drain_seconds: Seconds = Field(
+        30, description="On SIGTERM: how long unlinks may go on before they are left to redelivery."
+    )
+    max_attempts: int = Field(10, ge=1, description="How often a command that fails in an unforeseen way is tried.")
+
+
+#: Variables that Kubernetes adds to a pod for every service (its "service links"); they are none of ours.
+_SERVICE_LINK = re.compile(
+    r"^UNLINK_[A-Z0-9_]*?(_SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|_PORT(_\d+_(TCP|UDP|SCTP)(_[A-Z]+)?)?)$"
+)
+
+AnySettings = TypeVar("AnySettings", bound=_FromEnvironment)
+
+
+def load(kind: type[AnySettings]) -> AnySettings:
+    """Read the settings from the environment and the secrets folder.
+
+    Raises:
+        SettingsInvalidError: with one line for each variable that is missing, wrong or unknown.
+    """
+    problems = _unknown_variables()
+    try:
+        settings = kind()
+    except SettingsError as error:
+        # A nested variable given as a whole must be JSON; or the secrets folder cannot be read.
+        problems.append(f"{SECRETS_DIR_VARIABLE} or a variable given as JSON: {error}")
+    except ValidationError as error:
+        problems += [
+            f"{_variable(problem['loc'])}: {_advice(problem)}" for problem in error.errors(include_input=False)
+        ]
+    else:
+        if not problems:
+            return settings
+    raise SettingsInvalidError("\n".join(problems))
+
+
+def _unknown_variables() -> list[str]:
+    known = {name.upper() for name in Settings.model_fields}
+    return [
+        f"{variable}: there is no such setting"
+        for variable in sorted(os.environ)
+        if variable.upper().startswith(PREFIX)
+        and variable.upper() != SECRETS_DIR_VARIABLE
+        and variable.upper().removeprefix(PREFIX).partition("__")[0] not in known
+        and not _SERVICE_LINK.match(variable.upper())
+    ]
+
+
+def _variable(location: tuple[int | str, ...]) -> str:
+    return PREFIX + "__".join(str(part) for part in location if part != "[key]").upper()
+
+
+def _advice(problem: Any) -> str:
+    if problem["type"] == "missing":
+        return "is needed and not set"
+    if problem["type"] == "extra_forbidden":
+        return "there is no such setting"
+    return str(problem["msg"]).removeprefix("Value error, ")
+
+
+def _require_scheme(value: SecretStr, schemes: tuple[str, ...]) -> SecretStr:
+    if urlsplit(value.get_secret_value()).scheme not in schemes:
+        raise ValueError("must start with " + " or ".join(f"{scheme}://" for scheme in schemes))
+    return value
