@@ -10,7 +10,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 _UUID = "[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 
-#: The largest message that is read, in bytes. Intermediaries must carry CloudEvents of this size (CloudEvents 1.0, "Size Limits").
+#: The largest message that is read, in bytes: what intermediaries must carry (CloudEvents 1.0, "Size Limits").
 MAX_MESSAGE_BYTES = 64 * 1024
 
 

@@ -1,1 +1,4 @@
-"""The unlink worker. Its folders are the parts of one unlink's journey; the core, `unlinks`, imports none of the others."""
+"""The unlink worker.
+
+Its folders are the parts of one unlink's journey; the core, `unlinks`, imports none of the others.
+"""

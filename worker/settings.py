@@ -127,9 +127,7 @@ class LogSettings(_Section):
 
 
 class _FromEnvironment(BaseSettings):
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_nested_delimiter="__", extra="ignore", frozen=True, secrets_dir_missing="error"
-    )
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__", extra="ignore", frozen=True)
 
     @classmethod
     def settings_customise_sources(
@@ -141,11 +139,13 @@ class _FromEnvironment(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """A file in the secrets folder is named like the variable that it stands for; the variable itself wins."""
-        del dotenv_settings, file_secret_settings
+        del dotenv_settings
         folder = os.environ.get(SECRETS_DIR_VARIABLE)
         if not folder:
             return init_settings, env_settings
-        files = NestedSecretsSettingsSource(settings_cls, secrets_dir=folder, secrets_nested_delimiter="__")
+        files = NestedSecretsSettingsSource(
+            file_secret_settings, secrets_dir=folder, secrets_dir_missing="error", secrets_nested_delimiter="__"
+        )
         return init_settings, env_settings, files
 
 
@@ -212,7 +212,16 @@ def _unknown_variables() -> list[str]:
     ]
 
 
+#: What a person sets first in a section that is missing as a whole.
+_FIRST_VARIABLE: dict[tuple[int | str, ...], tuple[str, ...]] = {
+    ("broker",): ("broker", "url"),
+    ("ledger",): ("ledger", "url"),
+    ("enterprise_managers",): ("enterprise_managers", "default", "url"),
+}
+
+
 def _variable(location: tuple[int | str, ...]) -> str:
+    location = _FIRST_VARIABLE.get(location, location)
     return PREFIX + "__".join(str(part) for part in location if part != "[key]").upper()
 
 

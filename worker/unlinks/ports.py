@@ -116,14 +116,14 @@ class Outbox(Protocol):
         ...
 
     async def delay(self, delivery: Delivery, seconds: float, *, failed: bool) -> None:
-        """Put a copy of the message into the delay queue nearest to `seconds`; it returns to the queue that it came from.
+        """Put a copy of the message into the delay queue nearest to `seconds`; it comes back to its queue.
 
         `failed` counts the attempt against the message (`Delivery.attempt`). The caller then acknowledges.
         """
         ...
 
     async def dead_letter(self, delivery: Delivery, reason: Reason) -> None:
-        """Put a copy of the message into `unlink.dead`, with the reason in its headers. The caller then acknowledges."""
+        """Put a copy of the message into `unlink.dead`, the reason in its headers. The caller then acknowledges."""
         ...
 
 
@@ -205,7 +205,9 @@ class Task:
 
 
 class EnterpriseManager(Protocol):
-    """One Enterprise Manager. Every call may raise `Unavailable`, after a few short retries of its own where that is safe.
+    """One Enterprise Manager.
+
+    Every call may raise `Unavailable`, after a few short retries of its own where that is safe.
 
     IDs are bare lower-case UUIDs.
     """
@@ -298,7 +300,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """What was seen when the unlink was decided on. It names the link for good: no other link is ever removed for this key."""
+    """What was seen when the unlink was decided on. No other link is ever removed for this key."""
 
     job_id: str
     job_name: str | None
@@ -360,7 +362,7 @@ ClaimResult = Claimed | AlreadySettled | HeldElsewhere | KeyReused
 
 
 class LeaseLostError(Exception):
-    """Another worker has taken the key over: nothing was written, and nothing more may be said or done about it here."""
+    """Another worker has taken the key over: nothing was written, and nothing more may be said or done here."""
 
 
 class Ledger(Protocol):
@@ -377,17 +379,20 @@ class Ledger(Protocol):
     async def intend(self, lease: Lease, intent: Intent, sent_at: datetime) -> bool:
         """Record that the DELETE is about to be sent, and that no other unlink of this job may be.
 
-        False if another unlink of the job is between its intent and its end: then only what was seen is recorded, so that
-        no other link can ever be taken for the one meant.
+        False if another unlink of the job is between its intent and its end: then only what was seen is recorded, so
+        that no other link can ever be taken for the one meant. Counts `sends` if true.
         """
         ...
 
     async def withdraw(self, lease: Lease) -> None:
-        """The DELETE certainly did not leave: back to `claimed`, with what was seen still recorded, the job free again."""
+        """The DELETE certainly did not leave: back to `claimed`, what was seen still recorded, the job free again.
+
+        Uncounts `sends`, and forgets `sent_at`.
+        """
         ...
 
     async def send_again(self, lease: Lease) -> None:
-        """Record that the same DELETE is about to be sent once more; counts `sends`. The first `sent_at` stays: time runs from it."""
+        """Record that the same DELETE is about to be sent once more; counts `sends`, keeps the first `sent_at`."""
         ...
 
     async def submitted(self, lease: Lease, task: TaskTicket, submitted_at: datetime) -> None:
