@@ -26,6 +26,7 @@ class Salvage:
     correlation_id: str | None = None
     requested_by: str | None = None
     ticket: Ticket | None = None
+    labels: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,118 @@
+"""One way in for logs: structlog, JSON in production, readable on a terminal.
+
+The standard library's log records (pika's, urllib3's, alembic's) come out the same way. Values that are known to be secret,
+and the values of keys that sound secret, are replaced before anything is rendered.
+"""
+
+from __future__ import annotations
+
+import logging
+import logging.config
+import re
+import sys
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from structlog.typing import EventDict, WrappedLogger
+
+    from worker.settings import LogSettings
+
+#: What stands in the place of a secret.
+REDACTED = "[redacted]"
+
+_SOUNDS_SECRET = re.compile(
+    r"pass(word|wd)?$|secret|token$|authorization|cookie|credential|x-restsvcsessionid", re.IGNORECASE
+)
+_IN_A_URL = re.compile(r"(?<=://)[^/@\s:]*:[^/@\s]*(?=@)")
+
+#: Libraries that say at `info` what this program says itself.
+_CHATTY = ("pika", "urllib3", "alembic", "sqlalchemy", "asyncio")
+
+
+class Redactor:
+    """A structlog processor that lets no secret through."""
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        # Longest first, so that a secret that contains another is replaced as a whole.
+        self._secrets = sorted({secret for secret in secrets if secret}, key=len, reverse=True)
+
+    def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+        """Replace secrets in every value, at any depth."""
+        del logger, method
+        return {
+            name: REDACTED if _SOUNDS_SECRET.search(name) and name != "token" else self._clean(value)
+            for name, value in event.items()
+        }
+
+    def _clean(self, value: Any) -> Any:
+        match value:
+            case str():
+                return self.clean_text(value)
+            case dict():
+                return {name: self._clean(part) for name, part in value.items()}
+            case list() | tuple() | set() | frozenset():
+                return [self._clean(part) for part in value]
+            case bool() | int() | float() | None:
+                return value
+            case _:
+                return self.clean_text(str(value))
+
+    def clean_text(self, text: str) -> str:
+        """Replace known secrets, and user and password in URLs."""
+        for secret in self._secrets:
+            text = text.replace(secret, REDACTED)
+        return _IN_A_URL.sub(REDACTED, text)
+
+
+def configure(settings: LogSettings, secrets: Iterable[str] = ()) -> None:
+    """Send structlog's and the standard library's log lines to standard error, in one form."""
+    redact = Redactor(secrets)
+    before: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+    ]
+    on_terminal = settings.format == "console"
+    renderer: Any = (
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+        if on_terminal
+        else structlog.processors.JSONRenderer()
+    )
+    logging.config.dictConfig(
+        {
+            "version": 1,
+            "disable_existing_loggers": False,
+            "formatters": {
+                "structlog": {
+                    "()": structlog.stdlib.ProcessorFormatter,
+                    "foreign_pre_chain": before,
+                    "processors": [
+                        structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                        structlog.processors.format_exc_info,
+                        redact,
+                        renderer,
+                    ],
+                }
+            },
+            "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "structlog"}},
+            "root": {"handlers": ["stderr"], "level": settings.level.upper()},
+            "loggers": {name: {"level": "WARNING"} for name in _CHATTY},
+        }
+    )
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *before,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    logging.captureWarnings(capture=True)

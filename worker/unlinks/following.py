@@ -1,0 +1,95 @@
+"""Following a task to its end, and looking at the links: all that is done while somebody else does the work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+
+from worker.unlinks.ports import EnterpriseManagerError
+
+if TYPE_CHECKING:
+    from worker.unlinks.path import Pace
+    from worker.unlinks.patience import Patience
+    from worker.unlinks.ports import Clock, EnterpriseManager, Intent, Task, TaskTicket
+
+log = structlog.get_logger()
+
+#: The first look at a task comes after this share of the poll interval: most tasks are short.
+FIRST_LOOK = 0.25
+#: Each further look waits longer by this factor, up to this many poll intervals.
+SLOWER = 1.5
+SLOWEST = 8
+
+
+@dataclass(slots=True)
+class Follower:
+    """Looks at one unlink's task and links, at a pace that slows with time. `last_seen` is the task as last seen."""
+
+    enterprise_manager: EnterpriseManager
+    patience: Patience
+    clock: Clock
+    pace: Pace
+    last_seen: Task | None = None
+
+    async def to_its_end(self, ticket: TaskTicket) -> Task:
+        """Look at the task until its state is `Finished`: that state alone is final.
+
+        Raises:
+            TaskNotFound: it is of another logon session, or forgotten.
+            DeadlinePassedError: the command's time is over.
+        """
+        pause = self.pace.poll_interval * FIRST_LOOK
+        while True:
+            await self.patience.wait(self.clock.jitter(pause))
+            task = await self.patience.ask(self.enterprise_manager, lambda: self.enterprise_manager.task(ticket))
+            self.last_seen = task
+            if task.finished:
+                return task
+            pause = min(pause * SLOWER, self.pace.poll_interval * SLOWEST)
+
+    async def is_gone(self, intent: Intent) -> bool | None:
+        """Look once at the job's links. None if they cannot be read now."""
+        try:
+            return await self._gone(intent)
+        except EnterpriseManagerError as error:
+            log.warning("unlink.links_unread", job_id=intent.job_id, problem=str(error))
+            return None
+
+    async def until_gone(self, intent: Intent) -> bool:
+        """Look until the list shows it, for it can lag behind a finished task; False if it does not in `pace.verify`.
+
+        It is short, and the server's word is known by now: only a worker that is to stop ends it early.
+        """
+        over = self.clock.monotonic() + self.pace.verify
+        pause = self.pace.poll_interval * FIRST_LOOK
+        while not await self.is_gone(intent):
+            left = over - self.clock.monotonic()
+            if left <= 0:
+                return False
+            if not await self.patience.wait_while_staying(min(self.clock.jitter(pause), left)):
+                return False
+            pause = min(pause * SLOWER, self.pace.poll_interval * SLOWEST)
+        return True
+
+    async def gone_by(self, seconds: float, intent: Intent) -> bool:
+        """Look for `seconds`, in which an old task may still do its work; whether the link is gone by then.
+
+        Raises:
+            DeadlinePassedError: the command's time is over.
+        """
+        over = self.clock.monotonic() + seconds
+        pause = self.pace.poll_interval
+        while True:
+            if await self.patience.ask(self.enterprise_manager, lambda: self._gone(intent)):
+                return True
+            left = over - self.clock.monotonic()
+            if left <= 0:
+                return False
+            await self.patience.wait(min(self.clock.jitter(pause), left))
+            pause = min(pause * SLOWER, self.pace.poll_interval * SLOWEST)
+
+    async def _gone(self, intent: Intent) -> bool:
+        links = await self.enterprise_manager.links(intent.job_id)
+        return all(link.object_in_job_id != intent.link.object_in_job_id for link in links)

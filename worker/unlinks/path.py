@@ -1,0 +1,329 @@
+"""The path of one unlink, from the claim to the verdict: look, intend, DELETE, follow, verify.
+
+It reads top to bottom. What comes before (reading, claiming) and after (settling, publishing, acknowledging) is in
+`reception`. Each step that must survive a crash is in the ledger before the next one is taken.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import structlog
+
+from contracts.events import Evidence, ReasonCode
+from worker.unlinks.following import Follower
+from worker.unlinks.patience import Answer, DeadlinePassedError, PutOffError
+from worker.unlinks.ports import (
+    AnswerLost,
+    EnterpriseManagerError,
+    Intent,
+    Job,
+    LeaseLostError,
+    LinkNotFound,
+    Refused,
+    Stage,
+    TaskNotFound,
+    Unavailable,
+)
+from worker.unlinks.verdict import already_absent, failed, planned, succeeded, timed_out
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
+
+    from contracts.commands import UnlinkCommand
+    from worker.unlinks.patience import Patience
+    from worker.unlinks.ports import Clock, EnterpriseManager, Entry, Ledger, Link, LinkedBackup, Task, TaskTicket
+    from worker.unlinks.turns import Turns
+    from worker.unlinks.verdict import Verdict
+
+log = structlog.get_logger()
+
+#: How often the same DELETE is sent at most, the first time included, when its answer keeps getting lost.
+MOST_SENDS = 3
+#: How long a command waits, in seconds, when another worker has an unlink of the same job under way.
+BUSY_JOB_SECONDS = 5.0
+
+
+class _NotSentError(Exception):
+    """The DELETE certainly did not leave."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How patiently one Enterprise Manager is followed, in seconds."""
+
+    poll_interval: float = 2
+    verify: float = 60
+    settling: float = 120
+
+
+@dataclass(slots=True)
+class Path:
+    """One unlink under way in this worker. `entry` is what the ledger knows of it; a dry run has no ledger."""
+
+    command: UnlinkCommand
+    entry: Entry
+    enterprise_manager: EnterpriseManager
+    ledger: Ledger
+    turns: Turns
+    patience: Patience
+    clock: Clock
+    pace: Pace
+    on_submitted: Callable[[Entry, Task | None], None]
+    follow: Follower = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.follow = Follower(self.enterprise_manager, self.patience, self.clock, self.pace)
+
+    async def to_verdict(self) -> Verdict:
+        """Go on from where the ledger says, to the end.
+
+        Raises:
+            PutOffError: not now.
+            LeavingError: the worker is to stop.
+            LeaseLostError: another worker has the key now.
+            UnansweredError: Enterprise Manager is there and does not answer.
+        """
+        try:
+            if self.entry.stage is not Stage.CLAIMED:
+                async with self._turn(self._intent.job_id):
+                    return await self._resume()
+            return await self._start_until_sent()
+        except Refused as no:
+            return failed(no.code, no.message, changed=False if self.entry.sends == 0 else None, seen=self.entry.intent)
+
+    async def _start_until_sent(self) -> Verdict:
+        while True:
+            with suppress(_NotSentError):
+                return await self._start()
+            await self.patience.until(self.enterprise_manager.until_available())
+            await self.patience.wait(self.clock.jitter(1))
+
+    # --- from the start ---------------------------------------------------------------------------------------------
+
+    async def _start(self) -> Verdict:
+        """Look, intend, send, follow.
+
+        Raises:
+            _NotSentError: the DELETE certainly did not leave; the key is back at its start.
+        """
+        if self._expired():
+            return self._too_late()
+        job = await self._job()
+        async with self._turn(job.id):
+            link = await self._link(job)
+            if link is None:
+                return self._absent(job)
+            backups = tuple(await self._ask(lambda: self.enterprise_manager.linked_backups(job.id)))
+            intent = Intent(job_id=job.id, job_name=job.name, link=link, linked_backups=backups)
+            if self.command.dry_run:
+                return planned(intent)
+            self._require_consent(backups)
+            if self._expired():
+                return self._too_late()
+            await self._intend(intent)
+            return await self._send()
+
+    async def _job(self) -> Job:
+        pinned = self.entry.intent
+        if pinned is not None:
+            return Job(pinned.job_id, pinned.job_name)
+        return await self._ask(lambda: self.enterprise_manager.find_job(self.command.job))
+
+    async def _link(self, job: Job) -> Link | None:
+        """The link that is meant. Once one was recorded for this key, only ever that one."""
+        named = self.command.repository
+        pinned = self.entry.intent.link.object_in_job_id if self.entry.intent is not None else named.link_id
+        uid = None if pinned else await self._ask(lambda: self.enterprise_manager.find_repository(named))
+        links = await self._ask(lambda: self.enterprise_manager.links(job.id))
+        meant = [link for link in links if (link.object_in_job_id == pinned if pinned else link.repository_uid == uid)]
+        if len(meant) > 1:
+            candidates = ", ".join(link.object_in_job_id for link in meant)
+            raise Refused(
+                ReasonCode.REPOSITORY_AMBIGUOUS,
+                f"the job links this repository more than once; by link_id: {candidates}",
+            )
+        return meant[0] if meant else None
+
+    def _absent(self, job: Job) -> Verdict:
+        log.info("unlink.absent", job_id=job.id)
+        if self.command.if_absent == "fail":
+            return failed(ReasonCode.LINK_ABSENT, f"job {job.name or job.id!r} has no such link", job=job)
+        return already_absent(job)
+
+    def _require_consent(self, backups: tuple[LinkedBackup, ...]) -> None:
+        if not backups or self.command.allow_linked_backups_removal:
+            return
+        names = ", ".join(backup.name or backup.uid or backup.object_in_job_id for backup in backups)
+        raise Refused(
+            ReasonCode.LINKED_BACKUPS_AT_RISK,
+            f"any edit of this job drops its linked backups ({names}); to consent, set allow_linked_backups_removal",
+        )
+
+    def _expired(self) -> bool:
+        return self.command.not_after is not None and self.clock.now() > self.command.not_after
+
+    def _too_late(self) -> Verdict:
+        return failed(ReasonCode.EXPIRED, f"not started by {self.command.not_after}, as not_after asks")
+
+    async def _intend(self, intent: Intent) -> None:
+        sent_at = self.clock.now()
+        free = await self.ledger.intend(self.entry.lease, intent, sent_at)
+        self.entry = replace(self.entry, intent=intent)
+        if not free:
+            raise PutOffError("another worker has an unlink of this job under way", BUSY_JOB_SECONDS)
+        self.entry = replace(self.entry, stage=Stage.INTENDED, sent_at=sent_at, sends=self.entry.sends + 1)
+        self._start_the_deadline()
+
+    # --- the DELETE -------------------------------------------------------------------------------------------------
+
+    async def _send(self) -> Verdict:
+        """Send the recorded DELETE, once, and go on to the end."""
+        link_id = self._intent.link.object_in_job_id
+        if not self.ledger.alive(self.entry.lease):
+            # Paused for so long that another worker may be at it: the DELETE would be harmless, but it is not ours.
+            raise LeaseLostError
+        log.info("unlink.sending", job_id=self._intent.job_id, link_id=link_id, send=self.entry.sends)
+        try:
+            task = await self.enterprise_manager.delete_link(self._intent.job_id, link_id)
+        except Unavailable as error:
+            log.warning("unlink.not_sent", problem=str(error))
+            return await self._not_sent()
+        except AnswerLost as error:
+            log.warning("unlink.answer_lost", problem=str(error))
+            return await self._let_the_links_decide()
+        except LinkNotFound:
+            return await self._link_not_found()
+        except Refused as no:
+            return await self._refused(no)
+        await self._submitted(task)
+        return await self._follow(task.ticket)
+
+    async def _not_sent(self) -> Verdict:
+        if self._sent_before:
+            return await self._let_the_links_decide()
+        await self.ledger.withdraw(self.entry.lease)
+        self.patience.deadline = None
+        self.entry = replace(self.entry, stage=Stage.CLAIMED, sent_at=None, sends=0)
+        raise _NotSentError
+
+    async def _link_not_found(self) -> Verdict:
+        """404: somebody else was faster, or an earlier DELETE of ours was carried out; unless the list still has it."""
+        if not await self.follow.until_gone(self._intent):
+            message = "Enterprise Manager answers 404 to the DELETE, and yet lists the link"
+            return failed(ReasonCode.ENTERPRISE_MANAGER_ERROR, message, seen=self.entry.intent)
+        if self._sent_before:
+            return succeeded(self.entry.intent, Evidence.LINKS, verified=True)
+        return self._absent(Job(self._intent.job_id, self._intent.job_name))
+
+    async def _refused(self, no: Refused) -> Verdict:
+        """A definite no to this DELETE; an earlier one may have been carried out all the same."""
+        if self._sent_before and await self.follow.is_gone(self._intent):
+            return succeeded(self.entry.intent, Evidence.LINKS, verified=True)
+        return failed(no.code, no.message, changed=None if self._sent_before else False, seen=self.entry.intent)
+
+    async def _submitted(self, task: Task) -> None:
+        submitted_at = self.clock.now()
+        await self.ledger.submitted(self.entry.lease, task.ticket, submitted_at)
+        self.entry = replace(self.entry, stage=Stage.SUBMITTED, task=task.ticket, submitted_at=submitted_at)
+        log.info("unlink.submitted", job_id=self._intent.job_id, task_id=task.ticket.task_id)
+        self.on_submitted(self.entry, task)
+
+    # --- to the end -------------------------------------------------------------------------------------------------
+
+    async def _resume(self) -> Verdict:
+        """After a crash, a take-over, or a rest in a delay queue."""
+        log.info("unlink.resumed", stage=self.entry.stage, attempt=self.entry.attempts)
+        self._start_the_deadline()
+        if self.entry.stage is Stage.SUBMITTED and self.entry.task is not None:
+            self.on_submitted(self.entry, None)
+            return await self._follow(self.entry.task)
+        return await self._let_the_links_decide()
+
+    async def _follow(self, ticket: TaskTicket) -> Verdict:
+        try:
+            task = await self.follow.to_its_end(ticket)
+        except DeadlinePassedError:
+            return await self._time_is_over(ticket)
+        except (TaskNotFound, Refused) as error:
+            log.warning("unlink.task_unknown", task_id=ticket.task_id, problem=str(error))
+            return await self._let_the_links_decide()
+        if task.success:
+            verified = await self.follow.until_gone(self._intent)
+            return succeeded(self.entry.intent, Evidence.TASK, verified=verified, task=task)
+        return await self._task_did_not_succeed(task)
+
+    async def _task_did_not_succeed(self, task: Task) -> Verdict:
+        """`Finished`, and not `Success="true"`: failed, unless the link is gone all the same."""
+        log.warning("unlink.task_failed", task_id=task.ticket.task_id, problem=task.message)
+        gone = await (
+            self.follow.is_gone(self._intent) if task.success is False else self.follow.until_gone(self._intent)
+        )
+        if gone:
+            return succeeded(self.entry.intent, Evidence.LINKS, verified=True, task=task)
+        if task.success is None:
+            code, message = (
+                ReasonCode.ENTERPRISE_MANAGER_ERROR,
+                "the task finished without a result; the link is listed",
+            )
+        else:
+            code, message = ReasonCode.TASK_FAILED, task.message or "Enterprise Manager gave no message"
+        return failed(code, message, changed=False if gone is False else None, task=task, seen=self.entry.intent)
+
+    async def _let_the_links_decide(self) -> Verdict:
+        """It is not known whether the DELETE was carried out: look, let an old task settle, look, send it again."""
+        try:
+            if await self.follow.gone_by(self.pace.settling, self._intent):
+                return succeeded(self.entry.intent, Evidence.LINKS, verified=True)
+            if self.entry.sends >= MOST_SENDS:
+                message = f"sent {self.entry.sends} times without an answer; the link is still listed"
+                return failed(ReasonCode.GAVE_UP, message, changed=None, seen=self.entry.intent)
+            backups = await self._ask(lambda: self.enterprise_manager.linked_backups(self._intent.job_id))
+        except DeadlinePassedError:
+            return await self._time_is_over(None)
+        self._require_consent(tuple(backups))
+        await self.ledger.send_again(self.entry.lease)
+        self.entry = replace(self.entry, sends=self.entry.sends + 1)
+        return await self._send()
+
+    async def _time_is_over(self, ticket: TaskTicket | None) -> Verdict:
+        """Stop the task if it can be stopped, look once more, and say what is known."""
+        self.patience.deadline = None
+        if ticket is not None:
+            try:
+                await self.enterprise_manager.stop_task(ticket)
+            except EnterpriseManagerError as error:
+                log.warning("unlink.task_not_stopped", task_id=ticket.task_id, problem=str(error))
+        gone = await self.follow.is_gone(self._intent)
+        if gone:
+            return succeeded(self.entry.intent, Evidence.LINKS, verified=True, task=self.follow.last_seen)
+        known = "the job's links could not be read" if gone is None else "the link was still listed"
+        message = f"not known to be done {self.command.timeout_seconds} s after the DELETE; {known}"
+        return timed_out(self.entry.intent, message, task=self.follow.last_seen)
+
+    # --- small words ------------------------------------------------------------------------------------------------
+
+    @property
+    def _sent_before(self) -> bool:
+        """Whether a DELETE before this one may have been carried out."""
+        return self.entry.sends > 1
+
+    @property
+    def _intent(self) -> Intent:
+        if self.entry.intent is None:
+            raise AssertionError("past the claim, an unlink has an intent")
+        return self.entry.intent
+
+    def _start_the_deadline(self) -> None:
+        """`timeout_seconds` run from the DELETE as recorded, by whichever worker."""
+        elapsed = (self.clock.now() - self.entry.sent_at).total_seconds() if self.entry.sent_at else 0.0
+        self.patience.deadline = self.clock.monotonic() + self.command.timeout_seconds - max(elapsed, 0.0)
+
+    def _turn(self, job_id: str) -> AbstractAsyncContextManager[None]:
+        return self.turns.turn(self.command.enterprise_manager, job_id, self.patience)
+
+    async def _ask(self, question: Callable[[], Awaitable[Answer]]) -> Answer:
+        return await self.patience.ask(self.enterprise_manager, question)

@@ -1,0 +1,351 @@
+"""What a delivery finds, and what becomes of it: read, claim, run the path, settle, publish, acknowledge.
+
+A delivery is acknowledged only after its terminal event (or its rejection and dead letter, or its copy in a delay
+queue) is confirmed by the broker. Whatever goes wrong before that leaves it unacknowledged, and the broker delivers it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import structlog
+
+from contracts.events import Outcome, Reason, ReasonCode
+from contracts.reading import Salvage, UnreadableMessageError, read_command
+from worker.unlinks.path import Pace, Path
+from worker.unlinks.patience import LeavingError, Patience, PutOffError
+from worker.unlinks.ports import (
+    AlreadySettled,
+    Claimed,
+    Entry,
+    HeldElsewhere,
+    KeyReused,
+    Lease,
+    LeaseLostError,
+    NewClaim,
+    Stage,
+)
+from worker.unlinks.turns import Turns
+from worker.unlinks.verdict import Verdict, compose, compose_rejection, failed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Mapping
+
+    from contracts.commands import UnlinkCommand
+    from contracts.events import Event
+    from worker.unlinks.ports import Clock, Delivery, EnterpriseManager, Ledger, Outbox, Task
+
+log = structlog.get_logger()
+
+#: How long a command waits, in seconds, when another worker has its key.
+HELD_ELSEWHERE_SECONDS = 5.0
+#: The wait after an attempt that failed in an unforeseen way, in seconds: it grows by the factor, up to the longest.
+FIRST_RETRY_SECONDS = 5.0
+RETRY_FACTOR = 3.0
+LONGEST_RETRY_SECONDS = 600.0
+#: How long a cancelled unlink has to let its lease go, in seconds.
+CANCEL_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How long a delivery is held, how often an attempt may fail, how each Enterprise Manager is followed."""
+
+    hold_seconds: float = 1500
+    max_attempts: int = 10
+    paces: Mapping[str, Pace] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Running:
+    """An unlink under way here, and the deliveries that wait for its end."""
+
+    fingerprint: str
+    deliveries: list[Delivery]
+
+
+class Reception:
+    """Takes deliveries, as many at once as come."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        outbox: Outbox,
+        enterprise_managers: Mapping[str, EnterpriseManager],
+        clock: Clock,
+        rules: Rules,
+    ) -> None:
+        self._ledger = ledger
+        self._outbox = outbox
+        self._enterprise_managers = enterprise_managers
+        self._clock = clock
+        self._rules = rules
+        self._turns = Turns()
+        self._leaving = asyncio.Event()
+        self._running: dict[str, _Running] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # --- coming and going -------------------------------------------------------------------------------------------
+
+    def receive(self, delivery: Delivery) -> None:
+        """Take a delivery; returns at once."""
+        task = asyncio.create_task(self._answer(delivery))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    @property
+    def in_flight(self) -> int:
+        """How many deliveries are being worked on."""
+        return len(self._tasks)
+
+    async def drain(self, seconds: float) -> bool:
+        """Let what can end within `seconds` end; leave the rest to redelivery. True if all ended.
+
+        What does not end is left at its next wait, not in the middle of a request, and its lease is let go.
+        """
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=seconds)
+        ended = not self._tasks
+        self._leaving.set()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=seconds)
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=CANCEL_SECONDS)
+        return ended
+
+    # --- one delivery -----------------------------------------------------------------------------------------------
+
+    async def _answer(self, delivery: Delivery) -> None:
+        structlog.contextvars.bind_contextvars(enterprise_manager=delivery.enterprise_manager)
+        try:
+            command = self._read(delivery)
+        except UnreadableMessageError as error:
+            await self._reject(delivery, error.salvage, ReasonCode.INVALID_MESSAGE, error.problem, dead_letter=True)
+            return
+        structlog.contextvars.bind_contextvars(idempotency_key=command.idempotency_key)
+        if command.enterprise_manager not in self._enterprise_managers:
+            problem = f"no Enterprise Manager is configured as {command.enterprise_manager!r}"
+            code = ReasonCode.UNKNOWN_ENTERPRISE_MANAGER
+            await self._reject(delivery, _known(command), code, problem, dead_letter=True)
+        elif command.dry_run:
+            await self._attempt([delivery], self._plan(command, delivery))
+        elif (running := self._running.get(command.idempotency_key)) is not None:
+            await self._join(running, command, delivery)
+        else:
+            running = _Running(command.fingerprint, [delivery])
+            self._running[command.idempotency_key] = running
+            try:
+                await self._attempt(running.deliveries, self._unlink(command, running))
+            finally:
+                del self._running[command.idempotency_key]
+
+    def _read(self, delivery: Delivery) -> UnlinkCommand:
+        command = read_command(delivery.body, delivery.content_type)
+        if command.enterprise_manager != delivery.enterprise_manager and (
+            command.enterprise_manager in self._enterprise_managers
+        ):
+            # One of the two is a mistake; taking the wrong one's word would remove somebody else's link.
+            problem = (
+                f"enterprise_manager: the command names {command.enterprise_manager!r}, "
+                f"but its routing key was {delivery.enterprise_manager!r}"
+            )
+            raise UnreadableMessageError(problem, _known(command))
+        return command
+
+    async def _join(self, running: _Running, command: UnlinkCommand, delivery: Delivery) -> None:
+        """The key is under way here: its end answers this delivery too."""
+        if running.fingerprint != command.fingerprint:
+            await self._reject_reuse(delivery, command)
+            return
+        log.info("unlink.redelivered", live=sum(each.live for each in running.deliveries))
+        running.deliveries.append(delivery)
+
+    async def _attempt(self, deliveries: list[Delivery], work: Coroutine[None, None, None]) -> None:
+        """Do the work; if it does not come to an end, see to it that the deliveries come back."""
+        try:
+            await work
+        except PutOffError as later:
+            log.info("unlink.put_off", why=later.why, seconds=later.seconds)
+            await self._delay(deliveries, later.seconds, failed=False)
+        except LeavingError:
+            log.info("unlink.left_to_redelivery")
+        except LeaseLostError:
+            log.warning("unlink.lease_lost")
+            for delivery in deliveries:
+                delivery.requeue()
+        except Exception as error:
+            attempt = max(delivery.attempt for delivery in deliveries)
+            log.exception("unlink.attempt_failed", attempt=attempt, problem=str(error))
+            seconds = FIRST_RETRY_SECONDS * RETRY_FACTOR ** (attempt - 1)
+            await self._delay(deliveries, self._clock.jitter(min(seconds, LONGEST_RETRY_SECONDS)), failed=True)
+
+    async def _delay(self, deliveries: list[Delivery], seconds: float, *, failed: bool) -> None:
+        while deliveries:  # one that joins meanwhile is delayed too; one whose channel has gone comes back by itself
+            delivery = deliveries.pop()
+            if delivery.live:
+                await self._outbox.delay(delivery, seconds, failed=failed)
+                delivery.acknowledge()
+
+    # --- a command --------------------------------------------------------------------------------------------------
+
+    async def _unlink(self, command: UnlinkCommand, running: _Running) -> None:
+        """Claim the key and see its unlink through."""
+        claim = NewClaim(
+            key=command.idempotency_key,
+            fingerprint=command.fingerprint,
+            enterprise_manager=command.enterprise_manager,
+            command=running.deliveries[0].body,
+            received_at=self._clock.now(),
+        )
+        match await self._ledger.claim(claim):
+            case AlreadySettled(event):
+                log.info("unlink.settled_before")
+                await self._publish(event, running.deliveries)
+            case KeyReused():
+                while running.deliveries:
+                    await self._reject_reuse(running.deliveries.pop(), command)
+            case HeldElsewhere():
+                raise PutOffError("another worker has this key", HELD_ELSEWHERE_SECONDS)
+            case Claimed(entry):
+                try:
+                    await self._see_through(command, entry, running)
+                except LeaseLostError:
+                    raise
+                except BaseException:
+                    await self._ledger.release(entry.lease)
+                    raise
+
+    async def _see_through(self, command: UnlinkCommand, entry: Entry, running: _Running) -> None:
+        progress: list[asyncio.Task[None]] = []
+
+        def on_submitted(entry: Entry, task: Task | None) -> None:
+            event = self._event(command, entry, Verdict(Outcome.SUBMITTED, seen=entry.intent, task=task), running)
+            progress.append(asyncio.create_task(self._outbox.publish(event)))
+
+        path = self._path(command, entry, running.deliveries, on_submitted)
+        try:
+            verdict = await self._verdict(path, running.deliveries)
+            event = self._event(command, path.entry, verdict, running)
+            await self._ledger.settle(path.entry.lease, verdict.outcome, event.to_bytes(), event.time)
+            _log_end(verdict)
+            await asyncio.gather(*progress)
+        finally:
+            for publishing in progress:
+                publishing.cancel()
+        if _is_dead(verdict):
+            await self._outbox.dead_letter(running.deliveries[0], _reason(verdict))
+        await self._publish(event.to_bytes(), running.deliveries)
+
+    async def _verdict(self, path: Path, deliveries: list[Delivery]) -> Verdict:
+        try:
+            return await path.to_verdict()
+        except Exception as error:
+            attempt = max(delivery.attempt for delivery in deliveries)
+            if isinstance(error, (PutOffError, LeavingError, LeaseLostError)) or attempt < self._rules.max_attempts:
+                raise
+            log.exception("unlink.gave_up", attempt=attempt)
+            sent = path.entry.stage is not Stage.CLAIMED
+            message = f"gave up after {attempt} attempts: {error}"
+            return failed(ReasonCode.GAVE_UP, message, changed=None if sent else False, seen=path.entry.intent)
+
+    async def _plan(self, command: UnlinkCommand, delivery: Delivery) -> None:
+        """A dry run: the path as far as the intend, without a trace in the ledger."""
+        entry = Entry(Lease(command.idempotency_key, 0), Stage.CLAIMED, delivery.attempt, self._clock.now())
+        path = self._path(command, entry, [delivery], lambda _entry, _task: None)
+        verdict = await self._verdict(path, [delivery])
+        event = self._event(command, path.entry, verdict, _Running("", [delivery]))
+        _log_end(verdict)
+        await self._publish(event.to_bytes(), [delivery])
+
+    # --- small words ------------------------------------------------------------------------------------------------
+
+    def _path(
+        self,
+        command: UnlinkCommand,
+        entry: Entry,
+        deliveries: list[Delivery],
+        on_submitted: Callable[[Entry, Task | None], None],
+    ) -> Path:
+        return Path(
+            command=command,
+            entry=entry,
+            enterprise_manager=self._enterprise_managers[command.enterprise_manager],
+            ledger=self._ledger,
+            turns=self._turns,
+            patience=Patience(self._clock, lambda: self._hold_until(deliveries), self._leaving),
+            clock=self._clock,
+            pace=self._rules.paces.get(command.enterprise_manager, Pace()),
+            on_submitted=on_submitted,
+        )
+
+    def _hold_until(self, deliveries: list[Delivery]) -> float:
+        """Until when the oldest delivery may stay unacknowledged; without end if the broker has them all back."""
+        oldest = min((delivery.taken_at for delivery in deliveries if delivery.live), default=float("inf"))
+        return oldest + self._rules.hold_seconds
+
+    def _event(self, command: UnlinkCommand, entry: Entry, verdict: Verdict, running: _Running) -> Event:
+        correlation_id = command.correlation_id or running.deliveries[0].correlation_id or command.idempotency_key
+        return compose(command, entry, verdict, correlation_id=correlation_id, now=self._clock.now())
+
+    async def _publish(self, event: bytes, deliveries: list[Delivery]) -> None:
+        """Publish a terminal event, confirmed; then, and only then, acknowledge all that waited for it."""
+        reply_to = {delivery.reply_to for delivery in deliveries if delivery.reply_to is not None}
+        await self._outbox.publish(event, reply_to)
+        for delivery in deliveries:
+            delivery.acknowledge()
+
+    async def _reject_reuse(self, delivery: Delivery, command: UnlinkCommand) -> None:
+        problem = "this idempotency_key belongs to a command with other content; a new command needs a new key"
+        await self._reject(delivery, _known(command), ReasonCode.KEY_REUSED, problem, dead_letter=False)
+
+    async def _reject(
+        self, delivery: Delivery, salvage: Salvage, code: ReasonCode, problem: str, *, dead_letter: bool
+    ) -> None:
+        log.warning("command.rejected", reason=code.value, problem=problem)
+        reason = Reason(code=code, message=problem)
+        event = compose_rejection(
+            delivery.body,
+            salvage,
+            reason,
+            enterprise_manager=delivery.enterprise_manager,
+            correlation_id=delivery.correlation_id,
+            now=self._clock.now(),
+        )
+        if dead_letter:
+            await self._outbox.dead_letter(delivery, reason)
+        await self._publish(event.to_bytes(), [delivery])
+
+
+def _known(command: UnlinkCommand) -> Salvage:
+    return Salvage(
+        command.idempotency_key, command.correlation_id, command.requested_by, command.ticket, dict(command.labels)
+    )
+
+
+def _is_dead(verdict: Verdict) -> bool:
+    return (
+        verdict.outcome is Outcome.FAILED and verdict.reason is not None and verdict.reason.code is ReasonCode.GAVE_UP
+    )
+
+
+def _reason(verdict: Verdict) -> Reason:
+    if verdict.reason is None:
+        raise AssertionError("a verdict that goes to the dead letters has a reason")
+    return verdict.reason
+
+
+def _log_end(verdict: Verdict) -> None:
+    reason = verdict.reason
+    log.info(
+        "unlink.finished",
+        outcome=verdict.outcome.value,
+        changed=verdict.changed,
+        evidence=verdict.evidence,
+        verified=verdict.verified,
+        **({"reason": reason.code.value, "problem": reason.message} if reason is not None else {}),
+    )
