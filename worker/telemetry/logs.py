@@ -1,7 +1,7 @@
 """One way in for logs: structlog, JSON in production, readable on a terminal.
 
-The standard library's log records (pika's, urllib3's, alembic's) come out the same way. Values that are known to be secret,
-and the values of keys that sound secret, are replaced before anything is rendered.
+The standard library's log records (pika's, urllib3's, alembic's) come out the same way. Values that are known to be
+secret, and the values of keys that sound secret, are replaced before anything is rendered.
 """
 
 from __future__ import annotations

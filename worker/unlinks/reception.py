@@ -1,7 +1,8 @@
 """What a delivery finds, and what becomes of it: read, claim, run the path, settle, publish, acknowledge.
 
 A delivery is acknowledged only after its terminal event (or its rejection and dead letter, or its copy in a delay
-queue) is confirmed by the broker. Whatever goes wrong before that leaves it unacknowledged, and the broker delivers it again.
+queue) is confirmed by the broker. Whatever goes wrong before that leaves it unacknowledged, and the
+broker delivers it again.
 """
 
 from __future__ import annotations
