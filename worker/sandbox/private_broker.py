@@ -1,0 +1,135 @@
+"""A RabbitMQ of one's own for a while: a private node, on free loopback ports, with its own directory and Erlang cookie."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+from worker.sandbox.ports import LOOPBACK
+from worker.sandbox.rabbitmq import find_installation
+from worker.sandbox.rabbitmq_node import PortMapper, RabbitmqNode, new_secret
+from worker.sandbox.ward import Ward
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+_USER = "unlink"
+
+
+class PrivateBroker:
+    """A private RabbitMQ node, never the machine's own.
+
+    As a context manager it starts the node, and leaves neither process nor file behind; nor does it if this program dies
+    in between, in whatever way.
+
+    Args:
+        name: the node's name before the `@`: letters, digits, `_` and `-`.
+        management: whether the management plugin with its HTTP API runs too.
+
+    Raises:
+        MissingPartError: there is no RabbitMQ and none can be had; the message says what to install.
+        PartFailedError: it did not start; the message ends with its log.
+    """
+
+    def __init__(self, name: str = "unlink", *, management: bool = False) -> None:
+        installation = find_installation()
+        self._password = new_secret()
+        self._ward = Ward(f"broker-{name}")
+        try:
+            self._node = RabbitmqNode(
+                self._ward,
+                installation,
+                PortMapper(self._ward, installation),
+                name=name,
+                cookie=new_secret(),
+                user=_USER,
+                password=self._password,
+                management=management,
+            )
+        except BaseException:
+            self._ward.close()
+            raise
+
+    @property
+    def url(self) -> str:
+        """`amqp://user:password@127.0.0.1:port/`: the default virtual host. Holds the password: not for a log."""
+        return f"amqp://{_USER}:{self._password}@{LOOPBACK}:{self._node.port}/"
+
+    @property
+    def port(self) -> int:
+        """The AMQP port."""
+        return self._node.port
+
+    @property
+    def management_url(self) -> str:
+        """`http://user:password@127.0.0.1:port`: the HTTP API is below `/api`. Holds the password: not for a log.
+
+        Raises:
+            ValueError: it was made without `management`.
+        """
+        if self._node.management_port is None:
+            raise ValueError("this broker was made without the management plugin")
+        return f"http://{_USER}:{self._password}@{LOOPBACK}:{self._node.management_port}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment in which RabbitMQ's own programs, such as rabbitmq-diagnostics, reach the node."""
+        return dict(self._node.environment)
+
+    @property
+    def running(self) -> bool:
+        """Whether the node's program runs."""
+        return self._node.running
+
+    def start(self) -> None:
+        """Start the node, and return as soon as it takes connections. Does nothing if it runs.
+
+        Raises:
+            PartFailedError: it ended, or took too long; the message ends with its log.
+        """
+        self._node.start()
+
+    def stop(self) -> None:
+        """Stop the node in good order; its directory, and so its queues, stay."""
+        self._node.stop()
+
+    def kill(self) -> None:
+        """SIGKILL the node; its directory, and so its durable queues, stay."""
+        self._node.kill()
+
+    def suspend(self) -> None:
+        """SIGSTOP the node: its connections stay open, and nothing answers."""
+        self._node.suspend()
+
+    def resume(self) -> None:
+        """Let a suspended node go on."""
+        self._node.resume()
+
+    def restart(self) -> None:
+        """Stop in good order, and start again on the same ports."""
+        self.stop()
+        self.start()
+
+    def rabbitmqctl(self, *arguments: str) -> str:
+        """Run rabbitmqctl on the node and return what it prints. Takes a second or two.
+
+        Raises:
+            PartFailedError: it failed; the message is what it said.
+        """
+        return self._node.rabbitmqctl(*arguments)
+
+    def close(self) -> None:
+        """Kill the node and remove every trace of it. Closing again does nothing."""
+        self._ward.close()
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
