@@ -1,12 +1,12 @@
 """The program that makes sure: a directory and the programs in it do not outlive whoever asked for them.
 
 Run as `python -I guardian.py PARENT_PID PREFIX`; `ward` is its other side. It makes a directory, starts programs on
-request, and when it is told to end, or its parent is gone in whatever way (SIGKILL included), it ends every program that
-descends from it and removes the directory.
+request, and when it is told to end, or its parent is gone in whatever way (SIGKILL included), it ends every program
+that descends from it and removes the directory.
 
-Requests come as JSON, one a line, on standard input; each is answered by one line on standard output. The end of the input
-is the request to end: the system closes the pipe of a dead parent. Nothing but the standard library is imported, so that
-it starts at once and runs wherever Python does.
+Requests come as JSON, one a line, on standard input; each is answered by one line on standard output. The end of the
+input is the request to end: the system closes the pipe of a dead parent. Nothing but the standard library is imported,
+so that it starts at once and runs wherever Python does.
 """
 
 from __future__ import annotations

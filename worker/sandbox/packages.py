@@ -1,4 +1,4 @@
-"""Debian and Ubuntu packages, downloaded with apt and unpacked into the user's cache folder: no root, nothing installed."""
+"""Debian and Ubuntu packages, downloaded with apt and unpacked into the user's cache folder: without root."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A RabbitMQ of one's own for a while: a private node, on free loopback ports, with its own directory and Erlang cookie."""
+"""A RabbitMQ of one's own for a while, on free loopback ports, with its own directory and Erlang cookie."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Self
 
 from worker.sandbox.ports import LOOPBACK
 from worker.sandbox.rabbitmq import find_installation
-from worker.sandbox.rabbitmq_node import PortMapper, RabbitmqNode, new_secret
+from worker.sandbox.rabbitmq_node import PortMapper, RabbitmqNode
+from worker.sandbox.secret import new_secret
 from worker.sandbox.ward import Ward
 
 if TYPE_CHECKING:
@@ -18,8 +19,8 @@ _USER = "unlink"
 class PrivateBroker:
     """A private RabbitMQ node, never the machine's own.
 
-    As a context manager it starts the node, and leaves neither process nor file behind; nor does it if this program dies
-    in between, in whatever way.
+    As a context manager it starts the node, and leaves neither process nor file behind; nor does it if this program
+    dies in between, in whatever way.
 
     Args:
         name: the node's name before the `@`: letters, digits, `_` and `-`.

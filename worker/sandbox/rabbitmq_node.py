@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import shutil
 import signal
 import subprocess
@@ -57,7 +56,7 @@ class PortMapper:
 class RabbitmqNode:
     """One RabbitMQ node in a ward. Its name, ports, user and directory stay the same from start to start."""
 
-    def __init__(  # noqa: PLR0913 - a node is part of much
+    def __init__(
         self,
         ward: Ward,
         installation: Installation,
@@ -218,8 +217,3 @@ class RabbitmqNode:
             "RABBITMQ_CTL_DIST_PORT_MIN": _CONTROL_PORTS[0],
             "RABBITMQ_CTL_DIST_PORT_MAX": _CONTROL_PORTS[1],
         }
-
-
-def new_secret() -> str:
-    """A password or a cookie, of letters that need no quoting in a URL, a configuration file or a shell."""
-    return secrets.token_hex(16)

@@ -103,7 +103,7 @@ class Ward:
         self._lock = threading.Lock()
         self.directory = Path(self._answer()["directory"])
 
-    def start(  # noqa: PLR0913 - what a program is started with
+    def start(
         self,
         arguments: Sequence[str | Path],
         *,
