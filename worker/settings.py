@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from typing import Annotated, Any, Literal, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import (
     BaseModel,
@@ -132,7 +132,7 @@ class _FromEnvironment(BaseSettings):
     @classmethod
     def settings_customise_sources(
         cls,
-        settings_cls: type[BaseSettings],
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the hook's signature
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
         dotenv_settings: PydanticBaseSettingsSource,
@@ -237,3 +237,22 @@ def _require_scheme(value: SecretStr, schemes: tuple[str, ...]) -> SecretStr:
     if urlsplit(value.get_secret_value()).scheme not in schemes:
         raise ValueError("must start with " + " or ".join(f"{scheme}://" for scheme in schemes))
     return value
+
+
+def secrets_of(settings: BaseModel) -> set[str]:
+    """Every secret in the settings, and the password inside each URL: what no log line may show."""
+    secrets: set[str] = set()
+    for value in (getattr(settings, name) for name in type(settings).model_fields):
+        if isinstance(value, SecretStr):
+            secrets |= _secret_parts(value.get_secret_value())
+        for part in value.values() if isinstance(value, dict) else [value]:
+            if isinstance(part, BaseModel):
+                secrets |= secrets_of(part)
+    return secrets
+
+
+def _secret_parts(secret: str) -> set[str]:
+    if "://" not in secret:
+        return {secret}
+    password = urlsplit(secret).password
+    return {password, unquote(password)} if password else set()

@@ -1,0 +1,49 @@
+"""What a consumer gets, and may rely on."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+import contracts
+from contracts.events import Event, EventData, Outcome, event_id, rejection_id, source_of
+
+EXAMPLES = Path(contracts.__file__).parent / "examples"
+NOON = datetime(2027, 1, 31, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("example", sorted(EXAMPLES.glob("unlink.*.v1.json")), ids=lambda path: path.stem)
+def test_golden_events_are_what_the_models_write(example: Path) -> None:
+    """A consumer built against the published examples understands the worker."""
+    event = Event.model_validate_json(example.read_bytes())
+    assert json.loads(event.to_bytes()) == json.loads(example.read_bytes())
+    assert event.type == event.data.outcome.event_type == example.stem
+    expected = rejection_id(b"junk") if event.data.outcome is Outcome.REJECTED else event_id("CHG1", event.data.outcome)
+    assert event.id == expected
+
+
+def test_every_outcome_has_a_golden_event() -> None:
+    """No kind of event is left undocumented."""
+    assert {path.stem for path in EXAMPLES.glob("unlink.*.v1.json")} == {each.event_type for each in Outcome}
+
+
+def test_event_ids_never_change() -> None:
+    """A consumer that remembers IDs still recognises a repeat after the worker was upgraded."""
+    assert event_id("CHG1", Outcome.SUCCEEDED) == "c38958fa-2c37-5abe-a491-e3b09f09ef6a"
+    assert rejection_id(b"junk") == "be562303-03a1-5bf2-b8f0-c3e502d32642"
+    assert uuid.UUID(event_id("CHG1", Outcome.SUCCEEDED)).version == 5
+
+
+def test_a_rejection_without_a_key_has_no_subject() -> None:
+    """The CloudEvents format knows no null: an attribute that is not there is left out."""
+    data = EventData(idempotency_key=None, enterprise_manager="default", outcome=Outcome.REJECTED, received_at=NOON)
+    event = Event(
+        id="1", source=source_of("default"), type=Outcome.REJECTED.event_type, subject=None, time=NOON, data=data
+    )
+    content = json.loads(event.to_bytes())
+    assert "subject" not in content
+    assert content["data"]["idempotency_key"] is None

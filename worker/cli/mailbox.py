@@ -1,0 +1,144 @@
+"""The command line's side of the broker: commands out, events in. One connection, one thread, blocking."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import pika
+from pika.exceptions import AMQPError, ChannelClosedByBroker, UnroutableError
+
+from worker.broker.connection import connection_parameters, readable_problem
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from pika.adapters.blocking_connection import BlockingChannel
+
+    from worker.settings import BrokerSettings
+
+#: How many events may wait here unseen: an observer that is slow must not make the worker slow.
+_PREFETCH = 500
+
+
+class MailboxError(Exception):
+    """The broker could not be reached, or would not; the message is one line that names the remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """An event from the exchange: its bytes, and what they say."""
+
+    body: bytes
+    content: dict[str, Any]
+
+    @property
+    def id(self) -> str:
+        """The CloudEvent's ID."""
+        return str(self.content["id"])
+
+    @property
+    def key(self) -> str | None:
+        """The idempotency key of the command that it is about."""
+        subject: str | None = self.content.get("subject")
+        return subject
+
+    @property
+    def outcome(self) -> str:
+        """Such as `succeeded`."""
+        return str(self.content["data"]["outcome"])
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The event's `data`."""
+        data: dict[str, Any] = self.content["data"]
+        return data
+
+
+class Mailbox:
+    """A connection to the broker, as a context manager.
+
+    Raises:
+        MailboxError: in every method, if the broker is away or refuses.
+    """
+
+    def __init__(self, settings: BrokerSettings) -> None:
+        self._settings = settings
+        self._queue: str | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self._connection = pika.BlockingConnection(connection_parameters(self._settings, "command line"))
+            self._channel: BlockingChannel = self._connection.channel()
+            self._channel.confirm_delivery()
+        except (AMQPError, OSError) as error:
+            raise MailboxError(readable_problem(error, self._settings)) from error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._connection.is_open:
+            self._connection.close()
+
+    def listen(self, routing_key: str = "#") -> None:
+        """From now on, keep the events whose routing key matches, for `next_event`."""
+        with _translated(self._settings):
+            self._queue = self._channel.queue_declare("", exclusive=True, auto_delete=True).method.queue
+            self._channel.queue_bind(self._queue, "unlink.events", routing_key)
+            self._channel.basic_qos(prefetch_count=_PREFETCH)
+
+    def next_event(self, seconds: float) -> Heard | None:
+        """The next event, or None if there is none within `seconds`."""
+        if self._queue is None:
+            raise AssertionError("listen first")
+        over = time.monotonic() + seconds
+        with _translated(self._settings):
+            for method, _properties, body in self._channel.consume(self._queue, inactivity_timeout=0.1):
+                if method is not None and body is not None:
+                    self._channel.basic_ack(method.delivery_tag)
+                    return Heard(body, json.loads(body))
+                if time.monotonic() > over:
+                    break
+        return None
+
+    def require_queue(self, enterprise_manager: str) -> None:
+        """See that somebody serves this Enterprise Manager's commands: else they would end among the dead letters."""
+        with _translated(self._settings):
+            probe = self._connection.channel()
+            try:
+                probe.queue_declare(f"unlink.commands.{enterprise_manager}", passive=True)
+            except ChannelClosedByBroker as error:
+                raise MailboxError(
+                    f"no worker has ever served an Enterprise Manager named {enterprise_manager!r} on this broker "
+                    f"(there is no queue unlink.commands.{enterprise_manager})"
+                ) from error
+            probe.close()
+
+    def publish(self, command: bytes, enterprise_manager: str, *, message_id: str | None = None) -> None:
+        """Publish a command, persistent; returns once the broker has it safe."""
+        properties = pika.BasicProperties(
+            content_type="application/json", delivery_mode=pika.DeliveryMode.Persistent.value, message_id=message_id
+        )
+        with _translated(self._settings):
+            self._channel.basic_publish("unlink.commands", enterprise_manager, command, properties, mandatory=True)
+
+
+class _translated:  # noqa: N801 - reads as a word in a with statement
+    """Turns pika's exceptions into `MailboxError`."""
+
+    def __init__(self, settings: BrokerSettings) -> None:
+        self._settings = settings
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, UnroutableError):
+            raise MailboxError("the broker has no queue for this command") from error
+        if isinstance(error, (AMQPError, OSError)):
+            raise MailboxError(readable_problem(error, self._settings)) from error

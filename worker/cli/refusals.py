@@ -1,0 +1,32 @@
+"""How the command line says that it cannot do what was asked: one line each, and an exit status."""
+
+from __future__ import annotations
+
+from typing import NoReturn, TypeVar
+
+import typer
+
+from worker.settings import ClientSettings, Settings, SettingsInvalidError, load
+
+#: Exit statuses besides those of an outcome (`worker.cli.submit`).
+WRONG_USAGE = 2
+
+SettingsKind = TypeVar("SettingsKind", Settings, ClientSettings)
+
+
+def refuse(message: str, status: int = WRONG_USAGE) -> NoReturn:
+    """Print the message on standard error and exit."""
+    typer.secho(message, err=True)
+    raise typer.Exit(status)
+
+
+def settings_or_exit(kind: type[SettingsKind]) -> SettingsKind:
+    """Read the settings; wrong ones are named one a line, with exit status 2."""
+    try:
+        return load(kind)
+    except SettingsInvalidError as error:
+        refuse(f"The settings are wrong:\n{_indented(str(error))}\nThe README lists them all.")
+
+
+def _indented(lines: str) -> str:
+    return "\n".join(f"  {line}" for line in lines.splitlines())

@@ -1,0 +1,15 @@
+"""`unlink-worker run`."""
+
+from __future__ import annotations
+
+from worker import service
+from worker.cli.refusals import settings_or_exit
+from worker.settings import Settings, secrets_of
+from worker.telemetry import logs
+
+
+def run() -> None:
+    """Take unlink commands until SIGTERM or SIGINT; then let what is under way end, and stop."""
+    settings = settings_or_exit(Settings)
+    logs.configure(settings.log, secrets_of(settings))
+    service.run(settings)

@@ -1,0 +1,71 @@
+"""The whole sandbox: a private broker, a simulated Enterprise Manager, a ledger, and as many workers as asked for."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Self
+
+from worker.sandbox.private_broker import PrivateBroker
+from worker.sandbox.simulated_enterprise_manager import SimulatedEnterpriseManager
+from worker.sandbox.ward import Ward
+from worker.sandbox.worker_process import WorkerProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+    from typing import Literal
+
+    from worker.sandbox.simulated_enterprise_manager import Behaviour
+
+#: How a worker is set up to be watched by a person: whatever waits for minutes in production waits for seconds here.
+HURRIED = {
+    "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__POLL_INTERVAL_SECONDS": "0.4",
+    "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__VERIFY_SECONDS": "10",
+    "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__SETTLING_SECONDS": "4",
+    "UNLINK_LEDGER__LEASE_SECONDS": "3",
+}
+
+
+class Playground:
+    """All parts of the sandbox, as a context manager; nothing of it is left when it closes."""
+
+    def __init__(self, *, behaviour: Behaviour | None = None, response_format: Literal["xml", "json"] = "xml") -> None:
+        self._behaviour = behaviour
+        self._format = response_format
+        self._stack = ExitStack()
+        self._started = 0
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self.ward = stack.enter_context(Ward("sandbox"))
+            self.enterprise_manager = stack.enter_context(SimulatedEnterpriseManager.start(behaviour=self._behaviour))
+            self.broker = stack.enter_context(PrivateBroker())
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The settings of a worker of this sandbox. They hold passwords: not for a log."""
+        em = self.enterprise_manager
+        return HURRIED | {
+            "UNLINK_BROKER__URL": self.broker.url,
+            "UNLINK_LEDGER__URL": f"sqlite:///{self.ward.directory / 'ledger.sqlite'}",
+            "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__URL": em.url,
+            "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__USERNAME": em.username,
+            "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__PASSWORD": em.password,
+            "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__CA_FILE": str(em.ca_file),
+            "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__FORMAT": self._format,
+            "UNLINK_HTTP__PORT": "0",
+        }
+
+    def start_worker(self, changes: Mapping[str, str] | None = None) -> WorkerProcess:
+        """Start one more worker; returns once it takes commands."""
+        self._started += 1
+        worker = WorkerProcess(self.ward, f"worker-{self._started}", self.environment | dict(changes or {}))
+        worker.wait_until_started()
+        return worker

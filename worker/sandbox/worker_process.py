@@ -1,0 +1,92 @@
+"""A worker as a process of its own, to be started, watched, killed and paused."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+from worker.sandbox.errors import PartFailedError
+from worker.sandbox.ward import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from worker.sandbox.ward import Ward
+
+#: How long a worker may take to start, to log what is waited for, or to stop, in seconds.
+PATIENCE = 60.0
+
+
+class WorkerProcess:
+    """`unlink-worker run` with the given settings, in a ward; its log goes to a file there."""
+
+    def __init__(self, ward: Ward, name: str, environment: Mapping[str, str]) -> None:
+        self.name = name
+        self._program = ward.start(
+            [sys.executable, "-m", "worker", "run"],
+            environment=_surroundings() | dict(environment),
+            log=ward.directory / f"{name}.log",
+            ending=signal.SIGTERM,
+        )
+
+    @property
+    def pid(self) -> int:
+        """Its process ID."""
+        return self._program.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether the process lives."""
+        return self._program.running
+
+    def log(self) -> str:
+        """All that it logged so far."""
+        return self._program.log.read_text(errors="replace")
+
+    def wait_for_log(self, event: str, count: int = 1) -> None:
+        """Return once the log has `event` at least `count` times.
+
+        Raises:
+            PartFailedError: it ended, or took too long.
+        """
+        if not wait_until(lambda: self._logged(event) >= count or not self.running, seconds=PATIENCE, interval=0.02):
+            raise PartFailedError(
+                f"the worker {self.name} did not log {event}; its log ends:\n{self._program.log_tail()}"
+            )
+        if self._logged(event) < count:
+            raise PartFailedError(f"the worker {self.name} ended; its log ends:\n{self._program.log_tail()}")
+
+    def wait_until_started(self) -> None:
+        """Return once it takes commands."""
+        self.wait_for_log("worker.started")
+
+    def kill(self) -> None:
+        """SIGKILL: no chance to say goodbye."""
+        self._program.kill()
+
+    def suspend(self) -> None:
+        """SIGSTOP: it stands still, and its connections stay open."""
+        self._program.signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        self._program.signal(signal.SIGCONT)
+
+    def stop(self) -> None:
+        """SIGTERM, and wait until it has drained.
+
+        Raises:
+            PartFailedError: it still runs.
+        """
+        self._program.signal(signal.SIGTERM)
+        self._program.wait(seconds=PATIENCE)
+
+    def _logged(self, event: str) -> int:
+        return self.log().count(f'"{event}"')
+
+
+def _surroundings() -> dict[str, str]:
+    """The environment of this program, without settings that are meant for another worker."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("UNLINK_")}

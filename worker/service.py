@@ -1,0 +1,144 @@
+"""The wiring: settings in, a running worker out; and how it stops."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import uuid
+from typing import TYPE_CHECKING
+
+import structlog
+
+from worker.broker import Broker
+from worker.clock import SystemClock
+from worker.enterprise_manager import Gateway
+from worker.ledger import SqlLedger
+from worker.unlinks.path import Pace
+from worker.unlinks.reception import Reception, Rules
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from worker.settings import Settings
+    from worker.unlinks.ports import Delivery
+
+log = structlog.get_logger()
+
+#: The exit status of a worker that was told to stop a second time: the shell's for a process ended by SIGTERM.
+ENDED_AT_ONCE = 128 + signal.SIGTERM
+
+_AWAY = "enterprise manager away"
+_NO_LEDGER = "ledger away"
+
+
+class Worker:
+    """One worker process: its parts, put together."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        clock = SystemClock()
+        self.ledger = SqlLedger(settings.ledger, self._name, clock)
+        self.gateways = {name: Gateway(name, each, clock) for name, each in settings.enterprise_managers.items()}
+        self.broker = Broker(
+            settings.broker,
+            clock,
+            queues={name: each.max_in_flight for name, each in settings.enterprise_managers.items()},
+            reply_to=settings.reply_to,
+            deliver=self._deliver,
+        )
+        self.reception = Reception(
+            ledger=self.ledger,
+            outbox=self.broker.outbox,
+            enterprise_managers=self.gateways,
+            clock=clock,
+            rules=_rules(settings),
+        )
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set, then drain: whatever goes away in between is waited for, not died of."""
+        log.info("worker.starting", worker=self._name, enterprise_managers=sorted(self.gateways))
+        for name, gateway in self.gateways.items():
+            gateway.on_availability(lambda up, name=name: self._pause_or_resume(name, _AWAY, up=up))
+        self.ledger.on_availability(self._ledger_changed)
+        await _unless(stop, self._start())
+        await stop.wait()
+        await self._drain()
+
+    async def _start(self) -> None:
+        await self.ledger.start()
+        await self.broker.start()
+        log.info("worker.started", worker=self._name)
+
+    async def _drain(self) -> None:
+        seconds = self._settings.drain_seconds
+        log.info("worker.draining", in_flight=self.reception.in_flight, seconds=seconds)
+        await self.broker.stop_consuming()
+        all_ended = await self.reception.drain(seconds)
+        await self.broker.close()
+        await self.ledger.release_all()
+        await self.ledger.close()
+        # With a task still running, its logon session is left to expire: logging off might end the task.
+        await asyncio.gather(*(gateway.close(log_off=all_ended) for gateway in self.gateways.values()))
+        log.info("worker.stopped", worker=self._name, all_ended=all_ended)
+
+    def _deliver(self, delivery: Delivery) -> None:
+        self.reception.receive(delivery)
+
+    def _ledger_changed(self, up: bool) -> None:  # noqa: FBT001 - the listener's shape
+        for name in self.gateways:
+            self._pause_or_resume(name, _NO_LEDGER, up=up)
+
+    def _pause_or_resume(self, enterprise_manager: str, why: str, *, up: bool) -> None:
+        if up:
+            self.broker.resume(enterprise_manager, why)
+        else:
+            self.broker.pause(enterprise_manager, why)
+
+
+def _rules(settings: Settings) -> Rules:
+    return Rules(
+        hold_seconds=settings.broker.hold_seconds,
+        max_attempts=settings.max_attempts,
+        paces={
+            name: Pace(
+                poll_interval=each.poll_interval_seconds, verify=each.verify_seconds, settling=each.settling_seconds
+            )
+            for name, each in settings.enterprise_managers.items()
+        },
+    )
+
+
+async def _unless(stop: asyncio.Event, starting: Coroutine[None, None, None]) -> None:
+    """Start up, and give that up if the worker is told to stop before everything is there."""
+    start = asyncio.create_task(starting)
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({start, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not start.done():
+        start.cancel()
+        await asyncio.wait({start})
+    elif not stop.is_set():
+        start.result()
+
+
+def run(settings: Settings) -> None:
+    """Run a worker until SIGTERM or SIGINT: the first drains, a second ends at once."""
+    asyncio.run(_run(settings))
+
+
+async def _run(settings: Settings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def on_signal(number: signal.Signals) -> None:
+        log.info("worker.signalled", signal=number.name)
+        if stop.is_set():
+            os._exit(ENDED_AT_ONCE)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)
+    await Worker(settings).run(stop)
