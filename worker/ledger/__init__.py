@@ -1,0 +1,46 @@
+"""The ledger: what became of each idempotency key, kept so that nothing is done twice and nothing is lost.
+
+What is stored. Table `unlinks` has one row a key: the command as it came and its fingerprint, how far its unlink has
+come (`stage`), who works on it and until when (`worker`, `token`, `lease_until`), what was seen before the DELETE (the
+job, the link's `ObjectInJobId`, the linked backups), the task that answered it, and the bytes of the terminal event.
+Table `steps` has a row for each thing that was written down about a key, for people: nothing is decided by it. Table
+`ledger_schema` says which versions of this program may use the database; `alembic_version` is Alembic's. No password
+or session token is stored, but commands and events hold what their publishers put into them: names, tickets, reasons.
+Instants are microseconds since 1970, UTC: `to_timestamp(updated_at / 1e6)` on PostgreSQL,
+`datetime(updated_at / 1000000, 'unixepoch')` on SQLite.
+
+For how long. A settled key is kept for `UNLINK_LEDGER__RETENTION_DAYS` (90) after its end, then `prune` deletes it with
+its steps. For so long a repeat of its command is answered with the stored event; afterwards a repeat is a new command.
+A key that is not settled is never deleted by the program.
+
+What an operator may delete.
+
+- Any row of `steps`, at any time.
+- A row of `unlinks` with stage `settled`, once no copy of its command can arrive any more.
+- A row of another stage only if its command is certainly in no queue any more (somebody purged it), no worker runs it
+  (`lease_until` has passed) and no task of it is at work in Enterprise Manager. Such a row in stage `intended` or
+  `submitted` keeps its job closed to every other unlink; deleting it opens the job again.
+- Never a row whose lease is alive, and nothing in the other two tables.
+
+A copy of an SQLite ledger is made with `sqlite3 FILE '.backup COPY'` or `VACUUM INTO`, not by copying the file: part of
+it is in FILE-wal. The file belongs on a local disk: SQLite's locks do not hold on network file systems
+(https://www.sqlite.org/wal.html, point 2). Going back to an older copy forgets keys, and so allows a second unlink.
+"""
+
+from worker.ledger.errors import LedgerClosedError, OutOfOrderError, SchemaTooNewError
+from worker.ledger.memory import InMemoryDatabase, InMemoryLedger
+from worker.ledger.records import KeyHistory, Record, RecordedStep, Step
+from worker.ledger.sql import SqlLedger
+
+__all__ = [
+    "InMemoryDatabase",
+    "InMemoryLedger",
+    "KeyHistory",
+    "LedgerClosedError",
+    "OutOfOrderError",
+    "Record",
+    "RecordedStep",
+    "SchemaTooNewError",
+    "SqlLedger",
+    "Step",
+]

@@ -1,0 +1,205 @@
+"""The way to the database: an engine for SQLite or PostgreSQL, and what an error of theirs means.
+
+Every wait on PostgreSQL has an end: connecting, a network that swallows packets, a statement, a lock, and a transaction
+whose worker was paused in the middle of it (the server ends it, so that its locks do not stop the other workers).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import create_engine, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
+
+from worker.ledger.tables import lend_clock
+from worker.settings import SettingsInvalidError
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
+    from sqlalchemy import Connection, Engine
+    from sqlalchemy.engine.interfaces import DBAPIConnection
+
+    from worker.unlinks.ports import Clock
+
+_URL_VARIABLE: Final = "UNLINK_LEDGER__URL"
+
+#: How long SQLite waits for another process's transaction, in milliseconds.
+_SQLITE_BUSY_MILLISECONDS: Final = 10_000
+
+#: libpq's parameters where the URL does not say otherwise: seconds, but milliseconds for `tcp_user_timeout`
+#: (https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS).
+_POSTGRESQL_CONNECTION: Final = {
+    "connect_timeout": "10",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "15000",
+    "application_name": "unlink-worker",
+}
+
+#: Set by statement, not as start-up options, which poolers between worker and server may refuse.
+_POSTGRESQL_SESSION: Final = (
+    "SET statement_timeout = '30s'",
+    "SET lock_timeout = '2s'",
+    "SET idle_in_transaction_session_timeout = '5s'",
+    # A server may be set up to report commits that are not on its disk yet; the ledger cannot have that.
+    "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'",
+)
+
+#: SQLSTATEs of a database that is there, but cannot serve now: classes 08 (connection), 53 (resources), 57 (operator
+#: intervention, which holds statement time-outs too), 58 (system error), XX (internal error), and single ones.
+_AWAY_CLASSES: Final = ("08", "53", "57", "58", "XX")
+_AWAY_STATES: Final = frozenset(
+    {
+        "25006",  # read-only: a standby that is not promoted yet
+        "25P03",  # ended for being idle in a transaction: this worker was paused
+        "25P04",  # ended for the length of its transaction
+        "28000",  # refused; passwords are rotated, and pg_hba.conf is corrected, while we wait
+        "28P01",
+        "3D000",  # no such database (yet)
+    }
+)
+
+#: Another transaction was in the way: a serialisation failure, a deadlock, a lock not had in time.
+_CONTENDED_STATES: Final = frozenset({"40001", "40P01", "55P03"})
+
+_SQLITE_AWAY: Final = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_PROTOCOL,
+        sqlite3.SQLITE_AUTH,
+        sqlite3.SQLITE_NOTADB,
+    }
+)
+
+
+class Trouble(Enum):
+    """What to do about a database's error."""
+
+    #: It cannot serve now: wait until it can.
+    AWAY = auto()
+    #: Another transaction was in the way: try again.
+    CONTENDED = auto()
+    #: Another transaction was first, which a second try will see.
+    RACED = auto()
+    #: The statement is wrong, and stays so.
+    FAULT = auto()
+
+
+def read_url(setting: SecretStr) -> URL:
+    """The setting as SQLAlchemy's URL, for psycopg 3 if it is PostgreSQL.
+
+    Raises:
+        SettingsInvalidError: it cannot be read, or names no file. The message does not repeat it.
+    """
+    try:
+        url = make_url(setting.get_secret_value())
+    except (SQLAlchemyError, ValueError):
+        url = None
+    # A password with an unescaped @ ends up in the host's name, and would be logged with it.
+    if url is None or "@" in (url.host or ""):
+        raise SettingsInvalidError(
+            f"{_URL_VARIABLE}: cannot be read as a URL; special characters in a user name or password must be "
+            "written as %XX"
+        )
+    if url.get_backend_name() == "postgresql":
+        return url.set(drivername="postgresql+psycopg")
+    if url.database in {None, "", ":memory:"}:
+        raise SettingsInvalidError(
+            f"{_URL_VARIABLE}: names no file; write sqlite:///relative/path or sqlite:////absolute/path"
+        )
+    return url
+
+
+def open_engine(url: URL, clock: Clock) -> Engine:
+    """An engine without a pool: the ledger keeps its one connection itself. Connects to nothing yet.
+
+    `clock` is what leases on SQLite are measured by.
+    """
+    if url.get_backend_name() == "postgresql":
+        defaults = {name: value for name, value in _POSTGRESQL_CONNECTION.items() if name not in url.query}
+        engine = create_engine(url, poolclass=NullPool, hide_parameters=True, connect_args=defaults)
+        event.listen(engine, "connect", _prepare_postgresql)
+        return engine
+    engine = create_engine(url, poolclass=NullPool, hide_parameters=True)
+
+    def prepare_sqlite(connection: DBAPIConnection, record: object) -> None:
+        del record
+        # The driver would begin transactions by itself, and deferred ones; `begin_immediate` does it instead.
+        connection.isolation_level = None
+        for pragma in (
+            f"busy_timeout = {_SQLITE_BUSY_MILLISECONDS}",
+            "journal_mode = WAL",
+            # WAL's default, NORMAL, may lose the last commits when the power fails.
+            "synchronous = FULL",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+        lend_clock(connection, clock)
+
+    event.listen(engine, "connect", prepare_sqlite)
+    event.listen(engine, "begin", _begin_immediate)
+    return engine
+
+
+def _prepare_postgresql(connection: DBAPIConnection, record: object) -> None:
+    del record
+    cursor = connection.cursor()
+    for statement in _POSTGRESQL_SESSION:
+        cursor.execute(statement)
+    cursor.close()
+    connection.commit()
+
+
+def _begin_immediate(connection: Connection) -> None:
+    # The write lock first: a transaction that reads and then writes could otherwise find that it read something old,
+    # which no busy time-out helps against (https://www.sqlite.org/isolation.html).
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def trouble_of(error: BaseException) -> Trouble:
+    """What an error that came out of a transaction means."""
+    if not isinstance(error, DBAPIError):
+        return Trouble.FAULT
+    if error.connection_invalidated:
+        return Trouble.AWAY
+    if isinstance(error, IntegrityError):
+        return Trouble.RACED
+    if isinstance(error.orig, sqlite3.Error):
+        return _sqlite_trouble(error.orig)
+    return _postgresql_trouble(error)
+
+
+def _sqlite_trouble(error: sqlite3.Error) -> Trouble:
+    # The low byte is the primary code: https://www.sqlite.org/rescode.html#primary_result_codes_versus_extended_result_codes
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    return Trouble.AWAY if code in _SQLITE_AWAY else Trouble.FAULT
+
+
+def _postgresql_trouble(error: DBAPIError) -> Trouble:
+    state: str | None = getattr(error.orig, "sqlstate", None)
+    if state is None:
+        # Errors without a state are libpq's own: no connection, or one that broke.
+        return Trouble.AWAY if isinstance(error, (OperationalError, InterfaceError)) else Trouble.FAULT
+    if state in _CONTENDED_STATES:
+        return Trouble.CONTENDED
+    if state in _AWAY_STATES or state.startswith(_AWAY_CLASSES):
+        return Trouble.AWAY
+    return Trouble.FAULT
+
+
+def reason_of(error: BaseException) -> str:
+    """An error of the database in one line, without SQL and its parameters."""
+    original: Any = getattr(error, "orig", None) or error
+    lines = str(original).strip().splitlines()
+    return lines[0].strip() if lines else type(original).__name__

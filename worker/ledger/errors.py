@@ -1,0 +1,46 @@
+"""What the ledger raises beside the port's `LeaseLostError`.
+
+LedgerError
++-- LedgerClosedError   the ledger was closed before the call was carried out
++-- OutOfOrderError     the key's stage does not allow this write: a fault of the caller
++-- SchemaTooNewError   the database belongs to a newer version of this program
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from worker.unlinks.ports import Lease, Stage
+
+
+class LedgerError(Exception):
+    """The ledger could not, or would not."""
+
+
+class LedgerClosedError(LedgerError):
+    """The ledger was closed before the call was carried out; whether it was written is not known."""
+
+    def __init__(self) -> None:
+        super().__init__("the ledger is closed")
+
+
+class OutOfOrderError(LedgerError):
+    """The key's stage does not allow this write. Nothing was written; asking again will not help."""
+
+    def __init__(self, lease: Lease, stage: Stage, write: str) -> None:
+        super().__init__(f"{lease.key} is {stage.value}: {write} is not possible")
+        self.lease = lease
+        self.stage = stage
+
+
+class SchemaTooNewError(LedgerError):
+    """The database was changed by a newer version of this program, in a way that this one cannot work with."""
+
+    def __init__(self, *, needed: int, known: int) -> None:
+        super().__init__(
+            f"the ledger's database needs a worker that knows schema {needed} or later; this one knows {known}: "
+            "run a newer version of the worker, or restore the database as it was before the upgrade"
+        )
+        self.needed = needed
+        self.known = known

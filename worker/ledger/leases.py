@@ -1,0 +1,65 @@
+"""What this process knows about its own leases without asking the database.
+
+A lease lasts `lease_seconds` from the moment at which the database last wrote it, and the database did so after the
+transaction began here. So until `lease_seconds` after that beginning, by the monotonic clock, nobody else can have
+taken the key over. A margin is left off for clocks that run at different speeds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from worker.unlinks.ports import Clock, Lease
+
+#: The part of a lease that is not relied on.
+MARGIN: Final = 0.1
+
+#: Leases are renewed so many times in their length: two renewals in a row may fail without harm.
+RENEWALS_IN_A_LEASE: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    token: int
+    certain_until: float
+
+
+class Leases:
+    """The leases of one worker, in this process. For the event loop only: not safe in threads."""
+
+    def __init__(self, clock: Clock, lease_seconds: float) -> None:
+        self._clock = clock
+        self._certain_seconds = lease_seconds * (1 - MARGIN)
+        self._held: dict[str, _Held] = {}
+
+    def had(self, lease: Lease, began: float) -> None:
+        """It was claimed, in a transaction that began then."""
+        self._held[lease.key] = _Held(lease.token, began + self._certain_seconds)
+
+    def renewed(self, leases: Iterable[Lease], began: float) -> None:
+        """These, and no others, were renewed; one that is held but not among them has been taken over."""
+        last = {lease.key: lease.token for lease in leases}
+        self._held = {
+            key: _Held(held.token, max(held.certain_until, began + self._certain_seconds))
+            for key, held in self._held.items()
+            if last.get(key) == held.token
+        }
+
+    def let_go(self, lease: Lease) -> None:
+        """It is over."""
+        held = self._held.get(lease.key)
+        if held is not None and held.token == lease.token:
+            del self._held[lease.key]
+
+    def let_all_go(self) -> None:
+        """All are over."""
+        self._held.clear()
+
+    def alive(self, lease: Lease) -> bool:
+        """Whether nobody else can have the key yet."""
+        held = self._held.get(lease.key)
+        return held is not None and held.token == lease.token and self._clock.monotonic() < held.certain_until

@@ -1,0 +1,86 @@
+"""Moving the ledger's schema forward.
+
+The rule of every migration: **it only adds** - a table, an index, a column that may be null or has a default - so that
+the previous version of the worker goes on running on the new schema while the new one is rolled out, and after a
+roll-back. Nothing is renamed, retyped, narrowed or dropped, and no older row gets another meaning.
+
+Where a change must break that rule one day, its migration also raises `ledger_schema.usable_from` to its own number.
+Versions that know only a lower number then refuse to start (`SchemaTooNewError`), instead of doing harm.
+
+A migration's number is that of its revision: `v0002_steps.py` is revision `0002`, schema 2.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import structlog
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import func, inspect, select
+
+from worker.ledger.errors import SchemaTooNewError
+from worker.ledger.tables import ledger_schema
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+_log = structlog.get_logger()
+
+#: An arbitrary number: the lock that every worker takes before it looks at the schema.
+_LOCK: Final = 7_305_810_362_114_507_777
+
+#: Alembic keeps the migration that runs in a global of its own.
+_one_at_a_time = threading.Lock()
+
+
+def migrate(connection: Connection, to: str = "head") -> None:
+    """Bring the schema to revision `to`, inside the transaction that the connection is in; leaves a newer one alone.
+
+    Many workers may start at once: the first one migrates, and the others wait for its commit. On SQLite the
+    transaction itself is the lock.
+
+    Raises:
+        SchemaTooNewError: a newer version has changed the schema in a way that this one cannot work with.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
+        # An index on a big table takes longer than any other statement may.
+        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+    config = _configuration(connection)
+    scripts = ScriptDirectory.from_config(config)
+    present = MigrationContext.configure(connection).get_current_revision()
+    known = {script.revision for script in scripts.walk_revisions()}
+    if present is not None and present not in known:
+        _refuse_if_unusable(connection, number_of(scripts.get_current_head()))
+        _log.info("ledger.schema_is_newer", present=present, known=scripts.get_current_head())
+        return
+    with _one_at_a_time:
+        command.upgrade(config, to)
+    reached = MigrationContext.configure(connection).get_current_revision()
+    if reached != present:
+        _log.info("ledger.migrated", before=present, after=reached)
+
+
+def number_of(revision: str | None) -> int:
+    """A revision's schema number; 0 for an empty database."""
+    return int(revision or 0)
+
+
+def _refuse_if_unusable(connection: Connection, known: int) -> None:
+    if not inspect(connection).has_table(ledger_schema.name):
+        return
+    needed = connection.scalar(select(func.max(ledger_schema.c.usable_from))) or 0
+    if needed > known:
+        raise SchemaTooNewError(needed=needed, known=known)
+
+
+def _configuration(connection: Connection) -> Config:
+    config = Config(attributes={"connection": connection})
+    # A percent sign would be read as an interpolation.
+    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+    return config

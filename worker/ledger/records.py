@@ -1,0 +1,66 @@
+"""What `status KEY` shows: everything that the ledger remembers of one key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from contracts.events import Outcome
+    from worker.unlinks.ports import Entry
+
+
+class Step(StrEnum):
+    """What was written down about a key."""
+
+    CLAIMED = "claimed"
+    TAKEN_OVER = "taken_over"
+    INTENDED = "intended"
+    JOB_BUSY = "job_busy"
+    WITHDRAWN = "withdrawn"
+    SENT_AGAIN = "sent_again"
+    SUBMITTED = "submitted"
+    SETTLED = "settled"
+    RELEASED = "released"
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedStep:
+    """One thing that was written down, by whom, with which fencing token. `detail` is for people."""
+
+    at: datetime
+    worker: str
+    token: int
+    step: Step
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A key's row. `outcome`, `event` and `finished_at` are there once it is settled."""
+
+    entry: Entry
+    fingerprint: str
+    enterprise_manager: str
+    command: bytes
+    worker: str | None
+    lease_until: datetime
+    updated_at: datetime
+    outcome: Outcome | None = None
+    event: bytes | None = None
+    finished_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyHistory:
+    """A key's row, and what was written down about it, oldest first (the newest `MOST_STEPS` of it)."""
+
+    record: Record
+    steps: tuple[RecordedStep, ...]
+
+
+#: A command that waits for a busy job for days is claimed and released many times; nobody reads all of it.
+MOST_STEPS = 500

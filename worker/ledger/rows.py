@@ -1,0 +1,73 @@
+"""Between the ledger's rows and the words of the core."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from contracts.events import Outcome
+from worker.ledger.records import Record, RecordedStep, Step
+from worker.unlinks.ports import Entry, Intent, Lease, Link, LinkedBackup, Stage, TaskTicket
+
+if TYPE_CHECKING:
+    from sqlalchemy import RowMapping
+
+
+def intent_columns(intent: Intent) -> dict[str, Any]:
+    """What is stored of an intent."""
+    backups = [[backup.object_in_job_id, backup.uid, backup.name] for backup in intent.linked_backups]
+    return {
+        "job_id": intent.job_id,
+        "job_name": intent.job_name,
+        "link_id": intent.link.object_in_job_id,
+        "repository_uid": intent.link.repository_uid,
+        "repository_name": intent.link.repository_name,
+        "linked_backups": json.dumps(backups),
+    }
+
+
+def entry_from(row: RowMapping) -> Entry:
+    """A row, as the core sees it."""
+    return Entry(
+        lease=Lease(row["key"], row["token"]),
+        stage=Stage(row["stage"]),
+        attempts=row["attempts"],
+        received_at=row["received_at"],
+        intent=_intent_from(row),
+        sent_at=row["sent_at"],
+        sends=row["sends"],
+        task=None if row["task_id"] is None else TaskTicket(row["task_id"], row["task_session"]),
+        submitted_at=row["submitted_at"],
+    )
+
+
+def _intent_from(row: RowMapping) -> Intent | None:
+    if row["link_id"] is None:
+        return None
+    return Intent(
+        job_id=row["job_id"],
+        job_name=row["job_name"],
+        link=Link(row["link_id"], row["repository_uid"], row["repository_name"]),
+        linked_backups=tuple(LinkedBackup(*backup) for backup in json.loads(row["linked_backups"])),
+    )
+
+
+def record_from(row: RowMapping) -> Record:
+    """A row, as a person sees it."""
+    return Record(
+        entry=entry_from(row),
+        fingerprint=row["fingerprint"],
+        enterprise_manager=row["enterprise_manager"],
+        command=bytes(row["command"]),
+        worker=row["worker"],
+        lease_until=row["lease_until"],
+        updated_at=row["updated_at"],
+        outcome=None if row["outcome"] is None else Outcome(row["outcome"]),
+        event=None if row["event"] is None else bytes(row["event"]),
+        finished_at=row["finished_at"],
+    )
+
+
+def step_from(row: RowMapping) -> RecordedStep:
+    """A row of `steps`."""
+    return RecordedStep(row["at"], row["worker"], row["token"], Step(row["step"]), row["detail"])

@@ -1,0 +1,260 @@
+"""The ledger on a database: SQLite for the workers of one host, PostgreSQL for those of many."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import structlog
+
+from worker.ledger.database import open_engine, read_url, reason_of
+from worker.ledger.errors import LedgerClosedError
+from worker.ledger.leases import RENEWALS_IN_A_LEASE, Leases
+from worker.ledger.migrations import migrate
+from worker.ledger.store import PRUNED_AT_ONCE, Transaction
+from worker.ledger.writer import Writer
+from worker.unlinks.ports import Claimed, LeaseLostError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from sqlalchemy import Connection
+
+    from contracts.events import Outcome
+    from worker.ledger.records import KeyHistory
+    from worker.settings import LedgerSettings
+    from worker.unlinks.ports import ClaimResult, Clock, Intent, Lease, NewClaim, TaskTicket
+
+_log = structlog.get_logger()
+
+#: The order of writes in a transaction. Renewals first: a lease is worth more than anything that waits. Intents last,
+#: by job: only they wait for other workers' transactions on something that is not a key.
+_FIRST: Final = 0
+_BY_KEY: Final = 1
+_BY_JOB: Final = 2
+_LAST: Final = 3
+
+T = TypeVar("T")
+
+
+class SqlLedger:
+    """The port `worker.unlinks.ports.Ledger`. Its calls wait for as long as the database is away.
+
+    Args:
+        settings: where the database is, and how long a lease lasts.
+        worker: this worker's name. No two that run at the same time may share one: a worker that starts takes what
+            its name held for its own, left by an earlier run.
+        clock: for leases on SQLite, for pauses, and for `alive`.
+
+    Raises:
+        SettingsInvalidError: the URL cannot be read.
+    """
+
+    def __init__(self, settings: LedgerSettings, worker: str, clock: Clock) -> None:
+        url = read_url(settings.url)
+        self._worker = worker
+        self._clock = clock
+        self._lease_seconds = settings.lease_seconds
+        self._leases = Leases(clock, settings.lease_seconds)
+        self._listeners: list[Callable[[bool], None]] = []
+        self._up = False
+        self._renewing: asyncio.Task[None] | None = None
+        self._letting_go: set[asyncio.Task[None]] = set()
+        self._writer = Writer(
+            open_engine(url, clock), self._transaction, clock, self._set_up, f"{url.host or ''}/{url.database}"
+        )
+
+    # --- its life ---------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Open the database, bring its schema forward, end the leases of an earlier run, and start renewing.
+
+        Waits for a database that is away, with one line in the log.
+
+        Raises:
+            SchemaTooNewError: a newer version has changed the database in a way that this one cannot work with.
+        """
+        self._writer.start()
+        try:
+            await self._writer.write(lambda transaction: migrate(transaction.connection), order=(_FIRST, ""))
+            await self._writer.write(Transaction.end_leases, order=(_FIRST, ""))
+        except BaseException:
+            await self._writer.stop()
+            raise
+        self._renewing = asyncio.create_task(self._keep_renewing(), name="ledger renewals")
+
+    async def close(self) -> None:
+        """Finish the writes that wait, if the database is there, and let go of it. Leases are left to run out."""
+        if self._renewing is not None:
+            self._renewing.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._renewing
+        await self._writer.stop()
+        self._set_up(False)
+
+    @property
+    def up(self) -> bool:
+        """Whether the database answered last time. False until it first has, and after `close`."""
+        return self._up
+
+    def on_availability(self, listener: Callable[[bool], None]) -> None:
+        """Have the listener called on the event loop with each new value of `up`."""
+        self._listeners.append(listener)
+
+    def _set_up(self, up: bool) -> None:  # noqa: FBT001 - the listeners' own form
+        if up is not self._up:
+            self._up = up
+            for listener in self._listeners:
+                listener(up)
+
+    def _transaction(self, connection: Connection, began: float) -> Transaction:
+        return Transaction(connection, began, self._worker, self._lease_seconds)
+
+    # --- leases -----------------------------------------------------------------------------------------------------
+
+    async def claim(self, claim: NewClaim) -> ClaimResult:
+        """Take a key. See the port.
+
+        If the caller is cancelled meanwhile, the key is let go again: nobody would know that it is held here.
+        """
+        caller_gone = False
+        had: Lease | None = None
+
+        def take(transaction: Transaction) -> tuple[ClaimResult, float]:
+            return transaction.claim(claim), transaction.began
+
+        def landed(answer: tuple[ClaimResult, float]) -> None:
+            nonlocal had
+            result, began = answer
+            if isinstance(result, Claimed):
+                had = result.entry.lease
+                self._leases.had(had, began)
+                if caller_gone:
+                    self._let_go_later(had)
+
+        try:
+            result, _ = await self._writer.write(take, order=(_BY_KEY, claim.key), key=claim.key, landed=landed)
+        except asyncio.CancelledError:
+            caller_gone = True
+            if had is not None:
+                self._let_go_later(had)
+            raise
+        return result
+
+    def _let_go_later(self, lease: Lease) -> None:
+        letting_go = asyncio.get_running_loop().create_task(self._let_go(lease), name="ledger release")
+        self._letting_go.add(letting_go)
+        letting_go.add_done_callback(self._letting_go.discard)
+
+    async def _let_go(self, lease: Lease) -> None:
+        try:
+            await self.release(lease)
+        except Exception as error:  # noqa: BLE001 - nobody waits for it; the lease runs out once the worker ends
+            _log.warning("ledger.release_failed", idempotency_key=lease.key, reason=reason_of(error))
+
+    async def release(self, lease: Lease) -> None:
+        """Let go of an unsettled key. See the port."""
+        self._leases.let_go(lease)
+        await self._writer.write(lambda transaction: transaction.release(lease), order=_order(lease), key=lease.key)
+
+    async def release_all(self) -> None:
+        """At drain: every unsettled lease of this worker is over at once, so that others go on without waiting.
+
+        Waits for a database that is away: give it a time limit, the leases then run out by themselves.
+        """
+        self._leases.let_all_go()
+        await self._writer.write(Transaction.release_all, order=(_LAST, ""))
+
+    def alive(self, lease: Lease) -> bool:
+        """Whether the lease is certain not to have run out. See the port."""
+        return self._leases.alive(lease)
+
+    async def _keep_renewing(self) -> None:
+        while True:
+            await self._clock.sleep(self._lease_seconds / RENEWALS_IN_A_LEASE)
+            try:
+                await self._writer.write(
+                    lambda transaction: (transaction.renew(), transaction.began),
+                    order=(_FIRST, ""),
+                    landed=lambda answer: self._leases.renewed(*answer),
+                )
+            except LedgerClosedError:
+                return
+            except Exception as error:  # noqa: BLE001 - a renewal that failed must not be the last one
+                _log.error("ledger.renewal_failed", reason=reason_of(error))
+
+    # --- writing down -----------------------------------------------------------------------------------------------
+
+    async def intend(self, lease: Lease, intent: Intent, sent_at: datetime) -> bool:
+        """Record that the DELETE is about to be sent. See the port.
+
+        Raises:
+            LeaseLostError: as every write.
+            OutOfOrderError: it was sent already, or another link was recorded for the key.
+        """
+        return await self._write(
+            lease,
+            lambda transaction: transaction.intend(lease, intent, sent_at),
+            order=(_BY_JOB, f"{intent.job_id} {lease.key}"),
+        )
+
+    async def withdraw(self, lease: Lease) -> None:
+        """The DELETE certainly did not leave. See the port."""
+        await self._write(lease, lambda transaction: transaction.withdraw(lease))
+
+    async def send_again(self, lease: Lease) -> None:
+        """Record that the same DELETE is about to be sent once more. See the port.
+
+        Back to `intended`: the task of the DELETE before this one says nothing about this one.
+
+        Raises:
+            LeaseLostError: as every write.
+            OutOfOrderError: it was never sent.
+        """
+        await self._write(lease, lambda transaction: transaction.send_again(lease))
+
+    async def submitted(self, lease: Lease, task: TaskTicket, submitted_at: datetime) -> None:
+        """Record the task. See the port.
+
+        Raises:
+            LeaseLostError: as every write.
+            OutOfOrderError: there is no intent.
+        """
+        await self._write(lease, lambda transaction: transaction.submitted(lease, task, submitted_at))
+
+    async def settle(self, lease: Lease, outcome: Outcome, event: bytes, finished_at: datetime) -> None:
+        """Record the end. See the port."""
+        await self._write(lease, lambda transaction: transaction.settle(lease, outcome, event, finished_at))
+        self._leases.let_go(lease)
+
+    async def _write(
+        self, lease: Lease, carry_out: Callable[[Transaction], T], order: tuple[int, str] | None = None
+    ) -> T:
+        try:
+            return await self._writer.write(carry_out, order=order or _order(lease), key=lease.key)
+        except LeaseLostError:
+            self._leases.let_go(lease)
+            raise
+
+    # --- for people -------------------------------------------------------------------------------------------------
+
+    async def prune(self, older_than_days: float) -> int:
+        """Delete the keys that were settled longer ago, some at a time, so that nobody waits long; says how many."""
+        total = 0
+        while pruned := await self._writer.write(
+            lambda transaction: transaction.prune(older_than_days), order=(_LAST, "")
+        ):
+            total += pruned
+            if pruned < PRUNED_AT_ONCE:
+                break
+        return total
+
+    async def history(self, key: str) -> KeyHistory | None:
+        """All that is known of a key; None if it is not known."""
+        return await self._writer.write(lambda transaction: transaction.history(key), order=(_LAST, ""))
+
+
+def _order(lease: Lease) -> tuple[int, str]:
+    return (_BY_KEY, lease.key)

@@ -1,0 +1,176 @@
+"""The ledger's tables, as the newest migration leaves them, and the types of their columns."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import BigInteger, Column, Dialect, Index, Integer, LargeBinary, MetaData, Table, Text, literal_column
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import TypeDecorator
+
+if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement, FromClause
+    from sqlalchemy.engine.interfaces import DBAPIConnection
+    from sqlalchemy.sql.compiler import SQLCompiler
+
+    from worker.unlinks.ports import Clock
+
+#: A lease that ends here is over.
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+#: SQLite's name for the host's clock; `lend_clock` defines it on each connection.
+_HOST_CLOCK: Final = "unlink_now"
+
+
+def to_microseconds(moment: datetime) -> int:
+    """An aware datetime as whole microseconds since 1970, UTC: what the ledger stores, exact on both databases."""
+    return (moment - EPOCH) // _MICROSECOND
+
+
+class Moment(TypeDecorator[datetime]):
+    """An aware datetime, stored as microseconds since 1970, UTC: SQLite has no type for it."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+        """To the database."""
+        del dialect
+        return None if value is None else to_microseconds(value)
+
+    def process_result_value(self, value: Any | None, dialect: Dialect) -> datetime | None:
+        """From the database."""
+        del dialect
+        return None if value is None else EPOCH + int(value) * _MICROSECOND
+
+
+class ForeignText(TypeDecorator[str]):
+    """Text that another system wrote.
+
+    What a database cannot store (NUL on PostgreSQL, lone surrogates on both) becomes a question mark: a strange name
+    must not keep an unlink from being recorded.
+    """
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """To the database."""
+        del dialect
+        return None if value is None else value.encode("utf-8", "replace").decode().replace("\0", "?")
+
+
+class Now(FunctionElement[int]):
+    """The present in microseconds: by the database's clock on PostgreSQL, by the host's on SQLite.
+
+    Leases are compared by one clock only, so that clocks of hosts that differ do no harm. It is the moment of the
+    statement, not that of the transaction's start, since a statement may have waited for a lock.
+    """
+
+    type = BigInteger()
+    inherit_cache = True
+
+
+@compiles(Now, "postgresql")
+def _now_on_postgresql(element: Now, compiler: SQLCompiler, **options: Any) -> str:
+    del element, compiler, options
+    return "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)"
+
+
+@compiles(Now, "sqlite")
+def _now_on_sqlite(element: Now, compiler: SQLCompiler, **options: Any) -> str:
+    del element, compiler, options
+    return f"{_HOST_CLOCK}()"
+
+
+def lend_clock(connection: DBAPIConnection, clock: Clock) -> None:
+    """Let an SQLite connection ask the worker's clock."""
+    connection.create_function(_HOST_CLOCK, 0, lambda: to_microseconds(clock.now()))
+
+
+metadata = MetaData()
+
+unlinks = Table(
+    "unlinks",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("fingerprint", Text, nullable=False),
+    Column("enterprise_manager", Text, nullable=False),
+    Column("command", LargeBinary, nullable=False),
+    Column("stage", Text, nullable=False),
+    # The fencing token: 1 at the first claim, one more at every claim after it.
+    Column("token", BigInteger, nullable=False),
+    Column("worker", Text),
+    Column("lease_until", Moment, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("received_at", Moment, nullable=False),
+    Column("job_id", Text),
+    Column("job_name", ForeignText),
+    Column("link_id", Text),
+    Column("repository_uid", Text),
+    Column("repository_name", ForeignText),
+    Column("linked_backups", Text),
+    Column("sent_at", Moment),
+    Column("sends", Integer, nullable=False),
+    Column("task_id", ForeignText),
+    Column("task_session", ForeignText),
+    Column("submitted_at", Moment),
+    Column("outcome", Text),
+    Column("event", LargeBinary),
+    Column("finished_at", Moment),
+    Column("updated_at", Moment, nullable=False),
+)
+
+
+def in_flight(rows: FromClause = unlinks) -> ColumnElement[bool]:
+    """Rows whose DELETE may be under way.
+
+    Literal, because the databases use a partial index only where they can see that the query's condition implies it.
+    """
+    return rows.c.stage.in_([literal_column("'intended'"), literal_column("'submitted'")])
+
+
+#: At most one unlink of a job between its intent and its end: an edit of a job is read-modify-write on the other side.
+one_in_flight_per_job = Index(
+    "unlinks_one_in_flight_per_job",
+    unlinks.c.enterprise_manager,
+    unlinks.c.job_id,
+    unique=True,
+    sqlite_where=in_flight(),
+    postgresql_where=in_flight(),
+)
+
+unsettled = unlinks.c.stage != literal_column("'settled'")
+
+#: For the renewal, which must not read the settled keys of three months.
+unsettled_by_worker = Index(
+    "unlinks_unsettled_by_worker", unlinks.c.worker, sqlite_where=unsettled, postgresql_where=unsettled
+)
+
+#: For pruning.
+by_end = Index("unlinks_by_end", unlinks.c.finished_at)
+
+steps = Table(
+    "steps",
+    metadata,
+    # SQLite counts up only an INTEGER primary key.
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("key", Text, nullable=False),
+    Column("at", Moment, nullable=False),
+    Column("worker", Text, nullable=False),
+    Column("token", BigInteger, nullable=False),
+    Column("step", Text, nullable=False),
+    Column("detail", ForeignText),
+)
+
+steps_by_key = Index("steps_by_key", steps.c.key)
+
+ledger_schema = Table(
+    "ledger_schema",
+    metadata,
+    # The oldest schema number whose code may still use this database.
+    Column("usable_from", Integer, nullable=False),
+)

@@ -1,0 +1,304 @@
+"""The ledger's thread: what is due together is committed together.
+
+Writes wait in a queue. The thread takes all that are there, carries them out in one transaction, commits, and tells
+those who wait; meanwhile the next ones gather. One commit, the expensive part, thus serves as many writes as happen to
+be due: one when little is going on, hundreds under load.
+
+A write that finds its lease lost does not disturb the others. If the database refuses the transaction for another
+reason, it is tried again in halves, so that in the end only the write at fault fails, or waits. If the database is
+away, the writes stay in the queue until it is back: each is written so that it may be repeated after a commit whose
+answer was lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+import structlog
+
+from worker.ledger.database import Trouble, reason_of, trouble_of
+from worker.ledger.errors import LedgerClosedError, LedgerError
+from worker.unlinks.ports import LeaseLostError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from sqlalchemy import Connection, Engine
+
+    from worker.ledger.store import Transaction
+    from worker.unlinks.ports import Clock
+
+_log = structlog.get_logger()
+
+#: More than so many writes are not put into one transaction: its locks are held until it ends.
+MOST_AT_ONCE: Final = 500
+
+#: The first and the longest pause between tries while the database is away, in seconds, before jitter.
+_FIRST_PAUSE: Final = 0.1
+_LONGEST_PAUSE: Final = 5.0
+
+#: How often a write may find that another transaction was first; each time, its next try sees more.
+_MOST_RACES: Final = 20
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Write(Generic[T]):
+    """One thing to do in a transaction.
+
+    Args:
+        carry_out: what to do. Raises `LedgerError` or `LeaseLostError` only before it has changed anything.
+        order: where in a transaction it belongs. All workers take rows in one order, so that none wait for each other.
+        key: the key that it is about. A transaction holds one write for a key, so that ordering them changes nothing.
+        landed: called on the event loop with the result, before the caller goes on, and even if the caller has gone.
+    """
+
+    carry_out: Callable[[Transaction], T]
+    order: tuple[int, str]
+    key: str | None
+    landed: Callable[[T], None] | None
+    future: asyncio.Future[T]
+    begun: bool = False
+    races: int = 0
+    blocked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Landing:
+    write: Write[Any]
+    result: Any = None
+    error: BaseException | None = None
+
+    def deliver(self) -> None:
+        if self.error is None and self.write.landed is not None:
+            self.write.landed(self.result)
+        future = self.write.future
+        if future.done():
+            return
+        if self.error is None:
+            future.set_result(self.result)
+        else:
+            future.set_exception(self.error)
+
+
+@dataclass(slots=True)
+class _Outage:
+    """The time for which the database has been away."""
+
+    since: float
+    tries: int = field(default=0)
+
+
+class Writer:
+    """One thread with one connection.
+
+    Args:
+        engine: opens the connection.
+        transaction: what a write is given, made of a connection and of when its transaction began.
+        clock: for pauses and for when transactions began.
+        available: told on the event loop when the database is there again, or away.
+        database: what the log calls the database; holds no password.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        transaction: Callable[[Connection, float], Transaction],
+        clock: Clock,
+        available: Callable[[bool], None],
+        database: str,
+    ) -> None:
+        self._engine = engine
+        self._transaction = transaction
+        self._clock = clock
+        self._available = available
+        self._log = _log.bind(database=database)
+        self._queue: deque[Write[Any]] = deque()
+        self._changed = threading.Condition()
+        self._closing = threading.Event()
+        self._connection: Connection | None = None
+        self._outage: _Outage | None = None
+        self._told: bool | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    # --- on the event loop ------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to work. What is written before waits in the queue."""
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
+        self._thread.start()
+
+    async def write(
+        self,
+        carry_out: Callable[[Transaction], T],
+        *,
+        order: tuple[int, str],
+        key: str | None = None,
+        landed: Callable[[T], None] | None = None,
+    ) -> T:
+        """Have something done, and return when it is committed. May be cancelled; it may then be done all the same.
+
+        Raises:
+            LedgerClosedError: the ledger was closed before.
+            LedgerError, LeaseLostError: raised by `carry_out`.
+            sqlalchemy.exc.SQLAlchemyError: the database refuses it, and will refuse it again.
+        """
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        write = Write(carry_out, order, key, landed, future)
+        with self._changed:
+            if self._closing.is_set():
+                raise LedgerClosedError
+            self._queue.append(write)
+            self._changed.notify()
+        return await future
+
+    async def stop(self) -> None:
+        """Finish what can be finished, and end. What waits for a database that is away raises `LedgerClosedError`."""
+        with self._changed:
+            self._closing.set()
+            self._changed.notify()
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join)
+
+    # --- in the thread ----------------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        while (batch := self._take()) is not None:
+            self._commit(batch)
+        self._hang_up()
+        self._deliver(_Landing(write, error=LedgerClosedError()) for write in self._queue)
+
+    def _take(self) -> list[Write[Any]] | None:
+        """The writes that are due together, in order; None when there is no more to do."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._queue or self._closing.is_set())
+            if self._closing.is_set() and (self._outage is not None or not self._queue):
+                return None
+            batch: list[Write[Any]] = []
+            later: list[Write[Any]] = []
+            keys: set[str] = set()
+            while self._queue and len(batch) < MOST_AT_ONCE:
+                write = self._queue.popleft()
+                if write.future.cancelled() and not write.begun:
+                    continue
+                if write.key in keys:
+                    later.append(write)
+                    continue
+                if write.key is not None:
+                    keys.add(write.key)
+                batch.append(write)
+            self._queue.extendleft(reversed(later))
+        return sorted(batch, key=lambda write: write.order)
+
+    def _commit(self, batch: Sequence[Write[Any]]) -> None:
+        if not batch:
+            return
+        try:
+            landings = self._transact(batch)
+        except Exception as error:  # noqa: BLE001 - whatever it is, somebody waits for it, and the thread must go on
+            self._hang_up()
+            self._recover(batch, error)
+        else:
+            self._is_back()
+            self._deliver(landings)
+
+    def _transact(self, batch: Sequence[Write[Any]]) -> list[_Landing]:
+        began = self._clock.monotonic()
+        if self._connection is None:
+            self._connection = self._engine.connect()
+        with self._connection.begin():
+            transaction = self._transaction(self._connection, began)
+            landings = [_carry_out(write, transaction) for write in batch]
+            transaction.write_steps()
+        return landings
+
+    def _recover(self, batch: Sequence[Write[Any]], error: Exception) -> None:
+        trouble = trouble_of(error)
+        if trouble is Trouble.AWAY:
+            self._give_back(batch)
+            self._wait_out(error)
+        elif len(batch) > 1:
+            middle = len(batch) // 2
+            self._commit(batch[:middle])
+            self._commit(batch[middle:])
+        elif _worth_another_try(batch[0], trouble):
+            self._log_once_blocked(batch[0], error)
+            self._give_back(batch)
+        else:
+            self._deliver([_Landing(batch[0], error=error)])
+
+    def _give_back(self, batch: Sequence[Write[Any]]) -> None:
+        with self._changed:
+            self._queue.extendleft(reversed(batch))
+
+    def _hang_up(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        # Both may fail on a connection that is broken already; there is nothing to lose.
+        with suppress(Exception):
+            connection.invalidate()
+        with suppress(Exception):
+            connection.close()
+
+    def _wait_out(self, error: Exception) -> None:
+        if self._outage is None:
+            self._outage = _Outage(since=self._clock.monotonic())
+            self._log.warning("ledger.database_lost", reason=reason_of(error))
+            self._tell(available=False)
+        pause = min(_FIRST_PAUSE * 2 ** min(self._outage.tries, 10), _LONGEST_PAUSE)
+        self._outage.tries += 1
+        self._closing.wait(self._clock.jitter(pause))
+
+    def _is_back(self) -> None:
+        if self._outage is not None:
+            seconds = round(self._clock.monotonic() - self._outage.since, 3)
+            self._log.info("ledger.database_back", seconds=seconds)
+            self._outage = None
+        self._tell(available=True)
+
+    def _tell(self, *, available: bool) -> None:
+        if self._told is not available:
+            self._told = available
+            self._on_loop(lambda: self._available(available))
+
+    def _log_once_blocked(self, write: Write[Any], error: Exception) -> None:
+        if not write.blocked:
+            write.blocked = True
+            self._log.warning("ledger.write_blocked", idempotency_key=write.key, reason=reason_of(error))
+
+    def _deliver(self, landings: Iterable[_Landing]) -> None:
+        landed = list(landings)
+
+        def deliver() -> None:
+            for landing in landed:
+                landing.deliver()
+
+        self._on_loop(deliver)
+
+    def _on_loop(self, callback: Callable[[], None]) -> None:
+        if self._loop is not None:
+            # RuntimeError: the loop is closed, and nobody waits any more.
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(callback)
+
+
+def _carry_out(write: Write[Any], transaction: Transaction) -> _Landing:
+    write.begun = True
+    try:
+        return _Landing(write, result=write.carry_out(transaction))
+    except (LedgerError, LeaseLostError) as error:
+        return _Landing(write, error=error)
+
+
+def _worth_another_try(write: Write[Any], trouble: Trouble) -> bool:
+    write.races += trouble is Trouble.RACED
+    return trouble is Trouble.CONTENDED or (trouble is Trouble.RACED and write.races < _MOST_RACES)
