@@ -1,0 +1,96 @@
+"""What reaches the log, and what does not."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import structlog
+
+from worker.settings import LogSettings
+from worker.telemetry import logs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(autouse=True)
+def restored() -> Iterator[None]:
+    """Leave logging as it was."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+    logging.captureWarnings(capture=False)
+    structlog.reset_defaults()
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    """The log so far."""
+    return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+
+
+def test_a_line_has_its_event_level_time_and_context(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever searches the log by key finds every line of one unlink."""
+    logs.configure(LogSettings())
+    with structlog.contextvars.bound_contextvars(idempotency_key="CHG1"):
+        structlog.get_logger().info("unlink.submitted", task_id="task-1")
+    (line,) = lines(capsys)
+    assert line.pop("timestamp").endswith("Z")
+    assert line == {"event": "unlink.submitted", "level": "info", "idempotency_key": "CHG1", "task_id": "task-1"}
+
+
+def test_libraries_come_out_the_same_way(capsys: pytest.CaptureFixture[str]) -> None:
+    """Pika's own warnings are JSON lines too, and cleaned like ours."""
+    logs.configure(LogSettings(), ["hunter2"])
+    logging.getLogger("pika.connection").warning("closing %s", "amqp://u:hunter2@host")
+    (line,) = lines(capsys)
+    assert line["level"] == "warning"
+    assert "hunter2" not in json.dumps(line)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"problem": "refused for hunter2"},
+        {"nested": {"list": ["hunter2"]}},
+        {"password": "other"},
+        {"headers": {"a": ("hunter2",)}},
+        {"x_password": "other"},
+        {"url": "amqp://someone:other@rabbit/"},
+        {"error": ValueError("hunter2")},
+    ],
+)
+def test_no_secret_gets_through(capsys: pytest.CaptureFixture[str], fields: dict[str, Any]) -> None:
+    """A password in whatever field, at whatever depth, does not reach the log."""
+    logs.configure(LogSettings(), ["hunter2"])
+    structlog.get_logger().info("some.event", **fields)
+    printed = json.dumps(lines(capsys))
+    assert "hunter2" not in printed
+    assert "other" not in printed
+
+
+def test_no_secret_in_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    """An exception's text and its traceback are cleaned too."""
+    logs.configure(LogSettings(), ["hunter2"])
+    try:
+        raise ValueError("hunter2")  # noqa: TRY301 - the exception is what is logged
+    except ValueError:
+        structlog.get_logger().exception("some.failure")
+    assert "hunter2" not in capsys.readouterr().err
+
+
+def test_the_console_form_is_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    """On a terminal a line is read without a tool."""
+    logs.configure(LogSettings(format="console"))
+    structlog.get_logger().warning("broker.connection_lost", problem="it was restarted")
+    assert "broker.connection_lost" in capsys.readouterr().err
+
+
+def test_a_level_silences_what_is_below(capsys: pytest.CaptureFixture[str]) -> None:
+    """UNLINK_LOG__LEVEL=warning keeps the log short."""
+    logs.configure(LogSettings(level="warning"))
+    structlog.get_logger().info("unlink.submitted")
+    assert lines(capsys) == []
