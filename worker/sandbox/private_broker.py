@@ -94,7 +94,10 @@ class PrivateBroker:
         self._node.stop()
 
     def kill(self) -> None:
-        """SIGKILL the node; its directory, and so its durable queues, stay."""
+        """SIGKILL the node; its directory stays, and so do its durable queues that are older than a second or so.
+
+        RabbitMQ 3.10 saves the names of quorum queues every half second, and forgets younger ones.
+        """
         self._node.kill()
 
     def suspend(self) -> None:

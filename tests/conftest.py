@@ -1,0 +1,55 @@
+"""The real parts that tests share: one private server of each kind for the session, one fresh place in it per test."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+import pytest
+import requests
+
+from worker.sandbox.private_broker import PrivateBroker
+from worker.sandbox.private_postgresql import PrivatePostgresql
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def broker() -> Iterator[PrivateBroker]:
+    """One private RabbitMQ node with its HTTP API, for the whole session. Who stops it starts it again."""
+    with PrivateBroker("tests", management=True) as broker:
+        yield broker
+
+
+@pytest.fixture
+def virtual_host(broker: PrivateBroker) -> Iterator[str]:
+    """The name of a virtual host of this test's own."""
+    name = f"test-{next(_numbers)}"
+    vhost = f"{broker.management_url}/api/vhosts/{name}"
+    requests.put(vhost, timeout=30).raise_for_status()
+    yield name
+    requests.delete(vhost, timeout=30).raise_for_status()
+
+
+@pytest.fixture
+def broker_url(broker: PrivateBroker, virtual_host: str) -> str:
+    """An `amqp://` URL with a virtual host of this test's own."""
+    return broker.url + virtual_host
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PrivatePostgresql]:
+    """One private PostgreSQL server for the whole session. Who stops it starts it again."""
+    with PrivatePostgresql() as postgresql:
+        yield postgresql
+
+
+@pytest.fixture
+def postgresql_url(postgresql: PrivatePostgresql) -> Iterator[str]:
+    """A `postgresql://` URL with an empty database of this test's own."""
+    name = f"test_{next(_numbers)}"
+    yield postgresql.create_database(name)
+    postgresql.drop_database(name)

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from worker.sandbox.errors import MissingPartError
+from worker.sandbox.private_postgresql import PROGRAMS_VARIABLE, PrivatePostgresql
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def own_server() -> Iterator[PrivatePostgresql]:
+    """A server beside the session's, which these tests may stop and kill."""
+    with PrivatePostgresql() as server:
+        yield server
+
+
+def _note(url: str, text: str) -> None:
+    with psycopg.connect(url) as connection:
+        connection.execute("CREATE TABLE IF NOT EXISTS note (text text)")
+        connection.execute("INSERT INTO note VALUES (%s)", [text])
+
+
+def _notes(url: str) -> list[str]:
+    with psycopg.connect(url) as connection:
+        return [text for (text,) in connection.execute("SELECT text FROM note").fetchall()]
+
+
+def test_what_was_committed_outlives_sigkill_and_restart(own_server: PrivatePostgresql) -> None:
+    """A test that kills the ledger's server would prove nothing if it came back empty or on another port."""
+    url = own_server.create_database("kept")
+    _note(url, "one")
+    own_server.kill()
+    own_server.start()
+    _note(url, "two")
+    own_server.restart()
+    assert _notes(url) == ["one", "two"]
+
+
+def test_sigkill_with_a_client_connected_is_followed_by_a_start(own_server: PrivatePostgresql) -> None:
+    """Chaos tests kill the server while workers hold connections; its backends end a moment later than it."""
+    client = psycopg.connect(own_server.url)
+    own_server.kill()
+    own_server.start()
+    with pytest.raises(psycopg.OperationalError):
+        client.execute("SELECT 1")
+    client.close()
+
+
+def test_nobody_gets_in_without_the_password(own_server: PrivatePostgresql) -> None:
+    """Any user of the machine could read and change a private ledger."""
+    with pytest.raises(psycopg.OperationalError, match="password"):
+        psycopg.connect(own_server.url.replace(own_server.url.split(":")[2].split("@")[0], "guess"))
+
+
+def test_each_test_has_an_empty_database(postgresql_url: str) -> None:
+    """Tests of the ledger would see each other's keys."""
+    with psycopg.connect(postgresql_url) as connection:
+        tables = connection.execute("SELECT 1 FROM pg_tables WHERE schemaname = 'public'").fetchall()
+    assert tables == []
+
+
+def test_closing_removes_the_directory_and_the_server() -> None:
+    """Servers left behind by tests eat a machine's memory and disk, unnoticed."""
+    with PrivatePostgresql() as server:
+        url = server.url
+    assert not server.running
+    with pytest.raises(psycopg.OperationalError):
+        psycopg.connect(url)
+    server.close()
+
+
+def test_a_named_folder_without_postgresql_is_named_in_the_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who misspells the folder would otherwise wonder why another PostgreSQL is used, or none."""
+    monkeypatch.setenv(PROGRAMS_VARIABLE, str(tmp_path))
+    with pytest.raises(MissingPartError, match=PROGRAMS_VARIABLE):
+        PrivatePostgresql()
