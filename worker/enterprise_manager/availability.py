@@ -1,0 +1,123 @@
+"""Up, in doubt, down, probing, up again.
+
+An Enterprise Manager that cannot be reached is down: its listeners hear of it, calls fail at once, and probes with
+growing, jittered pauses find out when it is back. If only one resource answers badly, it is in doubt: callers that wait
+are held back as long, but nobody else notices unless the probe fails too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import structlog
+
+from worker.unlinks.ports import Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from worker.unlinks.ports import Clock
+
+#: The pauses between probes, in seconds, before jitter: doubled from the first to the longest.
+FIRST_PAUSE = 1.0
+LONGEST_PAUSE = 60.0
+
+log = structlog.get_logger()
+
+
+class Availability:
+    """Whether calls make sense. `probe` raises `Unavailable` as long as they do not."""
+
+    def __init__(self, name: str, clock: Clock, probe: Callable[[], Awaitable[None]]) -> None:
+        self._name = name
+        self._clock = clock
+        self._probe = probe
+        self._listeners: list[Callable[[bool], None]] = []
+        self._probing: asyncio.Task[None] | None = None
+        self._pause = FIRST_PAUSE
+        self._down_since: float | None = None
+        self.last_problem: str | None = None
+
+    @property
+    def up(self) -> bool:
+        """False from the moment it was found down until a probe succeeds."""
+        return self._down_since is None
+
+    def on_change(self, listener: Callable[[bool], None]) -> None:
+        """Call `listener` on the event loop with False when it goes down, and with True when it is up again."""
+        self._listeners.append(listener)
+
+    def require_up(self) -> None:
+        """Return if it is up.
+
+        Raises:
+            Unavailable: it is down, for the last problem.
+        """
+        if not self.up:
+            raise Unavailable(self.last_problem or "not available")
+
+    def went_right(self) -> None:
+        """A call was answered: the next pause is a short one again."""
+        self._pause = FIRST_PAUSE
+
+    def went_wrong(self, problem: str, *, everywhere: bool) -> None:
+        """A call ended with `Unavailable`; `everywhere` if others would end likewise."""
+        if everywhere:
+            self._go_down(problem)
+        elif self.up:
+            self.last_problem = problem
+            log.warning("enterprise_manager.in_doubt", enterprise_manager=self._name, problem=problem)
+        if self._probing is None:
+            self._probing = asyncio.create_task(self._probe_until_up(), name=f"probe Enterprise Manager {self._name}")
+            self._probing.add_done_callback(self._probed)
+
+    async def until_up(self) -> None:
+        """Return at once if nothing went wrong lately, else when a probe has succeeded since."""
+        while self._probing is not None:
+            await asyncio.wait([self._probing])
+
+    async def close(self) -> None:
+        """Stop probing."""
+        if self._probing is not None:
+            self._probing.cancel()
+            await asyncio.wait([self._probing])
+
+    def _probed(self, task: asyncio.Task[None]) -> None:
+        self._probing = None
+        if not task.cancelled():
+            task.result()
+
+    async def _probe_until_up(self) -> None:
+        while True:
+            pause, self._pause = self._pause, min(self._pause * 2, LONGEST_PAUSE)
+            await self._clock.sleep(self._clock.jitter(pause))
+            try:
+                await self._probe()
+            except Unavailable as error:
+                self._go_down(str(error))
+            else:
+                self._come_up()
+                return
+
+    def _go_down(self, problem: str) -> None:
+        if problem != self.last_problem or self.up:
+            log.error("enterprise_manager.down", enterprise_manager=self._name, problem=problem)
+        self.last_problem = problem
+        if self.up:
+            self._down_since = self._clock.monotonic()
+            self._tell(up=False)
+
+    def _come_up(self) -> None:
+        if self._down_since is None:
+            return
+        seconds = round(self._clock.monotonic() - self._down_since, 1)
+        log.info("enterprise_manager.up", enterprise_manager=self._name, seconds_down=seconds)
+        self._down_since = None
+        self._tell(up=True)
+
+    def _tell(self, *, up: bool) -> None:
+        loop = asyncio.get_running_loop()
+        for listener in self._listeners:
+            # In a call of its own, so that a listener that fails does not stop the probes.
+            loop.call_soon(listener, up)

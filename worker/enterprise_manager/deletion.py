@@ -1,0 +1,115 @@
+"""The one request that changes a job. It is repeated only where it certainly was not carried out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+
+from worker.enterprise_manager.documents.reading import is_html
+from worker.enterprise_manager.documents.records import TaskRecord, read_task
+from worker.enterprise_manager.documents.tree import DocumentError
+from worker.enterprise_manager.logon import TOKEN_HEADER
+from worker.enterprise_manager.transport import NotConnectedError, Request, TransportError
+from worker.enterprise_manager.verdicts import (
+    MULTIPLE_CHOICES,
+    NOT_FOUND,
+    OK,
+    TOO_MANY,
+    UNAUTHORIZED,
+    Again,
+    is_definite_no,
+    judge,
+)
+from worker.unlinks.ports import AnswerLost, LinkNotFound, Unavailable
+
+if TYPE_CHECKING:
+    from worker.enterprise_manager.calls import Calls
+    from worker.enterprise_manager.logon import Logon, LogonSession
+    from worker.enterprise_manager.remedies import Remedies
+    from worker.enterprise_manager.transport import Answer
+    from worker.enterprise_manager.wire import Wire
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The DELETE was answered with a task, which means something in this session only."""
+
+    task: TaskRecord
+    session: LogonSession
+
+
+class Deletion:
+    """Sends the DELETE of a link."""
+
+    def __init__(self, wire: Wire, logon: Logon, calls: Calls, remedies: Remedies) -> None:
+        self._wire = wire
+        self._logon = logon
+        self._calls = calls
+        self._remedies = remedies
+
+    async def send(self, path: str) -> Accepted:
+        """Send the DELETE over a connection of its own.
+
+        Raises:
+            Unavailable: it was certainly not carried out: no connection, no session, or asked to slow down (429).
+            AnswerLost: it may have been.
+            LinkNotFound: answered with 404.
+            Refused: access_denied, enterprise_manager_error.
+        """
+        try:
+            async for attempt in self._calls.attempts():
+                with attempt:
+                    session, answer = await self._deliver(path, attempt.retry_state.attempt_number)
+                    self._judge(answer)
+        except (Again, Unavailable) as error:
+            raise self._calls.unavailable(error) from None
+        try:
+            return Accepted(read_task(await self._wire.read(answer)), session)
+        except DocumentError as error:
+            raise AnswerLost(
+                self._remedies.answered(f"accepted the request (status {answer.status}), and of its answer: {error}")
+            ) from None
+
+    async def _deliver(self, path: str, attempt: int) -> tuple[LogonSession, Answer]:
+        """Send it in the present session, and once more in a new one if that is answered with 401."""
+        session = await self._logon.session()
+        answer = await self._exchange(session, path, attempt)
+        if answer.status == UNAUTHORIZED:
+            self._logon.drop(session)
+            session = await self._logon.session()
+            answer = await self._exchange(session, path, attempt)
+        if answer.status == UNAUTHORIZED:
+            self._logon.drop(session)
+            raise Unavailable(self._remedies.refused_sessions())
+        return session, answer
+
+    async def _exchange(self, session: LogonSession, path: str, attempt: int) -> Answer:
+        request = Request("DELETE", path, headers={TOKEN_HEADER: session.token})
+        try:
+            return await self._wire.exchange(request, afresh=True, attempt=attempt)
+        except NotConnectedError as error:
+            raise Again(str(error)) from None
+        except TransportError as error:
+            raise AnswerLost(str(error)) from None
+
+    def _judge(self, answer: Answer) -> None:
+        """Return if it was accepted; where it is not certain that it was not carried out, the answer counts as lost.
+
+        503 counts as lost: between Enterprise Manager and here, whatever gives up on a request answers so.
+        """
+        status = answer.status
+        if status == TOO_MANY:
+            judge(answer, self._remedies)
+        if is_html(answer.body):
+            raise AnswerLost(self._remedies.answered(f"answered the DELETE with an HTML page (status {status})"))
+        if OK <= status < MULTIPLE_CHOICES:
+            return
+        if status == NOT_FOUND:
+            raise LinkNotFound(self._remedies.answered("knows no such link"))
+        if is_definite_no(status):
+            judge(answer, self._remedies)
+        raise AnswerLost(self._remedies.answered(f"answered the DELETE with status {status}"))

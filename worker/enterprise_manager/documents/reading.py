@@ -1,0 +1,42 @@
+"""Telling the formats apart by their first character: what a server says of its content type is not always so."""
+
+from __future__ import annotations
+
+import re
+
+from worker.enterprise_manager.documents.from_json import read_json
+from worker.enterprise_manager.documents.from_xml import read_xml
+from worker.enterprise_manager.documents.tree import Node, UnreadableDocumentError, cleaned
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_HTML = re.compile(rb"<(!doctype\s+html|html[\s>])", re.IGNORECASE)
+_TITLE = re.compile(r"<title[^>]*>([^<]{1,200})", re.IGNORECASE)
+_LONGEST_TITLE = 80
+
+#: How far into a body its first tags are looked for.
+_HEAD = 2048
+
+
+def read_document(body: bytes) -> Node:
+    """Read the body of an answer, whichever format it is in.
+
+    Raises:
+        UnreadableDocumentError: it is neither XML nor JSON that can be read within the limits.
+    """
+    content = body.removeprefix(_BYTE_ORDER_MARK).lstrip()
+    if not content:
+        raise UnreadableDocumentError("it is empty")
+    if is_html(body):
+        raise UnreadableDocumentError("it is an HTML page")
+    return read_xml(content) if content.startswith(b"<") else read_json(content)
+
+
+def is_html(body: bytes) -> bool:
+    """Whether it is a page for people: then a proxy, or a web server that is not the REST API, has answered."""
+    return _HTML.search(body[:_HEAD]) is not None
+
+
+def html_title(body: bytes) -> str | None:
+    """The title of an HTML page, cleaned and cut: the only part of such a page that is ever repeated."""
+    found = _TITLE.search(body[: _HEAD * 4].decode("utf-8", "replace"))
+    return (cleaned(found[1], _LONGEST_TITLE) or None) if found else None

@@ -1,0 +1,310 @@
+"""What is read from the documents of Enterprise Manager, and how each of them is recognised.
+
+The shapes are those of the vendor's REST API reference (build 13.0.1): Task, LinkedBackupRepositoryResourceObjects, Job
+entity, QueryResult, EnterpriseManager, LogonSession, Error. What a document leaves open is never guessed: where a wrong
+guess could hurt, the document is unexpected.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from worker.enterprise_manager.documents.tree import Kind, Node, UnexpectedDocumentError, cleaned
+
+#: The longest message of the server that is passed on.
+MAX_MESSAGE = 1000
+_MAX_NAME = 255
+
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_TRUTH = {"true": True, "1": True, "false": False, "0": False}
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRecord:
+    """A task. `success` and `message` are its result's, if it has one; `hrefs` are where the server says it is."""
+
+    task_id: str
+    state: str | None
+    operation: str | None
+    success: bool | None
+    message: str | None
+    hrefs: tuple[str, ...]
+
+    @property
+    def finished(self) -> bool:
+        """Only `Finished` is final; any other state, known or not, means: look again."""
+        return self.state is not None and self.state.casefold() == "finished"
+
+
+@dataclass(frozen=True, slots=True)
+class LinkRecord:
+    """A linked repository, IDs bare and lower-case; `delete_href` is its `Rel="Delete"` link."""
+
+    object_in_job_id: str
+    repository_uid: str
+    repository_name: str | None
+    delete_href: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class LinkedBackupRecord:
+    """A linked backup, IDs bare and lower-case."""
+
+    object_in_job_id: str
+    uid: str | None
+    name: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """A job. `linked_backups` is None where the document does not say: it is no copy job's."""
+
+    id: str
+    name: str | None
+    job_type: str | None
+    backup_server: str | None
+    linked_backups: tuple[LinkedBackupRecord, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceRecord:
+    """One line of a query's answer."""
+
+    id: str
+    name: str
+    backup_server: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a query's answer."""
+
+    references: tuple[ReferenceRecord, ...]
+    pages: int
+
+
+def bare_id(text: str | None) -> str:
+    """The UUID of `urn:veeam:<Type>:<uuid>` or of a bare one, lower-case.
+
+    Raises:
+        UnexpectedDocumentError: it is neither.
+    """
+    bare = (text or "").strip().rpartition(":")[2].lower()
+    if not _UUID.fullmatch(bare):
+        raise UnexpectedDocumentError(f"it has an ID that is no UUID: {cleaned(text or '', 80)!r}")
+    return bare
+
+
+def read_task(root: Node) -> TaskRecord:
+    """Read a Task.
+
+    Raises:
+        UnexpectedDocumentError: it names no task.
+    """
+    task = next(root.records("taskid"), None)
+    task_id = task.value("taskid") if task is not None else None
+    if task is None or task_id is None:
+        raise UnexpectedDocumentError("it names no task")
+    result = task.child("result")
+    return TaskRecord(
+        task_id=task_id,
+        state=_short(task.value("state")),
+        operation=_short(task.value("operation")),
+        success=_TRUTH.get((result.value("success") or "").casefold()) if result is not None else None,
+        message=_message(result.value("message")) if result is not None else None,
+        hrefs=tuple(href for href in (task.value("href"), _link(task, rel="delete")) if href is not None),
+    )
+
+
+def read_links(root: Node) -> tuple[LinkRecord, ...]:
+    """Read a job's linked repositories; the name of the array is unknown for JSON, so any will do.
+
+    Raises:
+        UnexpectedDocumentError: it is no such list, or one of its members lacks an ID. A list that is not understood
+            must not pass for a list without the link.
+    """
+    records = list(root.records("objectinjobid"))
+    if not records and not _is_empty_list(root):
+        raise UnexpectedDocumentError("it is no list of linked repositories")
+    return tuple(_link_record(record) for record in _complete(root, records))
+
+
+def _link_record(record: Node) -> LinkRecord:
+    return LinkRecord(
+        object_in_job_id=bare_id(record.value("objectinjobid")),
+        repository_uid=bare_id(record.value("linkedbackuprepositoryuid", "repositoryuid")),
+        repository_name=_name(record, "linkedbackuprepositoryname", "repositoryname", "name"),
+        delete_href=_link(record, rel="delete"),
+    )
+
+
+def _is_empty_list(root: Node) -> bool:
+    if root.kind is Kind.ARRAY or "linkedbackuprepositor" in root.name:
+        return True
+    if root.kind is not Kind.OBJECT or root.has("message", "statuscode"):
+        return False
+    return any(
+        child.name != "links" and (child.kind is Kind.ARRAY or "linkedbackuprepositor" in child.name)
+        for child in root.children
+    )
+
+
+def _complete(container: Node, records: list[Node]) -> list[Node]:
+    """`records`, after making sure that nothing else in the container could have been one."""
+    is_text = container.kind is Kind.TEXT and container.text.strip()
+    if is_text or _members(container) != len(records):
+        raise UnexpectedDocumentError("it has a member without an ObjectInJobId")
+    return records
+
+
+def _members(node: Node) -> int:
+    """How many things the lists in `node` hold, whether or not they can be understood."""
+    if node.child("objectinjobid") is not None:
+        return 1
+    return sum(
+        max(_members(child), 1 if _is_member(node, child) else 0)
+        for child in node.children
+        if child.name not in {"links", "paginginfo"} and child.kind is not Kind.NULL
+    )
+
+
+def _is_member(parent: Node, child: Node) -> bool:
+    return parent.kind is Kind.ARRAY or (
+        child.kind is Kind.ELEMENT and child.name in {"linkedbackup", "linkedbackuprepository"}
+    )
+
+
+def read_job(root: Node) -> JobRecord:
+    """Read a Job entity.
+
+    Raises:
+        UnexpectedDocumentError: it names no job, or its linked backups cannot be told.
+    """
+    job = next(root.records("uid"), None)
+    if job is None:
+        raise UnexpectedDocumentError("it names no job")
+    return JobRecord(
+        id=bare_id(job.value("uid")),
+        name=_name(job, "name"),
+        job_type=_short(job.value("jobtype")),
+        backup_server=_backup_server(job),
+        linked_backups=_linked_backups(job.child("jobinfo")),
+    )
+
+
+def _linked_backups(job_info: Node | None) -> tuple[LinkedBackupRecord, ...] | None:
+    if job_info is None:
+        return None
+    details = [
+        child
+        for child in job_info.children
+        if child.name in {"immediatebackupcopyjobinfo", "backupcopyjobinfo"}
+        and child.kind in {Kind.ELEMENT, Kind.OBJECT}
+    ]
+    if not details:
+        return None
+    includes = [found for detail in details if (found := detail.child("linkedbackupincludes")) is not None]
+    return tuple(
+        LinkedBackupRecord(
+            object_in_job_id=bare_id(record.value("objectinjobid")),
+            uid=_uid(record.value("linkedbackupuid")),
+            name=_name(record, "linkedbackupname", "name"),
+        )
+        for included in includes
+        for record in _complete(included, list(included.records("objectinjobid")))
+    )
+
+
+def read_page(root: Node, resource: str) -> Page:
+    """Read a page of references to `resource` (`Job`, `Repository`); references to anything else are left out.
+
+    Raises:
+        UnexpectedDocumentError: it is no query's answer.
+    """
+    refs = root.find("refs")
+    if refs is None and root.find("paginginfo") is None and root.name != "queryresult" and not root.has("refs"):
+        raise UnexpectedDocumentError("it is no answer to a query")
+    found = list(refs.records("uid")) if refs is not None else []
+    references = [_reference(record) for record in found if _is_of(record, resource)]
+    return Page(tuple(references), _pages(root))
+
+
+def _is_of(record: Node, resource: str) -> bool:
+    uid = (record.value("uid") or "").lower()
+    return not uid.startswith("urn:") or uid.startswith(f"urn:veeam:{resource.lower()}:")
+
+
+def _reference(record: Node) -> ReferenceRecord:
+    # The name is compared with the one asked for, and so is kept to the letter.
+    name = record.child("name")
+    return ReferenceRecord(bare_id(record.value("uid")), name.text if name is not None else "", _backup_server(record))
+
+
+def pages_of(root: Node) -> int:
+    """How many pages the answer has; 1 where it does not say."""
+    return _pages(root)
+
+
+def _pages(root: Node) -> int:
+    paging = root.find("paginginfo")
+    count = paging.value("pagescount") if paging is not None else None
+    return int(count) if count is not None and count.isascii() and count.isdigit() and len(count) < 10 else 1  # noqa: PLR2004 - a longer number is no count of pages
+
+
+def read_versions(root: Node) -> tuple[str, ...]:
+    """Read what `GET /api/` answers: the names of the supported versions.
+
+    Raises:
+        UnexpectedDocumentError: it is not Enterprise Manager that answers.
+    """
+    versions = root.find("supportedversions")
+    if versions is None and root.name != "enterprisemanager":
+        raise UnexpectedDocumentError("it is no description of an Enterprise Manager")
+    named = versions.records("name") if versions is not None else ()
+    return tuple(name for record in named if (name := _short(record.value("name"))) is not None)
+
+
+def read_session_id(root: Node) -> str | None:
+    """Read the ID of a LogonSession: what a log-off names. It is not the token."""
+    session = next(root.records("sessionid"), None)
+    return session.value("sessionid") if session is not None else None
+
+
+def read_error(root: Node) -> str | None:
+    """Read the message of an Error, cleaned and cut; None if it has none."""
+    return _message(root.value("message", "firstchanceexceptionmessage"))
+
+
+def _link(record: Node, *, rel: str) -> str | None:
+    links = record.child("links")
+    for link in links.records("rel") if links is not None else ():
+        if (link.value("rel") or "").casefold() == rel:
+            return link.value("href")
+    return None
+
+
+def _backup_server(record: Node) -> str | None:
+    links = record.child("links")
+    for link in links.records("rel") if links is not None else ():
+        kind = (link.value("type") or "").casefold()
+        if (link.value("rel") or "").casefold() == "up" and kind.startswith("backupserver"):
+            return link.value("name")
+    return None
+
+
+def _uid(text: str | None) -> str | None:
+    return bare_id(text) if text is not None else None
+
+
+def _name(record: Node, *names: str) -> str | None:
+    text = record.value(*names)
+    return cleaned(text, _MAX_NAME) or None if text is not None else None
+
+
+def _short(text: str | None) -> str | None:
+    return cleaned(text, 100) or None if text is not None else None
+
+
+def _message(text: str | None) -> str | None:
+    return cleaned(text, MAX_MESSAGE) or None if text is not None else None

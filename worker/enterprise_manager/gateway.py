@@ -1,0 +1,264 @@
+"""One Enterprise Manager as the core sees it: the port `EnterpriseManager`, and whether it is there."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING, NoReturn, TypeVar
+
+import structlog
+
+from contracts.events import ReasonCode
+from worker.enterprise_manager import names, paths
+from worker.enterprise_manager.availability import Availability
+from worker.enterprise_manager.calls import Calls
+from worker.enterprise_manager.deletion import Deletion
+from worker.enterprise_manager.documents.records import (
+    JobRecord,
+    TaskRecord,
+    pages_of,
+    read_job,
+    read_links,
+    read_task,
+    read_versions,
+)
+from worker.enterprise_manager.documents.tree import DocumentError, UnexpectedDocumentError, cleaned
+from worker.enterprise_manager.logon import Logon
+from worker.enterprise_manager.remedies import Remedies
+from worker.enterprise_manager.transport import Request, Transport, TransportError
+from worker.enterprise_manager.verdicts import Again, NotFound, Unauthorized, judge
+from worker.enterprise_manager.wire import Wire
+from worker.unlinks.ports import (
+    Job,
+    Link,
+    LinkedBackup,
+    Refused,
+    Task,
+    TaskNotFound,
+    TaskTicket,
+    Unavailable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from contracts.commands import JobReference, RepositoryReference
+    from worker.enterprise_manager.documents.records import LinkRecord
+    from worker.enterprise_manager.logon import LogonSession
+    from worker.settings import EnterpriseManagerSettings
+    from worker.unlinks.ports import Clock
+
+#: The types of job that have linked repositories (vendor, `GET /jobs/{ID}`).
+COPY_JOBS = frozenset({"backupcopy", "immediatebackupcopy"})
+
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
+
+#: How many links of the server are remembered, the oldest forgotten first: without one the documented path is taken.
+_MOST_HREFS = 20_000
+
+log = structlog.get_logger()
+
+
+class Gateway:
+    """Implements `worker.unlinks.ports.EnterpriseManager`, whose docstrings say what each call raises.
+
+    Blocking requests run on a thread pool of its own, so that one Enterprise Manager that does not answer leaves the
+    others alone. To be used on one event loop.
+
+    Raises:
+        SettingsInvalidError: the CA file cannot be used.
+    """
+
+    def __init__(self, name: str, settings: EnterpriseManagerSettings, clock: Clock) -> None:
+        self.name = name
+        self._remedies = Remedies(name, settings)
+        self._wire = Wire(name, Transport(settings, self._remedies), clock, settings.max_requests)
+        self._logon = Logon(settings, self._wire, self._remedies, clock)
+        self._availability = Availability(name, clock, self._probe)
+        self._calls = Calls(self._wire, self._logon, self._availability, self._remedies, clock)
+        self._deletion = Deletion(self._wire, self._logon, self._calls, self._remedies)
+        self._link_hrefs: OrderedDict[tuple[str, str], str] = OrderedDict()
+        self._task_hrefs: OrderedDict[TaskTicket, tuple[str, ...]] = OrderedDict()
+        if not settings.verify_tls:
+            log.warning(
+                "enterprise_manager.tls_not_verified",
+                enterprise_manager=name,
+                problem="whoever is on the way can read the password and change what is answered",
+                remedy=f"point {self._remedies.variable('CA_FILE')} to the CA or the certificate of Enterprise Manager",
+            )
+
+    @property
+    def up(self) -> bool:
+        """Whether it is there, as far as is known."""
+        return self._availability.up
+
+    @property
+    def last_problem(self) -> str | None:
+        """What went wrong last: one line that names the remedy. Kept after it is up again."""
+        return self._availability.last_problem
+
+    def on_availability(self, listener: Callable[[bool], None]) -> None:
+        """Call `listener` on the event loop with False when it goes down, and with True when it is up again."""
+        self._availability.on_change(listener)
+
+    async def until_available(self) -> None:
+        """Return when calls make sense again."""
+        await self._availability.until_up()
+
+    async def close(self, *, log_off: bool) -> None:
+        """Stop probing, log off if asked to (it ends the session's tasks' traces too), let go. Never raises."""
+        await self._availability.close()
+        if log_off:
+            await self._logon.log_off()
+        self._wire.close()
+
+    async def find_job(self, reference: JobReference) -> Job:
+        """The one backup copy job that the reference names."""
+        job_id = reference.id or await self._job_named(str(reference.name), reference.backup_server)
+        job = await self._job(job_id)
+        if job.job_type is None:
+            self._refuse(UnexpectedDocumentError("it names no type of job"))
+        if job.job_type.casefold() not in COPY_JOBS:
+            raise Refused(
+                ReasonCode.NOT_A_COPY_JOB,
+                f'the job "{job.name or job.id}" is of type {job.job_type}; only backup copy jobs have linked '
+                "repositories",
+            )
+        return Job(job.id, job.name)
+
+    async def find_repository(self, reference: RepositoryReference) -> str:
+        """The UID of the one repository that the reference names."""
+        if reference.uid is not None:
+            return reference.uid
+        try:
+            found = await names.find(self._calls, "Repository", str(reference.name), reference.backup_server)
+        except names.NameNotFound as error:
+            raise Refused(ReasonCode.REPOSITORY_NOT_FOUND, str(error)) from None
+        except names.NameAmbiguous as error:
+            raise Refused(ReasonCode.REPOSITORY_AMBIGUOUS, str(error)) from None
+        except (NotFound, DocumentError) as error:
+            self._refuse(error)
+        return found.id
+
+    async def links(self, job_id: str) -> Sequence[Link]:
+        """The repositories linked to the job, as listed now."""
+        try:
+            records = await self._link_records(job_id)
+        except NotFound as error:
+            raise _no_such_job(job_id, error) from None
+        except DocumentError as error:
+            self._refuse(error)
+        for record in records:
+            if record.delete_href is not None:
+                _remember(self._link_hrefs, (job_id, record.object_in_job_id), record.delete_href)
+        return [Link(record.object_in_job_id, record.repository_uid, record.repository_name) for record in records]
+
+    async def linked_backups(self, job_id: str) -> Sequence[LinkedBackup]:
+        """The linked backups that any edit of the job drops."""
+        job = await self._job(job_id)
+        if job.linked_backups is None:
+            self._refuse(UnexpectedDocumentError("it does not say which backups are linked to the job"))
+        return [LinkedBackup(backup.object_in_job_id, backup.uid, backup.name) for backup in job.linked_backups]
+
+    async def delete_link(self, job_id: str, object_in_job_id: str) -> Task:
+        """Send the DELETE, once."""
+        path = paths.link(job_id, object_in_job_id, self._link_hrefs.get((job_id, object_in_job_id)))
+        accepted = await self._deletion.send(path)
+        ticket = TaskTicket(accepted.task.task_id, accepted.session.name)
+        _remember(self._task_hrefs, ticket, accepted.task.hrefs)
+        return _task(ticket, accepted.task)
+
+    async def task(self, ticket: TaskTicket) -> Task:
+        """Look at a task once."""
+        session = self._session_of(ticket)
+        try:
+            record = read_task(await self._calls.get_in(session, self._task_path(ticket)))
+        except (NotFound, Unauthorized) as error:
+            raise TaskNotFound(str(error)) from None
+        except UnexpectedDocumentError as error:
+            raise self._calls.unavailable(Again(self._strange(error), everywhere=False)) from None
+        if record.task_id != ticket.task_id:
+            raise TaskNotFound(f"asked for {ticket.task_id}, and was told of {cleaned(record.task_id, 100)}")
+        if record.finished:
+            self._task_hrefs.pop(ticket, None)
+        return _task(ticket, record)
+
+    async def stop_task(self, ticket: TaskTicket) -> None:
+        """Ask for the task to be stopped."""
+        session = self._session_of(ticket)
+        try:
+            await self._calls.delete_in(session, self._task_path(ticket))
+        except (NotFound, Unauthorized) as error:
+            raise TaskNotFound(str(error)) from None
+
+    def _session_of(self, ticket: TaskTicket) -> LogonSession:
+        session = self._logon.current
+        if session is None or session.name != ticket.session:
+            raise TaskNotFound(f"{ticket.task_id} is of another logon session")
+        return session
+
+    def _task_path(self, ticket: TaskTicket) -> str:
+        return paths.task(ticket.task_id, self._task_hrefs.get(ticket, ()))
+
+    async def _job_named(self, name: str, backup_server: str | None) -> str:
+        try:
+            return (await names.find(self._calls, "Job", name, backup_server)).id
+        except names.NameNotFound as error:
+            raise Refused(ReasonCode.JOB_NOT_FOUND, str(error)) from None
+        except names.NameAmbiguous as error:
+            raise Refused(ReasonCode.JOB_AMBIGUOUS, str(error)) from None
+        except (NotFound, DocumentError) as error:
+            self._refuse(error)
+
+    async def _job(self, job_id: str) -> JobRecord:
+        try:
+            job = read_job(await self._calls.get(paths.job(job_id), {"format": "Entity"}))
+        except NotFound as error:
+            raise _no_such_job(job_id, error) from None
+        except DocumentError as error:
+            self._refuse(error)
+        if job.id != job_id:
+            self._refuse(UnexpectedDocumentError(f"asked for the job {job_id}, it tells of {job.id}"))
+        return job
+
+    async def _link_records(self, job_id: str) -> list[LinkRecord]:
+        first = await self._calls.get(paths.links(job_id))
+        records = list(read_links(first))
+        pages = pages_of(first)
+        if pages > names.MOST_PAGES:
+            raise UnexpectedDocumentError(f"it has {pages} pages; at most {names.MOST_PAGES} are read")
+        for page in range(2, pages + 1):
+            records += read_links(await self._calls.get(paths.links(job_id), {"page": str(page)}))
+        return list(dict.fromkeys(records))
+
+    async def _probe(self) -> None:
+        """Raise `Unavailable` unless Enterprise Manager answers, and lets us log on."""
+        try:
+            answer = await self._wire.exchange(Request("GET", paths.API))
+            judge(answer, self._remedies)
+            read_versions(await self._wire.read(answer))
+            await self._logon.session()
+        except (TransportError, Again) as error:
+            raise Unavailable(str(error)) from None
+        except (NotFound, Unauthorized, Refused, DocumentError) as error:
+            raise Unavailable(self._remedies.not_enterprise_manager(f"of GET {paths.API}: {error}")) from None
+
+    def _refuse(self, error: Exception) -> NoReturn:
+        raise Refused(ReasonCode.ENTERPRISE_MANAGER_ERROR, self._strange(error)) from None
+
+    def _strange(self, error: Exception) -> str:
+        return self._remedies.answered(f"gave an answer that is of no use: {error}")
+
+
+def _no_such_job(job_id: str, error: NotFound) -> Refused:
+    return Refused(ReasonCode.JOB_NOT_FOUND, f"there is no job {job_id}: {error}")
+
+
+def _task(ticket: TaskTicket, record: TaskRecord) -> Task:
+    return Task(ticket, record.operation, record.finished, record.success, record.message)
+
+
+def _remember(hrefs: OrderedDict[_Key, _Value], key: _Key, value: _Value) -> None:
+    hrefs[key] = value
+    if len(hrefs) > _MOST_HREFS:
+        hrefs.popitem(last=False)

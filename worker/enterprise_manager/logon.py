@@ -1,0 +1,176 @@
+"""One logon session for everybody who talks to one Enterprise Manager.
+
+A session dies after 15 idle minutes, and then every request is answered with 401 (vendor, "Authentication"). Whoever
+meets the 401 drops the session; the next call logs on, and all that wait for it share that one logon and its outcome.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import uuid
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import structlog
+
+from worker.enterprise_manager import paths
+from worker.enterprise_manager.documents.reading import read_document
+from worker.enterprise_manager.documents.records import read_session_id
+from worker.enterprise_manager.documents.tree import DocumentError
+from worker.enterprise_manager.transport import Answer, Request, TransportError
+from worker.enterprise_manager.verdicts import FORBIDDEN, UNAUTHORIZED, Again, NotFound, judge
+from worker.unlinks.ports import Refused, Unavailable
+
+if TYPE_CHECKING:
+    from worker.enterprise_manager.remedies import Remedies
+    from worker.enterprise_manager.wire import Wire
+    from worker.settings import EnterpriseManagerSettings
+    from worker.unlinks.ports import Clock
+
+TOKEN_HEADER = "X-RestSvcSessionId"  # noqa: S105 - the name of the header, not a token
+
+#: The wait after the first refused password, in seconds; doubled by each further one. Directories lock accounts.
+FIRST_WAIT_SECONDS = 60.0
+LONGEST_WAIT_SECONDS = 1800.0
+
+#: How long a log-off may take, in seconds: it is done while the process is about to end.
+LOG_OFF_SECONDS = 5.0
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class LogonSession:
+    """A session. `name` is made here and no secret; `session_id` is what a log-off names, where the server told it."""
+
+    name: str
+    token: str = field(repr=False)
+    session_id: str | None = field(repr=False)
+
+
+class Logon:
+    """The present session, made when it is needed."""
+
+    def __init__(self, settings: EnterpriseManagerSettings, wire: Wire, remedies: Remedies, clock: Clock) -> None:
+        self._settings = settings
+        self._wire = wire
+        self._remedies = remedies
+        self._clock = clock
+        self._current: LogonSession | None = None
+        self._logging_on: asyncio.Task[LogonSession] | None = None
+        self._refusals = 0
+        self._refused_until = 0.0
+        self._refusal = ""
+
+    @property
+    def current(self) -> LogonSession | None:
+        """The present session, if there is one."""
+        return self._current
+
+    async def session(self) -> LogonSession:
+        """The present session, or a new one. Many callers at once share one logon.
+
+        Raises:
+            Again: the logon failed, and may be tried again soon.
+            Unavailable: it was refused, now or a short while ago, and is not tried again for long.
+        """
+        if self._current is not None:
+            return self._current
+        if self._logging_on is None:
+            self._logging_on = asyncio.create_task(self._log_on(), name="log on to Enterprise Manager")
+            self._logging_on.add_done_callback(self._logged_on)
+        # Shielded: a caller that is cancelled must not take the logon away from the others.
+        return await asyncio.shield(self._logging_on)
+
+    def drop(self, session: LogonSession) -> None:
+        """Forget a session that was answered with 401, unless another one has taken its place."""
+        if self._current is session:
+            log.info("enterprise_manager.session_lost", enterprise_manager=self._wire.name, session=session.name)
+            self._current = None
+
+    async def log_off(self) -> None:
+        """End the present session, if there is one, within a short time. Never raises, never ends another's session."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LOG_OFF_SECONDS):
+                if self._logging_on is not None:
+                    await asyncio.wait([self._logging_on])
+                await self._end_session()
+
+    async def _end_session(self) -> None:
+        session, self._current = self._current, None
+        if session is None or session.session_id is None:
+            return
+        request = Request(
+            "DELETE",
+            paths.logon_session(session.session_id),
+            headers={TOKEN_HEADER: session.token},
+            timeout=LOG_OFF_SECONDS,
+        )
+        try:
+            answer = await self._wire.exchange(request)
+        except TransportError as error:
+            log.warning("enterprise_manager.log_off_failed", enterprise_manager=self._wire.name, problem=str(error))
+            return
+        log.info("enterprise_manager.logged_off", enterprise_manager=self._wire.name, status=answer.status)
+
+    def _logged_on(self, task: asyncio.Task[LogonSession]) -> None:
+        self._logging_on = None
+        if not task.cancelled() and task.exception() is None:
+            self._current = task.result()
+
+    async def _log_on(self) -> LogonSession:
+        if self._clock.monotonic() < self._refused_until:
+            raise Unavailable(self._refusal)
+        credentials = f"{self._settings.username}:{self._settings.password.get_secret_value()}".encode()
+        request = Request(
+            "POST",
+            paths.LOGON,
+            query={"v": "latest"},
+            headers={"Authorization": "Basic " + base64.b64encode(credentials).decode(), "Content-Length": "0"},
+        )
+        try:
+            answer = await self._wire.exchange(request)
+        except TransportError as error:
+            raise Again(str(error)) from None
+        session = self._read(answer)
+        self._refusals = 0
+        log.info("enterprise_manager.logged_on", enterprise_manager=self._wire.name, session=session.name)
+        return session
+
+    def _read(self, answer: Answer) -> LogonSession:
+        if answer.status == UNAUTHORIZED:
+            self._refuse(self._remedies.refused_logon())
+        if answer.status == FORBIDDEN:
+            self._refuse(self._remedies.forbidden_logon())
+        try:
+            judge(answer, self._remedies)
+        except (NotFound, Refused) as error:
+            raise Again(str(error)) from None
+        token = answer.headers.get(TOKEN_HEADER, "").strip()
+        if not token.isascii() or not token.isprintable() or not token:
+            raise Again(self._remedies.not_enterprise_manager(f"its logon gave no {TOKEN_HEADER}"))
+        return LogonSession(uuid.uuid4().hex, token, _session_id(answer))
+
+    def _refuse(self, problem: str) -> None:
+        self._refusals += 1
+        wait = min(FIRST_WAIT_SECONDS * 2 ** (self._refusals - 1), LONGEST_WAIT_SECONDS)
+        wait += self._clock.jitter(wait) / 4
+        self._refused_until = self._clock.monotonic() + wait
+        self._refusal = problem
+        log.error(
+            "enterprise_manager.logon_refused",
+            enterprise_manager=self._wire.name,
+            problem=problem,
+            attempt=self._refusals,
+            next_try_seconds=round(wait),
+        )
+        raise Unavailable(problem)
+
+
+def _session_id(answer: Answer) -> str | None:
+    try:
+        return read_session_id(read_document(answer.body))
+    except DocumentError:
+        return None

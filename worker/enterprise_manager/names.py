@@ -1,0 +1,123 @@
+"""From names to IDs, by query.
+
+A query's filter is text in which quotes, semicolons and commas mean something: names are quoted, their quotes doubled
+(vendor, "Optional Query Parameters"). Whether a server takes that as documented is not relied on: each name that comes
+back is compared with the one asked for, to the letter, and where none fits, all names are looked through.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+from worker.enterprise_manager import paths
+from worker.enterprise_manager.documents.records import Page, ReferenceRecord, read_page
+from worker.enterprise_manager.documents.tree import UnexpectedDocumentError, cleaned
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from worker.enterprise_manager.calls import Calls
+
+#: How many pages of names are looked through at most, and how many names a page is asked to have.
+MOST_PAGES = 50
+PAGE_SIZE = 200
+
+_MOST_NAMED = 5
+
+
+class NameNotFound(Exception):  # noqa: N818 - it reads as what happened
+    """Nothing has that name; the text says so, and what is alike."""
+
+
+class NameAmbiguous(Exception):  # noqa: N818 - it reads as what happened
+    """Several have that name; the text lists them."""
+
+
+def name_filter(name: str, backup_server: str | None = None) -> str:
+    """The filter for one name, if need be on one backup server. Nothing in either can end the quotes."""
+    expression = f"Name=={_quoted(name)}"
+    return expression if backup_server is None else f"{expression};BackupServerName=={_quoted(backup_server)}"
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"'
+
+
+async def find(calls: Calls, resource: str, name: str, backup_server: str | None) -> ReferenceRecord:
+    """The one `Job` or `Repository` of that name.
+
+    Raises:
+        NameNotFound, NameAmbiguous: with what there is instead.
+        UnexpectedDocumentError: the answer is no answer to a query.
+        NotFound, Refused, Unavailable: as any GET.
+    """
+    query = {"type": resource, "filter": name_filter(name, backup_server)}
+    matches = _exactly(await _references(calls, resource, query), name, backup_server)
+    everything: Sequence[ReferenceRecord] = ()
+    if not matches:
+        everything = await _references(calls, resource, {"type": resource}, complete=False)
+        matches = _exactly(everything, name, backup_server)
+    if not matches:
+        raise NameNotFound(_not_found(resource, name, backup_server, everything))
+    if len(matches) > 1:
+        raise NameAmbiguous(f"{len(matches)} {_plural(resource)} are named {_shown(name)}: {_listed(matches)}")
+    return matches[0]
+
+
+async def _references(
+    calls: Calls, resource: str, query: dict[str, str], *, complete: bool = True
+) -> list[ReferenceRecord]:
+    page = await _page(calls, resource, query)
+    if complete and page.pages > MOST_PAGES:
+        raise UnexpectedDocumentError(f"it has {page.pages} pages; at most {MOST_PAGES} are read")
+    found = list(page.references)
+    for number in range(2, min(page.pages, MOST_PAGES) + 1):
+        found += (await _page(calls, resource, query | {"page": str(number)})).references
+    # A list that changes between two pages may show one member on both.
+    return list(dict.fromkeys(found))
+
+
+async def _page(calls: Calls, resource: str, query: dict[str, str]) -> Page:
+    return read_page(await calls.get(paths.QUERY, query | {"pageSize": str(PAGE_SIZE)}), resource)
+
+
+def _exactly(references: Iterable[ReferenceRecord], name: str, backup_server: str | None) -> list[ReferenceRecord]:
+    return [
+        reference
+        for reference in references
+        if reference.name == name and (backup_server is None or _is_server(reference, backup_server))
+    ]
+
+
+def _is_server(reference: ReferenceRecord, backup_server: str) -> bool:
+    # Host names are the same in any case (RFC 4343); jobs' names are not.
+    return reference.backup_server is not None and reference.backup_server.casefold() == backup_server.casefold()
+
+
+def _not_found(resource: str, name: str, backup_server: str | None, everything: Sequence[ReferenceRecord]) -> str:
+    where = f" on the backup server {_shown(backup_server)}" if backup_server is not None else ""
+    alike = [reference for reference in everything if reference.name.casefold() == name.casefold()]
+    if not alike:
+        close = difflib.get_close_matches(name, {reference.name for reference in everything}, n=_MOST_NAMED)
+        alike = [reference for reference in everything if reference.name in close]
+    hint = f"; there is {_listed(alike)}" if alike else ""
+    return f"no {_plural(resource, 1)} is named {_shown(name)}{where}{hint}"
+
+
+def _listed(references: Sequence[ReferenceRecord]) -> str:
+    named = [
+        f"{_shown(reference.name)} on {_shown(reference.backup_server or 'an unnamed backup server')} ({reference.id})"
+        for reference in references[:_MOST_NAMED]
+    ]
+    more = len(references) - len(named)
+    return ", ".join(named) + (f" and {more} more" if more > 0 else "")
+
+
+def _plural(resource: str, count: int = 2) -> str:
+    one, many = {"Job": ("job", "jobs"), "Repository": ("repository", "repositories")}[resource]
+    return one if count == 1 else many
+
+
+def _shown(text: str) -> str:
+    return f'"{cleaned(text, 255)}"'

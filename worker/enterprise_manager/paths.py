@@ -1,0 +1,71 @@
+"""Where things are. Links of the server are followed by their path alone, and only to what was meant.
+
+The vendor says never to construct URLs; but the links carry Enterprise Manager's own host name, which may not resolve
+from here, and a DELETE that follows a wrong link deletes the wrong thing. So a link's path is taken if it ends as the
+documented one does, else the documented one.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote, urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+API = "/api/"
+LOGON = "/api/sessionMngr/"
+QUERY = "/api/query"
+
+_PLAIN = re.compile(r"(/[A-Za-z0-9._~%:-]+)+")
+
+
+def job(job_id: str) -> str:
+    """The path of a job."""
+    return f"/api/jobs/{_segment(job_id)}"
+
+
+def links(job_id: str) -> str:
+    """The path of the list of a job's linked repositories."""
+    return f"{job(job_id)}/linkedBackupRepositories"
+
+
+def link(job_id: str, object_in_job_id: str, href: str | None = None) -> str:
+    """The path of one link: that of `href` if it is this link's, else the documented one."""
+    documented = f"{links(job_id)}/{_segment(object_in_job_id)}"
+    return _followed(href, documented, same_case=False) or documented
+
+
+def task(task_id: str, hrefs: Iterable[str] = ()) -> str:
+    """The path of a task: that of the first of `hrefs` that is this task's, else the documented one."""
+    documented = f"/api/tasks/{_segment(task_id)}"
+    followed = (_followed(href, documented, same_case=True) for href in hrefs)
+    return next((path for path in followed if path is not None), documented)
+
+
+def logon_session(session_id: str) -> str:
+    """The path of a logon session."""
+    return f"/api/logonSessions/{_segment(session_id)}"
+
+
+def _segment(text: str) -> str:
+    # A segment of dots alone would climb, even if it is escaped.
+    return quote(text, safe="") if text.strip(".") else "-"
+
+
+def _followed(href: str | None, documented: str, *, same_case: bool) -> str | None:
+    """The path of a link from `/api/` on, if it ends as the documented one does."""
+    if href is None:
+        return None
+    try:
+        path = urlsplit(href).path
+    except ValueError:
+        return None
+    found = path.find(API)
+    if found < 0 or not _PLAIN.fullmatch(path[found:]) or "/." in unquote(path):
+        return None
+    meant, followed = unquote(documented.removeprefix("/api")), unquote(path[found:])
+    if not same_case:
+        meant, followed = meant.lower(), followed.lower()
+    return path[found:] if followed.endswith(meant) else None

@@ -1,0 +1,156 @@
+"""From what a library raised to one sentence that says what is wrong and which setting mends it.
+
+The sentences repeat no URL query, no credential and nothing of a page; only settings' names, the host and the port.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from worker.settings import EnterpriseManagerSettings
+
+# OpenSSL's numbers of why a certificate was refused (openssl-verification-options(1), x509_vfy.h).
+_NOT_YET_VALID = 9
+_EXPIRED = 10
+_SELF_SIGNED = 18
+_WRONG_HOST = frozenset({62, 64})
+
+
+def variable(name: str, setting: str) -> str:
+    """The environment variable of one setting of the Enterprise Manager called `name`."""
+    return f"UNLINK_ENTERPRISE_MANAGERS__{name.upper()}__{setting}"
+
+
+class Remedies:
+    """The sentences about one Enterprise Manager."""
+
+    def __init__(self, name: str, settings: EnterpriseManagerSettings) -> None:
+        self._name = name
+        self._settings = settings
+        parts = urlsplit(settings.url)
+        self._host = parts.hostname or ""
+        self._where = parts.netloc
+
+    def variable(self, setting: str) -> str:
+        """The environment variable of one setting."""
+        return variable(self._name, setting)
+
+    def not_connected(self, error: BaseException) -> str:
+        """Why no connection came about: nothing was sent."""
+        causes = list(_causes(error))
+        for cause in causes:
+            if isinstance(cause, ssl.SSLCertVerificationError):
+                return self._certificate(cause)
+        for cause in causes:
+            if isinstance(cause, ssl.SSLError):
+                return (
+                    f"{self._where} did not answer with TLS ({_first_line(cause.reason or 'handshake failed')}); "
+                    f"check the port in {self.variable('URL')}: 9398 is HTTPS"
+                )
+        return f"{self._where} cannot be reached: {self._network(causes)}"
+
+    def broken_off(self, error: BaseException) -> str:
+        """Why an answer did not come to its end, after the request may have left."""
+        for cause in _causes(error):
+            if isinstance(cause, TimeoutError) or "timeout" in type(cause).__name__.lower():
+                return (
+                    f"{self._where} did not answer within {self._settings.request_timeout_seconds:g} s; is it "
+                    f"overloaded, or {self.variable('REQUEST_TIMEOUT_SECONDS')} too short?"
+                )
+        return f"{self._where} broke off its answer"
+
+    def refused_logon(self) -> str:
+        """A logon was answered with 401. The vendor answers an unknown API version alike."""
+        return (
+            f"{self._where} refused the user name or password: check {self.variable('USERNAME')} and "
+            f"{self.variable('PASSWORD')}"
+        )
+
+    def forbidden_logon(self) -> str:
+        """A logon was answered with 403."""
+        return (
+            f"{self._where} does not let the account in {self.variable('USERNAME')} log on: give it the role Portal "
+            "Administrator in Enterprise Manager"
+        )
+
+    def forbidden(self, message: str | None) -> str:
+        """A request was answered with 403."""
+        told = f" ({message})" if message else ""
+        return (
+            f"{self._where} denied access{told}: the account in {self.variable('USERNAME')} needs the role Portal "
+            "Administrator in Enterprise Manager"
+        )
+
+    def refused_sessions(self) -> str:
+        """Even a new session was answered with 401."""
+        return f"{self._where} keeps refusing its own logon sessions; is there a limit on sessions of this account?"
+
+    def not_enterprise_manager(self, what: str) -> str:
+        """Something else answers at the configured URL."""
+        return (
+            f"what answers at {self._where} is not Enterprise Manager's REST API: {what}; check {self.variable('URL')}"
+        )
+
+    def answered(self, what: str) -> str:
+        """It answered, and the answer is of no use."""
+        return f"{self._where} {what}"
+
+    def _certificate(self, error: ssl.SSLCertVerificationError) -> str:
+        code = error.verify_code
+        if code in _WRONG_HOST:
+            return (
+                f"the certificate of {self._where} is not for the host name {self._host}: use the name that is in the "
+                f"certificate in {self.variable('URL')}"
+            )
+        if code == _EXPIRED:
+            return f"the certificate of {self._where} has expired: have it renewed in Enterprise Manager"
+        if code == _NOT_YET_VALID:
+            return f"the certificate of {self._where} is not valid yet: compare the clocks"
+        if self._settings.ca_file is not None:
+            return (
+                f"the certificate of {self._where} is not signed by CA_FILE {self._settings.ca_file}: put the CA (or "
+                f"the self-signed certificate) of Enterprise Manager into {self.variable('CA_FILE')}"
+            )
+        kind = "is self-signed" if code == _SELF_SIGNED else "is not signed by a CA that this system trusts"
+        return (
+            f"the certificate of {self._where} {kind}: point {self.variable('CA_FILE')} to a file with its CA or with "
+            "the certificate itself"
+        )
+
+    def _network(self, causes: list[BaseException]) -> str:
+        for cause in causes:
+            if isinstance(cause, socket.gaierror):
+                return f"the host name {self._host} is not known; check {self.variable('URL')}"
+            if isinstance(cause, ConnectionRefusedError):
+                return f"nothing listens there; is it running, and is the port in {self.variable('URL')} right?"
+            if isinstance(cause, TimeoutError):
+                return f"no answer to the attempt to connect; check {self.variable('URL')} and the firewalls between"
+            if isinstance(cause, ConnectionError):
+                return f"the connection was closed while it was made; check the port in {self.variable('URL')}"
+        for cause in causes:
+            if isinstance(cause, OSError) and cause.strerror:
+                return f"{_first_line(cause.strerror)}; check {self.variable('URL')}"
+        return f"no connection; check {self.variable('URL')}"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and what it was made of: libraries wrap by `raise from`, by argument and by attribute."""
+    waiting: list[object] = [error]
+    seen: set[int] = set()
+    while waiting:
+        found = waiting.pop(0)
+        if not isinstance(found, BaseException) or id(found) in seen:
+            continue
+        seen.add(id(found))
+        yield found
+        waiting += [found.__cause__, getattr(found, "reason", None), *found.args, found.__context__]
+
+
+def _first_line(text: str) -> str:
+    return text.splitlines()[0][:100] if text else ""

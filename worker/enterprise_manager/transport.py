@@ -1,0 +1,243 @@
+"""One request, one answer: `requests` with everything switched off that could send more than was asked for.
+
+No cookies (a stale session cookie would beat the session header, says the vendor), no redirects, no proxies or
+credentials from the environment, no repeats. An answer is read up to a size and for a time.
+
+    TransportError
+    +-- NotConnectedError   no connection came about: not a byte of the request left
+    +-- BrokenAnswerError   the request may have left; no complete answer came back
+"""
+
+from __future__ import annotations
+
+import ssl
+import time
+from dataclasses import dataclass, field
+from http.cookiejar import DefaultCookiePolicy
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import requests
+import structlog
+import urllib3
+from requests.adapters import HTTPAdapter
+from requests.structures import CaseInsensitiveDict
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import NewConnectionError
+
+from worker.settings import SettingsInvalidError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from worker.enterprise_manager.remedies import Remedies
+    from worker.settings import EnterpriseManagerSettings
+
+#: The largest answer that is read, in bytes: a list of thousands of links has a few megabytes.
+MAX_ANSWER_BYTES = 16 * 1024 * 1024
+
+#: The longest that making a connection may take, in seconds; less if the request's own time-out is shorter.
+CONNECT_SECONDS = 10.0
+
+_PIECE = 64 * 1024
+_ACCEPT = {"xml": "application/xml", "json": "application/json"}
+
+log = structlog.get_logger()
+
+
+class TransportError(Exception):
+    """No complete answer. The text is one sentence for a person, without secrets."""
+
+
+class NotConnectedError(TransportError):
+    """Not a byte of the request left."""
+
+
+class BrokenAnswerError(TransportError):
+    """The request may have left, and may have been carried out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request to the API. `headers` hold its secrets, and are not shown."""
+
+    method: str
+    path: str
+    query: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    timeout: float | None = None
+
+    @property
+    def target(self) -> str:
+        """Path and query; every character of a value that could mean something in a URL is escaped."""
+        pairs = [f"{quote(name)}={quote(value, safe='', errors='replace')}" for name, value in self.query.items()]
+        return self.path + ("?" + "&".join(pairs) if pairs else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A complete answer. `headers` may hold a session's token, and are not shown; their names ignore case."""
+
+    status: int
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+
+
+class Transport:
+    """The way to one Enterprise Manager. Its calls block and may be made from many threads.
+
+    Raises:
+        SettingsInvalidError: the CA file cannot be used.
+    """
+
+    def __init__(self, settings: EnterpriseManagerSettings, remedies: Remedies) -> None:
+        self._base = settings.url
+        self._remedies = remedies
+        self._timeout = settings.request_timeout_seconds
+        self._accept = _ACCEPT[settings.format]
+        self._tls = _tls(settings, remedies)
+        self._pool = _session(self._tls, settings.max_requests)
+
+    def exchange(self, request: Request) -> Answer:
+        """Send a request over a connection that may be an old one, kept alive.
+
+        Raises:
+            NotConnectedError: not a byte left.
+            BrokenAnswerError: it may have left.
+        """
+        return self._exchange(self._pool, request)
+
+    def exchange_afresh(self, request: Request) -> Answer:
+        """Send a request over a connection of its own.
+
+        A kept connection may be found dead only once the request is on its way, and then nobody knows whether it
+        arrived. With a new one, failing to connect means that it certainly did not leave. Raises as `exchange`.
+        """
+        with _session(self._tls, 1) as session:
+            return self._exchange(session, request)
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        self._pool.close()
+
+    def _exchange(self, session: requests.Session, request: Request) -> Answer:
+        timeout = request.timeout or self._timeout
+        deadline = time.monotonic() + timeout
+        headers = {"Accept": self._accept, "Accept-Encoding": "identity", "User-Agent": "unlink-worker"}
+        try:
+            with session.request(
+                request.method,
+                self._base + request.target,
+                headers=headers | dict(request.headers),
+                timeout=(min(CONNECT_SECONDS, timeout), timeout),
+                allow_redirects=False,
+                stream=True,
+            ) as response:
+                body = self._read(response, deadline)
+                return Answer(response.status_code, CaseInsensitiveDict(response.headers), body)
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            # ValueError: what http.client and urllib3 raise for an answer that is no HTTP.
+            if _connecting(error):
+                raise NotConnectedError(self._remedies.not_connected(error)) from None
+            raise BrokenAnswerError(self._remedies.broken_off(error)) from None
+
+    def _read(self, response: requests.Response, deadline: float) -> bytes:
+        if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+            raise BrokenAnswerError(self._remedies.answered("compressed its answer, which it was asked not to do"))
+        body = bytearray()
+        # One read from the socket at a time, so that an answer which trickles in cannot outlast the deadline.
+        while piece := response.raw.read1(_PIECE, decode_content=False):
+            body += piece
+            if len(body) > MAX_ANSWER_BYTES:
+                raise BrokenAnswerError(self._remedies.answered(f"answered with more than {MAX_ANSWER_BYTES} bytes"))
+            if time.monotonic() > deadline:
+                raise TimeoutError
+        return bytes(body)
+
+
+def _connecting(error: BaseException) -> bool:
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, _ConnectFailedError):
+            return True
+        seen = next((part for part in (getattr(seen, "reason", None), *seen.args) if isinstance(part, Exception)), None)
+    return False
+
+
+def _tls(settings: EnterpriseManagerSettings, remedies: Remedies) -> ssl.SSLContext:
+    if not settings.verify_tls:
+        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        return context
+    try:
+        context = ssl.create_default_context(cafile=settings.ca_file)
+    except (OSError, ValueError):
+        raise SettingsInvalidError(
+            f"{remedies.variable('CA_FILE')}: holds no certificate in PEM format that can be read"
+        ) from None
+    if settings.ca_file is not None:
+        # The file may hold the server's own certificate, which is what Enterprise Manager's installer makes: it is
+        # trusted as it is, even if it is no proper CA in the eyes of the strict mode of Python 3.13.
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    return context
+
+
+def _session(tls: ssl.SSLContext, connections: int) -> requests.Session:
+    session = requests.Session()
+    session.trust_env = False
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    session.verify = tls.verify_mode is not ssl.CERT_NONE
+    adapter = _Adapter(tls, connections)
+    session.mount("https://", adapter)
+    session.mount("http://", adapter)
+    return session
+
+
+class _ConnectFailedError(NewConnectionError):
+    """The connection was not made, for whatever reason; urllib3's own errors leave open whether it was."""
+
+
+class _TellingHTTPConnection(HTTPConnection):
+    def connect(self) -> None:
+        try:
+            super().connect()
+        except Exception as error:
+            raise _ConnectFailedError(self, "not connected") from error
+
+
+class _TellingHTTPSConnection(HTTPSConnection):
+    def connect(self) -> None:
+        try:
+            super().connect()
+        except Exception as error:
+            raise _ConnectFailedError(self, "not connected") from error
+
+
+class _HTTPPool(HTTPConnectionPool):
+    ConnectionCls = _TellingHTTPConnection
+
+
+class _HTTPSPool(HTTPSConnectionPool):
+    ConnectionCls = _TellingHTTPSConnection
+
+
+class _Adapter(HTTPAdapter):
+    """Verifies by one SSLContext, and never repeats."""
+
+    def __init__(self, tls: ssl.SSLContext, connections: int) -> None:
+        self._tls = tls
+        super().__init__(pool_connections=1, pool_maxsize=connections, max_retries=0)
+        self.poolmanager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
+
+    def build_connection_pool_key_attributes(
+        self, request: requests.PreparedRequest, verify: Any, cert: Any = None
+    ) -> Any:
+        host, _ = super().build_connection_pool_key_attributes(request, verify, cert)
+        return host, {"ssl_context": self._tls}
+
+    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
+        """Leave it to the SSLContext: requests would add its own bundle of public CAs to it."""

@@ -1,0 +1,103 @@
+"""What an answer means, from its status and its body. Reason phrases are odd, and never read.
+
+Statuses: 400, 401, 403, 404, 405, 500, 501, 503 are documented; the rest is what proxies and other servers say.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from contracts.events import ReasonCode
+from worker.enterprise_manager.documents.reading import html_title, is_html, read_document
+from worker.enterprise_manager.documents.records import read_error
+from worker.enterprise_manager.documents.tree import DocumentError
+from worker.unlinks.ports import Refused
+
+if TYPE_CHECKING:
+    from worker.enterprise_manager.remedies import Remedies
+    from worker.enterprise_manager.transport import Answer
+
+OK, MULTIPLE_CHOICES = 200, 300
+BAD_REQUEST, UNAUTHORIZED, FORBIDDEN, NOT_FOUND, REQUEST_TIMEOUT, TOO_MANY = 400, 401, 403, 404, 408, 429
+SERVER_ERROR, NOT_IMPLEMENTED, SERVICE_UNAVAILABLE = 500, 501, 503
+
+#: The longest that a server's `Retry-After` is honoured, in seconds, before it counts as not available.
+LONGEST_RETRY_AFTER = 30.0
+
+
+class Again(Exception):  # noqa: N818 - it reads as what to do
+    """No use, but may be another time. `everywhere` says whether it concerns more than the one resource asked for."""
+
+    def __init__(self, problem: str, *, retry_after: float = 0, everywhere: bool = True) -> None:
+        super().__init__(problem)
+        self.retry_after = retry_after
+        self.everywhere = everywhere
+
+
+class NotFound(Exception):  # noqa: N818 - it reads as what happened
+    """Answered with 404, by Enterprise Manager; the text is its message."""
+
+
+class Unauthorized(Exception):  # noqa: N818 - as above
+    """Answered with 401: the session is gone."""
+
+
+def judge(answer: Answer, remedies: Remedies) -> None:
+    """Return if the answer is what was asked for.
+
+    Raises:
+        Unauthorized: 401.
+        NotFound: 404.
+        Refused: a definite no.
+        Again: anything else; not to be drawn on for a request that changes something.
+    """
+    status = answer.status
+    if status == UNAUTHORIZED:
+        raise Unauthorized(remedies.refused_sessions())
+    if status == TOO_MANY:
+        raise Again(remedies.answered("asks for fewer requests (status 429)"), retry_after=retry_after(answer))
+    if is_html(answer.body):
+        raise Again(_page(answer, remedies), retry_after=retry_after(answer))
+    if OK <= status < MULTIPLE_CHOICES:
+        return
+    message = server_message(answer)
+    if status == NOT_FOUND:
+        raise NotFound(message or "not found")
+    if status == FORBIDDEN:
+        raise Refused(ReasonCode.ACCESS_DENIED, remedies.forbidden(message))
+    told = f"answered with status {status}" + (f": {message}" if message else "")
+    if is_definite_no(status):
+        raise Refused(ReasonCode.ENTERPRISE_MANAGER_ERROR, remedies.answered(told))
+    if status < SERVER_ERROR and status != REQUEST_TIMEOUT:
+        raise Again(remedies.not_enterprise_manager(f"it redirects (status {status})"))
+    raise Again(remedies.answered(told), retry_after=retry_after(answer), everywhere=status != SERVER_ERROR)
+
+
+def is_definite_no(status: int) -> bool:
+    """Whether a status says that the request was understood, or not, and in any case not carried out."""
+    client_error = BAD_REQUEST <= status < SERVER_ERROR and status not in {REQUEST_TIMEOUT, TOO_MANY}
+    return client_error or status == NOT_IMPLEMENTED
+
+
+def server_message(answer: Answer) -> str | None:
+    """The message of an error document, cleaned and cut; None if there is none to be read."""
+    try:
+        return read_error(read_document(answer.body))
+    except DocumentError:
+        return None
+
+
+def retry_after(answer: Answer) -> float:
+    """Seconds that the server asks to wait, bounded; 0 if it says nothing, or gives a date (RFC 9110 allows both)."""
+    text = answer.headers.get("Retry-After", "").strip()
+    if not (text.isascii() and text.isdigit()):
+        return 0.0
+    return min(float(text[:6]), LONGEST_RETRY_AFTER)
+
+
+def _page(answer: Answer, remedies: Remedies) -> str:
+    title = html_title(answer.body)
+    page = f"an HTML page (status {answer.status}" + (f', titled "{title}")' if title else ")")
+    if answer.status >= SERVER_ERROR:
+        return remedies.answered(f"is not there for now: what is in front of it answered with {page}")
+    return remedies.not_enterprise_manager(f"it answered with {page}")

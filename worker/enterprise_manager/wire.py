@@ -1,0 +1,82 @@
+"""The transport as the event loop sees it: each exchange on a thread of a bounded pool, and a line in the log."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import structlog
+
+from worker.enterprise_manager.documents.reading import read_document
+from worker.enterprise_manager.transport import NotConnectedError, TransportError
+
+if TYPE_CHECKING:
+    from worker.enterprise_manager.documents.tree import Node
+    from worker.enterprise_manager.transport import Answer, Request, Transport
+    from worker.unlinks.ports import Clock
+
+#: From this size on, in bytes, reading a document takes long enough for others to notice.
+_LONG_BODY = 64 * 1024
+
+log = structlog.get_logger()
+
+
+class Wire:
+    """At most `requests` exchanges at once; the others wait for a thread, and have not been sent."""
+
+    def __init__(self, name: str, transport: Transport, clock: Clock, requests: int) -> None:
+        self.name = name
+        self._transport = transport
+        self._clock = clock
+        self._threads = ThreadPoolExecutor(requests, thread_name_prefix=f"enterprise-manager-{name}")
+        self._closed = False
+
+    async def exchange(self, request: Request, *, afresh: bool = False, attempt: int = 1) -> Answer:
+        """Send a request; `afresh` over a connection of its own.
+
+        Raises:
+            NotConnectedError: not a byte of it left.
+            BrokenAnswerError: it may have left.
+        """
+        if self._closed:
+            raise NotConnectedError("the worker is about to end")
+        send = self._transport.exchange_afresh if afresh else self._transport.exchange
+        started = self._clock.monotonic()
+        status: int | None = None
+        problem: str | None = None
+        try:
+            answer = await asyncio.get_running_loop().run_in_executor(self._threads, send, request)
+            status = answer.status
+        except TransportError as error:
+            problem = str(error)
+            raise
+        else:
+            return answer
+        finally:
+            log.debug(
+                "enterprise_manager.request",
+                enterprise_manager=self.name,
+                method=request.method,
+                path=request.path,
+                status=status,
+                problem=problem,
+                milliseconds=round((self._clock.monotonic() - started) * 1000),
+                attempt=attempt,
+            )
+
+    async def read(self, answer: Answer) -> Node:
+        """Read an answer's body, on a thread if it is long: the event loop has others to serve.
+
+        Raises:
+            UnreadableDocumentError: it is no document within the limits.
+        """
+        if len(answer.body) < _LONG_BODY:
+            return read_document(answer.body)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, read_document, answer.body)
+
+    def close(self) -> None:
+        """Let go of threads and connections; an exchange that is under way ends by its own time-out."""
+        self._closed = True
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._transport.close()
