@@ -1,0 +1,59 @@
+# Everything that is needed is set up on first use, in .venv and in the user's cache folder; nothing is installed elsewhere.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo sandbox test test-all lint lock clean venv
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+bin := .venv/bin
+ready := .venv/.complete
+scripts := .ci/virtual_environment.py .ci/check_locks.py
+
+# Which Python to make .venv with: the first of these that is there and new enough. `make PYTHON=... demo` names another.
+PYTHON ?=
+pythons := $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11
+
+help: ## Say what can be made
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+demo: $(ready) ## Show the worker at work: private RabbitMQ, simulated Enterprise Manager, scripted commands
+	@$(bin)/unlink-worker demo
+
+sandbox: $(ready) ## Run a private RabbitMQ, a simulated Enterprise Manager and a worker until Ctrl-C
+	@$(bin)/unlink-worker sandbox
+
+test: $(ready) ## Run the tests, without those that take minutes, and show their coverage
+	@$(bin)/pytest -m "not slow" --cov --cov-report=term
+
+test-all: $(ready) ## Run all tests, also those that take minutes
+	@$(bin)/pytest --cov --cov-report=term
+
+lint: $(ready) ## Check style, format and types
+	@$(bin)/ruff check
+	@$(bin)/ruff format --check
+	@$(bin)/mypy contracts worker tests $(scripts)
+	@$(bin)/python .ci/check_locks.py
+
+# Both for all platforms; the second holds the versions of the first, and what the sandbox and the tests need besides.
+compile := $(bin)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
+	--python-version 3.11 pyproject.toml
+
+lock: $(ready) ## Pin all dependencies anew: requirements.lock and requirements-dev.lock
+	@$(compile) -o requirements.lock
+	@$(compile) --all-extras --group dev -c requirements.lock -o requirements-dev.lock
+
+clean: ## Remove .venv and what tools leave behind (downloads in the user's cache folder stay)
+	@rm -rf .venv .coverage .coverage.* htmlcov build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@find contracts worker tests .ci -name __pycache__ -prune -exec rm -rf {} +
+
+venv: $(ready)
+
+$(ready): requirements-dev.lock pyproject.toml .ci/virtual_environment.py
+	@for python in $(pythons); do \
+	  if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    exec "$$python" .ci/virtual_environment.py $@; \
+	  fi; \
+	done; \
+	echo "Python 3.11 or later is needed, and none of these is it: $(strip $(pythons))." >&2; \
+	echo "Install one (Debian 12, Ubuntu 24.04 and later: apt install python3), or name it: make PYTHON=/path/to/python3" >&2; \
+	exit 1
