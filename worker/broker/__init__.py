@@ -1,0 +1,19 @@
+"""The RabbitMQ side: what arrives (`intake`, `delivery`), what leaves (`outbox`), and what both stand on.
+
+broker       both connections and all queues, as the rest of the worker sees them
+intake       one consumer per Enterprise Manager's queue, and the three ways of losing it
+delivery     one delivery of one message, acknowledged on the channel that it came on
+outbox       events, delayed and dead-lettered copies; each call returns once the broker has confirmed
+confirms     one channel in confirm mode, many publishes outstanding
+copies       what a copy of a message takes along, and what it must not
+topology     exchanges, queues and bindings, as data
+connection   one supervised connection
+channels     pika's channels, awaitable
+tolerant     what pika alone would not survive of a message
+problems     errors, each one readable line with the remedy
+back_off     waiting before trying again, without end
+"""
+
+from worker.broker.broker import Broker
+
+__all__ = ["Broker"]

@@ -1,0 +1,150 @@
+"""The broker as the rest of the worker sees it: two connections, all queues, one outbox."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from worker.broker import topology
+from worker.broker.connection import SupervisedConnection
+from worker.broker.delivery import reply_patterns
+from worker.broker.intake import QueueIntake, Reception
+from worker.broker.outbox import BrokerOutbox
+from worker.broker.topology import DELAY_TIERS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from pika.adapters.asyncio_connection import AsyncioConnection
+
+    from worker.settings import BrokerSettings
+    from worker.unlinks.ports import Clock, Delivery
+
+#: Seconds that `Broker.close` gives to publishes that still wait for their confirm.
+FLUSH_SECONDS = 10.0
+
+
+class Broker:
+    """RabbitMQ: consumes the command queues, publishes events, and keeps doing so through whatever the broker does.
+
+    Args:
+        queues: the prefetch of each Enterprise Manager's queue, by the Enterprise Manager's name.
+        reply_to: comma-separated patterns (`fnmatch`) of the queues that a command may ask to be replied to.
+        deliver: told of each delivery, on the event loop. If it raises, the message is set aside in a delay queue.
+        delay_tiers: seconds of the delay queues.
+
+    Raises:
+        SettingsInvalidError: the URL or the CA file cannot be used.
+    """
+
+    def __init__(
+        self,
+        settings: BrokerSettings,
+        clock: Clock,
+        *,
+        queues: Mapping[str, int],
+        reply_to: str,
+        deliver: Callable[[Delivery], None],
+        delay_tiers: Sequence[int] = DELAY_TIERS,
+    ) -> None:
+        self.topology = topology.describe(queues, delay_tiers)
+        self._only_verify = settings.topology == "verify"
+        self._listeners: list[Callable[[bool], None]] = []
+        self._told_up = False
+        self._consume, self._publish = (
+            SupervisedConnection(
+                settings, clock, purpose=purpose, prepare=self._establish, changed=self._availability_changed
+            )
+            for purpose in ("consume", "publish")
+        )
+        self.outbox = BrokerOutbox(
+            self._publish,
+            clock,
+            confirm_seconds=settings.confirm_seconds,
+            delay_tiers=delay_tiers,
+            restore=self._restore,
+        )
+        reception = Reception(deliver, self.outbox)
+        self._intakes = {
+            name: QueueIntake(
+                name,
+                prefetch,
+                self._consume,
+                clock,
+                reply_patterns=reply_patterns(reply_to),
+                receive=reception.receive,
+                restore=self._restore,
+            )
+            for name, prefetch in queues.items()
+        }
+
+    @property
+    def up(self) -> bool:
+        """Whether both connections are open, with all exchanges and queues there."""
+        return self._consume.is_open and self._publish.is_open
+
+    @property
+    def consuming(self) -> frozenset[str]:
+        """The Enterprise Managers on whose queues a consumer is registered on an open channel."""
+        return frozenset(name for name, intake in self._intakes.items() if intake.consuming)
+
+    @property
+    def last_problem(self) -> str | None:
+        """What keeps the broker away, in one line with the remedy; None while it is there."""
+        return self._consume.problem or self._publish.problem
+
+    def on_availability(self, listener: Callable[[bool], None]) -> None:
+        """Call `listener` with true whenever `up` becomes so, and with false whenever it ends."""
+        self._listeners.append(listener)
+
+    async def start(self) -> None:
+        """Connect, declare or verify the topology, and consume; returns when all that is so.
+
+        It waits for as long as the broker is away or refuses, trying again with back-off, and says why in the log and
+        in `last_problem`: a worker that ended instead would only be started again, with less patience.
+        """
+        self._consume.start()
+        self._publish.start()
+        self.outbox.start()
+        for intake in self._intakes.values():
+            intake.start()
+        await self._publish.opened()
+        await asyncio.gather(*(intake.until_consuming() for intake in self._intakes.values()))
+
+    def pause(self, enterprise_manager: str, why: str) -> None:
+        """Stop consuming one queue until every reason is gone; at once, or as soon as there is a consumer.
+
+        Deliveries in hand stay valid. Pausing twice for one reason is pausing once.
+        """
+        self._intakes[enterprise_manager].pause(why)
+
+    def resume(self, enterprise_manager: str, why: str) -> None:
+        """Take one reason away; with the last, consuming goes on. An unknown reason is none."""
+        self._intakes[enterprise_manager].resume(why)
+
+    async def stop_consuming(self) -> None:
+        """Cancel all consumers for good. Deliveries in hand stay valid and can be acknowledged."""
+        await asyncio.gather(*(intake.drain() for intake in self._intakes.values()))
+
+    async def close(self) -> None:
+        """Wait, within limits, for confirms and for the broker to have seen the acknowledgements; then disconnect.
+
+        What is unacknowledged returns to its queue. Closing again does nothing.
+        """
+        await self.outbox.close(FLUSH_SECONDS)
+        await asyncio.gather(*(intake.close() for intake in self._intakes.values()))
+        await asyncio.gather(self._consume.close(), self._publish.close())
+
+    async def _establish(self, connection: AsyncioConnection) -> None:
+        establish = topology.verify if self._only_verify else topology.declare
+        await establish(self.topology, connection)
+
+    async def _restore(self) -> None:
+        """What a deleted queue needs; on the publishing connection, so as to disturb no consumer."""
+        await self._establish(await self._publish.opened())
+
+    def _availability_changed(self) -> None:
+        if self.up is not self._told_up:
+            self._told_up = self.up
+            for listener in self._listeners:
+                listener(self._told_up)

@@ -1,0 +1,95 @@
+"""pika's channels, awaitable: an answer, or `ChannelLostError`; never a wait without end."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pika.exceptions import AMQPError
+
+from worker.broker.problems import ChannelLostError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pika.adapters.asyncio_connection import AsyncioConnection
+    from pika.channel import Channel
+
+#: Seconds that the broker may take to answer one method; a quorum queue that elects a leader takes a few.
+ANSWER_SECONDS = 30.0
+
+_T = TypeVar("_T")
+
+
+class AwaitableChannel:
+    """One open channel.
+
+    Attributes:
+        raw: pika's own.
+        closed: done once the channel has closed, alone or with its connection; its result is the reason.
+    """
+
+    def __init__(self, raw: Channel, closed: asyncio.Future[BaseException]) -> None:
+        self.raw = raw
+        self.closed = closed
+
+    @classmethod
+    async def open(cls, connection: AsyncioConnection) -> AwaitableChannel:
+        """Open a channel.
+
+        Raises:
+            ChannelLostError: the connection has closed, or closes before it is done.
+        """
+        loop = asyncio.get_running_loop()
+        opened: asyncio.Future[Channel] = loop.create_future()
+        closed: asyncio.Future[BaseException] = loop.create_future()
+        try:
+            raw = connection.channel(on_open_callback=lambda channel: settle(opened, channel))
+        except AMQPError as error:
+            raise ChannelLostError(error) from None
+        raw.add_on_close_callback(lambda _channel, reason: settle(closed, reason))
+        channel = cls(raw, closed)
+        await channel.until(opened)
+        return channel
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be used."""
+        return self.raw.is_open
+
+    async def call(self, method: Callable[..., object], **arguments: Any) -> None:
+        """Call one of the raw channel's methods that the broker answers, and wait for the answer.
+
+        Raises:
+            ChannelLostError: the broker's answer was to close the channel, or it went for another reason.
+        """
+        answer: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        try:
+            method(callback=lambda frame: settle(answer, frame), **arguments)
+        except AMQPError as error:
+            raise ChannelLostError(error) from None
+        await self.until(answer)
+
+    async def until(self, answer: asyncio.Future[_T]) -> _T:
+        """Wait for an answer.
+
+        Raises:
+            ChannelLostError: the channel closed instead, or there was no answer in `ANSWER_SECONDS`.
+        """
+        await asyncio.wait((answer, self.closed), timeout=ANSWER_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        if answer.done():
+            return answer.result()
+        raise ChannelLostError(self.closed.result() if self.closed.done() else TimeoutError("no answer in time"))
+
+    async def close(self, timeout: float = ANSWER_SECONDS) -> None:  # noqa: ASYNC109 - a bound, never an error
+        """Close it, and wait until the broker has seen all that was sent on it; at most `timeout` seconds."""
+        if self.raw.is_open:
+            self.raw.close()
+        if not self.raw.is_closed:
+            await asyncio.wait((self.closed,), timeout=timeout)
+
+
+def settle(future: asyncio.Future[_T], result: _T) -> None:
+    """Give a future its result, unless it has one, or nobody waits for it any more."""
+    if not future.done():
+        future.set_result(result)

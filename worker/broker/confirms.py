@@ -1,0 +1,136 @@
+"""One channel in confirm mode: many publishes outstanding, each with an end of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from pika.spec import Basic, BasicProperties
+
+from worker.broker.channels import AwaitableChannel, settle
+from worker.broker.problems import ChannelLostError
+
+if TYPE_CHECKING:
+    from pika.adapters.asyncio_connection import AsyncioConnection
+    from pika.channel import Channel
+    from pika.frame import Method
+
+
+class Verdict(Enum):
+    """What became of one publish."""
+
+    CONFIRMED = "confirmed"
+    UNROUTABLE = "no queue took it"
+    REFUSED = "the broker did not take it"
+    LOST = "the channel closed before the broker confirmed"
+    UNANSWERED = "the broker did not confirm in time"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What is published."""
+
+    exchange: str
+    routing_key: str
+    body: bytes
+    properties: BasicProperties
+    mandatory: bool = True
+
+
+@dataclass(slots=True)
+class _Outstanding:
+    message: Message
+    verdict: asyncio.Future[Verdict]
+    returned: bool = field(default=False)
+
+
+class ConfirmChannel:
+    """A channel in confirm mode. Tags count from 1, on this channel alone."""
+
+    def __init__(self, channel: AwaitableChannel) -> None:
+        self._channel = channel
+        self._last_tag = 0
+        # In the order of their tags, which is that of insertion.
+        self._outstanding: dict[int, _Outstanding] = {}
+        channel.closed.add_done_callback(lambda _closed: self._lose_all())
+        channel.raw.add_on_return_callback(self._on_return)
+
+    @classmethod
+    async def open(cls, connection: AsyncioConnection) -> ConfirmChannel:
+        """Open a channel in confirm mode.
+
+        Raises:
+            ChannelLostError: the connection or the channel closed before it was done.
+        """
+        channel = await AwaitableChannel.open(connection)
+        confirming = cls(channel)
+        await channel.call(channel.raw.confirm_delivery, ack_nack_callback=confirming._on_answer)
+        return confirming
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be published on."""
+        return self._channel.is_open
+
+    async def lost(self) -> ChannelLostError:
+        """Wait until it has closed; the reason."""
+        return ChannelLostError(await asyncio.shield(self._channel.closed))
+
+    def publish(self, message: Message) -> asyncio.Future[Verdict]:
+        """Publish, and return what will hold the verdict: `LOST` at the latest when the channel closes."""
+        verdict: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+        if not self.is_open:
+            settle(verdict, Verdict.LOST)
+            return verdict
+        self._channel.raw.basic_publish(
+            message.exchange, message.routing_key, message.body, message.properties, mandatory=message.mandatory
+        )
+        # Counted only now: what cannot be encoded raises before anything is sent, and uses no tag up.
+        self._last_tag += 1
+        self._outstanding[self._last_tag] = _Outstanding(message, verdict)
+        return verdict
+
+    async def close(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound, never an error
+        """Close it, within `timeout` seconds."""
+        await self._channel.close(timeout)
+
+    def _on_answer(self, frame: Method[Basic.Ack | Basic.Nack]) -> None:
+        verdict = Verdict.CONFIRMED if isinstance(frame.method, Basic.Ack) else Verdict.REFUSED
+        tag = frame.method.delivery_tag
+        for settled in self._up_to(tag) if frame.method.multiple else [tag]:
+            outstanding = self._outstanding.pop(settled, None)
+            if outstanding is not None:
+                settle(outstanding.verdict, Verdict.UNROUTABLE if outstanding.returned else verdict)
+
+    def _up_to(self, tag: int) -> list[int]:
+        tags = []
+        for outstanding in self._outstanding:
+            if outstanding > tag:
+                break
+            tags.append(outstanding)
+        return tags
+
+    def _on_return(self, _channel: Channel, method: Basic.Return, properties: BasicProperties, body: bytes) -> None:
+        """Note what came back; the broker's ack of the same message follows, and says nothing of it.
+
+        A return names no tag, so it is found by content. Two publishes of the same content to the same place are
+        interchangeable: if one of them is taken and the other repeated, all is as if it had been the other way round.
+        """
+        for outstanding in self._outstanding.values():
+            message = outstanding.message
+            if (
+                not outstanding.returned
+                and message.routing_key == method.routing_key
+                and message.exchange == method.exchange
+                and message.properties.message_id == properties.message_id
+                and message.body == body
+            ):
+                outstanding.returned = True
+                return
+
+    def _lose_all(self) -> None:
+        outstanding, self._outstanding = self._outstanding, {}
+        for one in outstanding.values():
+            settle(one.verdict, Verdict.LOST)

@@ -1,0 +1,230 @@
+"""One supervised connection: made, and made again whenever it goes, without end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import ssl
+from typing import TYPE_CHECKING
+
+import structlog
+from pika import SSLOptions, URLParameters
+from pika.adapters.utils.connection_workflow import AMQPConnectorException
+
+from worker.broker.back_off import forever
+from worker.broker.channels import settle
+from worker.broker.problems import (
+    BrokerError,
+    ConnectError,
+    closed_in_order,
+    explain_ca_file,
+    explain_connect,
+    explain_lost,
+    explain_url,
+)
+from worker.broker.tolerant import TolerantConnection
+from worker.settings import SettingsInvalidError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from pika.adapters.asyncio_connection import AsyncioConnection
+    from pika.adapters.utils.connection_workflow import AbstractAMQPConnectionWorkflow
+
+    from worker.settings import BrokerSettings
+    from worker.unlinks.ports import Clock
+
+#: Seconds for the TCP connection to one address; and for TCP, TLS and AMQP together.
+CONNECT_SECONDS = 10.0
+HANDSHAKE_SECONDS = 20.0
+
+#: Seconds for what is done on a new connection before it counts as open: the topology.
+PREPARE_SECONDS = 60.0
+
+#: Seconds for closing in good order.
+CLOSE_SECONDS = 5.0
+
+_log = structlog.get_logger()
+
+# pika logs each failure in several lines, stack traces among them. The same is said here, in one line with its remedy.
+logging.getLogger("pika").setLevel(logging.CRITICAL)
+
+
+def connection_parameters(settings: BrokerSettings, purpose: str) -> URLParameters:
+    """What pika needs to connect; read anew for each connection, since a CA file may have been renewed meanwhile.
+
+    Raises:
+        SettingsInvalidError: the URL or the CA file cannot be used.
+    """
+    try:
+        parameters = URLParameters(settings.url.get_secret_value())
+    except (ValueError, TypeError) as error:
+        raise SettingsInvalidError(explain_url(ValueError(type(error).__name__))) from None
+    if parameters.ssl_options is not None:
+        parameters.ssl_options = SSLOptions(_tls_context(settings), server_hostname=parameters.host)
+    parameters.heartbeat = settings.heartbeat_seconds
+    parameters.blocked_connection_timeout = settings.blocked_seconds
+    parameters.socket_timeout = CONNECT_SECONDS
+    parameters.stack_timeout = HANDSHAKE_SECONDS
+    parameters.client_properties = {
+        "product": "unlink-worker",
+        "connection_name": f"unlink-worker {purpose} {socket.gethostname()}:{os.getpid()}",
+    }
+    return parameters
+
+
+def _tls_context(settings: BrokerSettings) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=settings.ca_file)
+    except OSError as error:
+        raise SettingsInvalidError(explain_ca_file(error)) from None
+
+
+class SupervisedConnection:
+    """A connection that comes back.
+
+    Args:
+        purpose: `consume` or `publish`; part of the name that the broker's operator sees.
+        prepare: done on each new connection before it counts as open; a `BrokerError` from it closes the connection,
+            and the next try follows.
+        changed: told whenever it has opened or gone.
+    """
+
+    def __init__(
+        self,
+        settings: BrokerSettings,
+        clock: Clock,
+        *,
+        purpose: str,
+        prepare: Callable[[AsyncioConnection], Awaitable[None]],
+        changed: Callable[[], None],
+    ) -> None:
+        connection_parameters(settings, purpose)  # wrong settings are told at once, not on the first connection
+        self._settings = settings
+        self._clock = clock
+        self._purpose = purpose
+        self._prepare = prepare
+        self._changed = changed
+        self._connection: AsyncioConnection | None = None
+        self._opened = asyncio.Event()
+        self._supervision: asyncio.Task[None] | None = None
+        self._closing = False
+        self.problem: str | None = None
+        self.blocked = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is connected and prepared."""
+        return self._opened.is_set()
+
+    def start(self) -> None:
+        """Start to connect, and to keep connected. Returns at once."""
+        if self._supervision is None and not self._closing:
+            self._supervision = asyncio.create_task(forever(f"{self._purpose} connection", self._once, self._clock))
+
+    async def opened(self) -> AsyncioConnection:
+        """The open connection; waits until there is one."""
+        while self._connection is None:
+            await self._opened.wait()
+        return self._connection
+
+    async def close(self) -> None:
+        """Close it in good order, within `CLOSE_SECONDS`, and stop keeping it."""
+        self._closing = True
+        if self._supervision is not None:
+            self._supervision.cancel()
+            await asyncio.wait((self._supervision,))
+
+    async def _once(self) -> None:
+        try:
+            await self._live_once()
+        except (BrokerError, SettingsInvalidError) as error:
+            self.problem = str(error)
+            _log.error("broker.connection_failed", purpose=self._purpose, problem=self.problem)
+
+    async def _live_once(self) -> None:
+        lost: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+        connection = await self._connect()
+        try:
+            connection.add_on_close_callback(lambda _connection, reason: self._on_lost(lost, reason))
+            connection.add_on_connection_blocked_callback(lambda *_: self._on_blocked(blocked=True))
+            connection.add_on_connection_unblocked_callback(lambda *_: self._on_blocked(blocked=False))
+            await self._prepared(connection, lost)
+            self._on_open(connection)
+            await lost
+        finally:
+            self._forget()
+            await _close(connection, lost)
+
+    async def _connect(self) -> AsyncioConnection:
+        parameters = connection_parameters(self._settings, self._purpose)
+        outcome: asyncio.Future[AsyncioConnection | AMQPConnectorException]
+        outcome = asyncio.get_running_loop().create_future()
+        attempt = TolerantConnection.create_connection([parameters], on_done=lambda result: settle(outcome, result))
+        try:
+            result = await outcome
+        except asyncio.CancelledError:
+            await _give_up(attempt, outcome)
+            raise
+        if isinstance(result, AMQPConnectorException):
+            raise ConnectError(explain_connect(result, parameters))
+        return result
+
+    async def _prepared(self, connection: AsyncioConnection, lost: asyncio.Future[BaseException]) -> None:
+        try:
+            async with asyncio.timeout(PREPARE_SECONDS):
+                await self._prepare(connection)
+        except TimeoutError:
+            raise ConnectError("the broker took too long to answer on a new connection") from None
+        if lost.done():
+            raise ConnectError(explain_lost(lost.result()))
+
+    def _on_open(self, connection: AsyncioConnection) -> None:
+        self._connection = connection
+        self.problem = None
+        self._opened.set()
+        _log.info("broker.connected", purpose=self._purpose)
+        self._changed()
+
+    def _on_lost(self, lost: asyncio.Future[BaseException], reason: BaseException) -> None:
+        settle(lost, reason)
+        if self.is_open and not closed_in_order(reason):
+            self.problem = explain_lost(reason)
+            _log.warning("broker.connection_lost", purpose=self._purpose, problem=self.problem)
+        self._forget()
+
+    def _forget(self) -> None:
+        self.blocked = False
+        self._connection = None
+        if self._opened.is_set():
+            self._opened.clear()
+            self._changed()
+
+    def _on_blocked(self, *, blocked: bool) -> None:
+        self.blocked = blocked
+        if blocked:
+            problem = "the broker takes no messages: a memory or disk alarm (rabbitmq-diagnostics alarms)"
+            _log.warning("broker.blocked", purpose=self._purpose, problem=problem)
+        else:
+            _log.info("broker.unblocked", purpose=self._purpose)
+
+
+async def _give_up(
+    attempt: AbstractAMQPConnectionWorkflow, outcome: asyncio.Future[AsyncioConnection | AMQPConnectorException]
+) -> None:
+    """Leave no half-made connection behind."""
+    if not outcome.done():
+        attempt.abort()
+        await asyncio.wait((outcome,), timeout=CLOSE_SECONDS)
+    if outcome.done() and not isinstance(result := outcome.result(), AMQPConnectorException):
+        result.close()
+
+
+async def _close(connection: AsyncioConnection, lost: asyncio.Future[BaseException]) -> None:
+    """Close a connection that may be in any state."""
+    if not (connection.is_closed or connection.is_closing):
+        connection.close()
+    if not lost.done():
+        await asyncio.wait((lost,), timeout=CLOSE_SECONDS)

@@ -1,0 +1,88 @@
+"""What a copy of a delivered message takes along when it is delayed or dead-lettered, and what it must leave behind."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from pika.spec import BasicProperties
+
+from worker.broker.delivery import BrokerDelivery
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from worker.unlinks.ports import Delivery
+
+#: A property of AMQP 0-9-1 that is text holds at most so many bytes.
+MAX_SHORT_TEXT = 255
+
+#: The largest headers that are copied, in bytes. Headers travel in one frame, at most 128 KiB by default, and may grow
+#: when they are encoded again; one byte too many would end the connection, on every try.
+MAX_HEADERS = 48 * 1024
+
+#: Says that the original's headers were left behind.
+HEADERS_DROPPED = "unlink-headers-dropped"
+
+#: What the broker writes, and reads again: with a copied `x-death`, a message is silently never delivered after its
+#: next delay (before RabbitMQ 4.0.1); a count of deliveries belongs to the original.
+_BROKERS_OWN = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
+
+#: A sender's list of further routing keys. Each delay would send yet another copy to all of them.
+_SENDER_SELECTED = {"cc", "bcc"}
+
+#: A consumer's pseudo-queue before the broker has made a name of it; nobody else may publish with it.
+_DIRECT_REPLY_TO = "amq.rabbitmq.reply-to"
+
+
+def copied_properties(delivery: Delivery, extra: Mapping[str, Any]) -> BasicProperties:
+    """The properties of a copy, persistent, with our own headers added.
+
+    Left behind are `expiration` (it would run out in a queue where nothing may), `user_id` (the broker refuses another
+    user's), priority and whatever is not text as AMQP has it.
+    """
+    original = delivery.properties if isinstance(delivery, BrokerDelivery) else _properties_of(delivery)
+    reply_to = short_text(original.reply_to)
+    return BasicProperties(
+        content_type=short_text(original.content_type),
+        content_encoding=short_text(original.content_encoding),
+        headers={**_copied_headers(original.headers), **extra},
+        delivery_mode=2,
+        correlation_id=short_text(original.correlation_id),
+        reply_to=None if reply_to == _DIRECT_REPLY_TO else reply_to,
+        message_id=short_text(original.message_id),
+        timestamp=original.timestamp,
+        type=short_text(original.type),
+        app_id=short_text(original.app_id),
+    )
+
+
+def _properties_of(delivery: Delivery) -> BasicProperties:
+    return BasicProperties(
+        content_type=delivery.content_type,
+        correlation_id=delivery.correlation_id,
+        reply_to=delivery.reply_to,
+        headers=cast("dict[str, Any]", delivery.headers),
+    )
+
+
+def short_text(value: object) -> str | None:
+    """Text that fits into a property; else None."""
+    return value if isinstance(value, str) and len(value.encode(errors="replace")) <= MAX_SHORT_TEXT else None
+
+
+def _copied_headers(headers: Mapping[str, Any] | None) -> dict[str, Any]:
+    kept = {name: value for name, value in (headers or {}).items() if not _left_behind(name)}
+    return kept if _fit(kept) else {HEADERS_DROPPED: True}
+
+
+def _left_behind(name: object) -> bool:
+    lower = name.lower() if isinstance(name, str) else ""
+    return lower.startswith(_BROKERS_OWN) or lower in _SENDER_SELECTED
+
+
+def _fit(headers: dict[str, Any]) -> bool:
+    try:
+        encoded = BasicProperties(headers=headers).encode()
+    except Exception:  # noqa: BLE001 - whatever keeps foreign headers from being sent, the message must leave without
+        return False
+    return sum(len(piece) for piece in encoded) <= MAX_HEADERS

@@ -1,0 +1,128 @@
+"""One delivery of one message, bound to the channel that it came on."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pika.channel import Channel
+    from pika.spec import BasicProperties
+
+#: The header that counts the attempts. Without the prefix `x-`, which is the broker's.
+ATTEMPT_HEADER = "unlink-attempt"
+
+#: How deep a header may be nested and still be read.
+_DEEPEST = 20
+
+
+class BrokerDelivery:
+    """One delivery (`worker.unlinks.ports.Delivery`). To be used on the event loop's thread only.
+
+    A delivery tag means something on its channel and nowhere else (on another it would acknowledge another message), so
+    it is kept together with that channel.
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        tag: int,
+        properties: BasicProperties,
+        body: bytes,
+        *,
+        enterprise_manager: str,
+        reply_patterns: Sequence[str],
+        taken_at: float,
+    ) -> None:
+        self._channel = channel
+        self._tag = tag
+        self._settled = False
+        self._reply_patterns = reply_patterns
+        self.properties = properties
+        self.body = body
+        self.enterprise_manager = enterprise_manager
+        self.taken_at = taken_at
+        self.headers: Mapping[str, object] = plain_headers(properties.headers)
+
+    @property
+    def content_type(self) -> str | None:
+        """The AMQP property of that name."""
+        return text_or_none(self.properties.content_type)
+
+    @property
+    def correlation_id(self) -> str | None:
+        """The AMQP property of that name."""
+        return text_or_none(self.properties.correlation_id)
+
+    @property
+    def reply_to(self) -> str | None:
+        """The AMQP property of that name, if the allowed patterns match it; else None."""
+        reply_to = text_or_none(self.properties.reply_to)
+        if reply_to is None or not any(fnmatchcase(reply_to, pattern) for pattern in self._reply_patterns):
+            return None
+        return reply_to
+
+    @property
+    def attempt(self) -> int:
+        """1, and one more for each earlier attempt that failed. A header that makes no sense counts as none."""
+        count = self.headers.get(ATTEMPT_HEADER)
+        return count if isinstance(count, int) and not isinstance(count, bool) and count >= 1 else 1
+
+    @property
+    def live(self) -> bool:
+        """Whether the channel that it came on is still open."""
+        return self._channel.is_open
+
+    def acknowledge(self) -> None:
+        """Tell the broker that it is done with. Does nothing if the channel has gone, or if it was settled before."""
+        if self._may_settle():
+            self._channel.basic_ack(self._tag)
+
+    def requeue(self) -> None:
+        """Give it back to its queue. Does nothing if the channel has gone, or if it was settled before.
+
+        A nack and no reject: to RabbitMQ from 4.3 on, only the latter says that the message failed.
+        """
+        if self._may_settle():
+            self._channel.basic_nack(self._tag, requeue=True)
+
+    def _may_settle(self) -> bool:
+        # Settling twice makes the broker close the channel (406), and with it every other delivery in hand.
+        if self._settled or not self.live:
+            return False
+        self._settled = True
+        return True
+
+
+def reply_patterns(setting: str) -> Sequence[str]:
+    """The patterns of a comma-separated setting."""
+    return [pattern.strip() for pattern in setting.split(",") if pattern.strip()]
+
+
+def text_or_none(value: object) -> str | None:
+    """A property as text. pika gives bytes where a sender's text is no UTF-8; that is nobody's text."""
+    return value if isinstance(value, str) else None
+
+
+def plain_headers(headers: Mapping[str, object] | None) -> dict[str, object]:
+    """The headers with Python's own types: pika's integers are of a class of its own, and a name may be bytes."""
+    return {_name(name): _plain(value, depth=0) for name, value in (headers or {}).items()}
+
+
+def _plain(value: object, *, depth: int) -> object:
+    if depth >= _DEEPEST:
+        return None
+    if isinstance(value, dict):
+        return {_name(name): _plain(inner, depth=depth + 1) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_plain(inner, depth=depth + 1) for inner in value]
+    if isinstance(value, int) and not isinstance(value, bool):
+        return int(value)
+    return float(value) if isinstance(value, Decimal) else value
+
+
+def _name(name: object) -> str:
+    return name.decode(errors="backslashreplace") if isinstance(name, bytes) else str(name)

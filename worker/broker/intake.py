@@ -1,0 +1,246 @@
+"""What arrives: one consumer per Enterprise Manager's queue, each on a channel of its own.
+
+A consumer can be lost in three ways, and looks alive after each: the connection closes, the channel alone closes, or
+the broker cancels the consumer. All three are noticed, named in the log, and recovered from. Consuming means nothing
+but a consumer that is registered on an open channel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import structlog
+
+from worker.broker.back_off import forever
+from worker.broker.channels import AwaitableChannel, settle
+from worker.broker.delivery import BrokerDelivery
+from worker.broker.problems import BrokerError, ChannelLostError
+from worker.broker.topology import command_queue
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from pika.channel import Channel
+    from pika.spec import Basic, BasicProperties
+
+    from worker.broker.connection import SupervisedConnection
+    from worker.unlinks.ports import Clock, Outbox
+
+#: Seconds after which a message comes back whose delivery failed in the worker for a reason nobody foresaw.
+RETRY_SECONDS = 5.0
+
+#: Seconds for closing a channel in good order.
+CLOSE_SECONDS = 5.0
+
+_DRAINING = "draining"
+
+_log = structlog.get_logger()
+
+
+class ConsumerCancelledError(BrokerError):
+    """The broker cancelled the consumer: its queue was deleted or moved, or (from 4.3) it held a delivery too long."""
+
+
+class QueueIntake:
+    """The consumer of one queue.
+
+    Args:
+        prefetch: how many deliveries may be unacknowledged at once. After `pause` and `resume`, what is still in hand
+            from before comes on top.
+        receive: told of each delivery; must not raise.
+        restore: declares the topology again, for when the queue was deleted while the worker ran.
+    """
+
+    def __init__(
+        self,
+        enterprise_manager: str,
+        prefetch: int,
+        connection: SupervisedConnection,
+        clock: Clock,
+        *,
+        reply_patterns: Sequence[str],
+        receive: Callable[[BrokerDelivery], None],
+        restore: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._enterprise_manager = enterprise_manager
+        self._queue = command_queue(enterprise_manager)
+        self._prefetch = prefetch
+        self._connection = connection
+        self._clock = clock
+        self._reply_patterns = reply_patterns
+        self._receive = receive
+        self._restore = restore
+        self._pauses: set[str] = set()
+        self._wanted = asyncio.Event()
+        self._wanted.set()
+        self._unwanted = asyncio.Event()
+        self._consuming = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._supervision: asyncio.Task[None] | None = None
+
+    @property
+    def consuming(self) -> bool:
+        """Whether a consumer is registered on an open channel."""
+        return self._consuming.is_set()
+
+    def start(self) -> None:
+        """Start to consume, and to keep consuming. Returns at once."""
+        if self._supervision is None:
+            self._supervision = asyncio.create_task(forever(self._queue, self._once, self._clock))
+
+    def pause(self, why: str) -> None:
+        """Stop consuming until `resume` was called for every reason. What is in hand stays so."""
+        if why not in self._pauses:
+            self._pauses.add(why)
+            _log.info("broker.paused", enterprise_manager=self._enterprise_manager, why=why)
+        self._wanted.clear()
+        self._unwanted.set()
+
+    def resume(self, why: str) -> None:
+        """Take one reason away; with the last, consuming goes on."""
+        if why in self._pauses:
+            self._pauses.remove(why)
+            _log.info(
+                "broker.resumed", enterprise_manager=self._enterprise_manager, why=why, still=sorted(self._pauses)
+            )
+        if not self._pauses:
+            self._unwanted.clear()
+            self._wanted.set()
+
+    async def until_consuming(self) -> None:
+        """Wait until the consumer is registered, or not wanted."""
+        await _first(self._consuming.wait(), self._unwanted.wait())
+
+    async def drain(self) -> None:
+        """Stop consuming for good; returns when the broker has confirmed that. What is in hand can be acknowledged."""
+        self.pause(_DRAINING)
+        await self._idle.wait()
+
+    async def close(self) -> None:
+        """Close the channel: what is unacknowledged returns to its queue."""
+        if self._supervision is not None:
+            self._supervision.cancel()
+            await asyncio.wait((self._supervision,))
+
+    async def _once(self) -> None:
+        await self._connection.opened()
+        await self._wanted.wait()
+        try:
+            await self._consume_on_a_channel()
+        except ConsumerCancelledError as loss:
+            await self._after_loss("broker.consumer_cancelled", loss)
+        except ChannelLostError as loss:
+            # A lost connection is told by the connection, once for all that it carried.
+            if loss.channel_alone:
+                await self._after_loss("broker.channel_lost", loss)
+
+    async def _after_loss(self, what: str, loss: BrokerError) -> None:
+        _log.warning(what, enterprise_manager=self._enterprise_manager, queue=self._queue, problem=str(loss))
+        try:
+            await self._restore()
+        except BrokerError as error:
+            _log.error("broker.topology_wrong", problem=str(error))
+
+    async def _consume_on_a_channel(self) -> None:
+        channel = await AwaitableChannel.open(await self._connection.opened())
+        cancelled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        channel.raw.add_on_cancel_callback(lambda _frame: settle(cancelled, None))
+        try:
+            # Per consumer, and never `global`: quorum queues close the connection for that (540).
+            await channel.call(channel.raw.basic_qos, prefetch_count=self._prefetch)
+            while True:
+                await self._consume_while_wanted(channel, cancelled)
+                await _first(self._wanted.wait(), channel.closed)
+                if channel.closed.done():
+                    raise ChannelLostError(channel.closed.result())
+        finally:
+            # After a cancellation by the broker too: what was in hand has returned to the queue, or is gone with it.
+            self._stopped()
+            await channel.close(CLOSE_SECONDS)
+
+    async def _consume_while_wanted(self, channel: AwaitableChannel, cancelled: asyncio.Future[None]) -> None:
+        tag = f"unlink-worker.{self._enterprise_manager}"
+        self._idle.clear()
+        await channel.call(
+            channel.raw.basic_consume, queue=self._queue, on_message_callback=self._on_message, consumer_tag=tag
+        )
+        self._consuming.set()
+        _log.info("broker.consuming", enterprise_manager=self._enterprise_manager, queue=self._queue)
+        await _first(self._unwanted.wait(), channel.closed, cancelled)
+        self._consuming.clear()
+        if channel.closed.done():
+            raise ChannelLostError(channel.closed.result())
+        if cancelled.done():
+            raise ConsumerCancelledError("the broker cancelled the consumer: the queue was deleted, or has moved")
+        await channel.call(channel.raw.basic_cancel, consumer_tag=tag)
+        self._idle.set()
+
+    def _stopped(self) -> None:
+        self._consuming.clear()
+        self._idle.set()
+
+    def _on_message(self, channel: Channel, method: Basic.Deliver, properties: BasicProperties, body: bytes) -> None:
+        self._receive(
+            BrokerDelivery(
+                channel,
+                method.delivery_tag or 0,
+                properties,
+                body,
+                enterprise_manager=self._enterprise_manager,
+                reply_patterns=self._reply_patterns,
+                taken_at=self._clock.monotonic(),
+            )
+        )
+
+
+class Reception:
+    """Hands deliveries on, and keeps a message safe that the worker fails on in a way nobody foresaw.
+
+    Such a message is put into a delay queue, counted as a failed attempt, and only then acknowledged: it is not lost,
+    it does not come back at once and for ever, and the queue behind it moves on.
+    """
+
+    def __init__(self, deliver: Callable[[BrokerDelivery], None], outbox: Outbox) -> None:
+        self._deliver = deliver
+        self._outbox = outbox
+        self._setting_aside: set[asyncio.Task[None]] = set()
+
+    def receive(self, delivery: BrokerDelivery) -> None:
+        """Hand a delivery on. Never raises: pika would close the connection for it."""
+        try:
+            self._deliver(delivery)
+        except Exception:  # noqa: BLE001 - whatever it is, the message must be kept, and the connection too
+            _log.exception(
+                "broker.delivery_failed", enterprise_manager=delivery.enterprise_manager, attempt=delivery.attempt
+            )
+            task = asyncio.get_running_loop().create_task(self._set_aside(delivery))
+            self._setting_aside.add(task)
+            task.add_done_callback(self._setting_aside.discard)
+
+    async def _set_aside(self, delivery: BrokerDelivery) -> None:
+        try:
+            await self._outbox.delay(delivery, RETRY_SECONDS, failed=True)
+        except BrokerError:
+            # Shutting down: unacknowledged, it returns to its queue with the channel.
+            return
+        delivery.acknowledge()
+
+
+async def _first(*conditions: Awaitable[object]) -> None:
+    """Wait for the first of several; futures are left as they are."""
+    waits = {asyncio.ensure_future(_undisturbed(condition)) for condition in conditions}
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
+
+
+async def _undisturbed(condition: Awaitable[object]) -> None:
+    if isinstance(condition, asyncio.Future):
+        await asyncio.wait((condition,))
+    else:
+        await condition

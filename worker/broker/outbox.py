@@ -1,0 +1,249 @@
+"""What leaves for the broker: each call returns once the broker has confirmed, however long that may take."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from pika.spec import BasicProperties
+
+from contracts.events import CONTENT_TYPE, Event, Outcome
+from worker.broker.back_off import BackOff, forever
+from worker.broker.confirms import ConfirmChannel, Message, Verdict
+from worker.broker.copies import copied_properties, short_text
+from worker.broker.delivery import ATTEMPT_HEADER
+from worker.broker.problems import BrokerClosedError, BrokerError, ChannelLostError, one_line
+from worker.broker.topology import DEAD, EVENTS, command_queue, delay_exchange
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Collection, Sequence
+
+    from contracts.events import Reason
+    from worker.broker.connection import SupervisedConnection
+    from worker.unlinks.ports import Clock, Delivery
+
+APP_ID = "unlink-worker"
+
+#: Seconds for one reply; it is tried once, since the events exchange is the durable way back.
+REPLY_SECONDS = 5.0
+
+#: Characters of a reason in a dead letter's header.
+MAX_REASON = 1000
+
+_log = structlog.get_logger()
+
+
+class BrokerOutbox:
+    """The outbox (`worker.unlinks.ports.Outbox`) on a connection of its own.
+
+    Consuming stays on another: in a memory or disk alarm the broker stops reading from connections that publish, and
+    acknowledgements must still get through.
+
+    Args:
+        confirm_seconds: how long one publish may wait for its confirm before it is repeated. An alarm does not count.
+        delay_tiers: the seconds for which there are delay queues.
+        restore: declares the topology again, for when something of it was deleted while the worker ran.
+    """
+
+    def __init__(
+        self,
+        connection: SupervisedConnection,
+        clock: Clock,
+        *,
+        confirm_seconds: float,
+        delay_tiers: Sequence[int],
+        restore: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._connection = connection
+        self._clock = clock
+        self._confirm_seconds = confirm_seconds
+        self._delay_tiers = sorted(delay_tiers)
+        self._restore = restore
+        self._channel: ConfirmChannel | None = None
+        self._ready = asyncio.Event()
+        self._replies: ConfirmChannel | None = None
+        self._reply_channel_lock = asyncio.Lock()
+        self._unconfirmed = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._closed = False
+        self._supervision: asyncio.Task[None] | None = None
+
+    @property
+    def unconfirmed(self) -> int:
+        """How many publishes wait for their confirm."""
+        return self._unconfirmed
+
+    async def publish(self, event: Event | bytes, reply_to: Collection[str] = ()) -> None:
+        """Publish an event to the events exchange; a stored one byte for byte. A terminal one also to `reply_to`.
+
+        Raises:
+            BrokerClosedError: `close` was called before the broker confirmed.
+        """
+        body = event if isinstance(event, bytes) else event.to_bytes()
+        message, terminal = self._event_message(body)
+        await self._confirmed(message)
+        if terminal:
+            for queue in reply_to:
+                await self._reply(queue, message)
+
+    async def delay(self, delivery: Delivery, seconds: float, *, failed: bool) -> None:
+        """Put a copy of the message into the shortest delay queue of at least `seconds`; it comes back to its queue.
+
+        Raises:
+            BrokerClosedError: `close` was called before the broker confirmed.
+        """
+        tier = next((tier for tier in self._delay_tiers if tier >= seconds), self._delay_tiers[-1])
+        attempt = {ATTEMPT_HEADER: delivery.attempt + (1 if failed else 0)}
+        await self._copy(delivery, delay_exchange(tier), attempt)
+
+    async def dead_letter(self, delivery: Delivery, reason: Reason) -> None:
+        """Put a copy of the message into `unlink.dead`, the reason in its headers.
+
+        Raises:
+            BrokerClosedError: `close` was called before the broker confirmed.
+        """
+        headers = {
+            ATTEMPT_HEADER: delivery.attempt,
+            "unlink-reason-code": reason.code.value,
+            "unlink-reason": reason.message[:MAX_REASON],
+            "unlink-failed-at": self._clock.now().isoformat(),
+            "unlink-queue": command_queue(delivery.enterprise_manager),
+        }
+        await self._copy(delivery, DEAD, headers)
+
+    def start(self) -> None:
+        """Start to keep a channel open. Returns at once."""
+        if self._supervision is None:
+            self._supervision = asyncio.create_task(forever("outbox", self._keep_channel, self._clock))
+
+    async def close(self, seconds: float) -> None:
+        """Wait for confirms, at most `seconds`; whoever still waits then is told with `BrokerClosedError`."""
+        if self._ready.is_set():
+            await _within(seconds, self._idle.wait())
+        self._closed = True
+        self._ready.set()
+        if self._supervision is not None:
+            self._supervision.cancel()
+            await asyncio.wait((self._supervision,))
+
+    async def _copy(self, delivery: Delivery, exchange: str, headers: dict[str, Any]) -> None:
+        properties = copied_properties(delivery, headers)
+        await self._confirmed(Message(exchange, delivery.enterprise_manager, delivery.body, properties))
+
+    def _event_message(self, body: bytes) -> tuple[Message, bool]:
+        # Not through the contract's models: what an older or a newer worker stored must leave too.
+        event = json.loads(body)
+        said = event["data"]
+        outcome = Outcome(said["outcome"])
+        properties = BasicProperties(
+            content_type=CONTENT_TYPE,
+            headers={},
+            delivery_mode=2,
+            message_id=short_text(event["id"]),
+            correlation_id=short_text(said.get("correlation_id")) or short_text(said.get("idempotency_key")),
+            timestamp=int(self._clock.now().timestamp()),
+            type=short_text(event["type"]),
+            app_id=APP_ID,
+        )
+        return Message(EVENTS, f"{outcome}.{said['enterprise_manager']}", body, properties), outcome.terminal
+
+    async def _confirmed(self, message: Message) -> None:
+        """Publish until the broker has confirmed it, as routed to a queue."""
+        back_off = BackOff(self._clock)
+        self._unconfirmed += 1
+        self._idle.clear()
+        try:
+            while (verdict := await self._attempt(message)) is not Verdict.CONFIRMED:
+                # What goes down with its channel is told by whoever lost that, once, and goes out on the next.
+                if verdict is not Verdict.LOST:
+                    _tell_unconfirmed(message, verdict)
+                    await back_off.wait()
+        finally:
+            self._unconfirmed -= 1
+            if not self._unconfirmed:
+                self._idle.set()
+
+    async def _attempt(self, message: Message) -> Verdict:
+        channel = await self._open_channel()
+        verdict = channel.publish(message)
+        await asyncio.wait((verdict,), timeout=self._confirm_seconds)
+        while not verdict.done() and self._connection.blocked:
+            # In an alarm, repeating would only pile copies up; if it lasts, the connection is closed for it.
+            await asyncio.wait((verdict,), timeout=self._confirm_seconds)
+        return verdict.result() if verdict.done() else Verdict.UNANSWERED
+
+    async def _open_channel(self) -> ConfirmChannel:
+        while True:
+            await self._ready.wait()
+            if self._closed:
+                raise BrokerClosedError("the worker has closed its connections to the broker")
+            if self._channel is not None and self._channel.is_open:
+                return self._channel
+            # It has just closed; whoever keeps it has not run since.
+            await asyncio.sleep(0)
+
+    async def _keep_channel(self) -> None:
+        connection = await self._connection.opened()
+        try:
+            self._channel = await ConfirmChannel.open(connection)
+            self._ready.set()
+            raise await self._channel.lost()
+        except ChannelLostError as loss:
+            await self._after_loss(loss)
+        finally:
+            self._channel = None
+            if not self._closed:
+                self._ready.clear()
+
+    async def _after_loss(self, loss: ChannelLostError) -> None:
+        self._ready.clear()
+        if loss.channel_alone:
+            _log.warning("broker.channel_lost", purpose="publish", problem=str(loss))
+            try:
+                await self._restore()
+            except BrokerError as error:
+                _log.error("broker.topology_wrong", problem=str(error))
+
+    async def _reply(self, queue: str, event: Message) -> None:
+        """Send a copy straight to a queue; tried once, and whatever goes wrong is only logged."""
+        message = Message("", queue, event.body, event.properties, mandatory=False)
+        problem: object = None
+        try:
+            async with asyncio.timeout(REPLY_SECONDS):
+                verdict = await (await self._reply_channel()).publish(message)
+                problem = None if verdict is Verdict.CONFIRMED else verdict.value
+        except TimeoutError:
+            problem = Verdict.UNANSWERED.value
+        except Exception as error:  # noqa: BLE001 - a sender's reply address must never stand in an event's way
+            problem = error
+        if problem is not None:
+            _log.warning("broker.reply_failed", event_id=event.properties.message_id, problem=one_line(str(problem)))
+
+    async def _reply_channel(self) -> ConfirmChannel:
+        # A channel of its own: the broker closes it where a reply goes to a queue that the worker may not write to.
+        async with self._reply_channel_lock:
+            if self._replies is None or not self._replies.is_open:
+                self._replies = await ConfirmChannel.open(await self._connection.opened())
+            return self._replies
+
+
+def _tell_unconfirmed(message: Message, verdict: Verdict) -> None:
+    log = _log.error if verdict is Verdict.UNROUTABLE else _log.warning
+    log(
+        "broker.publish_failed",
+        exchange=message.exchange,
+        routing_key=message.routing_key,
+        message_id=message.properties.message_id,
+        problem=verdict.value,
+    )
+
+
+async def _within(seconds: float, awaitable: Awaitable[object]) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await awaitable
+    except TimeoutError:
+        return

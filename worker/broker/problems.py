@@ -1,0 +1,193 @@
+"""What can go wrong with the broker: the errors, and how each becomes one readable line with the remedy.
+
+BrokerError              one line for a person; never holds a password
++-- ConnectError         no connection could be made
++-- ChannelLostError     the channel has closed, or its connection has
++-- TopologyError        an exchange or queue is missing, or differs
++-- BrokerClosedError    this worker has closed its connections
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import ssl
+from typing import TYPE_CHECKING
+
+from pika.adapters.utils.connection_workflow import (
+    AMQPConnectionWorkflowFailed,
+    AMQPConnectorPhaseErrorBase,
+    AMQPConnectorSocketConnectError,
+    AMQPConnectorStackTimeout,
+)
+from pika.exceptions import (
+    AMQPHeartbeatTimeout,
+    ChannelClosedByBroker,
+    ConnectionBlockedTimeout,
+    ConnectionClosed,
+    ConnectionClosedByBroker,
+    IncompatibleProtocolError,
+    ProbableAccessDeniedError,
+    ProbableAuthenticationError,
+)
+
+if TYPE_CHECKING:
+    from pika.connection import Parameters
+
+_URL = "UNLINK_BROKER__URL"
+_CA_FILE = "UNLINK_BROKER__CA_FILE"
+
+#: AMQP 0-9-1 reply codes.
+ACCESS_REFUSED = 403
+NOT_FOUND = 404
+PRECONDITION_FAILED = 406
+NOT_ALLOWED = 530
+
+
+class BrokerError(Exception):
+    """Something is wrong with the broker. The text is one line, for a person."""
+
+
+class ConnectError(BrokerError):
+    """No connection could be made."""
+
+
+class TopologyError(BrokerError):
+    """An exchange or a queue is missing, is not as this worker needs it, or may not be declared."""
+
+
+class BrokerClosedError(BrokerError):
+    """This worker has closed its connections: nothing can be published any more."""
+
+
+class ChannelLostError(BrokerError):
+    """The channel has closed, alone or with its connection.
+
+    Attributes:
+        reply_code: the broker's, if it closed this very channel; else None.
+    """
+
+    def __init__(self, reason: BaseException) -> None:
+        super().__init__(explain_channel(reason))
+        self.reply_code: int | None = reason.reply_code if isinstance(reason, ChannelClosedByBroker) else None
+
+    @property
+    def channel_alone(self) -> bool:
+        """Whether the broker closed this channel, and the connection goes on."""
+        return self.reply_code is not None
+
+
+def explain_connect(error: BaseException, parameters: Parameters) -> str:
+    """Why no connection could be made, and what to do."""
+    where = f"{parameters.host}:{parameters.port}"
+    cause = _root_cause(error)
+    if isinstance(cause, ssl.SSLError):
+        return _explain_tls(cause, where)
+    if isinstance(cause, (OSError, AMQPConnectorStackTimeout)):
+        return _explain_unreachable(cause, where)
+    return _explain_refusal(cause, where, parameters)
+
+
+def _root_cause(error: BaseException) -> BaseException:
+    """The telling one of all addresses' errors: an address that answered says more than one that did not."""
+    if isinstance(error, AMQPConnectionWorkflowFailed):
+        answered = [one for one in error.exceptions if not isinstance(one, AMQPConnectorSocketConnectError)]
+        return _root_cause((answered or list(error.exceptions))[-1])
+    if isinstance(error, AMQPConnectorPhaseErrorBase):
+        return _root_cause(error.exception)
+    return error
+
+
+def _explain_tls(error: ssl.SSLError, where: str) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        message = error.verify_message.rstrip(".")
+        if "mismatch" in message:
+            return f"the certificate of the broker at {where} is for another host ({message}): correct {_URL}"
+        return f"the certificate of the broker at {where} is not trusted ({message}): set {_CA_FILE} to its CA"
+    return f"{where} does not speak TLS as it should ({error.reason or error}): is it the port for amqps:// in {_URL}?"
+
+
+def _explain_unreachable(error: BaseException, where: str) -> str:
+    if isinstance(error, socket.gaierror):
+        return f"the name of the broker at {where} cannot be resolved ({error.strerror}): correct {_URL}"
+    if isinstance(error, (AMQPConnectorStackTimeout, TimeoutError)):
+        why = "no answer in time"
+    else:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
+    return f"the broker at {where} cannot be reached ({why}): see that it runs, that {_URL} is right, and the firewall"
+
+
+def _explain_refusal(error: BaseException, where: str, parameters: Parameters) -> str:
+    # pika wraps the broker's own words once more while the connection opens; the reply code survives in the text.
+    text = str(error) or repr(error)
+    vhost = parameters.virtual_host
+    if isinstance(error, ProbableAuthenticationError) or f"({ACCESS_REFUSED})" in text:
+        return f"the broker at {where} refuses the user name or the password ({ACCESS_REFUSED}): correct {_URL}"
+    if f"({NOT_ALLOWED})" in text and "not found" in text:
+        return f"the broker at {where} has no virtual host {vhost!r} ({NOT_ALLOWED}): create it, or correct {_URL}"
+    if isinstance(error, ProbableAccessDeniedError) or f"({NOT_ALLOWED})" in text:
+        return (
+            f"the broker at {where} does not let this user into the virtual host {vhost!r} ({NOT_ALLOWED}): "
+            "give it permissions (rabbitmqctl set_permissions)"
+        )
+    if isinstance(error, IncompatibleProtocolError):
+        return f"{where} does not speak AMQP 0-9-1: correct the port in {_URL} (amqps:// if it is the port for TLS)"
+    return f"the broker at {where} ended the connection while it was being made ({one_line(text)})"
+
+
+def explain_lost(reason: BaseException) -> str:
+    """Why a connection that was open has closed."""
+    if isinstance(reason, ConnectionClosedByBroker):
+        return f"the broker closed it ({reason.reply_code} {one_line(reason.reply_text)})"
+    if isinstance(reason, ConnectionBlockedTimeout):
+        return (
+            "the broker took no messages for UNLINK_BROKER__BLOCKED_SECONDS: a memory or disk alarm "
+            "(rabbitmq-diagnostics alarms)"
+        )
+    if isinstance(reason, AMQPHeartbeatTimeout):
+        return "no heartbeat from the broker: it hangs, or the network between does"
+    return one_line(str(reason) or repr(reason))
+
+
+def explain_channel(reason: BaseException) -> str:
+    """Why a channel has closed, with the remedy where the broker's words tell it."""
+    if not isinstance(reason, ChannelClosedByBroker):
+        return explain_lost(reason)
+    text = one_line(reason.reply_text)
+    said = f"{reason.reply_code} {text}"
+    if reason.reply_code == PRECONDITION_FAILED and "timed out" in text:
+        return (
+            f"a delivery was held longer than the broker's consumer_timeout ({said}): "
+            "set that above UNLINK_BROKER__HOLD_SECONDS, or lower the latter"
+        )
+    if reason.reply_code == PRECONDITION_FAILED and "inequivalent" in text:
+        return (
+            f"it exists with other arguments ({said}): delete it once it is empty, and it is declared anew; "
+            "or set UNLINK_BROKER__TOPOLOGY=verify to use it as it is"
+        )
+    if reason.reply_code == ACCESS_REFUSED:
+        return f"the user lacks a permission ({said}): rabbitmqctl set_permissions"
+    if reason.reply_code == NOT_FOUND:
+        return f"it is missing ({said}): declare it (unlink-worker topology declare)"
+    return f"the broker closed the channel ({said})"
+
+
+def explain_url(error: ValueError) -> str:
+    """Why the URL cannot be read. The error's own text may hold a piece of a password, and is not repeated."""
+    del error
+    return f"{_URL}: cannot be read as a URL; special characters in user or password must be percent-encoded"
+
+
+def explain_ca_file(error: OSError) -> str:
+    """Why the CA file cannot be used."""
+    return f"{_CA_FILE}: cannot be used as a file of CA certificates in PEM format ({one_line(str(error))})"
+
+
+def closed_in_order(reason: BaseException) -> bool:
+    """Whether this worker closed the connection itself."""
+    return isinstance(reason, ConnectionClosed) and not isinstance(reason, ConnectionClosedByBroker)
+
+
+def one_line(text: str) -> str:
+    """The text with all white space made single spaces, and bounded."""
+    return re.sub(r"\s+", " ", text).strip()[:500]

@@ -1,0 +1,221 @@
+"""Exchanges, queues and bindings: one description as data, and how it is declared or checked.
+
+All is durable, and all queues are quorum queues. What may change from one installation to the next belongs into a
+policy of the broker and not in here: a queue that exists with other arguments cannot be declared again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from worker.broker.channels import AwaitableChannel
+from worker.broker.problems import NOT_FOUND, ChannelLostError, TopologyError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from pika.adapters.asyncio_connection import AsyncioConnection
+
+COMMANDS = "unlink.commands"
+EVENTS = "unlink.events"
+UNROUTED = "unlink.unrouted"
+DEAD = "unlink.dead"
+
+#: Seconds of the delay queues: for a busy job, a short outage, and two kinds of long ones.
+DELAY_TIERS: Sequence[int] = (5, 30, 120, 600)
+
+#: How often a command may come back before the broker takes it for poison and dead-letters it.
+#: RabbitMQ counts every delivery that was not acknowledged, so that one crash counts against each message that the
+#: worker held; its default since 4.0, 20, would take innocent commands away in one bad night. Attempts that failed are
+#: counted by the worker, in a header (`Delivery.attempt`): this limit is only the last resort against a message that
+#: brings the whole worker down each time. Such a message then lies in `unlink.dead`.
+COMMAND_DELIVERY_LIMIT = 1000
+
+#: For queues that people look through: each look takes messages and gives them back, which counts. There is no word for
+#: "no limit" that both 3.10 (no negative number) and 4.0 (20 if nothing is said) understand.
+BROWSED_DELIVERY_LIMIT = 1_000_000
+
+#: Events that nobody subscribed to; the oldest go first.
+UNROUTED_MAX_LENGTH = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """An exchange, durable."""
+
+    name: str
+    kind: Literal["direct", "fanout", "topic"]
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """A quorum queue."""
+
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """What leads from an exchange to a queue."""
+
+    exchange: str
+    queue: str
+    routing_key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """All that the worker needs the broker to have, in an order in which it can be declared."""
+
+    exchanges: tuple[Exchange, ...]
+    queues: tuple[Queue, ...]
+    bindings: tuple[Binding, ...]
+
+
+def command_queue(enterprise_manager: str) -> str:
+    """The queue of one Enterprise Manager's commands."""
+    return f"{COMMANDS}.{enterprise_manager}"
+
+
+def delay_exchange(seconds: int) -> str:
+    """The exchange, and the queue, of one delay."""
+    return f"unlink.delay.{seconds}s"
+
+
+def describe(enterprise_managers: Iterable[str], delay_tiers: Iterable[int] = DELAY_TIERS) -> Topology:
+    """The topology for these Enterprise Managers and delays, in seconds."""
+    managers, tiers = list(enterprise_managers), list(delay_tiers)
+    return Topology(
+        exchanges=(
+            Exchange(DEAD, "fanout"),
+            Exchange(UNROUTED, "fanout"),
+            Exchange(COMMANDS, "direct", {"alternate-exchange": DEAD}),
+            Exchange(EVENTS, "topic", {"alternate-exchange": UNROUTED}),
+            *(Exchange(delay_exchange(seconds), "fanout") for seconds in tiers),
+        ),
+        queues=(
+            _quorum(DEAD, {"x-delivery-limit": BROWSED_DELIVERY_LIMIT}),
+            _quorum(
+                UNROUTED,
+                {
+                    "x-delivery-limit": BROWSED_DELIVERY_LIMIT,
+                    "x-max-length": UNROUTED_MAX_LENGTH,
+                    "x-overflow": "drop-head",
+                },
+            ),
+            *(
+                _quorum(command_queue(name), {"x-delivery-limit": COMMAND_DELIVERY_LIMIT, **_dead_lettering(DEAD)})
+                for name in managers
+            ),
+            # The routing key stays: published to the delay's exchange, a fanout, with the Enterprise Manager's name.
+            *(
+                _quorum(delay_exchange(seconds), {"x-message-ttl": 1000 * seconds, **_dead_lettering(COMMANDS)})
+                for seconds in tiers
+            ),
+        ),
+        bindings=(
+            Binding(DEAD, DEAD),
+            Binding(UNROUTED, UNROUTED),
+            *(Binding(COMMANDS, command_queue(name), routing_key=name) for name in managers),
+            *(Binding(delay_exchange(seconds), delay_exchange(seconds)) for seconds in tiers),
+        ),
+    )
+
+
+def _quorum(name: str, arguments: Mapping[str, Any]) -> Queue:
+    return Queue(name, {"x-queue-type": "quorum", **arguments})
+
+
+def _dead_lettering(exchange: str) -> dict[str, Any]:
+    # Without `reject-publish`, at-least-once dead-lettering quietly becomes at-most-once
+    # (https://www.rabbitmq.com/docs/quorum-queues#activating-at-least-once-dead-lettering).
+    return {
+        "x-dead-letter-exchange": exchange,
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",
+    }
+
+
+async def declare(topology: Topology, connection: AsyncioConnection) -> None:
+    """Declare all of it; what is there already stays as it is.
+
+    Raises:
+        TopologyError: something exists with other arguments, or the user may not declare it.
+        ChannelLostError: the connection went.
+    """
+    channel = await AwaitableChannel.open(connection)
+    for exchange in topology.exchanges:
+        arguments = {"exchange_type": exchange.kind, "durable": True, "arguments": exchange.arguments}
+        await _declare_one(
+            channel, f"exchange {exchange.name}", channel.raw.exchange_declare, exchange=exchange.name, **arguments
+        )
+    for queue in topology.queues:
+        await _declare_one(
+            channel,
+            f"queue {queue.name}",
+            channel.raw.queue_declare,
+            queue=queue.name,
+            durable=True,
+            arguments=queue.arguments,
+        )
+    for binding in topology.bindings:
+        await _declare_one(
+            channel,
+            f"binding of queue {binding.queue}",
+            channel.raw.queue_bind,
+            queue=binding.queue,
+            exchange=binding.exchange,
+            routing_key=binding.routing_key,
+        )
+    await channel.close()
+
+
+async def _declare_one(channel: AwaitableChannel, what: str, method: Any, **arguments: Any) -> None:
+    try:
+        await channel.call(method, **arguments)
+    except ChannelLostError as error:
+        if error.channel_alone:
+            raise TopologyError(f"{what} cannot be declared: {error}") from None
+        raise
+
+
+async def verify(topology: Topology, connection: AsyncioConnection) -> None:
+    """Check that every exchange and queue is there. AMQP has no question for their arguments and bindings.
+
+    Raises:
+        TopologyError: naming all that is missing.
+        ChannelLostError: the connection went.
+    """
+    missing = [what for what, arguments in _questions(topology) if not await _exists(connection, arguments)]
+    if missing:
+        raise TopologyError(
+            f"the broker lacks {', '.join(missing)}: declare it (unlink-worker topology declare), or set "
+            "UNLINK_BROKER__TOPOLOGY=declare"
+        )
+
+
+def _questions(topology: Topology) -> Iterator[tuple[str, dict[str, Any]]]:
+    for exchange in topology.exchanges:
+        # The kind is not compared in a passive declaration.
+        yield f"exchange {exchange.name}", {"exchange": exchange.name, "exchange_type": exchange.kind}
+    for queue in topology.queues:
+        yield f"queue {queue.name}", {"queue": queue.name}
+
+
+async def _exists(connection: AsyncioConnection, arguments: dict[str, Any]) -> bool:
+    # A channel for each question: the broker's way of saying no is to close it.
+    channel = await AwaitableChannel.open(connection)
+    method = channel.raw.exchange_declare if "exchange" in arguments else channel.raw.queue_declare
+    try:
+        await channel.call(method, passive=True, **arguments)
+    except ChannelLostError as error:
+        if error.reply_code == NOT_FOUND:
+            return False
+        if error.channel_alone:
+            raise TopologyError(f"{next(iter(arguments.values()))} cannot be checked: {error}") from None
+        raise
+    await channel.close()
+    return True
