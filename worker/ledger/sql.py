@@ -36,6 +36,9 @@ _BY_KEY: Final = 1
 _BY_JOB: Final = 2
 _LAST: Final = 3
 
+#: How long a worker that drains tries to let its leases go, in seconds.
+_RELEASE_SECONDS: Final = 10.0
+
 T = TypeVar("T")
 
 
@@ -162,10 +165,16 @@ class SqlLedger:
     async def release_all(self) -> None:
         """At drain: every unsettled lease of this worker is over at once, so that others go on without waiting.
 
-        Waits for a database that is away: give it a time limit, the leases then run out by themselves.
+        Does not wait for a database that is away: the leases then run out by themselves.
         """
         self._leases.let_all_go()
-        await self._writer.write(Transaction.release_all, order=(_LAST, ""))
+        if not self._up:
+            return
+        try:
+            async with asyncio.timeout(_RELEASE_SECONDS):
+                await self._writer.write(Transaction.release_all, order=(_LAST, ""))
+        except (TimeoutError, LedgerClosedError):
+            _log.warning("ledger.leases_left_to_run_out", worker=self._worker, seconds=self._lease_seconds)
 
     def alive(self, lease: Lease) -> bool:
         """Whether the lease is certain not to have run out. See the port."""

@@ -1,0 +1,161 @@
+"""One ledger port, three databases: what the tests of the ledger share."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal
+
+import psycopg
+import pytest
+from pydantic import SecretStr
+
+from worker.clock import SystemClock
+from worker.ledger import InMemoryDatabase, InMemoryLedger, SqlLedger
+from worker.settings import LedgerSettings
+from worker.unlinks.ports import Claimed, Intent, Link, LinkedBackup, NewClaim
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from worker.unlinks.ports import Lease
+
+AnyLedger = SqlLedger | InMemoryLedger
+Kind = Literal["sqlite", "postgresql", "memory"]
+
+LEASE_SECONDS = 30.0
+NOON = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
+
+
+class SteppedClock(SystemClock):
+    """The system's clock, which a test may put forward. Sleeping takes its real time."""
+
+    def __init__(self) -> None:
+        self._ahead = 0.0
+
+    def advance(self, seconds: float) -> None:
+        """Put it forward."""
+        self._ahead += seconds
+
+    def now(self) -> datetime:
+        """The time of day, as put forward."""
+        return super().now() + timedelta(seconds=self._ahead)
+
+    def monotonic(self) -> float:
+        """Monotonic seconds, as put forward."""
+        return time.monotonic() + self._ahead
+
+
+class Database:
+    """A database of one kind, and the workers' ledgers on it."""
+
+    def __init__(self, kind: Kind, url: str) -> None:
+        self.kind = kind
+        self.url = url
+        self.clock = SteppedClock()
+        self.memory = InMemoryDatabase()
+        self._opened = AsyncExitStack()
+
+    def settings(self, lease_seconds: float = LEASE_SECONDS) -> LedgerSettings:
+        """Settings that lead to it."""
+        return LedgerSettings(url=SecretStr(self.url), lease_seconds=lease_seconds)
+
+    def new(self, worker: str = "worker-a", lease_seconds: float = LEASE_SECONDS) -> AnyLedger:
+        """A worker's ledger, not started."""
+        if self.kind == "memory":
+            return InMemoryLedger(self.memory, worker, self.clock, lease_seconds)
+        return SqlLedger(self.settings(lease_seconds), worker, self.clock)
+
+    async def ledger(self, worker: str = "worker-a", lease_seconds: float = LEASE_SECONDS) -> AnyLedger:
+        """A worker's ledger, started; closed at the end of the test."""
+        ledger = self.new(worker, lease_seconds)
+        await ledger.start()
+        self._opened.push_async_callback(ledger.close)
+        return ledger
+
+    def let_leases_run_out(self) -> None:
+        """Make it so long later, for the clock that measures leases and for those of the workers."""
+        self.clock.advance(LEASE_SECONDS + 1)
+        if self.kind == "postgresql":
+            self.execute("UPDATE unlinks SET lease_until = lease_until - 3600 * 1000000")
+
+    def execute(self, statement: str) -> list[tuple[Any, ...]]:
+        """Run a statement on PostgreSQL beside the ledgers."""
+        with psycopg.connect(self.url, autocommit=True, connect_timeout=10) as connection:
+            cursor = connection.execute(statement.encode())
+            return cursor.fetchall() if cursor.description else []
+
+    async def close(self) -> None:
+        """Close the ledgers."""
+        await self._opened.aclose()
+
+
+def _url(kind: Kind, request: pytest.FixtureRequest, folder: Path) -> str:
+    if kind == "postgresql":
+        return str(request.getfixturevalue("postgresql_url"))
+    return f"sqlite:///{folder / 'ledger.db'}"
+
+
+@pytest.fixture(params=["sqlite", "postgresql", "memory"])
+async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
+    """Each of the three, one after the other."""
+    database = Database(request.param, _url(request.param, request, tmp_path))
+    yield database
+    await database.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def sql_database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
+    """Each of the real ones, one after the other."""
+    database = Database(request.param, _url(request.param, request, tmp_path))
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+async def postgresql_database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
+    """PostgreSQL alone."""
+    database = Database("postgresql", _url("postgresql", request, tmp_path))
+    yield database
+    await database.close()
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for a condition; the test's time limit ends it."""
+    while not condition():
+        await asyncio.sleep(0.01)
+
+
+class Words:
+    """What the tests say to a ledger."""
+
+    noon = NOON
+    until = staticmethod(until)
+    link = Link("27a1d57f-7c15-43c6-9162-d05aff1c9bb9", "88788f9e-d8f5-4eb4-bc4f-9b3f5403bcec", "Repository 1")
+
+    @staticmethod
+    def claim_of(key: str = "CHG-1", fingerprint: str = "f" * 64, enterprise_manager: str = "default") -> NewClaim:
+        """A claim."""
+        return NewClaim(key, fingerprint, enterprise_manager, b'{"command":"unlink.v1"}', NOON)
+
+    @classmethod
+    def intent_of(cls, job: str = "d1b85018-2769-45be-89bc-03f66b60e6cb", link: str | None = None) -> Intent:
+        """An intent."""
+        chosen = cls.link if link is None else Link(link, cls.link.repository_uid)
+        return Intent(job, "Copy job 1", chosen, (LinkedBackup("b-1", "uid-1", "Backup 1"), LinkedBackup("b-2")))
+
+    @classmethod
+    async def claim(cls, ledger: AnyLedger, key: str = "CHG-1") -> Lease:
+        """Claim a key that must be free, and return its lease."""
+        result = await ledger.claim(cls.claim_of(key))
+        assert isinstance(result, Claimed)
+        return result.entry.lease
+
+
+@pytest.fixture
+def words() -> type[Words]:
+    """What the tests say to a ledger."""
+    return Words
