@@ -44,7 +44,7 @@ def test_a_line_has_its_event_level_time_and_context(capsys: pytest.CaptureFixtu
 
 def test_libraries_come_out_the_same_way(capsys: pytest.CaptureFixture[str]) -> None:
     """Pika's own warnings are JSON lines too, and cleaned like ours."""
-    logs.configure(LogSettings(), ["hunter2"])
+    logs.configure(LogSettings(level="debug"), ["hunter2"])
     logging.getLogger("pika.connection").warning("closing %s", "amqp://u:hunter2@host")
     (line,) = lines(capsys)
     assert line["level"] == "warning"

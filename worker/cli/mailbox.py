@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import pika
-from pika.exceptions import AMQPError, ChannelClosedByBroker, UnroutableError
+from pika.exceptions import AMQPConnectionError, AMQPError, ChannelClosedByBroker, UnroutableError
 
-from worker.broker.connection import connection_parameters, readable_problem
+from worker.broker.connection import connection_parameters
+from worker.broker.problems import explain_channel, explain_connect
+from worker.settings import SettingsInvalidError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -70,11 +72,15 @@ class Mailbox:
 
     def __enter__(self) -> Self:
         try:
-            self._connection = pika.BlockingConnection(connection_parameters(self._settings, "command line"))
+            parameters = connection_parameters(self._settings, "command line")
+        except SettingsInvalidError as error:
+            raise MailboxError(str(error)) from error
+        try:
+            self._connection = pika.BlockingConnection(parameters)
             self._channel: BlockingChannel = self._connection.channel()
             self._channel.confirm_delivery()
         except (AMQPError, OSError) as error:
-            raise MailboxError(readable_problem(error, self._settings)) from error
+            raise MailboxError(explain_connect(_unwrapped(error), parameters)) from error
         return self
 
     def __exit__(
@@ -85,7 +91,7 @@ class Mailbox:
 
     def listen(self, routing_key: str = "#") -> None:
         """From now on, keep the events whose routing key matches, for `next_event`."""
-        with _translated(self._settings):
+        with _translated():
             self._queue = self._channel.queue_declare("", exclusive=True, auto_delete=True).method.queue
             self._channel.queue_bind(self._queue, "unlink.events", routing_key)
             self._channel.basic_qos(prefetch_count=_PREFETCH)
@@ -95,7 +101,7 @@ class Mailbox:
         if self._queue is None:
             raise AssertionError("listen first")
         over = time.monotonic() + seconds
-        with _translated(self._settings):
+        with _translated():
             for method, _properties, body in self._channel.consume(self._queue, inactivity_timeout=0.1):
                 if method is not None and body is not None:
                     self._channel.basic_ack(method.delivery_tag)
@@ -104,9 +110,14 @@ class Mailbox:
                     break
         return None
 
+    def count(self, queue: str) -> int:
+        """How many messages of a queue are ready; those in a worker's hands do not count."""
+        with _translated():
+            return int(self._channel.queue_declare(queue, passive=True).method.message_count)
+
     def require_queue(self, enterprise_manager: str) -> None:
         """See that somebody serves this Enterprise Manager's commands: else they would end among the dead letters."""
-        with _translated(self._settings):
+        with _translated():
             probe = self._connection.channel()
             try:
                 probe.queue_declare(f"unlink.commands.{enterprise_manager}", passive=True)
@@ -122,15 +133,12 @@ class Mailbox:
         properties = pika.BasicProperties(
             content_type="application/json", delivery_mode=pika.DeliveryMode.Persistent.value, message_id=message_id
         )
-        with _translated(self._settings):
+        with _translated():
             self._channel.basic_publish("unlink.commands", enterprise_manager, command, properties, mandatory=True)
 
 
 class _translated:  # noqa: N801 - reads as a word in a with statement
     """Turns pika's exceptions into `MailboxError`."""
-
-    def __init__(self, settings: BrokerSettings) -> None:
-        self._settings = settings
 
     def __enter__(self) -> None:
         pass
@@ -141,4 +149,10 @@ class _translated:  # noqa: N801 - reads as a word in a with statement
         if isinstance(error, UnroutableError):
             raise MailboxError("the broker has no queue for this command") from error
         if isinstance(error, (AMQPError, OSError)):
-            raise MailboxError(readable_problem(error, self._settings)) from error
+            raise MailboxError(explain_channel(error)) from error
+
+
+def _unwrapped(error: BaseException) -> BaseException:
+    """What happened, where pika's blocking adapter wraps it in an error that says nothing."""
+    inner = error.args[0] if type(error) is AMQPConnectionError and error.args else None
+    return inner if isinstance(inner, BaseException) else error

@@ -12,6 +12,7 @@ from worker.sandbox.ward import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from worker.sandbox.ward import Ward
 
@@ -35,6 +36,11 @@ class WorkerProcess:
     def pid(self) -> int:
         """Its process ID."""
         return self._program.pid
+
+    @property
+    def log_file(self) -> Path:
+        """Where its log is."""
+        return self._program.log
 
     @property
     def running(self) -> bool:

@@ -29,8 +29,15 @@ _SOUNDS_SECRET = re.compile(
 )
 _IN_A_URL = re.compile(r"(?<=://)[^/@\s:]*:[^/@\s]*(?=@)")
 
-#: Libraries that say at `info` what this program says itself.
-_CHATTY = ("pika", "urllib3", "alembic", "sqlalchemy", "asyncio")
+#: From which level on libraries are heard. Each failure that pika tells in several lines, stack traces among them, this
+#: program tells in one, with its remedy.
+_LIBRARIES = {
+    "pika": "CRITICAL",
+    "urllib3": "ERROR",
+    "alembic": "WARNING",
+    "sqlalchemy": "WARNING",
+    "asyncio": "WARNING",
+}
 
 
 class Redactor:
@@ -102,7 +109,9 @@ def configure(settings: LogSettings, secrets: Iterable[str] = ()) -> None:
             },
             "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "structlog"}},
             "root": {"handlers": ["stderr"], "level": settings.level.upper()},
-            "loggers": {name: {"level": "WARNING"} for name in _CHATTY},
+            "loggers": {
+                name: {"level": "INFO" if settings.level == "debug" else level} for name, level in _LIBRARIES.items()
+            },
         }
     )
     structlog.configure(
