@@ -53,11 +53,11 @@ def _make() -> None:
     if not with_pip:
         wheel = next(unpacked(_PIP_PACKAGE, companions="").glob("usr/share/python-wheels/pip-*.whl"))
         # A wheel of pip can be run as it is, and so installs itself.
-        _run(wheel / "pip", "install", "--quiet", "--no-index", "--disable-pip-version-check", wheel)
+        _run(wheel / "pip", "install", "-qq", "--no-index", "--disable-pip-version-check", wheel)
 
 
 def _pip(command: str, *arguments: str) -> None:
-    _run("-m", "pip", command, "--quiet", "--disable-pip-version-check", "--no-input", *arguments)
+    _run("-m", "pip", command, "-qq", "--disable-pip-version-check", "--no-input", *arguments)
 
 
 def _run(*arguments: str | Path) -> None:

@@ -211,10 +211,16 @@ class PrivatePostgresql:
         """The programs where the server's user may run them: a copy, if the path leads through somebody's home."""
         if self._identity is None or _may_run(programs / "postgres", self._identity):
             return programs
-        copy = self._ward.directory / "postgresql"
-        shutil.copytree(programs.parent, copy, symlinks=True)
-        copy.chmod(0o755)
-        return copy / programs.name
+        # A package that carries a PostgreSQL has the libraries beside it, where its programs look for them.
+        package = programs.parent.parent
+        libraries = package.with_name(f"{package.name}.libs")
+        copy = self._ward.directory / "carried"
+        shutil.copytree(programs.parent, copy / package.name / programs.parent.name, symlinks=True)
+        if libraries.is_dir():
+            shutil.copytree(libraries, copy / libraries.name, symlinks=True)
+        for folder in (self._ward.directory, copy, copy / package.name):
+            folder.chmod(0o711)
+        return copy / package.name / programs.parent.name / programs.name
 
 
 def _find_programs() -> Path:
