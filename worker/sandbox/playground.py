@@ -26,6 +26,25 @@ HURRIED = {
 }
 
 
+def worker_environment(
+    broker_url: str,
+    ledger_url: str,
+    enterprise_manager: SimulatedEnterpriseManager,
+    response_format: Literal["xml", "json"] = "xml",
+) -> dict[str, str]:
+    """The settings of a worker between these parts. They hold passwords: not for a log."""
+    return HURRIED | {
+        "UNLINK_BROKER__URL": broker_url,
+        "UNLINK_LEDGER__URL": ledger_url,
+        "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__URL": enterprise_manager.url,
+        "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__USERNAME": enterprise_manager.username,
+        "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__PASSWORD": enterprise_manager.password,
+        "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__CA_FILE": str(enterprise_manager.ca_file),
+        "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__FORMAT": response_format,
+        "UNLINK_HTTP__PORT": "0",
+    }
+
+
 class Playground:
     """All parts of the sandbox, as a context manager; nothing of it is left when it closes."""
 
@@ -51,17 +70,8 @@ class Playground:
     @property
     def environment(self) -> dict[str, str]:
         """The settings of a worker of this sandbox. They hold passwords: not for a log."""
-        em = self.enterprise_manager
-        return HURRIED | {
-            "UNLINK_BROKER__URL": self.broker.url,
-            "UNLINK_LEDGER__URL": f"sqlite:///{self.ward.directory / 'ledger.sqlite'}",
-            "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__URL": em.url,
-            "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__USERNAME": em.username,
-            "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__PASSWORD": em.password,
-            "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__CA_FILE": str(em.ca_file),
-            "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__FORMAT": self._format,
-            "UNLINK_HTTP__PORT": "0",
-        }
+        ledger_url = f"sqlite:///{self.ward.directory / 'ledger.sqlite'}"
+        return worker_environment(self.broker.url, ledger_url, self.enterprise_manager, self._format)
 
     def start_worker(self, changes: Mapping[str, str] | None = None) -> WorkerProcess:
         """Start one more worker; returns once it takes commands."""

@@ -11,7 +11,7 @@ from worker.sandbox.errors import PartFailedError
 from worker.sandbox.ward import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from worker.sandbox.ward import Ward
@@ -20,13 +20,19 @@ if TYPE_CHECKING:
 PATIENCE = 60.0
 
 
+#: What Python is to run.
+RUN = ("-m", "worker", "run")
+
+
 class WorkerProcess:
     """`unlink-worker run` with the given settings, in a ward; its log goes to a file there."""
 
-    def __init__(self, ward: Ward, name: str, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, ward: Ward, name: str, environment: Mapping[str, str], program: Sequence[str] = RUN
+    ) -> None:
         self.name = name
         self._program = ward.start(
-            [sys.executable, "-m", "worker", "run"],
+            [sys.executable, *program],
             environment=_surroundings() | dict(environment),
             log=ward.directory / f"{name}.log",
             ending=signal.SIGTERM,

@@ -1,0 +1,63 @@
+"""A worker that kills itself at one boundary of the path: `CRASH_AT` names it. Everything else is the real program."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from worker.broker.delivery import BrokerDelivery
+from worker.cli import main
+from worker.enterprise_manager import Gateway
+from worker.ledger import SqlLedger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: For each boundary: the class and the method, and whether it is crossed before or after the call.
+BOUNDARIES: dict[str, tuple[type, str, str]] = {
+    "delivered": (SqlLedger, "claim", "before"),
+    "claimed": (SqlLedger, "claim", "after"),
+    "looked": (SqlLedger, "intend", "before"),
+    "intended": (Gateway, "delete_link", "before"),
+    "deleted": (Gateway, "delete_link", "after"),
+    "submitted": (SqlLedger, "submitted", "after"),
+    "following": (Gateway, "task", "before"),
+    "followed": (Gateway, "task", "after_finished"),
+    "verified": (SqlLedger, "settle", "before"),
+    "settled": (SqlLedger, "settle", "after"),
+    "published": (BrokerDelivery, "acknowledge", "before"),
+}
+
+
+def die() -> NoReturn:
+    """SIGKILL: no goodbye."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("dead by now")
+
+
+def arm(boundary: str) -> None:
+    """Put the crash in place."""
+    owner, name, when = BOUNDARIES[boundary]
+    original: Callable[..., Any] = getattr(owner, name)
+
+    @functools.wraps(original)
+    async def crashing(*arguments: Any, **named: Any) -> Any:
+        if when == "before":
+            die()
+        result = await original(*arguments, **named)
+        if when == "after" or result.finished:
+            die()
+        return result
+
+    @functools.wraps(original)
+    def crashing_at_once(*_arguments: Any, **_named: Any) -> NoReturn:
+        die()
+
+    setattr(owner, name, crashing_at_once if owner is BrokerDelivery else crashing)
+
+
+if __name__ == "__main__":
+    arm(os.environ["CRASH_AT"])
+    main()

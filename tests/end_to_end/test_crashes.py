@@ -1,0 +1,48 @@
+"""A worker is killed at each boundary of the path; another one starts in its place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.end_to_end.world import vendor_command
+from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_ID, VENDOR_LINK_ID
+
+if TYPE_CHECKING:
+    from tests.end_to_end.world import World
+
+CRASHING = Path(__file__).with_name("crashing_worker.py")
+
+
+@pytest.mark.parametrize(
+    "boundary",
+    [
+        "delivered",
+        "claimed",
+        "looked",
+        "intended",
+        "deleted",
+        "submitted",
+        "following",
+        "followed",
+        "verified",
+        "settled",
+        "published",
+    ],
+)
+def test_killed_at_a_boundary_the_unlink_still_ends_once(world: World, boundary: str) -> None:
+    """Wherever the worker dies, the link goes, one DELETE is enough, and the publisher hears one end."""
+    doomed = world.start_worker({"CRASH_AT": boundary}, [str(CRASHING), "run"])
+    world.listen()
+    world.send(vendor_command())
+    world.until(lambda: not doomed.running, "the crash")
+    world.start_worker()
+    world.until_ended("CHG1")
+    world.until_acknowledged()
+    world.listen_for(0.5)
+    ((outcome, _id),) = world.ends_of("CHG1")
+    assert outcome == "succeeded"
+    assert len(world.enterprise_manager.deletes_of(VENDOR_LINK_ID)) == 1
+    assert world.enterprise_manager.links(VENDOR_JOB_ID) == []

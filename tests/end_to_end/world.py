@@ -1,0 +1,121 @@
+"""A world for whole workers: real parts, a publisher that listens, and its commands."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+from worker.cli.mailbox import Heard, Mailbox
+from worker.sandbox.playground import worker_environment
+from worker.sandbox.simulated_enterprise_manager import (
+    VENDOR_JOB_ID,
+    VENDOR_LINK_ID,
+    SimulatedEnterpriseManager,
+)
+from worker.sandbox.ward import Ward
+from worker.sandbox.worker_process import RUN, WorkerProcess
+from worker.settings import BrokerSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+#: How long a test waits for what should happen, in seconds: these machines are shared.
+PATIENCE = 90.0
+
+
+def vendor_command(key: str = "CHG1", **changes: Any) -> dict[str, Any]:
+    """The vendor page's example as a command."""
+    return {
+        "command": "unlink.v1",
+        "idempotency_key": key,
+        "job": {"id": VENDOR_JOB_ID},
+        "repository": {"link_id": VENDOR_LINK_ID},
+        **changes,
+    }
+
+
+class World:
+    """A broker, an Enterprise Manager, a ledger, workers on demand, and a publisher that listens."""
+
+    def __init__(self, broker_url: str, ledger_url: str, enterprise_manager: SimulatedEnterpriseManager) -> None:
+        self.enterprise_manager = enterprise_manager
+        self.environment = worker_environment(broker_url, ledger_url, enterprise_manager)
+        self.workers: list[WorkerProcess] = []
+        self.heard: list[Heard] = []
+        self.ward = Ward("end-to-end")
+        self._settings = BrokerSettings.model_validate({"url": broker_url})
+        self._mailbox: Mailbox | None = None
+
+    def start_worker(
+        self, changes: Mapping[str, str] | None = None, program: Sequence[str] = RUN, *, wait: bool = True
+    ) -> WorkerProcess:
+        """Start one more worker."""
+        name = f"worker-{len(self.workers) + 1}"
+        worker = WorkerProcess(self.ward, name, self.environment | dict(changes or {}), program)
+        self.workers.append(worker)
+        if wait:
+            worker.wait_until_started()
+        return worker
+
+    def listen(self) -> None:
+        """Hear the events from now on; the worker has declared the exchange."""
+        self.mailbox.listen()
+
+    @property
+    def mailbox(self) -> Mailbox:
+        """The publisher's connection."""
+        if self._mailbox is None:
+            self._mailbox = Mailbox(self._settings).__enter__()
+        return self._mailbox
+
+    def reconnect(self) -> None:
+        """A new connection of the publisher's; events in between are not heard."""
+        self._mailbox = Mailbox(self._settings).__enter__()
+
+    def send(self, command: dict[str, Any] | bytes) -> None:
+        """Publish a command, or anything."""
+        body = command if isinstance(command, bytes) else json.dumps(command).encode()
+        self.mailbox.publish(body, "default")
+
+    def until_ended(self, *keys: str | None) -> None:
+        """Listen until each of these keys had a terminal event."""
+        over = time.monotonic() + PATIENCE
+        while missing := set(keys) - {event.key for event in self.heard if event.outcome != "submitted"}:
+            event = self.mailbox.next_event(seconds=0.5)
+            if event is not None:
+                self.heard.append(event)
+            logs = "\n".join(worker.log()[-3000:] for worker in self.workers)
+            assert time.monotonic() < over, f"no end of {sorted(map(str, missing))[:5]}; the workers' logs end:\n{logs}"
+
+    def until(self, condition: Any, what: str) -> None:
+        """Wait for a condition while listening."""
+        over = time.monotonic() + PATIENCE
+        while not condition():
+            event = self.mailbox.next_event(seconds=0.05)
+            if event is not None:
+                self.heard.append(event)
+            assert time.monotonic() < over, f"never: {what}"
+
+    def listen_for(self, seconds: float) -> None:
+        """Hear what else comes."""
+        while (event := self.mailbox.next_event(seconds)) is not None:
+            self.heard.append(event)
+
+    def of(self, key: str | None) -> list[Heard]:
+        """What was heard of a key."""
+        return [event for event in self.heard if event.key == key]
+
+    def ends_of(self, key: str | None) -> set[tuple[str, str]]:
+        """The terminal events of a key: outcome and ID."""
+        return {(event.outcome, event.id) for event in self.of(key) if event.outcome != "submitted"}
+
+    def until_acknowledged(self) -> None:
+        """Wait until the broker has nothing left of any command."""
+        self.until(lambda: self.mailbox.count("unlink.commands.default") == 0, "an empty queue")
+
+    def close(self) -> None:
+        """Leave nothing running."""
+        if self._mailbox is not None:
+            self._mailbox.__exit__(None, None, None)
+        self.ward.close()
