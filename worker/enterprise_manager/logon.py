@@ -20,7 +20,7 @@ from worker.enterprise_manager.documents.reading import read_document
 from worker.enterprise_manager.documents.records import read_session_id
 from worker.enterprise_manager.documents.tree import DocumentError
 from worker.enterprise_manager.transport import Answer, Request, TransportError
-from worker.enterprise_manager.verdicts import FORBIDDEN, UNAUTHORIZED, Again, NotFound, judge
+from worker.enterprise_manager.verdicts import FORBIDDEN, UNAUTHORIZED, Again, NotFound, judge, server_message
 from worker.unlinks.ports import Refused, Unavailable
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class Logon:
         if answer.status == UNAUTHORIZED:
             self._refuse(self._remedies.refused_logon())
         if answer.status == FORBIDDEN:
-            self._refuse(self._remedies.forbidden_logon())
+            self._refuse(self._remedies.forbidden_logon(server_message(answer)))
         try:
             judge(answer, self._remedies)
         except (NotFound, Refused) as error:

@@ -10,9 +10,11 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING
 
+from contracts.events import ReasonCode
 from worker.enterprise_manager import paths
 from worker.enterprise_manager.documents.records import Page, ReferenceRecord, read_page
 from worker.enterprise_manager.documents.tree import UnexpectedDocumentError, cleaned
+from worker.unlinks.ports import Refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -52,8 +54,7 @@ async def find(calls: Calls, resource: str, name: str, backup_server: str | None
         UnexpectedDocumentError: the answer is no answer to a query.
         NotFound, Refused, Unavailable: as any GET.
     """
-    query = {"type": resource, "filter": name_filter(name, backup_server)}
-    matches = _exactly(await _references(calls, resource, query), name, backup_server)
+    matches = _exactly(await _filtered(calls, resource, name, backup_server), name, backup_server)
     everything: Sequence[ReferenceRecord] = ()
     if not matches:
         everything = await _references(calls, resource, {"type": resource}, complete=False)
@@ -63,6 +64,17 @@ async def find(calls: Calls, resource: str, name: str, backup_server: str | None
     if len(matches) > 1:
         raise NameAmbiguous(f"{len(matches)} {_plural(resource)} are named {_shown(name)}: {_listed(matches)}")
     return matches[0]
+
+
+async def _filtered(calls: Calls, resource: str, name: str, backup_server: str | None) -> list[ReferenceRecord]:
+    query = {"type": resource, "filter": name_filter(name, backup_server)}
+    try:
+        return await _references(calls, resource, query)
+    except Refused as error:
+        if error.code is not ReasonCode.ENTERPRISE_MANAGER_ERROR:
+            raise
+        # A server that does not take this filter; it may still list all names.
+        return []
 
 
 async def _references(

@@ -72,11 +72,12 @@ class Remedies:
             f"{self.variable('PASSWORD')}"
         )
 
-    def forbidden_logon(self) -> str:
+    def forbidden_logon(self, message: str | None) -> str:
         """A logon was answered with 403."""
+        told = f" ({message})" if message else ""
         return (
-            f"{self._where} does not let the account in {self.variable('USERNAME')} log on: give it the role Portal "
-            "Administrator in Enterprise Manager"
+            f"{self._where} does not let the account in {self.variable('USERNAME')} log on{told}: give it the role "
+            "Portal Administrator in Enterprise Manager"
         )
 
     def forbidden(self, message: str | None) -> str:

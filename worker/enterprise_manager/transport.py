@@ -10,6 +10,7 @@ credentials from the environment, no repeats. An answer is read up to a size and
 
 from __future__ import annotations
 
+import logging
 import ssl
 import time
 from dataclasses import dataclass, field
@@ -18,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import requests
-import structlog
 import urllib3
 from requests.adapters import HTTPAdapter
 from requests.structures import CaseInsensitiveDict
@@ -42,8 +42,6 @@ CONNECT_SECONDS = 10.0
 
 _PIECE = 64 * 1024
 _ACCEPT = {"xml": "application/xml", "json": "application/json"}
-
-log = structlog.get_logger()
 
 
 class TransportError(Exception):
@@ -97,6 +95,8 @@ class Transport:
         self._timeout = settings.request_timeout_seconds
         self._accept = _ACCEPT[settings.format]
         self._tls = _tls(settings, remedies)
+        # It logs what it cannot read with a stack trace; here that becomes one sentence.
+        logging.getLogger("urllib3").setLevel(logging.ERROR)
         self._pool = _session(self._tls, settings.max_requests)
 
     def exchange(self, request: Request) -> Answer:

@@ -1,0 +1,191 @@
+"""What the tests of the Enterprise Manager client share: a clock that does not wait, and a server that misbehaves."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import socket
+import ssl
+import struct
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trustme
+from pydantic import SecretStr
+
+from worker.settings import EnterpriseManagerSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+class QuickClock:
+    """A clock whose waits are over at once, but are counted. Jitter changes nothing."""
+
+    def __init__(self) -> None:
+        self.waited: list[float] = []
+
+    def now(self) -> dt.datetime:
+        """The time of day."""
+        return dt.datetime.now(dt.UTC)
+
+    def monotonic(self) -> float:
+        """Real seconds, and those that were waited."""
+        return time.monotonic() + sum(self.waited)
+
+    async def sleep(self, seconds: float) -> None:
+        """Count the wait, and let others have a turn."""
+        self.waited.append(seconds)
+        await asyncio.sleep(0)
+
+    def jitter(self, seconds: float) -> float:
+        """No jitter."""
+        return seconds
+
+
+@pytest.fixture
+def clock() -> QuickClock:
+    """A clock that does not wait."""
+    return QuickClock()
+
+
+class Connection:
+    """One connection to the scripted server, before its TLS handshake unless `secure` is called."""
+
+    def __init__(self, raw: socket.socket, tls: ssl.SSLContext | None, requests: list[bytes]) -> None:
+        self._socket = raw
+        self._tls = tls
+        self._requests = requests
+
+    def secure(self) -> None:
+        """Do the TLS handshake."""
+        if self._tls is not None:
+            self._socket = self._tls.wrap_socket(self._socket, server_side=True)
+
+    def request(self) -> bytes:
+        """Read one request without a body; empty if the other side closed."""
+        received = b""
+        while not received.endswith(b"\r\n\r\n") and (piece := self._socket.recv(4096)):
+            received += piece
+        if received:
+            self._requests.append(received)
+        return received
+
+    def send(self, answer: bytes) -> None:
+        """Send bytes."""
+        self._socket.sendall(answer)
+
+    def reset(self) -> None:
+        """Close with a TCP reset."""
+        raw = socket.socket(fileno=self._socket.detach())
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        raw.close()
+
+    def close(self) -> None:
+        """Close."""
+        with suppress(OSError):
+            self._socket.close()
+
+
+class ScriptedServer:
+    """Does with each connection what the next script says; the last script is repeated."""
+
+    def __init__(self, *scripts: Callable[[Connection], None], tls: ssl.SSLContext | None) -> None:
+        self._scripts = list(scripts)
+        self._tls = tls
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._threads: list[threading.Thread] = []
+        self._ended = threading.Event()
+        self.port: int = self._listener.getsockname()[1]
+        self.connections = 0
+        self.requests: list[bytes] = []
+        self._start(self._accept)
+
+    def _start(self, target: Callable[..., None], *arguments: object) -> None:
+        thread = threading.Thread(target=target, args=arguments, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while not self._ended.is_set():
+            try:
+                raw, _ = self._listener.accept()
+            except OSError:
+                return
+            raw.settimeout(10)
+            script = self._scripts[min(self.connections, len(self._scripts) - 1)]
+            self.connections += 1
+            self._start(self._serve, raw, script)
+
+    def _serve(self, raw: socket.socket, script: Callable[[Connection], None]) -> None:
+        connection = Connection(raw, self._tls, self.requests)
+        try:
+            with suppress(OSError):
+                script(connection)
+        finally:
+            connection.close()
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._ended.set()
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for thread in self._threads:
+            thread.join(10)
+
+
+@pytest.fixture(scope="session")
+def authority() -> trustme.CA:
+    """A certificate authority of the tests' own."""
+    return trustme.CA()
+
+
+@pytest.fixture(scope="session")
+def ca_file(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its certificate."""
+    path = tmp_path_factory.mktemp("ca") / "ca.pem"
+    authority.cert_pem.write_to_path(path)
+    return path
+
+
+def _server_context(certificate: trustme.LeafCert) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate.configure_cert(context)
+    return context
+
+
+@pytest.fixture
+def tls_of() -> Callable[[trustme.LeafCert], ssl.SSLContext]:
+    """Makes what a server serves a certificate with."""
+    return _server_context
+
+
+@pytest.fixture
+def serve(authority: trustme.CA) -> Iterator[Callable[..., ScriptedServer]]:
+    """Start scripted servers, by default with a certificate for 127.0.0.1; `tls=None` for plain HTTP."""
+    servers: list[ScriptedServer] = []
+    default = _server_context(authority.issue_cert("127.0.0.1"))
+
+    def start(*scripts: Callable[[Connection], None], tls: ssl.SSLContext | None = default) -> ScriptedServer:
+        servers.append(ScriptedServer(*scripts, tls=tls))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture
+def settings_for(ca_file: Path) -> Callable[..., EnterpriseManagerSettings]:
+    """Settings for a server on this machine's port; any of them can be given otherwise."""
+
+    def make(port: int, **others: Any) -> EnterpriseManagerSettings:
+        given = {"url": f"https://127.0.0.1:{port}", "ca_file": ca_file, "request_timeout_seconds": 5.0} | others
+        return EnterpriseManagerSettings(username="svc-unlink", password=SecretStr("correct horse"), **given)
+
+    return make
