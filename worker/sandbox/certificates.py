@@ -1,0 +1,51 @@
+"""A certificate authority of one's own, and a server's certificate under it."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import trustme
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+#: The names that a server on this machine is reached by.
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
+
+
+@dataclass(frozen=True, slots=True)
+class Certificates:
+    """Where a server's certificates are."""
+
+    #: What a client verifies against, PEM.
+    ca_file: Path
+    #: The server's private key and certificate chain, PEM, readable by its owner alone.
+    server_file: Path
+
+    def server_context(self) -> ssl.SSLContext:
+        """What a TLS server serves them with."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.server_file)
+        return context
+
+
+def certificates_in(folder: Path, names: tuple[str, ...] = LOOPBACK_NAMES) -> Certificates:
+    """The certificates in the folder, made at the first call, so that a server that restarts is still trusted.
+
+    Args:
+        folder: an existing one; it receives `ca.pem` and `server.pem`.
+        names: the host names and addresses that the server's certificate is valid for.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    certificates = Certificates(folder / "ca.pem", folder / "server.pem")
+    if not (certificates.ca_file.exists() and certificates.server_file.exists()):
+        authority = trustme.CA(organization_name="unlink-worker sandbox")
+        server = authority.issue_cert(*names)
+        certificates.server_file.touch(mode=0o600)
+        server.private_key_and_cert_chain_pem.write_to_path(certificates.server_file)
+        authority.cert_pem.write_to_path(certificates.ca_file)
+    return certificates

@@ -1,0 +1,116 @@
+"""The simulated Enterprise Manager as a program of its own.
+
+When it is ready it prints one line of JSON: `url`, `ca_file`, `username`, `password_file` and `control_url`. It ends on
+SIGTERM and SIGINT, and, if asked, with the program that started it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import secrets
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from worker.sandbox.simulated_enterprise_manager import Behaviour, SimulatedEnterpriseManager, UnknownBehaviourError
+from worker.sandbox.simulated_enterprise_manager.control import ControlListener
+from worker.sandbox.simulated_enterprise_manager.simulation import DEFAULT_USERNAME
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+#: How often it looks whether its parent is still there.
+_PARENT_INTERVAL_SECONDS = 0.5
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run until told to stop; the exit status."""
+    options = _options(arguments)
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    if options.end_with_stdin:
+        threading.Thread(target=_watch_stdin, args=(stopping,), daemon=True).start()
+    parent = os.getppid()
+    try:
+        _serve(options, stopping, parent)
+    except (OSError, UnknownBehaviourError) as problem:
+        sys.stderr.write(f"simulated Enterprise Manager: {problem}\n")
+        return 1
+    return 0
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m worker.sandbox.simulated_enterprise_manager", description=__doc__)
+    parser.add_argument("--port", type=int, default=0, help="of the loopback address; 0 is any that is free")
+    parser.add_argument("--control-port", type=int, default=0, help="as above, for the control listener")
+    parser.add_argument(
+        "--state-dir", type=Path, required=True, help="where certificates and password are kept; made if need be"
+    )
+    parser.add_argument("--username", default=DEFAULT_USERNAME)
+    parser.add_argument(
+        "--behaviour",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        type=_switch,
+        help="a switch; the value as JSON, or as text (may be given more than once)",
+    )
+    parser.add_argument("--end-with-stdin", action="store_true", help="end when standard input ends")
+    parser.add_argument("--end-with-parent", action="store_true", help="end when the starting program has gone")
+    return parser.parse_args(arguments)
+
+
+def _switch(text: str) -> tuple[str, Any]:
+    name, _, value = text.partition("=")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def _serve(options: argparse.Namespace, stopping: threading.Event, parent: int) -> None:
+    options.state_dir.mkdir(parents=True, exist_ok=True)
+    password_file = options.state_dir / "password"
+    behaviour = Behaviour()
+    behaviour.change(**dict(options.behaviour))
+    with SimulatedEnterpriseManager.start(
+        behaviour=behaviour,
+        folder=options.state_dir,
+        port=options.port,
+        username=options.username,
+        password=_password_in(password_file),
+    ) as simulated:
+        about = simulated.operations.about()
+        about["password_file"] = str(password_file)
+        control = ControlListener(simulated.operations)
+        asyncio.run_coroutine_threadsafe(control.open(options.control_port), simulated.loop).result()
+        sys.stdout.write(json.dumps(about | {"control_url": control.url}) + "\n")
+        sys.stdout.flush()
+        while not stopping.wait(_PARENT_INTERVAL_SECONDS):
+            if options.end_with_parent and os.getppid() != parent:
+                break
+        asyncio.run_coroutine_threadsafe(control.close(), simulated.loop).result()
+
+
+def _password_in(file: Path) -> str:
+    """The password in the file, made at the first start, readable by its owner alone."""
+    if not file.exists():
+        file.touch(mode=0o600)
+        file.write_text(secrets.token_urlsafe(16), encoding="utf-8")
+    return file.read_text(encoding="utf-8").strip()
+
+
+def _watch_stdin(stopping: threading.Event) -> None:
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
+    stopping.set()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""Control from another process: the same operations as JSON over plain HTTP, on the loopback address alone."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import requests
+from aiohttp import web
+from pydantic import ValidationError
+
+from worker.sandbox.simulated_enterprise_manager.behaviour import Behaviour, UnknownBehaviourError
+from worker.sandbox.simulated_enterprise_manager.server import HOST
+from worker.sandbox.simulated_enterprise_manager.simulation import BEHAVIOUR_NAMES, Simulation
+
+if TYPE_CHECKING:
+    from worker.sandbox.simulated_enterprise_manager.operations import Operations
+
+_TIMEOUT_SECONDS = 30.0
+
+_PREFIX = "/control/"
+
+
+class ControlFailedError(RuntimeError):
+    """The simulated Enterprise Manager refused an operation; the message says why."""
+
+
+class ControlListener:
+    """The listener. Belongs to the event loop that the simulated Enterprise Manager runs on."""
+
+    def __init__(self, operations: Operations) -> None:
+        self._operations = operations
+        self._runner = web.ServerRunner(web.Server(self._answer, access_log=None))
+        self.url = ""
+
+    async def open(self, port: int = 0) -> None:
+        """Listen on the loopback address.
+
+        Raises:
+            OSError: the port is taken.
+        """
+        await self._runner.setup()
+        await web.TCPSite(self._runner, HOST, port).start()
+        self.url = f"http://{HOST}:{self._runner.addresses[0][1]}{_PREFIX}"
+
+    async def close(self) -> None:
+        """Listen no more."""
+        await self._runner.cleanup()
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        # The content type keeps pages in a browser from reaching this: they cannot send it without asking first.
+        if request.method != "POST" or request.content_type != "application/json":
+            return _error(405, "POST a JSON object")
+        try:
+            arguments = json.loads(await request.read())
+            result = self._operations.perform(request.path.removeprefix(_PREFIX), arguments)
+            if inspect.isawaitable(result):
+                result = await result
+        except UnknownBehaviourError as problem:
+            return _error(422, str(problem))
+        except (ValueError, TypeError, LookupError, ValidationError) as problem:
+            return _error(400, str(problem))
+        return web.json_response({"result": result})
+
+
+def _error(status: int, message: str) -> web.Response:
+    return web.json_response({"error": message}, status=status)
+
+
+class SimulationControl(Simulation):
+    """A simulated Enterprise Manager in another process.
+
+    Args:
+        control_url: as its program printed it.
+    """
+
+    def __init__(self, control_url: str) -> None:
+        self._url = control_url
+
+    @property
+    def password(self) -> str:
+        """With what to log on."""
+        return Path(self._perform("about")["password_file"]).read_text(encoding="utf-8").strip()
+
+    @property
+    def behaviour(self) -> Behaviour:
+        """Every switch; set a field of it to change it at once."""
+        return _RemoteBehaviour.of(self, self._perform("behaviour"))
+
+    def _perform(self, operation: str, **arguments: Any) -> Any:
+        answer = requests.post(self._url + operation, json=arguments, timeout=_TIMEOUT_SECONDS)
+        content = answer.json()
+        if answer.status_code == requests.codes.unprocessable:
+            raise UnknownBehaviourError(content["error"])
+        if "error" in content:
+            raise ControlFailedError(f"{operation}: {content['error']}")
+        return content["result"]
+
+
+class _RemoteBehaviour(Behaviour):
+    """What the other process last said of its behaviour; a field that is set is set there."""
+
+    _control: SimulationControl | None = None
+
+    @classmethod
+    def of(cls, control: SimulationControl, values: dict[str, Any]) -> _RemoteBehaviour:
+        behaviour = cls(**values)
+        behaviour._control = control
+        return behaviour
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if self._control is not None and name in BEHAVIOUR_NAMES:
+            self._control.change_behaviour(**{name: value})
+        object.__setattr__(self, name, value)

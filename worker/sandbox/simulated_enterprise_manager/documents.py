@@ -1,0 +1,325 @@
+"""The documents that Enterprise Manager answers with (helpcenter, "Veeam Backup Enterprise Manager REST API")."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from worker.sandbox.simulated_enterprise_manager.model import (
+    FINISHED,
+    LEGACY_COPY_JOB,
+    RUNNING,
+    Linked,
+    Repository,
+)
+from worker.sandbox.simulated_enterprise_manager.rendering import BARE_ARRAY, Element
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from worker.sandbox.simulated_enterprise_manager.behaviour import Behaviour
+    from worker.sandbox.simulated_enterprise_manager.model import Job, LinkedRepository, Session, Task
+
+#: The API's versions [doc].
+VERSIONS = ("v1_5", "v1_6", "v1_7")
+
+#: Relation, path, type, and name where there is one.
+_Link = tuple[str, str, str | None] | tuple[str, str, str | None, str | None]
+
+#: The elements that a job's settings may be in [doc]; in JSON the others are null [seen].
+_JOB_INFOS = ("BackupJobInfo", "FileCopyJobInfo", "ReplicaJobInfo", "BackupCopyJobInfo", "ImmediateBackupCopyJobInfo")
+
+
+def error(status: int, message: str) -> Element:
+    """An error [seen]: its number and message are attributes in XML."""
+    return Element(
+        "Error",
+        {"Message": message, "StatusCode": status},
+        (Element("FirstChanceExceptionMessage", nil=True), Element("StackTrace", nil=True), Element("Status")),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Paging:
+    """Where in a query's results a page is; counted from 1."""
+
+    number: int
+    size: int
+    pages: int
+    #: The query itself, percent-encoded, without its page.
+    query: str
+
+
+@dataclass(frozen=True, slots=True)
+class Documents:
+    """The documents, with links that begin with `api` (such as `https://em01.corp.example:9398/api`)."""
+
+    api: str
+    behaviour: Behaviour
+
+    # --- log on ---
+
+    def enterprise_manager(self) -> Element:
+        """The answer to `GET /api/`."""
+        versions = [
+            Element(
+                "SupportedVersion",
+                {"Name": version},
+                (self._links(("Create", f"sessionMngr/?v={version}", "LogonSession")),),
+            )
+            for version in VERSIONS
+        ]
+        return Element(
+            "EnterpriseManager",
+            None,
+            (
+                self._links(
+                    ("Down", "logonSessions", "LogonSessionList"),
+                    ("Create", "sessionMngr/?v=latest", "LogonSession"),
+                ),
+                Element("SupportedVersions", None, versions, array="SupportedVersions"),
+            ),
+        )
+
+    def logon_session(self, session: Session) -> Element:
+        """A logon session; its token is not in it."""
+        path = f"logonSessions/{session.id}"
+        return Element(
+            "LogonSession",
+            self._attributes("LogonSession", path),
+            (
+                self._links(
+                    ("Up", "", "EnterpriseManager"),
+                    ("Down", "jobs", "JobReferenceList"),
+                    ("Down", "repositories", "RepositoryReferenceList"),
+                    ("Down", "tasks", "TaskList"),
+                    ("Delete", path, "LogonSession"),
+                ),
+                Element("UserName", text=session.username),
+                Element("SessionId", text=session.id),
+            ),
+        )
+
+    def logon_sessions(self, sessions: Iterable[Session]) -> Element:
+        """Everybody's."""
+        return Element("LogonSessions", None, [self.logon_session(one) for one in sessions], array="LogonSessions")
+
+    # --- tasks ---
+
+    def task(self, task: Task, state: str) -> Element:
+        """A task in this state."""
+        path = f"tasks/{task.id}"
+        children = [
+            self._links(("Delete", path, "Task")),
+            Element("TaskId", text=task.id),
+            Element("State", text=state),
+            Element("Operation", text=task.operation),
+        ]
+        result = self._result(task, state)
+        if result is not None:
+            children.append(result)
+        return Element("Task", self._attributes("Task", path), children)
+
+    def tasks(self, tasks: Sequence[tuple[Task, str]]) -> Element:
+        """The session's tasks with their states."""
+        return Element("Tasks", None, [self.task(task, state) for task, state in tasks], array="Tasks")
+
+    def _result(self, task: Task, state: str) -> Element | None:
+        shown = self.behaviour.running_result if state == RUNNING else self.behaviour.finished_result
+        if state == FINISHED or shown in {"absent", "null"}:
+            return self._final_result(task, shown)
+        # What the server says before it has collected the data, of failures too.
+        return Element("Result", {"Success": True}, (Element("Message", text=state),))
+
+    def _final_result(self, task: Task, shown: str) -> Element | None:
+        if shown == "absent":
+            return None
+        if shown == "null":
+            return Element("Result", nil=True)
+        children = []
+        if shown != "without_message":
+            texts = {"empty_message": "", "null_message": None}
+            children.append(Element("Message", text=texts.get(shown, task.message)))
+        asked_for = self.behaviour.failed_result_asks
+        if not task.success and asked_for != "nothing":
+            children.append(Element(f"{asked_for.capitalize()}Needed", text=True))
+        return Element("Result", {"Success": bool(task.success)}, children)
+
+    # --- jobs ---
+
+    def job_reference(self, job: Job, name: str = "EntityRef") -> Element:
+        """A job by its name and UID."""
+        path = f"jobs/{job.id}"
+        links = self._links(
+            _up_to(job.backup_server),
+            ("Alternate", f"{path}?format=Entity", "Job", job.name),
+            ("Down", f"{path}/backupSessions", "BackupJobSessionReferenceList"),
+        )
+        return Element(name, self._entity("JobReference", path, job.name, f"urn:veeam:Job:{job.id}"), (links,))
+
+    def job(self, job: Job, linked: Linked) -> Element:
+        """A job with its settings."""
+        path = f"jobs/{job.id}"
+        links: list[_Link] = [
+            _up_to(job.backup_server),
+            ("Alternate", path, "JobReference", job.name),
+        ]
+        if job.is_copy_job:
+            links.append(("Down", f"{path}/linkedBackupRepositories", "LinkedBackupRepositoryObjectList", None))
+            links.append(("Create", f"{path}/linkedBackupRepositories", "LinkedBackupRepositoryObject", None))
+        return Element(
+            "Job",
+            self._entity("Job", f"{path}?format=Entity", job.name, f"urn:veeam:Job:{job.id}"),
+            (
+                self._links(*links),
+                Element("JobType", text=job.job_type),
+                Element("Platform", text=job.platform),
+                Element("Description", text=f"Created by .\\administrator ({job.name})"),
+                Element("ScheduleConfigured", text=True),
+                Element("ScheduleEnabled", text=True),
+                self._job_info(job, linked),
+            ),
+        )
+
+    def _job_info(self, job: Job, linked: Linked) -> Element:
+        info = f"{job.job_type}JobInfo"
+        children = [
+            Element(name, None, self._job_settings(job, linked)) if name == info else Element(name)
+            for name in _JOB_INFOS
+        ]
+        return Element("JobInfo", None, children)
+
+    def _job_settings(self, job: Job, linked: Linked) -> list[Element]:
+        if not job.is_copy_job:
+            return [Element("Includes", None, (), array="ObjectInJobs")]
+        backups = [
+            Element(
+                "LinkedBackup",
+                None,
+                (
+                    Element("ObjectInJobId", text=backup.object_in_job_id),
+                    Element("LinkedBackupUid", text=f"urn:veeam:Backup:{backup.uid}"),
+                ),
+            )
+            for backup in linked.backups
+        ]
+        settings = [
+            Element("LinkedJobIncludes", None, (), array="LinkedJobs"),
+            Element("LinkedBackupIncludes", None, backups, array=self.behaviour.json_linked_backups_name),
+        ]
+        if job.job_type == LEGACY_COPY_JOB:
+            return settings
+        links = [Element("LinkedBackupRepository", None, self._link_ids(link)) for link in linked.repositories]
+        name = self.behaviour.json_links_name
+        return [*settings, Element("LinkedBackupRepositoryIncludes", None, links, array=name)]
+
+    def linked_repositories(self, job: Job, links: Iterable[LinkedRepository]) -> Element:
+        """The repositories linked to a copy job."""
+        return Element(
+            "LinkedBackupRepositoryResourceObjects",
+            None,
+            [self._linked_repository(job, link) for link in links],
+            array=self.behaviour.json_links_name,
+        )
+
+    def _linked_repository(self, job: Job, link: LinkedRepository) -> Element:
+        path = f"jobs/{job.id}/linkedBackupRepositories/{link.object_in_job_id}"
+        links = self._links(("Up", f"jobs/{job.id}?format=Entity", "Job", job.name), ("Delete", path, None))
+        attributes = self._attributes("LinkedBackupRepositoryObject", path)
+        return Element("LinkedBackupRepository", attributes, (links, *self._link_ids(link)))
+
+    def _link_ids(self, link: LinkedRepository) -> tuple[Element, Element]:
+        return (
+            Element("ObjectInJobId", text=link.object_in_job_id),
+            Element("LinkedBackupRepositoryUid", text=f"urn:veeam:Repository:{link.repository_uid}"),
+        )
+
+    # --- repositories ---
+
+    def repository_reference(self, repository: Repository, name: str = "EntityRef") -> Element:
+        """A repository by its name and UID."""
+        path, uid = f"repositories/{repository.uid}", f"urn:veeam:Repository:{repository.uid}"
+        links = self._links(
+            _up_to(repository.backup_server),
+            ("Alternate", f"{path}?format=Entity", "Repository", repository.name),
+        )
+        return Element(name, self._entity("RepositoryReference", path, repository.name, uid), (links,))
+
+    def repository(self, repository: Repository) -> Element:
+        """A repository with its properties."""
+        path, uid = f"repositories/{repository.uid}", f"urn:veeam:Repository:{repository.uid}"
+        links = self._links(
+            _up_to(repository.backup_server),
+            ("Alternate", path, "RepositoryReference", repository.name),
+        )
+        return Element(
+            "Repository",
+            self._entity("Repository", f"{path}?format=Entity", repository.name, uid),
+            (
+                links,
+                Element("Capacity", text=1_079_639_011_328),
+                Element("FreeSpace", text=881_812_750_336),
+                Element("Kind", text="WindowsLocal"),
+            ),
+        )
+
+    # --- lists and queries ---
+
+    def reference(self, resource: Job | Repository, name: str = "Ref") -> Element:
+        """A job or a repository by its name and UID."""
+        if isinstance(resource, Repository):
+            return self.repository_reference(resource, name)
+        return self.job_reference(resource, name)
+
+    def references(self, resources: Iterable[Job | Repository]) -> Element:
+        """All jobs, or all repositories."""
+        return Element("EntityReferences", None, [self.reference(one) for one in resources], array="Refs")
+
+    def query_result(self, found: Element, paging: Paging) -> Element:
+        """One page of a query's results: `found` is `Refs`, `Entities` or `Resources`."""
+        links = [("First", 1), ("Prev", paging.number - 1), ("Next", paging.number + 1), ("Last", paging.pages)]
+        page = self._links(
+            *(
+                (rel, f"query?{paging.query}&pageSize={paging.size}&page={number}", None)
+                for rel, number in links
+                if 1 <= number <= paging.pages
+            )
+        )
+        attributes = {"PageNum": paging.number, "PageSize": paging.size, "PagesCount": paging.pages}
+        return Element("QueryResult", None, (found, Element("PagingInfo", attributes, (page,))))
+
+    def found_references(self, resources: Iterable[Job | Repository]) -> Element:
+        """The `Refs` of a query."""
+        return Element("Refs", None, [self.reference(one) for one in resources], array=self._query_array("Refs"))
+
+    def found(self, outer: str, name: str, items: list[Element]) -> Element:
+        """The `Entities` or `Resources` of a query."""
+        return Element(outer, None, (Element(name, None, items, array=self._query_array(name)),))
+
+    def _query_array(self, name: str) -> str:
+        return BARE_ARRAY if self.behaviour.json_query_lists == "flat" else name
+
+    # --- parts ---
+
+    def _links(self, *links: _Link) -> Element:
+        elements = [
+            Element("Link", {"Rel": link[0], "Type": link[2], "Href": f"{self.api}/{link[1]}", "Name": _name(link[3:])})
+            for link in links
+        ]
+        return Element("Links", None, elements, array=BARE_ARRAY)
+
+    def _attributes(self, kind: str, path: str) -> dict[str, str | bool | int | None]:
+        return {"Type": kind, "Href": f"{self.api}/{path}"}
+
+    def _entity(self, kind: str, path: str, name: str, uid: str) -> dict[str, str | bool | int | None]:
+        return {"Type": kind, "Href": f"{self.api}/{path}", "Name": name, "UID": uid}
+
+
+def _up_to(backup_server: str) -> _Link:
+    path = f"backupServers/{uuid.uuid5(uuid.NAMESPACE_DNS, backup_server)}"
+    return "Up", path, "BackupServerReference", backup_server
+
+
+def _name(rest: tuple[str | None, ...]) -> str | None:
+    return rest[0] if rest else None

@@ -1,0 +1,128 @@
+"""`GET /query`: jobs, repositories and the session's tasks, filtered, sorted and in pages."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urlencode
+
+from worker.sandbox.simulated_enterprise_manager.documents import Paging
+from worker.sandbox.simulated_enterprise_manager.filters import FilterInvalidError, filter_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from worker.sandbox.simulated_enterprise_manager.documents import Documents
+    from worker.sandbox.simulated_enterprise_manager.model import Job, Repository, Session
+    from worker.sandbox.simulated_enterprise_manager.rendering import Element
+    from worker.sandbox.simulated_enterprise_manager.state import State
+
+#: What can be filtered and sorted by [doc].
+_OF_JOBS = frozenset({"uid", "name", "jobtype", "platform", "backupservername"})
+_OF_REPOSITORIES = frozenset({"uid", "name", "kind", "backupservername"})
+_OF_TASKS = frozenset({"taskid", "state", "operation"})
+
+_Found = TypeVar("_Found")
+
+
+class QueryInvalidError(ValueError):
+    """The query cannot be answered as it is."""
+
+
+def answer_query(state: State, documents: Documents, session: Session, query: Mapping[str, str]) -> Element:
+    """One page of what the query finds.
+
+    Raises:
+        QueryInvalidError: an unknown type, an unreadable filter, a page that is no number.
+    """
+    match query.get("type", "").lower():
+        case "task":
+            return _tasks(state, documents, session, query)
+        case "job":
+            return _jobs(state, documents, query)
+        case "repository":
+            return _repositories(state, documents, query)
+    raise QueryInvalidError(f"There is no type {query.get('type', '')} to query.")
+
+
+def _tasks(state: State, documents: Documents, session: Session, query: Mapping[str, str]) -> Element:
+    now = state.now()
+    looks = [(task, task.look(now)) for task in state.tasks_of(session)]
+    rows = [({"taskid": task.id, "state": shown, "operation": task.operation}, (task, shown)) for task, shown in looks]
+    chosen, paging = _choose(state, rows, _OF_TASKS, query)
+    tasks = [documents.task(task, shown) for task, shown in chosen]
+    return documents.query_result(documents.found("Resources", "Tasks", tasks), paging)
+
+
+def _jobs(state: State, documents: Documents, query: Mapping[str, str]) -> Element:
+    chosen, paging = _choose(state, [(_job(job), job) for job in state.jobs.values()], _OF_JOBS, query)
+    if _wants_entities(query):
+        entities = [documents.job(job, state.listed(job)) for job in chosen]
+        return documents.query_result(documents.found("Entities", "Jobs", entities), paging)
+    return documents.query_result(documents.found_references(chosen), paging)
+
+
+def _repositories(state: State, documents: Documents, query: Mapping[str, str]) -> Element:
+    rows = [(_repository(repository), repository) for repository in state.repositories.values()]
+    chosen, paging = _choose(state, rows, _OF_REPOSITORIES, query)
+    if _wants_entities(query):
+        entities = [documents.repository(repository) for repository in chosen]
+        return documents.query_result(documents.found("Entities", "Repositories", entities), paging)
+    return documents.query_result(documents.found_references(chosen), paging)
+
+
+def _job(job: Job) -> dict[str, str]:
+    return {
+        "uid": f"urn:veeam:Job:{job.id}",
+        "name": job.name,
+        "jobtype": job.job_type,
+        "platform": job.platform,
+        "backupservername": job.backup_server,
+    }
+
+
+def _repository(repository: Repository) -> dict[str, str]:
+    return {
+        "uid": f"urn:veeam:Repository:{repository.uid}",
+        "name": repository.name,
+        "kind": "WindowsLocal",
+        "backupservername": repository.backup_server,
+    }
+
+
+def _wants_entities(query: Mapping[str, str]) -> bool:
+    return query.get("format", "").lower() in {"entity", "entities"}
+
+
+def _choose(
+    state: State, rows: list[tuple[dict[str, str], _Found]], known: frozenset[str], query: Mapping[str, str]
+) -> tuple[list[_Found], Paging]:
+    try:
+        matches = filter_of(query.get("filter", ""), known, state.behaviour)
+    except FilterInvalidError as problem:
+        raise QueryInvalidError(str(problem)) from problem
+    chosen = _sorted([row for row in rows if matches(row[0])], known, query)
+    size = min(_number(query, "pagesize", state.behaviour.page_size), state.behaviour.page_size)
+    pages, number = max(1, -(-len(chosen) // size)), _number(query, "page", 1)
+    page = [found for _, found in chosen[(number - 1) * size : number * size]]
+    without_page = {name: value for name, value in query.items() if name not in {"pagesize", "page"}}
+    return page, Paging(number, size, pages, urlencode(without_page))
+
+
+def _sorted(
+    rows: list[tuple[dict[str, str], _Found]], known: frozenset[str], query: Mapping[str, str]
+) -> list[tuple[dict[str, str], _Found]]:
+    for parameter, backwards in (("sortasc", False), ("sortdesc", True)):
+        if wanted := query.get(parameter, "").lower():
+            if wanted not in known:
+                raise QueryInvalidError(f"There is no parameter {wanted} to sort by.")
+            rows = sorted(rows, key=lambda row: row[0][wanted].casefold(), reverse=backwards)
+    return rows
+
+
+def _number(query: Mapping[str, str], name: str, otherwise: int) -> int:
+    text = query.get(name, "")
+    if not text:
+        return otherwise
+    if not text.isascii() or not text.isdigit() or int(text) == 0:
+        raise QueryInvalidError(f"{name} must be a number from 1.")
+    return int(text)

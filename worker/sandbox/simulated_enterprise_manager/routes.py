@@ -1,0 +1,354 @@
+"""What each request does and what it is answered with. No I/O: a request in, an answer out, under the state's lock."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import json
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import defusedxml.ElementTree
+from defusedxml import DefusedXmlException
+
+from worker.sandbox.simulated_enterprise_manager.documents import VERSIONS, Documents, error
+from worker.sandbox.simulated_enterprise_manager.model import LEGACY_COPY_JOB, Change, LinkedRepository
+from worker.sandbox.simulated_enterprise_manager.queries import QueryInvalidError, answer_query
+from worker.sandbox.simulated_enterprise_manager.state import NotThereError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from worker.sandbox.simulated_enterprise_manager.behaviour import Behaviour
+    from worker.sandbox.simulated_enterprise_manager.faults import Fault
+    from worker.sandbox.simulated_enterprise_manager.model import Job, Session, Task
+    from worker.sandbox.simulated_enterprise_manager.rendering import Element
+    from worker.sandbox.simulated_enterprise_manager.state import State
+
+SESSION_HEADER = "X-RestSvcSessionId"
+
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_ACCESS_DENIED = "Access is denied."
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What matters of an HTTP request."""
+
+    method: str
+    #: Below `/api`, decoded, without slashes at the ends.
+    path: str
+    query: Mapping[str, str]
+    authorization: str | None
+    cookie_token: str | None = field(repr=False)
+    header_token: str | None = field(repr=False)
+    body: bytes
+    #: Where it came to: what links begin with, if they carry the host that was asked.
+    api: str
+    #: The edit's, if it is one.
+    fault: Fault | None = None
+
+    @property
+    def token(self) -> str | None:
+        """The cookie's, even if it is stale; else the header's (helpcenter, "HTTP Authentication")."""
+        return self.header_token if self.cookie_token is None else self.cookie_token
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A status and a document, not rendered yet."""
+
+    status: int
+    document: Element | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class _RefusalError(Exception):
+    """The request is answered with an error."""
+
+    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.answer = Answer(status, error(status, message), headers or {})
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Who may log on."""
+
+    username: str
+    password: str = field(repr=False)
+
+    def matches(self, authorization: str | None) -> bool:
+        """Whether this `Authorization` header is this account's."""
+        scheme, _, credentials = (authorization or "").partition(" ")
+        try:
+            given = base64.b64decode(credentials, validate=True)
+        except (binascii.Error, ValueError):
+            return False
+        wanted = f"{self.username}:{self.password}".encode()
+        return scheme.lower() == "basic" and hmac.compare_digest(given, wanted)
+
+
+class Routes:
+    """All of the API that an unlink touches."""
+
+    def __init__(self, state: State, account: Account) -> None:
+        self._state = state
+        self._account = account
+
+    @property
+    def _behaviour(self) -> Behaviour:
+        return self._state.behaviour
+
+    def answer(self, request: Request) -> Answer:
+        """Act on a request."""
+        with self._state.lock:
+            try:
+                return self._route(request)
+            except _RefusalError as refusal:
+                return refusal.answer
+            except NotThereError as absence:
+                return Answer(404, error(404, str(absence.args[0])))
+
+    def _route(self, request: Request) -> Answer:
+        match request.path.split("/"):
+            case [""]:
+                return self._only(request, GET=self._front_page)
+            case ["sessionmngr"]:
+                return self._only(request, POST=self._log_on)
+        session = self._state.session_of(request.token)
+        if session is None:
+            raise _unauthorized()
+        return self._in_session(request, session)
+
+    def _in_session(self, request: Request, session: Session) -> Answer:
+        match request.path.split("/"):
+            case ["logonsessions"]:
+                return self._only(request, GET=self._list_sessions)
+            case ["logonsessions", session_id]:
+                return self._only(request, DELETE=lambda _: self._log_off(session_id))
+            case ["tasks"]:
+                return self._only(request, GET=lambda asked: self._list_tasks(asked, session))
+            case ["tasks", task_id]:
+                return self._only(
+                    request,
+                    GET=lambda asked: self._show_task(asked, session, task_id),
+                    DELETE=lambda _: self._delete_task(session, task_id),
+                )
+            case ["query"]:
+                return self._only(request, GET=lambda asked: self._query(asked, session))
+            case ["jobs" | "repositories" as kind, *rest]:
+                if self._behaviour.role == "Restore Operator":
+                    raise _RefusalError(403, _ACCESS_DENIED)
+                return self._jobs(request, session, rest) if kind == "jobs" else self._repositories(request, rest)
+        raise _RefusalError(404, f"There is no resource {request.path}.")
+
+    def _jobs(self, request: Request, session: Session, rest: list[str]) -> Answer:
+        match rest:
+            case []:
+                listed = self._documents(request).references(self._state.jobs.values())
+                return self._only(request, GET=lambda _: Answer(200, listed))
+            case [job_id]:
+                return self._only(request, GET=lambda asked: self._show_job(asked, self._job(job_id)))
+            case [job_id, "linkedbackuprepositories"]:
+                return self._only(
+                    request,
+                    GET=lambda asked: self._list_links(asked, self._job(job_id)),
+                    POST=lambda asked: self._link(asked, session, self._job(job_id)),
+                )
+            case [job_id, "linkedbackuprepositories", link_id]:
+                return self._only(
+                    request, DELETE=lambda asked: self._unlink(asked, session, self._job(job_id), _bare(link_id))
+                )
+        raise _RefusalError(404, f"There is no resource {request.path}.")
+
+    def _only(self, request: Request, **methods: Callable[[Request], Answer]) -> Answer:
+        if request.method not in methods:
+            allowed = ", ".join(methods)
+            raise _RefusalError(405, f"The method {request.method} is not allowed.", {"Allow": allowed})
+        return methods[request.method](request)
+
+    # --- logon sessions ---
+
+    def _front_page(self, request: Request) -> Answer:
+        return Answer(200, self._documents(request).enterprise_manager())
+
+    def _log_on(self, request: Request) -> Answer:
+        if request.query.get("v", "latest") not in {"latest", *VERSIONS}:
+            raise _unauthorized()
+        if not self._account.matches(request.authorization):
+            raise _unauthorized()
+        self._make_room_for_session()
+        session = self._state.log_on(self._account.username)
+        return Answer(
+            201,
+            self._documents(request).logon_session(session),
+            {SESSION_HEADER: session.token, "Set-Cookie": f"{SESSION_HEADER}={session.token}; Path=/api;"},
+        )
+
+    def _make_room_for_session(self) -> None:
+        cap, live = self._behaviour.session_cap, self._state.live_sessions()
+        if cap is None or len(live) < cap:
+            return
+        if self._behaviour.beyond_session_cap != "oldest_ends":
+            raise _RefusalError(int(self._behaviour.beyond_session_cap), "The maximum number of sessions is reached.")
+        for session in live[: len(live) - cap + 1]:
+            self._state.log_off(session)
+
+    def _list_sessions(self, request: Request) -> Answer:
+        return Answer(200, self._documents(request).logon_sessions(self._state.live_sessions()))
+
+    def _log_off(self, session_id: str) -> Answer:
+        for session in self._state.live_sessions():
+            if session.id == session_id:
+                self._state.log_off(session)
+                return Answer(204)
+        raise _RefusalError(404, f"Cannot find logon session [{session_id}]")
+
+    # --- tasks ---
+
+    def _list_tasks(self, request: Request, session: Session) -> Answer:
+        now = self._state.now()
+        tasks = [(task, task.look(now)) for task in self._state.tasks_of(session)]
+        return Answer(200, self._documents(request).tasks(tasks))
+
+    def _show_task(self, request: Request, session: Session, task_id: str) -> Answer:
+        return Answer(200, self._task_document(request, self._task(session, task_id)))
+
+    def _delete_task(self, session: Session, task_id: str) -> Answer:
+        self._state.delete_task(session, self._task(session, task_id))
+        return Answer(204)
+
+    def _task(self, session: Session, task_id: str) -> Task:
+        task = self._state.task_of(session, task_id)
+        if task is None:
+            raise _RefusalError(404, f"Cannot find task [{task_id}]")
+        return task
+
+    def _task_document(self, request: Request, task: Task) -> Element:
+        return self._documents(request).task(task, task.look(self._state.now()))
+
+    # --- jobs ---
+
+    def _job(self, job_id: str) -> Job:
+        return self._state.job(_bare(job_id))
+
+    def _show_job(self, request: Request, job: Job) -> Answer:
+        documents = self._documents(request)
+        if request.query.get("format", "").lower() == "entity":
+            return Answer(200, documents.job(job, self._state.listed(job)))
+        return Answer(200, documents.job_reference(job))
+
+    def _list_links(self, request: Request, job: Job) -> Answer:
+        behaviour = self._behaviour
+        shown: str = "listed" if job.is_copy_job else behaviour.links_of_other_jobs
+        if job.job_type == LEGACY_COPY_JOB:
+            shown = behaviour.links_of_legacy_copy_jobs
+        if shown not in {"listed", "empty"}:
+            raise _RefusalError(int(shown), f"Job {job.name} is not a backup copy job with linked repositories.")
+        links = self._state.listed(job).repositories if shown == "listed" else ()
+        return Answer(200, self._documents(request).linked_repositories(job, links))
+
+    def _link(self, request: Request, session: Session, job: Job) -> Answer:
+        self._require_editable(job)
+        repository_uid = _posted_repository(request.body)
+        if repository_uid not in self._state.repositories:
+            raise _RefusalError(404, f"Cannot find repository [{repository_uid}]")
+        link = LinkedRepository(self._state.new_id(), repository_uid)
+        task = self._state.edit(session, job, Change.ADD, link, request.fault)
+        return self._accepted(request, task)
+
+    def _unlink(self, request: Request, session: Session, job: Job, link_id: str) -> Answer:
+        self._require_editable(job)
+        self._state.now()
+        link = job.linked.link(link_id)
+        if link is None and self._behaviour.absent_link == "404":
+            raise _RefusalError(404, f"Cannot find linked repository [{link_id}]")
+        if link is not None and len(job.linked.repositories) == 1 and self._behaviour.only_link == "400":
+            raise _RefusalError(400, f"Unable to remove the last source of job {job.name}.")
+        named = link or LinkedRepository(link_id, "")
+        return self._accepted(request, self._state.edit(session, job, Change.REMOVE, named, request.fault))
+
+    def _require_editable(self, job: Job) -> None:
+        if self._behaviour.role != "Portal Administrator":
+            raise _RefusalError(403, _ACCESS_DENIED)
+        if not job.is_copy_job:
+            raise _RefusalError(400, f"Job {job.name} is not a backup copy job.")
+        if job.running and self._behaviour.running_job == "400":
+            raise _RefusalError(400, f"Job {job.name} is running and cannot be edited.")
+
+    def _accepted(self, request: Request, task: Task) -> Answer:
+        # As the vendor's examples have it, the first sight of a task is Running, however quick the edit is.
+        documents, headers = self._documents(request), {}
+        if self._behaviour.location_header == "always" or (
+            self._behaviour.location_header == "post" and request.method == "POST"
+        ):
+            headers["Location"] = f"{documents.api}/tasks/{task.id}"
+        if self._behaviour.accepted_body == "empty":
+            return Answer(202, None, headers)
+        return Answer(202, documents.task(task, "Running"), headers)
+
+    # --- repositories and queries ---
+
+    def _repositories(self, request: Request, rest: list[str]) -> Answer:
+        documents, repositories = self._documents(request), self._state.repositories
+        match rest:
+            case []:
+                return self._only(request, GET=lambda _: Answer(200, documents.references(repositories.values())))
+            case [uid] if _bare(uid) in repositories:
+                as_entity = request.query.get("format", "").lower() == "entity"
+                form = documents.repository if as_entity else documents.repository_reference
+                return self._only(request, GET=lambda _: Answer(200, form(repositories[_bare(uid)])))
+        raise _RefusalError(404, f"Cannot find repository [{'/'.join(rest)}]")
+
+    def _query(self, request: Request, session: Session) -> Answer:
+        kind = request.query.get("type", "").lower()
+        shown = self._behaviour.query_tasks if kind == "task" else "supported"
+        if self._behaviour.query != "supported":
+            shown = self._behaviour.query
+        if shown != "supported":
+            raise _RefusalError(int(shown), "The query is not supported.")
+        if kind != "task" and self._behaviour.role == "Restore Operator":
+            raise _RefusalError(403, _ACCESS_DENIED)
+        try:
+            return Answer(200, answer_query(self._state, self._documents(request), session, request.query))
+        except QueryInvalidError as problem:
+            raise _RefusalError(400, str(problem)) from problem
+
+    def _documents(self, request: Request) -> Documents:
+        host = self._behaviour.links_host
+        return Documents(request.api if host is None else f"https://{host}/api", self._behaviour)
+
+
+def _unauthorized() -> _RefusalError:
+    return _RefusalError(401, "Unauthorized.", {"WWW-Authenticate": "Basic Realm=RestSvc"})
+
+
+def _bare(text: str) -> str:
+    """The ID in a path, which is a bare UUID [doc]."""
+    if not _UUID.fullmatch(text):
+        raise _RefusalError(400, f"The ID [{quote(text)}] is ill-formed.")
+    return text.lower()
+
+
+def _posted_repository(body: bytes) -> str:
+    text = _posted_text(body)
+    prefix, uid = text.rpartition(":")[0], text.rpartition(":")[2]
+    if prefix not in {"", "urn:veeam:Repository"}:
+        raise _RefusalError(400, "LinkedBackupRepositoryUid is no UID of a repository.")
+    return _bare(uid)
+
+
+def _posted_text(body: bytes) -> str:
+    name = "LinkedBackupRepositoryUid"
+    try:
+        if body.lstrip().startswith(b"{"):
+            fields: dict[str, Any] = json.loads(body)
+            return next(str(value) for key, value in fields.items() if key.lower() == name.lower())
+        root = defusedxml.ElementTree.fromstring(body)
+        return next(element.text or "" for element in root.iter() if element.tag.rpartition("}")[2] == name).strip()
+    except (ValueError, SyntaxError, DefusedXmlException, StopIteration):
+        raise _RefusalError(400, f"The request body must hold {name}.") from None

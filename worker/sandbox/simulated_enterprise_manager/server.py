@@ -1,0 +1,253 @@
+"""The HTTPS server: requests in, faults applied, answers out, everything recorded."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from worker.sandbox.simulated_enterprise_manager.documents import error
+from worker.sandbox.simulated_enterprise_manager.rendering import to_json, to_xml
+from worker.sandbox.simulated_enterprise_manager.routes import SESSION_HEADER, Answer, Request, Routes
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Iterable
+
+    from worker.sandbox.simulated_enterprise_manager.faults import Fault, Faults
+    from worker.sandbox.simulated_enterprise_manager.routes import Account
+    from worker.sandbox.simulated_enterprise_manager.state import State
+
+HOST = "127.0.0.1"
+
+_API = "/api"
+
+#: How many requests are remembered.
+_RECORDED = 1_000_000
+
+#: Statuses whose reason phrase is the odd one that was seen; nobody may read it.
+_REASONS = {400: "BadRequest", 404: "NotFound"}
+
+_HTML_PAGE = (
+    "<!DOCTYPE html><html><head><title>{status}</title></head>"
+    "<body><h1>{status} Error</h1><p>The proxy could not reach the server.<br>nginx</p></body></html>"
+)
+
+
+@dataclass(slots=True)
+class RecordedRequest:
+    """One request as the server saw it; the status follows when it is answered."""
+
+    method: str
+    #: With the query, percent-encoded, as it was sent.
+    path: str
+    #: Whether it named a session, by header or cookie.
+    has_session: bool
+    #: None if it got no answer, or has none yet.
+    status: int | None
+    #: Seconds since the server was made, when it came.
+    time: float
+
+
+class _ConnectionDropped(Exception):  # noqa: N818 - what happens next, no error
+    """The connection is to be reset without an answer."""
+
+
+class Server:
+    """The server, on one port of the loopback address for as long as it lives.
+
+    All but `requests` and `forget_requests` belong to the event loop that it was opened on.
+    """
+
+    def __init__(self, state: State, account: Account, faults: Faults, context: ssl.SSLContext) -> None:
+        self._state = state
+        self._routes = Routes(state, account)
+        self._faults = faults
+        self._context = context
+        self._server = web.Server(self._answer, access_log=None)
+        self._listener: asyncio.Server | None = None
+        self._closing = asyncio.Event()
+        self._recorded: deque[RecordedRequest] = deque(maxlen=_RECORDED)
+        self._recording = threading.Lock()
+        self._started_at = time.monotonic()
+        self._at_once = 0
+        self.port = 0
+
+    # --- the listener ---
+
+    async def open(self, port: int = 0) -> None:
+        """Listen; on the same port as before where there was one. Does nothing if it listens already."""
+        if self._listener is None:
+            self._closing.clear()
+            self._listener = await asyncio.get_running_loop().create_server(
+                self._server, HOST, self.port or port, ssl=self._context, reuse_address=True, backlog=1024
+            )
+            self.port = self._listener.sockets[0].getsockname()[1]
+
+    async def close(self) -> None:
+        """Listen no more, and reset every connection."""
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+        self._closing.set()
+        for connection in self._server.connections:
+            if connection.transport is not None:
+                connection.transport.abort()
+        await self._server.shutdown(timeout=1)
+
+    # --- what was seen ---
+
+    def requests(self) -> list[RecordedRequest]:
+        """Every request so far, in the order in which they came. From any thread."""
+        with self._recording:
+            return list(self._recorded)
+
+    def forget_requests(self) -> None:
+        """Begin to count anew. From any thread."""
+        with self._recording:
+            self._recorded.clear()
+
+    def _record(self, request: web.BaseRequest) -> RecordedRequest:
+        has_session = SESSION_HEADER in request.headers or SESSION_HEADER in request.headers.get("Cookie", "")
+        came_at = time.monotonic() - self._started_at
+        recorded = RecordedRequest(request.method, request.raw_path, has_session, None, came_at)
+        with self._recording:
+            self._recorded.append(recorded)
+        return recorded
+
+    # --- one request ---
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        recorded = self._record(request)
+        self._at_once += 1
+        try:
+            response = await self._answer_or_drop(request)
+        except _ConnectionDropped:
+            if request.transport is not None:
+                request.transport.abort()
+            return web.Response()
+        finally:
+            self._at_once -= 1
+        recorded.status = response.status
+        return response
+
+    async def _answer_or_drop(self, request: web.BaseRequest) -> web.StreamResponse:
+        behaviour = self._state.behaviour
+        body = await request.read()
+        if behaviour.requests_at_once is not None and self._at_once > behaviour.requests_at_once:
+            return self._rendered(request, _failure(behaviour.overload_status, "Too many requests."))
+        if behaviour.latency_seconds:
+            await self._pause(behaviour.latency_seconds)
+        fault = self._faults.take(request.method, request.raw_path)
+        if fault is None:
+            return self._rendered(request, self._act(request, body, None))
+        return await self._go_wrong(request, body, fault)
+
+    async def _go_wrong(self, request: web.BaseRequest, body: bytes, fault: Fault) -> web.StreamResponse:
+        match fault.kind:
+            case "status":
+                return self._failed(request, fault)
+            case "never_answers":
+                await self._hold(request)
+            case "drops_connection":
+                raise _ConnectionDropped
+        answer = self._act(request, body, fault)
+        match fault.kind:
+            case "acts_and_never_answers":
+                await self._hold(request)
+            case "acts_and_drops_connection":
+                raise _ConnectionDropped
+            case "latency":
+                await self._pause(fault.seconds)
+            case "wrong_content":
+                headers = {"Content-Type": fault.content_type}
+                return web.Response(
+                    status=fault.status or answer.status, body=fault.body.encode(errors="replace"), headers=headers
+                )
+        response = self._rendered(request, answer)
+        if fault.kind in {"truncated", "cut_off"}:
+            return await self._cut(request, response, framed=fault.kind == "truncated")
+        return response
+
+    def _act(self, request: web.BaseRequest, body: bytes, fault: Fault | None) -> Answer:
+        path = request.path.rstrip("/")
+        if path.lower() != _API and not path.lower().startswith(_API + "/"):
+            return _failure(404, f"There is no resource {path}.")
+        cookie = request.cookies.get(SESSION_HEADER) if "Cookie" in request.headers else None
+        return self._routes.answer(
+            Request(
+                method=request.method,
+                path=path[len(_API) :].strip("/").lower(),
+                query={name.lower(): value for name, value in request.query.items()},
+                authorization=request.headers.get("Authorization"),
+                cookie_token=cookie,
+                header_token=request.headers.get(SESSION_HEADER),
+                body=body,
+                api=f"https://{request.headers.get('Host', f'localhost:{self.port}')}{_API}",
+                fault=fault,
+            )
+        )
+
+    # --- answers ---
+
+    def _rendered(self, request: web.BaseRequest, answer: Answer) -> web.Response:
+        headers = dict(answer.headers)
+        body = b""
+        if answer.document is not None:
+            if _wants_json(request):
+                headers["Content-Type"] = "application/json; charset=utf-8"
+                body = to_json(answer.document, self._state.behaviour)
+            else:
+                headers["Content-Type"] = "application/xml; charset=utf-8"
+                body = to_xml(answer.document)
+        retry_after = self._state.behaviour.retry_after
+        if answer.status in {429, 503} and retry_after is not None:
+            headers.setdefault("Retry-After", retry_after)
+        return web.Response(status=answer.status, reason=_REASONS.get(answer.status), body=body, headers=headers)
+
+    def _failed(self, request: web.BaseRequest, fault: Fault) -> web.Response:
+        status = fault.status or 500
+        headers = {} if fault.retry_after is None else {"Retry-After": fault.retry_after}
+        if fault.answer == "error":
+            return self._rendered(request, Answer(status, error(status, fault.message), headers))
+        if fault.answer == "html":
+            page = _HTML_PAGE.format(status=status).encode()
+            return web.Response(status=status, body=page, headers=headers | {"Content-Type": "text/html"})
+        return web.Response(status=status, headers=headers)
+
+    async def _cut(self, request: web.BaseRequest, whole: web.Response, *, framed: bool) -> web.StreamResponse:
+        body = whole.body if isinstance(whole.body, bytes) else b""
+        half = body[: len(body) // 2]
+        if framed:
+            return web.Response(status=whole.status, body=half, headers={"Content-Type": whole.headers["Content-Type"]})
+        headers = {"Content-Type": whole.headers["Content-Type"], "Content-Length": str(len(body))}
+        response = web.StreamResponse(status=whole.status, headers=headers)
+        await response.prepare(request)
+        await response.write(half)
+        raise _ConnectionDropped
+
+    async def _hold(self, request: web.BaseRequest) -> None:
+        """Keep the connection without a word until its client gives up, or the listener closes."""
+        while request.transport is not None and not request.transport.is_closing() and not self._closing.is_set():
+            await self._pause(0.2)
+        raise _ConnectionDropped
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._closing.wait(), seconds)
+
+
+def _wants_json(request: web.BaseRequest) -> bool:
+    accepted: Iterable[str] = request.headers.get("Accept", "*/*").lower().split(",")
+    kinds = [kind.partition(";")[0].strip() for kind in accepted]
+    return "application/json" in kinds and "application/xml" not in kinds
+
+
+def _failure(status: int, message: str) -> Answer:
+    return Answer(status, error(status, message))

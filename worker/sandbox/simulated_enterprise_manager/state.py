@@ -1,0 +1,215 @@
+"""The whole state of one Enterprise Manager, under one clock and one lock."""
+
+from __future__ import annotations
+
+import base64
+import threading
+import time
+import uuid
+from typing import TYPE_CHECKING
+
+from worker.sandbox.simulated_enterprise_manager.edits import Edits
+from worker.sandbox.simulated_enterprise_manager.model import (
+    COPY_JOB,
+    Change,
+    Edit,
+    Ending,
+    Job,
+    Linked,
+    LinkedBackup,
+    LinkedRepository,
+    Repository,
+    Session,
+    Task,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from worker.sandbox.simulated_enterprise_manager.behaviour import Behaviour
+    from worker.sandbox.simulated_enterprise_manager.faults import Fault
+
+#: The job and the link of the vendor's example (helpcenter, "DELETE /jobs/{ID}/linkedBackupRepositories/{ID}").
+VENDOR_JOB_ID = "d1b85018-2769-45be-89bc-03f66b60e6cb"
+VENDOR_LINK_ID = "27a1d57f-7c15-43c6-9162-d05aff1c9bb9"
+VENDOR_JOB_NAME = "Backup Copy Job - Branch Office"
+#: The page does not say which repository it is; this one is of the vendor's page on POST.
+VENDOR_REPOSITORY_UID = "5ef453b0-f3c3-4fe7-be52-2106b6d79ca6"
+VENDOR_REPOSITORY_NAME = "Branch Office Repository"
+
+DEFAULT_BACKUP_SERVER = "vbr01.corp.example"
+
+
+class NotThereError(LookupError):
+    """There is no such job or link."""
+
+
+class State:
+    """Jobs, repositories, sessions and their tasks. Hold `lock` around a group of calls that belong together.
+
+    Args:
+        behaviour: how it behaves; may be changed later.
+        clock: seconds since some instant.
+    """
+
+    def __init__(self, behaviour: Behaviour, clock: Callable[[], float] = time.monotonic) -> None:
+        self.behaviour = behaviour
+        self.lock = threading.RLock()
+        self.jobs: dict[str, Job] = {}
+        self.repositories: dict[str, Repository] = {}
+        self.sessions: dict[str, Session] = {}
+        self._clock = clock
+        self._edits = Edits(behaviour)
+        self._edit_of_task: dict[Task, Edit] = {}
+        self.add_repository(VENDOR_REPOSITORY_NAME, VENDOR_REPOSITORY_UID)
+        self.add_job(
+            VENDOR_JOB_NAME, job_id=VENDOR_JOB_ID, links=[LinkedRepository(VENDOR_LINK_ID, VENDOR_REPOSITORY_UID)]
+        )
+
+    def now(self) -> float:
+        """What the clock says, after everything has happened that was due by then."""
+        now = self._clock()
+        self._edits.advance(now)
+        return now
+
+    def new_id(self) -> str:
+        """A UUID that nothing has yet."""
+        return str(uuid.uuid4())
+
+    # --- jobs and repositories ---
+
+    def add_repository(self, name: str, uid: str | None = None, backup_server: str = DEFAULT_BACKUP_SERVER) -> str:
+        """Add a repository, or rename one; its UID."""
+        uid = uid or self.new_id()
+        self.repositories[uid] = Repository(uid, name, backup_server)
+        return uid
+
+    def add_job(
+        self,
+        name: str,
+        *,
+        job_id: str | None = None,
+        job_type: str = COPY_JOB,
+        platform: str = "VMware",
+        backup_server: str = DEFAULT_BACKUP_SERVER,
+        links: Sequence[LinkedRepository] = (),
+        linked_backups: Sequence[LinkedBackup] = (),
+    ) -> str:
+        """Add a job, or replace one; its ID."""
+        job_id = job_id or self.new_id()
+        linked = Linked(tuple(links), tuple(linked_backups))
+        self.jobs[job_id] = Job(job_id, name, job_type, platform, backup_server, linked)
+        return job_id
+
+    def job(self, job_id: str) -> Job:
+        """The job of that ID.
+
+        Raises:
+            NotThereError: there is none.
+        """
+        if job_id not in self.jobs:
+            raise NotThereError(f"Cannot find job [{job_id}]")
+        return self.jobs[job_id]
+
+    def listed(self, job: Job) -> Linked:
+        """What lists show as linked to the job: the truth of some time ago."""
+        return job.linked_as_of(self.now() - self.behaviour.list_lag_seconds)
+
+    def set_running(self, job_id: str, *, running: bool) -> None:
+        """Let a job start or stop running."""
+        now, job = self.now(), self.job(job_id)
+        job.running = running
+        if not running:
+            self._edits.job_stopped_running(job, now)
+
+    def relink(self, job_id: str, linked: Linked) -> None:
+        """Change what is linked to a job at once, as somebody else does at the console."""
+        self.job(job_id).relink(linked, self.now())
+
+    # --- sessions ---
+
+    def log_on(self, username: str) -> Session:
+        """Begin a session."""
+        now = self.now()
+        token = base64.b64encode(self.new_id().encode()).decode()
+        session = Session(self.new_id(), token, username, now, now)
+        self.sessions[token] = session
+        return session
+
+    def session_of(self, token: str | None) -> Session | None:
+        """The session of that token, if it has not ended; using it keeps it from idling out."""
+        now = self.now()
+        session = self.sessions.get(token or "")
+        if session is None:
+            return None
+        if now - session.last_used_at > self.behaviour.session_idle_seconds:
+            self.log_off(session)
+            return None
+        session.last_used_at = now
+        return session
+
+    def live_sessions(self) -> list[Session]:
+        """All sessions that have not idled out, the oldest first."""
+        oldest = self.now() - self.behaviour.session_idle_seconds
+        return [session for session in self.sessions.values() if session.last_used_at >= oldest]
+
+    def log_off(self, session: Session) -> None:
+        """End a session. Its tasks can be seen no more; their edits go on."""
+        self.sessions.pop(session.token, None)
+        for task in session.tasks.values():
+            self._edit_of_task.pop(task, None)
+
+    def forget_sessions(self) -> None:
+        """End all of them."""
+        for session in list(self.sessions.values()):
+            self.log_off(session)
+
+    # --- tasks ---
+
+    def edit(self, session: Session, job: Job, change: Change, link: LinkedRepository, fault: Fault | None) -> Task:
+        """Begin an edit of a job; the task that stands for it."""
+        now = self.now()
+        session.tasks_begun += 1
+        task = Task(f"task-{session.tasks_begun}", "UpdateJob", "")
+        session.tasks[task.id] = task
+        edit = Edit(job, change, link, task, self.behaviour.edit_seconds)
+        if job.running and self.behaviour.running_job == "task_fails":
+            edit.ending, edit.failure = Ending.FAILURE, f"Job {job.name} is running and cannot be edited."
+        if fault is not None and fault.kind == "task_fails":
+            edit.ending, edit.failure = Ending.FAILURE, fault.message
+        if fault is not None and fault.kind == "task_hangs":
+            edit.ending = Ending.NEVER
+        self._edit_of_task[task] = edit
+        self._edits.submit(edit, now)
+        return task
+
+    def tasks_of(self, session: Session) -> list[Task]:
+        """The session's tasks, the oldest first, without those that were kept long enough."""
+        now, kept = self.now(), self.behaviour.finished_task_kept_seconds
+        if kept is not None:
+            for task in list(session.tasks.values()):
+                if task.finished_at is not None and now - task.finished_at > kept:
+                    self._forget(session, task)
+        return list(session.tasks.values())
+
+    def task_of(self, session: Session, task_id: str) -> Task | None:
+        """The session's task of that ID, if it is still kept."""
+        if self.behaviour.finished_task_kept_seconds is not None:
+            self.tasks_of(session)
+        return session.tasks.get(task_id)
+
+    def delete_task(self, session: Session, task: Task) -> None:
+        """Stop a task, forget it, or both."""
+        now, edit = self.now(), self._edit_of_task.get(task)
+        if self.behaviour.task_delete == "stops_and_fails" and edit is not None and task.operation_ended_at is None:
+            self._edits.stop(edit, now)
+            task.operation_ended_at = task.finished_at = now
+            task.success, task.message = False, "The operation was stopped by the user."
+            return
+        if self.behaviour.task_delete == "stops_and_forgets" and edit is not None:
+            self._edits.stop(edit, now)
+        self._forget(session, task)
+
+    def _forget(self, session: Session, task: Task) -> None:
+        session.tasks.pop(task.id, None)
+        self._edit_of_task.pop(task, None)
