@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    from worker.unlinks.ports import Lease
+    from worker.unlinks.ports import Entry, Lease
 
 AnyLedger = SqlLedger | InMemoryLedger
 Kind = Literal["sqlite", "postgresql", "memory"]
@@ -125,7 +125,7 @@ async def postgresql_database(request: pytest.FixtureRequest, tmp_path: Path) ->
 
 async def until(condition: Callable[[], object]) -> None:
     """Wait for a condition; the test's time limit ends it."""
-    while not condition():
+    while not condition():  # noqa: ASYNC110 - what is waited for happens in a database, which sets no event
         await asyncio.sleep(0.01)
 
 
@@ -134,6 +134,7 @@ class Words:
 
     noon = NOON
     until = staticmethod(until)
+    clock = SteppedClock
     link = Link("27a1d57f-7c15-43c6-9162-d05aff1c9bb9", "88788f9e-d8f5-4eb4-bc4f-9b3f5403bcec", "Repository 1")
 
     @staticmethod
@@ -153,6 +154,13 @@ class Words:
         result = await ledger.claim(cls.claim_of(key))
         assert isinstance(result, Claimed)
         return result.entry.lease
+
+    @classmethod
+    async def take_over(cls, ledger: AnyLedger, key: str = "CHG-1") -> Entry:
+        """Claim a key as soon as its lease is over."""
+        while not isinstance(result := await ledger.claim(cls.claim_of(key)), Claimed):  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.01)
+        return result.entry
 
 
 @pytest.fixture

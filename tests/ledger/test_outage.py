@@ -1,0 +1,253 @@
+"""The database goes away in the middle of the work, and comes back."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import make_url
+from structlog.testing import capture_logs
+
+from contracts.events import Outcome
+from worker.ledger import LedgerClosedError, SqlLedger, Step
+from worker.settings import LedgerSettings, SettingsInvalidError
+from worker.unlinks.ports import AlreadySettled, Claimed, TaskTicket
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from tests.ledger.conftest import Database, Words
+    from worker.sandbox.private_postgresql import PrivatePostgresql
+
+
+@pytest.fixture
+def postgresql_that_stops(postgresql: PrivatePostgresql) -> Iterator[PrivatePostgresql]:
+    """The server that all tests share, started again at the end."""
+    yield postgresql
+    postgresql.start()
+
+
+async def test_a_write_waits_for_a_database_that_was_stopped(
+    postgresql_that_stops: PrivatePostgresql, postgresql_database: Database, words: type[Words]
+) -> None:
+    """An unlink in flight would fail, or be done without being recorded, because the database was restarted."""
+    ledger = await postgresql_database.ledger()
+    told: list[bool] = []
+    ledger.on_availability(told.append)
+    lease = await words.claim(ledger)
+    with capture_logs() as logs:
+        await asyncio.to_thread(postgresql_that_stops.stop)
+        write = asyncio.create_task(ledger.intend(lease, words.intent_of(), words.noon))
+        await words.until(lambda: not ledger.up)
+        given_up = asyncio.create_task(ledger.claim(words.claim_of("CHG-2")))
+        await asyncio.sleep(0)
+        given_up.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await given_up
+        assert not write.done()
+        await asyncio.to_thread(postgresql_that_stops.start)
+        assert await write
+    assert ledger.up
+    assert told == [False, True]
+    assert [entry["event"] for entry in logs] == ["ledger.database_lost", "ledger.database_back"]
+    password = make_url(postgresql_database.url).password
+    assert password
+    assert password not in str(logs)
+    history = await ledger.history("CHG-1")
+    assert history is not None
+    assert [step.step for step in history.steps] == [Step.CLAIMED, Step.INTENDED]
+    assert await ledger.history("CHG-2") is None
+
+
+async def test_a_server_that_is_killed_loses_nothing_that_was_reported(
+    postgresql_that_stops: PrivatePostgresql, postgresql_database: Database, words: type[Words]
+) -> None:
+    """A terminal event would be published whose end nobody remembers: the repeat would be a second unlink."""
+    ledger = await postgresql_database.ledger()
+    keys = [f"CHG-{n}" for n in range(200)]
+
+    async def settle(key: str) -> None:
+        lease = await words.claim(ledger, key)
+        await ledger.settle(lease, Outcome.SUCCEEDED, key.encode(), words.noon)
+
+    work = asyncio.gather(*(settle(key) for key in keys))
+    await asyncio.sleep(0)
+    await asyncio.to_thread(postgresql_that_stops.kill)
+    await asyncio.to_thread(postgresql_that_stops.start)
+    await work
+    for key in keys:
+        assert await ledger.claim(words.claim_of(key)) == AlreadySettled(key.encode())
+
+
+class DeafProxy:
+    """A way to PostgreSQL on which the answer to a commit can be lost."""
+
+    def __init__(self) -> None:
+        self.lose_the_next_answer = False
+        self.lost = 0
+
+    @asynccontextmanager
+    async def to(self, url: str) -> AsyncIterator[str]:
+        """The URL of the same database, through the proxy."""
+        target = make_url(url)
+
+        async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            server_reader, server_writer = await asyncio.open_connection(target.host, target.port)
+            with suppress(ConnectionError):
+                await asyncio.gather(self._up(reader, server_writer), self._down(server_reader, writer))
+            for end in (writer, server_writer):
+                end.close()
+
+        server = await asyncio.start_server(connect, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        yield target.set(port=port).render_as_string(hide_password=False)
+        server.close()
+
+    async def _up(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while sent := await reader.read(65536):
+            self._committing = b"COMMIT" in sent
+            writer.write(sent)
+        writer.close()
+
+    async def _down(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while answer := await reader.read(65536):
+            if self._committing and self.lose_the_next_answer:
+                self.lose_the_next_answer = False
+                self.lost += 1
+                break
+            writer.write(answer)
+        writer.close()
+
+    _committing = False
+
+
+async def test_a_commit_whose_answer_is_lost_is_neither_lost_nor_done_twice(
+    postgresql_database: Database, words: type[Words]
+) -> None:
+    """A network that breaks at the wrong instant would make a worker give up its own unlink, or a job block itself."""
+    proxy = DeafProxy()
+    async with proxy.to(postgresql_database.url) as url:
+        ledger = SqlLedger(LedgerSettings(url=SecretStr(url)), "worker-a", postgresql_database.clock)
+        await ledger.start()
+        proxy.lose_the_next_answer = True
+        lease = await words.claim(ledger)
+        assert ledger.alive(lease)
+        for write in (
+            ledger.intend(lease, words.intent_of(), words.noon),
+            ledger.submitted(lease, TaskTicket("task-1", "session"), words.noon),
+            ledger.settle(lease, Outcome.SUCCEEDED, b"event", words.noon),
+        ):
+            proxy.lose_the_next_answer = True
+            assert await write in {True, None}
+        proxy.lose_the_next_answer = True
+        assert await ledger.claim(words.claim_of()) == AlreadySettled(b"event")
+        assert proxy.lost == 5
+        history = await ledger.history("CHG-1")
+        await ledger.close()
+    assert history is not None
+    assert history.record.entry.sends == 1
+
+
+async def test_a_row_that_somebody_locks_holds_up_its_own_key_only(
+    postgresql_database: Database, words: type[Words]
+) -> None:
+    """An operator's forgotten transaction, or a paused worker's, would stop every unlink."""
+    ledger = await postgresql_database.ledger()
+    locked, free = await words.claim(ledger, "CHG-locked"), await words.claim(ledger, "CHG-free")
+    with capture_logs() as logs, psycopg.connect(postgresql_database.url, connect_timeout=10) as other:
+        other.execute("SELECT * FROM unlinks WHERE key = 'CHG-locked' FOR UPDATE")
+        waiting = asyncio.create_task(ledger.settle(locked, Outcome.SUCCEEDED, b"event", words.noon))
+        await ledger.settle(free, Outcome.SUCCEEDED, b"event", words.noon)
+        await words.until(lambda: logs)
+        assert not waiting.done()
+        assert ledger.up
+        other.rollback()
+        await waiting
+    assert [(entry["event"], entry["idempotency_key"]) for entry in logs] == [("ledger.write_blocked", "CHG-locked")]
+
+
+async def test_starting_waits_for_a_database_that_is_not_there_yet(tmp_path: Path, words: type[Words]) -> None:
+    """A worker that starts before its volume or its database would die, and be restarted again and again."""
+    folder = tmp_path / "not-mounted-yet"
+    settings = LedgerSettings(url=SecretStr(f"sqlite:///{folder / 'ledger.db'}"))
+    with capture_logs() as logs:
+        ledger = SqlLedger(settings, "worker-a", words.clock())
+        starting = asyncio.create_task(ledger.start())
+        await words.until(lambda: logs)
+        assert not starting.done()
+        assert not ledger.up
+        folder.mkdir()
+        await starting
+    assert [entry["event"] for entry in logs] == ["ledger.database_lost", "ledger.migrated", "ledger.database_back"]
+    assert logs[0]["reason"] == "unable to open database file"
+    await words.claim(ledger)
+    await ledger.close()
+
+
+async def test_a_worker_can_stop_while_its_database_is_away(tmp_path: Path, words: type[Words]) -> None:
+    """A worker that is to end would hang until it is killed."""
+    settings = LedgerSettings(url=SecretStr(f"sqlite:///{tmp_path / 'missing' / 'ledger.db'}"))
+    ledger = SqlLedger(settings, "worker-a", words.clock())
+    starting = asyncio.create_task(ledger.start())
+    waiting = asyncio.create_task(ledger.claim(words.claim_of()))
+    await asyncio.sleep(0)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    with pytest.raises(LedgerClosedError):
+        await waiting
+    await ledger.release_all()
+    await ledger.close()
+    with pytest.raises(LedgerClosedError):
+        await ledger.claim(words.claim_of())
+
+
+async def test_closing_finishes_what_waits(sql_database: Database, words: type[Words]) -> None:
+    """The last ends before a restart would be forgotten, though the database was there."""
+    ledger = sql_database.new()
+    await ledger.start()
+    lease = await words.claim(ledger)
+    settling = asyncio.create_task(ledger.settle(lease, Outcome.SUCCEEDED, b"event", words.noon))
+    await asyncio.sleep(0)
+    await ledger.close()
+    await settling
+    assert not ledger.up
+    assert await (await sql_database.ledger()).claim(words.claim_of()) == AlreadySettled(b"event")
+
+
+async def test_a_claim_that_nobody_waits_for_any_more_is_let_go(sql_database: Database, words: type[Words]) -> None:
+    """A key would be held for as long as the worker runs, by nobody, and no other worker could take it."""
+    ledger, other = await sql_database.ledger(), await sql_database.ledger("worker-b")
+    for n in range(20):
+        claim = words.claim_of(f"CHG-{n}")
+        claiming = asyncio.create_task(ledger.claim(claim))
+        for _ in range(n):
+            await asyncio.sleep(0.0002)
+        claiming.cancel()
+        with suppress(asyncio.CancelledError):
+            if isinstance(await claiming, Claimed):
+                continue  # it was faster than the cancellation
+        await words.take_over(other, claim.key)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://unlink:hush@hush@db/ledger",
+        "postgresql://unlink:hush@db:hush/ledger",
+        "sqlite://",
+        "sqlite:///:memory:",
+    ],
+)
+def test_a_url_that_cannot_be_used_is_refused_without_being_repeated(url: str, words: type[Words]) -> None:
+    """A password would end up in the log of a worker that does not start."""
+    with pytest.raises(SettingsInvalidError, match=r"^UNLINK_LEDGER__URL: ") as refused:
+        SqlLedger(LedgerSettings(url=SecretStr(url)), "worker-a", words.clock())
+    assert "hush" not in str(refused.value)
+    assert refused.value.__cause__ is None
+    assert refused.value.__context__ is None

@@ -1,0 +1,104 @@
+"""Workers are processes: they race, they are paused, they are killed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections import Counter
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from contracts.events import Outcome
+from worker.unlinks.ports import Stage
+
+if TYPE_CHECKING:
+    from asyncio.subprocess import Process
+    from collections.abc import AsyncIterator
+
+    from tests.ledger.conftest import Database, Words
+
+_PROGRAM = Path(__file__).with_name("worker_program.py")
+_LEASE_SECONDS = 1.0
+
+
+@asynccontextmanager
+async def worker(database: Database, name: str, *arguments: str) -> AsyncIterator[Process]:
+    """A worker's process, ready to go."""
+    environment = {
+        **os.environ,
+        "LEDGER_URL": database.url,
+        "LEASE_SECONDS": str(_LEASE_SECONDS),
+        "PYTHONPATH": str(_PROGRAM.parents[2]),
+    }
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, str(_PROGRAM), name, *arguments),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        env=environment,
+    )
+    try:
+        assert await line_of(process) == "ready"
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def line_of(process: Process) -> str:
+    """What it says next."""
+    assert process.stdout is not None
+    return (await process.stdout.readline()).decode().strip()
+
+
+def go(process: Process) -> None:
+    """Let it go on."""
+    assert process.stdin is not None
+    process.stdin.write(b"go\n")
+
+
+async def test_of_several_processes_one_gets_each_key(sql_database: Database) -> None:
+    """Two workers that hold the same command would both carry it out."""
+    keys = 150
+    async with AsyncExitStack() as stack:
+        racers = [
+            await stack.enter_async_context(worker(sql_database, f"worker-{n}", "race", str(keys))) for n in range(3)
+        ]
+        for racer in racers:
+            go(racer)
+        claimed = [(await line_of(racer)).split() for racer in racers]
+    won = Counter(key for each in claimed for key in each)
+    assert len(won) == keys
+    assert set(won.values()) == {1}
+
+
+async def test_a_worker_that_was_paused_beyond_its_lease_writes_nothing(
+    sql_database: Database, words: type[Words]
+) -> None:
+    """It would overwrite the work of the one that took over, and publish a second end."""
+    async with worker(sql_database, "paused", "hold", "CHG-1") as paused:
+        paused.send_signal(signal.SIGSTOP)
+        other = await sql_database.ledger("worker-b")
+        entry = await words.take_over(other)
+        await other.settle(entry.lease, Outcome.SUCCEEDED, b"event", words.noon)
+        paused.send_signal(signal.SIGCONT)
+        go(paused)
+        assert await line_of(paused) == "alive: False; intend: lost; settle: lost"
+    history = await other.history("CHG-1")
+    assert history is not None
+    assert (history.record.event, history.record.entry.intent) == (b"event", None)
+
+
+async def test_what_was_written_before_a_kill_is_there_after_it(sql_database: Database, words: type[Words]) -> None:
+    """The worker after it would not know of the DELETE that was sent, and pick another link."""
+    async with worker(sql_database, "killed", "die", "CHG-1") as killed:
+        go(killed)
+        assert await line_of(killed) == "intended"
+        assert await killed.wait() == -signal.SIGKILL
+    other = await sql_database.ledger("worker-b")
+    entry = await words.take_over(other)
+    assert entry.stage is Stage.INTENDED
+    assert entry.intent == words.intent_of()
