@@ -80,7 +80,7 @@ class Database:
         """Make it so long later, for the clock that measures leases and for those of the workers."""
         self.clock.advance(LEASE_SECONDS + 1)
         if self.kind == "postgresql":
-            self.execute("UPDATE unlinks SET lease_until = lease_until - 3600 * 1000000")
+            self.execute("UPDATE unlinks SET lease_until = lease_until - 3600000000")
 
     def execute(self, statement: str) -> list[tuple[Any, ...]]:
         """Run a statement on PostgreSQL beside the ledgers."""

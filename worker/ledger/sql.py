@@ -12,7 +12,8 @@ from worker.ledger.database import open_engine, read_url, reason_of
 from worker.ledger.errors import LedgerClosedError
 from worker.ledger.leases import RENEWALS_IN_A_LEASE, Leases
 from worker.ledger.migrations import migrate
-from worker.ledger.store import PRUNED_AT_ONCE, Transaction
+from worker.ledger.statements import PRUNED_AT_ONCE
+from worker.ledger.store import Transaction
 from worker.ledger.writer import Writer
 from worker.unlinks.ports import Claimed, LeaseLostError
 

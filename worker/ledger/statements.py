@@ -1,0 +1,125 @@
+"""Every statement of the ledger, made once: the same for SQLite and PostgreSQL.
+
+Made once, because making one costs more than carrying it out on SQLite. Parameters that are named like a column fill
+that column; `of_key` and `of_token` name a lease; the others say what they are.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import BigInteger, and_, bindparam, delete, exists, insert, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from worker.ledger.records import MOST_STEPS
+from worker.ledger.tables import EPOCH, Now, in_flight, steps, unlinks, unsettled
+from worker.unlinks.ports import Stage
+
+if TYPE_CHECKING:
+    from sqlalchemy import BindParameter, ColumnElement, Update
+    from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
+
+#: How many settled keys one transaction deletes.
+PRUNED_AT_ONCE: Final = 500
+
+_of_key: BindParameter[str] = bindparam("of_key")
+_lease_end: ColumnElement[int] = Now() + bindparam("lease_microseconds", type_=BigInteger())
+
+_NOBODY: Final[dict[str, Any]] = {"worker": None, "lease_until": EPOCH}
+_NO_TASK: Final[dict[str, Any]] = {"task_id": None, "task_session": None, "submitted_at": None}
+
+#: The fence: nobody was given a higher token since, and the key has not ended.
+_ours = and_(unlinks.c.key == _of_key, unlinks.c.token == bindparam("of_token"), unsettled)
+_sent = and_(_ours, in_flight())
+_of_worker = and_(unlinks.c.worker == bindparam("of_worker"), unsettled)
+
+
+def _write(condition: ColumnElement[bool], **values: Any) -> Update:
+    return update(unlinks).where(condition).values(updated_at=Now(), **values)
+
+
+# --- taking and keeping ---------------------------------------------------------------------------------------------
+
+
+def _take(dialect: Any) -> ReturningInsert[Any]:
+    new = dialect.insert(unlinks).values(
+        stage=Stage.CLAIMED.value, token=1, attempts=1, sends=0, lease_until=_lease_end, updated_at=Now()
+    )
+    free = or_(unlinks.c.worker.is_(None), unlinks.c.worker == new.excluded.worker, unlinks.c.lease_until <= Now())
+    statement: ReturningInsert[Any] = new.on_conflict_do_update(
+        index_elements=[unlinks.c.key],
+        set_={
+            "token": unlinks.c.token + 1,
+            "attempts": unlinks.c.attempts + 1,
+            "worker": new.excluded.worker,
+            "lease_until": new.excluded.lease_until,
+            "updated_at": new.excluded.updated_at,
+        },
+        where=and_(unlinks.c.fingerprint == new.excluded.fingerprint, unsettled, free),
+    ).returning(*unlinks.c)
+    return statement
+
+
+#: Insert a key's row, or take it over if that is allowed: one statement, so that of two workers one gets it.
+TAKE: Final = {"postgresql": _take(postgresql), "sqlite": _take(sqlite)}
+
+RENEW: Final[ReturningUpdate[Any]] = (
+    update(unlinks).where(_of_worker).values(lease_until=_lease_end).returning(unlinks.c.key, unlinks.c.token)
+)
+
+END_LEASES: Final = update(unlinks).where(_of_worker).values(lease_until=EPOCH)
+
+RELEASE: Final = _write(_ours, **_NOBODY)
+
+RELEASE_ALL: Final[ReturningUpdate[Any]] = _write(_of_worker, **_NOBODY).returning(unlinks.c.key, unlinks.c.token)
+
+# --- writing down ---------------------------------------------------------------------------------------------------
+
+#: Once a link was recorded for a key, no other is ever removed for it.
+_same_link = or_(
+    unlinks.c.link_id.is_(None),
+    and_(unlinks.c.link_id == bindparam("seen_link_id"), unlinks.c.job_id == bindparam("seen_job_id")),
+)
+_before_its_intent = and_(_ours, unlinks.c.stage == Stage.CLAIMED.value, _same_link)
+
+#: Another key's unlink of the job is under way. If one gets in between, the unique index says so.
+_other = unlinks.alias("other")
+_job_is_busy = exists().where(
+    _other.c.enterprise_manager == unlinks.c.enterprise_manager,
+    _other.c.job_id == bindparam("seen_job_id"),
+    in_flight(_other),
+    _other.c.key != _of_key,
+)
+
+INTEND: Final = _write(and_(_before_its_intent, ~_job_is_busy), stage=Stage.INTENDED.value, sends=unlinks.c.sends + 1)
+
+#: The same for a job that is busy: only what was seen.
+REMEMBER: Final = _write(_before_its_intent)
+
+WITHDRAW: Final = _write(_sent, stage=Stage.CLAIMED.value, sent_at=None, sends=unlinks.c.sends - 1, **_NO_TASK)
+
+SEND_AGAIN: Final = _write(_sent, stage=Stage.INTENDED.value, sends=unlinks.c.sends + 1, **_NO_TASK)
+
+SUBMITTED: Final = _write(_sent, stage=Stage.SUBMITTED.value)
+
+SETTLE: Final = _write(_ours, stage=Stage.SETTLED.value, **_NOBODY)
+
+NOTE: Final = insert(steps).values(at=Now())
+
+# --- reading and tidying up -----------------------------------------------------------------------------------------
+
+ROW: Final = select(unlinks).where(unlinks.c.key == _of_key)
+
+OUR_ROW: Final = select(unlinks).where(_ours)
+
+NEWEST_STEPS: Final = select(steps).where(steps.c.key == _of_key).order_by(steps.c.id.desc()).limit(MOST_STEPS)
+
+_long_settled = (
+    select(unlinks.c.key)
+    .where(~unsettled, unlinks.c.finished_at < Now() - bindparam("age_microseconds", type_=BigInteger()))
+    .limit(PRUNED_AT_ONCE)
+)
+
+PRUNE: Final = delete(unlinks).where(unlinks.c.key.in_(_long_settled)).returning(unlinks.c.key)
+
+PRUNE_STEPS: Final = delete(steps).where(steps.c.key.in_(bindparam("of_keys", expanding=True)))
