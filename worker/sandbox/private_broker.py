@@ -1,19 +1,22 @@
-"""A RabbitMQ of one's own for a while, on free loopback ports, with its own directory and Erlang cookie."""
+"""A RabbitMQ of one's own for a while, on free loopback ports, with its own directory and Erlang cookie.
+
+Where the program comes from, in this order: what the variable `SANDBOX_RABBITMQ_HOME` names; an installed RabbitMQ, of
+which only the programs are used; the packages of Debian or Ubuntu, unpacked into the user's cache folder; and, as the
+last way, a container engine with the official image.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
-from worker.sandbox.ports import LOOPBACK
+from worker.sandbox.container_node import ContainerNode, find_engine
+from worker.sandbox.errors import MissingPartError
 from worker.sandbox.rabbitmq import find_installation
-from worker.sandbox.rabbitmq_node import PortMapper, RabbitmqNode
-from worker.sandbox.secret import new_secret
+from worker.sandbox.rabbitmq_node import Credentials, PortMapper, RabbitmqNode
 from worker.sandbox.ward import Ward
 
 if TYPE_CHECKING:
     from types import TracebackType
-
-_USER = "unlink"
 
 
 class PrivateBroker:
@@ -32,20 +35,10 @@ class PrivateBroker:
     """
 
     def __init__(self, name: str = "unlink", *, management: bool = False) -> None:
-        installation = find_installation()
-        self._password = new_secret()
+        self._credentials = Credentials()
         self._ward = Ward(f"broker-{name}")
         try:
-            self._node = RabbitmqNode(
-                self._ward,
-                installation,
-                PortMapper(self._ward, installation),
-                name=name,
-                cookie=new_secret(),
-                user=_USER,
-                password=self._password,
-                management=management,
-            )
+            self._node = self._make_node(name, management=management)
         except BaseException:
             self._ward.close()
             raise
@@ -53,7 +46,7 @@ class PrivateBroker:
     @property
     def url(self) -> str:
         """`amqp://user:password@127.0.0.1:port/`: the default virtual host. Holds the password: not for a log."""
-        return f"amqp://{_USER}:{self._password}@{LOOPBACK}:{self._node.port}/"
+        return self._credentials.url(self._node.port)
 
     @property
     def port(self) -> int:
@@ -69,11 +62,14 @@ class PrivateBroker:
         """
         if self._node.management_port is None:
             raise ValueError("this broker was made without the management plugin")
-        return f"http://{_USER}:{self._password}@{LOOPBACK}:{self._node.management_port}"
+        return self._credentials.url(self._node.management_port, scheme="http").rstrip("/")
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment in which RabbitMQ's own programs, such as rabbitmq-diagnostics, reach the node."""
+        """The environment in which RabbitMQ's own programs, such as rabbitmq-diagnostics, reach the node.
+
+        Empty for a node in a container, which has its programs with it.
+        """
         return dict(self._node.environment)
 
     @property
@@ -124,6 +120,19 @@ class PrivateBroker:
     def close(self) -> None:
         """Kill the node and remove every trace of it. Closing again does nothing."""
         self._ward.close()
+
+    def _make_node(self, name: str, *, management: bool) -> RabbitmqNode | ContainerNode:
+        try:
+            installation = find_installation()
+        except MissingPartError:
+            engine = find_engine()
+            if engine is None:
+                raise
+            return ContainerNode(self._ward, engine, credentials=self._credentials, management=management)
+        mapper = PortMapper(self._ward, installation)
+        return RabbitmqNode(
+            self._ward, installation, mapper, name=name, credentials=self._credentials, management=management
+        )
 
     def __enter__(self) -> Self:
         try:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import shutil
 import signal
 import subprocess
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from worker.sandbox.errors import PartFailedError
 from worker.sandbox.ports import LOOPBACK, free_port, is_open
+from worker.sandbox.secret import new_secret
 from worker.sandbox.ward import wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from worker.sandbox.rabbitmq import Installation
     from worker.sandbox.ward import Program, Ward
 
@@ -32,6 +36,24 @@ _ERRORS_SHOWN = 20
 
 #: The ports that rabbitmqctl listens on for the node's answers, wide enough for many calls at once.
 _CONTROL_PORTS = ("32000", "32700")
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """The first user of a private broker, and the cookie by which its nodes and tools know each other."""
+
+    user: str = "unlink"
+    password: str = field(default_factory=new_secret, repr=False)
+    cookie: str = field(default_factory=new_secret, repr=False)
+
+    def url(self, port: int, scheme: str = "amqp") -> str:
+        """The URL of one of its ports, without a path. Holds the password: not for a log."""
+        return f"{scheme}://{self.user}:{self.password}@{LOOPBACK}:{port}/"
+
+
+def full_name(name: str) -> str:
+    """The name under which Erlang knows a node of this machine."""
+    return f"{name}@localhost"
 
 
 class PortMapper:
@@ -57,7 +79,17 @@ class PortMapper:
 
 
 class RabbitmqNode:
-    """One RabbitMQ node in a ward. Its name, ports, user and directory stay the same from start to start."""
+    """One RabbitMQ node in a ward. Its name, ports, user and directory stay the same from start to start.
+
+    Args:
+        ward: where it lives.
+        installation: the programs that it runs.
+        mapper: where it and its peers find each other.
+        name: its name before the `@`: letters, digits, `_` and `-`.
+        credentials: its first user, and the cookie that it shares with its peers.
+        management: whether the management plugin runs too.
+        peers: the names of all nodes of its cluster; on its first start it joins those that are there.
+    """
 
     def __init__(
         self,
@@ -66,12 +98,11 @@ class RabbitmqNode:
         mapper: PortMapper,
         *,
         name: str,
-        cookie: str,
-        user: str,
-        password: str,
+        credentials: Credentials,
         management: bool,
+        peers: Sequence[str] = (),
     ) -> None:
-        self.name = f"{name}@localhost"
+        self.name = full_name(name)
         self.port = free_port()
         self.management_port = free_port() if management else None
         self._ward = ward
@@ -80,9 +111,15 @@ class RabbitmqNode:
         self._directory.mkdir()
         self._log = self._directory / "node.log"
         self._program: Program | None = None
-        self._configure(cookie, user, password)
+        self._credentials = credentials
+        self._configure(peers)
         #: What its programs, rabbitmqctl among them, must find in their environment. Holds no secret.
         self.environment = mapper.environment | self._variables()
+
+    @property
+    def url(self) -> str:
+        """`amqp://user:password@127.0.0.1:port/`. Holds the password: not for a log."""
+        return self._credentials.url(self.port)
 
     @property
     def running(self) -> bool:
@@ -183,20 +220,24 @@ class RabbitmqNode:
         started = self._log.is_file() and _STARTED in self._log.read_text(errors="replace")
         return started and self.running and is_open(self.port)
 
-    def _configure(self, cookie: str, user: str, password: str) -> None:
+    def _configure(self, peers: Sequence[str]) -> None:
         settings = {
             "listeners.tcp.1": f"{LOOPBACK}:{self.port}",
-            "default_user": user,
-            "default_pass": password,
+            "default_user": self._credentials.user,
+            "default_pass": self._credentials.password,
             "log.console.level": "info",
             # A laptop's full disk is no reason for the sandbox to stand still.
             "disk_free_limit.absolute": "1MB",
         }
         if self.management_port:
             settings |= {"management.tcp.ip": LOOPBACK, "management.tcp.port": str(self.management_port)}
+        settings |= {
+            f"cluster_formation.classic_config.nodes.{number}": full_name(peer)
+            for number, peer in enumerate(peers, start=1)
+        }
         self._write("rabbitmq.conf", "".join(f"{name} = {value}\n" for name, value in settings.items()))
         self._write("enabled_plugins", "[rabbitmq_management]." if self.management_port else "[].")
-        self._write(".erlang.cookie", cookie)
+        self._write(".erlang.cookie", self._credentials.cookie)
         # Empty, in the place of the machine's own.
         self._write("rabbitmq-env.conf", "")
         self._write("advanced.config", "[].")

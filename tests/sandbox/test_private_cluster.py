@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import pika
+import pytest
+
+from worker.sandbox.private_cluster import PrivateCluster
+from worker.sandbox.ward import wait_until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+_QUORUM = {"x-queue-type": "quorum"}
+
+
+def _publish(url: str, body: bytes) -> None:
+    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+        channel = connection.channel()
+        channel.confirm_delivery()
+        channel.queue_declare("kept", durable=True, arguments=_QUORUM)
+        channel.basic_publish("", "kept", body, mandatory=True)
+
+
+def _take(url: str) -> bytes | None:
+    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+        body: bytes | None = connection.channel().basic_get("kept", auto_ack=True)[2]
+        return body
+
+
+def test_a_cluster_goes_on_without_a_node_and_comes_back_after_losing_all() -> None:
+    """The chaos suite would test three lone nodes, or could not kill one of a cluster, or all, and go on."""
+    with PrivateCluster(nodes=3) as cluster:
+        first, second, third = cluster.nodes
+        _publish(first.url, b"one")
+        assert wait_until(lambda: _members(third.rabbitmqctl("list_queues", "online")) == 3, seconds=30, interval=1)
+        first.kill()
+        _publish(second.url, b"two")
+        first.start()
+        assert _take(first.url) == b"one"
+        for node in cluster.nodes:
+            node.kill()
+        cluster.start()
+        assert _take(third.url) == b"two"
+
+
+def _members(listing: str) -> int:
+    return listing.count("@localhost")
