@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import uuid
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -61,7 +62,7 @@ class Worker:
         """Work until `stop` is set, then drain: whatever goes away in between is waited for, not died of."""
         log.info("worker.starting", worker=self._name, enterprise_managers=sorted(self.gateways))
         for name, gateway in self.gateways.items():
-            gateway.on_availability(lambda up, name=name: self._pause_or_resume(name, _AWAY, up=up))
+            gateway.on_availability(partial(self._enterprise_manager_changed, name))
         self.ledger.on_availability(self._ledger_changed)
         await _unless(stop, self._start())
         await stop.wait()
@@ -69,8 +70,11 @@ class Worker:
 
     async def _start(self) -> None:
         await self.ledger.start()
+        # A wrong password is then told at the start, not when the first command comes.
+        knocking = [asyncio.create_task(gateway.knock()) for gateway in self.gateways.values()]
         await self.broker.start()
         log.info("worker.started", worker=self._name)
+        await asyncio.gather(*knocking)
 
     async def _drain(self) -> None:
         seconds = self._settings.drain_seconds
@@ -86,6 +90,9 @@ class Worker:
 
     def _deliver(self, delivery: Delivery) -> None:
         self.reception.receive(delivery)
+
+    def _enterprise_manager_changed(self, name: str, up: bool) -> None:  # noqa: FBT001 - the listener's shape
+        self._pause_or_resume(name, _AWAY, up=up)
 
     def _ledger_changed(self, up: bool) -> None:  # noqa: FBT001 - the listener's shape
         for name in self.gateways:

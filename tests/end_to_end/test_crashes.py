@@ -44,5 +44,5 @@ def test_killed_at_a_boundary_the_unlink_still_ends_once(world: World, boundary:
     world.listen_for(0.5)
     ((outcome, _id),) = world.ends_of("CHG1")
     assert outcome == "succeeded"
-    assert len(world.enterprise_manager.deletes_of(VENDOR_LINK_ID)) == 1
+    assert world.enterprise_manager.deletes_of(VENDOR_LINK_ID) == 1
     assert world.enterprise_manager.links(VENDOR_JOB_ID) == []

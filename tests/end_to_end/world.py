@@ -71,6 +71,7 @@ class World:
 
     def reconnect(self) -> None:
         """A new connection of the publisher's; events in between are not heard."""
+        self.mailbox.__exit__(None, None, None)
         self._mailbox = Mailbox(self._settings).__enter__()
 
     def send(self, command: dict[str, Any] | bytes) -> None:

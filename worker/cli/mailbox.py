@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -86,8 +87,9 @@ class Mailbox:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._connection.is_open:
-            self._connection.close()
+        with suppress(AMQPError):  # it may be gone, and not know it yet
+            if self._connection.is_open:
+                self._connection.close()
 
     def listen(self, routing_key: str = "#") -> None:
         """From now on, keep the events whose routing key matches, for `next_event`."""
@@ -103,7 +105,7 @@ class Mailbox:
         over = time.monotonic() + seconds
         with _translated():
             for method, _properties, body in self._channel.consume(self._queue, inactivity_timeout=0.1):
-                if method is not None and body is not None:
+                if method is not None and body is not None and method.delivery_tag is not None:
                     self._channel.basic_ack(method.delivery_tag)
                     return Heard(body, json.loads(body))
                 if time.monotonic() > over:

@@ -101,15 +101,23 @@ class Gateway:
         """Call `listener` on the event loop with False when it goes down, and with True when it is up again."""
         self._availability.on_change(listener)
 
+    async def knock(self) -> None:
+        """See whether it is there, and lets us log on, before anybody asks for anything. Never raises."""
+        try:
+            await self._probe()
+        except Unavailable as error:
+            self._availability.went_wrong(str(error), everywhere=True)
+
     async def until_available(self) -> None:
         """Return when calls make sense again."""
         await self._availability.until_up()
 
     async def close(self, *, log_off: bool) -> None:
-        """Stop probing, log off if asked to (it ends the session's tasks' traces too), let go. Never raises."""
+        """Stop probing, log off if asked to (its tasks can then no longer be looked at), let go. Never raises."""
         await self._availability.close()
         if log_off:
             await self._logon.log_off()
+        self._logon.abandon()
         self._wire.close()
 
     async def find_job(self, reference: JobReference) -> Job:

@@ -142,7 +142,7 @@ def _close(console: Console, stage: Stage, *, all_well: bool, seconds: float) ->
     deletes = em.count("DELETE", "/linkedBackupRepositories/")
     console.print(
         f"{len(SCENES)} scenes in {seconds:.0f} s. Enterprise Manager saw {deletes} DELETEs; "
-        f"{stage.waiting_commands()} commands wait; {stage.dead_letters()} dead letter.",
+        f"commands still waiting: {stage.waiting_commands()}; dead letters: {stage.dead_letters()}.",
         highlight=False,
     )
     if all_well:

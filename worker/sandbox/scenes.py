@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from contracts.events import event_id
+from contracts.events import Outcome, event_id
 from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_ID, VENDOR_LINK_ID, Fault
 
 if TYPE_CHECKING:
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from worker.sandbox.stage import Stage
 
+BACKUP_UID = "3b1f2d4c-0c55-4a0e-8a52-1d0f9fd3f7a4"
 VENDOR_PAGE_KEY = "demo:vendor-page"
 
 
@@ -40,7 +41,7 @@ def duplicate(stage: Stage) -> None:
     """The same message once more."""
     stage.send(_command(VENDOR_PAGE_KEY, VENDOR_JOB_ID, VENDOR_LINK_ID))
     (again,) = stage.events_until_the_end(VENDOR_PAGE_KEY)
-    stage.expect("the event's ID", seen=again.id, wanted=event_id(VENDOR_PAGE_KEY, again.data["outcome"]))
+    stage.expect("the event's ID", seen=again.id, wanted=event_id(VENDOR_PAGE_KEY, Outcome.SUCCEEDED))
     stage.expect_deletes(VENDOR_LINK_ID, 1)
     stage.tell("the same event ID, no second DELETE")
 
@@ -76,7 +77,7 @@ def misspelt(stage: Stage) -> None:
 
 def linked_backups(stage: Stage) -> None:
     """A job whose linked backups would go."""
-    job_id, link_id = _new_job(stage, "Copy to Lyon", linked_backups=["Backup of the ERP"])
+    job_id, link_id = _new_job(stage, "Copy to Lyon", linked_backups=[BACKUP_UID])
     stage.send(_command("demo:linked-backups", job_id, link_id))
     (ended,) = stage.events_until_the_end("demo:linked-backups")
     stage.expect("the reason", seen=ended.data["reason"]["code"], wanted="linked_backups_at_risk")
@@ -88,8 +89,7 @@ def killed(stage: Stage) -> None:
     job_id, link_id = _new_job(stage, "Copy to Turin")
     stage.enterprise_manager.behaviour.edits_held = True
     stage.send(_command("demo:killed", job_id, link_id))
-    stage.worker.wait_for_log("demo:killed")
-    stage.worker.wait_for_log("unlink.submitted", count=3)
+    stage.expect("the first event", seen=stage.next_event("demo:killed").outcome, wanted="submitted")
     stage.worker.kill()
     stage.tell("SIGKILL; a second worker starts")
     stage.enterprise_manager.behaviour.edits_held = False
@@ -116,6 +116,6 @@ def _new_job(stage: Stage, name: str, linked_backups: list[str] | None = None) -
     """A copy job with one link; its ID, and the link's."""
     em = stage.enterprise_manager
     repository = em.add_repository(name=f"Repository of {name}")
-    job = em.add_job(name=name, links=[repository], linked_backups=linked_backups or [])
-    (link,) = em.links(job.id)
-    return job.id, link.object_in_job_id
+    job_id = em.add_job(name=name, links=[repository], linked_backups=linked_backups or [])
+    (link,) = em.links(job_id)
+    return job_id, link.object_in_job_id

@@ -53,16 +53,19 @@ class Stage:
 
     def events_until_the_end(self, key: str | None) -> list[Heard]:
         """Tell the events about this key up to its terminal one, and return them."""
-        heard: list[Heard] = []
+        heard = [self.next_event(key)]
+        while heard[-1].outcome == "submitted":
+            heard.append(self.next_event(key))
+        return heard
+
+    def next_event(self, key: str | None) -> Heard:
+        """Tell the next event about this key, and return it."""
         over = time.monotonic() + PATIENCE
         while time.monotonic() < over:
             event = self._mailbox.next_event(seconds=0.5)
-            if event is None or event.key != key:
-                continue
-            heard.append(event)
-            self.tell(f"{event.outcome}: {explanation(event)}")
-            if event.outcome != "submitted":
-                return heard
+            if event is not None and event.key == key:
+                self.tell(f"{event.outcome}: {explanation(event)}")
+                return event
         raise SceneError(f"no end within {PATIENCE:g} s; the worker's log ends:\n{self.worker.log()[-1500:]}")
 
     def expect(self, what: str, *, seen: object, wanted: object) -> None:
@@ -72,7 +75,7 @@ class Stage:
 
     def expect_deletes(self, link_id: str, wanted: int) -> None:
         """Count the DELETEs of this link that reached Enterprise Manager."""
-        self.expect("DELETEs of the link", seen=len(self.enterprise_manager.deletes_of(link_id)), wanted=wanted)
+        self.expect("DELETEs of the link", seen=self.enterprise_manager.deletes_of(link_id), wanted=wanted)
 
     def expect_silence(self) -> None:
         """See that no further event comes."""
