@@ -16,11 +16,21 @@ import pytest
 import trustme
 from pydantic import SecretStr
 
+from worker.enterprise_manager import Gateway
+from worker.sandbox.simulated_enterprise_manager import (
+    VENDOR_JOB_ID,
+    VENDOR_LINK_ID,
+    Behaviour,
+    LinkedRepository,
+    SimulatedEnterpriseManager,
+)
 from worker.settings import EnterpriseManagerSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from pathlib import Path
+
+    from worker.unlinks.ports import Task, TaskTicket
 
 
 class QuickClock:
@@ -189,3 +199,76 @@ def settings_for(ca_file: Path) -> Callable[..., EnterpriseManagerSettings]:
         return EnterpriseManagerSettings(username="svc-unlink", password=SecretStr("correct horse"), **given)
 
     return make
+
+
+@pytest.fixture
+def spelling() -> tuple[str, dict[str, Any]]:
+    """The format asked for, and how the server spells it; files of tests choose others."""
+    return "xml", {}
+
+
+@pytest.fixture
+def em(spelling: tuple[str, dict[str, Any]]) -> Iterator[SimulatedEnterpriseManager]:
+    """A simulated Enterprise Manager with one copy job that has two links."""
+    with SimulatedEnterpriseManager.start(behaviour=Behaviour(**spelling[1])) as simulated:
+        links = [
+            LinkedRepository(VENDOR_LINK_ID, "da49abfc-838a-40a1-90a3-40acd2bc7000"),
+            LinkedRepository("961c9350-dc5a-43d6-8efa-867995e9404e", "5ef453b0-f3c3-4fe7-be52-2106b6d79ca6"),
+        ]
+        simulated.add_job(id=VENDOR_JOB_ID, name="Copy to Frankfurt", links=links)
+        yield simulated
+
+
+@pytest.fixture
+async def gateway_with(
+    em: SimulatedEnterpriseManager, spelling: tuple[str, dict[str, Any]], clock: Any
+) -> AsyncIterator[Callable[..., Gateway]]:
+    """Makes gateways to it; any setting can be given otherwise."""
+    gateways: list[Gateway] = []
+
+    def make(**others: Any) -> Gateway:
+        given = {
+            "url": em.url,
+            "username": em.username,
+            "password": SecretStr(em.password),
+            "ca_file": em.ca_file,
+            "format": spelling[0],
+            "request_timeout_seconds": 5,
+        }
+        gateways.append(Gateway("lab", EnterpriseManagerSettings(**given | others), clock))
+        return gateways[-1]
+
+    yield make
+    for gateway in gateways:
+        await gateway.close(log_off=False)
+
+
+@pytest.fixture
+def gateway(gateway_with: Callable[..., Gateway]) -> Gateway:
+    """A gateway to it."""
+    return gateway_with()
+
+
+@pytest.fixture
+def until() -> Callable[[Callable[[], bool]], Awaitable[None]]:
+    """Waits for a condition that another thread brings about."""
+
+    async def wait(condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not condition():  # noqa: ASYNC110 - no event of this loop tells of it
+                await asyncio.sleep(0.01)
+
+    return wait
+
+
+@pytest.fixture
+def finish() -> Callable[[Gateway, TaskTicket], Awaitable[Task]]:
+    """Follows a task to its end."""
+
+    async def follow(gateway: Gateway, ticket: TaskTicket) -> Task:
+        async with asyncio.timeout(10):
+            while not (task := await gateway.task(ticket)).finished:  # noqa: ASYNC110 - the server's time passes
+                await asyncio.sleep(0.01)
+        return task
+
+    return follow

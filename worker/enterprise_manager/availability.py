@@ -35,6 +35,7 @@ class Availability:
         self._probe = probe
         self._listeners: list[Callable[[bool], None]] = []
         self._probing: asyncio.Task[None] | None = None
+        self._closed = False
         self._pause = FIRST_PAUSE
         self._down_since: float | None = None
         self.last_problem: str | None = None
@@ -63,6 +64,8 @@ class Availability:
 
     def went_wrong(self, problem: str, *, everywhere: bool) -> None:
         """A call ended with `Unavailable`; `everywhere` if others would end likewise."""
+        if self._closed:
+            return
         if everywhere:
             self._go_down(problem)
         elif self.up:
@@ -78,7 +81,8 @@ class Availability:
             await asyncio.wait([self._probing])
 
     async def close(self) -> None:
-        """Stop probing."""
+        """Stop probing, for good."""
+        self._closed = True
         if self._probing is not None:
             self._probing.cancel()
             await asyncio.wait([self._probing])

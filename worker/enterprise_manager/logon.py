@@ -90,6 +90,11 @@ class Logon:
             log.info("enterprise_manager.session_lost", enterprise_manager=self._wire.name, session=session.name)
             self._current = None
 
+    def abandon(self) -> None:
+        """Stop a logon that is under way; a session that comes of it ends by itself after its idle time."""
+        if self._logging_on is not None:
+            self._logging_on.cancel()
+
     async def log_off(self) -> None:
         """End the present session, if there is one, within a short time. Never raises, never ends another's session."""
         with contextlib.suppress(TimeoutError):
@@ -128,7 +133,7 @@ class Logon:
             "POST",
             paths.LOGON,
             query={"v": "latest"},
-            headers={"Authorization": "Basic " + base64.b64encode(credentials).decode(), "Content-Length": "0"},
+            headers={"Authorization": "Basic " + base64.b64encode(credentials).decode()},
         )
         try:
             answer = await self._wire.exchange(request)

@@ -57,7 +57,7 @@ async def find(calls: Calls, resource: str, name: str, backup_server: str | None
     matches = _exactly(await _filtered(calls, resource, name, backup_server), name, backup_server)
     everything: Sequence[ReferenceRecord] = ()
     if not matches:
-        everything = await _references(calls, resource, {"type": resource}, complete=False)
+        everything = await _references(calls, resource, paths.COLLECTIONS[resource], {}, complete=False)
         matches = _exactly(everything, name, backup_server)
     if not matches:
         raise NameNotFound(_not_found(resource, name, backup_server, everything))
@@ -69,29 +69,29 @@ async def find(calls: Calls, resource: str, name: str, backup_server: str | None
 async def _filtered(calls: Calls, resource: str, name: str, backup_server: str | None) -> list[ReferenceRecord]:
     query = {"type": resource, "filter": name_filter(name, backup_server)}
     try:
-        return await _references(calls, resource, query)
+        return await _references(calls, resource, paths.QUERY, query)
     except Refused as error:
         if error.code is not ReasonCode.ENTERPRISE_MANAGER_ERROR:
             raise
-        # A server that does not take this filter; it may still list all names.
+        # A server that does not take this filter, or no queries at all; it still lists all names.
         return []
 
 
 async def _references(
-    calls: Calls, resource: str, query: dict[str, str], *, complete: bool = True
+    calls: Calls, resource: str, path: str, query: dict[str, str], *, complete: bool = True
 ) -> list[ReferenceRecord]:
-    page = await _page(calls, resource, query)
+    page = await _page(calls, resource, path, query)
     if complete and page.pages > MOST_PAGES:
         raise UnexpectedDocumentError(f"it has {page.pages} pages; at most {MOST_PAGES} are read")
     found = list(page.references)
     for number in range(2, min(page.pages, MOST_PAGES) + 1):
-        found += (await _page(calls, resource, query | {"page": str(number)})).references
+        found += (await _page(calls, resource, path, query | {"page": str(number)})).references
     # A list that changes between two pages may show one member on both.
     return list(dict.fromkeys(found))
 
 
-async def _page(calls: Calls, resource: str, query: dict[str, str]) -> Page:
-    return read_page(await calls.get(paths.QUERY, query | {"pageSize": str(PAGE_SIZE)}), resource)
+async def _page(calls: Calls, resource: str, path: str, query: dict[str, str]) -> Page:
+    return read_page(await calls.get(path, query | {"pageSize": str(PAGE_SIZE)}), resource)
 
 
 def _exactly(references: Iterable[ReferenceRecord], name: str, backup_server: str | None) -> list[ReferenceRecord]:

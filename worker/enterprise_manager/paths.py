@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 API = "/api/"
 LOGON = "/api/sessionMngr/"
 QUERY = "/api/query"
+COLLECTIONS = {"Job": "/api/jobs", "Repository": "/api/repositories"}
 
 _PLAIN = re.compile(r"(/[A-Za-z0-9._~%:-]+)+")
 

@@ -217,14 +217,16 @@ def _linked_backups(job_info: Node | None) -> tuple[LinkedBackupRecord, ...] | N
 
 
 def read_page(root: Node, resource: str) -> Page:
-    """Read a page of references to `resource` (`Job`, `Repository`); references to anything else are left out.
+    """Read a page of references to `resource` (`Job`, `Repository`); those to anything else are left out.
+
+    It is what `/query`, `/jobs` and `/repositories` answer.
 
     Raises:
-        UnexpectedDocumentError: it is no query's answer.
+        UnexpectedDocumentError: it is no list of references.
     """
-    refs = root.find("refs")
+    refs = root if root.name == "entityreferences" else root.find("refs")
     if refs is None and root.find("paginginfo") is None and root.name != "queryresult" and not root.has("refs"):
-        raise UnexpectedDocumentError("it is no answer to a query")
+        raise UnexpectedDocumentError("it is no list of references")
     found = list(refs.records("uid")) if refs is not None else []
     references = [_reference(record) for record in found if _is_of(record, resource)]
     return Page(tuple(references), _pages(root))

@@ -1,0 +1,118 @@
+"""The DELETE: sent once, unless it is certain that it was not carried out."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from worker.sandbox.simulated_enterprise_manager import (
+    Fault,
+    SimulatedEnterpriseManager,
+)
+from worker.unlinks.ports import (
+    AnswerLost,
+    Unavailable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from worker.enterprise_manager import Gateway
+
+JOB = "d1b85018-2769-45be-89bc-03f66b60e6cb"
+LINK = "27a1d57f-7c15-43c6-9162-d05aff1c9bb9"
+OTHER_LINK = "961c9350-dc5a-43d6-8efa-867995e9404e"
+UID = "da49abfc-838a-40a1-90a3-40acd2bc7000"
+OTHER_UID = "5ef453b0-f3c3-4fe7-be52-2106b6d79ca6"
+ABSENT = "00000000-0000-4000-8000-000000000000"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("status", status=500),
+        Fault("status", status=502, answer="html"),
+        Fault("status", status=503),
+        Fault("status", status=503, retry_after="1"),
+        Fault("status", status=504, answer="empty"),
+        Fault("status", status=404, answer="html"),
+        Fault("status", status=408),
+        Fault("status", status=302, answer="empty"),
+        Fault("drops_connection"),
+        Fault("acts_and_drops_connection"),
+        Fault("acts_and_never_answers"),
+        Fault("truncated"),
+        Fault("cut_off"),
+        Fault("wrong_content"),
+        Fault("wrong_content", body="{}", content_type="application/json"),
+        Fault("wrong_content", body="<Other/>", content_type="application/xml"),
+    ],
+    ids=lambda fault: f"{fault.kind} {fault.status or ''} {fault.answer}",
+)
+async def test_a_delete_whose_answer_is_lost_is_sent_once(
+    em: SimulatedEnterpriseManager, gateway_with: Callable[..., Gateway], fault: Fault
+) -> None:
+    """Else a DELETE that was carried out could be sent again, and remove what somebody had put back."""
+    gateway = gateway_with(request_timeout_seconds=0.5)
+    em.inject(Fault(**{name: getattr(fault, name) for name in Fault.__slots__} | {"method": "DELETE", "times": 3}))
+    with pytest.raises(AnswerLost):
+        await gateway.delete_link(JOB, LINK)
+    assert em.deletes_of(LINK) == 1
+    assert gateway.up
+
+
+async def test_a_delete_that_cannot_leave_was_not_sent(
+    em: SimulatedEnterpriseManager, gateway: Gateway, clock: Any
+) -> None:
+    """Else an outage would make every unlink wait for a task that never started."""
+    await gateway.links(JOB)
+    em.refuse_connections()
+    with pytest.raises(Unavailable, match="nothing listens there"):
+        await gateway.delete_link(JOB, LINK)
+    assert not gateway.up
+    assert clock.waited[:2] == [0.5, 1.0]
+    em.accept_connections()
+    await asyncio.wait_for(gateway.until_available(), 10)
+    assert (await gateway.delete_link(JOB, LINK)).ticket.task_id == "task-1"
+    assert em.deletes_of(LINK) == 1
+
+
+async def test_too_many_requests_are_not_carried_out_and_the_wait_is_honoured(
+    em: SimulatedEnterpriseManager, gateway: Gateway, clock: Any
+) -> None:
+    """Else a server that protects itself would be pressed further, or the unlink given up."""
+    em.inject(Fault("status", method="DELETE", status=429, retry_after="7", times=2))
+    assert (await gateway.delete_link(JOB, LINK)).ticket.task_id == "task-1"
+    assert clock.waited == [7, 7]
+    em.inject(Fault("status", method="DELETE", status=429, retry_after="86400", times=3))
+    with pytest.raises(Unavailable, match="asks for fewer requests"):
+        await gateway.delete_link(JOB, OTHER_LINK)
+    assert clock.waited[2:4] == [30, 30]
+    assert em.deletes_of(OTHER_LINK) == 3
+
+
+async def test_a_delete_in_an_expired_session_is_repeated_in_a_new_one(
+    em: SimulatedEnterpriseManager, gateway: Gateway, finish: Any
+) -> None:
+    """Else the first unlink after a quiet quarter of an hour would fail."""
+    await gateway.links(JOB)
+    em.expire_sessions()
+    task = await gateway.delete_link(JOB, LINK)
+    assert (await finish(gateway, task.ticket)).success is True
+    assert em.count("POST", "/sessionMngr") == 2
+    assert em.deletes_of(LINK) == 2
+
+
+async def test_sessions_that_are_refused_again_and_again_are_an_outage(
+    em: SimulatedEnterpriseManager, gateway: Gateway
+) -> None:
+    """Else the worker would log on without end."""
+    em.inject(Fault("status", method="DELETE", status=401, times=2))
+    with pytest.raises(Unavailable, match="keeps refusing its own logon sessions"):
+        await gateway.delete_link(JOB, LINK)
+    em.inject(Fault("status", method="GET", path="linkedBackup", status=401, times=2))
+    await asyncio.wait_for(gateway.until_available(), 10)
+    with pytest.raises(Unavailable, match="keeps refusing its own logon sessions"):
+        await gateway.links(JOB)

@@ -1,0 +1,216 @@
+"""The gateway against a simulated Enterprise Manager over HTTPS, in every format that was seen."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from contracts.commands import JobReference
+from contracts.events import ReasonCode
+from worker.sandbox.simulated_enterprise_manager import (
+    JSON_LINKS_NAMES,
+    Fault,
+    LinkedBackup,
+    SimulatedEnterpriseManager,
+)
+from worker.unlinks.ports import (
+    AnswerLost,
+    EnterpriseManager,
+    Job,
+    Link,
+    LinkNotFound,
+    Refused,
+)
+from worker.unlinks.ports import LinkedBackup as LinkedBackupSeen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from worker.enterprise_manager import Gateway
+
+JOB = "d1b85018-2769-45be-89bc-03f66b60e6cb"
+LINK = "27a1d57f-7c15-43c6-9162-d05aff1c9bb9"
+OTHER_LINK = "961c9350-dc5a-43d6-8efa-867995e9404e"
+UID = "da49abfc-838a-40a1-90a3-40acd2bc7000"
+OTHER_UID = "5ef453b0-f3c3-4fe7-be52-2106b6d79ca6"
+ABSENT = "00000000-0000-4000-8000-000000000000"
+
+FORMATS = {
+    "xml": ("xml", {}),
+    "json": ("json", {}),
+    "json of 13.0": (
+        "json",
+        {"json_keys": "camel", "json_byte_order_mark": True, "running_result": "null", "json_query_lists": "flat"},
+    ),
+}
+
+
+@pytest.fixture(params=FORMATS)
+def spelling(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """The format asked for, and how the server spells it."""
+    return FORMATS[request.param]
+
+
+def test_the_gateway_is_the_port(gateway: Gateway) -> None:
+    """Else the core could not use it."""
+    port: EnterpriseManager = gateway
+    assert port is gateway
+
+
+async def test_one_unlink_from_look_to_end(em: SimulatedEnterpriseManager, gateway: Gateway, finish: Any) -> None:
+    """Else nothing works: the whole road of one unlink, with one logon and one DELETE."""
+    assert await gateway.find_job(JobReference(id=JOB)) == Job(JOB, "Copy to Frankfurt")
+    links = await gateway.links(JOB)
+    assert links == [Link(LINK, UID), Link(OTHER_LINK, OTHER_UID)]
+    assert await gateway.linked_backups(JOB) == []
+    task = await gateway.delete_link(JOB, LINK)
+    assert (task.finished, task.operation, task.success) == (False, "UpdateJob", None)
+    finished = await finish(gateway, task.ticket)
+    assert (finished.success, finished.message) == (True, "Ok")
+    assert await gateway.links(JOB) == [Link(OTHER_LINK, OTHER_UID)]
+    await gateway.close(log_off=True)
+    assert em.count("POST", "/sessionMngr") == 1
+    assert em.deletes_of(LINK) == 1
+    assert em.sessions == []
+
+
+async def test_a_job_that_is_not_there(gateway: Gateway) -> None:
+    """Else a typing error in a ticket would not be told from an outage."""
+    for call in (gateway.find_job(JobReference(id=ABSENT)), gateway.links(ABSENT), gateway.linked_backups(ABSENT)):
+        with pytest.raises(Refused, match=r"Cannot find job|no job") as refused:
+            await call
+        assert refused.value.code is ReasonCode.JOB_NOT_FOUND
+    assert gateway.up
+
+
+@pytest.mark.parametrize("job_type", ["Backup", "Replica"])
+async def test_a_job_of_another_type(em: SimulatedEnterpriseManager, gateway: Gateway, job_type: str) -> None:
+    """Else a backup job could be edited as if it were a copy job."""
+    em.add_job(id=ABSENT, name="Nightly", job_type=job_type)
+    for reference in (JobReference(id=ABSENT), JobReference(name="Nightly")):
+        with pytest.raises(Refused, match=f'"Nightly" is of type {job_type}') as refused:
+            await gateway.find_job(reference)
+        assert refused.value.code is ReasonCode.NOT_A_COPY_JOB
+    with pytest.raises(Refused, match="which backups are linked") as unclear:
+        await gateway.linked_backups(ABSENT)
+    assert unclear.value.code is ReasonCode.ENTERPRISE_MANAGER_ERROR
+
+
+@pytest.mark.parametrize("job_type", ["ImmediateBackupCopy", "BackupCopy"])
+@pytest.mark.parametrize("platform", ["VMware", "Hyperv", "vCloud"])
+async def test_linked_backups_of_both_kinds_of_copy_job(
+    em: SimulatedEnterpriseManager, gateway: Gateway, job_type: str, platform: str
+) -> None:
+    """Else the guard would let backups be dropped that nobody consented to lose."""
+    backup = LinkedBackup(LINK, "58c917c7-7b7a-41ff-8676-226656c35c05")
+    job = em.add_job(name="Copy 2", job_type=job_type, platform=platform, linked_backups=[backup])
+    assert (await gateway.find_job(JobReference(id=job))).id == job
+    assert await gateway.linked_backups(job) == [LinkedBackupSeen(LINK, "58c917c7-7b7a-41ff-8676-226656c35c05")]
+
+
+@pytest.mark.parametrize("name", JSON_LINKS_NAMES)
+async def test_links_are_found_whatever_json_calls_them(
+    em: SimulatedEnterpriseManager, gateway: Gateway, name: str
+) -> None:
+    """Else links would be missed, and an unlink be told that its link is absent."""
+    em.behaviour.json_links_name = name
+    assert [link.object_in_job_id for link in await gateway.links(JOB)] == [LINK, OTHER_LINK]
+    assert await gateway.links(em.add_job(name="Empty")) == []
+
+
+@pytest.mark.parametrize("message", ["Ok", "OK", "Backup job has been updated"])
+@pytest.mark.parametrize("result", ["full", "without_message", "empty_message", "null_message", "absent", "null"])
+async def test_every_way_in_which_a_task_finishes(
+    em: SimulatedEnterpriseManager, gateway: Gateway, message: str, result: Any, finish: Any
+) -> None:
+    """Else a task that ended well would be reported as failed for want of a message."""
+    em.behaviour.success_messages = (message,)
+    em.behaviour.finished_result = result
+    em.behaviour.unknown_state = "Collecting"
+    finished = await finish(gateway, (await gateway.delete_link(JOB, LINK)).ticket)
+    assert finished.success is (None if result in {"absent", "null"} else True)
+    assert finished.message == (message if result == "full" else None)
+
+
+@pytest.mark.parametrize("asks", ["nothing", "confirmation", "credentials"])
+async def test_a_task_that_fails(em: SimulatedEnterpriseManager, gateway: Gateway, asks: Any, finish: Any) -> None:
+    """Else a failed unlink would be reported as done, or without the server's reason."""
+    em.behaviour.failed_result_asks = asks
+    em.inject(Fault("task_fails", method="DELETE", message="Job is locked by another user"))
+    finished = await finish(gateway, (await gateway.delete_link(JOB, LINK)).ticket)
+    assert (finished.success, finished.message) == (False, "Job is locked by another user")
+
+
+async def test_a_link_that_is_not_there(gateway: Gateway) -> None:
+    """Else an absent link would be taken for an outage."""
+    with pytest.raises(LinkNotFound):
+        await gateway.delete_link(JOB, ABSENT)
+    assert gateway.up
+
+
+async def test_delete_names_the_link_even_if_the_servers_link_names_another_host(
+    em: SimulatedEnterpriseManager, gateway: Gateway, finish: Any
+) -> None:
+    """Else links with Enterprise Manager's own host name would not be reached."""
+    em.behaviour.links_host = "em01.corp.example:9398"
+    await gateway.links(JOB)
+    ticket = (await gateway.delete_link(JOB, OTHER_LINK)).ticket
+    assert (await finish(gateway, ticket)).success is True
+    assert [link.object_in_job_id for link in em.links(JOB)] == [LINK]
+
+
+async def test_a_delete_accepted_without_a_task_is_lost(em: SimulatedEnterpriseManager, gateway: Gateway) -> None:
+    """Else an unlink would follow a task that nobody named."""
+    em.behaviour.accepted_body = "empty"
+    with pytest.raises(AnswerLost, match=r"accepted the request \(status 202\)"):
+        await gateway.delete_link(JOB, LINK)
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (400, ReasonCode.ENTERPRISE_MANAGER_ERROR),
+        (403, ReasonCode.ACCESS_DENIED),
+        (405, ReasonCode.ENTERPRISE_MANAGER_ERROR),
+        (409, ReasonCode.ENTERPRISE_MANAGER_ERROR),
+        (501, ReasonCode.ENTERPRISE_MANAGER_ERROR),
+    ],
+)
+async def test_a_definite_no_to_a_delete(
+    em: SimulatedEnterpriseManager, gateway: Gateway, status: int, code: ReasonCode
+) -> None:
+    """Else a request that can never succeed would be tried for ever, or end without the server's words."""
+    em.inject(Fault("status", method="DELETE", status=status, message="The job is\nrunning " + "x" * 2000))
+    with pytest.raises(Refused, match="The job is running x") as refused:
+        await gateway.delete_link(JOB, LINK)
+    assert refused.value.code is code
+    assert len(refused.value.message) < 1300
+    assert gateway.up
+
+
+async def test_log_off_ends_our_session_and_nobody_elses(
+    em: SimulatedEnterpriseManager, gateway_with: Callable[..., Gateway]
+) -> None:
+    """Else a worker that ends would take the running unlinks of another one with it."""
+    ours, theirs = gateway_with(), gateway_with()
+    await ours.links(JOB)
+    await theirs.links(JOB)
+    await ours.close(log_off=True)
+    assert len(em.sessions) == 1
+    await theirs.links(JOB)
+    assert em.count("POST", "/sessionMngr") == 2
+    assert em.count("GET", "/logonSessions") == 0
+
+
+async def test_denied_access_is_a_definite_no(em: SimulatedEnterpriseManager, gateway: Gateway) -> None:
+    """Else a missing role would look like an outage, for ever."""
+    em.behaviour.role = "Restore Operator"
+    with pytest.raises(Refused, match=r"denied access.*__LAB__USERNAME needs the role Portal Administrator") as refused:
+        await gateway.links(JOB)
+    assert refused.value.code is ReasonCode.ACCESS_DENIED
+    assert gateway.up
+    em.behaviour.role = "Portal User"
+    with pytest.raises(Refused) as denied:
+        await gateway.delete_link(JOB, LINK)
+    assert denied.value.code is ReasonCode.ACCESS_DENIED

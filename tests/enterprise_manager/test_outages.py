@@ -1,0 +1,149 @@
+"""What is repeated, what is an outage, and how it is told and ended."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pydantic import SecretStr
+
+from contracts.commands import JobReference
+from worker.sandbox.simulated_enterprise_manager import (
+    Fault,
+    SimulatedEnterpriseManager,
+)
+from worker.unlinks.ports import (
+    Unavailable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from worker.enterprise_manager import Gateway
+
+JOB = "d1b85018-2769-45be-89bc-03f66b60e6cb"
+LINK = "27a1d57f-7c15-43c6-9162-d05aff1c9bb9"
+OTHER_LINK = "961c9350-dc5a-43d6-8efa-867995e9404e"
+UID = "da49abfc-838a-40a1-90a3-40acd2bc7000"
+OTHER_UID = "5ef453b0-f3c3-4fe7-be52-2106b6d79ca6"
+ABSENT = "00000000-0000-4000-8000-000000000000"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("status", status=500),
+        Fault("status", status=502, answer="html"),
+        Fault("status", status=503),
+        Fault("status", status=429, answer="empty"),
+        Fault("status", status=504),
+        Fault("drops_connection"),
+        Fault("never_answers"),
+        Fault("truncated"),
+        Fault("cut_off"),
+        Fault("wrong_content"),
+    ],
+    ids=lambda fault: f"{fault.kind} {fault.status or ''}",
+)
+async def test_a_look_is_repeated_a_few_times_then_it_is_an_outage(
+    em: SimulatedEnterpriseManager, gateway_with: Callable[..., Gateway], fault: Fault
+) -> None:
+    """Else a hiccup would fail an unlink, or an outage be hammered."""
+    gateway = gateway_with(request_timeout_seconds=0.5)
+    wanted = {name: getattr(fault, name) for name in Fault.__slots__} | {"method": "GET", "path": "linkedBackup"}
+    em.inject(Fault(**wanted | {"times": 2}))
+    assert len(await gateway.links(JOB)) == 2
+    em.forget_requests()
+    em.inject(Fault(**wanted | {"times": 3}))
+    with pytest.raises(Unavailable) as gone:
+        await gateway.links(JOB)
+    assert em.count("GET", "linkedBackup") == 3
+    assert "\n" not in str(gone.value)
+    assert "<" not in str(gone.value)
+    await asyncio.wait_for(gateway.until_available(), 10)
+    assert len(await gateway.links(JOB)) == 2
+
+
+async def test_an_outage_is_told_probed_and_over(em: SimulatedEnterpriseManager, gateway: Gateway) -> None:
+    """Else commands would be used up on an Enterprise Manager that is away, or wait after it is back."""
+    heard: list[bool] = []
+    gateway.on_availability(heard.append)
+    em.refuse_connections()
+    with pytest.raises(Unavailable):
+        await gateway.links(JOB)
+    assert gateway.last_problem is not None
+    assert "nothing listens there" in gateway.last_problem
+    assert "UNLINK_ENTERPRISE_MANAGERS__LAB__URL" in gateway.last_problem
+    em.accept_connections()
+    await asyncio.wait_for(gateway.until_available(), 10)
+    assert heard == [False, True]
+    assert len(await gateway.links(JOB)) == 2
+
+
+async def test_calls_fail_at_once_while_it_is_down(em: SimulatedEnterpriseManager, gateway: Gateway) -> None:
+    """Else a thousand unlinks would each wait for time-outs of their own."""
+    em.inject(Fault("status", method="GET", status=503, times=None))
+    with pytest.raises(Unavailable):
+        await gateway.links(JOB)
+    em.forget_requests()
+    for call in (gateway.links(JOB), gateway.delete_link(JOB, LINK), gateway.find_job(JobReference(id=JOB))):
+        with pytest.raises(Unavailable, match="503"):
+            await call
+    assert em.count("", "/jobs") == 0
+    em.clear_faults()
+
+
+async def test_a_refused_password_is_said_once_and_not_hammered(
+    em: SimulatedEnterpriseManager, gateway_with: Callable[..., Gateway], clock: Any, until: Any
+) -> None:
+    """Else the worker would have its own account locked."""
+    gateway = gateway_with(password=SecretStr("wrong horse"))
+    results = await asyncio.gather(*(gateway.links(JOB) for _ in range(20)), return_exceptions=True)
+    assert {type(result) for result in results} == {Unavailable}
+    assert str(results[0]).endswith(
+        "refused the user name or password: check UNLINK_ENTERPRISE_MANAGERS__LAB__USERNAME and "
+        "UNLINK_ENTERPRISE_MANAGERS__LAB__PASSWORD"
+    )
+    assert "wrong horse" not in str(results[0])
+    assert em.count("POST", "/sessionMngr") == 1
+    await until(lambda: em.count("POST", "/sessionMngr") >= 4)
+    assert sum(clock.waited) >= 60 + 120 + 240
+
+
+async def test_the_wrong_server_behind_the_url(
+    em: SimulatedEnterpriseManager, gateway_with: Callable[..., Gateway]
+) -> None:
+    """Else a person would look for the fault everywhere but in the URL."""
+    gateway = gateway_with()
+    em.inject(Fault("wrong_content", times=None))
+    with pytest.raises(Unavailable, match=r"is not Enterprise Manager's REST API.*HTML page.*check UNLINK.*__LAB__URL"):
+        await gateway.links(JOB)
+    em.clear_faults()
+
+
+async def test_unverified_tls_is_warned_of_at_every_start(
+    gateway_with: Callable[..., Gateway], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else nobody would remember that the password goes to whoever answers."""
+    gateway = gateway_with(ca_file=None, verify_tls=False)
+    assert len(await gateway.links(JOB)) == 2
+    assert "enterprise_manager.tls_not_verified" in capsys.readouterr().out
+
+
+async def test_nothing_that_is_logged_holds_a_secret(
+    em: SimulatedEnterpriseManager, gateway: Gateway, capsys: pytest.CaptureFixture[str], finish: Any
+) -> None:
+    """Else tokens and passwords would lie in log stores."""
+    task = await gateway.delete_link(JOB, LINK)
+    await finish(gateway, task.ticket)
+    await gateway.find_job(JobReference(name="Copy to Frankfurt"))
+    em.inject(Fault("status", method="GET", status=500, times=3))
+    with pytest.raises(Unavailable):
+        await gateway.links(JOB)
+    await gateway.close(log_off=True)
+    logged = capsys.readouterr().out
+    assert "enterprise_manager.request" in logged
+    assert em.password not in logged
+    assert "Frankfurt" not in logged
+    assert all(session not in logged for session in [*em.sessions, "X-RestSvc", "Basic "])

@@ -1,0 +1,128 @@
+"""One logon session for everybody, and tasks that mean something in theirs only."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from worker.sandbox.simulated_enterprise_manager import (
+    Fault,
+    SimulatedEnterpriseManager,
+)
+from worker.unlinks.ports import (
+    TaskNotFound,
+    TaskTicket,
+    Unavailable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from worker.enterprise_manager import Gateway
+
+JOB = "d1b85018-2769-45be-89bc-03f66b60e6cb"
+LINK = "27a1d57f-7c15-43c6-9162-d05aff1c9bb9"
+OTHER_LINK = "961c9350-dc5a-43d6-8efa-867995e9404e"
+UID = "da49abfc-838a-40a1-90a3-40acd2bc7000"
+OTHER_UID = "5ef453b0-f3c3-4fe7-be52-2106b6d79ca6"
+ABSENT = "00000000-0000-4000-8000-000000000000"
+
+
+async def test_a_task_of_another_session_is_not_asked_for(
+    em: SimulatedEnterpriseManager, gateway: Gateway, finish: Any
+) -> None:
+    """Else `task-1` of a new session, which is another task, would decide an old unlink."""
+    old = (await gateway.delete_link(JOB, LINK)).ticket
+    await finish(gateway, old)
+    em.expire_sessions()
+    await gateway.links(JOB)
+    new = (await gateway.delete_link(JOB, OTHER_LINK)).ticket
+    assert (old.task_id, new.task_id) == ("task-1", "task-1")
+    assert old.session != new.session
+    em.forget_requests()
+    for call in (gateway.task(old), gateway.stop_task(old), gateway.task(TaskTicket("task-1", uuid.uuid4().hex))):
+        with pytest.raises(TaskNotFound):
+            await call
+    assert em.count() == 0
+
+
+async def test_a_task_whose_session_expired_is_not_found(em: SimulatedEnterpriseManager, gateway: Gateway) -> None:
+    """Else an unlink would wait for a task that nobody can see any more."""
+    ticket = (await gateway.delete_link(JOB, LINK)).ticket
+    em.expire_sessions()
+    with pytest.raises(TaskNotFound):
+        await gateway.task(ticket)
+    assert [link.object_in_job_id for link in await gateway.links(JOB)]
+    assert em.count("POST", "/sessionMngr") == 2
+
+
+async def test_a_task_that_the_server_forgot_is_not_found(em: SimulatedEnterpriseManager, gateway: Gateway) -> None:
+    """As above."""
+    em.behaviour.finished_task_kept_seconds = 0
+    ticket = (await gateway.delete_link(JOB, LINK)).ticket
+
+    async def until_gone() -> None:
+        while True:
+            await gateway.task(ticket)
+            await asyncio.sleep(0.01)
+
+    with pytest.raises(TaskNotFound):
+        await asyncio.wait_for(until_gone(), 10)
+
+
+async def test_a_running_task_can_be_stopped(em: SimulatedEnterpriseManager, gateway: Gateway) -> None:
+    """Else an unlink that takes too long, or is cancelled, would go on."""
+    em.behaviour.edits_held = True
+    ticket = (await gateway.delete_link(JOB, LINK)).ticket
+    await gateway.stop_task(ticket)
+    assert em.count("DELETE", f"/tasks/{ticket.task_id}") == 1
+    with pytest.raises(TaskNotFound):
+        await gateway.stop_task(ticket)
+    em.behaviour.edits_held = False
+    assert LINK in [link.object_in_job_id for link in await gateway.links(JOB)]
+
+
+async def test_many_calls_at_once_share_one_logon(em: SimulatedEnterpriseManager, gateway: Gateway) -> None:
+    """Else a worker that starts, or whose session expired, would leave dozens of sessions behind."""
+    await asyncio.gather(*(gateway.links(JOB) for _ in range(40)))
+    assert em.count("POST", "/sessionMngr") == 1
+    em.expire_sessions()
+    await asyncio.gather(*(gateway.links(JOB) for _ in range(40)))
+    assert em.count("POST", "/sessionMngr") == 2
+
+
+async def test_a_caller_that_goes_away_does_not_take_the_logon_with_it(
+    em: SimulatedEnterpriseManager, gateway: Gateway, until: Any
+) -> None:
+    """Else one cancelled unlink would fail all that wait for the same logon."""
+    em.inject(Fault("latency", method="POST", seconds=0.3))
+    first = asyncio.create_task(gateway.links(JOB))
+    second = asyncio.create_task(gateway.links(JOB))
+    await until(lambda: not em.faults)
+    first.cancel()
+    assert len(await second) == 2
+    assert em.count("POST", "/sessionMngr") == 1
+
+
+async def test_closing_without_log_off_leaves_the_session(em: SimulatedEnterpriseManager, gateway: Gateway) -> None:
+    """Else tasks that still run would lose their session with the worker."""
+    await gateway.links(JOB)
+    await gateway.close(log_off=False)
+    assert len(em.sessions) == 1
+    with pytest.raises(Unavailable, match="about to end"):
+        await gateway.links(JOB)
+
+
+@pytest.mark.parametrize("kind", ["never_answers", "drops_connection"])
+async def test_closing_never_fails(
+    em: SimulatedEnterpriseManager, gateway_with: Callable[..., Gateway], kind: Any
+) -> None:
+    """Else the worker would not end while an Enterprise Manager is in trouble."""
+    gateway = gateway_with(request_timeout_seconds=0.5)
+    await gateway.links(JOB)
+    em.inject(Fault(kind, method="DELETE", path="logonSessions"))
+    async with asyncio.timeout(8):
+        await gateway.close(log_off=True)
