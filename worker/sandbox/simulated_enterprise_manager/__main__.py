@@ -36,9 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(number, lambda *_: stopping.set())
     if options.end_with_stdin:
         threading.Thread(target=_watch_stdin, args=(stopping,), daemon=True).start()
-    parent = os.getppid()
     try:
-        _serve(options, stopping, parent)
+        _serve(options, stopping)
     except (OSError, UnknownBehaviourError) as problem:
         sys.stderr.write(f"simulated Enterprise Manager: {problem}\n")
         return 1
@@ -62,7 +61,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="a switch; the value as JSON, or as text (may be given more than once)",
     )
     parser.add_argument("--end-with-stdin", action="store_true", help="end when standard input ends")
-    parser.add_argument("--end-with-parent", action="store_true", help="end when the starting program has gone")
+    parser.add_argument("--end-with-parent", type=int, metavar="PID", help="end when this is not its parent any more")
     return parser.parse_args(arguments)
 
 
@@ -74,7 +73,7 @@ def _switch(text: str) -> tuple[str, Any]:
         return name, value
 
 
-def _serve(options: argparse.Namespace, stopping: threading.Event, parent: int) -> None:
+def _serve(options: argparse.Namespace, stopping: threading.Event) -> None:
     options.state_dir.mkdir(parents=True, exist_ok=True)
     password_file = options.state_dir / "password"
     behaviour = Behaviour()
@@ -93,7 +92,7 @@ def _serve(options: argparse.Namespace, stopping: threading.Event, parent: int) 
         sys.stdout.write(json.dumps(about | {"control_url": control.url}) + "\n")
         sys.stdout.flush()
         while not stopping.wait(_PARENT_INTERVAL_SECONDS):
-            if options.end_with_parent and os.getppid() != parent:
+            if options.end_with_parent is not None and os.getppid() != options.end_with_parent:
                 break
         asyncio.run_coroutine_threadsafe(control.close(), simulated.loop).result()
 

@@ -11,8 +11,8 @@ import requests
 from aiohttp import web
 from pydantic import ValidationError
 
+from worker.sandbox.ports import LOOPBACK
 from worker.sandbox.simulated_enterprise_manager.behaviour import Behaviour, UnknownBehaviourError
-from worker.sandbox.simulated_enterprise_manager.server import HOST
 from worker.sandbox.simulated_enterprise_manager.simulation import BEHAVIOUR_NAMES, Simulation
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class ControlListener:
 
     def __init__(self, operations: Operations) -> None:
         self._operations = operations
-        self._runner = web.ServerRunner(web.Server(self._answer, access_log=None))
+        self._runner: web.ServerRunner | None = None
         self.url = ""
 
     async def open(self, port: int = 0) -> None:
@@ -41,13 +41,15 @@ class ControlListener:
         Raises:
             OSError: the port is taken.
         """
+        self._runner = web.ServerRunner(web.Server(self._answer, access_log=None))
         await self._runner.setup()
-        await web.TCPSite(self._runner, HOST, port).start()
-        self.url = f"http://{HOST}:{self._runner.addresses[0][1]}{_PREFIX}"
+        await web.TCPSite(self._runner, LOOPBACK, port).start()
+        self.url = f"http://{LOOPBACK}:{self._runner.addresses[0][1]}{_PREFIX}"
 
     async def close(self) -> None:
         """Listen no more."""
-        await self._runner.cleanup()
+        if self._runner is not None:
+            await self._runner.cleanup()
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         # The content type keeps pages in a browser from reaching this: they cannot send it without asking first.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from worker.sandbox.ports import LOOPBACK, free_port
 from worker.sandbox.simulated_enterprise_manager.documents import error
 from worker.sandbox.simulated_enterprise_manager.rendering import to_json, to_xml
 from worker.sandbox.simulated_enterprise_manager.routes import SESSION_HEADER, Answer, Request, Routes
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from worker.sandbox.simulated_enterprise_manager.faults import Fault, Faults
     from worker.sandbox.simulated_enterprise_manager.routes import Account
     from worker.sandbox.simulated_enterprise_manager.state import State
-
-HOST = "127.0.0.1"
 
 _API = "/api"
 
@@ -85,10 +84,10 @@ class Server:
         """Listen; on the same port as before where there was one. Does nothing if it listens already."""
         if self._listener is None:
             self._closing.clear()
+            self.port = self.port or port or free_port()
             self._listener = await asyncio.get_running_loop().create_server(
-                self._server, HOST, self.port or port, ssl=self._context, reuse_address=True, backlog=1024
+                self._server, LOOPBACK, self.port, ssl=self._context, reuse_address=True, backlog=1024
             )
-            self.port = self._listener.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
         """Listen no more, and reset every connection."""

@@ -1,0 +1,460 @@
+"""Every switch of `Behaviour`, in its positions, seen from outside in both formats."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.simulated_enterprise_manager.client import wait_until
+from worker.sandbox.simulated_enterprise_manager import (
+    JSON_LINKS_NAMES,
+    VENDOR_JOB_ID,
+    VENDOR_LINK_ID,
+    VENDOR_REPOSITORY_UID,
+    Behaviour,
+    Fault,
+    SimulatedEnterpriseManager,
+    UnknownBehaviourError,
+)
+
+if TYPE_CHECKING:
+    from tests.simulated_enterprise_manager.client import Client
+
+NOWHERE = "00000000-0000-4000-8000-000000000000"
+REPOSITORIES = [f"00000000-0000-4000-8000-00000000000{number}" for number in range(1, 4)]
+
+
+# --- edits ---
+
+
+@pytest.mark.parametrize(
+    ("absent_link", "success"), [("404", None), ("task_fails", "false"), ("task_succeeds", "true")]
+)
+def test_a_delete_of_an_absent_link(
+    em: SimulatedEnterpriseManager, client: Client, absent_link: str, success: str | None
+) -> None:
+    """One of the two answers that a server may give to a repeated DELETE is never met."""
+    em.change_behaviour(absent_link=absent_link)
+
+    answer = client.unlink(VENDOR_JOB_ID, NOWHERE)
+
+    if success is None:
+        assert answer.status == 404
+    else:
+        assert client.end_of(answer)["result"]["success"] == success
+    assert client.links(VENDOR_JOB_ID) == [VENDOR_LINK_ID]
+
+
+def test_a_link_that_goes_before_its_edit_begins_fails_the_task(em: SimulatedEnterpriseManager, client: Client) -> None:
+    """Two DELETEs of one link both succeed, and nobody learns that the second did nothing."""
+    em.behaviour.edits_held = True
+    first, second = client.unlink(VENDOR_JOB_ID, VENDOR_LINK_ID), client.unlink(VENDOR_JOB_ID, VENDOR_LINK_ID)
+    em.behaviour.edits_held = False
+
+    assert client.end_of(first)["result"]["success"] == "true"
+    assert client.end_of(second)["result"]["success"] == "false"
+
+
+@pytest.mark.parametrize(("only_link", "links_left"), [("deleted", 0), ("400", 1), ("task_fails", 1)])
+def test_the_only_link_of_a_job(
+    em: SimulatedEnterpriseManager, client: Client, only_link: str, links_left: int
+) -> None:
+    """A server that keeps the last link makes the worker claim that it is gone."""
+    em.change_behaviour(only_link=only_link)
+
+    answer = client.unlink(VENDOR_JOB_ID, VENDOR_LINK_ID)
+
+    if only_link == "400":
+        assert answer.status == 400
+    else:
+        assert client.end_of(answer)["result"]["success"] == ("true" if only_link == "deleted" else "false")
+    assert len(em.links(VENDOR_JOB_ID)) == links_left
+
+
+@pytest.mark.parametrize("running_job", ["accepted", "400", "task_fails", "waits"])
+def test_a_job_that_is_running(em: SimulatedEnterpriseManager, client: Client, running_job: str) -> None:
+    """A busy job is only ever met in production."""
+    em.change_behaviour(running_job=running_job)
+    em.set_running(VENDOR_JOB_ID)
+
+    answer = client.unlink(VENDOR_JOB_ID, VENDOR_LINK_ID)
+
+    if running_job == "400":
+        assert answer.status == 400
+    elif running_job == "waits":
+        assert client.task("task-1")["state"] == "Running"
+        assert client.links(VENDOR_JOB_ID) == [VENDOR_LINK_ID]
+        em.set_running(VENDOR_JOB_ID, running=False)
+        assert client.end_of(answer)["result"]["success"] == "true"
+    else:
+        assert client.end_of(answer)["result"]["success"] == ("true" if running_job == "accepted" else "false")
+
+
+def test_edits_that_overlap_lose_the_first_ones_change(em: SimulatedEnterpriseManager, client: Client) -> None:
+    """Nothing shows that two unlinks of one job at once can undo each other, which the worker must prevent."""
+    em.change_behaviour(edits_of_one_job="overlapping", edits_held=True)
+    job = em.add_job(name="Three", links=REPOSITORIES)
+    first, second, third = (link.object_in_job_id for link in em.links(job))
+    accepted = [client.unlink(job, first), client.unlink(job, second)]
+    em.behaviour.edits_held = False
+
+    ends = [client.end_of(answer)["result"]["success"] for answer in accepted]
+
+    assert ends == ["true", "true"]
+    assert client.links(job) == [first, third]
+
+
+@pytest.mark.parametrize(("edits_of_one_job", "second_succeeds"), [("serialised", True), ("second_fails", False)])
+def test_edits_that_do_not_overlap_lose_nothing(
+    em: SimulatedEnterpriseManager,
+    client: Client,
+    edits_of_one_job: str,
+    second_succeeds: bool,  # noqa: FBT001 - pytest passes it by name
+) -> None:
+    """A server that orders edits, or refuses the second, is not told from one that loses them."""
+    em.change_behaviour(edits_of_one_job=edits_of_one_job, edits_held=True)
+    job = em.add_job(name="Three", links=REPOSITORIES)
+    ids = [link.object_in_job_id for link in em.links(job)]
+    accepted = [client.unlink(job, ids[0]), client.unlink(job, ids[1])]
+    em.behaviour.edits_held = False
+
+    ends = [client.end_of(answer)["result"]["success"] == "true" for answer in accepted]
+
+    assert ends == [True, second_succeeds]
+    assert client.links(job) == (ids[2:] if second_succeeds else ids[1:])
+
+
+def test_the_list_and_the_entity_lag_behind_the_truth(em: SimulatedEnterpriseManager, client: Client) -> None:
+    """A worker that trusts the first look after a finished task reports a link that is gone as there."""
+    em.behaviour.list_lag_seconds = 1000
+    client.end_of(client.unlink(VENDOR_JOB_ID, VENDOR_LINK_ID))
+
+    lagging = client.links(VENDOR_JOB_ID)
+    entity = client.get(f"jobs/{VENDOR_JOB_ID}?format=Entity").content
+    em.behaviour.list_lag_seconds = 0
+
+    assert em.links(VENDOR_JOB_ID) == []
+    assert lagging == [VENDOR_LINK_ID]
+    assert len(entity["jobinfo"]["immediatebackupcopyjobinfo"]["linkedbackuprepositoryincludes"]) == 1
+    assert client.links(VENDOR_JOB_ID) == []
+
+
+def test_the_list_catches_up(em: SimulatedEnterpriseManager, client: Client) -> None:
+    """A lag that never ends tests only half of the look again."""
+    em.behaviour.list_lag_seconds = 0.05
+    client.end_of(client.unlink(VENDOR_JOB_ID, VENDOR_LINK_ID))
+
+    wait_until(lambda: client.links(VENDOR_JOB_ID) == [])
+
+
+@pytest.mark.parametrize("link_goes_at", ["operation_finished", "finished"])
+def test_the_link_goes_with_the_operation_or_with_the_task(
+    em: SimulatedEnterpriseManager, client: Client, link_goes_at: str
+) -> None:
+    """A client that looks at the links while the task is OperationFinished sees only one of the two."""
+    em.change_behaviour(link_goes_at=link_goes_at, operation_finished_seconds=1000, edit_seconds=0)
+    client.unlink(VENDOR_JOB_ID, VENDOR_LINK_ID)
+
+    assert client.task("task-1")["state"] == "OperationFinished"
+    assert len(client.links(VENDOR_JOB_ID)) == (0 if link_goes_at == "operation_finished" else 1)
+
+
+def test_linked_backups_that_an_edit_spares(em: SimulatedEnterpriseManager, client: Client) -> None:
+    """A server that keeps them after all is not simulated."""
+    em.behaviour.edit_drops_linked_backups = False
+    job = em.add_job(name="Kept", links=REPOSITORIES, linked_backups=[NOWHERE])
+
+    client.end_of(client.unlink(job, em.links(job)[0].object_in_job_id))
+
+    assert len(em.linked_backups(job)) == 1
+
+
+@pytest.mark.parametrize("shown", ["400", "404", "500", "empty"])
+def test_the_links_of_a_job_that_is_no_copy_job(em: SimulatedEnterpriseManager, client: Client, shown: str) -> None:
+    """A job of another type is answered in a way that the client has never seen."""
+    em.change_behaviour(links_of_other_jobs=shown)
+    job = em.add_job(name="Nightly", job_type="Backup")
+
+    answer = client.get(f"jobs/{job}/linkedBackupRepositories")
+
+    assert (answer.status, answer.content) == (200, []) if shown == "empty" else answer.status == int(shown)
+    assert client.unlink(job, VENDOR_LINK_ID).status == 400
+
+
+@pytest.mark.parametrize("shown", ["listed", "empty", "400"])
+def test_the_links_of_a_legacy_copy_job(em: SimulatedEnterpriseManager, client: Client, shown: str) -> None:
+    """A copy job of 11a is answered in a way that the client has never seen."""
+    em.change_behaviour(links_of_legacy_copy_jobs=shown)
+    job = em.add_job(name="Of 11a", job_type="BackupCopy", links=REPOSITORIES)
+
+    answer = client.get(f"jobs/{job}/linkedBackupRepositories")
+
+    assert answer.status == (400 if shown == "400" else 200)
+    if answer.status == 200:
+        assert len(answer.content) == (3 if shown == "listed" else 0)
+
+
+# --- tasks ---
+
+
+def test_operation_finished_is_shown_as_often_as_told(em: SimulatedEnterpriseManager, client: Client) -> None:
+    """A client that looks once more and then believes is not found out."""
+    em.change_behaviour(operation_finished_looks=3, edit_seconds=0)
+    client.unlink(VENDOR_JOB_ID, VENDOR_LINK_ID)
+
+    states = [sight["state"] for sight in client.states_of("task-1")]
+
+    assert states == ["OperationFinished"] * 3 + ["Finished"]
+
+
+def test_a_state_that_no_document_names(em: SimulatedEnterpriseManager, client: Client) -> None:
+    """A client that takes an unknown state for the end is not found out."""
+    em.change_behaviour(unknown_state="Collecting", unknown_state_looks=2, operation_finished_looks=0, edit_seconds=0)
+    client.unlink(VENDOR_JOB_ID, VENDOR_LINK_ID)
+
+    states = [sight["state"] for sight in client.states_of("task-1")]
+
+    assert states == ["Collecting", "Collecting", "Finished"]
+
+
+@pytest.mark.parametrize("seems_successful", [True, False])
+def test_a_task_that_fails_may_seem_successful_before(
+    em: SimulatedEnterpriseManager,
+    client: Client,
+    seems_successful: bool,  # noqa: FBT001 - pytest passes it by name
+) -> None:
+    """A failure that shows success on its way is reported as a success."""
+    em.change_behaviour(failing_task_seems_successful=seems_successful, edit_seconds=0)
+    em.inject(Fault("task_fails", message="The repository is in maintenance mode."))
+    client.unlink(VENDOR_JOB_ID, VENDOR_LINK_ID)
+
+    *before, end = client.states_of("task-1")
+
+    assert [sight["result"]["success"] for sight in before] == (["true"] if seems_successful else [])
+    assert end["result"] == {"success": "false", "message": "The repository is in maintenance mode."}
+    assert client.links(VENDOR_JOB_ID) == [VENDOR_LINK_ID]
+
+
+@pytest.mark.parametrize("running_result", ["absent", "null"])
+def test_the_result_of_a_running_task(em: SimulatedEnterpriseManager, client: Client, running_result: str) -> None:
+    """A null where nothing was expected breaks the client."""
+    em.change_behaviour(running_result=running_result)
+
+    body = client.unlink(VENDOR_JOB_ID, VENDOR_LINK_ID).body
+
+    assert (b"Result" in body) == (running_result == "null")
+    assert b'"Result":null' in body or b"xsi:nil" in body or running_result == "absent"
+
+
+@pytest.mark.parametrize(
+    ("finished_result", "result"),
+    [
+        ("full", {"success": "true", "message": "Ok"}),
+        ("without_message", {"success": "true"}),
+        ("empty_message", {"success": "true", "message": ""}),
+        ("null_message", {"success": "true"}),
+        ("absent", None),
+        ("null", None),
+    ],
+)
+def test_the_result_of_a_finished_task(
+    em: SimulatedEnterpriseManager, client: Client, finished_result: str, result: Any
+) -> None:
+    """A result without a message, or none at all, breaks the client or is taken for success."""
+    em.change_behaviour(finished_result=finished_result)
+
+    assert client.end_of(client.unlink(VENDOR_JOB_ID, VENDOR_LINK_ID)).get("result") == result
+
+
+@pytest.mark.parametrize("asked_for", ["confirmation", "credentials"])
+def test_a_failed_task_that_asks_for_more(em: SimulatedEnterpriseManager, client: Client, asked_for: str) -> None:
+    """A child of the result that nobody expected breaks the client."""
+    em.change_behaviour(failed_result_asks=asked_for)
+    em.inject(Fault("task_fails"))
+
+    result = client.end_of(client.unlink(VENDOR_JOB_ID, VENDOR_LINK_ID))["result"]
+
+    assert result[f"{asked_for}needed"] == "true"
+    assert result["success"] == "false"
+
+
+def test_messages_of_success_vary(em: SimulatedEnterpriseManager, client: Client) -> None:
+    """A client that compares the message with Ok is not found out."""
+    em.change_behaviour(success_messages=("Ok", "OK", 'Job "Copy" has been updated.'))
+    job = em.add_job(name="Three", links=REPOSITORIES)
+
+    ends = [client.end_of(client.unlink(job, link.object_in_job_id)) for link in em.links(job)]
+
+    assert [end["result"]["message"] for end in ends] == ["Ok", "OK", 'Job "Copy" has been updated.']
+
+
+def test_a_finished_task_is_forgotten_after_a_while(em: SimulatedEnterpriseManager, client: Client) -> None:
+    """A task that is gone before the worker looked again is met in production first."""
+    client.end_of(client.unlink(VENDOR_JOB_ID, VENDOR_LINK_ID))
+
+    em.behaviour.finished_task_kept_seconds = 0
+
+    assert client.get("tasks").content == []
+    assert client.get("tasks/task-1").status == 404
+
+
+@pytest.mark.parametrize("task_delete", ["stops_and_forgets", "stops_and_fails", "only_forgets"])
+def test_deleting_a_task_may_stop_it_or_not(em: SimulatedEnterpriseManager, client: Client, task_delete: str) -> None:
+    """A cancelled unlink that goes through after all is reported as cancelled."""
+    em.change_behaviour(task_delete=task_delete, edits_held=True)
+    client.unlink(VENDOR_JOB_ID, VENDOR_LINK_ID)
+
+    answer = client.request("DELETE", "tasks/task-1")
+    shown = client.get("tasks/task-1")
+    em.behaviour.edits_held = False
+
+    assert (answer.status, answer.body) == (204, b"")
+    if task_delete == "stops_and_fails":
+        assert (shown.content["state"], shown.content["result"]["success"]) == ("Finished", "false")
+    else:
+        assert shown.status == 404
+    if task_delete == "only_forgets":
+        wait_until(lambda: em.links(VENDOR_JOB_ID) == [])
+    else:
+        # An edit of the same job that comes later ends later: by then the stopped one would have ended too.
+        client.end_of(client.link(VENDOR_JOB_ID, VENDOR_REPOSITORY_UID))
+        assert client.links(VENDOR_JOB_ID)[0] == VENDOR_LINK_ID
+    assert client.request("DELETE", "tasks/task-9").status == 404
+
+
+@pytest.mark.parametrize(
+    ("location_header", "on_delete", "on_post"), [("post", 0, 1), ("always", 1, 1), ("never", 0, 0)]
+)
+def test_where_a_location_is_sent(
+    em: SimulatedEnterpriseManager, client: Client, location_header: str, on_delete: int, on_post: int
+) -> None:
+    """A client that needs a header which is documented for POST alone is not found out."""
+    em.change_behaviour(location_header=location_header)
+
+    deleted = client.unlink(VENDOR_JOB_ID, VENDOR_LINK_ID)
+    posted = client.link(VENDOR_JOB_ID, VENDOR_REPOSITORY_UID)
+
+    assert ("Location" in deleted.headers, "Location" in posted.headers) == (bool(on_delete), bool(on_post))
+    assert posted.headers.get("Location", "/api/tasks/task-2").endswith("/api/tasks/task-2")
+
+
+def test_an_accepted_request_may_have_no_body(em: SimulatedEnterpriseManager, client: Client) -> None:
+    """A DELETE whose task is not named is taken for one that did nothing."""
+    em.change_behaviour(accepted_body="empty")
+
+    answer = client.unlink(VENDOR_JOB_ID, VENDOR_LINK_ID)
+
+    assert (answer.status, answer.body) == (202, b"")
+    wait_until(lambda: em.links(VENDOR_JOB_ID) == [])
+
+
+# --- documents ---
+
+
+def test_camel_case_keys(em: SimulatedEnterpriseManager, client: Client) -> None:
+    """The JSON of 13.0 is never read."""
+    em.change_behaviour(json_keys="camel")
+
+    body = client.get(f"jobs/{VENDOR_JOB_ID}?format=Entity").body
+
+    assert (b'"jobType"' in body and b'"uid"' in body) == (client.format == "json")
+    assert (b"JobType" in body) == (client.format == "xml")
+
+
+def test_a_byte_order_mark_before_json(em: SimulatedEnterpriseManager, client: Client) -> None:
+    """A client that decodes answers carelessly is not found out."""
+    em.change_behaviour(json_byte_order_mark=True)
+
+    answer = client.get("jobs")
+
+    assert answer.body.startswith(b"\xef\xbb\xbf") == (client.format == "json")
+    assert len(answer.content) == 1
+
+
+@pytest.mark.parametrize("name", JSON_LINKS_NAMES)
+def test_the_name_of_the_array_of_links(em: SimulatedEnterpriseManager, client: Client, name: str) -> None:
+    """The one name that the client was written for is the only one that it is tried on."""
+    em.change_behaviour(json_links_name=name)
+
+    answer = client.get(f"jobs/{VENDOR_JOB_ID}/linkedBackupRepositories")
+
+    if client.format == "json":
+        document = json.loads(answer.body)
+        assert document[name] if name else isinstance(document, list)
+    assert client.links(VENDOR_JOB_ID) == [VENDOR_LINK_ID]
+
+
+def test_the_name_of_the_array_of_linked_backups(em: SimulatedEnterpriseManager, client: Client) -> None:
+    """The guard finds no linked backups because their array is called otherwise."""
+    em.change_behaviour(json_linked_backups_name="LinkedBackup")
+    job = em.add_job(name="With backups", linked_backups=[NOWHERE])
+
+    answer = client.get(f"jobs/{job}?format=Entity")
+
+    assert (b'{"LinkedBackup":[' in answer.body) == (client.format == "json")
+
+
+def test_an_empty_list_may_be_null(em: SimulatedEnterpriseManager, client: Client) -> None:
+    """A job without links breaks the client."""
+    em.change_behaviour(json_empty_list="null")
+    job = em.add_job(name="Empty")
+
+    answer = client.get(f"jobs/{job}/linkedBackupRepositories")
+
+    assert (b'{"LinkedBackupRepositories":null}' in answer.body) == (client.format == "json")
+
+
+@pytest.mark.parametrize(("shape", "text"), [("nested", b'"Refs":{"Refs":['), ("flat", b'"Refs":[')])
+def test_the_shape_of_a_querys_lists(em: SimulatedEnterpriseManager, client: Client, shape: str, text: bytes) -> None:
+    """A name is not found because the list of what was found is nested otherwise."""
+    em.change_behaviour(json_query_lists=shape)
+
+    answer = client.get("query?type=Job")
+
+    assert (text in answer.body) == (client.format == "json")
+    assert len(answer.content["refs"]) == 1
+
+
+# --- load ---
+
+
+def test_latency_delays_every_answer(em: SimulatedEnterpriseManager, client: Client) -> None:
+    """A benchmark on a distant server measures a near one."""
+    em.behaviour.latency_seconds = 0.05
+
+    before = em.requests[-1].time
+    client.get("jobs")
+    client.get("jobs")
+
+    assert em.requests[-1].time - before >= 0.05
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_too_many_requests_at_once_are_turned_away(
+    em: SimulatedEnterpriseManager, client: Client, another: Client, status: int
+) -> None:
+    """A client without a limit of its own is not found out."""
+    em.change_behaviour(requests_at_once=1, overload_status=status, retry_after="7", latency_seconds=0.3)
+
+    with ThreadPoolExecutor() as threads:
+        answers = list(threads.map(lambda one: one.get("jobs"), [client, another]))
+
+    assert sorted(answer.status for answer in answers) == [200, status]
+    assert {answer.headers.get("Retry-After") for answer in answers} == {None, "7"}
+
+
+# --- the switches themselves ---
+
+
+def test_a_switch_that_does_not_exist_is_refused(em: SimulatedEnterpriseManager) -> None:
+    """A misspelt switch leaves a test testing nothing."""
+    with pytest.raises(UnknownBehaviourError, match="absent_links"):
+        em.change_behaviour(absent_links="404")
+    with pytest.raises(UnknownBehaviourError, match="absent_link"):
+        em.change_behaviour(absent_link="maybe")
+    with pytest.raises(AttributeError):
+        em.behaviour.absent_links = "404"  # type: ignore[attr-defined] # that is the point
+    assert em.behaviour == Behaviour()
