@@ -10,6 +10,7 @@ import requests
 
 from worker.sandbox.private_broker import PrivateBroker
 from worker.sandbox.private_postgresql import PrivatePostgresql
+from worker.sandbox.simulated_enterprise_manager import SimulatedEnterpriseManager
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,3 +54,10 @@ def postgresql_url(postgresql: PrivatePostgresql) -> Iterator[str]:
     name = f"test_{next(_numbers)}"
     yield postgresql.create_database(name)
     postgresql.drop_database(name)
+
+
+@pytest.fixture
+def simulated_enterprise_manager() -> Iterator[SimulatedEnterpriseManager]:
+    """A simulated Enterprise Manager of this test's own, over HTTPS; how it behaves can be changed while it runs."""
+    with SimulatedEnterpriseManager.start() as enterprise_manager:
+        yield enterprise_manager

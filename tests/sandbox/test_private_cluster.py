@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pika
+import pika.exceptions
 import pytest
 
 from worker.sandbox.private_cluster import PrivateCluster
@@ -11,12 +12,17 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 _QUORUM = {"x-queue-type": "quorum"}
 
 
-def _publish(url: str, body: bytes) -> None:
+def _publish(url: str, body: bytes) -> bool:
+    """Whether the cluster confirmed it; while a queue elects a leader it may refuse."""
     with pika.BlockingConnection(pika.URLParameters(url)) as connection:
         channel = connection.channel()
         channel.confirm_delivery()
         channel.queue_declare("kept", durable=True, arguments=_QUORUM)
-        channel.basic_publish("", "kept", body, mandatory=True)
+        try:
+            channel.basic_publish("", "kept", body, mandatory=True)
+        except pika.exceptions.NackError:
+            return False
+    return True
 
 
 def _take(url: str) -> bytes | None:
@@ -29,10 +35,10 @@ def test_a_cluster_goes_on_without_a_node_and_comes_back_after_losing_all() -> N
     """The chaos suite would test three lone nodes, or could not kill one of a cluster, or all, and go on."""
     with PrivateCluster(nodes=3) as cluster:
         first, second, third = cluster.nodes
-        _publish(first.url, b"one")
+        assert wait_until(lambda: _publish(first.url, b"one"), seconds=30)
         assert wait_until(lambda: _members(third.rabbitmqctl("list_queues", "online")) == 3, seconds=30, interval=1)
         first.kill()
-        _publish(second.url, b"two")
+        assert wait_until(lambda: _publish(second.url, b"two"), seconds=30)
         first.start()
         assert _take(first.url) == b"one"
         for node in cluster.nodes:
