@@ -6,14 +6,15 @@ import asyncio
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
-import psycopg
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import make_url
+from sqlalchemy import make_url, text
+from sqlalchemy.exc import DBAPIError
 from structlog.testing import capture_logs
 
 from contracts.events import Outcome
 from worker.ledger import LedgerClosedError, SqlLedger, Step
+from worker.ledger.database import Trouble, open_engine, read_url, trouble_of
 from worker.settings import LedgerSettings, SettingsInvalidError
 from worker.unlinks.ports import AlreadySettled, Claimed, TaskTicket
 
@@ -153,22 +154,27 @@ async def test_a_commit_whose_answer_is_lost_is_neither_lost_nor_done_twice(
     assert history.record.entry.sends == 1
 
 
-async def test_a_row_that_somebody_locks_holds_up_its_own_key_only(
+async def test_a_worker_paused_in_a_transaction_holds_up_its_own_keys_and_only_for_seconds(
     postgresql_database: Database, words: type[Words]
 ) -> None:
-    """An operator's forgotten transaction, or a paused worker's, would stop every unlink."""
+    """One frozen worker would stop every other one, for as long as it is frozen."""
     ledger = await postgresql_database.ledger()
     locked, free = await words.claim(ledger, "CHG-locked"), await words.claim(ledger, "CHG-free")
-    with capture_logs() as logs, psycopg.connect(postgresql_database.url, connect_timeout=10) as other:
-        other.execute("SELECT * FROM unlinks WHERE key = 'CHG-locked' FOR UPDATE")
+    paused = open_engine(read_url(postgresql_database.settings().url), postgresql_database.clock).connect()
+    paused.execute(text("UPDATE unlinks SET attempts = 2 WHERE key = 'CHG-locked'"))
+    with capture_logs() as logs:
         waiting = asyncio.create_task(ledger.settle(locked, Outcome.SUCCEEDED, b"event", words.noon))
         await ledger.settle(free, Outcome.SUCCEEDED, b"event", words.noon)
         await words.until(lambda: logs)
         assert not waiting.done()
         assert ledger.up
-        other.rollback()
         await waiting
     assert [(entry["event"], entry["idempotency_key"]) for entry in logs] == [("ledger.write_blocked", "CHG-locked")]
+    with pytest.raises(DBAPIError) as refused:
+        paused.execute(text("SELECT 1"))
+    assert trouble_of(refused.value) is Trouble.AWAY
+    paused.invalidate()
+    paused.close()
 
 
 async def test_starting_waits_for_a_database_that_is_not_there_yet(tmp_path: Path, words: type[Words]) -> None:

@@ -96,7 +96,8 @@ class SqlLedger:
             with suppress(asyncio.CancelledError):
                 await self._renewing
         await self._writer.stop()
-        self._set_up(False)
+        # Not told to the listeners: nothing went away that could come back.
+        self._up = False
 
     @property
     def up(self) -> bool:
