@@ -1,12 +1,25 @@
-"""The commands that the worker takes, version 1: JSON, UTF-8, snake_case, unknown fields refused."""
+"""The commands that the worker takes, version 1: JSON, UTF-8, snake_case, unknown fields refused.
+
+What is said here in `title`, `description` and `examples`, and in `json_schema_extra` of what a validator in Python
+decides, goes into the published schemas (`contracts.schemas`).
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+    model_validator,
+)
 
 _UUID = "[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 
@@ -32,25 +45,76 @@ RepositoryUid = Annotated[
     str, StringConstraints(pattern=rf"^(urn:veeam:Repository:)?{_UUID}$"), AfterValidator(_bare_uuid)
 ]
 LinkId = Annotated[str, StringConstraints(pattern=rf"^{_UUID}$"), AfterValidator(_bare_uuid)]
-Name = Annotated[str, StringConstraints(min_length=1, max_length=255), AfterValidator(_no_control_characters)]
+Name = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=255),
+    AfterValidator(_no_control_characters),
+    WithJsonSchema(
+        {"type": "string", "minLength": 1, "maxLength": 255, "not": {"pattern": r"[\u0000-\u001F\u007F]"}},
+    ),
+]
 
 
 def _text(longest: int) -> StringConstraints:
     return StringConstraints(max_length=longest)
 
 
+_CAPITALS = {"id": "ID", "uid": "UID", "url": "URL"}
+
+
+def _field_title(name: str, _field: object) -> str:
+    """What tools show as the field's name: `Link ID` for `link_id`."""
+    words = [_CAPITALS.get(word, word) for word in name.split("_")]
+    return " ".join([words[0][0].upper() + words[0][1:], *words[1:]])
+
+
 class Message(BaseModel):
     """A part of a message: unknown fields refused, no type coerced, immutable."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, field_title_generator=_field_title)
+
+
+def _exactly_one_of(alternatives: dict[str, str], narrowing: str) -> dict[str, Any]:
+    """The rule of a reference as a JSON Schema: `alternatives` are its fields, each with what to call the choice."""
+    return {
+        "oneOf": [
+            {
+                "title": title,
+                "required": [chosen],
+                "properties": {
+                    chosen: {"type": "string"},
+                    **{other: {"type": "null"} for other in alternatives if other != chosen},
+                    **({narrowing: {"type": "null"}} if chosen != "name" else {}),
+                },
+            }
+            for chosen, title in alternatives.items()
+        ]
+    }
 
 
 class JobReference(Message):
     """The backup copy job, by exactly one of `id` and `name`."""
 
-    id: JobId | None = Field(None, description="The job's UUID, bare or as `urn:veeam:Job:<uuid>`.")
-    name: Name | None = Field(None, description="The job's name; must be unique, if need be with `backup_server`.")
-    backup_server: Name | None = Field(None, description="Narrows `name` to the jobs of one backup server.")
+    model_config = ConfigDict(
+        title="Backup copy job",
+        json_schema_extra=_exactly_one_of({"id": "by ID", "name": "by name"}, narrowing="backup_server"),
+    )
+
+    id: JobId | None = Field(
+        None,
+        description="The job's UUID, bare or as `urn:veeam:Job:<uuid>`.",
+        examples=["d1b85018-2769-45be-89bc-03f66b60e6cb", "urn:veeam:Job:d1b85018-2769-45be-89bc-03f66b60e6cb"],
+    )
+    name: Name | None = Field(
+        None,
+        description="The job's name; must be unique, if need be with `backup_server`.",
+        examples=["Copy to Frankfurt"],
+    )
+    backup_server: Name | None = Field(
+        None,
+        description="Narrows `name` to the jobs of one backup server; only with `name`.",
+        examples=["vbr01.example.com"],
+    )
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
@@ -62,16 +126,33 @@ class JobReference(Message):
 class RepositoryReference(Message):
     """The repository whose link is removed, by exactly one of `link_id`, `uid` and `name`."""
 
+    model_config = ConfigDict(
+        title="Linked repository",
+        json_schema_extra=_exactly_one_of(
+            {"link_id": "by the link's ID", "uid": "by UID", "name": "by name"}, narrowing="backup_server"
+        ),
+    )
+
     link_id: LinkId | None = Field(
-        None, description="The link's `ObjectInJobId`: the second ID of the vendor's DELETE."
+        None,
+        description="The link's `ObjectInJobId`: the second ID of the vendor's DELETE. Not the repository's own ID.",
+        examples=["27a1d57f-7c15-43c6-9162-d05aff1c9bb9"],
     )
     uid: RepositoryUid | None = Field(
-        None, description="The repository's UUID, bare or as `urn:veeam:Repository:<uuid>`."
+        None,
+        description="The repository's UUID, bare or as `urn:veeam:Repository:<uuid>`.",
+        examples=["urn:veeam:Repository:88788f9e-d8f5-4eb4-bc4f-9b3f5403bcec"],
     )
     name: Name | None = Field(
-        None, description="The repository's name; must be unique, if need be with `backup_server`."
+        None,
+        description="The repository's name; must be unique, if need be with `backup_server`.",
+        examples=["Scale-out 3"],
     )
-    backup_server: Name | None = Field(None, description="Narrows `name` to the repositories of one backup server.")
+    backup_server: Name | None = Field(
+        None,
+        description="Narrows `name` to the repositories of one backup server; only with `name`.",
+        examples=["vbr01.example.com"],
+    )
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
@@ -95,37 +176,76 @@ def _require_name_for_server(name: str | None, backup_server: str | None) -> Non
 class Ticket(Message):
     """The record in the publisher's own system that this command belongs to; repeated in every event."""
 
-    system: Annotated[str, StringConstraints(min_length=1, max_length=100)]
-    id: Annotated[str, StringConstraints(min_length=1, max_length=200)]
-    url: Annotated[str, StringConstraints(max_length=2000)] | None = None
+    model_config = ConfigDict(title="Ticket")
+
+    system: Annotated[str, StringConstraints(min_length=1, max_length=100)] = Field(
+        description="The system's name, as its consumers will recognise it.", examples=["jira", "servicenow"]
+    )
+    id: Annotated[str, StringConstraints(min_length=1, max_length=200)] = Field(
+        description="The record's number or ID there.", examples=["OPS-4711", "CHG0030192"]
+    )
+    url: Annotated[str, StringConstraints(max_length=2000)] | None = Field(
+        None, description="Where a person finds it.", examples=["https://jira.example.com/browse/OPS-4711"]
+    )
 
 
 LabelName = Annotated[str, StringConstraints(min_length=1, max_length=63)]
 LabelValue = Annotated[str, StringConstraints(max_length=200)]
 
 
-class UnlinkCommand(Message):
-    """Remove the link between a backup copy job and a repository (`unlink.v1`)."""
+RequestedBy = Annotated[str, _text(200)]
+WhyAsked = Annotated[str, _text(1000)]
 
-    command: Literal["unlink.v1"]
-    idempotency_key: IdempotencyKey = Field(description="One key, one unlink, however often the message arrives.")
-    enterprise_manager: EnterpriseManagerName = Field(
-        "default", description="The configured name of the Enterprise Manager."
-    )
+_KEY = "One key, one unlink, however often the message arrives: 1 to 200 of `A-Z a-z 0-9 . _ : / -`."
+_ENTERPRISE_MANAGER = "The configured name of the Enterprise Manager; the same as the routing key."
+_REQUESTED_BY = "Who asks, in your own words; repeated in every event."
+
+
+class UnlinkCommand(Message):
+    """Remove the link between a backup copy job and a repository."""
+
+    model_config = ConfigDict(title="unlink.v1")
+
+    command: Literal["unlink.v1"] = Field(description="What is to be done, and the version of this contract.")
+    idempotency_key: IdempotencyKey = Field(description=_KEY, examples=["jira:OPS-4711/unlink-1"])
+    enterprise_manager: EnterpriseManagerName = Field("default", description=_ENTERPRISE_MANAGER)
     job: JobReference
     repository: RepositoryReference
-    dry_run: bool = Field(default=False, description="Look and plan, change nothing.")
+    dry_run: bool = Field(
+        default=False,
+        description="Look and plan, change nothing. Leaves no trace: the same key can be used for the real command.",
+    )
     allow_linked_backups_removal: bool = Field(
-        default=False, description="Consent to what any edit of a copy job does: it drops the job's linked backups."
+        default=False,
+        description="Consent to what any edit of a copy job does: it drops the job's linked backups. Without it, a job "
+        "that has any is left alone, and the command ends `failed`, `linked_backups_at_risk`.",
     )
     if_absent: Literal["succeed", "fail"] = Field("succeed", description="What a link that is not there means.")
-    timeout_seconds: int = Field(600, ge=10, le=1500, description="Seconds from the DELETE to the end.")
-    not_after: AwareDatetime | None = Field(None, description="RFC 3339; past it, the command is not started.")
-    requested_by: Annotated[str, _text(200)] | None = None
-    reason: Annotated[str, _text(1000)] | None = None
+    timeout_seconds: int = Field(
+        600, ge=10, le=1500, description="Seconds from the DELETE to the end; after them the outcome is `timed_out`."
+    )
+    not_after: AwareDatetime | None = Field(
+        None,
+        description="A time with its offset (RFC 3339); past it, the command is not started.",
+        examples=["2027-01-31T18:00:00+01:00"],
+    )
+    requested_by: RequestedBy | None = Field(None, description=_REQUESTED_BY, examples=["j.doe@example.com"])
+    reason: WhyAsked | None = Field(
+        None, description="Why it is asked for; kept with the command.", examples=["Repository is decommissioned"]
+    )
     ticket: Ticket | None = None
-    labels: dict[LabelName, LabelValue] = Field(default_factory=dict, max_length=20)
-    correlation_id: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
+    labels: dict[LabelName, LabelValue] = Field(
+        default_factory=dict,
+        max_length=20,
+        description="Short texts by name, repeated in every event.",
+        examples=[{"cost-centre": "4200"}],
+    )
+    correlation_id: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = Field(
+        None,
+        description="Repeated in every event, in its body and as its AMQP property. Without it the command's AMQP "
+        "property of that name, and without that the idempotency key.",
+        examples=["change-2027-0131"],
+    )
 
     @property
     def fingerprint(self) -> str:
@@ -135,3 +255,25 @@ class UnlinkCommand(Message):
         """
         content = self.model_dump(mode="json", exclude={"dry_run"})
         return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+class CancelCommand(Message):
+    """Stop an unlink: not started if it was not yet, else stopped as far as Enterprise Manager lets it be stopped.
+
+    One that was sent may be beyond stopping: whether the link is gone decides between `cancelled` and `succeeded`.
+    A cancel that comes first makes the later unlink `cancelled`.
+    """
+
+    model_config = ConfigDict(title="cancel.v1")
+
+    command: Literal["cancel.v1"] = Field(description="What is to be done, and the version of this contract.")
+    idempotency_key: IdempotencyKey = Field(
+        description="The key of the unlink that is to be stopped.", examples=["jira:OPS-4711/unlink-1"]
+    )
+    enterprise_manager: EnterpriseManagerName = Field("default", description=_ENTERPRISE_MANAGER)
+    requested_by: RequestedBy | None = Field(None, description="Who asks for it to be stopped.")
+    reason: WhyAsked | None = Field(None, description="Why.", examples=["Wrong repository"])
+
+
+#: What a message on the commands exchange may be.
+Command = UnlinkCommand | CancelCommand

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from contracts.commands import MAX_MESSAGE_BYTES, IdempotencyKey, Ticket, UnlinkCommand
+from contracts.commands import MAX_MESSAGE_BYTES, CancelCommand, Command, IdempotencyKey, Ticket, UnlinkCommand
 from contracts.events import CONTENT_TYPE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _MOST_PROBLEMS_NAMED = 5
+
+AnyCommand = TypeVar("AnyCommand", UnlinkCommand, CancelCommand)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,18 +42,35 @@ class UnreadableMessageError(Exception):
         return self.problem
 
 
-def read_command(body: bytes, content_type: str | None = None) -> UnlinkCommand:
-    """Read one command, bare or wrapped in a CloudEvent (by content type, or by its `specversion`).
+def read_message(body: bytes, content_type: str | None = None) -> Command:
+    """Read one command of either kind, bare or wrapped in a CloudEvent (by content type, or by its `specversion`).
 
     Raises:
         UnreadableMessageError: too large, not UTF-8, not JSON, a repeated or unknown field, a wrong value.
     """
+    content = _content(body, content_type)
+    if content.get("command") == "cancel.v1":
+        return _validate(content, CancelCommand)
+    return _validate(content, UnlinkCommand)
+
+
+def read_command(body: bytes, content_type: str | None = None) -> UnlinkCommand:
+    """Read one command to unlink, bare or wrapped in a CloudEvent (by content type, or by its `specversion`).
+
+    Raises:
+        UnreadableMessageError: too large, not UTF-8, not JSON, a repeated or unknown field, a wrong value.
+    """
+    return _validate(_content(body, content_type), UnlinkCommand)
+
+
+def _content(body: bytes, content_type: str | None) -> dict[str, Any]:
+    """The command's fields, as yet unjudged."""
     if len(body) > MAX_MESSAGE_BYTES:
         raise UnreadableMessageError(f"the message has {len(body)} bytes; at most {MAX_MESSAGE_BYTES} are read")
     content = _read_object(body)
     if _is_cloud_event(content, content_type):
         content = _unwrap(content)
-    return _validate(content)
+    return content
 
 
 def _read_object(body: bytes) -> dict[str, Any]:
@@ -98,10 +117,10 @@ def _unwrap(event: dict[str, Any]) -> dict[str, Any]:
     return data
 
 
-def _validate(content: dict[str, Any]) -> UnlinkCommand:
+def _validate(content: dict[str, Any], kind: type[AnyCommand]) -> AnyCommand:
     try:
         # Through JSON again, since strict mode reads a time from JSON text but not from a Python string.
-        return UnlinkCommand.model_validate_json(json.dumps(content))
+        return kind.model_validate_json(json.dumps(content))
     except ValidationError as error:
         raise UnreadableMessageError(describe(error), _salvage(content)) from error
 
