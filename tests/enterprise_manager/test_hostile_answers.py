@@ -1,0 +1,153 @@
+"""Whatever comes back over the wire: the gateway answers with one of the port's errors, and soon."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from contracts.commands import JobReference, RepositoryReference
+from worker.enterprise_manager import Gateway
+from worker.unlinks.ports import AnswerLost, EnterpriseManagerError, TaskTicket, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+JOB = "d1b85018-2769-45be-89bc-03f66b60e6cb"
+LINK = "27a1d57f-7c15-43c6-9162-d05aff1c9bb9"
+SESSION = b"<LogonSession><UserName>svc-unlink</UserName><SessionId>96cff3b1</SessionId></LogonSession>"
+LOGON = b"HTTP/1.1 201 Created\r\nX-RestSvcSessionId: token\r\nContent-Length: %d\r\n\r\n%s" % (len(SESSION), SESSION)
+
+
+class Answers:
+    """What the scripted server answers to anything but a logon; then it closes the connection."""
+
+    def __init__(self) -> None:
+        self.next = b""
+
+    def __call__(self, connection: Any) -> None:
+        """Serve one connection."""
+        connection.secure()
+        request = connection.request()
+        connection.send(LOGON if request.startswith(b"POST") else self.next)
+
+
+def _framed(status: int, body: bytes) -> bytes:
+    return b"HTTP/1.1 %d Whatever\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body)
+
+
+@pytest.fixture
+def answers() -> Answers:
+    """What the server answers next."""
+    return Answers()
+
+
+@pytest.fixture
+def hostile(serve: Any, settings_for: Any, answers: Answers, clock: Any) -> Callable[[], Gateway]:
+    """Makes gateways to a server that answers anything."""
+    server = serve(answers, tls=None)
+    given_settings = settings_for(server.port, url=f"http://127.0.0.1:{server.port}", request_timeout_seconds=2)
+    return lambda: Gateway("lab", given_settings, clock)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"HTTP/1.1 202 Acc",
+        b"HTTP/1.1 202 Accepted\r\nContent-Le",
+        b"HTTP/1.1 202 Accepted\r\nContent-Length: -1\r\n\r\n",
+        b"HTTP/1.1 202 Accepted\r\n\r\n<Task><TaskId>task-1</TaskId>",
+    ],
+)
+async def test_a_delete_whose_answer_is_cut_in_its_head_is_lost(
+    hostile: Callable[[], Gateway], answers: Answers, head: bytes
+) -> None:
+    """Else half an answer would be taken for a whole one."""
+    answers.next = head
+    gateway = hostile()
+    with pytest.raises(AnswerLost):
+        await gateway.delete_link(JOB, LINK)
+    await gateway.close(log_off=False)
+
+
+async def test_a_token_that_is_no_header_is_no_logon(serve: Any, settings_for: Any, clock: Any) -> None:
+    """Else each DELETE would be taken for one that may have been carried out, though it could not even be sent."""
+    server = serve(
+        lambda connection: (connection.request(), connection.send(LOGON.replace(b"token", b"\xff\x01"))), tls=None
+    )
+    gateway = Gateway("lab", settings_for(server.port, url=f"http://127.0.0.1:{server.port}"), clock)
+    with pytest.raises(Unavailable, match="its logon gave no X-RestSvcSessionId"):
+        await gateway.delete_link(JOB, LINK)
+    await gateway.close(log_off=False)
+
+
+_ids = st.sampled_from([JOB, LINK, f"urn:veeam:Job:{JOB}", "task-1", "", None, 7, "../..", "x" * 300, "\ud800"])
+_document = st.dictionaries(
+    st.sampled_from(
+        ["UID", "Name", "JobType", "TaskId", "State", "Message", "ObjectInJobId", "LinkedBackupRepositoryUid", "Href"]
+    ),
+    _ids | st.sampled_from(["ImmediateBackupCopy", "Backup", "Finished", "https://elsewhere/api/tasks/task-2"]),
+    max_size=6,
+)
+_body = (
+    st.recursive(
+        _document,
+        lambda inner: st.dictionaries(
+            st.sampled_from(
+                ["JobInfo", "ImmediateBackupCopyJobInfo", "LinkedBackupIncludes", "Refs", "Links", "Result", "X"]
+            ),
+            inner | st.lists(inner, max_size=3) | st.none(),
+            max_size=3,
+        ),
+    ).map(lambda content: json.dumps(content).encode())
+    | st.binary(max_size=60)
+    | st.sampled_from([b"", b"<html>", b"<Task><TaskId>task-1</TaskId></Task>", b"<Error Message='no'/>", b"[]"])
+)
+_answer = (
+    st.builds(_framed, st.sampled_from([200, 202, 204, 301, 400, 401, 403, 404, 409, 429, 500, 503]), _body)
+    | st.binary(max_size=200)
+    | st.binary(max_size=100).map(lambda junk: b"HTTP/1.1 200 OK\r\n" + junk)
+    | st.binary(max_size=100).map(lambda junk: b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + junk)
+)
+
+
+@given(answer=_answer)
+@settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_answer_ends_in_a_result_or_in_an_error_of_the_port(
+    hostile: Callable[[], Gateway], answers: Answers, answer: bytes
+) -> None:
+    """Else one odd answer would end in an unforeseen exception instead of an outcome."""
+    answers.next = answer
+
+    async def call_everything() -> None:
+        gateway = hostile()
+
+        def ticket() -> TaskTicket:
+            session = gateway._logon.current  # noqa: SLF001 - a ticket of the present session, without a task
+            return TaskTicket("task-1", session.name if session is not None else "none")
+
+        calls: list[Callable[[], Awaitable[object]]] = [
+            lambda: gateway.delete_link(JOB, LINK),
+            lambda: gateway.find_job(JobReference(id=JOB)),
+            lambda: gateway.links(JOB),
+            lambda: gateway.linked_backups(JOB),
+            lambda: gateway.find_job(JobReference(name="a")),
+            lambda: gateway.find_repository(RepositoryReference(name="a", backup_server="b")),
+            lambda: gateway.task(ticket()),
+            lambda: gateway.stop_task(ticket()),
+        ]
+        for call in calls:
+            gateway._availability._down_since = None  # noqa: SLF001 - else the others would fail without a request
+            try:
+                await call()
+            except EnterpriseManagerError as error:
+                text = str(error)
+                assert text.isprintable(), text
+                assert len(text) < 2500
+        await gateway.close(log_off=False)
+
+    asyncio.run(asyncio.wait_for(call_everything(), 30))
