@@ -1,0 +1,235 @@
+"""The broker: one queue of commands, delay queues, events, dead letters; and a worker's way to it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from contracts.events import Event
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+    from contracts.events import Reason
+    from simulation.promises import Witness
+    from simulation.scenario import Weather
+    from simulation.world import Process, World
+
+#: The delay queues, in seconds.
+TIERS = (5, 30, 120, 600)
+#: A connection is closed by the broker when nothing came from its worker for so long, in seconds.
+HEARTBEAT_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message as the broker holds it. `number` is its own; `origin` that of the first copy."""
+
+    number: int
+    body: bytes
+    origin: int
+    attempt: int = 1
+    reply_to: str | None = None
+
+
+@dataclass(eq=False, slots=True)
+class Connection:
+    """A worker's connection for consuming. The two ends learn at different times that it is lost."""
+
+    process: Process
+    take: Callable[[SimulatedDelivery], None]
+    prefetch: int
+    open_here: bool = True
+    open_at_worker: bool = True
+    unacknowledged: dict[int, Message] = field(default_factory=dict)
+
+
+class Broker:
+    """The server."""
+
+    def __init__(self, world: World, witness: Witness, weather: Weather) -> None:
+        self._world = world
+        self._witness = witness
+        self._weather = weather
+        self._ready: list[Message] = []
+        self._connections: list[Connection] = []
+        self.delayed = 0
+        self.events: list[bytes] = []
+        self.replies: list[bytes] = []
+        self.dead_letters: list[Message] = []
+        self._pumping = False
+
+    @property
+    def empty(self) -> bool:
+        """Whether no command is anywhere in it."""
+        return not self._ready and not self.delayed and not any(each.unacknowledged for each in self._connections)
+
+    def put(self, message: Message, *, first: bool = False) -> None:
+        """Put a message into the commands' queue."""
+        self._ready.insert(0 if first else len(self._ready), message)
+        self._pump_soon()
+
+    def delay(self, message: Message, seconds: float) -> None:
+        """Put a message into the delay queue nearest to `seconds`."""
+        tier = min(TIERS, key=lambda each: abs(each - seconds))
+        self.delayed += 1
+
+        def back() -> None:
+            self.delayed -= 1
+            self.put(message)
+
+        self._world.after(tier, back)
+
+    # --- consumers --------------------------------------------------------------------------------------------------
+
+    def connect(self, connection: Connection) -> None:
+        """Begin to deliver."""
+        self._connections.append(connection)
+        self._pump_soon()
+
+    def close(self, connection: Connection) -> None:
+        """The broker learns that a connection is lost: what was unacknowledged is delivered again."""
+        if connection.open_here:
+            connection.open_here = False
+            self._connections.remove(connection)
+            for message in connection.unacknowledged.values():
+                self.put(message, first=True)
+            connection.unacknowledged.clear()
+
+    def acknowledge(self, connection: Connection, number: int) -> None:
+        """A worker is done with a message."""
+        if connection.open_here and connection.unacknowledged.pop(number, None) is not None:
+            self._pump_soon()
+
+    def requeue(self, connection: Connection, number: int) -> None:
+        """A worker gives a message back."""
+        if connection.open_here and (message := connection.unacknowledged.pop(number, None)) is not None:
+            self.put(message, first=True)
+
+    def _pump_soon(self) -> None:
+        if not self._pumping:
+            self._pumping = True
+            self._world.after(0.001, self._pump)
+
+    def _pump(self) -> None:
+        self._pumping = False
+        world = self._world
+        while self._ready:
+            takers = [each for each in self._connections if len(each.unacknowledged) < each.prefetch]
+            if not takers:
+                return
+            taker = takers[world.random.randrange(len(takers))]
+            place = world.random.randrange(len(self._ready)) if world.chance(self._weather.reordered) else 0
+            message = self._ready.pop(place)
+            number = world.serial()
+            taker.unacknowledged[number] = message
+            self._deliver(taker, number, message)
+
+    def _deliver(self, connection: Connection, number: int, message: Message) -> None:
+        process = connection.process
+
+        def arrive() -> None:
+            if connection.open_at_worker:
+                delivery = SimulatedDelivery(self, self._witness, connection, number, message)
+                process.world.note(process.name, f"<- message {message.number} attempt {message.attempt}")
+                connection.take(delivery)
+
+        self._world.after(self._world.travel(), lambda: process.deliver(arrive))
+
+
+class SimulatedDelivery:
+    """`worker.unlinks.ports.Delivery`."""
+
+    def __init__(
+        self, broker: Broker, witness: Witness, connection: Connection, number: int, message: Message
+    ) -> None:
+        self._broker = broker
+        self._witness = witness
+        self._connection = connection
+        self._number = number
+        self.message = message
+        self.taken_at = connection.process.time()
+
+    body = property(lambda self: self.message.body)
+    reply_to = property(lambda self: self.message.reply_to)
+    attempt = property(lambda self: self.message.attempt)
+    live = property(lambda self: self._connection.open_at_worker)
+    content_type: str | None = None
+    correlation_id: str | None = None
+    headers: Mapping[str, object] = {}
+    enterprise_manager = "default"
+
+    def acknowledge(self) -> None:
+        """As the port has it."""
+        self._tell(self._broker.acknowledge, acknowledged=True)
+
+    def requeue(self) -> None:
+        """As the port has it."""
+        self._tell(self._broker.requeue, acknowledged=False)
+
+    def _tell(self, what: Callable[[Connection, int], None], *, acknowledged: bool) -> None:
+        process = self._connection.process
+        if process.dead or process.ending or not self._connection.open_at_worker:
+            return
+        if acknowledged:
+            process.world.note(process.name, f"-> ack message {self.message.number}")
+            self._witness.acknowledged(process, self.message)
+        process.world.after(process.world.travel(), lambda: what(self._connection, self._number))
+
+
+class SimulatedOutbox:
+    """`worker.unlinks.ports.Outbox`: publishes again until the broker has confirmed."""
+
+    def __init__(self, broker: Broker, process: Process, witness: Witness, weather: Weather) -> None:
+        self._broker = broker
+        self._process = process
+        self._witness = witness
+        self._weather = weather
+
+    async def publish(self, event: Event | bytes, reply_to: Collection[str] = ()) -> None:
+        """As the port has it."""
+        body = event.to_bytes() if isinstance(event, Event) else event
+        story = self._witness.handed_over(self._process, body)
+
+        def store() -> None:
+            self._broker.events.append(body)
+            if reply_to:
+                self._broker.replies.append(body)
+
+        await self._until_confirmed(store, story)
+
+    async def delay(self, delivery: SimulatedDelivery, seconds: float, *, failed: bool) -> None:
+        """As the port has it."""
+        message = delivery.message
+
+        def store() -> None:
+            copy = replace(message, number=self._process.world.serial(), attempt=message.attempt + failed)
+            self._process.world.note("broker", f"message {message.number} waits {seconds:.0f} s as {copy.number}")
+            self._broker.delay(copy, seconds)
+
+        await self._until_confirmed(store, f"delayed {message.number}")
+
+    async def dead_letter(self, delivery: SimulatedDelivery, reason: Reason) -> None:
+        """As the port has it."""
+        del reason
+        message = delivery.message
+        await self._until_confirmed(lambda: self._broker.dead_letters.append(message), f"dead {message.number}")
+
+    async def _until_confirmed(self, store: Callable[[], None], what: str) -> None:
+        process, world, weather = self._process, self._process.world, self._weather
+
+        def stored() -> None:
+            world.note("broker", f"stores {what} of {process.name}")
+            store()
+
+        while True:
+            lost = weather.fate_of_publish()
+            try:
+                # A lost confirm is noticed when the connection is found to be lost, or at the latest by its time-out.
+                async with asyncio.timeout(30 if not lost else world.random.choice((0.1, 2, 30))):
+                    await process.request(stored, lost=lost, back=weather.lateness())
+            except TimeoutError:
+                continue
+            process.confirmed.add(what)
+            return

@@ -1,0 +1,443 @@
+"""The promises, watched while a run goes on and checked when it is over.
+
+The witness sees what no worker can see: what is true in Enterprise Manager and in the database, at the instant at which
+it becomes so. It keeps its own account of each key and trusts no port.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from contracts.events import Outcome, event_id, rejection_id
+from contracts.reading import UnreadableMessageError, read_command
+from simulation.world import EPOCH
+from worker.unlinks.path import MOST_SENDS
+from worker.unlinks.ports import AlreadySettled, Claimed, Stage
+
+if TYPE_CHECKING:
+    from contracts.commands import UnlinkCommand
+    from simulation.broker import Message
+    from simulation.enterprise_manager import Server, Span, TrueTask
+    from simulation.world import Process, World
+    from worker.unlinks.ports import Intent, Lease
+
+NOTHING_LOST = "1 nothing is lost"
+NOTHING_TWICE = "2 nothing is done twice"
+NOTHING_CLAIMED = "3 nothing is claimed that is not so"
+NOTHING_HURT = "4 nothing else is hurt"
+KEEPS_GOING = "5 it keeps going"
+
+TERMINAL = tuple(outcome for outcome in Outcome if outcome.terminal)
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A promise that was broken, when, and how."""
+
+    promise: str
+    what: str
+    when: float
+
+    def __str__(self) -> str:
+        return f"promise {self.promise}: {self.what} (at {self.when:.3f} s)"
+
+
+@dataclass(slots=True)
+class Story:
+    """What is known of one key: of its row in the database, and of what was done for it."""
+
+    key: str
+    fingerprint: str
+    command: UnlinkCommand
+    claimed_at: float
+    token: int = 0
+    holder: Process | None = None
+    stage: Stage = Stage.CLAIMED
+    intent: Intent | None = None
+    intended_at: float | None = None
+    sent_at: float = 0.0
+    settled: bytes | None = None
+    settled_at: float | None = None
+    outcome: str | None = None
+    changed: bool | None = None
+    tasks: list[TrueTask] = field(default_factory=list)
+    removed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a message's bytes mean, read once."""
+
+    command: UnlinkCommand | None
+    rejection: str
+
+
+class Witness:
+    """Sees everything, and remembers the first promise that was broken."""
+
+    def __init__(self, world: World, *, strict_settling: bool) -> None:
+        self.world = world
+        self.server: Server
+        self.violation: Violation | None = None
+        self.stories: dict[str, Story] = {}
+        self.readings: dict[bytes, Reading] = {}
+        self.jumped = False
+        self._strict_settling = strict_settling
+        self._looks: dict[tuple[str, str], float] = {}
+        self._rejections: dict[str, bytes] = {}
+
+    def broken(self, promise: str, what: str) -> None:
+        """Remember a violation, if it is the first."""
+        if self.violation is None:
+            self.violation = Violation(promise, what, self.world.now)
+            self.world.note("WITNESS", f"PROMISE {promise}: {what}")
+
+    def read(self, body: bytes) -> Reading:
+        """What a message means."""
+        if body not in self.readings:
+            try:
+                command: UnlinkCommand | None = read_command(body)
+            except UnreadableMessageError:
+                command = None
+            rejection = rejection_id(body)
+            self._rejections[rejection] = body
+            self.readings[body] = Reading(command, rejection)
+        return self.readings[body]
+
+    # --- the broker -------------------------------------------------------------------------------------------------
+
+    def acknowledged(self, process: Process, message: Message) -> None:
+        """A worker acknowledges: something must have been confirmed to it that makes up for the message."""
+        if f"delayed {message.number}" in process.confirmed:
+            return
+        reading = self.read(message.body)
+        if self.is_rejected(reading):
+            confirmed = reading.rejection in process.confirmed
+            if self.is_dead(reading):
+                confirmed = confirmed and f"dead {message.number}" in process.confirmed
+        else:
+            confirmed = not self.ends(reading).isdisjoint(process.confirmed)
+        if not confirmed:
+            self.broken(NOTHING_LOST, f"message {message.number} was acknowledged before its end was confirmed")
+
+    def is_dead(self, reading: Reading) -> bool:
+        """Whether a message can be run by nobody."""
+        return reading.command is None or reading.command.enterprise_manager != "default"
+
+    def is_rejected(self, reading: Reading) -> bool:
+        """Whether a message's right end is its rejection."""
+        command = reading.command
+        if command is None or self.is_dead(reading):
+            return True
+        story = self.stories.get(command.idempotency_key)
+        return not command.dry_run and story is not None and story.fingerprint != command.fingerprint
+
+    def ends(self, reading: Reading) -> set[str]:
+        """The IDs of the events with which a message that can be run may end."""
+        if reading.command is None:
+            return set()
+        key = reading.command.idempotency_key
+        story = self.stories.get(key)
+        if story is not None and not reading.command.dry_run:
+            return {event_id(key, Outcome(story.outcome))} if story.outcome is not None else set()
+        return {event_id(key, outcome) for outcome in TERMINAL}
+
+    def handed_over(self, process: Process, body: bytes) -> str:
+        """A worker wants an event published. Returns its ID."""
+        event = json.loads(body)
+        data = event["data"]
+        key = data["idempotency_key"]
+        story = self.stories.get(key)
+        self.world.note(process.name, f"publishes {data['outcome']} of {key}")
+        if event["id"] in self._rejections:
+            if not self.is_rejected(self.readings[self._rejections[event["id"]]]):
+                self.broken(NOTHING_LOST, f"a command with the key {key} was rejected that should have been run")
+        elif story is None:
+            self._dry_run_ends(key, data)
+        elif data["outcome"] == Outcome.SUBMITTED:
+            self._progress(process, story)
+        elif story.settled is None:
+            self.broken(NOTHING_TWICE, f"{data['outcome']} of {key} was published before it was settled")
+        elif story.settled != body:
+            self.broken(NOTHING_TWICE, f"{data['outcome']} of {key} was published; settled was {story.outcome}")
+        return str(event["id"])
+
+    def _dry_run_ends(self, key: str, data: dict[str, Any]) -> None:
+        commands = [reading.command for reading in self.readings.values() if reading.command is not None]
+        if not any(command.idempotency_key == key and command.dry_run for command in commands):
+            self.broken(NOTHING_TWICE, f"{data['outcome']} of {key} was published without a claim")
+        elif data["changed"] is not False:
+            self.broken(NOTHING_CLAIMED, f"a dry run says changed: {data['changed']}")
+
+    def _progress(self, process: Process, story: Story) -> None:
+        if not story.tasks:
+            self.broken(NOTHING_CLAIMED, f"submitted of {story.key} was published, and nothing was submitted")
+        elif story.holder is not process:
+            self.broken(NOTHING_TWICE, f"{process.name} published submitted of {story.key} after a take-over")
+
+    # --- the database -----------------------------------------------------------------------------------------------
+
+    def wrote(self, process: Process, name: str, arguments: tuple[Any, ...], result: Any) -> None:
+        """A call of a worker has taken effect."""
+        if name == "renew":
+            return
+        if name == "claim":
+            self._claimed(process, arguments[0], result)
+            return
+        lease: Lease = arguments[0]
+        story = self.stories[lease.key]
+        self.world.note("ledger", f"{name} {lease.key} token {lease.token} by {process.name}: {result}")
+        if name == "release":
+            return
+        if lease.token != story.token or story.holder is not process or story.stage is Stage.SETTLED:
+            self.broken(NOTHING_TWICE, f"{process.name} wrote {name} of {lease.key} after it was taken over or settled")
+        if name == "intend":
+            self._intended(story, arguments[1], free=result)
+            story.sent_at = (arguments[2] - EPOCH).total_seconds()
+        elif name == "withdraw":
+            self._withdrawn(story)
+        elif name == "send_again":
+            story.stage = Stage.INTENDED
+        elif name == "submitted":
+            story.stage = Stage.SUBMITTED
+        elif name == "settle":
+            self._settled(story, process, arguments[2])
+
+    def _claimed(self, process: Process, claim: Any, result: Any) -> None:
+        self.world.note("ledger", f"claim {claim.key} by {process.name}: {type(result).__name__}")
+        if isinstance(result, Claimed):
+            story = self.stories.get(claim.key)
+            if story is None:
+                command = self.read(claim.command).command
+                if command is None:
+                    raise AssertionError("only what can be read is claimed")
+                story = Story(claim.key, claim.fingerprint, command, self.world.now)
+                self.stories[claim.key] = story
+            if result.entry.lease.token <= story.token or story.settled is not None:
+                self.broken(NOTHING_TWICE, f"{claim.key} was given away twice with token {story.token}")
+            story.token, story.holder = result.entry.lease.token, process
+        elif isinstance(result, AlreadySettled) and result.event != self.stories[claim.key].settled:
+            self.broken(NOTHING_TWICE, f"{claim.key} has another event than it was settled with")
+
+    def _intended(self, story: Story, intent: Intent, *, free: bool) -> None:
+        if story.intent is None:
+            story.intended_at = self.world.now
+        elif story.intent.link.object_in_job_id != intent.link.object_in_job_id:
+            self.broken(NOTHING_TWICE, f"{story.key} meant another link before")
+        story.intent = intent
+        if not free:
+            return
+        story.stage = Stage.INTENDED
+        for other in self.stories.values():
+            if (
+                other is not story
+                and other.stage in {Stage.INTENDED, Stage.SUBMITTED}
+                and other.intent is not None
+                and other.intent.job_id == intent.job_id
+            ):
+                self.broken(NOTHING_TWICE, f"{story.key} and {other.key} edit one job at a time")
+
+    def _withdrawn(self, story: Story) -> None:
+        story.stage = Stage.CLAIMED
+        if story.tasks:
+            self.broken(NOTHING_CLAIMED, f"{story.key} was withdrawn, and its DELETE had arrived")
+
+    def _settled(self, story: Story, process: Process, body: bytes) -> None:
+        data = json.loads(body)["data"]
+        story.stage, story.settled, story.settled_at = Stage.SETTLED, body, self.world.now
+        story.outcome, story.changed = data["outcome"], data["changed"]
+        self.world.note("ledger", f"{story.key} is {story.outcome}, changed {story.changed}, {data['evidence']}")
+        self._check_tasks_left(story, process)
+        if story.outcome == Outcome.SUCCEEDED:
+            self._check_success(story, data)
+        elif story.outcome == Outcome.FAILED:
+            self._check_failure(story, data)
+        elif story.outcome == Outcome.TIMED_OUT:
+            self._check_time_out(story)
+
+    # --- what an event claims ---------------------------------------------------------------------------------------
+
+    def _check_success(self, story: Story, data: dict[str, Any]) -> None:
+        start, end = story.claimed_at, self.world.now
+        evidence, link_id = data["evidence"], data["repository"]["link_id"]
+        if evidence == "absent":
+            if data["changed"] is not False or data["verified"] is not True:
+                self.broken(NOTHING_CLAIMED, f"{story.key} was absent, changed {data['changed']}")
+            if not self._was_absent(story, start, end):
+                self.broken(NOTHING_CLAIMED, f"{story.key} was never absent")
+            return
+        if story.intent is None or link_id != story.intent.link.object_in_job_id or data["changed"] is not True:
+            self.broken(NOTHING_CLAIMED, f"{story.key} succeeded with a link that it did not mean")
+            return
+        link = self.server.jobs[story.intent.job_id].links[link_id]
+        if _always(link.present, start, end):
+            self.broken(NOTHING_CLAIMED, f"{story.key} succeeded, and its link was there all the time")
+        if data["verified"] and _always(link.listed, start, end):
+            self.broken(NOTHING_CLAIMED, f"{story.key} was verified, and its link was listed all the time")
+        if not any(span.end is None or span.end >= start for span in link.listed):
+            self.broken(NOTHING_CLAIMED, f"{story.key} changed something that was gone before")
+        if evidence == "task" and not any(task.finished and task.success for task in story.tasks):
+            self.broken(NOTHING_CLAIMED, f"{story.key} succeeded by a task that had not succeeded")
+        if evidence == "links" and _always(link.listed, start, end):
+            self.broken(NOTHING_CLAIMED, f"{story.key} succeeded by its links, which always showed it")
+
+    def _was_absent(self, story: Story, start: float, end: float) -> bool:
+        command = story.command
+        job = next(
+            job for job in self.server.jobs.values() if command.job.id == job.id or command.job.name == job.name
+        )
+        link_id = story.intent.link.object_in_job_id if story.intent is not None else command.repository.link_id
+        if link_id is not None:
+            link = job.links.get(link_id)
+            return link is None or not _always(link.present, start, end)
+        return job.lacked_repository(self.uid_of(command), start, end)
+
+    def uid_of(self, command: UnlinkCommand) -> str:
+        """The UID of the repository that a command names by UID or name."""
+        named = command.repository
+        if named.uid is not None:
+            return named.uid
+        return next((uid for uid, name in self.server.repositories.items() if name == named.name), "")
+
+    def _check_failure(self, story: Story, data: dict[str, Any]) -> None:
+        if data["changed"] is False and story.removed and self._strict_settling:
+            self.broken(NOTHING_CLAIMED, f"{story.key} failed with changed: false, and had removed its link")
+        code = data["reason"]["code"]
+        if code == "link_absent" and not self._was_absent(story, story.claimed_at, self.world.now):
+            self.broken(NOTHING_CLAIMED, f"{story.key} failed as absent, and never was")
+        if code == "task_failed" and not any(task.finished and task.success is False for task in story.tasks):
+            self.broken(NOTHING_CLAIMED, f"{story.key} failed by a task that had not failed")
+
+    def _check_time_out(self, story: Story) -> None:
+        spent = self.world.now - story.sent_at
+        if not self.jumped and spent < story.command.timeout_seconds:
+            self.broken(NOTHING_CLAIMED, f"{story.key} timed out after {spent:.0f} s")
+
+    def _check_tasks_left(self, story: Story, process: Process) -> None:
+        """A worker that can follow its task to the end does so, while the command's time lasts."""
+        time_is_over = self.jumped or self.world.now - story.sent_at >= story.command.timeout_seconds
+        if story.changed is None or time_is_over:
+            return
+        for task in story.tasks:
+            if not task.finished and self._followable(task, process):
+                self.broken(NOTHING_CLAIMED, f"{story.key} was settled before {task.ticket.task_id} was finished")
+
+    def _followable(self, task: TrueTask, process: Process) -> bool:
+        alive = task.ticket.session in self.server.sessions
+        return task.known and task.sender is process and alive and not task.forgotten
+
+    # --- Enterprise Manager -----------------------------------------------------------------------------------------
+
+    def looked_for_backups(self, process: Process, job_id: str) -> None:
+        """A worker is told which linked backups an edit of the job would drop."""
+        self._looks[process.name, job_id] = self.world.now
+
+    def delete_called(
+        self, process: Process, key: str, job_id: str, link_id: str, session: str | None
+    ) -> None:
+        """The core sends a DELETE."""
+        story = self.stories.get(key)
+        self.world.note(process.name, f"sends DELETE {link_id[:8]} for {key}")
+        if story is None:
+            self.broken(NOTHING_TWICE, f"a DELETE for {key}, which was never claimed")
+            return
+        if story.holder is not process or story.stage is not Stage.INTENDED:
+            self.broken(NOTHING_TWICE, f"{process.name} sent a DELETE for {key} without a living intent")
+        if story.intent is None or (story.intent.job_id, story.intent.link.object_in_job_id) != (job_id, link_id):
+            self.broken(NOTHING_TWICE, f"a DELETE for {key} of another link than recorded")
+        for task in story.tasks:
+            if self._followable(task, process) and task.ticket.session == session:
+                self.broken(NOTHING_TWICE, f"a second DELETE for {key}, and the task of the first was known")
+        self._check_consent(process, story, job_id)
+
+    def _check_consent(self, process: Process, story: Story, job_id: str) -> None:
+        looked_at = self._looks.get((process.name, job_id), -1.0)
+        at_risk = [backup for backup, since in self.server.jobs[job_id].backups.items() if since <= looked_at]
+        unseen = looked_at < 0 and self.server.jobs[job_id].backups
+        if (at_risk or unseen) and not story.command.allow_linked_backups_removal:
+            self.broken(NOTHING_HURT, f"{story.key} drops linked backups without consent")
+
+    def delete_arrived(self, task: TrueTask) -> None:
+        """A DELETE is accepted."""
+        story = self.stories.get(task.key)
+        if story is None:
+            self.broken(NOTHING_TWICE, f"a DELETE arrived for {task.key}, which was never claimed")
+            return
+        self._check_named(story, task)
+        self._check_overlap(story, task)
+        story.tasks.append(task)
+        if len(story.tasks) > MOST_SENDS:
+            self.broken(NOTHING_TWICE, f"{story.key} sent more than {MOST_SENDS} DELETEs")
+
+    def _check_named(self, story: Story, task: TrueTask) -> None:
+        named = story.command.repository
+        link = task.job.links.get(task.link_id)
+        if link is None:
+            self.broken(NOTHING_HURT, f"a DELETE for {story.key} of a link that never was")
+        elif named.link_id is not None:
+            if named.link_id != task.link_id:
+                self.broken(NOTHING_HURT, f"a DELETE for {story.key} of a link that it did not name")
+        elif link.uid != self.uid_of(story.command):
+            self.broken(NOTHING_HURT, f"a DELETE for {story.key} of another repository's link")
+        elif story.intended_at is None or link.present[0].start > story.intended_at:
+            self.broken(NOTHING_TWICE, f"a DELETE for {story.key} of a link that was put there afterwards")
+        if story.command.job.id not in {None, task.job.id} or story.command.job.name not in {None, task.job.name}:
+            self.broken(NOTHING_HURT, f"a DELETE for {story.key} of another job's link")
+
+    def _check_overlap(self, story: Story, task: TrueTask) -> None:
+        """No two edits of a job at a time.
+
+        Except with one that could not be followed, or outlived its command's time: its key is settled (by the links, or
+        as timed out), and nobody can tell that its task still runs. `_check_tasks_left` sees to it that the others are
+        followed to their end before they are settled.
+        """
+        if story.holder is not task.sender or story.stage is not Stage.INTENDED:
+            return  # it was on its way for so long that its worker has lost the key meanwhile
+        for other in self.stories.values():
+            if other is story:
+                continue
+            running = [each for each in other.tasks if each.job is task.job and not each.finished]
+            if running and other.settled is None:
+                self.broken(NOTHING_TWICE, f"the DELETE for {story.key} met the running task of {other.key}")
+
+    def link_removed(self, task: TrueTask) -> None:
+        """A task has removed its link."""
+        story = self.stories[task.key]
+        story.removed += 1
+        if story.settled is not None and story.changed is False and self._strict_settling:
+            self.broken(NOTHING_CLAIMED, f"{task.key} said changed: false, and then its link went")
+
+    # --- when it is over --------------------------------------------------------------------------------------------
+
+    def check_ends(self, bodies: list[bytes], events: list[bytes], dead: list[bytes]) -> None:
+        """Every command has come to its end, and to one only."""
+        published: dict[str, set[bytes]] = {}
+        kinds: dict[str, set[str]] = {}
+        for body in dict.fromkeys(events):
+            event = json.loads(body)
+            published.setdefault(event["id"], set()).add(body)
+            if event["data"]["outcome"] != Outcome.SUBMITTED and event["id"] not in self._rejections:
+                kinds.setdefault(event["subject"], set()).add(event["id"])
+        for story in self.stories.values():
+            self._check_story(story, published, kinds)
+        for body in dict.fromkeys(bodies):
+            reading = self.read(body)
+            ends = {reading.rejection} if self.is_rejected(reading) else self.ends(reading)
+            if ends.isdisjoint(published):
+                self.broken(NOTHING_LOST, f"a command has no end: {body[:120]!r}")
+            if self.is_dead(reading) and body not in dead:
+                self.broken(NOTHING_LOST, f"an unreadable command is in no dead letter: {body[:120]!r}")
+
+    def _check_story(self, story: Story, published: dict[str, set[bytes]], kinds: dict[str, set[str]]) -> None:
+        if story.settled is None:
+            self.broken(KEEPS_GOING, f"{story.key} was never settled; it is {story.stage}")
+        elif published.get(json.loads(story.settled)["id"], set()) != {story.settled}:
+            self.broken(NOTHING_LOST, f"{story.key} is settled, and its event was not published as it is")
+        elif len(kinds.get(story.key, ())) > 1:
+            self.broken(NOTHING_TWICE, f"{story.key} ended in two ways")
+
+
+def _always(spans: list[Span], start: float, end: float) -> bool:
+    return any(span.covers(start, end) for span in spans)

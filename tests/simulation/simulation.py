@@ -1,0 +1,247 @@
+"""One run: the world is made, troubled, calmed, and asked whether the promises were kept."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import asyncio
+import structlog
+
+from simulation.broker import Broker, Message
+from simulation.enterprise_manager import Server, TrueJob
+from simulation.promises import KEEPS_GOING, Violation, Witness
+from simulation.scenario import Scenario, Weather, draw, encode, repository_name, repository_uid
+from simulation.worker import SimulatedWorker
+from simulation.world import DatabaseClock, EndlessLoopError, Process, World
+from worker.ledger.memory import InMemoryDatabase
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from simulation.scenario import Trouble
+
+#: After the last fault, everything has to come to its end within so many seconds.
+CALM_SECONDS = 6 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of a run."""
+
+    seed: int
+    scenario: Scenario
+    violation: Violation | None
+    trace: list[str]
+    virtual_seconds: float
+    outcomes: dict[str, str]
+    deletes: int
+
+
+class Simulation:
+    """One seed's world."""
+
+    def __init__(self, seed: int, *, tracing: bool = False) -> None:
+        self.scenario = scenario = draw(seed)
+        self.world = world = World(f"world {seed}", tracing=tracing)
+        self.witness = Witness(world, strict_settling=scenario.strict_settling)
+        self.weather = Weather(world, **scenario.weather)
+        self.broker = Broker(world, self.witness, self.weather)
+        self.server = Server(world, self.witness, self.weather)
+        self.witness.server = self.server
+        self.database = InMemoryDatabase(clock=DatabaseClock(world))
+        self._link_ids = self._furnish()
+        self._to_come = 0
+        self.sent: list[bytes] = []
+        self.workers = [
+            SimulatedWorker(
+                number, scenario, world, self.broker, self.server, self.database, self.witness, self.weather
+            )
+            for number in range(scenario.workers)
+        ]
+
+    def _furnish(self) -> dict[str, str]:
+        server, scenario = self.server, self.scenario
+        for number in range(scenario.repositories):
+            server.repositories[repository_uid(number)] = repository_name(number)
+        link_ids: dict[str, str] = {}
+        for drawn in scenario.jobs:
+            job = TrueJob(drawn.id, drawn.name, drawn.copies)
+            job.backups.update({f"{drawn.number:08x}-{number:04x}-bbbb-8000-000000000000": 0.0 for number in range(drawn.backups)})
+            server.jobs[job.id] = job
+            for number in drawn.linked:
+                link = server.add_link(job, repository_uid(number))
+                for spelling in (drawn.id, drawn.name):
+                    link_ids[f"the link of {number} in {spelling}"] = link.object_in_job_id
+        return link_ids
+
+    # --- the run ----------------------------------------------------------------------------------------------------
+
+    def run(self) -> Result:
+        """From the first command to the last check."""
+        world, scenario = self.world, self.scenario
+        for at, command in scenario.commands:
+            self._publish_after(at, encode(command, self._link_ids))
+        for trouble in scenario.troubles:
+            world.after(trouble.at, lambda trouble=trouble: self._happen(trouble))
+        world.after(scenario.horizon, self._calm)
+        try:
+            self._run_until_quiet()
+            for command in scenario.late:
+                self._publish_after(world.random.random() * 10, encode(command, self._link_ids))
+            self._run_until_quiet()
+            dead = [message.body for message in self.broker.dead_letters]
+            self.witness.check_ends(self.sent, self.broker.events, dead)
+        except EndlessLoopError as error:
+            self.witness.broken(KEEPS_GOING, f"{error} never waits")
+        finally:
+            self._end()
+        return Result(
+            seed=scenario.seed,
+            scenario=scenario,
+            violation=self.witness.violation,
+            trace=world.trace,
+            virtual_seconds=world.now,
+            outcomes={story.key: str(story.outcome) for story in self.witness.stories.values()},
+            deletes=sum(len(story.tasks) for story in self.witness.stories.values()),
+        )
+
+    def _publish_after(self, seconds: float, body: bytes) -> None:
+        self._to_come += 1
+
+        def publish() -> None:
+            self._to_come -= 1
+            number = self.world.serial()
+            self.world.note("publisher", f"message {number}: {body.decode()}")
+            self.sent.append(body)
+            self.witness.read(body)
+            self.broker.put(Message(number, body, number))
+
+        self.world.after(seconds, publish)
+
+    def _run_until_quiet(self) -> None:
+        last = self.scenario.horizon + CALM_SECONDS
+        while self.witness.violation is None and not self._quiet():
+            if not self.world.step() or self.world.now > max(last, self.scenario.horizon):
+                self.witness.broken(KEEPS_GOING, f"not at rest {CALM_SECONDS:.0f} s after the last fault")
+
+    def _quiet(self) -> bool:
+        return (
+            self.world.now > self.scenario.horizon
+            and not self._to_come
+            and self.broker.empty
+            and all(worker.idle for worker in self.workers)
+            and all(task.finished for task in self.server.tasks.values())
+        )
+
+    def _end(self) -> None:
+        for process in self.processes:
+            if self.witness.violation is None and (unheard := process.unheard()):
+                self.witness.broken(KEEPS_GOING, f"{process.name}: nobody heard of {unheard[0]}")
+        for process in self.processes:
+            process.end()
+
+    @property
+    def processes(self) -> list[Process]:
+        """All that ever ran."""
+        return [process for worker in self.workers for process in worker.processes]
+
+    # --- trouble ----------------------------------------------------------------------------------------------------
+
+    def _happen(self, trouble: Trouble) -> None:
+        worker = self.workers[trouble.worker]
+        world = self.world
+        match trouble.kind:
+            case "crash":
+                worker.crash()
+            case "death":
+                worker.die_at_request(1 + int(trouble.more * 30))
+            case "pause":
+                worker.pause(trouble.seconds)
+            case "drain":
+                worker.drain(trouble.more * 30)
+            case "cut":
+                worker.cut(trouble.seconds % 40, trouble.more * 40)
+            case "broker_away":
+                self.weather.broker_away_until = world.now + trouble.seconds
+                for each in self.workers:
+                    each.cut(0.0, world.travel())
+            case "sessions_end":
+                self.server.end_sessions()
+            case "enterprise_manager_away":
+                self._enterprise_manager_away(trouble)
+            case "others_edit":
+                self._others_edit()
+            case "database_away":
+                world.note("ledger", f"AWAY for {trouble.seconds:.0f} s")
+                self.weather.database_away_until = world.now + trouble.seconds
+            case "clock_jump":
+                self.witness.jumped = True
+                worker.jump((trouble.more - 0.5) * 4000)
+
+    def _enterprise_manager_away(self, trouble: Trouble) -> None:
+        self.server.down = True
+        self.world.note("EM", f"AWAY for {trouble.seconds:.0f} s")
+        if trouble.more < 0.5:  # noqa: PLR2004 - restarted, rather than out of reach
+            self.server.end_sessions()
+
+        def back() -> None:
+            self.server.down = False
+            self.world.note("EM", "back")
+
+        self.world.after(trouble.seconds, back)
+
+    def _others_edit(self) -> None:
+        chance = self.world.random
+        job = chance.choice(list(self.server.jobs.values()))
+        uid = repository_uid(chance.randrange(self.scenario.repositories))
+        what = chance.random()
+        if what < 0.5:  # noqa: PLR2004 - one of three things
+            self.server.remove_by_others(job, uid)
+            self.server.add_again_by_others(job, uid)
+        elif what < 0.8:  # noqa: PLR2004 - as above
+            self.server.remove_by_others(job, uid)
+        else:
+            self.world.note("EM", f"a linked backup is added to job {job.name}")
+            job.backups[f"{self.world.serial():08x}-bbbb-4000-8000-000000000000"] = self.world.now
+
+    def _calm(self) -> None:
+        self.world.note("WORLD", "calm")
+        self.weather.calm()
+        self.server.down = False
+        for worker in self.workers:
+            worker.process.die_later(0)
+            worker.process.resume()
+
+
+def run(seed: int, *, tracing: bool = False) -> Result:
+    """Run one seed."""
+    with _logs(tracing=tracing):
+        return Simulation(seed, tracing=tracing).run()
+
+
+@contextmanager
+def _logs(*, tracing: bool) -> Iterator[None]:
+    """The core's log goes to the timeline, or nowhere."""
+    before = structlog.get_config()
+    structlog.configure(
+        processors=[structlog.contextvars.merge_contextvars, _to_timeline],
+        wrapper_class=structlog.make_filtering_bound_logger(0 if tracing else 50),
+        logger_factory=structlog.ReturnLoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
+
+
+def _to_timeline(_logger: Any, _method: str, event: Any) -> str:
+    process = asyncio._get_running_loop()  # noqa: SLF001 - None outside, without raising
+    if isinstance(process, Process):
+        name = event.pop("event")
+        event.pop("enterprise_manager", None)
+        told = " ".join(f"{key}={value}" for key, value in event.items() if key != "exc_info")
+        process.world.note(process.name, f"   log {name} {told}")
+    raise structlog.DropEvent
