@@ -61,10 +61,14 @@ class Rules:
 
 @dataclass(slots=True)
 class _Running:
-    """An unlink under way here, and the deliveries that wait for its end."""
+    """An unlink under way here, and the deliveries that wait for its end.
+
+    `claimed` once the ledger has given the key to this content: until then it may belong to another.
+    """
 
     fingerprint: str
     deliveries: list[Delivery]
+    claimed: bool = False
 
 
 class Reception:
@@ -161,7 +165,10 @@ class Reception:
     async def _join(self, running: _Running, command: UnlinkCommand, delivery: Delivery) -> None:
         """The key is under way here: its end answers this delivery too."""
         if running.fingerprint != command.fingerprint:
-            await self._reject_reuse(delivery, command)
+            if running.claimed:
+                await self._reject_reuse(delivery, command)
+            else:  # which of the two came first, only the ledger knows
+                await self._delay([delivery], HELD_ELSEWHERE_SECONDS, failed=False)
             return
         log.info("unlink.redelivered", live=sum(each.live for each in running.deliveries))
         running.deliveries.append(delivery)
@@ -213,6 +220,7 @@ class Reception:
             case HeldElsewhere():
                 raise PutOffError("another worker has this key", HELD_ELSEWHERE_SECONDS)
             case Claimed(entry):
+                running.claimed = True
                 try:
                     await self._see_through(command, entry, running)
                 except LeaseLostError:
