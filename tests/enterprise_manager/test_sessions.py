@@ -126,3 +126,19 @@ async def test_closing_never_fails(
     em.inject(Fault(kind, method="DELETE", path="logonSessions"))
     async with asyncio.timeout(8):
         await gateway.close(log_off=True)
+
+
+async def test_closing_fails_the_calls_that_still_wait_for_a_thread(
+    em: SimulatedEnterpriseManager, gateway_with: Callable[..., Gateway], until: Any
+) -> None:
+    """Else an unlink would take the end of its gateway for its own cancellation."""
+    gateway = gateway_with(max_requests=1, request_timeout_seconds=1)
+    await gateway.links(JOB)
+    em.inject(Fault("never_answers", method="GET", times=None))
+    first = asyncio.create_task(gateway.links(JOB))
+    second = asyncio.create_task(gateway.links(JOB))
+    await until(lambda: not first.done() and gateway._wire._threads._work_queue.qsize() == 1)  # noqa: SLF001 - the wait
+    await gateway.close(log_off=False)
+    for call in (first, second):
+        with pytest.raises(Unavailable):
+            await asyncio.wait_for(call, 10)

@@ -27,6 +27,9 @@ PAGE_SIZE = 200
 
 _MOST_NAMED = 5
 
+#: Among how many names one that is alike is looked for: it takes a while, and the event loop waits.
+_MOST_COMPARED = 1000
+
 
 class NameNotFound(Exception):  # noqa: N818 - it reads as what happened
     """Nothing has that name; the text says so, and what is alike."""
@@ -111,7 +114,8 @@ def _not_found(resource: str, name: str, backup_server: str | None, everything: 
     where = f" on the backup server {_shown(backup_server)}" if backup_server is not None else ""
     alike = [reference for reference in everything if reference.name.casefold() == name.casefold()]
     if not alike:
-        close = difflib.get_close_matches(name, {reference.name for reference in everything}, n=_MOST_NAMED)
+        names = {reference.name for reference in everything[:_MOST_COMPARED]}
+        close = difflib.get_close_matches(name, names, n=_MOST_NAMED)
         alike = [reference for reference in everything if reference.name in close]
     hint = f"; there is {_listed(alike)}" if alike else ""
     return f"no {_plural(resource, 1)} is named {_shown(name)}{where}{hint}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,7 @@ class Wire:
         self._transport = transport
         self._clock = clock
         self._threads = ThreadPoolExecutor(requests, thread_name_prefix=f"enterprise-manager-{name}")
-        self._closed = False
+        self._closed = threading.Event()
 
     async def exchange(self, request: Request, *, afresh: bool = False, attempt: int = 1) -> Answer:
         """Send a request; `afresh` over a connection of its own.
@@ -39,7 +40,7 @@ class Wire:
             NotConnectedError: not a byte of it left.
             BrokenAnswerError: it may have left.
         """
-        if self._closed:
+        if self._closed.is_set():
             raise NotConnectedError("the worker is about to end")
         send = self._transport.exchange_afresh if afresh else self._transport.exchange
         started = self._clock.monotonic()
@@ -50,6 +51,12 @@ class Wire:
             status = answer.status
         except TransportError as error:
             problem = str(error)
+            raise
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._closed.is_set() and task is not None and not task.cancelling():
+                # It still waited for a thread when the pool was closed; whoever sent it was not cancelled.
+                raise NotConnectedError("the worker is about to end") from None
             raise
         else:
             return answer
@@ -77,6 +84,6 @@ class Wire:
 
     def close(self) -> None:
         """Let go of threads and connections; an exchange that is under way ends by its own time-out."""
-        self._closed = True
+        self._closed.set()
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._transport.close()
