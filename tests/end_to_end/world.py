@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from worker.cli.mailbox import Heard, Mailbox
 from worker.sandbox.playground import worker_environment
@@ -57,6 +58,11 @@ class World:
         if wait:
             worker.wait_until_started()
         return worker
+
+    def broker_url_with_password(self, password: str) -> str:
+        """The broker's URL with another password."""
+        url = urlsplit(self.environment["UNLINK_BROKER__URL"])
+        return url._replace(netloc=f"{url.username}:{password}@{url.hostname}:{url.port}").geturl()
 
     def listen(self) -> None:
         """Hear the events from now on; the worker has declared the exchange."""

@@ -72,6 +72,14 @@ def test_no_secret_gets_through(capsys: pytest.CaptureFixture[str], fields: dict
     assert "other" not in printed
 
 
+def test_a_short_password_does_not_make_the_log_unreadable(capsys: pytest.CaptureFixture[str]) -> None:
+    """A one-letter password of a test system is hidden where it stands alone, and leaves other words whole."""
+    logs.configure(LogSettings(), ["p"])
+    structlog.get_logger().info("worker.stopped", problem="refused p for port")
+    (line,) = lines(capsys)
+    assert (line["event"], line["problem"]) == ("worker.stopped", "refused [redacted] for port")
+
+
 def test_no_secret_in_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     """An exception's text and its traceback are cleaned too."""
     logs.configure(LogSettings(), ["hunter2"])

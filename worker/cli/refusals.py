@@ -25,7 +25,12 @@ def settings_or_exit(kind: type[SettingsKind]) -> SettingsKind:
     try:
         return load(kind)
     except SettingsInvalidError as error:
-        refuse(f"The settings are wrong:\n{_indented(str(error))}\nThe README lists them all.")
+        refuse_settings(error)
+
+
+def refuse_settings(error: SettingsInvalidError) -> NoReturn:
+    """Say which settings are wrong, one a line, and exit with status 2."""
+    refuse(f"The settings are wrong:\n{_indented(str(error))}\nThe README lists them all.")
 
 
 def _indented(lines: str) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from worker import service
-from worker.cli.refusals import settings_or_exit
-from worker.settings import Settings, secrets_of
+from worker.cli.refusals import refuse_settings, settings_or_exit
+from worker.settings import Settings, SettingsInvalidError, secrets_of
 from worker.telemetry import logs
 
 
@@ -12,4 +12,7 @@ def run() -> None:
     """Take unlink commands until SIGTERM or SIGINT; then let what is under way end, and stop."""
     settings = settings_or_exit(Settings)
     logs.configure(settings.log, secrets_of(settings))
-    service.run(settings)
+    try:
+        service.run(settings)
+    except SettingsInvalidError as error:  # what shows only in use: a CA file that holds no certificate
+        refuse_settings(error)

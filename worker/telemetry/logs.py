@@ -29,6 +29,9 @@ _SOUNDS_SECRET = re.compile(
 )
 _IN_A_URL = re.compile(r"(?<=://)[^/@\s:]*:[^/@\s]*(?=@)")
 
+#: Secrets of fewer characters are looked for as words only.
+_SHORT = 6
+
 #: From which level on libraries are heard. Each failure that pika tells in several lines, stack traces among them, this
 #: program tells in one, with its remedy.
 _LIBRARIES = {
@@ -45,7 +48,8 @@ class Redactor:
 
     def __init__(self, secrets: Iterable[str]) -> None:
         # Longest first, so that a secret that contains another is replaced as a whole.
-        self._secrets = sorted({secret for secret in secrets if secret}, key=len, reverse=True)
+        longest_first = sorted({secret for secret in secrets if secret}, key=len, reverse=True)
+        self._secrets = re.compile("|".join(map(_pattern, longest_first))) if longest_first else None
 
     def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
         """Replace secrets in every value, at any depth."""
@@ -70,9 +74,15 @@ class Redactor:
 
     def clean_text(self, text: str) -> str:
         """Replace known secrets, and user and password in URLs."""
-        for secret in self._secrets:
-            text = text.replace(secret, REDACTED)
+        if self._secrets is not None:
+            text = self._secrets.sub(REDACTED, text)
         return _IN_A_URL.sub(REDACTED, text)
+
+
+def _pattern(secret: str) -> str:
+    """The secret anywhere; a short one only as a word of its own, since a part of every other word is no secret."""
+    escaped = re.escape(secret)
+    return escaped if len(secret) >= _SHORT else rf"(?<!\w){escaped}(?!\w)"
 
 
 def configure(settings: LogSettings, secrets: Iterable[str] = ()) -> None:
