@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from worker.enterprise_manager import Gateway
 from worker.sandbox.simulated_enterprise_manager import (
     Fault,
     SimulatedEnterpriseManager,
@@ -19,7 +20,6 @@ from worker.unlinks.ports import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from worker.enterprise_manager import Gateway
 
 JOB = "d1b85018-2769-45be-89bc-03f66b60e6cb"
 LINK = "27a1d57f-7c15-43c6-9162-d05aff1c9bb9"
@@ -116,3 +116,28 @@ async def test_sessions_that_are_refused_again_and_again_are_an_outage(
     await asyncio.wait_for(gateway.until_available(), 10)
     with pytest.raises(Unavailable, match="keeps refusing its own logon sessions"):
         await gateway.links(JOB)
+
+
+async def test_each_delete_has_a_connection_of_its_own(serve: Any, settings_for: Any, clock: Any) -> None:
+    """Else a kept connection that died unnoticed would leave open whether the DELETE arrived."""
+    task = b"<Task><TaskId>task-1</TaskId><State>Running</State></Task>"
+    seen: list[tuple[int, bytes]] = []
+
+    def script(connection: Any) -> None:
+        number = server.connections
+        connection.secure()
+        while request := connection.request():
+            method = request.split(b" ", 1)[0]
+            seen.append((number, method))
+            body = b"<LinkedBackupRepositoryResourceObjects/>" if method == b"GET" else task
+            head = b"HTTP/1.1 202 Accepted\r\nX-RestSvcSessionId: token\r\nContent-Length: %d\r\n\r\n" % len(body)
+            connection.send(head + body)
+
+    server = serve(script)
+    gateway = Gateway("lab", settings_for(server.port), clock)
+    await gateway.links(JOB)
+    await gateway.delete_link(JOB, LINK)
+    await gateway.links(JOB)
+    await gateway.delete_link(JOB, OTHER_LINK)
+    await gateway.close(log_off=False)
+    assert seen == [(1, b"POST"), (1, b"GET"), (2, b"DELETE"), (1, b"GET"), (3, b"DELETE")]

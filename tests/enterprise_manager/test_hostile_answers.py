@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 JOB = "d1b85018-2769-45be-89bc-03f66b60e6cb"
 LINK = "27a1d57f-7c15-43c6-9162-d05aff1c9bb9"
 SESSION = b"<LogonSession><UserName>svc-unlink</UserName><SessionId>96cff3b1</SessionId></LogonSession>"
-LOGON = b"HTTP/1.1 201 Created\r\nX-RestSvcSessionId: token\r\nContent-Length: %d\r\n\r\n%s" % (len(SESSION), SESSION)
+HEAD = b"HTTP/1.1 201 Created\r\nConnection: close\r\nX-RestSvcSessionId: token\r\nContent-Length: %d\r\n\r\n"
+LOGON = HEAD % len(SESSION) + SESSION
 
 
 class Answers:
