@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import requests
 
 from tests.simulated_enterprise_manager.client import wait_until
 from worker.sandbox.simulated_enterprise_manager import (
@@ -437,13 +438,18 @@ def test_too_many_requests_at_once_are_turned_away(
     em: SimulatedEnterpriseManager, client: Client, another: Client, status: int
 ) -> None:
     """A client without a limit of its own is not found out."""
-    em.change_behaviour(requests_at_once=1, overload_status=status, retry_after="7", latency_seconds=0.3)
+    em.change_behaviour(requests_at_once=1, overload_status=status, retry_after="7")
+    em.inject(Fault("never_answers", path="/tasks"))
 
     with ThreadPoolExecutor() as threads:
-        answers = list(threads.map(lambda one: one.get("jobs"), [client, another]))
+        held = threads.submit(another.get, "tasks")
+        wait_until(lambda: em.count("GET", "/tasks") == 1)
+        turned_away = client.get("jobs")
+        em.restart()
+        assert isinstance(held.exception(), requests.ConnectionError)
 
-    assert sorted(answer.status for answer in answers) == [200, status]
-    assert {answer.headers.get("Retry-After") for answer in answers} == {None, "7"}
+    assert (turned_away.status, turned_away.headers["Retry-After"]) == (status, "7")
+    assert client.get("jobs").status == 401
 
 
 # --- the switches themselves ---

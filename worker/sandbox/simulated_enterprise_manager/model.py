@@ -125,12 +125,10 @@ class Task:
         """Its state, without counting a look."""
         if self.operation_ended_at is None:
             return RUNNING
-        for state, looks in self.looks_left.items():
-            if looks > 0:
-                return state
-        if self.finished_at is None or now < self.finished_at:
+        collected = self.finished_at is not None and now >= self.finished_at
+        if not collected or self.looks_left.get(OPERATION_FINISHED, 0) > 0:
             return OPERATION_FINISHED
-        return FINISHED
+        return next((state for state, looks in self.looks_left.items() if looks > 0), FINISHED)
 
     def look(self, now: float) -> str:
         """Its state as one more client sees it."""
