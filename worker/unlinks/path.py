@@ -183,9 +183,7 @@ class Path:
     async def _send(self) -> Verdict:
         """Send the recorded DELETE, once, and go on to the end."""
         link_id = self._intent.link.object_in_job_id
-        if not self.ledger.alive(self.entry.lease):
-            # Paused for so long that another worker may be at it: the DELETE would be harmless, but it is not ours.
-            raise LeaseLostError
+        self._require_lease()
         log.info("unlink.sending", job_id=self._intent.job_id, link_id=link_id, send=self.entry.sends)
         try:
             task = await self.enterprise_manager.delete_link(self._intent.job_id, link_id)
@@ -230,12 +228,14 @@ class Path:
         await self.ledger.submitted(self.entry.lease, task.ticket, submitted_at)
         self.entry = replace(self.entry, stage=Stage.SUBMITTED, task=task.ticket, submitted_at=submitted_at)
         log.info("unlink.submitted", job_id=self._intent.job_id, task_id=task.ticket.task_id)
+        self._require_lease()
         self.on_submitted(self.entry, task)
 
     # --- to the end -------------------------------------------------------------------------------------------------
 
     async def _resume(self) -> Verdict:
         """After a crash, a take-over, or a rest in a delay queue."""
+        self._require_lease()
         log.info("unlink.resumed", stage=self.entry.stage, attempt=self.entry.attempts)
         self._start_the_deadline()
         if self.entry.stage is Stage.SUBMITTED and self.entry.task is not None:
@@ -316,6 +316,14 @@ class Path:
         if self.entry.intent is None:
             raise AssertionError("past the claim, an unlink has an intent")
         return self.entry.intent
+
+    def _require_lease(self) -> None:
+        """Stop before anything leaves this worker, if it was paused for so long that another one may be at it.
+
+        The answer of a ledger that was slow, or read late, says only what was true when it was written.
+        """
+        if not self.ledger.alive(self.entry.lease):
+            raise LeaseLostError
 
     def _start_the_deadline(self) -> None:
         """`timeout_seconds` run from the DELETE as recorded, by whichever worker."""

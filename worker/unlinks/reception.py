@@ -223,9 +223,8 @@ class Reception:
                 running.claimed = True
                 try:
                     await self._see_through(command, entry, running)
-                except LeaseLostError:
-                    raise
                 except BaseException:
+                    # Also where the lease seems to be lost: if it is not, its renewals would keep everybody else off.
                     await self._ledger.release(entry.lease)
                     raise
 
