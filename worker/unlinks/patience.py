@@ -103,10 +103,11 @@ class Patience:
         waiting = asyncio.ensure_future(awaitable)
         leaving = asyncio.ensure_future(self.leaving.wait())
         try:
-            await asyncio.wait({waiting, leaving}, timeout=self._left(), return_when=asyncio.FIRST_COMPLETED)
-            if waiting.done():
-                return waiting.result()
-            raise self._why_not()
+            while True:
+                await asyncio.wait({waiting, leaving}, timeout=self._left(), return_when=asyncio.FIRST_COMPLETED)
+                if waiting.done():
+                    return waiting.result()
+                self._require_time()
         finally:
             waiting.cancel()
             leaving.cancel()
@@ -116,9 +117,12 @@ class Patience:
         left = min(ends) - self.clock.monotonic()
         return None if left == float("inf") else max(left, 0)
 
-    def _why_not(self) -> Exception:
+    def _require_time(self) -> None:
+        """Raise if a wait has to end. The hold may have moved during it: a delivery came, or its channel has gone."""
+        now = self.clock.monotonic()
         if self.leaving.is_set():
-            return LeavingError()
-        if self.deadline is not None and self.deadline <= self.hold_until():
-            return DeadlinePassedError()
-        return PutOffError("the delivery was held as long as it may be", FIRST_PAUSE)
+            raise LeavingError
+        if self.deadline is not None and self.deadline <= now:
+            raise DeadlinePassedError
+        if self.hold_until() <= now:
+            raise PutOffError("the delivery was held as long as it may be", FIRST_PAUSE)
