@@ -1,7 +1,7 @@
 """The commands that the worker takes, version 1: JSON, UTF-8, snake_case, unknown fields refused.
 
 What is said here in `title`, `description` and `examples`, and in `json_schema_extra` of what a validator in Python
-decides, goes into the published schemas (`contracts.schemas`).
+decides, goes into the published schemas (`contracts.published`).
 """
 
 from __future__ import annotations
@@ -50,7 +50,12 @@ Name = Annotated[
     StringConstraints(min_length=1, max_length=255),
     AfterValidator(_no_control_characters),
     WithJsonSchema(
-        {"type": "string", "minLength": 1, "maxLength": 255, "not": {"pattern": r"[\u0000-\u001F\u007F]"}},
+        {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": 255,
+            "not": {"type": "string", "pattern": r"[\u0000-\u001F\u007F]"},
+        },
     ),
 ]
 

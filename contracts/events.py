@@ -1,4 +1,7 @@
-"""The events that the worker publishes, version 1: CloudEvents 1.0 in structured JSON mode."""
+"""The events that the worker publishes, version 1: CloudEvents 1.0 in structured JSON mode.
+
+What is said here in `title`, `description` and `examples` goes into the published schemas (`contracts.published`).
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import uuid
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, ConfigDict, Field, WithJsonSchema
 
 from contracts.commands import Message, Ticket
 
@@ -68,57 +71,107 @@ class ReasonCode(StrEnum):
     GAVE_UP = "gave_up"
 
 
+#: What each code means, for those who act on it.
+REASON_MEANINGS = {
+    ReasonCode.INVALID_MESSAGE: "the message breaks the contract",
+    ReasonCode.KEY_REUSED: "the idempotency key belongs to a command with other content",
+    ReasonCode.UNKNOWN_ENTERPRISE_MANAGER: "no Enterprise Manager is configured by this name",
+    ReasonCode.JOB_NOT_FOUND: "there is no such job",
+    ReasonCode.JOB_AMBIGUOUS: "several jobs have this name; the message lists them",
+    ReasonCode.NOT_A_COPY_JOB: "the job is of a kind that has no linked repositories",
+    ReasonCode.REPOSITORY_NOT_FOUND: "there is no such repository",
+    ReasonCode.REPOSITORY_AMBIGUOUS: "several repositories or links answer to this; the message lists them",
+    ReasonCode.LINK_ABSENT: "the job has no such link, and the command has `if_absent` `fail`",
+    ReasonCode.LINKED_BACKUPS_AT_RISK: "the edit would drop linked backups, and the command does not consent",
+    ReasonCode.ACCESS_DENIED: "somebody may not do this: the sender by the worker's policy, or the worker's account",
+    ReasonCode.EXPIRED: "`not_after` was past before the command was started",
+    ReasonCode.TASK_FAILED: "Enterprise Manager's task failed; the message is its own",
+    ReasonCode.ENTERPRISE_MANAGER_ERROR: "Enterprise Manager answered with an error, or not sensibly",
+    ReasonCode.GAVE_UP: "the worker could not bring it to an end",
+}
+
+
+def _open_set() -> WithJsonSchema:
+    meanings = "; ".join(f"`{code}`: {meaning}" for code, meaning in REASON_MEANINGS.items())
+    return WithJsonSchema(
+        {
+            "type": "string",
+            "description": f"Stable, for programs. {meanings}. More may come: treat one that you do not know as a "
+            "failure that a person looks at.",
+            # Zalando's RESTful API guidelines, rule 112: the values of today, of a set that may grow.
+            "x-extensible-enum": [code.value for code in ReasonCode],
+            "examples": [ReasonCode.TASK_FAILED.value],
+        }
+    )
+
+
 class Reason(Message):
     """Why: a stable code and a sentence."""
 
-    code: ReasonCode
-    message: str
+    code: Annotated[ReasonCode, _open_set()]
+    message: str = Field(
+        description="For people; it may be worded differently tomorrow.", examples=["The job is being edited"]
+    )
 
 
 class JobSeen(Message):
-    """The job as Enterprise Manager showed it."""
+    """The job as Enterprise Manager showed it; as the command named it, where it was not looked at."""
 
-    id: str | None = None
-    name: str | None = None
+    model_config = ConfigDict(title="Job")
+
+    id: str | None = Field(None, description="Its bare UUID, lower-case.")
+    name: str | None = Field(None, description="Its name.")
 
 
 class RepositorySeen(Message):
-    """The repository and its link as Enterprise Manager showed them."""
+    """The repository and its link as Enterprise Manager showed them; as the command named them, where not looked at."""
+
+    model_config = ConfigDict(title="Repository")
 
     link_id: str | None = Field(None, description="The link's `ObjectInJobId`.")
-    uid: str | None = None
-    name: str | None = None
+    uid: str | None = Field(None, description="The repository's bare UUID, lower-case.")
+    name: str | None = Field(None, description="The repository's name.")
 
 
 class LinkedBackupSeen(Message):
     """A linked backup that an edit of the job drops."""
 
+    model_config = ConfigDict(title="Linked backup")
+
     link_id: str = Field(description="Its `ObjectInJobId`.")
-    uid: str | None = None
-    name: str | None = None
+    uid: str | None = Field(None, description="Its UID.")
+    name: str | None = Field(None, description="Its name.")
 
 
 class TaskSeen(Message):
     """Enterprise Manager's task. Its ID means something only in the logon session that started it."""
 
-    id: str
-    operation: str | None = None
-    message: str | None = None
+    model_config = ConfigDict(title="Task")
+
+    id: str = Field(description="Such as `task-1`: a small counter of one logon session, no ID to look up later.")
+    operation: str | None = Field(None, description="What Enterprise Manager calls it.", examples=["UpdateJob"])
+    message: str | None = Field(None, description="Its result in Enterprise Manager's words.", examples=["Ok"])
 
 
 class EventData(Message):
     """What an event says. Every field is always there; null means not known, or not applicable."""
 
-    idempotency_key: str | None
-    enterprise_manager: str
-    outcome: Outcome
+    idempotency_key: str | None = Field(description="The command's; null if it could not be read.")
+    enterprise_manager: str = Field(description="The Enterprise Manager's configured name.")
+    outcome: Outcome = Field(description="What became of the command.")
     changed: bool | None = Field(
-        None, description="True if the link was there when the command was taken up and is known to be gone since."
+        None,
+        description="True if the link was there when the command was taken up and is known to be gone since; false if "
+        "nothing was changed; null if that is not known.",
     )
     evidence: Evidence | None = Field(
         None, description="How it is known: the task's result, a look at the job's links, or no link from the start."
     )
-    verified: bool | None = Field(None, description="Whether the job's list of links was seen without the link.")
+    verified: bool | None = Field(
+        None,
+        description="Whether the job's list of links was seen without the link. With `succeeded` and false, it is the "
+        "server's word that the link is gone, not yet borne out by its list.",
+    )
     job: JobSeen | None = None
     repository: RepositorySeen | None = None
     linked_backups_removed: list[LinkedBackupSeen] = Field(
@@ -126,26 +179,39 @@ class EventData(Message):
     )
     task: TaskSeen | None = None
     reason: Reason | None = None
-    requested_by: str | None = None
+    requested_by: str | None = Field(None, description="The command's.")
     ticket: Ticket | None = None
-    labels: dict[str, str] = Field(default_factory=dict)
-    correlation_id: str | None = None
+    labels: dict[str, str] = Field(default_factory=dict, description="The command's.")
+    correlation_id: str | None = Field(
+        None, description="The command's; without it, that of the AMQP property, and without that the key."
+    )
     attempts: int = Field(1, description="How many times a worker took the command up.")
-    received_at: AwareDatetime
-    submitted_at: AwareDatetime | None = None
-    finished_at: AwareDatetime | None = None
+    received_at: AwareDatetime = Field(description="When a worker first had it.")
+    submitted_at: AwareDatetime | None = Field(
+        None, description="When Enterprise Manager had answered the DELETE with a task."
+    )
+    finished_at: AwareDatetime | None = Field(None, description="When the outcome was known; null while it is not.")
 
 
 class Event(Message):
     """A CloudEvent about one command. A repeat has the same `id`: drop it by that."""
 
-    specversion: Literal["1.0"] = "1.0"
-    id: Annotated[str, Field(min_length=1)]
-    source: Annotated[str, Field(min_length=1)]
-    type: str
-    subject: str | None = None
-    time: AwareDatetime
-    datacontenttype: Literal["application/json"] = "application/json"
+    specversion: Literal["1.0"] = Field("1.0", title="CloudEvents version", description="Of the envelope.")
+    id: Annotated[str, Field(min_length=1)] = Field(
+        description="A UUIDv5 of the idempotency key and the type (of a `rejected`: of the message's bytes): the same "
+        "however often the event comes."
+    )
+    source: Annotated[str, Field(min_length=1)] = Field(
+        description="`/unlink-worker/<enterprise manager>`.", examples=["/unlink-worker/default"]
+    )
+    type: str = Field(description="`unlink.<outcome>.v1`.")
+    subject: str | None = Field(
+        None, description="The idempotency key of the command; left out if that could not be read."
+    )
+    time: AwareDatetime = Field(description="When the event was made.")
+    datacontenttype: Literal["application/json"] = Field(
+        "application/json", title="Content type of the data", description="Always JSON."
+    )
     data: EventData
 
     def to_bytes(self) -> bytes:

@@ -49,9 +49,13 @@ def read_message(body: bytes, content_type: str | None = None) -> Command:
         UnreadableMessageError: too large, not UTF-8, not JSON, a repeated or unknown field, a wrong value.
     """
     content = _content(body, content_type)
-    if content.get("command") == "cancel.v1":
-        return _validate(content, CancelCommand)
-    return _validate(content, UnlinkCommand)
+    match content.get("command"):
+        case "cancel.v1":
+            return _validate(content, CancelCommand)
+        case "unlink.v1" | None:
+            return _validate(content, UnlinkCommand)
+        case _:
+            raise UnreadableMessageError("command: Input should be 'unlink.v1' or 'cancel.v1'", _salvage(content))
 
 
 def read_command(body: bytes, content_type: str | None = None) -> UnlinkCommand:
