@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from worker.unlinks.ports import ClaimResult, Intent, Lease, NewClaim, TaskTicket
 
 
+#: What a worker has sent when it dies still takes effect; what waited in it for the database to come back does not.
+LAST_WORDS_SECONDS = 1.0
+
+
 class RemoteLedger:
     """`worker.unlinks.ports.Ledger`: a call takes effect at the database while the worker waits, or is dead by then."""
 
@@ -81,8 +85,11 @@ class RemoteLedger:
 
     async def _call(self, name: str, *arguments: Any) -> Any:
         process, witness = self._process, self._witness
+        sent = witness.world.now
 
         def act() -> Any:
+            if process.dead and witness.world.now - sent > LAST_WORDS_SECONDS:
+                raise ConnectionError
             try:
                 result = _at_once(getattr(self._twin, name)(*arguments))
             except Exception as error:

@@ -1,0 +1,275 @@
+"""Wrong versions of the core, each of which the simulation must catch."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+from simulation.enterprise_manager import SimulatedGateway
+from simulation.ledger import RemoteLedger
+from worker.ledger.memory import InMemoryDatabase
+from worker.unlinks.following import FIRST_LOOK, Follower
+from worker.unlinks.path import Path
+from worker.unlinks.patience import PutOffError
+from worker.unlinks.ports import (
+    AlreadySettled,
+    AnswerLost,
+    Claimed,
+    Entry,
+    Lease,
+    LeaseLostError,
+    Stage,
+    Task,
+    TaskNotFound,
+    TaskTicket,
+    Unavailable,
+)
+from worker.unlinks.reception import Reception, _Running
+from worker.unlinks.turns import Turns
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from contracts.commands import UnlinkCommand
+    from worker.unlinks.ports import ClaimResult, Delivery, Intent, NewClaim
+    from worker.unlinks.verdict import Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """What is wrong, and what is put in the place of what."""
+
+    name: str
+    replaced: tuple[tuple[type, str, Any], ...]
+
+    @contextmanager
+    def alive(self) -> Iterator[None]:
+        """While it is the core that runs."""
+        with ExitStack() as stack:
+            for owner, name, replacement in self.replaced:
+                stack.enter_context(patch.object(owner, name, replacement))
+            yield
+
+
+# --- nothing is lost ------------------------------------------------------------------------------------------------
+
+
+async def _acknowledge_first(self: Reception, event: bytes, deliveries: list[Delivery]) -> None:
+    for delivery in deliveries:
+        delivery.acknowledge()
+    await self._outbox.publish(event)
+
+
+async def _delay_after_acknowledging(
+    self: Reception, deliveries: list[Delivery], seconds: float, *, failed: bool
+) -> None:
+    while deliveries:
+        delivery = deliveries.pop()
+        delivery.acknowledge()
+        await self._outbox.delay(delivery, seconds, failed=failed)
+
+
+async def _forget_the_new_delivery(
+    self: Reception, running: _Running, command: UnlinkCommand, delivery: Delivery
+) -> None:
+    del self, running, command, delivery
+
+
+# --- nothing is done twice ------------------------------------------------------------------------------------------
+
+
+async def _intend_nothing(self: Path, intent: Intent) -> None:
+    now = self.clock.now()
+    self.entry = replace(self.entry, intent=intent, stage=Stage.INTENDED, sent_at=now, sends=self.entry.sends + 1)
+    self._start_the_deadline()
+
+
+async def _intend_although_busy(self: Path, intent: Intent) -> None:
+    now = self.clock.now()
+    await self.ledger.intend(self.entry.lease, intent, now)
+    self.entry = replace(self.entry, intent=intent, stage=Stage.INTENDED, sent_at=now, sends=self.entry.sends + 1)
+    self._start_the_deadline()
+
+
+_true_claim = RemoteLedger.claim
+_true_call = RemoteLedger._call
+
+
+async def _write_with_the_newest_token(self: RemoteLedger, name: str, *arguments: Any) -> Any:
+    """Every write, whoever makes it, is made with the token that the database has."""
+    if name not in {"claim", "renew"}:
+        lease = arguments[0]
+        known = self._twin._database.records[lease.key].entry
+        arguments = (known.lease, *arguments[1:])
+    return await _true_call(self, name, *arguments)
+
+
+async def _claim_settled_keys_too(self: RemoteLedger, claim: NewClaim) -> ClaimResult:
+    result = await _true_claim(self, claim)
+    if isinstance(result, AlreadySettled):
+        return Claimed(Entry(Lease(claim.key, 1), Stage.CLAIMED, 2, claim.received_at))
+    return result
+
+
+async def _write_nothing_of_settled_keys(self: RemoteLedger, name: str, *arguments: Any) -> Any:
+    try:
+        return await _true_call(self, name, *arguments)
+    except LeaseLostError:
+        return True
+
+
+_true_let_the_links_decide = Path._let_the_links_decide
+
+
+async def _resend_to_the_newest_link(self: Path) -> Verdict:
+    """What stands for the repository now is removed, although it was put there afterwards."""
+    links = await self._ask(lambda: self.enterprise_manager.links(self._intent.job_id))
+    uid = self._intent.link.repository_uid
+    newest = [link for link in links if link.repository_uid == uid]
+    if newest and self.entry.intent is not None:
+        self.entry = replace(self.entry, intent=replace(self.entry.intent, link=newest[-1]))
+    return await _true_let_the_links_decide(self)
+
+
+async def _resend_at_once(self: Path) -> Verdict:
+    """Nothing is looked at, and no old task is waited out."""
+    await self.ledger.send_again(self.entry.lease)
+    self.entry = replace(self.entry, sends=self.entry.sends + 1)
+    return await self._send()
+
+
+async def _publish_before_settling(
+    self: Reception, command: UnlinkCommand, entry: Entry, running: _Running
+) -> None:
+    path = self._path(command, entry, running.deliveries, lambda _entry, _task: None)
+    verdict = await self._verdict(path, running.deliveries)
+    event = self._event(command, path.entry, verdict, running)
+    await self._publish(event.to_bytes(), running.deliveries)
+    await self._ledger.settle(path.entry.lease, verdict.outcome, event.to_bytes(), event.time)
+
+
+@asynccontextmanager
+async def _nobody_waits(self: Turns, enterprise_manager: str, job_id: str, patience: Any) -> AsyncIterator[None]:
+    del self, enterprise_manager, job_id, patience
+    yield
+
+
+def _busy_until_submitted(self: InMemoryDatabase, key: str, enterprise_manager: str, job_id: str) -> bool:
+    return any(
+        record.entry.stage is Stage.INTENDED
+        and record.enterprise_manager == enterprise_manager
+        and record.entry.intent is not None
+        and record.entry.intent.job_id == job_id
+        for other, record in self.records.items()
+        if other != key
+    )
+
+
+def _always_alive(self: RemoteLedger, lease: Lease) -> bool:
+    del self, lease
+    return True
+
+
+_true_delete_link = SimulatedGateway.delete_link
+
+
+async def _take_a_lost_answer_for_nothing_done(self: SimulatedGateway, job_id: str, object_in_job_id: str) -> Task:
+    try:
+        return await _true_delete_link(self, job_id, object_in_job_id)
+    except AnswerLost:
+        raise Unavailable("no answer") from None
+
+
+# --- nothing is claimed that is not so ------------------------------------------------------------------------------
+
+_true_task = SimulatedGateway.task
+
+
+async def _trust_an_old_task(self: SimulatedGateway, ticket: TaskTicket) -> Task:
+    """A task ID is asked for in whatever session there is."""
+    return await _true_task(self, TaskTicket(ticket.task_id, self.session or ticket.session))
+
+
+async def _stop_when_no_longer_running(self: Follower, ticket: TaskTicket) -> Task:
+    while True:
+        await self.patience.wait(self.clock.jitter(self.pace.poll_interval * FIRST_LOOK))
+        task = await self.patience.ask(self.enterprise_manager, lambda: self.enterprise_manager.task(ticket))
+        self.last_seen = task
+        if task.finished or task.success is not None:
+            return task
+
+
+async def _believe_the_answer(self: Follower, ticket: TaskTicket) -> Task:
+    del self
+    return Task(ticket, "UpdateJob", finished=True, success=True, message=None)
+
+
+async def _gone_without_looking(self: Follower, intent: Intent) -> bool:
+    del self, intent
+    return True
+
+
+async def _take_a_lost_task_for_done(self: Follower, ticket: TaskTicket) -> Task:
+    try:
+        return await _true_to_its_end(self, ticket)
+    except TaskNotFound:
+        return Task(ticket, "UpdateJob", finished=True, success=True, message=None)
+
+
+_true_to_its_end = Follower.to_its_end
+
+
+# --- nothing else is hurt -------------------------------------------------------------------------------------------
+
+
+def _never_ask_for_consent(self: Path, backups: Any) -> None:
+    del self, backups
+
+
+# --- it keeps going -------------------------------------------------------------------------------------------------
+
+
+async def _delay_nothing(self: Reception, deliveries: list[Delivery], seconds: float, *, failed: bool) -> None:
+    del self, deliveries, seconds, failed
+
+
+async def _put_off_for_ever(self: Path) -> Verdict:
+    del self
+    raise PutOffError("later", 5)
+
+
+MUTANTS = (
+    Mutant("acknowledges before the event is confirmed", ((Reception, "_publish", _acknowledge_first),)),
+    Mutant("acknowledges before the delayed copy is confirmed", ((Reception, "_delay", _delay_after_acknowledging),)),
+    Mutant("does not adopt a new delivery of what is under way", ((Reception, "_join", _forget_the_new_delivery),)),
+    Mutant("skips the intend write", ((Path, "_intend", _intend_nothing),)),
+    Mutant("sends although the job is busy", ((Path, "_intend", _intend_although_busy),)),
+    Mutant("frees the job once the task is known", ((InMemoryDatabase, "job_is_busy", _busy_until_submitted),)),
+    Mutant(
+        "ignores the fencing token",
+        ((RemoteLedger, "_call", _write_with_the_newest_token), (RemoteLedger, "alive", _always_alive)),
+    ),
+    Mutant("never asks whether its lease is alive", ((RemoteLedger, "alive", _always_alive),)),
+    Mutant(
+        "runs a settled key again",
+        ((RemoteLedger, "claim", _claim_settled_keys_too), (RemoteLedger, "_call", _write_nothing_of_settled_keys),
+         (RemoteLedger, "alive", _always_alive)),
+    ),
+    Mutant("sends the DELETE again to the newest link", ((Path, "_let_the_links_decide", _resend_to_the_newest_link),)),
+    Mutant("sends the DELETE again without looking", ((Path, "_let_the_links_decide", _resend_at_once),)),
+    Mutant("publishes before it settles", ((Reception, "_see_through", _publish_before_settling),)),
+    Mutant(
+        "takes a lost answer for a DELETE that did not leave",
+        ((SimulatedGateway, "delete_link", _take_a_lost_answer_for_nothing_done),),
+    ),
+    Mutant("trusts a task ID after a new logon", ((SimulatedGateway, "task", _trust_an_old_task),)),
+    Mutant("takes OperationFinished for the end", ((Follower, "to_its_end", _stop_when_no_longer_running),)),
+    Mutant("takes the answer to the DELETE for the end", ((Follower, "to_its_end", _believe_the_answer),)),
+    Mutant("takes a forgotten task for a success", ((Follower, "to_its_end", _take_a_lost_task_for_done),)),
+    Mutant("verifies without looking", ((Follower, "until_gone", _gone_without_looking),)),
+    Mutant("drops linked backups without consent", ((Path, "_require_consent", _never_ask_for_consent),)),
+    Mutant("delays nothing", ((Reception, "_delay", _delay_nothing),)),
+    Mutant("resumes nothing", ((Path, "_resume", _put_off_for_ever),)),
+)
