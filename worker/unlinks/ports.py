@@ -19,7 +19,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from datetime import datetime
 
     from contracts.commands import JobReference, RepositoryReference
@@ -309,8 +309,23 @@ class Intent:
 
 
 @dataclass(frozen=True, slots=True)
+class CancelRequest:
+    """Somebody's wish that the unlink of a key be not sent, or be stopped if it was."""
+
+    key: str
+    enterprise_manager: str
+    requested_by: str | None
+    reason: str | None
+    requested_at: datetime
+
+
+class CancelRequestedError(Exception):
+    """The ledger knows of a request to cancel this key: nothing was written, and no DELETE may leave."""
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
-    """What the ledger remembers of a key that is not settled."""
+    """What the ledger remembers of a key that is not settled. `cancelled`: somebody asked for it to be cancelled."""
 
     lease: Lease
     stage: Stage
@@ -321,6 +336,7 @@ class Entry:
     sends: int = 0
     task: TaskTicket | None = None
     submitted_at: datetime | None = None
+    cancelled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,6 +397,9 @@ class Ledger(Protocol):
 
         False if another unlink of the job is between its intent and its end: then only what was seen is recorded, so
         that no other link can ever be taken for the one meant. Counts `sends` if true.
+
+        Raises:
+            CancelRequestedError: in the same instant, the ledger knows of a request to cancel.
         """
         ...
 
@@ -392,7 +411,11 @@ class Ledger(Protocol):
         ...
 
     async def send_again(self, lease: Lease) -> None:
-        """Record that the same DELETE is about to be sent once more; counts `sends`, keeps the first `sent_at`."""
+        """Record that the same DELETE is about to be sent once more; counts `sends`, keeps the first `sent_at`.
+
+        Raises:
+            CancelRequestedError: in the same instant, the ledger knows of a request to cancel.
+        """
         ...
 
     async def submitted(self, lease: Lease, task: TaskTicket, submitted_at: datetime) -> None:
@@ -405,6 +428,21 @@ class Ledger(Protocol):
 
     async def release(self, lease: Lease) -> None:
         """Let go of an unsettled key, so that anybody may take it over at once. Does nothing if the lease is lost."""
+        ...
+
+    async def cancel(self, request: CancelRequest) -> AlreadySettled | KeyReused | None:
+        """Remember the wish, also for a key that never came yet. Repeating it does no harm.
+
+        `AlreadySettled` if the key has ended: then nothing is remembered. `KeyReused` if the key belongs to another
+        Enterprise Manager's unlink. Whoever has the key hears of it by `on_cancel`.
+        """
+        ...
+
+    def on_cancel(self, listener: Callable[[str], None]) -> None:
+        """Call `listener`, on the event loop, with each key of this worker's that somebody asked to cancel.
+
+        At once if it was asked here, else by the next renewal of the leases. It may be told more than once.
+        """
         ...
 
     def alive(self, lease: Lease) -> bool:
