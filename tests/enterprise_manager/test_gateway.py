@@ -21,6 +21,7 @@ from worker.unlinks.ports import (
     Link,
     LinkNotFound,
     Refused,
+    TaskNotFound,
 )
 from worker.unlinks.ports import LinkedBackup as LinkedBackupSeen
 
@@ -214,3 +215,36 @@ async def test_denied_access_is_a_definite_no(em: SimulatedEnterpriseManager, ga
     with pytest.raises(Refused) as denied:
         await gateway.delete_link(JOB, LINK)
     assert denied.value.code is ReasonCode.ACCESS_DENIED
+
+
+async def test_an_answer_about_another_job_is_not_believed(em: SimulatedEnterpriseManager, gateway: Gateway) -> None:
+    """Else a mixed-up answer could clear the guard for a job whose linked backups would be dropped."""
+    body = f"""<Job UID="urn:veeam:Job:{ABSENT}" Name="Another"><JobType>BackupCopy</JobType>
+      <JobInfo><BackupCopyJobInfo/></JobInfo></Job>"""
+    em.inject(Fault("wrong_content", path="format=Entity", body=body, content_type="application/xml", times=2))
+    for call in (gateway.find_job(JobReference(id=JOB)), gateway.linked_backups(JOB)):
+        with pytest.raises(Refused, match=f"asked for the job {JOB}, it tells of {ABSENT}") as refused:
+            await call
+        assert refused.value.code is ReasonCode.ENTERPRISE_MANAGER_ERROR
+
+
+async def test_an_answer_about_another_task_is_not_believed(em: SimulatedEnterpriseManager, gateway: Gateway) -> None:
+    """Else another task's success would be taken for this one's."""
+    ticket = (await gateway.delete_link(JOB, LINK)).ticket
+    body = '<Task><TaskId>task-2</TaskId><State>Finished</State><Result Success="true"/></Task>'
+    em.inject(Fault("wrong_content", path="/tasks/", body=body, content_type="application/xml"))
+    with pytest.raises(TaskNotFound, match="asked for task-1, and was told of task-2"):
+        await gateway.task(ticket)
+
+
+async def test_a_list_of_links_in_pages_is_read_to_its_end(em: SimulatedEnterpriseManager, gateway: Gateway) -> None:
+    """Else a link on the second page would be reported as gone."""
+    one, two = (
+        f"""<LinkedBackupRepositoryResourceObjects><LinkedBackupRepository><ObjectInJobId>{link}</ObjectInJobId>
+        <LinkedBackupRepositoryUid>{UID}</LinkedBackupRepositoryUid></LinkedBackupRepository>
+        <PagingInfo PageNum="{number}" PageSize="1" PagesCount="2"/></LinkedBackupRepositoryResourceObjects>"""
+        for number, link in enumerate([LINK, OTHER_LINK], 1)
+    )
+    em.inject(Fault("wrong_content", path="linkedBackup", body=one, content_type="application/xml"))
+    em.inject(Fault("wrong_content", path="linkedBackupRepositories?page=2", body=two, content_type="application/xml"))
+    assert await gateway.links(JOB) == [Link(LINK, UID), Link(OTHER_LINK, UID)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from worker.enterprise_manager import paths
@@ -81,6 +81,8 @@ def _unquoted(text: str) -> tuple[str, str]:
 
 
 @given(st.text(), st.none() | st.text())
+@example('x",Name!="', 'y";Name!="')
+@example('"', '""')
 def test_no_name_can_end_its_quotes(name: str, backup_server: str | None) -> None:
     """Else a job's name could be a query of its own: `x",Name!="` would match every other job."""
     expression = name_filter(name, backup_server)
