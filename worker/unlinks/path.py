@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from contracts.events import Evidence, ReasonCode
+from contracts.events import Evidence, Reason, ReasonCode
 from worker.unlinks.following import Follower
 from worker.unlinks.patience import Answer, DeadlinePassedError, PutOffError
 from worker.unlinks.ports import (
     AnswerLost,
+    CancelRequestedError,
     EnterpriseManagerError,
     Intent,
     Job,
@@ -27,7 +28,7 @@ from worker.unlinks.ports import (
     TaskNotFound,
     Unavailable,
 )
-from worker.unlinks.verdict import already_absent, failed, planned, succeeded, timed_out
+from worker.unlinks.verdict import already_absent, cancelled, failed, planned, succeeded, timed_out
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -74,6 +75,7 @@ class Path:
     pace: Pace
     on_submitted: Callable[[Entry, Task | None], None]
     follow: Follower = field(init=False)
+    stopping: bool = False
 
     def __post_init__(self) -> None:
         self.follow = Follower(self.enterprise_manager, self.patience, self.clock, self.pace)
@@ -89,11 +91,25 @@ class Path:
         """
         try:
             if self.entry.stage is not Stage.CLAIMED:
+                self.patience.heeds_cancel = False  # what was sent is taken up again first
                 async with self._turn(self._intent.job_id):
+                    self.patience.heeds_cancel = True
                     return await self._resume()
             return await self._start_until_sent()
         except Refused as no:
             return failed(no.code, no.message, changed=False if self.entry.sends == 0 else None, seen=self.entry.intent)
+
+    def require_lease(self) -> None:
+        """Stop before anything leaves this worker, if it was paused for so long that another one may be at it.
+
+        The answer of a ledger that was slow, or read late, says only what was true when it was written.
+        """
+        if not self.ledger.alive(self.entry.lease):
+            raise LeaseLostError
+
+        except CancelRequestedError:
+            log.info("unlink.cancelled_in_time")
+            return cancelled(self.entry.intent)
 
     async def _start_until_sent(self) -> Verdict:
         while True:
@@ -110,6 +126,7 @@ class Path:
         Raises:
             _NotSentError: the DELETE certainly did not leave; the key is back at its start.
         """
+        self.patience.require_not_cancelled()
         if self._expired():
             return self._too_late()
         job = await self._job()
@@ -120,7 +137,7 @@ class Path:
             backups = tuple(await self._ask(lambda: self.enterprise_manager.linked_backups(job.id)))
             intent = Intent(job_id=job.id, job_name=job.name, link=link, linked_backups=backups)
             if self.command.dry_run:
-                return planned(intent)
+                return planned(intent, self._reason_against(backups))
             self._require_consent(backups)
             if self._expired():
                 return self._too_late()
@@ -155,13 +172,16 @@ class Path:
         return already_absent(job)
 
     def _require_consent(self, backups: tuple[LinkedBackup, ...]) -> None:
+        against = self._reason_against(backups)
+        if against is not None:
+            raise Refused(against.code, against.message)
+
+    def _reason_against(self, backups: tuple[LinkedBackup, ...]) -> Reason | None:
         if not backups or self.command.allow_linked_backups_removal:
-            return
+            return None
         names = ", ".join(backup.name or backup.uid or backup.object_in_job_id for backup in backups)
-        raise Refused(
-            ReasonCode.LINKED_BACKUPS_AT_RISK,
-            f"any edit of this job drops its linked backups ({names}); to consent, set allow_linked_backups_removal",
-        )
+        message = f"any edit of this job drops its linked backups ({names}); to consent, set allow_linked_backups_removal"
+        return Reason(code=ReasonCode.LINKED_BACKUPS_AT_RISK, message=message)
 
     def _expired(self) -> bool:
         return self.command.not_after is not None and self.clock.now() > self.command.not_after
@@ -183,7 +203,7 @@ class Path:
     async def _send(self) -> Verdict:
         """Send the recorded DELETE, once, and go on to the end."""
         link_id = self._intent.link.object_in_job_id
-        self._require_lease()
+        self.require_lease()
         log.info("unlink.sending", job_id=self._intent.job_id, link_id=link_id, send=self.entry.sends)
         try:
             task = await self.enterprise_manager.delete_link(self._intent.job_id, link_id)
@@ -228,14 +248,14 @@ class Path:
         await self.ledger.submitted(self.entry.lease, task.ticket, submitted_at)
         self.entry = replace(self.entry, stage=Stage.SUBMITTED, task=task.ticket, submitted_at=submitted_at)
         log.info("unlink.submitted", job_id=self._intent.job_id, task_id=task.ticket.task_id)
-        self._require_lease()
+        self.require_lease()
         self.on_submitted(self.entry, task)
 
     # --- to the end -------------------------------------------------------------------------------------------------
 
     async def _resume(self) -> Verdict:
         """After a crash, a take-over, or a rest in a delay queue."""
-        self._require_lease()
+        self.require_lease()
         log.info("unlink.resumed", stage=self.entry.stage, attempt=self.entry.attempts)
         self._start_the_deadline()
         if self.entry.stage is Stage.SUBMITTED and self.entry.task is not None:
@@ -248,6 +268,9 @@ class Path:
             task = await self.follow.to_its_end(ticket)
         except DeadlinePassedError:
             return await self._time_is_over(ticket)
+        except CancelRequestedError:
+            await self._stop(ticket)
+            return await self._follow(ticket)
         except (TaskNotFound, Refused) as error:
             log.warning("unlink.task_unknown", task_id=ticket.task_id, problem=str(error))
             return await self._let_the_links_decide()
@@ -264,6 +287,8 @@ class Path:
         )
         if gone:
             return succeeded(self.entry.intent, Evidence.LINKS, verified=True, task=task)
+        if self.stopping and gone is False:
+            return cancelled(self.entry.intent, task=task)
         if task.success is None:
             code, message = (
                 ReasonCode.ENTERPRISE_MANAGER_ERROR,
@@ -278,6 +303,8 @@ class Path:
         try:
             if await self.follow.gone_by(self.pace.settling, self._intent):
                 return succeeded(self.entry.intent, Evidence.LINKS, verified=True)
+            if self.stopping:
+                return cancelled(self.entry.intent, task=self.follow.last_seen)
             if self.entry.sends >= MOST_SENDS:
                 message = f"sent {self.entry.sends} times without an answer; the link is still listed"
                 return failed(ReasonCode.GAVE_UP, message, changed=None, seen=self.entry.intent)
@@ -316,14 +343,6 @@ class Path:
         if self.entry.intent is None:
             raise AssertionError("past the claim, an unlink has an intent")
         return self.entry.intent
-
-    def _require_lease(self) -> None:
-        """Stop before anything leaves this worker, if it was paused for so long that another one may be at it.
-
-        The answer of a ledger that was slow, or read late, says only what was true when it was written.
-        """
-        if not self.ledger.alive(self.entry.lease):
-            raise LeaseLostError
 
     def _start_the_deadline(self) -> None:
         """`timeout_seconds` run from the DELETE as recorded, by whichever worker."""

@@ -239,14 +239,16 @@ class Reception:
         try:
             verdict = await self._verdict(path, running.deliveries)
             event = self._event(command, path.entry, verdict, running)
+            if _is_dead(verdict):
+                # Before it is settled: whoever finds it settled after a crash would only publish its event.
+                path.require_lease()
+                await self._outbox.dead_letter(running.deliveries[0], _reason(verdict))
             await self._ledger.settle(path.entry.lease, verdict.outcome, event.to_bytes(), event.time)
             _log_end(verdict)
             await asyncio.gather(*progress)
         finally:
             for publishing in progress:
                 publishing.cancel()
-        if _is_dead(verdict):
-            await self._outbox.dead_letter(running.deliveries[0], _reason(verdict))
         await self._publish(event.to_bytes(), running.deliveries)
 
     async def _verdict(self, path: Path, deliveries: list[Delivery]) -> Verdict:
