@@ -304,8 +304,11 @@ class Reception:
 
     async def _publish(self, event: bytes, deliveries: list[Delivery]) -> None:
         """Publish a terminal event, confirmed; then, and only then, acknowledge all that waited for it."""
-        reply_to = {delivery.reply_to for delivery in deliveries if delivery.reply_to is not None}
+        reply_to = _reply_to(deliveries)
         await self._outbox.publish(event, reply_to)
+        while late := _reply_to(deliveries) - reply_to:  # of deliveries that joined meanwhile
+            await self._outbox.publish(event, late)
+            reply_to |= late
         for delivery in deliveries:
             delivery.acknowledge()
 
@@ -335,6 +338,10 @@ def _known(command: UnlinkCommand) -> Salvage:
     return Salvage(
         command.idempotency_key, command.correlation_id, command.requested_by, command.ticket, dict(command.labels)
     )
+
+
+def _reply_to(deliveries: list[Delivery]) -> set[str]:
+    return {delivery.reply_to for delivery in deliveries if delivery.reply_to is not None}
 
 
 def _is_dead(verdict: Verdict) -> bool:
