@@ -24,11 +24,10 @@ HEARTBEAT_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message as the broker holds it. `number` is its own; `origin` that of the first copy."""
+    """A message as the broker holds it; a copy in a delay queue has another number."""
 
     number: int
     body: bytes
-    origin: int
     attempt: int = 1
     reply_to: str | None = None
 
@@ -56,7 +55,6 @@ class Broker:
         self._connections: list[Connection] = []
         self.delayed = 0
         self.events: list[bytes] = []
-        self.replies: list[bytes] = []
         self.dead_letters: list[Message] = []
         self._pumping = False
 
@@ -150,6 +148,7 @@ class SimulatedDelivery:
         self._number = number
         self.message = message
         self.taken_at = connection.process.time()
+        self._pauses = connection.process.pauses
 
     body = property(lambda self: self.message.body)
     reply_to = property(lambda self: self.message.reply_to)
@@ -174,7 +173,8 @@ class SimulatedDelivery:
             return
         if acknowledged:
             process.world.note(process.name, f"-> ack message {self.message.number}")
-            self._witness.acknowledged(process, self.message)
+            held = process.time() - self.taken_at
+            self._witness.acknowledged(process, self.message, held, unpaused=self._pauses == process.pauses)
         process.world.after(process.world.travel(), lambda: what(self._connection, self._number))
 
 
@@ -192,12 +192,8 @@ class SimulatedOutbox:
         body = event.to_bytes() if isinstance(event, Event) else event
         story = self._witness.handed_over(self._process, body)
 
-        def store() -> None:
-            self._broker.events.append(body)
-            if reply_to:
-                self._broker.replies.append(body)
-
-        await self._until_confirmed(store, story)
+        await self._until_confirmed(lambda: self._broker.events.append(body), story)
+        self._process.confirmed.update(f"{story} to {queue}" for queue in reply_to)
 
     async def delay(self, delivery: SimulatedDelivery, seconds: float, *, failed: bool) -> None:
         """As the port has it."""

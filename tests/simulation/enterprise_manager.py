@@ -440,9 +440,13 @@ class SimulatedGateway:
         def arrive() -> Answer:
             if server.down:
                 raise NotReachedError
-            if session is not None:
-                server.check(session)
-            return act(session or "")
+            if session is None:
+                return act("")
+            server.check(session)
+            answer = act(session)
+            if self._weather.surprises():
+                raise ValueError("an answer that cannot be read")
+            return answer
 
         there, back, lost = self._weather.way_to_enterprise_manager()
         try:

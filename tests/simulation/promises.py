@@ -7,6 +7,7 @@ it becomes so. It keeps its own account of each key and trusts no port.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,9 @@ NOTHING_TWICE = "2 nothing is done twice"
 NOTHING_CLAIMED = "3 nothing is claimed that is not so"
 NOTHING_HURT = "4 nothing else is hurt"
 KEEPS_GOING = "5 it keeps going"
+
+#: After the hold, a request may have to time out, and a list be looked at for `verify` seconds.
+HOLD_MARGIN_SECONDS = 200.0
 
 TERMINAL = tuple(outcome for outcome in Outcome if outcome.terminal)
 
@@ -62,6 +66,7 @@ class Story:
     settled_at: float | None = None
     outcome: str | None = None
     changed: bool | None = None
+    gave_up: bool = False
     tasks: list[TrueTask] = field(default_factory=list)
     removed: int = 0
 
@@ -77,8 +82,12 @@ class Reading:
 class Witness:
     """Sees everything, and remembers the first promise that was broken."""
 
-    def __init__(self, world: World, *, strict_settling: bool) -> None:
+    def __init__(self, world: World, *, strict_settling: bool, calm_since: float, hold_seconds: float) -> None:
         self.world = world
+        self.calm_since = calm_since
+        self.hold_seconds = hold_seconds
+        #: How often situations came about that a run is meant to reach.
+        self.situations: Counter[str] = Counter()
         self.server: Server
         self.violation: Violation | None = None
         self.stories: dict[str, Story] = {}
@@ -108,8 +117,9 @@ class Witness:
 
     # --- the broker -------------------------------------------------------------------------------------------------
 
-    def acknowledged(self, process: Process, message: Message) -> None:
+    def acknowledged(self, process: Process, message: Message, held: float, *, unpaused: bool) -> None:
         """A worker acknowledges: something must have been confirmed to it that makes up for the message."""
+        self._check_hold(process, held, unpaused=unpaused)
         if f"delayed {message.number}" in process.confirmed:
             return
         reading = self.read(message.body)
@@ -117,10 +127,20 @@ class Witness:
             confirmed = reading.rejection in process.confirmed
             if self.is_dead(reading):
                 confirmed = confirmed and f"dead {message.number}" in process.confirmed
+            ends = {reading.rejection}
         else:
-            confirmed = not self.ends(reading).isdisjoint(process.confirmed)
+            ends = self.ends(reading)
+            confirmed = not ends.isdisjoint(process.confirmed)
         if not confirmed:
             self.broken(NOTHING_LOST, f"message {message.number} was acknowledged before its end was confirmed")
+        elif message.reply_to and not any(f"{end} to {message.reply_to}" in process.confirmed for end in ends):
+            self.broken(NOTHING_LOST, f"message {message.number} was acknowledged, and {message.reply_to} has no reply")
+
+    def _check_hold(self, process: Process, held: float, *, unpaused: bool) -> None:
+        """No delivery is held for longer than the setting, but for requests that are under way by then."""
+        calm = self.world.now - held > self.calm_since
+        if calm and unpaused and held > self.hold_seconds + HOLD_MARGIN_SECONDS:
+            self.broken(KEEPS_GOING, f"{process.name} held a delivery for {held:.0f} s")
 
     def is_dead(self, reading: Reading) -> bool:
         """Whether a message can be run by nobody."""
@@ -196,9 +216,13 @@ class Witness:
         if name == "intend":
             self._intended(story, arguments[1], free=result)
             story.sent_at = (arguments[2] - EPOCH).total_seconds()
+            not_after = story.command.not_after
+            if result and not_after is not None and arguments[2] > not_after:
+                self.broken(NOTHING_HURT, f"{story.key} was started after its not_after")
         elif name == "withdraw":
             self._withdrawn(story)
         elif name == "send_again":
+            self.situations["sent again"] += 1
             story.stage = Stage.INTENDED
         elif name == "submitted":
             story.stage = Stage.SUBMITTED
@@ -217,6 +241,8 @@ class Witness:
                 self.stories[claim.key] = story
             if result.entry.lease.token <= story.token or story.settled is not None:
                 self.broken(NOTHING_TWICE, f"{claim.key} was given away twice with token {story.token}")
+            if story.holder is not None and story.holder is not process:
+                self.situations[f"taken over when {story.stage}"] += 1
             story.token, story.holder = result.entry.lease.token, process
         elif isinstance(result, AlreadySettled) and result.event != self.stories[claim.key].settled:
             self.broken(NOTHING_TWICE, f"{claim.key} has another event than it was settled with")
@@ -228,6 +254,7 @@ class Witness:
             self.broken(NOTHING_TWICE, f"{story.key} meant another link before")
         story.intent = intent
         if not free:
+            self.situations["job busy elsewhere"] += 1
             return
         story.stage = Stage.INTENDED
         for other in self.stories.values():
@@ -248,7 +275,9 @@ class Witness:
         data = json.loads(body)["data"]
         story.stage, story.settled, story.settled_at = Stage.SETTLED, body, self.world.now
         story.outcome, story.changed = data["outcome"], data["changed"]
+        story.gave_up = data["reason"] is not None and data["reason"]["code"] == "gave_up"
         self.world.note("ledger", f"{story.key} is {story.outcome}, changed {story.changed}, {data['evidence']}")
+        self.situations[f"{story.outcome} {data['evidence'] or (data['reason'] or {}).get('code')}"] += 1
         self._check_tasks_left(story, process)
         if story.outcome == Outcome.SUCCEEDED:
             self._check_success(story, data)
@@ -406,6 +435,8 @@ class Witness:
         """A task has removed its link."""
         story = self.stories[task.key]
         story.removed += 1
+        if story.settled is not None:
+            self.situations["link removed after the end"] += 1
         if story.settled is not None and story.changed is False and self._strict_settling:
             self.broken(NOTHING_CLAIMED, f"{task.key} said changed: false, and then its link went")
 
@@ -420,8 +451,9 @@ class Witness:
             published.setdefault(event["id"], set()).add(body)
             if event["data"]["outcome"] != Outcome.SUBMITTED and event["id"] not in self._rejections:
                 kinds.setdefault(event["subject"], set()).add(event["id"])
+        dead_keys = {reading.command.idempotency_key for body in dead if (reading := self.read(body)).command}
         for story in self.stories.values():
-            self._check_story(story, published, kinds)
+            self._check_story(story, published, kinds, dead_keys)
         for body in dict.fromkeys(bodies):
             reading = self.read(body)
             ends = {reading.rejection} if self.is_rejected(reading) else self.ends(reading)
@@ -430,13 +462,17 @@ class Witness:
             if self.is_dead(reading) and body not in dead:
                 self.broken(NOTHING_LOST, f"an unreadable command is in no dead letter: {body[:120]!r}")
 
-    def _check_story(self, story: Story, published: dict[str, set[bytes]], kinds: dict[str, set[str]]) -> None:
+    def _check_story(
+        self, story: Story, published: dict[str, set[bytes]], kinds: dict[str, set[str]], dead_keys: set[str]
+    ) -> None:
         if story.settled is None:
             self.broken(KEEPS_GOING, f"{story.key} was never settled; it is {story.stage}")
         elif published.get(json.loads(story.settled)["id"], set()) != {story.settled}:
             self.broken(NOTHING_LOST, f"{story.key} is settled, and its event was not published as it is")
         elif len(kinds.get(story.key, ())) > 1:
             self.broken(NOTHING_TWICE, f"{story.key} ended in two ways")
+        elif story.outcome == Outcome.FAILED and story.gave_up and story.key not in dead_keys:
+            self.broken(NOTHING_LOST, f"{story.key} was given up, and is in no dead letter")
 
 
 def _always(spans: list[Span], start: float, end: float) -> bool:

@@ -30,6 +30,7 @@ FAULTS = (
     "sessions_end",
     "enterprise_manager_away",
     "refusals",
+    "surprises",
     "tasks_fail",
     "tasks_slow",
     "tasks_forgotten",
@@ -54,6 +55,7 @@ class Weather:
     answer_lost: float = 0
     request_late: float = 0
     refused: float = 0
+    surprising: float = 0
     task_fails: float = 0
     task_slow: float = 0
     list_lags: float = 0
@@ -75,7 +77,7 @@ class Weather:
     def calm(self) -> None:
         """From now on nothing goes wrong any more."""
         for name in (
-            "reordered publish_lost confirm_lost confirm_late request_lost answer_lost request_late refused "
+            "reordered publish_lost confirm_lost confirm_late request_lost answer_lost request_late refused surprising "
             "task_fails task_slow list_lags forgets added_again database_slow broker_away_until database_away_until"
         ).split():
             setattr(self, name, 0)
@@ -119,6 +121,10 @@ class Weather:
     def refuses(self) -> bool:
         """Whether a DELETE is answered with a definite no."""
         return self.world.chance(self.refused)
+
+    def surprises(self) -> bool:
+        """Whether a call fails in a way that nobody foresaw."""
+        return self.world.chance(self.surprising)
 
     def fate_of_task(self) -> str:
         """What becomes of a task."""
@@ -268,6 +274,7 @@ def _weather(chance: Random, faults: list[str], *, strict: bool) -> dict[str, An
         "answers_lost": {"answer_lost": 0.15},
         "requests_late": {"request_late": 0.1},
         "refusals": {"refused": 0.3},
+        "surprises": {"surprising": 0.2},
         "tasks_fail": {"task_fails": 0.4},
         "tasks_slow": {"task_slow": 0.6},
         "tasks_forgotten": {"forgets": 0.5},

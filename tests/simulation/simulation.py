@@ -18,6 +18,7 @@ from simulation.world import DatabaseClock, EndlessLoopError, Process, World
 from worker.ledger.memory import InMemoryDatabase
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Iterator
 
     from simulation.scenario import Trouble
@@ -35,8 +36,7 @@ class Result:
     violation: Violation | None
     trace: list[str]
     virtual_seconds: float
-    outcomes: dict[str, str]
-    deletes: int
+    situations: Counter[str]
 
 
 class Simulation:
@@ -45,7 +45,12 @@ class Simulation:
     def __init__(self, seed: int, *, tracing: bool = False) -> None:
         self.scenario = scenario = draw(seed)
         self.world = world = World(f"world {seed}", tracing=tracing)
-        self.witness = Witness(world, strict_settling=scenario.strict_settling)
+        self.witness = Witness(
+            world,
+            strict_settling=scenario.strict_settling,
+            calm_since=scenario.horizon,
+            hold_seconds=scenario.rules.hold_seconds,
+        )
         self.weather = Weather(world, **scenario.weather)
         self.broker = Broker(world, self.witness, self.weather)
         self.server = Server(world, self.witness, self.weather)
@@ -88,6 +93,7 @@ class Simulation:
         world.after(scenario.horizon, self._calm)
         try:
             self._run_until_quiet()
+            self._put_links_back()
             for command in scenario.late:
                 self._publish_after(world.random.random() * 10, encode(command, self._link_ids))
             self._run_until_quiet()
@@ -103,8 +109,7 @@ class Simulation:
             violation=self.witness.violation,
             trace=world.trace,
             virtual_seconds=world.now,
-            outcomes={story.key: str(story.outcome) for story in self.witness.stories.values()},
-            deletes=sum(len(story.tasks) for story in self.witness.stories.values()),
+            situations=self.witness.situations,
         )
 
     def _publish_after(self, seconds: float, body: bytes) -> None:
@@ -116,9 +121,17 @@ class Simulation:
             self.world.note("publisher", f"message {number}: {body.decode()}")
             self.sent.append(body)
             self.witness.read(body)
-            self.broker.put(Message(number, body, number))
+            reply_to = f"reply.{number}" if self.world.chance(0.3) else None
+            self.broker.put(Message(number, body, reply_to=reply_to))
 
         self.world.after(seconds, publish)
+
+    def _put_links_back(self) -> None:
+        """Before old commands come once more, somebody links again what was unlinked."""
+        for job in self.server.jobs.values():
+            for uid in self.server.repositories:
+                if self.world.chance(0.5):
+                    self.server.add_again_by_others(job, uid)
 
     def _run_until_quiet(self) -> None:
         last = self.scenario.horizon + CALM_SECONDS
