@@ -98,6 +98,8 @@ class Path:
             return await self._start_until_sent()
         except Refused as no:
             return failed(no.code, no.message, changed=False if self.entry.sends == 0 else None, seen=self.entry.intent)
+        except CancelRequestedError:  # once something was sent, it is caught where the links decide
+            return cancelled(self.entry.intent)
 
     def require_lease(self) -> None:
         """Stop before anything leaves this worker, if it was paused for so long that another one may be at it.
@@ -106,10 +108,6 @@ class Path:
         """
         if not self.ledger.alive(self.entry.lease):
             raise LeaseLostError
-
-        except CancelRequestedError:
-            log.info("unlink.cancelled_in_time")
-            return cancelled(self.entry.intent)
 
     async def _start_until_sent(self) -> Verdict:
         while True:
@@ -180,7 +178,9 @@ class Path:
         if not backups or self.command.allow_linked_backups_removal:
             return None
         names = ", ".join(backup.name or backup.uid or backup.object_in_job_id for backup in backups)
-        message = f"any edit of this job drops its linked backups ({names}); to consent, set allow_linked_backups_removal"
+        message = (
+            f"any edit of this job drops its linked backups ({names}); to consent, set allow_linked_backups_removal"
+        )
         return Reason(code=ReasonCode.LINKED_BACKUPS_AT_RISK, message=message)
 
     def _expired(self) -> bool:
@@ -309,27 +309,41 @@ class Path:
                 message = f"sent {self.entry.sends} times without an answer; the link is still listed"
                 return failed(ReasonCode.GAVE_UP, message, changed=None, seen=self.entry.intent)
             backups = await self._ask(lambda: self.enterprise_manager.linked_backups(self._intent.job_id))
+            self._require_consent(tuple(backups))
+            await self.ledger.send_again(self.entry.lease)
         except DeadlinePassedError:
             return await self._time_is_over(None)
-        self._require_consent(tuple(backups))
-        await self.ledger.send_again(self.entry.lease)
+        except CancelRequestedError:
+            await self._stop(None)
+            return await self._let_the_links_decide()
         self.entry = replace(self.entry, sends=self.entry.sends + 1)
         return await self._send()
+
+    async def _stop(self, ticket: TaskTicket | None) -> None:
+        """Somebody asked to cancel what was sent: stop the task if it can be stopped, and send nothing again."""
+        self.stopping = True
+        self.patience.heeds_cancel = False
+        log.info("unlink.stopping", task_id=ticket and ticket.task_id)
+        await self._stop_task(ticket)
 
     async def _time_is_over(self, ticket: TaskTicket | None) -> Verdict:
         """Stop the task if it can be stopped, look once more, and say what is known."""
         self.patience.deadline = None
-        if ticket is not None:
-            try:
-                await self.enterprise_manager.stop_task(ticket)
-            except EnterpriseManagerError as error:
-                log.warning("unlink.task_not_stopped", task_id=ticket.task_id, problem=str(error))
+        await self._stop_task(ticket)
         gone = await self.follow.is_gone(self._intent)
         if gone:
             return succeeded(self.entry.intent, Evidence.LINKS, verified=True, task=self.follow.last_seen)
         known = "the job's links could not be read" if gone is None else "the link was still listed"
         message = f"not known to be done {self.command.timeout_seconds} s after the DELETE; {known}"
         return timed_out(self.entry.intent, message, task=self.follow.last_seen)
+
+    async def _stop_task(self, ticket: TaskTicket | None) -> None:
+        if ticket is None:
+            return
+        try:
+            await self.enterprise_manager.stop_task(ticket)
+        except EnterpriseManagerError as error:
+            log.warning("unlink.task_not_stopped", task_id=ticket.task_id, problem=str(error))
 
     # --- small words ------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,8 @@
 """How long one unlink may wait, and for what: the only place where the core lets time pass.
 
-Three things end a wait early: the delivery has been held long enough (`PutOffError`), the command's own time is over
-(`DeadlinePassedError`), or this worker is to stop (`LeavingError`).
+Four things end a wait early: the delivery has been held long enough (`PutOffError`), the command's own time is over
+(`DeadlinePassedError`), somebody asked to cancel it (`CancelRequestedError`), or this worker is to stop
+(`LeavingError`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
-from worker.unlinks.ports import Unavailable
+from worker.unlinks.ports import CancelRequestedError, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -56,17 +57,29 @@ class Patience:
     """One unlink's patience.
 
     `hold_until` says until when its deliveries may stay unacknowledged, `deadline` when its own time is over, both by
-    the monotonic clock; `leaving` is set when the worker is to stop.
+    the monotonic clock; `leaving` is set when the worker is to stop, `cancelled` when somebody asked to cancel it. With
+    `heeds_cancel` off, a cancel ends no wait: it is not its turn, or it was taken note of.
     """
 
     clock: Clock
     hold_until: Callable[[], float]
     leaving: asyncio.Event
+    cancelled: asyncio.Event
+    heeds_cancel: bool = True
     deadline: float | None = None
 
     async def wait(self, seconds: float) -> None:
         """Let `seconds` pass."""
         await self._bounded(asyncio.sleep(max(seconds, 0)))
+
+    def require_not_cancelled(self) -> None:
+        """Go on, unless somebody asked to cancel.
+
+        Raises:
+            CancelRequestedError: somebody did.
+        """
+        if self.cancelled.is_set() and self.heeds_cancel:
+            raise CancelRequestedError
 
     async def wait_while_staying(self, seconds: float) -> bool:
         """Let `seconds` pass whatever the hold and the deadline say; False, at once, if the worker is to stop."""
@@ -101,16 +114,17 @@ class Patience:
 
     async def _bounded(self, awaitable: Awaitable[Answer]) -> Answer:
         waiting = asyncio.ensure_future(awaitable)
-        leaving = asyncio.ensure_future(self.leaving.wait())
+        heeded = [self.leaving, self.cancelled] if self.heeds_cancel else [self.leaving]
+        signals = [asyncio.ensure_future(signal.wait()) for signal in heeded]
         try:
             while True:
-                await asyncio.wait({waiting, leaving}, timeout=self._left(), return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait([waiting, *signals], timeout=self._left(), return_when=asyncio.FIRST_COMPLETED)
                 if waiting.done():
                     return waiting.result()
                 self._require_time()
         finally:
-            waiting.cancel()
-            leaving.cancel()
+            for future in (waiting, *signals):
+                future.cancel()
 
     def _left(self) -> float | None:
         ends = [self.hold_until()] + ([] if self.deadline is None else [self.deadline])
@@ -122,6 +136,7 @@ class Patience:
         now = self.clock.monotonic()
         if self.leaving.is_set():
             raise LeavingError
+        self.require_not_cancelled()
         if self.deadline is not None and self.deadline <= now:
             raise DeadlinePassedError
         if self.hold_until() <= now:

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from contracts.commands import CancelCommand
 from contracts.events import Outcome, Reason, ReasonCode
-from contracts.reading import Salvage, UnreadableMessageError, read_command
+from contracts.reading import Salvage, UnreadableMessageError, read_message
 from worker.unlinks.path import Pace, Path
 from worker.unlinks.patience import LeavingError, Patience, PutOffError
 from worker.unlinks.ports import (
     AlreadySettled,
+    CancelRequest,
     Claimed,
     Entry,
     HeldElsewhere,
@@ -29,12 +31,12 @@ from worker.unlinks.ports import (
     Stage,
 )
 from worker.unlinks.turns import Turns
-from worker.unlinks.verdict import Verdict, compose, compose_rejection, failed
+from worker.unlinks.verdict import Verdict, as_plan, compose, compose_rejection, failed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
 
-    from contracts.commands import UnlinkCommand
+    from contracts.commands import Command, UnlinkCommand
     from contracts.events import Event
     from worker.unlinks.ports import Clock, Delivery, EnterpriseManager, Ledger, Outbox, Task
 
@@ -69,6 +71,7 @@ class _Running:
     fingerprint: str
     deliveries: list[Delivery]
     claimed: bool = False
+    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Reception:
@@ -137,6 +140,8 @@ class Reception:
             problem = f"no Enterprise Manager is configured as {command.enterprise_manager!r}"
             code = ReasonCode.UNKNOWN_ENTERPRISE_MANAGER
             await self._reject(delivery, _known(command), code, problem, dead_letter=True)
+        elif isinstance(command, CancelCommand):
+            await self._attempt([delivery], self._cancel(command, delivery))
         elif command.dry_run:
             await self._attempt([delivery], self._plan(command, delivery))
         elif (running := self._running.get(command.idempotency_key)) is not None:
@@ -149,8 +154,8 @@ class Reception:
             finally:
                 del self._running[command.idempotency_key]
 
-    def _read(self, delivery: Delivery) -> UnlinkCommand:
-        command = read_command(delivery.body, delivery.content_type)
+    def _read(self, delivery: Delivery) -> Command:
+        command = read_message(delivery.body, delivery.content_type)
         if command.enterprise_manager != delivery.enterprise_manager and (
             command.enterprise_manager in self._enterprise_managers
         ):
@@ -221,6 +226,8 @@ class Reception:
                 raise PutOffError("another worker has this key", HELD_ELSEWHERE_SECONDS)
             case Claimed(entry):
                 running.claimed = True
+                if entry.cancelled:
+                    running.cancelled.set()
                 try:
                     await self._see_through(command, entry, running)
                 except BaseException:
@@ -235,7 +242,7 @@ class Reception:
             event = self._event(command, entry, Verdict(Outcome.SUBMITTED, seen=entry.intent, task=task), running)
             progress.append(asyncio.create_task(self._outbox.publish(event)))
 
-        path = self._path(command, entry, running.deliveries, on_submitted)
+        path = self._path(command, entry, running, on_submitted)
         try:
             verdict = await self._verdict(path, running.deliveries)
             event = self._event(command, path.entry, verdict, running)
@@ -266,11 +273,38 @@ class Reception:
     async def _plan(self, command: UnlinkCommand, delivery: Delivery) -> None:
         """A dry run: the path as far as the intend, without a trace in the ledger."""
         entry = Entry(Lease(command.idempotency_key, 0), Stage.CLAIMED, delivery.attempt, self._clock.now())
-        path = self._path(command, entry, [delivery], lambda _entry, _task: None)
-        verdict = await self._verdict(path, [delivery])
-        event = self._event(command, path.entry, verdict, _Running("", [delivery]))
+        running = _Running(command.fingerprint, [delivery])
+        path = self._path(command, entry, running, lambda _entry, _task: None)
+        verdict = as_plan(await self._verdict(path, running.deliveries))
+        event = self._event(command, path.entry, verdict, running)
         _log_end(verdict)
         await self._publish(event.to_bytes(), [delivery])
+
+    # --- a cancel ---------------------------------------------------------------------------------------------------
+
+    async def _cancel(self, command: CancelCommand, delivery: Delivery) -> None:
+        """Remember the wish; whoever has the key acts on it. The unlink's end answers it."""
+        request = CancelRequest(
+            key=command.idempotency_key,
+            enterprise_manager=command.enterprise_manager,
+            requested_by=command.requested_by,
+            reason=command.reason,
+            requested_at=self._clock.now(),
+        )
+        match await self._ledger.cancel(request):
+            case AlreadySettled(event):
+                log.info("unlink.settled_before")
+                await self._publish(event, [delivery])
+            case KeyReused():
+                problem = "this idempotency_key belongs to an unlink of another enterprise_manager"
+                await self._reject(delivery, _known(command), ReasonCode.KEY_REUSED, problem, dead_letter=False)
+            case None:
+                log.info("unlink.cancel_recorded", requested_by=command.requested_by)
+                delivery.acknowledge()
+
+    def _hear_cancel(self, key: str) -> None:
+        if (running := self._running.get(key)) is not None:
+            running.cancelled.set()
 
     # --- small words ------------------------------------------------------------------------------------------------
 
@@ -278,7 +312,7 @@ class Reception:
         self,
         command: UnlinkCommand,
         entry: Entry,
-        deliveries: list[Delivery],
+        running: _Running,
         on_submitted: Callable[[Entry, Task | None], None],
     ) -> Path:
         return Path(
@@ -287,7 +321,9 @@ class Reception:
             enterprise_manager=self._enterprise_managers[command.enterprise_manager],
             ledger=self._ledger,
             turns=self._turns,
-            patience=Patience(self._clock, lambda: self._hold_until(deliveries), self._leaving),
+            patience=Patience(
+                self._clock, lambda: self._hold_until(running.deliveries), self._leaving, running.cancelled
+            ),
             clock=self._clock,
             pace=self._rules.paces.get(command.enterprise_manager, Pace()),
             on_submitted=on_submitted,
@@ -334,7 +370,9 @@ class Reception:
         await self._publish(event.to_bytes(), [delivery])
 
 
-def _known(command: UnlinkCommand) -> Salvage:
+def _known(command: Command) -> Salvage:
+    if isinstance(command, CancelCommand):
+        return Salvage(command.idempotency_key, requested_by=command.requested_by)
     return Salvage(
         command.idempotency_key, command.correlation_id, command.requested_by, command.ticket, dict(command.labels)
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from contracts.events import (
@@ -75,9 +75,19 @@ def timed_out(seen: Intent | None, message: str, *, task: Task | None) -> Verdic
     return Verdict(Outcome.TIMED_OUT, verified=False, reason=reason, task=task, seen=seen)
 
 
-def planned(seen: Intent) -> Verdict:
-    """A dry run's: what would be done."""
-    return Verdict(Outcome.PLANNED, changed=False, seen=seen)
+def cancelled(seen: Intent | None, *, task: Task | None = None) -> Verdict:
+    """Stopped: the link is where it was."""
+    return Verdict(Outcome.CANCELLED, changed=False, task=task, seen=seen)
+
+
+def planned(seen: Intent, reason: Reason | None = None) -> Verdict:
+    """A dry run's: what would be done, or why it would not."""
+    return Verdict(Outcome.PLANNED, changed=False, reason=reason, seen=seen)
+
+
+def as_plan(verdict: Verdict) -> Verdict:
+    """A dry run ends as planned, whatever it found: the real command uses the key again, with an end of its own."""
+    return replace(verdict, outcome=Outcome.PLANNED, changed=False)
 
 
 def compose(command: UnlinkCommand, entry: Entry, verdict: Verdict, *, correlation_id: str, now: datetime) -> Event:
