@@ -143,12 +143,12 @@ def _given(**fields: Any) -> dict[str, Any]:
 
 
 def _object_name(name: str) -> str:
-    """A name as Kubernetes allows them: an Enterprise Manager's may hold capitals and underscores."""
-    allowed = re.sub(r"[^a-z0-9.-]", "-", name.lower())
-    if allowed == name:
+    """A name as Kubernetes allows them: an Enterprise Manager's may hold capitals, underscores and a `-` at its end."""
+    if re.fullmatch(r"[a-z0-9]+([.-][a-z0-9]+)*", name):
         return name
     # Two names must not become one.
-    return f"{allowed}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") + "-" + digest
 
 
 def _block(value: Mapping[str, Any]) -> Iterator[str]:

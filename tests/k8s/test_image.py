@@ -1,0 +1,314 @@
+"""The image: what its Dockerfile promises, and its steps done where there is no container engine."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from packaging.requirements import Requirement
+
+from tests.k8s.dockerfile import Rehearsal, read
+from tests.k8s.manifests import K8S, OVERLAYS, ROOT, rendered
+from worker.sandbox.ward import wait_until
+from worker.settings import HttpSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DOCKERFILE = K8S / "image" / "Dockerfile"
+IGNORE = K8S / "image" / "Dockerfile.dockerignore"
+BUILD_LOCK = K8S / "image" / "build.lock"
+
+INSTRUCTIONS = read(DOCKERFILE)
+FINAL = INSTRUCTIONS[max(number for number, each in enumerate(INSTRUCTIONS) if each.word == "FROM") :]
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def _final(word: str) -> list[str]:
+    return [each.rest for each in FINAL if each.word == word]
+
+
+def test_a_linter_that_reads_it_as_an_engine_does_has_nothing_against_the_dockerfile() -> None:
+    """A mistake would be found only by whoever builds the image, since nobody builds it here."""
+    linter = Path(sys.executable).parent / "hadolint"
+    done = subprocess.run(
+        [linter, "--failure-threshold=warning", DOCKERFILE], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_image_runs_as_the_user_that_the_pods_ask_for() -> None:
+    """`runAsNonRoot` refuses a user by name, and files are readable by the group of the manifests only."""
+    (user,) = _final("USER")
+    for overlay in OVERLAYS:
+        security = rendered(overlay).pod["securityContext"]
+        assert user == f"{security['runAsUser']}:{security['runAsGroup']}"
+
+
+def test_the_image_needs_no_shell() -> None:
+    """A shell between the engine and the worker would swallow SIGTERM, and with it the drain."""
+    assert [json.loads(rest) for rest in _final("ENTRYPOINT")] == [["unlink-worker"]]
+    assert [json.loads(rest) for rest in _final("CMD")] == [["run"]]
+    assert all(isinstance(json.loads(rest), list) for rest in _final("RUN"))
+
+
+def test_the_final_stage_takes_what_was_built_and_nothing_else() -> None:
+    """What builds the worker, and what lies about in the project, has no place beside its passwords."""
+    assert [rest.split() for rest in _final("COPY")] == [["--from=build", "/opt/unlink-worker", "/opt/unlink-worker"]]
+    assert _final("ADD") == []
+    removed = {"pip", "setuptools", "wheel"}
+    assert [removed < set(json.loads(rest)) and "uninstall" in rest for rest in _final("RUN")] == [True]
+
+
+def test_everything_that_is_downloaded_has_a_hash() -> None:
+    """A package that somebody exchanged would run with the right to edit backup jobs."""
+    installs = [json.loads(each.rest) for each in INSTRUCTIONS if each.word == "RUN" and '"install"' in each.rest]
+    assert installs
+    for command in installs:
+        from_lock = "--require-hashes" in command and "--only-binary=:all:" in command
+        assert from_lock or "--no-index" in command
+    wheels = [json.loads(each.rest) for each in INSTRUCTIONS if each.word == "RUN" and '"wheel", "--no' in each.rest]
+    assert all({"--no-deps", "--no-build-isolation"} <= set(command) for command in wheels)
+    assert len(wheels) == 1
+
+
+def test_the_build_names_no_registry() -> None:
+    """An image that names one cannot be built behind a mirror."""
+    images = re.findall(r"^(?:ARG PYTHON_IMAGE=|FROM )(\S+)", DOCKERFILE.read_text(), flags=re.MULTILINE)
+    assert images == ["python:3.11-slim-bookworm", "${PYTHON_IMAGE}", "${PYTHON_IMAGE}"]
+    for file in (DOCKERFILE, IGNORE, BUILD_LOCK):
+        assert "://" not in file.read_text()
+        assert "index-url" not in file.read_text()
+
+
+def test_the_build_s_own_tools_are_the_ones_that_the_project_asks_for() -> None:
+    """The wheel would be made by something that nobody chose, or not at all."""
+    pins = dict(re.findall(r"^([\w-]+)==(\S+)", BUILD_LOCK.read_text(), flags=re.MULTILINE))
+    wanted = [Requirement(each) for each in PROJECT["build-system"]["requires"]]
+    assert pins.keys() == {each.name for each in wanted}
+    assert all(each.specifier.contains(pins[each.name]) for each in wanted)
+    assert BUILD_LOCK.read_text().count("--hash=sha256:") >= len(pins)
+
+
+def test_the_build_sees_what_it_copies_and_nothing_else() -> None:
+    """Without the file the build fails; with too much of it a secret that lies about gets into a layer."""
+    copied = {
+        source.rstrip("/")
+        for each in INSTRUCTIONS
+        if each.word == "COPY" and not each.rest.startswith("--from")
+        for source in each.rest.split()[:-1]
+    }
+    lines = [line for line in IGNORE.read_text().splitlines() if line and not line.startswith("#")]
+    assert lines[0] == "*"
+    assert {line[1:] for line in lines if line.startswith("!")} == copied
+    assert [line for line in lines[1:] if not line.startswith("!")] == ["**/__pycache__"]
+
+
+def test_the_image_of_the_manifests_is_of_this_version() -> None:
+    """An upgrade would roll out the old program with the new settings."""
+    for overlay in OVERLAYS:
+        assert rendered(overlay).container["image"] == f"unlink-worker:{PROJECT['project']['version']}"
+
+
+def test_the_port_that_the_image_names_is_the_program_s() -> None:
+    """Somebody who publishes the image's port would reach nothing."""
+    assert _final("EXPOSE") == [str(HttpSettings().port)]
+
+
+# --- the steps themselves -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def image() -> Iterator[Rehearsal]:
+    """The image's contents, made by the Dockerfile's own steps in a folder that other users can read."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        rehearsal = Rehearsal(context=ROOT, root=folder / "root", python=_base_image(folder / "base"))
+        for instruction in INSTRUCTIONS:
+            try:
+                rehearsal.do(instruction)
+            except subprocess.CalledProcessError as error:
+                pytest.fail(f"{instruction.rest}\n{error.stdout}\n{error.stderr}")
+        yield rehearsal
+
+
+@pytest.mark.slow
+def test_the_built_program_says_what_it_can_do(image: Rehearsal) -> None:
+    """An image without its program, or with half of its dependencies, ends every pod at its start."""
+    done = _run(image, "--help")
+    assert done.returncode == 0, done.stderr
+    assert "submit" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_the_built_program_with_wrong_settings_names_them_and_exits_with_2(image: Rehearsal) -> None:
+    """Who forgets a secret must read in the pod's log which one, and nothing else."""
+    done = _run(image, *image.command, UNLINK_BROKER__URL="http://wrong")
+    assert done.returncode == 2
+    assert "UNLINK_BROKER__URL: must start with amqp:// or amqps://" in done.stderr
+    assert "UNLINK_LEDGER__URL" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_the_built_program_works_where_it_can_write_to_its_ledger_alone(image: Rehearsal) -> None:
+    """On a read-only root a program that wants to leave a file behind somewhere ends, or worse, half works."""
+    assert _writable(image) == []
+    with tempfile.TemporaryDirectory() as volume:
+        Path(volume).chmod(0o777)
+        log = Path(volume) / "log"
+        settings = {
+            # Port 1 is nobody's.
+            "UNLINK_BROKER__URL": "amqp://nobody:nothing@127.0.0.1:1/",
+            "UNLINK_LEDGER__URL": f"sqlite:///{volume}/ledger.sqlite",
+            "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__URL": "https://127.0.0.1:1",
+            "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__USERNAME": "nobody",
+            "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__PASSWORD": "nothing",
+            "UNLINK_HTTP__HOST": "127.0.0.1",
+            "UNLINK_HTTP__PORT": "0",
+        }
+        with log.open("wb") as output:
+            worker = subprocess.Popen(
+                [*image.entrypoint, *image.command],
+                env=_environment(image) | settings,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                **_as_the_images_user(image),
+            )
+        try:
+            waits = wait_until(
+                lambda: "broker.connection_failed" in log.read_text() or worker.poll() is not None, seconds=60
+            )
+            assert waits, log.read_text()
+            assert worker.poll() is None, log.read_text()
+            worker.send_signal(signal.SIGTERM)
+            assert worker.wait(timeout=60) == 0, log.read_text()
+        finally:
+            worker.kill()
+            worker.wait()
+        assert "Read-only" not in log.read_text()
+        assert "Permission denied" not in log.read_text()
+        assert {file.name.partition("-")[0] for file in Path(volume).iterdir()} == {"log", "ledger.sqlite"}
+
+
+@pytest.mark.slow
+def test_the_image_holds_what_the_lock_pins_and_nothing_to_build_with(image: Rehearsal) -> None:
+    """A package that no lock names was never looked at; a pip in the image installs whatever an intruder likes."""
+    listing = "import importlib.metadata as m; print(*(f'{d.name}=={d.version}' for d in m.distributions()))"
+    installed = set(_python(image, listing).lower().replace("_", "-").split())
+    pins = set(re.findall(r"^([\w.-]+(?:\[\w+\])?==[^\s;]+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
+    pinned = {re.sub(r"\[\w+\]", "", pin) for pin in pins}
+    assert installed - pinned == {f"unlink-worker=={PROJECT['project']['version']}"}
+    base = subprocess.run(
+        [
+            image.python / "python",
+            "-I",
+            "-c",
+            "import importlib.metadata as m; print(*(d.name for d in m.distributions()))",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert base.stdout.split() == []
+
+
+def _base_image(folder: Path) -> Path:
+    """The folder of a `python` that stands for the base image's: with pip and setuptools, as that has them."""
+    subprocess.run([_interpreter(), "-m", "venv", "--without-pip", folder], check=True, timeout=120)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "--python", folder / "bin" / "python", "install", "-qq", "pip", "setuptools"],
+        check=True,
+        capture_output=True,
+        timeout=300,
+    )
+    return folder / "bin"
+
+
+def _interpreter() -> str:
+    """A Python that the image's user can run: this one, or where that is in somebody's home, the system's."""
+    own = os.path.realpath(sys.executable)
+    if os.getuid() != 0 or _open_to_all(Path(own)):
+        return own
+    systems = shutil.which("python3", path="/usr/local/bin:/usr/bin")
+    if systems is None:
+        pytest.skip(f"NOT RUN: other users cannot run {own}, and the system has no Python of its own")
+    version = subprocess.run(
+        [systems, "-c", "import sys; print(sys.version_info >= (3, 11))"], capture_output=True, text=True, check=True
+    )
+    if version.stdout.strip() != "True":
+        pytest.skip(f"NOT RUN: other users cannot run {own}, and the system's Python is older than 3.11")
+    return systems
+
+
+def _open_to_all(path: Path) -> bool:
+    return all(folder.stat().st_mode & 0o001 for folder in path.parents)
+
+
+def _as_the_images_user(image: Rehearsal) -> dict[str, Any]:
+    """How a program is started as the image's user; who is not root stays who they are, and nothing is writable."""
+    if os.getuid() == 0:
+        return {"user": image.user, "group": image.user, "extra_groups": [], "cwd": "/"}
+    _take_write_permissions(image.root)
+    return {"cwd": "/"}
+
+
+def _take_write_permissions(folder: Path) -> None:
+    for path in [folder, *folder.rglob("*")]:
+        if not path.is_symlink():
+            path.chmod(path.stat().st_mode & 0o555)
+
+
+def _environment(image: Rehearsal) -> dict[str, str]:
+    """The image's own, with no home and no place for temporary files."""
+    return image.final_environment() | {"HOME": "/nonexistent", "TMPDIR": "/nonexistent"}
+
+
+def _run(image: Rehearsal, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*image.entrypoint, *arguments],
+        env=_environment(image) | settings,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        **_as_the_images_user(image),
+    )
+
+
+def _python(image: Rehearsal, program: str) -> str:
+    done: subprocess.CompletedProcess[str] = subprocess.run(
+        ["python", "-I", "-c", program],
+        env=_environment(image),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+        **_as_the_images_user(image),
+    )
+    return done.stdout
+
+
+def _writable(image: Rehearsal) -> list[str]:
+    """What the image's user could write to."""
+    program = (
+        "import os\n"
+        f"for folder, folders, files in os.walk({str(image.root)!r}):\n"
+        "    for name in [folder, *(os.path.join(folder, each) for each in folders + files)]:\n"
+        "        if os.access(name, os.W_OK) and not os.path.islink(name): print(name)\n"
+    )
+    return _python(image, program).split()
