@@ -1,13 +1,13 @@
 # Everything that is needed is set up on first use, in .venv and in the user's cache folder; nothing is installed elsewhere.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo sandbox test test-all lint lock clean venv
+.PHONY: help contracts contract-page demo sandbox test test-all lint lock clean venv
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
 bin := .venv/bin
 ready := .venv/.complete
-scripts := .ci/virtual_environment.py .ci/check_locks.py
+scripts := .ci/virtual_environment.py .ci/check_locks.py .ci/contract_page.py
 
 # Which Python to make .venv with: the first of these that is there and new enough. `make PYTHON=... demo` names another.
 PYTHON ?=
@@ -41,6 +41,13 @@ compile := $(bin)/uv pip compile --quiet --universal --generate-hashes --no-emit
 lock: $(ready) ## Pin all dependencies anew: requirements.lock and requirements-dev.lock
 	@$(compile) -o requirements.lock
 	@$(compile) --all-extras --group dev -c requirements.lock -o requirements-dev.lock
+
+contracts: $(ready) ## Write the published contract anew from the models: contracts/schemas, contracts/asyncapi.json
+	@$(bin)/unlink-worker contracts --write contracts
+
+contract-page: $(ready) ## Make a page of the contract to read in a browser: build/contract.html (needs Node.js)
+	@mkdir -p build
+	@$(bin)/python .ci/contract_page.py page contracts/asyncapi.json build/contract.html && echo build/contract.html
 
 clean: ## Remove .venv and what tools leave behind (downloads in the user's cache folder stay)
 	@rm -rf .venv .coverage .coverage.* htmlcov build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

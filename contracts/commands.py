@@ -238,7 +238,7 @@ class UnlinkCommand(Message):
     reason: WhyAsked | None = Field(
         None, description="Why it is asked for; kept with the command.", examples=["Repository is decommissioned"]
     )
-    ticket: Ticket | None = None
+    ticket: Ticket | None = Field(None, description="The record that this command belongs to.")
     labels: dict[LabelName, LabelValue] = Field(
         default_factory=dict,
         max_length=20,

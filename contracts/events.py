@@ -172,15 +172,15 @@ class EventData(Message):
         description="Whether the job's list of links was seen without the link. With `succeeded` and false, it is the "
         "server's word that the link is gone, not yet borne out by its list.",
     )
-    job: JobSeen | None = None
-    repository: RepositorySeen | None = None
+    job: JobSeen | None = Field(None, description="The backup copy job.")
+    repository: RepositorySeen | None = Field(None, description="The repository and its link.")
     linked_backups_removed: list[LinkedBackupSeen] = Field(
         default_factory=list, description="The linked backups that the edit drops; in a plan, those that it would drop."
     )
-    task: TaskSeen | None = None
-    reason: Reason | None = None
+    task: TaskSeen | None = Field(None, description="The task that Enterprise Manager did it with.")
+    reason: Reason | None = Field(None, description="Why it came to that, where the link was not removed.")
     requested_by: str | None = Field(None, description="The command's.")
-    ticket: Ticket | None = None
+    ticket: Ticket | None = Field(None, description="The command's.")
     labels: dict[str, str] = Field(default_factory=dict, description="The command's.")
     correlation_id: str | None = Field(
         None, description="The command's; without it, that of the AMQP property, and without that the key."

@@ -209,12 +209,11 @@ def _changed_defaults(sides: _Sides) -> Iterator[str]:
 
 
 def _lost_fields(sides: _Sides) -> Iterator[str]:
-    """An optional field that is gone breaks no schema, and yet those who read it."""
+    """A field that is no longer described may be anything, or nothing."""
     sides = sides.resolved()
     kept = sides.narrow.get("properties", {})
-    required = sides.wide.get("required", ())
     for name in sides.wide.get("properties", {}):
-        if name not in kept and name not in required:
+        if name not in kept:
             yield f"{sides.path}.{name}: gone"
     for inner in sides.inside():
         yield from _lost_fields(inner)
