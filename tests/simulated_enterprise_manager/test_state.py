@@ -61,6 +61,15 @@ def test_an_edit_ends_when_its_time_is_up_though_nobody_looks(world: World) -> N
     assert task.state_at(world.now) == "Finished"
 
 
+def test_it_says_when_a_link_truly_went(world: World) -> None:
+    """Whoever checks a claim that a link is gone could not tell whether it came too early."""
+    world.unlink(0)
+    world.at(10).state.relink(world.job.id, world.job.linked.without("link-2"))
+    world.at(100)
+
+    assert world.state.departures() == {"link-2": 10, "link-0": 30}
+
+
 def test_edits_of_one_job_follow_each_other(world: World) -> None:
     """A queue of edits that takes the time of one makes the worker look faster than it is."""
     tasks = [world.unlink(number) for number in range(3)]

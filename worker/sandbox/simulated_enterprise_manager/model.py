@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Final
+from itertools import pairwise
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 #: Job types that have linked repositories [doc]: the second was made in 11a or earlier.
 COPY_JOB = "ImmediateBackupCopy"
@@ -92,6 +96,14 @@ class Job:
     def linked_as_of(self, instant: float) -> Linked:
         """What was linked at that instant."""
         return next((before for until, before in self.history if instant < until), self.linked)
+
+    def departures(self) -> Iterator[tuple[str, float]]:
+        """Each link that went, and when."""
+        states = [*self.history, (0.0, self.linked)]
+        for (at, before), (_, after) in pairwise(states):
+            for link in before.repositories:
+                if after.link(link.object_in_job_id) is None:
+                    yield link.object_in_job_id, at
 
 
 class Change(Enum):

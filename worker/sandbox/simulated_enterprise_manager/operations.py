@@ -86,6 +86,10 @@ class Operations:
         linked = self._state.job(job_id).linked.without(object_in_job_id)
         self._state.relink(job_id, Linked(linked.repositories))
 
+    def departures(self) -> dict[str, float]:
+        """When each link went that is there no more, by `time.monotonic`."""
+        return self._state.departures()
+
     def _new_link(self, object_in_job_id: str, repository_uid: str) -> LinkedRepository:
         if repository_uid not in self._state.repositories:
             self._state.add_repository(f"Repository {len(self._state.repositories) + 1}", repository_uid)

@@ -123,6 +123,14 @@ class Simulation(ABC):
         """Remove a link at once, as somebody else does at the console."""
         self._perform("remove_link", job_id=job_id, object_in_job_id=object_in_job_id)
 
+    @property
+    def departures(self) -> dict[str, float]:
+        """When each link truly went that is there no more, by `time.monotonic`; a job's last 200 changes only.
+
+        The system's monotonic clock is one for all processes of a machine.
+        """
+        return dict(self._perform("departures"))
+
     # --- behaviour and faults ---
 
     @property

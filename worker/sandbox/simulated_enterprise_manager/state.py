@@ -115,6 +115,11 @@ class State:
         """What lists show as linked to the job: the truth of some time ago."""
         return job.linked_as_of(self.now() - self.behaviour.list_lag_seconds)
 
+    def departures(self) -> dict[str, float]:
+        """When each link went that is there no more, by the clock; of each job's last changes only."""
+        self.now()
+        return {link_id: at for job in self.jobs.values() for link_id, at in job.departures()}
+
     def set_running(self, job_id: str, *, running: bool) -> None:
         """Let a job start or stop running."""
         now, job = self.now(), self.job(job_id)
