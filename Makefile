@@ -34,13 +34,17 @@ lint: $(ready) ## Check style, format and types
 	@$(bin)/mypy contracts worker tests $(scripts)
 	@$(bin)/python .ci/check_locks.py
 
-# Both for all platforms; the second holds the versions of the first, and what the sandbox and the tests need besides.
+# All for all platforms; the second holds the versions of the first, and what the sandbox and the tests need besides; the
+# third is what makes the wheel when the image is built.
 compile := $(bin)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
-	--python-version 3.11 pyproject.toml
+	--python-version 3.11
+wheel-tools := $(bin)/python -c 'import tomllib; [print(tool) for tool in \
+	tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"]]'
 
-lock: $(ready) ## Pin all dependencies anew: requirements.lock and requirements-dev.lock
-	@$(compile) -o requirements.lock
-	@$(compile) --all-extras --group dev -c requirements.lock -o requirements-dev.lock
+lock: $(ready) ## Pin all dependencies anew: requirements.lock, requirements-dev.lock and k8s/image/build.lock
+	@$(compile) pyproject.toml -o requirements.lock
+	@$(compile) pyproject.toml --all-extras --group dev -c requirements.lock -o requirements-dev.lock
+	@$(wheel-tools) | $(compile) - -o k8s/image/build.lock
 
 contracts: $(ready) ## Write the published contract anew from the models: contracts/schemas, contracts/asyncapi.json
 	@$(bin)/unlink-worker contracts --write contracts
