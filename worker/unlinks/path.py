@@ -232,7 +232,8 @@ class Path:
         """404: somebody else was faster, or an earlier DELETE of ours was carried out; unless the list still has it."""
         if not await self.follow.until_gone(self._intent):
             message = "Enterprise Manager answers 404 to the DELETE, and yet lists the link"
-            return failed(ReasonCode.ENTERPRISE_MANAGER_ERROR, message, seen=self.entry.intent)
+            changed = None if self._sent_before else False
+            return failed(ReasonCode.ENTERPRISE_MANAGER_ERROR, message, changed=changed, seen=self.entry.intent)
         if self._sent_before:
             return succeeded(self.entry.intent, Evidence.LINKS, verified=True)
         return self._absent(Job(self._intent.job_id, self._intent.job_name))
@@ -280,11 +281,13 @@ class Path:
         return await self._task_did_not_succeed(task)
 
     async def _task_did_not_succeed(self, task: Task) -> Verdict:
-        """`Finished`, and not `Success="true"`: failed, unless the link is gone all the same."""
+        """`Finished`, and not `Success="true"`: failed, unless the link is gone all the same.
+
+        One that was sent before may fail just because the first has removed the link, and the list lags.
+        """
         log.warning("unlink.task_failed", task_id=task.ticket.task_id, problem=task.message)
-        gone = await (
-            self.follow.is_gone(self._intent) if task.success is False else self.follow.until_gone(self._intent)
-        )
+        it_failed = task.success is False and not self._sent_before
+        gone = await (self.follow.is_gone(self._intent) if it_failed else self.follow.until_gone(self._intent))
         if gone:
             return succeeded(self.entry.intent, Evidence.LINKS, verified=True, task=task)
         if self.stopping and gone is False:
@@ -296,7 +299,8 @@ class Path:
             )
         else:
             code, message = ReasonCode.TASK_FAILED, task.message or "Enterprise Manager gave no message"
-        return failed(code, message, changed=False if gone is False else None, task=task, seen=self.entry.intent)
+        unchanged = gone is False and not self._sent_before
+        return failed(code, message, changed=False if unchanged else None, task=task, seen=self.entry.intent)
 
     async def _let_the_links_decide(self) -> Verdict:
         """It is not known whether the DELETE was carried out: look, let an old task settle, look, send it again."""
