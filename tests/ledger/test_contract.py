@@ -331,6 +331,7 @@ async def test_a_write_repeated_after_a_lost_answer_is_a_success(database: Datab
         await ledger.submitted(lease, TASK, words.noon)
     history = await ledger.history("CHG-1")
     assert history is not None
+    assert history.record is not None
     assert history.record.entry.sends == 1
     for _ in range(2):
         await ledger.settle(lease, Outcome.SUCCEEDED, EVENT, words.noon)
@@ -428,6 +429,7 @@ async def test_the_history_of_a_key_tells_what_was_done_and_by_whom(database: Da
         (Step.SETTLED, "worker-b", 2),
     ]
     record = history.record
+    assert record is not None
     assert (record.outcome, record.event, record.finished_at) == (Outcome.SUCCEEDED, EVENT, words.noon)
     assert (record.worker, record.enterprise_manager) == (None, "default")
     assert record.command == words.claim_of().command

@@ -151,6 +151,7 @@ async def test_a_commit_whose_answer_is_lost_is_neither_lost_nor_done_twice(
         history = await ledger.history("CHG-1")
         await ledger.close()
     assert history is not None
+    assert history.record is not None
     assert history.record.entry.sends == 1
 
 
@@ -190,7 +191,7 @@ async def test_starting_waits_for_a_database_that_is_not_there_yet(tmp_path: Pat
         folder.mkdir()
         await starting
     assert [entry["event"] for entry in logs] == ["ledger.database_lost", "ledger.migrated", "ledger.database_back"]
-    assert logs[0]["reason"] == "unable to open database file"
+    assert logs[0]["problem"] == "unable to open database file"
     await words.claim(ledger)
     await ledger.close()
 

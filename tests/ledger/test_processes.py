@@ -89,6 +89,7 @@ async def test_a_worker_that_was_paused_beyond_its_lease_writes_nothing(
         assert await line_of(paused) == "alive: False; intend: lost; settle: lost"
     history = await other.history("CHG-1")
     assert history is not None
+    assert history.record is not None
     assert (history.record.event, history.record.entry.intent) == (b"event", None)
 
 

@@ -198,7 +198,7 @@ def _postgresql_trouble(error: DBAPIError) -> Trouble:
     return Trouble.FAULT
 
 
-def reason_of(error: BaseException) -> str:
+def problem_in(error: BaseException) -> str:
     """An error of the database in one line, without SQL and its parameters."""
     original: Any = getattr(error, "orig", None) or error
     lines = str(original).strip().splitlines()

@@ -49,6 +49,10 @@ class Leases:
             if last.get(key) == held.token
         }
 
+    def holds(self, key: str) -> bool:
+        """Whether there is a lease for the key, even one that may be over."""
+        return key in self._held
+
     def let_go(self, lease: Lease) -> None:
         """It is over."""
         held = self._held.get(lease.key)

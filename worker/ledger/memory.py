@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING
 from worker.ledger.errors import OutOfOrderError
 from worker.ledger.leases import RENEWALS_IN_A_LEASE, Leases
 from worker.ledger.records import MOST_STEPS, KeyHistory, Record, RecordedStep, Step
+from worker.ledger.rows import who_and_why
 from worker.ledger.tables import EPOCH
 from worker.unlinks.ports import (
     AlreadySettled,
+    CancelRequestedError,
     Claimed,
     Entry,
     HeldElsewhere,
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from contracts.events import Outcome
-    from worker.unlinks.ports import ClaimResult, Clock, Intent, NewClaim, TaskTicket
+    from worker.unlinks.ports import CancelRequest, ClaimResult, Clock, Intent, NewClaim, TaskTicket
 
 _IN_FLIGHT = frozenset({Stage.INTENDED, Stage.SUBMITTED})
 
@@ -47,6 +49,7 @@ class InMemoryDatabase:
     clock: Clock | None = None
     records: dict[str, Record] = field(default_factory=dict)
     steps: dict[str, list[RecordedStep]] = field(default_factory=dict)
+    cancellations: dict[tuple[str, str], CancelRequest] = field(default_factory=dict)
     _away: asyncio.Event | None = None
     _listeners: list[Callable[[bool], None]] = field(default_factory=list)
 
@@ -81,6 +84,11 @@ class InMemoryDatabase:
         for listener in self._listeners:
             listener(self.up)
 
+    def as_seen_now(self, record: Record) -> Record:
+        """The record, with whether somebody asked to cancel its unlink."""
+        cancelled = (record.entry.lease.key, record.enterprise_manager) in self.cancellations
+        return replace(record, entry=replace(record.entry, cancelled=cancelled))
+
     def job_is_busy(self, key: str, enterprise_manager: str, job_id: str) -> bool:
         """Whether another key's unlink of the job is between its intent and its end."""
         return any(
@@ -109,6 +117,7 @@ class InMemoryLedger:
         self._clock = clock
         self._lease_seconds = lease_seconds
         self._leases = Leases(clock, lease_seconds)
+        self._cancel_listeners: list[Callable[[str], None]] = []
         self._renewing: asyncio.Task[None] | None = None
 
     # --- its life ---------------------------------------------------------------------------------------------------
@@ -160,6 +169,7 @@ class InMemoryLedger:
         return self._had(replace(record, entry=entry, worker=worker, lease_until=lease_until, updated_at=updated_at))
 
     def _had(self, record: Record) -> Claimed:
+        record = self._database.as_seen_now(record)
         entry = record.entry
         self._database.records[entry.lease.key] = record
         self._note(entry.lease, Step.CLAIMED if entry.lease.token == 1 else Step.TAKEN_OVER, entry.stage.value)
@@ -173,6 +183,9 @@ class InMemoryLedger:
         for record in records:
             self._database.records[record.entry.lease.key] = replace(record, lease_until=self._until()[1])
         self._leases.renewed([record.entry.lease for record in records], self._clock.monotonic())
+        for record in records:
+            if self._database.as_seen_now(record).entry.cancelled:
+                self._tell_cancelled(record.entry.lease.key)
 
     async def release(self, lease: Lease) -> None:
         """Let go of an unsettled key. See the port."""
@@ -202,6 +215,32 @@ class InMemoryLedger:
             await self._clock.sleep(self._lease_seconds / RENEWALS_IN_A_LEASE)
             await self.renew()
 
+    # --- cancelling -------------------------------------------------------------------------------------------------
+
+    async def cancel(self, request: CancelRequest) -> AlreadySettled | KeyReused | None:
+        """Remember somebody's wish. See the port."""
+        await self._database.reached()
+        record = self._database.records.get(request.key)
+        if record is not None and record.enterprise_manager != request.enterprise_manager:
+            return KeyReused()
+        if record is not None and record.event is not None:
+            return AlreadySettled(record.event)
+        named = (request.key, request.enterprise_manager)
+        if named not in self._database.cancellations:
+            self._database.cancellations[named] = request
+            self._note(Lease(request.key, 0), Step.CANCEL_REQUESTED, who_and_why(request))
+        self._tell_cancelled(request.key)
+        return None
+
+    def on_cancel(self, listener: Callable[[str], None]) -> None:
+        """Have the listener told of this worker's keys that somebody asked to cancel. See the port."""
+        self._cancel_listeners.append(listener)
+
+    def _tell_cancelled(self, key: str) -> None:
+        if self._leases.holds(key):
+            for listener in self._cancel_listeners:
+                listener(key)
+
     # --- writing down -----------------------------------------------------------------------------------------------
 
     async def intend(self, lease: Lease, intent: Intent, sent_at: datetime) -> bool:
@@ -211,6 +250,8 @@ class InMemoryLedger:
         same_link = entry.intent is None or _link_of(entry.intent) == _link_of(intent)
         if entry.stage is Stage.INTENDED and entry.sent_at == sent_at and same_link:
             return True
+        if entry.stage is Stage.CLAIMED and entry.cancelled:
+            raise CancelRequestedError(_unwanted(lease))
         if entry.stage is not Stage.CLAIMED or not same_link:
             claimed = entry.stage is Stage.CLAIMED
             raise OutOfOrderError(lease, entry.stage, "an intent for another link" if claimed else "an intent")
@@ -237,6 +278,8 @@ class InMemoryLedger:
         entry = record.entry
         if entry.stage not in _IN_FLIGHT:
             raise OutOfOrderError(lease, entry.stage, "sending again")
+        if entry.cancelled:
+            raise CancelRequestedError(_unwanted(lease))
         again = replace(entry, stage=Stage.INTENDED, sends=entry.sends + 1, task=None, submitted_at=None)
         self._write(record, again, Step.SENT_AGAIN)
 
@@ -279,15 +322,24 @@ class InMemoryLedger:
         for key in old:
             del self._database.records[key]
             self._database.steps.pop(key, None)
+        for named, request in list(self._database.cancellations.items()):
+            if request.key in old or (request.key not in self._database.records and request.requested_at < oldest):
+                del self._database.cancellations[named]
+                self._database.steps.pop(request.key, None)
         return len(old)
 
     async def history(self, key: str) -> KeyHistory | None:
         """All that is known of a key; None if it is not known."""
         await self._database.reached()
         record = self._database.records.get(key)
-        if record is None:
+        cancellations = tuple(each for each in self._database.cancellations.values() if each.key == key)
+        if record is None and not cancellations:
             return None
-        return KeyHistory(record, tuple(self._database.steps.get(key, ())[-MOST_STEPS:]))
+        return KeyHistory(
+            record=None if record is None else self._database.as_seen_now(record),
+            steps=tuple(self._database.steps.get(key, ())[-MOST_STEPS:]),
+            cancellations=cancellations,
+        )
 
     # --- how --------------------------------------------------------------------------------------------------------
 
@@ -315,7 +367,7 @@ class InMemoryLedger:
         if record is None or record.entry.lease != lease or record.entry.stage is Stage.SETTLED:
             self._leases.let_go(lease)
             raise LeaseLostError(f"{lease.key} was taken over, or has ended; token {lease.token} is not the newest")
-        return record
+        return self._database.as_seen_now(record)
 
     def _write(self, record: Record, entry: Entry, step: Step, detail: str | None = None) -> None:
         self._database.records[entry.lease.key] = replace(record, entry=entry, updated_at=self._now())
@@ -328,3 +380,7 @@ class InMemoryLedger:
 
 def _link_of(intent: Intent) -> tuple[str, str]:
     return intent.job_id, intent.link.object_in_job_id
+
+
+def _unwanted(lease: Lease) -> str:
+    return f"somebody asked to cancel {lease.key}"

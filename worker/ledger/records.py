@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from contracts.events import Outcome
-    from worker.unlinks.ports import Entry
+    from worker.unlinks.ports import CancelRequest, Entry
 
 
 class Step(StrEnum):
@@ -25,11 +25,12 @@ class Step(StrEnum):
     SUBMITTED = "submitted"
     SETTLED = "settled"
     RELEASED = "released"
+    CANCEL_REQUESTED = "cancel_requested"
 
 
 @dataclass(frozen=True, slots=True)
 class RecordedStep:
-    """One thing that was written down, by whom, with which fencing token. `detail` is for people."""
+    """One thing that was written down, by whom, with which fencing token (0: with none). `detail` is for people."""
 
     at: datetime
     worker: str
@@ -56,10 +57,14 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class KeyHistory:
-    """A key's row, and what was written down about it, oldest first (the newest `MOST_STEPS` of it)."""
+    """A key's row, and what was written down about it, oldest first (the newest `MOST_STEPS` of it).
 
-    record: Record
+    No row, but requests to cancel: they came before the unlink did.
+    """
+
+    record: Record | None
     steps: tuple[RecordedStep, ...]
+    cancellations: tuple[CancelRequest, ...] = ()
 
 
 #: A command that waits for a busy job for days is claimed and released many times; nobody reads all of it.

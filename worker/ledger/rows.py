@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from contracts.events import Outcome
 from worker.ledger.records import Record, RecordedStep, Step
-from worker.unlinks.ports import Entry, Intent, Lease, Link, LinkedBackup, Stage, TaskTicket
+from worker.unlinks.ports import CancelRequest, Entry, Intent, Lease, Link, LinkedBackup, Stage, TaskTicket
 
 if TYPE_CHECKING:
     from sqlalchemy import RowMapping
@@ -38,6 +38,7 @@ def entry_from(row: RowMapping) -> Entry:
         sends=row["sends"],
         task=None if row["task_id"] is None else TaskTicket(row["task_id"], row["task_session"]),
         submitted_at=row["submitted_at"],
+        cancelled=bool(row["cancelled"]),
     )
 
 
@@ -71,3 +72,15 @@ def record_from(row: RowMapping) -> Record:
 def step_from(row: RowMapping) -> RecordedStep:
     """A row of `steps`."""
     return RecordedStep(row["at"], row["worker"], row["token"], Step(row["step"]), row["detail"])
+
+
+def cancellation_from(row: RowMapping) -> CancelRequest:
+    """A row of `cancellations`."""
+    return CancelRequest(
+        row["key"], row["enterprise_manager"], row["requested_by"], row["reason"], requested_at=row["requested_at"]
+    )
+
+
+def who_and_why(request: CancelRequest) -> str | None:
+    """What the history says of a request to cancel."""
+    return ": ".join(part for part in (request.requested_by, request.reason) if part) or None

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import structlog
 
-from worker.ledger.database import open_engine, read_url, reason_of
+from worker.ledger.database import open_engine, problem_in, read_url
 from worker.ledger.errors import LedgerClosedError
 from worker.ledger.leases import RENEWALS_IN_A_LEASE, Leases
 from worker.ledger.migrations import migrate
@@ -25,8 +26,19 @@ if TYPE_CHECKING:
 
     from contracts.events import Outcome
     from worker.ledger.records import KeyHistory
+    from worker.ledger.store import Renewed
     from worker.settings import LedgerSettings
-    from worker.unlinks.ports import ClaimResult, Clock, Intent, Lease, NewClaim, TaskTicket
+    from worker.unlinks.ports import (
+        AlreadySettled,
+        CancelRequest,
+        ClaimResult,
+        Clock,
+        Intent,
+        KeyReused,
+        Lease,
+        NewClaim,
+        TaskTicket,
+    )
 
 _log = structlog.get_logger()
 
@@ -63,6 +75,7 @@ class SqlLedger:
         self._lease_seconds = settings.lease_seconds
         self._leases = Leases(clock, settings.lease_seconds)
         self._listeners: list[Callable[[bool], None]] = []
+        self._cancel_listeners: list[Callable[[str], None]] = []
         self._up = False
         self._renewing: asyncio.Task[None] | None = None
         self._letting_go: set[asyncio.Task[None]] = set()
@@ -157,7 +170,7 @@ class SqlLedger:
         try:
             await self.release(lease)
         except Exception as error:  # noqa: BLE001 - nobody waits for it; the lease runs out once the worker ends
-            _log.warning("ledger.release_failed", idempotency_key=lease.key, reason=reason_of(error))
+            _log.warning("ledger.release_failed", idempotency_key=lease.key, problem=problem_in(error))
 
     async def release(self, lease: Lease) -> None:
         """Let go of an unsettled key. See the port."""
@@ -189,12 +202,43 @@ class SqlLedger:
                 await self._writer.write(
                     lambda transaction: (transaction.renew(), transaction.began),
                     order=(_FIRST, ""),
-                    landed=lambda answer: self._leases.renewed(*answer),
+                    landed=self._renewed,
                 )
             except LedgerClosedError:
                 return
             except Exception as error:  # noqa: BLE001 - a renewal that failed must not be the last one
-                _log.error("ledger.renewal_failed", reason=reason_of(error))
+                _log.error("ledger.renewal_failed", problem=problem_in(error))
+
+    def _renewed(self, answer: tuple[Renewed, float]) -> None:
+        renewed, began = answer
+        self._leases.renewed(renewed.leases, began)
+        for lease in renewed.cancelled:
+            self._tell_cancelled(lease.key)
+
+    # --- cancelling -------------------------------------------------------------------------------------------------
+
+    async def cancel(self, request: CancelRequest) -> AlreadySettled | KeyReused | None:
+        """Remember somebody's wish. See the port.
+
+        In two transactions: when the second one begins, every write that begins from then on sees the request.
+        """
+        for carry_out in (Transaction.cancel, Transaction.mark_cancelled):
+            answer = await self._writer.write(
+                partial(carry_out, request=request), order=(_BY_KEY, request.key), key=request.key
+            )
+            if answer is not None:
+                return answer
+        self._tell_cancelled(request.key)
+        return None
+
+    def on_cancel(self, listener: Callable[[str], None]) -> None:
+        """Have the listener told of this worker's keys that somebody asked to cancel. See the port."""
+        self._cancel_listeners.append(listener)
+
+    def _tell_cancelled(self, key: str) -> None:
+        if self._leases.holds(key):
+            for listener in self._cancel_listeners:
+                listener(key)
 
     # --- writing down -----------------------------------------------------------------------------------------------
 
@@ -203,6 +247,7 @@ class SqlLedger:
 
         Raises:
             LeaseLostError: as every write.
+            CancelRequestedError: as the port says.
             OutOfOrderError: it was sent already, or another link was recorded for the key.
         """
         return await self._write(
@@ -222,6 +267,7 @@ class SqlLedger:
 
         Raises:
             LeaseLostError: as every write.
+            CancelRequestedError: as the port says.
             OutOfOrderError: it was never sent.
         """
         await self._write(lease, lambda transaction: transaction.send_again(lease))

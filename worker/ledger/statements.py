@@ -8,16 +8,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import BigInteger, and_, bindparam, delete, exists, insert, or_, select, update
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    and_,
+    bindparam,
+    delete,
+    exists,
+    func,
+    insert,
+    literal_column,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 from worker.ledger.records import MOST_STEPS
-from worker.ledger.tables import EPOCH, Now, in_flight, steps, unlinks, unsettled
+from worker.ledger.tables import EPOCH, Now, cancellations, in_flight, steps, unlinks, unsettled
 from worker.unlinks.ports import Stage
 
 if TYPE_CHECKING:
     from sqlalchemy import BindParameter, ColumnElement, Update
-    from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
+    from sqlalchemy.sql.dml import Insert, ReturningDelete, ReturningInsert, ReturningUpdate
 
 #: How many settled keys one transaction deletes.
 PRUNED_AT_ONCE: Final = 500
@@ -27,6 +40,15 @@ _lease_end: ColumnElement[int] = Now() + bindparam("lease_microseconds", type_=B
 
 _NOBODY: Final[dict[str, Any]] = {"worker": None, "lease_until": EPOCH}
 _NO_TASK: Final[dict[str, Any]] = {"task_id": None, "task_session": None, "submitted_at": None}
+
+#: Somebody asked to cancel the unlink of this key. Literal, because SQLAlchemy leaves the tables' names out of what
+#: SQLite is to return, inside a subquery too.
+_cancelled: ColumnElement[bool] = literal_column(
+    'EXISTS (SELECT 1 FROM cancellations WHERE cancellations."key" = unlinks."key"'
+    " AND cancellations.enterprise_manager = unlinks.enterprise_manager)",
+    Boolean,
+)
+_whole_row: Final = (*unlinks.c, _cancelled.label("cancelled"))
 
 #: The fence: nobody was given a higher token since, and the key has not ended.
 _ours = and_(unlinks.c.key == _of_key, unlinks.c.token == bindparam("of_token"), unsettled)
@@ -56,7 +78,7 @@ def _take(dialect: Any) -> ReturningInsert[Any]:
             "updated_at": new.excluded.updated_at,
         },
         where=and_(unlinks.c.fingerprint == new.excluded.fingerprint, unsettled, free),
-    ).returning(*unlinks.c)
+    ).returning(*_whole_row)
     return statement
 
 
@@ -64,7 +86,10 @@ def _take(dialect: Any) -> ReturningInsert[Any]:
 TAKE: Final = {"postgresql": _take(postgresql), "sqlite": _take(sqlite)}
 
 RENEW: Final[ReturningUpdate[Any]] = (
-    update(unlinks).where(_of_worker).values(lease_until=_lease_end).returning(unlinks.c.key, unlinks.c.token)
+    update(unlinks)
+    .where(_of_worker)
+    .values(lease_until=_lease_end)
+    .returning(unlinks.c.key, unlinks.c.token, _cancelled.label("cancelled"))
 )
 
 END_LEASES: Final = update(unlinks).where(_of_worker).values(lease_until=EPOCH)
@@ -80,7 +105,10 @@ _same_link = or_(
     unlinks.c.link_id.is_(None),
     and_(unlinks.c.link_id == bindparam("seen_link_id"), unlinks.c.job_id == bindparam("seen_job_id")),
 )
-_before_its_intent = and_(_ours, unlinks.c.stage == Stage.CLAIMED.value, _same_link)
+#: Two ways of hearing of one request. A write that begins after the request is committed sees the request itself. One
+#: that began before sees it marked in the row, if that came first; else the mark, and with it `cancel`, has to wait.
+_not_cancelled = and_(unlinks.c.cancel_heard_at.is_(None), ~_cancelled)
+_before_its_intent = and_(_ours, unlinks.c.stage == Stage.CLAIMED.value, _same_link, _not_cancelled)
 
 #: Another key's unlink of the job is under way. If one gets in between, the unique index says so.
 _other = unlinks.alias("other")
@@ -98,7 +126,9 @@ REMEMBER: Final = _write(_before_its_intent)
 
 WITHDRAW: Final = _write(_sent, stage=Stage.CLAIMED.value, sent_at=None, sends=unlinks.c.sends - 1, **_NO_TASK)
 
-SEND_AGAIN: Final = _write(_sent, stage=Stage.INTENDED.value, sends=unlinks.c.sends + 1, **_NO_TASK)
+SEND_AGAIN: Final = _write(
+    and_(_sent, _not_cancelled), stage=Stage.INTENDED.value, sends=unlinks.c.sends + 1, **_NO_TASK
+)
 
 SUBMITTED: Final = _write(_sent, stage=Stage.SUBMITTED.value)
 
@@ -106,20 +136,59 @@ SETTLE: Final = _write(_ours, stage=Stage.SETTLED.value, **_NOBODY)
 
 NOTE: Final = insert(steps).values(at=Now())
 
+# --- cancelling -----------------------------------------------------------------------------------------------------
+
+
+def _remember(dialect: Any) -> Insert:
+    statement: Insert = dialect.insert(cancellations).on_conflict_do_nothing()
+    return statement
+
+
+REMEMBER_CANCELLATION: Final = {"postgresql": _remember(postgresql), "sqlite": _remember(sqlite)}
+
+MARK_CANCELLED: Final = (
+    update(unlinks)
+    .where(
+        unlinks.c.key == _of_key,
+        unlinks.c.enterprise_manager == bindparam("of_enterprise_manager"),
+        unsettled,
+        unlinks.c.cancel_heard_at.is_(None),
+    )
+    .values(cancel_heard_at=Now())
+)
+
 # --- reading and tidying up -----------------------------------------------------------------------------------------
 
-ROW: Final = select(unlinks).where(unlinks.c.key == _of_key)
+ROW: Final = select(*_whole_row).where(unlinks.c.key == _of_key)
 
-OUR_ROW: Final = select(unlinks).where(_ours)
+OUR_ROW: Final = select(*_whole_row).where(_ours)
 
 NEWEST_STEPS: Final = select(steps).where(steps.c.key == _of_key).order_by(steps.c.id.desc()).limit(MOST_STEPS)
 
-_long_settled = (
-    select(unlinks.c.key)
-    .where(~unsettled, unlinks.c.finished_at < Now() - bindparam("age_microseconds", type_=BigInteger()))
-    .limit(PRUNED_AT_ONCE)
+CANCELLATIONS: Final = (
+    select(cancellations).where(cancellations.c.key == _of_key).order_by(cancellations.c.requested_at)
 )
 
-PRUNE: Final = delete(unlinks).where(unlinks.c.key.in_(_long_settled)).returning(unlinks.c.key)
+_oldest_kept: ColumnElement[int] = Now() - bindparam("age_microseconds", type_=BigInteger())
+_settled_long_ago = and_(~unsettled, unlinks.c.finished_at < _oldest_kept)
 
-PRUNE_STEPS: Final = delete(steps).where(steps.c.key.in_(bindparam("of_keys", expanding=True)))
+COUNT_LONG_SETTLED: Final = select(func.count()).select_from(unlinks).where(_settled_long_ago)
+
+PRUNE: Final[ReturningDelete[Any]] = (
+    delete(unlinks)
+    .where(unlinks.c.key.in_(select(unlinks.c.key).where(_settled_long_ago).limit(PRUNED_AT_ONCE)))
+    .returning(unlinks.c.key)
+)
+
+_of_keys: BindParameter[str] = bindparam("of_keys", expanding=True)
+
+PRUNE_STEPS: Final = delete(steps).where(steps.c.key.in_(_of_keys))
+
+PRUNE_CANCELLATIONS: Final = delete(cancellations).where(cancellations.c.key.in_(_of_keys))
+
+#: Requests to cancel what never came.
+PRUNE_UNMET_CANCELLATIONS: Final[ReturningDelete[Any]] = (
+    delete(cancellations)
+    .where(cancellations.c.requested_at < _oldest_kept, ~exists().where(unlinks.c.key == cancellations.c.key))
+    .returning(cancellations.c.key)
+)

@@ -5,29 +5,37 @@ time, and right again if it is repeated because the answer to a commit was lost:
 
 - `claim` repeated takes its own row over (which counts one attempt more than there was);
 - `intend`, `submitted`, `withdraw` and `settle` find what they wrote, and let it be;
-- `send_again` counts one sending more than there was.
+- `send_again` counts one sending more than there was;
+- a request to cancel is remembered once.
 
 Only when a statement changed nothing is the row read, to find out why.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from worker.ledger.errors import OutOfOrderError
 from worker.ledger.records import KeyHistory, Step
-from worker.ledger.rows import entry_from, intent_columns, record_from, step_from
+from worker.ledger.rows import cancellation_from, entry_from, intent_columns, record_from, step_from, who_and_why
 from worker.ledger.statements import (
+    CANCELLATIONS,
+    COUNT_LONG_SETTLED,
     END_LEASES,
     INTEND,
+    MARK_CANCELLED,
     NEWEST_STEPS,
     NOTE,
     OUR_ROW,
     PRUNE,
+    PRUNE_CANCELLATIONS,
     PRUNE_STEPS,
+    PRUNE_UNMET_CANCELLATIONS,
     RELEASE,
     RELEASE_ALL,
     REMEMBER,
+    REMEMBER_CANCELLATION,
     RENEW,
     ROW,
     SEND_AGAIN,
@@ -36,7 +44,16 @@ from worker.ledger.statements import (
     TAKE,
     WITHDRAW,
 )
-from worker.unlinks.ports import AlreadySettled, Claimed, HeldElsewhere, KeyReused, Lease, LeaseLostError, Stage
+from worker.unlinks.ports import (
+    AlreadySettled,
+    CancelRequestedError,
+    Claimed,
+    HeldElsewhere,
+    KeyReused,
+    Lease,
+    LeaseLostError,
+    Stage,
+)
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -44,10 +61,18 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, RowMapping, Update
 
     from contracts.events import Outcome
-    from worker.unlinks.ports import ClaimResult, Intent, NewClaim, TaskTicket
+    from worker.unlinks.ports import CancelRequest, ClaimResult, Intent, NewClaim, TaskTicket
 
 _MICROSECONDS: Final = 1_000_000
 _DAY: Final = 24 * 60 * 60 * _MICROSECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    """The leases that were renewed, and those among them that somebody asked to cancel."""
+
+    leases: tuple[Lease, ...]
+    cancelled: tuple[Lease, ...]
 
 
 class Transaction:
@@ -99,10 +124,14 @@ class Transaction:
         }
         return self.connection.execute(TAKE[self.connection.dialect.name], parameters).mappings().one_or_none()
 
-    def renew(self) -> list[Lease]:
-        """Make every lease of this worker last from now on; says which ones there are."""
+    def renew(self) -> Renewed:
+        """Make every lease of this worker last from now on."""
         parameters = {"of_worker": self._worker, "lease_microseconds": self._lease_microseconds}
-        return [Lease(key, token) for key, token in self.connection.execute(RENEW, parameters)]
+        rows = self.connection.execute(RENEW, parameters).all()
+        return Renewed(
+            leases=tuple(Lease(key, token) for key, token, _ in rows),
+            cancelled=tuple(Lease(key, token) for key, token, cancelled in rows if cancelled),
+        )
 
     def end_leases(self) -> None:
         """End the leases that an earlier run under this name left: they would be renewed, and worked on by nobody."""
@@ -134,6 +163,8 @@ class Transaction:
         if row["stage"] == Stage.INTENDED and row["sent_at"] == sent_at and row["link_id"] == seen["link_id"]:
             return True
         stage = Stage(row["stage"])
+        if stage is Stage.CLAIMED and row["cancelled"]:
+            raise CancelRequestedError(_unwanted(lease))
         raise OutOfOrderError(lease, stage, "an intent for another link" if stage is Stage.CLAIMED else "an intent")
 
     def withdraw(self, lease: Lease) -> None:
@@ -146,7 +177,10 @@ class Transaction:
     def send_again(self, lease: Lease) -> None:
         """Record that the DELETE is about to be sent once more. The task of the one before means nothing any more."""
         if not self._update(SEND_AGAIN, lease):
-            raise OutOfOrderError(lease, Stage(self._require(lease)["stage"]), "sending again")
+            row = self._require(lease)
+            if row["cancelled"] and row["stage"] != Stage.CLAIMED:
+                raise CancelRequestedError(_unwanted(lease))
+            raise OutOfOrderError(lease, Stage(row["stage"]), "sending again")
         self._note(lease, Step.SENT_AGAIN)
 
     def submitted(self, lease: Lease, task: TaskTicket, submitted_at: datetime) -> None:
@@ -165,22 +199,68 @@ class Transaction:
         if row is None or row["token"] != lease.token or row["event"] is None or bytes(row["event"]) != event:
             raise LeaseLostError(_lost(lease))
 
+    # --- cancelling -------------------------------------------------------------------------------------------------
+
+    def cancel(self, request: CancelRequest) -> AlreadySettled | KeyReused | None:
+        """Remember a request. To be followed by `mark_cancelled`, in a transaction that begins after the commit."""
+        answer = self._beyond_cancelling(request)
+        if answer is None:
+            columns = {
+                "key": request.key,
+                "enterprise_manager": request.enterprise_manager,
+                "requested_by": request.requested_by,
+                "reason": request.reason,
+                "requested_at": request.requested_at,
+            }
+            remember = REMEMBER_CANCELLATION[self.connection.dialect.name]
+            if self.connection.execute(remember, columns).rowcount == 1:
+                self._note(Lease(request.key, 0), Step.CANCEL_REQUESTED, who_and_why(request))
+        return answer
+
+    def mark_cancelled(self, request: CancelRequest) -> AlreadySettled | KeyReused | None:
+        """Wait for a write about the key that may have begun before the request was committed, or forestall it."""
+        key = {"of_key": request.key, "of_enterprise_manager": request.enterprise_manager}
+        if self.connection.execute(MARK_CANCELLED, key).rowcount == 1:
+            return None
+        return self._beyond_cancelling(request)
+
+    def _beyond_cancelling(self, request: CancelRequest) -> AlreadySettled | KeyReused | None:
+        row = self._row(request.key)
+        if row is None:
+            return None
+        if row["enterprise_manager"] != request.enterprise_manager:
+            return KeyReused()
+        return AlreadySettled(bytes(row["event"])) if row["stage"] == Stage.SETTLED else None
+
     # --- for people -------------------------------------------------------------------------------------------------
 
     def history(self, key: str) -> KeyHistory | None:
         """All that is known of a key."""
         row = self._row(key)
-        if row is None:
+        of_key = {"of_key": key}
+        cancellations = [cancellation_from(each) for each in self.connection.execute(CANCELLATIONS, of_key).mappings()]
+        if row is None and not cancellations:
             return None
-        newest = [step_from(step) for step in self.connection.execute(NEWEST_STEPS, {"of_key": key}).mappings()]
-        return KeyHistory(record_from(row), tuple(reversed(newest)))
+        newest = [step_from(step) for step in self.connection.execute(NEWEST_STEPS, of_key).mappings()]
+        return KeyHistory(
+            record=None if row is None else record_from(row),
+            steps=tuple(reversed(newest)),
+            cancellations=tuple(cancellations),
+        )
+
+    def count_long_settled(self, older_than_days: float) -> int:
+        """How many keys were settled longer ago."""
+        age = round(older_than_days * _DAY)
+        return self.connection.execute(COUNT_LONG_SETTLED, {"age_microseconds": age}).scalar_one()
 
     def prune(self, older_than_days: float) -> int:
-        """Delete some of the keys that were settled longer ago; says how many."""
-        age = round(older_than_days * _DAY)
-        keys = self.connection.execute(PRUNE, {"age_microseconds": age}).scalars().all()
-        self.connection.execute(PRUNE_STEPS, {"of_keys": keys})
-        return len(keys)
+        """Delete some of the keys that were settled longer ago, and requests to cancel what never came; counts keys."""
+        age = {"age_microseconds": round(older_than_days * _DAY)}
+        settled = self.connection.execute(PRUNE, age).scalars().all()
+        self.connection.execute(PRUNE_CANCELLATIONS, {"of_keys": settled})
+        unmet = self.connection.execute(PRUNE_UNMET_CANCELLATIONS, age).scalars().all()
+        self.connection.execute(PRUNE_STEPS, {"of_keys": [*settled, *unmet]})
+        return len(settled)
 
     def write_steps(self) -> None:
         """Write down what was done here; the last thing before the commit."""
@@ -212,3 +292,7 @@ class Transaction:
 
 def _lost(lease: Lease) -> str:
     return f"{lease.key} was taken over, or has ended; token {lease.token} is no longer the newest"
+
+
+def _unwanted(lease: Lease) -> str:
+    return f"somebody asked to cancel {lease.key}"

@@ -122,6 +122,8 @@ unlinks = Table(
     Column("event", LargeBinary),
     Column("finished_at", Moment),
     Column("updated_at", Moment, nullable=False),
+    # When the row heard of a request to cancel: only a change of the row itself is seen by a write that waited for it.
+    Column("cancel_heard_at", Moment),
 )
 
 
@@ -167,6 +169,21 @@ steps = Table(
 )
 
 steps_by_key = Index("steps_by_key", steps.c.key)
+
+#: Requests to cancel, also for keys that never came yet. With the Enterprise Manager in the key: a request that names
+#: the wrong one must not keep out the one that names the right one.
+cancellations = Table(
+    "cancellations",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("enterprise_manager", Text, primary_key=True),
+    Column("requested_by", ForeignText),
+    Column("reason", ForeignText),
+    Column("requested_at", Moment, nullable=False),
+)
+
+#: For pruning.
+cancellations_by_time = Index("cancellations_by_time", cancellations.c.requested_at)
 
 ledger_schema = Table(
     "ledger_schema",

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import structlog
 
-from worker.ledger.database import Trouble, reason_of, trouble_of
+from worker.ledger.database import Trouble, problem_in, trouble_of
 from worker.ledger.errors import LedgerClosedError, LedgerError
-from worker.unlinks.ports import LeaseLostError
+from worker.unlinks.ports import CancelRequestedError, LeaseLostError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -45,6 +45,9 @@ _LONGEST_PAUSE: Final = 5.0
 #: How often a write may find that another transaction was first; each time, its next try sees more.
 _MOST_RACES: Final = 20
 
+#: What one write may raise without disturbing those that share its transaction.
+REFUSALS: Final = (LedgerError, LeaseLostError, CancelRequestedError)
+
 T = TypeVar("T")
 
 
@@ -53,7 +56,7 @@ class Write(Generic[T]):
     """One thing to do in a transaction.
 
     Args:
-        carry_out: what to do. Raises `LedgerError` or `LeaseLostError` only before it has changed anything.
+        carry_out: what to do. Raises one of `REFUSALS` only before it has changed anything.
         order: where in a transaction it belongs. All workers take rows in one order, so that none wait for each other.
         key: the key that it is about. A transaction holds one write for a key, so that ordering them changes nothing.
         landed: called on the event loop with the result, before the caller goes on, and even if the caller has gone.
@@ -148,7 +151,7 @@ class Writer:
 
         Raises:
             LedgerClosedError: the ledger was closed before.
-            LedgerError, LeaseLostError: raised by `carry_out`.
+            LedgerError, LeaseLostError, CancelRequestedError: raised by `carry_out`.
             sqlalchemy.exc.SQLAlchemyError: the database refuses it, and will refuse it again.
         """
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
@@ -252,7 +255,7 @@ class Writer:
     def _wait_out(self, error: Exception) -> None:
         if self._outage is None:
             self._outage = _Outage(since=self._clock.monotonic())
-            self._log.warning("ledger.database_lost", reason=reason_of(error))
+            self._log.warning("ledger.database_lost", problem=problem_in(error))
             self._tell(available=False)
         pause = min(_FIRST_PAUSE * 2 ** min(self._outage.tries, 10), _LONGEST_PAUSE)
         self._outage.tries += 1
@@ -273,7 +276,7 @@ class Writer:
     def _log_once_blocked(self, write: Write[Any], error: Exception) -> None:
         if not write.blocked:
             write.blocked = True
-            self._log.warning("ledger.write_blocked", idempotency_key=write.key, reason=reason_of(error))
+            self._log.warning("ledger.write_blocked", idempotency_key=write.key, problem=problem_in(error))
 
     def _deliver(self, landings: Iterable[_Landing]) -> None:
         landed = list(landings)
@@ -295,7 +298,7 @@ def _carry_out(write: Write[Any], transaction: Transaction) -> _Landing:
     write.begun = True
     try:
         return _Landing(write, result=write.carry_out(transaction))
-    except (LedgerError, LeaseLostError) as error:
+    except REFUSALS as error:
         return _Landing(write, error=error)
 
 
