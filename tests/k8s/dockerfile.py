@@ -1,8 +1,8 @@
 """A Dockerfile's steps, done in folders: the same commands and copies, without a container engine.
 
 Only what the project's Dockerfile uses is understood, and everything else refused: exec-form RUN, COPY of files and
-folders, one FROM for each stage. The image's root is the same folder in every stage, since virtual environments cannot be
-moved; what a stage left there is set aside when the next one begins.
+folders, one FROM for each stage. The image's root is the same folder in every stage, since virtual environments cannot
+be moved; what a stage left there is set aside when the next one begins.
 """
 
 from __future__ import annotations

@@ -74,12 +74,15 @@ class Rendered:
 @cache
 def rendered(overlay: str) -> Rendered:
     """An overlay as it would be applied."""
-    done = subprocess.run(
-        [KUBECTL, "kustomize", K8S / "overlays" / overlay], capture_output=True, text=True, check=False, timeout=60
-    )
+    return render(K8S / "overlays" / overlay)
+
+
+def render(folder: Path) -> Rendered:
+    """A folder with a kustomization as it would be applied."""
+    done = subprocess.run([KUBECTL, "kustomize", folder], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
     assert not done.stderr, f"kustomize warns: {done.stderr}"
-    return Rendered(overlay, tuple(yaml.safe_load_all(done.stdout)))
+    return Rendered(folder.name, tuple(yaml.safe_load_all(done.stdout)))
 
 
 def label(resource: Resource) -> str:

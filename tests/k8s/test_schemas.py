@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import copy
+import json
+import os
 from collections import Counter
+from typing import TYPE_CHECKING
 
 import kubernetes_validate  # type: ignore[import-untyped]  # it has no types
 import pytest
 
 from tests.k8s import crds
-from tests.k8s.manifests import OVERLAYS, Rendered, label, rendered
+from tests.k8s.manifests import K8S, OVERLAYS, Rendered, label, render, rendered
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 #: The oldest Kubernetes that the manifests are for, and the newest whose schemas are there.
 VERSIONS = ("1.32", kubernetes_validate.latest_version())
@@ -75,3 +81,12 @@ def test_everything_goes_into_the_namespace_that_is_restricted(overlay: Rendered
     (namespace,) = overlay.of_kind("Namespace")
     others = [each for each in overlay.resources if each is not namespace]
     assert {each["metadata"].get("namespace") for each in others} == {namespace["metadata"]["name"]}
+
+
+@pytest.mark.parametrize("component", sorted(each.name for each in (K8S / "components").iterdir()))
+def test_each_component_can_be_taken_alone(component: str, tmp_path: Path) -> None:
+    """Who has no KEDA, or other secrets, leaves that component out, and must not lose the others with it."""
+    folders = {name: os.path.relpath(K8S / name, tmp_path) for name in ("base", f"components/{component}")}
+    kustomization = {"resources": [folders.pop("base")], "components": list(folders.values())}
+    (tmp_path / "kustomization.yaml").write_text(json.dumps(kustomization))
+    assert len(render(tmp_path).resources) >= len(render(K8S / "base").resources)
