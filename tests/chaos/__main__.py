@@ -1,0 +1,45 @@
+"""The chaos suite as a program: `python -m tests.chaos`; `--help` says more."""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from tests.chaos.report import show
+from tests.chaos.trial import Options, run
+
+
+def main() -> int:
+    """Run one trial; 0 if no promise was broken, else 1."""
+    options = _options()
+    console = Console()
+    console.print(f"chaos with seed {options.seed}")
+    began = time.monotonic()
+    result = run(options, lambda what: console.print(f"{time.monotonic() - began:6.1f} s  {what}", highlight=False))
+    show(result, console)
+    return 0 if result.tally.clean else 1
+
+
+def _options() -> Options:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.chaos",
+        description="Several workers on a RabbitMQ cluster, PostgreSQL and a simulated Enterprise Manager, all private "
+        "and real, under commands with duplicates, while parts are killed, paused, restarted and cut off.",
+    )
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6), help="decides what happens")
+    parser.add_argument("--unlinks", type=int, default=1000, help="how many (default %(default)s)")
+    parser.add_argument("--workers", type=int, default=4, help="how many at once (default %(default)s)")
+    parser.add_argument("--minutes", type=float, default=5.0, help="of chaos; start and end come on top (%(default)s)")
+    parser.add_argument("--small", action="store_true", help="only the strikes that every trial must have")
+    parser.add_argument("--logs", type=Path, help="where to keep the workers' logs")
+    given = parser.parse_args()
+    return Options(given.seed, given.unlinks, given.workers, given.minutes, not given.small, given.logs)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

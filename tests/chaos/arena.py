@@ -1,0 +1,209 @@
+"""The real parts, and the network between them: a broker of three nodes, a ledger, an Enterprise Manager, workers."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Self
+from urllib.parse import urlsplit
+
+from tests.chaos.plan import repository_name
+from tests.chaos.proxy import Network
+from worker.sandbox.errors import PartFailedError
+from worker.sandbox.private_cluster import PrivateCluster
+from worker.sandbox.private_postgresql import PrivatePostgresql
+from worker.sandbox.simulated_enterprise_manager import SimulationControl
+from worker.sandbox.ward import Ward, wait_until
+from worker.sandbox.worker_process import WorkerProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+    from types import TracebackType
+
+    from tests.chaos.plan import Plan
+    from tests.chaos.proxy import Proxy
+    from worker.sandbox.rabbitmq_node import RabbitmqNode
+
+#: How long a worker that says nothing keeps its unlinks, in seconds.
+LEASE_SECONDS = 5.0
+
+#: How long a request may stay without an answer, and an old task may still do its work, in seconds. A request that a
+#: black hole delivers late, and the edit that it starts, must be over within the second of them.
+REQUEST_SECONDS = 4.0
+SETTLING_SECONDS = 12.0
+
+_SETTINGS = {
+    "UNLINK_LEDGER__LEASE_SECONDS": f"{LEASE_SECONDS:g}",
+    "UNLINK_BROKER__HOLD_SECONDS": "40",
+    "UNLINK_BROKER__HEARTBEAT_SECONDS": "5",
+    "UNLINK_BROKER__CONFIRM_SECONDS": "5",
+    "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__MAX_IN_FLIGHT": "40",
+    "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__POLL_INTERVAL_SECONDS": "0.5",
+    "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__REQUEST_TIMEOUT_SECONDS": f"{REQUEST_SECONDS:g}",
+    "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__VERIFY_SECONDS": "10",
+    "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__SETTLING_SECONDS": f"{SETTLING_SECONDS:g}",
+    "UNLINK_DRAIN_SECONDS": "2",
+    "UNLINK_HTTP__HOST": "127.0.0.1",
+    "UNLINK_HTTP__PORT": "0",
+}
+
+#: What the simulated Enterprise Manager does: everything takes its time, lists lag, the link goes before the task ends,
+#: and of two edits of one job at once the last one undoes the other.
+_BEHAVIOUR = {
+    "edit_seconds": 2.0,
+    "operation_finished_seconds": 0.5,
+    "list_lag_seconds": 1.5,
+    "edits_of_one_job": "overlapping",
+}
+
+_EM = "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__"
+
+
+@dataclass(slots=True)
+class Seat:
+    """A worker's place: its own three ways to the outside, and whoever sits there now."""
+
+    number: int
+    broker: Proxy
+    enterprise_manager: Proxy
+    ledger: Proxy
+    environment: Mapping[str, str]
+    worker: WorkerProcess
+
+    @property
+    def proxies(self) -> tuple[Proxy, Proxy, Proxy]:
+        """All of its ways out."""
+        return self.broker, self.enterprise_manager, self.ledger
+
+
+class Arena:
+    """All parts, as a context manager; nothing of them is left when it closes."""
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        self._stack = ExitStack()
+        self._names = itertools.count(1)
+        self.seats: list[Seat] = []
+        self.all_workers: list[WorkerProcess] = []
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self.ward = stack.enter_context(Ward("chaos"))
+            self.network = stack.enter_context(Network())
+            self.cluster = stack.enter_context(PrivateCluster(nodes=3))
+            self.postgresql = stack.enter_context(PrivatePostgresql())
+            self._ledger_url = self.postgresql.create_database("ledger")
+            self.enterprise_manager = start_enterprise_manager(self.ward)
+            self.enterprise_manager.change_behaviour(**_BEHAVIOUR)
+            self.outsiders_way = self.network.proxy([node.port for node in self.cluster.nodes])
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    # --- workers ---
+
+    def start_workers(self) -> None:
+        """Take every seat, all at once, and wait until all take commands."""
+        self.seats = [self._seat(number) for number in range(self._workers)]
+        for seat in self.seats:
+            seat.worker.wait_until_started()
+
+    def replace(self, seat: Seat) -> None:
+        """Start another worker in a seat whose worker has ended. It may find that nothing is there to work with."""
+        seat.worker = self._start(seat.environment)
+
+    def _seat(self, number: int) -> Seat:
+        nodes = [node.port for node in self.cluster.nodes]
+        home = number % len(nodes)
+        broker = self.network.proxy(nodes[home:] + nodes[:home])
+        enterprise_manager = self.network.proxy([urlsplit(self.enterprise_manager.url).port or 0])
+        ledger = self.network.proxy([self.postgresql.port])
+        environment = _SETTINGS | {
+            "UNLINK_BROKER__URL": _through(broker, self.cluster.nodes[0].url),
+            "UNLINK_LEDGER__URL": _through(ledger, self._ledger_url),
+            f"{_EM}URL": f"https://127.0.0.1:{enterprise_manager.port}",
+            f"{_EM}USERNAME": self.enterprise_manager.username,
+            f"{_EM}PASSWORD": self.enterprise_manager.password,
+            f"{_EM}CA_FILE": str(self.enterprise_manager.ca_file),
+            f"{_EM}FORMAT": ("xml", "json")[number % 2],
+        }
+        return Seat(number, broker, enterprise_manager, ledger, environment, self._start(environment))
+
+    def _start(self, environment: Mapping[str, str]) -> WorkerProcess:
+        worker = WorkerProcess(self.ward, f"worker-{next(self._names)}", environment)
+        self.all_workers.append(worker)
+        return worker
+
+    # --- the broker ---
+
+    def outsiders_url(self) -> str:
+        """Where publisher and observer connect."""
+        return _through(self.outsiders_way, self.cluster.nodes[0].url)
+
+    def waiting(self, *queues: str) -> dict[str, int]:
+        """How many messages each of these queues holds, those in a worker's hands included."""
+        node: RabbitmqNode = next(node for node in self.cluster.nodes if node.running)
+        listing = node.rabbitmqctl("list_queues", "name", "messages", "--no-table-headers")
+        counts = dict(line.split() for line in listing.splitlines() if line.count("\t") == 1)
+        return {name: int(count) for name, count in counts.items() if name.startswith(queues)}
+
+    # --- Enterprise Manager ---
+
+    def prepare(self, plan: Plan) -> None:
+        """Add the plan's jobs, repositories and links."""
+        for job in plan.jobs:
+            for link in job.links:
+                uid = link.repository_uid
+                self.enterprise_manager.add_repository(repository_name(uid), uid)
+            self.enterprise_manager.add_job(id=job.id, name=job.name, links=job.links)
+
+    def gone(self) -> dict[str, datetime]:
+        """When each link went that is there no more."""
+        zero = datetime.now(UTC) - timedelta(seconds=time.monotonic())
+        return {link: zero + timedelta(seconds=at) for link, at in self.enterprise_manager.departures.items()}
+
+
+def start_enterprise_manager(ward: Ward) -> SimulationControl:
+    """A simulated Enterprise Manager in a process of its own, so that it does not take the suite's time.
+
+    Raises:
+        PartFailedError: it does not start.
+    """
+    log = ward.directory / "enterprise-manager.log"
+    program = ward.start(
+        [
+            sys.executable,
+            *("-m", "worker.sandbox.simulated_enterprise_manager"),
+            *("--state-dir", ward.directory / "enterprise-manager"),
+        ],
+        environment=dict(os.environ),
+        log=log,
+        ending=signal.SIGTERM,
+    )
+    wait_until(lambda: "control_url" in _read(log) or not program.running, seconds=30)
+    if "control_url" not in _read(log):
+        raise PartFailedError(f"the simulated Enterprise Manager did not start:\n{program.log_tail()}")
+    about: Mapping[str, str] = json.loads(_read(log).splitlines()[0])
+    return SimulationControl(about["control_url"])
+
+
+def _read(log: Path) -> str:
+    return log.read_text() if log.exists() else ""
+
+
+def _through(proxy: Proxy, url: str) -> str:
+    """A URL's way through a proxy."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=f"{parts.username}:{parts.password}@127.0.0.1:{proxy.port}").geturl()

@@ -1,0 +1,179 @@
+"""The reckoning: what was asked, what was said and what is so, compared.
+
+The counts are those of the queue checker that RabbitMQ's own Jepsen tests use. What goes in is a command, what comes
+out its terminal event.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
+    from datetime import datetime
+
+    from tests.chaos.plan import Unlink
+
+#: By how much two clocks may differ that count the same time, in seconds.
+_TOLERANCE = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """One publishing of a command; `confirmed` if the broker said that it has it."""
+
+    key: str
+    confirmed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """One event as it came out of the observer's queue; `again` if the queue itself may have given it before."""
+
+    id: str
+    key: str | None
+    outcome: str
+    time: datetime
+    data: Mapping[str, Any]
+    body: bytes
+    again: bool
+
+    @property
+    def terminal(self) -> bool:
+        """Whether it ends its command."""
+        return self.outcome != "submitted"
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """All that is known when it is over.
+
+    Attributes:
+        unlinks: the commands by key.
+        published: every publishing.
+        heard: every event.
+        gone: when each link truly went.
+        nobodys: links that no command names, those put back by somebody else among them.
+        deletes: the DELETEs that Enterprise Manager received, by link.
+        left: messages that are still in a queue where none should be, by queue.
+    """
+
+    unlinks: Mapping[str, Unlink]
+    published: Sequence[Published]
+    heard: Sequence[Heard]
+    gone: Mapping[str, datetime]
+    nobodys: AbstractSet[str]
+    deletes: Mapping[str, int]
+    left: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """The counts. Each list names the keys, or links, that it counts; those of `violations` must be empty."""
+
+    attempted: int
+    acknowledged: int
+    ok: int
+    recovered: list[str]
+    duplicated: int
+    lost: list[str]
+    unexpected: list[str]
+    wrongly_claimed: list[str]
+    hurt: list[str]
+    contradicted: list[str]
+    altered: list[str]
+    left: list[str]
+    outcomes: Mapping[str, int]
+    deletes: Mapping[int, int]
+
+    @property
+    def violations(self) -> dict[str, list[str]]:
+        """Every broken promise, in words."""
+        return {
+            "lost": self.lost,
+            "unexpected": self.unexpected,
+            "wrongly claimed": self.wrongly_claimed,
+            "links removed that no command named": self.hurt,
+            "keys with more than one terminal event ID": self.contradicted,
+            "repeats that differ from their original": self.altered,
+            "messages left in a queue": self.left,
+        }
+
+    @property
+    def clean(self) -> bool:
+        """Whether no promise was broken."""
+        return not any(self.violations.values())
+
+
+def reckon(books: Books) -> Tally:
+    """Compare."""
+    attempted = {each.key for each in books.published}
+    acknowledged = {each.key for each in books.published if each.confirmed}
+    ends: dict[str, list[Heard]] = defaultdict(list)
+    for event in books.heard:
+        if event.terminal and event.key in attempted:
+            ends[event.key].append(event)
+    first = {key: events[0] for key, events in ends.items()}
+    return Tally(
+        attempted=len(attempted),
+        acknowledged=len(acknowledged),
+        ok=len(ends),
+        recovered=sorted(set(ends) - acknowledged),
+        duplicated=sum(1 for events in ends.values() if sum(not event.again for event in events) > 1),
+        lost=sorted(acknowledged - set(ends)),
+        unexpected=[f"{event.outcome} of {event.key}" for event in books.heard if not _expected(event, attempted)],
+        wrongly_claimed=sorted({*_claimed_too_early(books), *_denied(books, first)}),
+        hurt=sorted({*(books.nobodys & set(books.gone)), *(books.nobodys & set(books.deletes))}),
+        contradicted=sorted(key for key, events in ends.items() if len({event.id for event in events}) > 1),
+        altered=sorted(set(_altered(books.heard))),
+        left=[f"{count} in {queue}" for queue, count in sorted(books.left.items()) if count],
+        outcomes=Counter(_outcome(event) for event in first.values()),
+        deletes=Counter(books.deletes.get(link, 0) for link in _links(books)),
+    )
+
+
+def _expected(event: Heard, attempted: AbstractSet[str]) -> bool:
+    """Only what was sent is answered; and nothing that was sent deserves to be rejected."""
+    return event.key in attempted and event.outcome != "rejected"
+
+
+def _claimed_too_early(books: Books) -> Iterable[str]:
+    """Keys said to have succeeded while their link was still there, whatever it was borne out by."""
+    for event in books.heard:
+        if event.outcome == "succeeded" and event.key is not None and event.key in books.unlinks:
+            went = books.gone.get(books.unlinks[event.key].link.object_in_job_id)
+            if went is None or (went - event.time).total_seconds() > _TOLERANCE:
+                yield event.key
+
+
+def _denied(books: Books, first: Mapping[str, Heard]) -> Iterable[str]:
+    """Keys whose link is gone though all who were told to remove it say that they changed nothing."""
+    of_link: dict[str, list[str]] = defaultdict(list)
+    for key in first:
+        of_link[books.unlinks[key].link.object_in_job_id].append(key)
+    for link, keys in of_link.items():
+        unanswered = any(u.link.object_in_job_id == link and key not in first for key, u in books.unlinks.items())
+        if link in books.gone and not unanswered and all(first[key].data["changed"] is False for key in keys):
+            yield from keys
+
+
+def _altered(heard: Iterable[Heard]) -> Iterable[str]:
+    """Terminal events that came again with other bytes."""
+    bodies: dict[str, bytes] = {}
+    for event in heard:
+        if event.terminal and bodies.setdefault(event.id, event.body) != event.body:
+            yield event.id
+
+
+def _outcome(event: Heard) -> str:
+    reason = event.data.get("reason")
+    how = reason["code"] if reason else event.data.get("evidence")
+    doubt = ", not verified" if event.outcome == "succeeded" and not event.data["verified"] else ""
+    return f"{event.outcome} ({how}{doubt})"
+
+
+def _links(books: Books) -> set[str]:
+    return {unlink.link.object_in_job_id for unlink in books.unlinks.values()}

@@ -1,0 +1,66 @@
+"""The report of a trial, for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from rich.console import Console
+
+    from tests.chaos.trial import Result
+
+#: How many examples of each violation are named.
+_EXAMPLES = 10
+
+
+def show(result: Result, console: Console) -> None:
+    """Print it."""
+    options, tally = result.options, result.tally
+    console.rule("chaos")
+    console.print(f"seed {options.seed}, {options.workers} workers, {result.published} messages published")
+    console.print(_counted("what went wrong", result.strikes))
+    console.print(_counted("commands", dict(_commands(result))))
+    console.print(_counted("outcomes", tally.outcomes))
+    deletes = {f"links with {count} DELETE{'s' * (count != 1)}": links for count, links in tally.deletes.items()}
+    console.print(_counted("DELETEs that Enterprise Manager received", dict(sorted(deletes.items()))))
+    if result.unforeseen:
+        console.print(_counted("unforeseen, says a worker's log", result.unforeseen))
+    console.print(_verdict(result))
+    settled = "never" if result.settled_seconds is None else f"{result.settled_seconds:.0f} s after the last repair"
+    console.print(f"everything had ended {settled}; {result.seconds:.0f} s in all")
+    console.print(Text("clean", "bold green") if tally.clean else Text("VIOLATED", "bold red"))
+
+
+def _commands(result: Result) -> Iterator[tuple[str, int]]:
+    tally = result.tally
+    yield "attempted", tally.attempted
+    yield "acknowledged by the broker", tally.acknowledged
+    yield "ok (have a terminal event)", tally.ok
+    yield "recovered (not acknowledged, and have one)", len(tally.recovered)
+    yield "duplicated (their terminal event came more than once)", tally.duplicated
+    yield "undone by somebody else, and repeated", result.put_back
+
+
+def _counted(title: str, counts: Mapping[str, int]) -> Table:
+    table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2))
+    table.add_column(justify="right")
+    table.add_column(overflow="fold")
+    for what, count in counts.items():
+        table.add_row(str(count), what)
+    return table
+
+
+def _verdict(result: Result) -> Table:
+    table = Table(title="must be none", title_justify="left", show_header=False, box=None, padding=(0, 2))
+    table.add_column(justify="right")
+    table.add_column()
+    table.add_column(overflow="fold")
+    for what, offenders in result.tally.violations.items():
+        style = "bold red" if offenders else "green"
+        table.add_row(Text(str(len(offenders)), style), what, ", ".join(offenders[:_EXAMPLES]))
+    return table

@@ -1,0 +1,69 @@
+"""Somebody at the console who wants links back that commands have removed, and a sender who repeats old commands."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from random import Random
+    from types import TracebackType
+
+    from tests.chaos.plan import Unlink
+    from worker.sandbox.simulated_enterprise_manager import SimulationControl
+
+#: How often somebody looks, in seconds: sooner than the worker, who has yet to see that the link is gone.
+_TICK = 0.2
+
+#: The share of the removed links that are put back.
+_PUT_BACK = 0.2
+
+
+class Somebody:
+    """Puts links back as soon as they have gone, under IDs of their own; then the old command comes again.
+
+    Only where no other command is about the job: an edit that has read the job before would undo this one, and no
+    worker could know. A context manager.
+
+    Args:
+        enterprise_manager: whose console it is.
+        unlinks: the commands, of which some are undone.
+        rng: decides which.
+        again: publishes the command of a key once more.
+    """
+
+    def __init__(
+        self,
+        enterprise_manager: SimulationControl,
+        unlinks: Iterable[Unlink],
+        rng: Random,
+        again: Callable[[str], None],
+    ) -> None:
+        self._enterprise_manager = enterprise_manager
+        self._unlinks = {
+            unlink.link.object_in_job_id: unlink for unlink in unlinks if unlink.alone and rng.random() < _PUT_BACK
+        }
+        self._again = again
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="somebody", daemon=True)
+        #: The new links by their IDs, each with the key of the command that removed the one before.
+        self.put_back: dict[str, str] = {}
+
+    def _watch(self) -> None:
+        while not self._stopping.wait(_TICK):
+            for link_id in self._unlinks.keys() & self._enterprise_manager.departures.keys():
+                unlink = self._unlinks.pop(link_id)
+                link = self._enterprise_manager.add_link(unlink.job_id, unlink.link.repository_uid)
+                self.put_back[link] = unlink.key
+                self._again(unlink.key)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopping.set()
+        self._thread.join()

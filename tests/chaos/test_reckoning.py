@@ -1,0 +1,105 @@
+"""Each broken promise is counted: a chaos suite that cannot see a violation proves nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from random import Random
+from typing import Any
+
+import pytest
+
+from tests.chaos.plan import Unlink, draw
+from tests.chaos.reckoning import Books, Heard, Published, reckon
+from worker.sandbox.simulated_enterprise_manager import LinkedRepository
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+def succeeded(key: str = "K", seconds: float = 1, **changes: Any) -> Heard:
+    """A terminal event, some time after noon."""
+    data = {"changed": True, "verified": True, "evidence": "task", "reason": None}
+    event = Heard(f"id-{key}", key, "succeeded", NOON + timedelta(seconds=seconds), data, b"event", again=False)
+    return replace(event, **changes)
+
+
+@pytest.fixture
+def books() -> Books:
+    """One command, published twice, answered twice by the same event; its link went at noon, somebody's is there."""
+    return Books(
+        unlinks={"K": Unlink("K", "job", LinkedRepository("link", "repository"), alone=True, body=b"")},
+        published=[Published("K", confirmed=True), Published("K", confirmed=False)],
+        heard=[succeeded(outcome="submitted", id="id-submitted"), succeeded(), succeeded()],
+        gone={"link": NOON},
+        nobodys={"somebody's"},
+        deletes={"link": 1},
+    )
+
+
+def test_what_is_as_it_should_be_is_clean(books: Books) -> None:
+    """A false alarm would send people looking for what is not there."""
+    tally = reckon(books)
+    assert tally.clean
+    assert (tally.attempted, tally.acknowledged, tally.ok, tally.duplicated) == (1, 1, 1, 1)
+    assert tally.deletes == {1: 1}
+
+
+def test_an_acknowledged_command_without_its_end_is_lost(books: Books) -> None:
+    """Promise 1: nothing is lost."""
+    assert reckon(replace(books, heard=books.heard[:1])).lost == ["K"]
+
+
+def test_an_end_without_an_acknowledged_command_is_recovered(books: Books) -> None:
+    """The broker had it, and could not say so: no violation."""
+    tally = reckon(replace(books, published=books.published[1:]))
+    assert tally.clean
+    assert tally.recovered == ["K"]
+
+
+@pytest.mark.parametrize("event", [succeeded("other"), succeeded(outcome="rejected")])
+def test_what_nobody_asked_for_is_unexpected(books: Books, event: Heard) -> None:
+    """An answer without a question, or a rejection of what was right."""
+    assert reckon(replace(books, heard=[*books.heard, event])).unexpected
+
+
+@pytest.mark.parametrize("gone", [{}, {"link": NOON + timedelta(seconds=2)}])
+def test_a_success_before_the_link_went_is_wrongly_claimed(books: Books, gone: dict[str, datetime]) -> None:
+    """Promise 3: nothing is claimed that is not so, nor a moment before it is so."""
+    assert reckon(replace(books, gone=gone)).wrongly_claimed == ["K"]
+
+
+def test_denying_a_removal_is_wrongly_claimed(books: Books) -> None:
+    """A link that went by a command whose event says that it changed nothing."""
+    event = succeeded(data={"changed": False, "verified": True, "evidence": "absent", "reason": None})
+    assert reckon(replace(books, heard=[event])).wrongly_claimed == ["K"]
+
+
+def test_a_link_that_no_command_named_is_missed(books: Books) -> None:
+    """Promise 2 and 4: neither somebody else's link nor one that was put back is removed."""
+    assert reckon(replace(books, gone={**books.gone, "somebody's": NOON})).hurt == ["somebody's"]
+    assert reckon(replace(books, deletes={"link": 1, "somebody's": 1})).hurt == ["somebody's"]
+
+
+def test_two_ends_of_one_key_contradict_each_other(books: Books) -> None:
+    """Promise 1: exactly one terminal event."""
+    failed = succeeded(outcome="failed", id="id-failed")
+    assert reckon(replace(books, heard=[*books.heard, failed])).contradicted == ["K"]
+
+
+def test_a_repeat_with_other_bytes_is_altered(books: Books) -> None:
+    """A consumer that drops repeats by ID would keep one of two different stories."""
+    assert reckon(replace(books, heard=[*books.heard, succeeded(body=b"other")])).altered == ["id-K"]
+
+
+def test_a_message_left_in_a_queue_is_told(books: Books) -> None:
+    """A command that circles in a delay queue for ever would look like one that has ended."""
+    assert reckon(replace(books, left={"unlink.delay.5s": 1, "unlink.dead": 0})).left == ["1 in unlink.delay.5s"]
+
+
+def test_a_seed_draws_one_plan() -> None:
+    """A seed that was printed could not be run again."""
+    plans = [draw(Random(seed), 200, 60) for seed in (1, 1, 2)]  # noqa: S311 - to be repeated, not to be unguessable
+    assert plans[0] == plans[1] != plans[2]
+    assert len(plans[0].unlinks) == 200
+    assert {publication.key for publication in plans[0].publications} == set(plans[0].unlinks)
+    assert not plans[0].bystanders & {unlink.link.object_in_job_id for unlink in plans[0].unlinks.values()}

@@ -1,0 +1,186 @@
+"""One trial from start to end: prepare, command, strike, heal, wait, repeat old commands, reckon."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import time
+from collections import Counter
+from dataclasses import dataclass
+from random import Random
+from typing import TYPE_CHECKING
+
+from tests.chaos.arena import Arena
+from tests.chaos.nemesis import Nemesis
+from tests.chaos.outsiders import Observer, Publisher
+from tests.chaos.plan import draw
+from tests.chaos.reckoning import Books, Tally, reckon
+from tests.chaos.somebody import Somebody
+from worker.broker.topology import COMMANDS, DEAD, DELAY_TIERS, UNROUTED, delay_exchange
+from worker.sandbox.errors import PartFailedError
+from worker.sandbox.ward import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+#: How long everything may take to come to its end after the last strike, in seconds.
+SETTLE_SECONDS = 240.0
+
+#: How many old commands are repeated when all is quiet.
+_REPEATED = 50
+
+#: A worker's log events that say that something happened which nobody foresaw.
+_UNFORESEEN = ("unlink.attempt_failed", "broker.part_failed", "broker.delivery_failed", "unlink.gave_up")
+
+_DELETE = re.compile(r"/linkedBackupRepositories/([0-9a-f-]{36})", re.IGNORECASE)
+
+_WORK = (COMMANDS, *(delay_exchange(seconds) for seconds in DELAY_TIERS))
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a trial is like; `logs` is where the workers' logs are kept."""
+
+    seed: int
+    unlinks: int
+    workers: int
+    minutes: float
+    thorough: bool
+    logs: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of a trial.
+
+    Attributes:
+        options: what it was like.
+        tally: the reckoning.
+        strikes: what went wrong, and how often.
+        published: how many messages were published in all.
+        put_back: how many links somebody put back.
+        unforeseen: complaints in the workers' logs that a developer should read, and how often.
+        settled_seconds: how long after the last repair everything had come to its end; None if it did not.
+        seconds: how long all of it took.
+    """
+
+    options: Options
+    tally: Tally
+    strikes: Mapping[str, int]
+    published: int
+    put_back: int
+    unforeseen: Mapping[str, int]
+    settled_seconds: float | None
+    seconds: float
+
+
+def run(options: Options, tell: Callable[[str], None]) -> Result:
+    """Run a trial; `tell` is told each thing that happens, as it happens."""
+    began = time.monotonic()
+    with Arena(options.workers) as arena:
+        tell(f"broker, ledger and Enterprise Manager are there; {options.workers} workers start")
+        arena.start_workers()
+        try:
+            return _Trial(options, arena, tell, began).run()
+        finally:
+            if options.logs is not None:
+                options.logs.mkdir(parents=True, exist_ok=True)
+                for worker in arena.all_workers:
+                    shutil.copy(worker.log_file, options.logs)
+
+
+class _Trial:
+    def __init__(self, options: Options, arena: Arena, tell: Callable[[str], None], began: float) -> None:
+        self._options = options
+        self._arena = arena
+        self._tell = tell
+        self._began = began
+        self._rng = Random(options.seed)  # noqa: S311 - to be repeated, not to be unguessable
+        self._plan = draw(self._rng, options.unlinks, 60 * options.minutes)
+        bodies = {key: unlink.body for key, unlink in self._plan.unlinks.items()}
+        self._publisher = Publisher(arena.outsiders_url, bodies)
+        self._observer = Observer(arena.outsiders_url)
+        self._nemesis = Nemesis(arena, options.seed, tell, thorough=options.thorough)
+
+    def run(self) -> Result:
+        self._arena.prepare(self._plan)
+        with self._observer, self._publisher, self._somebody() as somebody:
+            if not self._observer.until_listening(60):
+                raise PartFailedError("the observer cannot listen: the broker does not serve it")
+            start = time.monotonic()
+            for publication in self._plan.publications:
+                self._publisher.publish(publication.key, start + publication.at)
+            self._nemesis.strike_for(60 * self._options.minutes)
+            self._tell("all is repaired; waiting until everything has come to its end")
+            settled = self._settle()
+            self._repeat_old_commands(somebody)
+            self._drain()
+        return self._result(somebody, settled)
+
+    def _somebody(self) -> Somebody:
+        return Somebody(
+            self._arena.enterprise_manager, self._plan.unlinks.values(), self._rng, again=self._publisher.publish
+        )
+
+    def _settle(self) -> float | None:
+        began = time.monotonic()
+        if wait_until(self._all_ended, seconds=SETTLE_SECONDS, interval=1):
+            return time.monotonic() - began
+        return None
+
+    def _all_ended(self) -> bool:
+        if not self._publisher.idle:
+            return False
+        acknowledged = {each.key for each in self._publisher.published if each.confirmed}
+        return acknowledged <= self._observer.ended and not sum(self._arena.waiting(*_WORK).values())
+
+    def _repeat_old_commands(self, somebody: Somebody) -> None:
+        keys = {*somebody.put_back.values(), *self._rng.sample(sorted(self._plan.unlinks), _REPEATED)}
+        self._tell(f"{len(keys)} old commands are repeated")
+        for key in sorted(keys):
+            self._publisher.publish(key)
+        self._settle()
+
+    def _drain(self) -> None:
+        self._tell("the workers are told to stop")
+        for seat in self._arena.seats:
+            seat.worker.stop()
+        # What they published last is heard too.
+        wait_until(lambda: not sum(self._arena.waiting("chaos.").values()), seconds=30, interval=1)
+
+    def _result(self, somebody: Somebody, settled: float | None) -> Result:
+        em = self._arena.enterprise_manager
+        named = (_DELETE.search(request.path) for request in em.requests if request.method == "DELETE")
+        published = self._publisher.published
+        books = Books(
+            unlinks=self._plan.unlinks,
+            published=published,
+            heard=self._observer.heard,
+            gone=self._arena.gone(),
+            nobodys=self._plan.bystanders | somebody.put_back.keys(),
+            deletes=Counter(match.group(1).lower() for match in named if match),
+            left=self._arena.waiting(*_WORK, DEAD, UNROUTED),
+        )
+        return Result(
+            options=self._options,
+            tally=reckon(books),
+            strikes=self._nemesis.strikes,
+            published=len(published),
+            put_back=len(somebody.put_back),
+            unforeseen=self._unforeseen(),
+            settled_seconds=settled,
+            seconds=time.monotonic() - self._began,
+        )
+
+    def _unforeseen(self) -> Counter[str]:
+        found: Counter[str] = Counter()
+        for worker in self._arena.all_workers:
+            for line in worker.log().splitlines():
+                if any(f'"{event}"' in line for event in _UNFORESEEN):
+                    said = json.loads(line)
+                    found[f"{said['event']}: {said.get('problem') or said.get('part') or ''}"] += 1
+                elif not line.startswith("{"):
+                    found[f"not a line of the log: {line[:100]}"] += 1
+        return found
