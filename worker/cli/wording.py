@@ -36,6 +36,8 @@ def explanation(event: Heard) -> str:
             message = f" ({task['message']})" if task.get("message") else ""
             unseen = "" if data.get("verified") else "; the job's list does not show it yet"
             return f"{known}{message}{unseen}"
+        case Outcome.PLANNED if data.get("evidence") == "absent":
+            return "there is no such link"
         case Outcome.PLANNED:
             backups = len(data.get("linked_backups_removed") or [])
             return f"would remove link {data['repository']['link_id']}" + (

@@ -1,0 +1,201 @@
+"""The program as its users start it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.end_to_end.world import vendor_command
+from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_ID, VENDOR_LINK_ID, Behaviour, Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.end_to_end.world import World
+
+PROGRAM = (sys.executable, "-m", "worker")
+REPOSITORY = "88788f9e-d8f5-4eb4-bc4f-9b3f5403bcec"
+VENDOR_PAGE = ("--job", VENDOR_JOB_ID, "--link", VENDOR_LINK_ID)
+
+
+def surroundings(world: World | None = None) -> dict[str, str]:
+    """This program's environment without settings, and then the world's."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("UNLINK_")}
+    return kept | (world.environment if world else {})
+
+
+def submit(world: World, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`submit --wait`, to its end."""
+    return subprocess.run(
+        [*PROGRAM, "submit", "--wait", *arguments],
+        env=surroundings(world),
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+
+
+def test_submit_waits_for_the_end_and_exits_by_it(world: World) -> None:
+    """A pipeline step goes green when the link is gone, and red when it is not; --output json is for scripts."""
+    world.start_worker()
+    succeeded = submit(world, *VENDOR_PAGE, "--ticket", "jira:OPS-1", "--output", "json")
+    assert succeeded.returncode == 0, succeeded.stderr
+    events = [json.loads(line) for line in succeeded.stdout.splitlines()]
+    assert [event["data"]["outcome"] for event in events] == ["submitted", "succeeded"]
+    assert events[-1]["data"]["ticket"]["id"] == "OPS-1"
+    again = submit(world, *VENDOR_PAGE, "--ticket", "jira:OPS-1")
+    assert (again.returncode, "succeeded" in again.stdout) == (0, True)
+    absent = submit(world, *VENDOR_PAGE, "--if-absent", "fail")
+    assert (absent.returncode, "link_absent" in absent.stdout) == (1, True)
+    planned = submit(world, *VENDOR_PAGE, "--dry-run", "--key", "plan")
+    assert (planned.returncode, "planned" in planned.stdout) == (0, True)
+
+
+def test_submit_exits_with_2_when_its_key_belongs_to_another_command(world: World) -> None:
+    """A reused key is wrong usage, and says so."""
+    world.start_worker()
+    assert submit(world, *VENDOR_PAGE, "--key", "K").returncode == 0
+    reused = submit(world, *VENDOR_PAGE, "--key", "K", "--timeout", "700")
+    assert (reused.returncode, "key_reused" in reused.stdout) == (2, True)
+
+
+def test_submit_exits_with_3_when_it_cannot_be_known_in_time(world: World) -> None:
+    """A task that hangs is told as timed out, not as done."""
+    world.enterprise_manager.inject(Fault(kind="task_hangs", method="DELETE", path=VENDOR_LINK_ID))
+    world.start_worker()
+    ended = submit(world, *VENDOR_PAGE, "--timeout", "10")
+    assert (ended.returncode, "timed_out" in ended.stdout) == (3, True), ended.stdout + ended.stderr
+
+
+def test_a_worker_told_to_stop_ends_what_can_end_and_logs_off(world: World, behaviour: Behaviour) -> None:
+    """A rolling update loses nothing: the unlink under way ends, the process exits with 0, no session is left."""
+    behaviour.edits_held = True
+    world.environment["UNLINK_DRAIN_SECONDS"] = "30"
+    with subprocess.Popen([*PROGRAM, "run"], env=surroundings(world), stderr=subprocess.PIPE, text=True) as worker:
+        assert worker.stderr is not None
+        lines = iter(worker.stderr)
+        _until(lines, "worker.started")
+        world.listen()
+        world.send(vendor_command())
+        _until(lines, "unlink.submitted")
+        worker.send_signal(signal.SIGTERM)
+        _until(lines, "worker.draining")
+        behaviour.edits_held = False
+        world.until_ended("CHG1")
+        _until(lines, "worker.stopped")
+        assert worker.wait(30) == 0
+    assert list(world.enterprise_manager.sessions) == []
+
+
+def test_a_worker_told_twice_ends_at_once(world: World, behaviour: Behaviour) -> None:
+    """Whoever cannot wait need not; the command comes back, and the next worker goes on."""
+    behaviour.edits_held = True
+    world.environment["UNLINK_DRAIN_SECONDS"] = "600"
+    with subprocess.Popen([*PROGRAM, "run"], env=surroundings(world), stderr=subprocess.PIPE, text=True) as worker:
+        assert worker.stderr is not None
+        lines = iter(worker.stderr)
+        _until(lines, "worker.started")
+        world.listen()
+        world.send(vendor_command())
+        _until(lines, "unlink.submitted")
+        worker.send_signal(signal.SIGTERM)
+        _until(lines, "worker.draining")
+        worker.send_signal(signal.SIGINT)
+        assert worker.wait(30) == 128 + signal.SIGTERM
+    behaviour.edits_held = False
+    world.start_worker()
+    world.until_ended("CHG1")
+    assert world.enterprise_manager.deletes_of(VENDOR_LINK_ID) == 1
+
+
+def _until(lines: Iterator[str], event: str) -> None:
+    for line in lines:
+        if f'"{event}"' in line:
+            return
+    pytest.fail(f"the log ended without {event}")
+
+
+def test_the_demo_shows_everything_and_exits_with_0() -> None:
+    """What a newcomer runs first works, also in a pipe, and says what it shows."""
+    ended = subprocess.run(
+        [*PROGRAM, "demo"], env=surroundings(), capture_output=True, text=True, timeout=110, check=False
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "Everything went as it should." in ended.stdout
+    assert ended.stdout.count("as it should be") == 7
+
+
+def test_the_sandbox_prints_settings_that_work(world: World) -> None:
+    """A curious user pastes what it prints, submits a command, and ends it with Ctrl-C; nothing is left."""
+    del world
+    with subprocess.Popen(
+        [*PROGRAM, "sandbox"], env=surroundings(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as sandbox:
+        assert sandbox.stdout is not None
+        assert sandbox.stderr is not None
+        for line in sandbox.stderr:
+            if line.startswith("The worker's log"):
+                break
+        os.set_blocking(sandbox.stdout.fileno(), False)
+        settings = sandbox.stdout.read()
+        script = (
+            f"{settings}\nexec {sys.executable} -m worker submit --wait --job {VENDOR_JOB_ID} --link {VENDOR_LINK_ID}"
+        )
+        submitted = subprocess.run(
+            ["sh", "-c", script], env=surroundings(), capture_output=True, text=True, timeout=60, check=False
+        )
+        assert "succeeded" in submitted.stdout, submitted.stderr
+        sandbox.send_signal(signal.SIGINT)
+        assert sandbox.wait(60) == 0
+
+
+def test_a_file_of_commands_is_submitted_and_followed(world: World, tmp_path: Path) -> None:
+    """Many at once: each is told, a table closes, the worst end decides the exit status; again does no harm."""
+    jobs = [world.enterprise_manager.add_job(name=f"Job {number}", links=[REPOSITORY]) for number in range(20)]
+    rows = [f"{job},{world.enterprise_manager.links(job)[0].object_in_job_id}" for job in jobs]
+    table = tmp_path / "commands.csv"
+    table.write_text("\n".join(["job,link_id", *rows, f"{jobs[0]},00000000-0000-4000-8000-000000000000"]) + "\n")
+    world.start_worker()
+    ended = submit(world, "--file", str(table))
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "succeeded" in ended.stdout.splitlines()[-1]
+    assert "21" in ended.stdout.splitlines()[-1]
+    again = submit(world, "--file", str(table), "--output", "json")
+    assert again.returncode == 0
+    assert len({json.loads(line)["id"] for line in again.stdout.splitlines()}) == 21
+    assert world.enterprise_manager.count("DELETE", "/linkedBackupRepositories/") == 20
+
+
+def test_ctrl_c_says_what_is_still_open(world: World, behaviour: Behaviour) -> None:
+    """Whoever stops waiting knows what is under way, and how to look at it later."""
+    behaviour.edits_held = True
+    world.start_worker()
+    line = json.dumps(vendor_command())
+    with subprocess.Popen(
+        [*PROGRAM, "submit", "--wait", "--file", "-"],
+        env=surroundings(world),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as submitting:
+        assert submitting.stdin is not None
+        assert submitting.stdout is not None
+        submitting.stdin.write(line + "\n")
+        submitting.stdin.close()
+        submitting.stdin = None
+        for told in submitting.stdout:
+            if "submitted" in told:
+                break
+        submitting.send_signal(signal.SIGINT)
+        _, said = submitting.communicate(timeout=30)
+    assert submitting.returncode == 130
+    assert "1 of 1 submitted; 1 not known to have ended:\n  CHG1" in said

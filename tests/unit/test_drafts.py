@@ -1,0 +1,82 @@
+"""Files of commands, and what is said of a mistake in one."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+
+from worker.cli.drafts import DraftError, from_csv, from_json_lines
+
+JOB = "d1b85018-2769-45be-89bc-03f66b60e6cb"
+LINK = "27a1d57f-7c15-43c6-9162-d05aff1c9bb9"
+
+
+def csv_of(*rows: str) -> io.StringIO:
+    """A file of these rows."""
+    return io.StringIO("\n".join(rows) + "\n")
+
+
+def test_csv_rows_become_commands() -> None:
+    """A table out of a spreadsheet is submitted as it is: IDs and names, flags, ticket and labels."""
+    first, second = from_csv(
+        csv_of(
+            "job,repository,link_id,ticket_system,ticket_id,dry_run,timeout_seconds,label.site,job_backup_server",
+            f"{JOB},,{LINK},jira,OPS-1,,,,",
+            'Copy to "X"; all,Scale-out 3,,,,TRUE,700,Bern,vbr01',
+        )
+    )
+    assert (first.command.job.id, first.command.repository.link_id) == (JOB, LINK)
+    assert first.command.ticket is not None
+    assert first.command.ticket.id == "OPS-1"
+    assert second.command.job.name == 'Copy to "X"; all'
+    assert second.command.job.backup_server == "vbr01"
+    assert second.command.repository.name == "Scale-out 3"
+    assert (second.command.dry_run, second.command.timeout_seconds, second.command.labels) == (
+        True,
+        700,
+        {"site": "Bern"},
+    )
+
+
+def test_json_lines_are_commands_as_the_contract_has_them() -> None:
+    """A script writes what it would publish; a missing key is derived, stably."""
+    line = json.dumps({"job": {"id": JOB}, "repository": {"link_id": LINK}})
+    (first,) = from_json_lines([line, "\n"])
+    (again,) = from_json_lines([line])
+    assert first.command.idempotency_key.startswith("derived:")
+    assert first == again
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (["job,repositry", "a,b"], "there are no such columns: repositry"),
+        (["job,repository", "a,b", "c,"], "line 3: exactly one of link and repository"),
+        (["job,repository", ",b"], "line 2: job: missing"),
+        (["job,repository,dry_run", "a,b,yes"], "line 2: dry_run: true or false is needed"),
+        (["job,repository,timeout_seconds", "a,b,soon"], "line 2: timeout_seconds: a whole number"),
+        (["job,repository", "a,b,c"], "line 2: it has more values than there are columns"),
+        (["job,repository", 'a,"b'], "unexpected end of data"),
+    ],
+)
+def test_a_mistake_in_a_file_is_named_by_its_line(rows: list[str], said: str) -> None:
+    """Nothing of a file with a mistake is submitted; the person corrects the line that is named."""
+    with pytest.raises(DraftError) as caught:
+        from_csv(csv_of(*rows))
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("line", ["{", "[]", "1", '{"job": 1}', "[" * 100_000])
+def test_a_line_that_is_no_command_is_named(line: str) -> None:
+    """Junk between commands is not skipped."""
+    with pytest.raises(DraftError, match="line 2: "):
+        from_json_lines(["", line])
+
+
+def test_one_key_for_two_commands_is_noticed_before_anything_is_submitted() -> None:
+    """A copied line with its old key is a mistake, not a duplicate."""
+    rows = ["job,repository,idempotency_key", "a,b,K", "a,c,K"]
+    with pytest.raises(DraftError, match="two different commands have the key K"):
+        from_csv(csv_of(*rows))

@@ -1,0 +1,185 @@
+"""Commands before they are published: from options, from JSON Lines, from CSV. All are checked against the contract."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from contracts.keys import derive_key
+from contracts.reading import UnreadableMessageError, read_command
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from contracts.commands import UnlinkCommand
+
+_LOOKS_LIKE_AN_ID = re.compile(r"^(urn:veeam:\w+:)?[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")
+
+#: The columns of a CSV file that are fields of the command as they stand.
+PLAIN_COLUMNS = (
+    "idempotency_key",
+    "enterprise_manager",
+    "if_absent",
+    "not_after",
+    "requested_by",
+    "reason",
+    "correlation_id",
+)
+FLAG_COLUMNS = ("dry_run", "allow_linked_backups_removal")
+NUMBER_COLUMNS = ("timeout_seconds",)
+#: Those that name job, repository and ticket; `label.<name>` is a label.
+REFERENCE_COLUMNS = ("job", "job_backup_server", "link_id", "repository", "repository_backup_server")
+TICKET_COLUMNS = {"ticket_system": "system", "ticket_id": "id", "ticket_url": "url"}
+_LABEL_PREFIX = "label."
+_KNOWN_COLUMNS = {*PLAIN_COLUMNS, *FLAG_COLUMNS, *NUMBER_COLUMNS, *REFERENCE_COLUMNS, *TICKET_COLUMNS}
+
+
+class DraftError(Exception):
+    """A command breaks the contract, or cannot be told from what was given. The text says where and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A command that is right, and the bytes to publish."""
+
+    command: UnlinkCommand
+    body: bytes
+
+
+def draft(content: Mapping[str, Any]) -> Draft:
+    """A command from its fields; null ones are left out, `command` may be left out, a missing key is derived.
+
+    Raises:
+        DraftError: it breaks the contract.
+    """
+    fields = {"command": "unlink.v1"} | {name: value for name, value in content.items() if value is not None}
+    fields.setdefault("idempotency_key", derive_key(fields))
+    body = json.dumps(fields, ensure_ascii=False).encode(errors="surrogateescape")
+    try:
+        return Draft(read_command(body), body)
+    except UnreadableMessageError as error:
+        raise DraftError(str(error)) from error
+
+
+def job_reference(text: str, backup_server: str | None = None) -> dict[str, str]:
+    """A job by its ID, if the text looks like one, else by its name."""
+    return _reference(text, "id") | _narrowed(backup_server)
+
+
+def repository_reference(link_id: str | None, text: str | None, backup_server: str | None = None) -> dict[str, str]:
+    """A repository by the link's ID; else by its UID, if the text looks like one; else by its name.
+
+    Raises:
+        DraftError: both are given, or none.
+    """
+    if link_id is not None and text is None:
+        return {"link_id": link_id} | _narrowed(backup_server)
+    if text is not None and link_id is None:
+        return _reference(text, "uid") | _narrowed(backup_server)
+    raise DraftError("exactly one of link and repository is needed")
+
+
+def _reference(text: str, identifier: str) -> dict[str, str]:
+    return {identifier if _LOOKS_LIKE_AN_ID.match(text) else "name": text}
+
+
+def _narrowed(backup_server: str | None) -> dict[str, str]:
+    return {"backup_server": backup_server} if backup_server else {}
+
+
+def from_json_lines(lines: Iterable[str]) -> list[Draft]:
+    """One command a line, as the contract has it; empty lines are passed over.
+
+    Raises:
+        DraftError: naming each line that is wrong.
+    """
+    return _all(_parsed(number, line) for number, line in enumerate(lines, 1) if line.strip())
+
+
+def from_csv(lines: Iterable[str]) -> list[Draft]:
+    """One command a row, under a row of column names (README).
+
+    Raises:
+        DraftError: naming each unknown column, or each line that is wrong.
+    """
+    rows = csv.DictReader(lines, strict=True)
+    try:
+        unknown = [
+            name for name in rows.fieldnames or [] if not (name in _KNOWN_COLUMNS or name.startswith(_LABEL_PREFIX))
+        ]
+        if unknown:
+            raise DraftError(f"there are no such columns: {', '.join(unknown)}")
+        return _all((rows.line_num, _from_row, row) for row in rows)
+    except csv.Error as error:
+        raise DraftError(f"line {rows.line_num}: {error}") from error
+
+
+def _parsed(number: int, line: str) -> tuple[int, Any, str]:
+    return number, _from_line, line
+
+
+def _from_line(line: str) -> Draft:
+    try:
+        content = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise DraftError(f"not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise DraftError("a command is a JSON object")
+    return draft(content)
+
+
+def _from_row(row: dict[str | None, Any]) -> Draft:
+    if None in row:
+        raise DraftError("it has more values than there are columns")
+    cells: dict[str, str] = {str(name): value.strip() for name, value in row.items() if value and value.strip()}
+    if "job" not in cells:
+        raise DraftError("job: missing")
+    content: dict[str, Any] = {name: cells[name] for name in PLAIN_COLUMNS if name in cells}
+    content |= {name: _flag(name, cells[name]) for name in FLAG_COLUMNS if name in cells}
+    content |= {name: _number(name, cells[name]) for name in NUMBER_COLUMNS if name in cells}
+    content["job"] = job_reference(cells["job"], cells.get("job_backup_server"))
+    content["repository"] = repository_reference(
+        cells.get("link_id"), cells.get("repository"), cells.get("repository_backup_server")
+    )
+    ticket = {field: cells[column] for column, field in TICKET_COLUMNS.items() if column in cells}
+    labels = {name.removeprefix(_LABEL_PREFIX): cells[name] for name in cells if name.startswith(_LABEL_PREFIX)}
+    return draft(content | ({"ticket": ticket} if ticket else {}) | ({"labels": labels} if labels else {}))
+
+
+def _flag(name: str, text: str) -> bool:
+    if text.lower() not in {"true", "false"}:
+        raise DraftError(f"{name}: true or false is needed")
+    return text.lower() == "true"
+
+
+def _number(name: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise DraftError(f"{name}: a whole number is needed") from None
+
+
+def _all(sources: Iterable[tuple[int, Any, Any]]) -> list[Draft]:
+    """All or nothing: a file with a mistake in it is corrected first, and then submitted."""
+    drafts: list[Draft] = []
+    problems: list[str] = []
+    for number, make, source in sources:
+        try:
+            drafts.append(make(source))
+        except DraftError as error:
+            problems.append(f"line {number}: {error}")
+    problems += _contradictions(drafts)
+    if problems:
+        raise DraftError("\n".join(problems))
+    return drafts
+
+
+def _contradictions(drafts: list[Draft]) -> Iterator[str]:
+    seen: dict[str, str] = {}
+    for each in drafts:
+        key, fingerprint = each.command.idempotency_key, each.command.fingerprint
+        if seen.setdefault(key, fingerprint) != fingerprint:
+            yield f"two different commands have the key {key}"
