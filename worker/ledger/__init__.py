@@ -3,20 +3,23 @@
 What is stored. Table `unlinks` has one row a key: the command as it came and its fingerprint, how far its unlink has
 come (`stage`), who works on it and until when (`worker`, `token`, `lease_until`), what was seen before the DELETE (the
 job, the link's `ObjectInJobId`, the linked backups), the task that answered it, and the bytes of the terminal event.
-Table `steps` has a row for each thing that was written down about a key, for people: nothing is decided by it. Table
+Table `cancellations` has a row for each request to cancel: who, why and when, also for a key that never came yet. Table
+`steps` has a row for each thing that was written down about a key, for people: nothing is decided by it. Table
 `ledger_schema` says which versions of this program may use the database; `alembic_version` is Alembic's. No password
 or session token is stored, but commands and events hold what their publishers put into them: names, tickets, reasons.
 Instants are microseconds since 1970, UTC: `to_timestamp(updated_at / 1e6)` on PostgreSQL,
 `datetime(updated_at / 1000000, 'unixepoch')` on SQLite.
 
 For how long. A settled key is kept for `UNLINK_LEDGER__RETENTION_DAYS` (90) after its end, then `prune` deletes it with
-its steps. For so long a repeat of its command is answered with the stored event; afterwards a repeat is a new command.
+its steps and the requests to cancel it; a request to cancel what never came is deleted as long after it was made. For
+so long a repeat of its command is answered with the stored event; afterwards a repeat is a new command.
 A key that is not settled is never deleted by the program.
 
 What an operator may delete.
 
 - Any row of `steps`, at any time.
 - A row of `unlinks` with stage `settled`, once no copy of its command can arrive any more.
+- A row of `cancellations`, when what it asks for is not wanted any more: an unlink of this key may then be sent.
 - A row of another stage only if its command is certainly in no queue any more (somebody purged it), no worker runs it
   (`lease_until` has passed) and no task of it is at work in Enterprise Manager. Such a row in stage `intended` or
   `submitted` keeps its job closed to every other unlink; deleting it opens the job again.

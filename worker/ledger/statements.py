@@ -30,7 +30,7 @@ from worker.unlinks.ports import Stage
 
 if TYPE_CHECKING:
     from sqlalchemy import BindParameter, ColumnElement, Update
-    from sqlalchemy.sql.dml import Insert, ReturningDelete, ReturningInsert, ReturningUpdate
+    from sqlalchemy.sql.dml import ReturningDelete, ReturningInsert, ReturningUpdate
 
 #: How many settled keys one transaction deletes.
 PRUNED_AT_ONCE: Final = 500
@@ -139,8 +139,9 @@ NOTE: Final = insert(steps).values(at=Now())
 # --- cancelling -----------------------------------------------------------------------------------------------------
 
 
-def _remember(dialect: Any) -> Insert:
-    statement: Insert = dialect.insert(cancellations).on_conflict_do_nothing()
+def _remember(dialect: Any) -> ReturningInsert[Any]:
+    new = dialect.insert(cancellations).on_conflict_do_nothing()
+    statement: ReturningInsert[Any] = new.returning(cancellations.c.key)
     return statement
 
 

@@ -213,7 +213,7 @@ class Transaction:
                 "requested_at": request.requested_at,
             }
             remember = REMEMBER_CANCELLATION[self.connection.dialect.name]
-            if self.connection.execute(remember, columns).rowcount == 1:
+            if self.connection.execute(remember, columns).one_or_none() is not None:
                 self._note(Lease(request.key, 0), Step.CANCEL_REQUESTED, who_and_why(request))
         return answer
 

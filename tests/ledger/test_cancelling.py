@@ -1,0 +1,263 @@
+"""A request to cancel before, while and after an unlink is sent: on SQLite, on PostgreSQL, and in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from contracts.events import Outcome
+from worker.ledger import OutOfOrderError, Step
+from worker.ledger.database import open_engine, read_url
+from worker.ledger.store import Transaction
+from worker.unlinks.ports import (
+    AlreadySettled,
+    CancelRequest,
+    CancelRequestedError,
+    Claimed,
+    KeyReused,
+    Lease,
+    Stage,
+    TaskTicket,
+)
+
+if TYPE_CHECKING:
+    from tests.ledger.conftest import AnyLedger, Database, Words
+    from worker.ledger import KeyHistory
+
+EVENT = b'{"specversion":"1.0"}'
+TASK = TaskTicket("task-1", "session-a")
+
+
+@pytest.fixture
+def request_to_cancel(words: type[Words]) -> CancelRequest:
+    """Somebody's wish."""
+    return CancelRequest("CHG-1", "default", "j.doe", "wrong repository", words.noon)
+
+
+async def history_of(ledger: AnyLedger, key: str = "CHG-1") -> KeyHistory:
+    """What is known of a key that is known."""
+    history = await ledger.history(key)
+    assert history is not None
+    return history
+
+
+async def test_a_request_that_comes_first_cancels_the_unlink_that_comes_later(
+    database: Database, words: type[Words], request_to_cancel: CancelRequest
+) -> None:
+    """Somebody stops a change before its command arrives, and the link is removed all the same."""
+    ledger, other = await database.ledger(), await database.ledger("worker-b")
+    assert await ledger.cancel(request_to_cancel) is None
+    result = await other.claim(words.claim_of())
+    assert isinstance(result, Claimed)
+    assert result.entry.cancelled
+    with pytest.raises(CancelRequestedError, match="CHG-1"):
+        await other.intend(result.entry.lease, words.intent_of(), words.noon)
+
+
+async def test_after_a_request_nothing_is_intended_and_nothing_written(
+    database: Database, words: type[Words], request_to_cancel: CancelRequest
+) -> None:
+    """A DELETE would leave after somebody was told that it is cancelled; or the job would stay closed to others."""
+    ledger, other = await database.ledger(), await database.ledger("worker-b")
+    lease = await words.claim(ledger)
+    await other.cancel(request_to_cancel)
+    for _ in range(2):
+        with pytest.raises(CancelRequestedError):
+            await ledger.intend(lease, words.intent_of(), words.noon)
+    history = await history_of(ledger)
+    assert history.record is not None
+    assert (history.record.entry.stage, history.record.entry.intent) == (Stage.CLAIMED, None)
+    assert await other.intend(await words.claim(other, "CHG-2"), words.intent_of(), words.noon)
+    with pytest.raises(CancelRequestedError):  # also of a job that is busy
+        await ledger.intend(lease, words.intent_of(), words.noon)
+    await ledger.settle(lease, Outcome.CANCELLED, EVENT, words.noon)
+    assert await other.cancel(request_to_cancel) == AlreadySettled(EVENT)
+
+
+async def test_a_request_does_not_stop_an_intent_that_came_before_it(
+    database: Database, words: type[Words], request_to_cancel: CancelRequest
+) -> None:
+    """The DELETE has left: its task would not be recorded, or the job would never be free again."""
+    ledger = await database.ledger()
+    lease = await words.claim(ledger)
+    assert await ledger.intend(lease, words.intent_of(), words.noon)
+    await ledger.cancel(request_to_cancel)
+    assert await ledger.intend(lease, words.intent_of(), words.noon)  # repeated after a lost answer
+    await ledger.submitted(lease, TASK, words.noon)
+    await ledger.settle(lease, Outcome.SUCCEEDED, EVENT, words.noon)
+    assert await ledger.claim(words.claim_of()) == AlreadySettled(EVENT)
+
+
+async def test_after_a_request_the_delete_is_not_sent_again(
+    database: Database, words: type[Words], request_to_cancel: CancelRequest
+) -> None:
+    """Somebody cancels while a worker is away, and the one that takes over removes the link."""
+    first, second = await database.ledger(), await database.ledger("worker-b")
+    lease = await words.claim(first)
+    await first.intend(lease, words.intent_of(), words.noon)
+    await first.submitted(lease, TASK, words.noon)
+    await second.cancel(request_to_cancel)
+    database.let_leases_run_out()
+    entry = await words.take_over(second)
+    assert (entry.cancelled, entry.stage) == (True, Stage.SUBMITTED)
+    with pytest.raises(CancelRequestedError):
+        await second.send_again(entry.lease)
+    history = await history_of(second)
+    assert history.record is not None
+    assert history.record.entry == entry
+
+
+async def test_what_certainly_did_not_leave_may_be_withdrawn_after_a_request(
+    database: Database, words: type[Words], request_to_cancel: CancelRequest
+) -> None:
+    """The job would stay closed for an unlink that was never sent; and the next try would send it."""
+    ledger = await database.ledger()
+    lease = await words.claim(ledger)
+    await ledger.intend(lease, words.intent_of(), words.noon)
+    await ledger.cancel(request_to_cancel)
+    await ledger.withdraw(lease)
+    with pytest.raises(OutOfOrderError, match="sending again"):
+        await ledger.send_again(lease)
+    with pytest.raises(CancelRequestedError):
+        await ledger.intend(lease, words.intent_of(), words.noon)
+
+
+async def test_a_request_for_what_has_ended_is_answered_with_its_end(
+    database: Database, words: type[Words], request_to_cancel: CancelRequest
+) -> None:
+    """Who cancels too late would wait for an answer for ever."""
+    ledger = await database.ledger()
+    await ledger.settle(await words.claim(ledger), Outcome.SUCCEEDED, EVENT, words.noon)
+    assert await ledger.cancel(request_to_cancel) == AlreadySettled(EVENT)
+    assert (await history_of(ledger)).cancellations == ()
+
+
+async def test_a_request_that_names_another_enterprise_manager_cancels_nothing_of_this_one(
+    database: Database, words: type[Words], request_to_cancel: CancelRequest
+) -> None:
+    """Whoever may cancel on one Enterprise Manager could cancel on all; or keep the right request out."""
+    ledger = await database.ledger()
+    elsewhere = replace(request_to_cancel, enterprise_manager="berlin")
+    assert await ledger.cancel(elsewhere) is None
+    result = await ledger.claim(words.claim_of())
+    assert isinstance(result, Claimed)
+    assert not result.entry.cancelled
+    assert await ledger.cancel(elsewhere) == KeyReused()
+    assert await ledger.intend(result.entry.lease, words.intent_of(), words.noon)
+    assert await ledger.cancel(request_to_cancel) is None
+    with pytest.raises(CancelRequestedError):
+        await ledger.send_again(result.entry.lease)
+
+
+async def test_the_history_tells_who_cancelled_and_why_and_a_repeat_adds_nothing(
+    database: Database, words: type[Words], request_to_cancel: CancelRequest
+) -> None:
+    """`status KEY` could not say whom to ask about a change that was stopped, not even before it came."""
+    ledger = await database.ledger()
+    await ledger.cancel(request_to_cancel)
+    await ledger.cancel(replace(request_to_cancel, requested_by="somebody else", reason=None))
+    before = await history_of(ledger)
+    assert before.record is None
+    assert before.cancellations == (request_to_cancel,)
+    await words.claim(ledger)
+    steps = (await history_of(ledger)).steps
+    assert [(step.step, step.token, step.detail) for step in steps] == [
+        (Step.CANCEL_REQUESTED, 0, "j.doe: wrong repository"),
+        (Step.CLAIMED, 1, "claimed"),
+    ]
+
+
+async def test_a_request_made_here_is_heard_here_at_once_and_only_of_keys_that_are_here(
+    database: Database, words: type[Words], request_to_cancel: CancelRequest
+) -> None:
+    """A task that could still be stopped would run on for the length of a renewal."""
+    ledger, other = await database.ledger(), await database.ledger("worker-b")
+    heard: list[str] = []
+    ledger.on_cancel(heard.append)
+    lease = await words.claim(ledger)
+    await words.claim(other, "CHG-2")
+    for key in ("CHG-1", "CHG-2", "CHG-3"):
+        await ledger.cancel(replace(request_to_cancel, key=key))
+    assert heard == ["CHG-1"]
+    await ledger.release(lease)
+    await ledger.cancel(request_to_cancel)
+    assert heard == ["CHG-1"]
+
+
+async def test_a_request_made_elsewhere_is_heard_by_the_next_renewal(
+    database: Database, words: type[Words], request_to_cancel: CancelRequest
+) -> None:
+    """A cancel is delivered to any worker: most of the time not to the one that has the key."""
+    ledger, other = await database.ledger(lease_seconds=2), await database.ledger("worker-b")
+    heard: list[str] = []
+    ledger.on_cancel(heard.append)
+    await words.claim(ledger)
+    await words.claim(ledger, "CHG-2")
+    await other.cancel(request_to_cancel)
+    await words.until(lambda: heard)
+    assert set(heard) == {"CHG-1"}
+
+
+async def test_of_a_request_and_an_intent_at_once_one_is_first(
+    database: Database, words: type[Words], request_to_cancel: CancelRequest
+) -> None:
+    """Between the two, a DELETE could leave that nobody stops."""
+    ledger, other = await database.ledger(), await database.ledger("worker-b")
+    for n in range(25):
+        key = f"CHG-{n}"
+        lease = await words.claim(ledger, key)
+        answers = await asyncio.gather(
+            ledger.intend(lease, words.intent_of(job=key), words.noon),
+            other.cancel(replace(request_to_cancel, key=key)),
+            return_exceptions=True,
+        )
+        assert answers[1] is None
+        assert answers[0] is True or isinstance(answers[0], CancelRequestedError)
+        with pytest.raises(CancelRequestedError if answers[0] is True else OutOfOrderError):
+            await ledger.send_again(lease)
+
+
+async def test_an_intent_that_waited_while_a_request_was_written_hears_of_it(
+    postgresql_database: Database, words: type[Words], request_to_cancel: CancelRequest
+) -> None:
+    """An intent that began before the request could be seen, and was held up, would go ahead after it was promised."""
+    ledger = await postgresql_database.ledger()
+    lease = await words.claim(ledger)
+    engine = open_engine(read_url(postgresql_database.settings().url), postgresql_database.clock)
+    waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'UPDATE unlinks%'"
+    with engine.connect() as connection, connection.begin():
+        transaction = Transaction(connection, 0.0, "worker-b", 30)
+        connection.exec_driver_sql("SELECT 1 FROM unlinks FOR UPDATE")
+        intending = asyncio.create_task(ledger.intend(lease, words.intent_of(), words.noon))
+        await words.until(lambda: postgresql_database.execute(waiting))
+        transaction.cancel(request_to_cancel)
+        transaction.mark_cancelled(request_to_cancel)
+        transaction.write_steps()
+    with pytest.raises(CancelRequestedError):
+        await intending
+
+
+async def test_requests_are_pruned_with_their_keys_and_when_nothing_ever_came(
+    database: Database, words: type[Words], request_to_cancel: CancelRequest
+) -> None:
+    """A key used again after its retention would be cancelled by a wish of last year; a recent wish must last."""
+    ledger = await database.ledger()
+    now = database.clock.now()
+    long_ago = now - timedelta(days=91)
+    for key, asked in (("CHG-settled", now), ("CHG-unmet", long_ago), ("CHG-young", now), ("CHG-running", long_ago)):
+        await ledger.cancel(replace(request_to_cancel, key=key, requested_at=asked))
+    await words.claim(ledger, "CHG-running")
+    await ledger.settle(await words.claim(ledger, "CHG-settled"), Outcome.CANCELLED, EVENT, long_ago)
+    assert await ledger.prune(90) == 1
+    assert await ledger.history("CHG-settled") is None
+    assert await ledger.history("CHG-unmet") is None
+    assert (await history_of(ledger, "CHG-young")).cancellations
+    with pytest.raises(CancelRequestedError):
+        await ledger.intend(Lease("CHG-running", 1), words.intent_of(), words.noon)
+    for key in ("CHG-settled", "CHG-unmet"):
+        assert await ledger.intend(await words.claim(ledger, key), words.intent_of(job=key), words.noon)
+        assert [step.step for step in (await history_of(ledger, key)).steps] == [Step.CLAIMED, Step.INTENDED]
