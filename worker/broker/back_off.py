@@ -14,8 +14,11 @@ if TYPE_CHECKING:
 #: Seconds before the first new try; the wait doubles from there.
 SHORTEST = 0.5
 
-#: Seconds between tries at most; and as long without trouble makes the next wait the shortest again.
+#: Seconds between tries at most.
 LONGEST = 30.0
+
+#: After so many seconds without trouble, the next wait is the shortest again.
+QUIET = 5.0
 
 _log = structlog.get_logger()
 
@@ -23,18 +26,17 @@ _log = structlog.get_logger()
 class BackOff:
     """The waits between the tries of one thing."""
 
-    def __init__(self, clock: Clock, longest: float = LONGEST) -> None:
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._longest = longest
         self._next = SHORTEST
         self._last_wait_ended = clock.monotonic()
 
     async def wait(self) -> None:
         """Wait before the next try; twice as long as the last time, unless the last time is long past."""
-        if self._clock.monotonic() - self._last_wait_ended > self._longest:
+        if self._clock.monotonic() - self._last_wait_ended > QUIET:
             self._next = SHORTEST
         seconds = self._next
-        self._next = min(self._longest, 2 * seconds)
+        self._next = min(LONGEST, 2 * seconds)
         await self._clock.sleep(self._clock.jitter(seconds))
         self._last_wait_ended = self._clock.monotonic()
 

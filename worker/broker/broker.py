@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import structlog
+
 from worker.broker import topology
 from worker.broker.connection import SupervisedConnection
 from worker.broker.delivery import reply_patterns
 from worker.broker.intake import QueueIntake, Reception
 from worker.broker.outbox import BrokerOutbox
+from worker.broker.problems import BrokerError
 from worker.broker.topology import DELAY_TIERS
 
 if TYPE_CHECKING:
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
 
 #: Seconds that `Broker.close` gives to publishes that still wait for their confirm.
 FLUSH_SECONDS = 10.0
+
+_log = structlog.get_logger()
 
 
 class Broker:
@@ -51,6 +56,7 @@ class Broker:
         self._only_verify = settings.topology == "verify"
         self._listeners: list[Callable[[bool], None]] = []
         self._told_up = False
+        self._restoring: asyncio.Task[None] | None = None
         self._consume, self._publish = (
             SupervisedConnection(
                 settings, clock, purpose=purpose, prepare=self._establish, changed=self._availability_changed
@@ -132,6 +138,8 @@ class Broker:
         What is unacknowledged returns to its queue. Closing again does nothing.
         """
         await self.outbox.close(FLUSH_SECONDS)
+        if self._restoring is not None:
+            self._restoring.cancel()
         await asyncio.gather(*(intake.close() for intake in self._intakes.values()))
         await asyncio.gather(self._consume.close(), self._publish.close())
 
@@ -140,8 +148,16 @@ class Broker:
         await establish(self.topology, connection)
 
     async def _restore(self) -> None:
-        """What a deleted queue needs; on the publishing connection, so as to disturb no consumer."""
-        await self._establish(await self._publish.opened())
+        """What a deleted queue needs, once for all who ask; on the publishing connection, to disturb no consumer."""
+        if self._restoring is None or self._restoring.done():
+            self._restoring = asyncio.create_task(self._restore_once())
+        await asyncio.shield(self._restoring)
+
+    async def _restore_once(self) -> None:
+        try:
+            await self._establish(await self._publish.opened())
+        except BrokerError as error:
+            _log.error("broker.topology_wrong", problem=str(error))
 
     def _availability_changed(self) -> None:
         if self.up is not self._told_up:

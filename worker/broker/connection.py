@@ -7,11 +7,10 @@ import logging
 import os
 import socket
 import ssl
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from pika import SSLOptions, URLParameters
-from pika.adapters.utils.connection_workflow import AMQPConnectorException
 
 from worker.broker.back_off import forever
 from worker.broker.channels import settle
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from pika.adapters.asyncio_connection import AsyncioConnection
-    from pika.adapters.utils.connection_workflow import AbstractAMQPConnectionWorkflow
 
     from worker.settings import BrokerSettings
     from worker.unlinks.ports import Clock
@@ -153,24 +151,28 @@ class SupervisedConnection:
             connection.add_on_connection_unblocked_callback(lambda *_: self._on_blocked(blocked=False))
             await self._prepared(connection, lost)
             self._on_open(connection)
-            await lost
+            # Not awaited itself: to cancel this task would cancel it too, and the close below would not wait for it.
+            await asyncio.wait((lost,))
         finally:
             self._forget()
             await _close(connection, lost)
 
     async def _connect(self) -> AsyncioConnection:
         parameters = connection_parameters(self._settings, self._purpose)
-        outcome: asyncio.Future[AsyncioConnection | AMQPConnectorException]
-        outcome = asyncio.get_running_loop().create_future()
-        attempt = TolerantConnection.create_connection([parameters], on_done=lambda result: settle(outcome, result))
+        outcome: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
+        connection = TolerantConnection(
+            parameters,
+            on_open_callback=lambda _connection: settle(outcome, None),
+            on_open_error_callback=lambda _connection, error: settle(outcome, error),
+        )
         try:
-            result = await outcome
+            error = await asyncio.shield(outcome)
         except asyncio.CancelledError:
-            await _give_up(attempt, outcome)
+            await _close(connection, outcome)
             raise
-        if isinstance(result, AMQPConnectorException):
-            raise ConnectError(explain_connect(result, parameters))
-        return result
+        if error is not None:
+            raise ConnectError(explain_connect(error, parameters))
+        return connection
 
     async def _prepared(self, connection: AsyncioConnection, lost: asyncio.Future[BaseException]) -> None:
         try:
@@ -211,20 +213,12 @@ class SupervisedConnection:
             _log.info("broker.unblocked", purpose=self._purpose)
 
 
-async def _give_up(
-    attempt: AbstractAMQPConnectionWorkflow, outcome: asyncio.Future[AsyncioConnection | AMQPConnectorException]
-) -> None:
-    """Leave no half-made connection behind."""
-    if not outcome.done():
-        attempt.abort()
-        await asyncio.wait((outcome,), timeout=CLOSE_SECONDS)
-    if outcome.done() and not isinstance(result := outcome.result(), AMQPConnectorException):
-        result.close()
-
-
-async def _close(connection: AsyncioConnection, lost: asyncio.Future[BaseException]) -> None:
+async def _close(connection: AsyncioConnection, lost: asyncio.Future[Any]) -> None:
     """Close a connection that may be in any state."""
     if not (connection.is_closed or connection.is_closing):
         connection.close()
+    await asyncio.wait((lost,), timeout=CLOSE_SECONDS)
     if not lost.done():
+        # The other side does not answer, or a channel still waits for an answer: pika itself would wait for ever.
+        connection._adapter_disconnect_stream()  # type: ignore[attr-defined] # noqa: SLF001 - no public way to hang up
         await asyncio.wait((lost,), timeout=CLOSE_SECONDS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
@@ -121,7 +120,7 @@ def _plain(value: object, *, depth: int) -> object:
         return [_plain(inner, depth=depth + 1) for inner in value]
     if isinstance(value, int) and not isinstance(value, bool):
         return int(value)
-    return float(value) if isinstance(value, Decimal) else value
+    return value
 
 
 def _name(name: object) -> str:

@@ -49,7 +49,7 @@ class QueueIntake:
         prefetch: how many deliveries may be unacknowledged at once. After `pause` and `resume`, what is still in hand
             from before comes on top.
         receive: told of each delivery; must not raise.
-        restore: declares the topology again, for when the queue was deleted while the worker ran.
+        restore: declares the topology again, for when the queue was deleted while the worker ran; never raises.
     """
 
     def __init__(
@@ -138,10 +138,7 @@ class QueueIntake:
 
     async def _after_loss(self, what: str, loss: BrokerError) -> None:
         _log.warning(what, enterprise_manager=self._enterprise_manager, queue=self._queue, problem=str(loss))
-        try:
-            await self._restore()
-        except BrokerError as error:
-            _log.error("broker.topology_wrong", problem=str(error))
+        await self._restore()
 
     async def _consume_on_a_channel(self) -> None:
         channel = await AwaitableChannel.open(await self._connection.opened())
@@ -151,10 +148,11 @@ class QueueIntake:
             # Per consumer, and never `global`: quorum queues close the connection for that (540).
             await channel.call(channel.raw.basic_qos, prefetch_count=self._prefetch)
             while True:
-                await self._consume_while_wanted(channel, cancelled)
                 await _first(self._wanted.wait(), channel.closed)
                 if channel.closed.done():
                     raise ChannelLostError(channel.closed.result())
+                if self._wanted.is_set():  # it may have been withdrawn again meanwhile
+                    await self._consume_while_wanted(channel, cancelled)
         finally:
             # After a cancellation by the broker too: what was in hand has returned to the queue, or is gone with it.
             self._stopped()

@@ -14,7 +14,7 @@ from worker.broker.back_off import BackOff, forever
 from worker.broker.confirms import ConfirmChannel, Message, Verdict
 from worker.broker.copies import copied_properties, short_text
 from worker.broker.delivery import ATTEMPT_HEADER
-from worker.broker.problems import BrokerClosedError, BrokerError, ChannelLostError, one_line
+from worker.broker.problems import BrokerClosedError, ChannelLostError, one_line
 from worker.broker.topology import DEAD, EVENTS, command_queue, delay_exchange
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class BrokerOutbox:
     Args:
         confirm_seconds: how long one publish may wait for its confirm before it is repeated. An alarm does not count.
         delay_tiers: the seconds for which there are delay queues.
-        restore: declares the topology again, for when something of it was deleted while the worker ran.
+        restore: declares the topology again, for when something of it was deleted while the worker ran; never raises.
     """
 
     def __init__(
@@ -160,6 +160,8 @@ class BrokerOutbox:
                 # What goes down with its channel is told by whoever lost that, once, and goes out on the next.
                 if verdict is not Verdict.LOST:
                     _tell_unconfirmed(message, verdict)
+                    if verdict is Verdict.UNROUTABLE:
+                        await self._restore()
                     await back_off.wait()
         finally:
             self._unconfirmed -= 1
@@ -202,10 +204,7 @@ class BrokerOutbox:
         self._ready.clear()
         if loss.channel_alone:
             _log.warning("broker.channel_lost", purpose="publish", problem=str(loss))
-            try:
-                await self._restore()
-            except BrokerError as error:
-                _log.error("broker.topology_wrong", problem=str(error))
+            await self._restore()
 
     async def _reply(self, queue: str, event: Message) -> None:
         """Send a copy straight to a queue; tried once, and whatever goes wrong is only logged."""

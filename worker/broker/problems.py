@@ -21,6 +21,7 @@ from pika.adapters.utils.connection_workflow import (
     AMQPConnectorStackTimeout,
 )
 from pika.exceptions import (
+    AMQPConnectionError,
     AMQPHeartbeatTimeout,
     ChannelClosedByBroker,
     ConnectionBlockedTimeout,
@@ -93,6 +94,8 @@ def _root_cause(error: BaseException) -> BaseException:
     if isinstance(error, AMQPConnectionWorkflowFailed):
         answered = [one for one in error.exceptions if not isinstance(one, AMQPConnectorSocketConnectError)]
         return _root_cause((answered or list(error.exceptions))[-1])
+    if type(error) is AMQPConnectionError and error.args and isinstance(error.args[0], AMQPConnectionWorkflowFailed):
+        return _root_cause(error.args[0])
     if isinstance(error, AMQPConnectorPhaseErrorBase):
         return _root_cause(error.exception)
     return error
@@ -131,7 +134,10 @@ def _explain_refusal(error: BaseException, where: str, parameters: Parameters) -
             "give it permissions (rabbitmqctl set_permissions)"
         )
     if isinstance(error, IncompatibleProtocolError):
-        return f"{where} does not speak AMQP 0-9-1: correct the port in {_URL} (amqps:// if it is the port for TLS)"
+        return (
+            f"{where} closed the connection at once: it is no port for AMQP (for amqps://, perhaps; correct {_URL}), "
+            "or the broker is just starting or stopping"
+        )
     return f"the broker at {where} ended the connection while it was being made ({one_line(text)})"
 
 

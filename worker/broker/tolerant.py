@@ -2,7 +2,7 @@
 
 pika decodes headers while it reads the socket, and an error there ends the connection: a header that it cannot decode
 (a table nested beyond Python's recursion limit, a timestamp beyond the year 9999 because somebody counted in
-milliseconds, an infinite double) would come back with every redelivery and keep the worker from ever consuming again.
+microseconds) would come back with every redelivery and keep the worker from ever consuming again.
 """
 
 from __future__ import annotations

@@ -1,0 +1,254 @@
+"""A worker's broker side on a real RabbitMQ, and somebody else's plain AMQP client beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pika
+import pytest
+import requests
+from pydantic import SecretStr
+from structlog.testing import capture_logs
+
+from contracts.events import Event, EventData, Outcome, event_id, source_of
+from worker.broker import Broker
+from worker.clock import SystemClock
+from worker.settings import BrokerSettings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping
+
+    from pika.adapters.blocking_connection import BlockingChannel
+
+    from worker.sandbox.private_broker import PrivateBroker
+    from worker.unlinks.ports import Delivery
+
+    #: Properties, routing key, body.
+    Message = tuple[pika.BasicProperties, str, bytes]
+
+
+class Neighbour:
+    """Somebody else on the same virtual host, with a plain blocking client; a connection for each step."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    @contextmanager
+    def channel(self) -> Iterator[BlockingChannel]:
+        """A channel of its own connection."""
+        connection = pika.BlockingConnection(pika.URLParameters(self._url))
+        try:
+            yield connection.channel()
+        finally:
+            if connection.is_open:
+                connection.close()
+
+    def send(
+        self, body: bytes, exchange: str = "unlink.commands", routing_key: str = "default", **properties: Any
+    ) -> None:
+        """Publish a message, confirmed."""
+        with self.channel() as channel:
+            channel.confirm_delivery()
+            channel.basic_publish(exchange, routing_key, body, pika.BasicProperties(**properties))
+
+    def queue(self, name: str, exchange: str, routing_key: str = "") -> None:
+        """Make a queue and bind it."""
+        with self.channel() as channel:
+            channel.queue_declare(name, durable=True, arguments={"x-queue-type": "quorum"})
+            if exchange:
+                channel.queue_bind(name, exchange, routing_key)
+
+    def delete_queue(self, name: str) -> None:
+        """Delete a queue."""
+        with self.channel() as channel:
+            channel.queue_delete(name)
+
+    def count(self, queue: str) -> int:
+        """How many messages are ready in it."""
+        with self.channel() as channel:
+            return int(channel.queue_declare(queue, passive=True).method.message_count)
+
+    async def take(self, queue: str, seconds: float = 15) -> Message:
+        """The next message. Waits for it."""
+        deadline = time.monotonic() + seconds
+        with self.channel() as channel:
+            while time.monotonic() < deadline:
+                if message := _get(channel, queue):
+                    return message
+                await asyncio.sleep(0.02)
+        raise AssertionError(f"no message in {queue}")
+
+    def take_all(self, queue: str) -> list[Message]:
+        """All messages that are ready."""
+        messages = []
+        with self.channel() as channel:
+            while message := _get(channel, queue):
+                messages.append(message)
+        return messages
+
+
+def _get(channel: BlockingChannel, queue: str) -> Message | None:
+    method, properties, body = channel.basic_get(queue, auto_ack=True)
+    if method is None or properties is None or body is None:
+        return None
+    return properties, method.routing_key or "", body
+
+
+class ImpatientClock(SystemClock):
+    """The system's clock, but nobody waits for long before trying again."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait, half a second at most."""
+        await super().sleep(min(seconds, 0.5))
+
+
+class Worker:
+    """A worker's broker side, whose deliveries are only collected."""
+
+    def __init__(self, settings: BrokerSettings, **arguments: Any) -> None:
+        self.deliveries: list[Delivery] = []
+        self.fail_with: Exception | None = None
+        given: dict[str, Any] = {
+            "queues": {"default": 16},
+            "reply_to": "amq.rabbitmq.reply-to.*,reply.*",
+            "delay_tiers": (1, 2),
+            **arguments,
+        }
+        self.broker = Broker(settings, ImpatientClock(), deliver=self._deliver, **given)
+
+    def _deliver(self, delivery: Delivery) -> None:
+        if self.fail_with is not None:
+            error, self.fail_with = self.fail_with, None
+            raise error
+        self.deliveries.append(delivery)
+
+    async def next(self) -> Delivery:
+        """The next delivery; waits for it."""
+        async with asyncio.timeout(20):
+            while not self.deliveries:  # noqa: ASYNC110 - a list has no event to wait for
+                await asyncio.sleep(0.01)
+        return self.deliveries.pop(0)
+
+
+@pytest.fixture
+def neighbour(broker_url: str) -> Neighbour:
+    """Somebody else on this test's virtual host."""
+    return Neighbour(broker_url)
+
+
+@pytest.fixture
+def settings(broker_url: str) -> BrokerSettings:
+    """Settings for this test's virtual host."""
+    return BrokerSettings(url=SecretStr(broker_url))
+
+
+@pytest.fixture
+async def make_worker(settings: BrokerSettings) -> AsyncIterator[Callable[..., Worker]]:
+    """Makes workers, not started, and closes them in the end."""
+    made: list[Worker] = []
+
+    def make(own_settings: BrokerSettings | None = None, **arguments: Any) -> Worker:
+        made.append(Worker(own_settings or settings, **arguments))
+        return made[-1]
+
+    yield make
+    for worker in made:
+        await worker.broker.close()
+
+
+@pytest.fixture
+async def worker(make_worker: Callable[..., Worker]) -> Worker:
+    """A started worker."""
+    worker = make_worker()
+    await worker.broker.start()
+    return worker
+
+
+@pytest.fixture
+def eventually() -> Callable[..., Any]:
+    """Waits until a condition is true."""
+
+    async def wait(condition: Callable[[], object], seconds: float = 20) -> None:
+        async with asyncio.timeout(seconds):
+            while not condition():  # noqa: ASYNC110 - any condition, so there is no one event to wait for
+                await asyncio.sleep(0.02)
+
+    return wait
+
+
+@pytest.fixture
+def logs() -> Iterator[list[MutableMapping[str, Any]]]:
+    """What was logged."""
+    with capture_logs() as entries:
+        yield entries
+
+
+@pytest.fixture
+def make_event() -> Callable[..., Event]:
+    """Makes events."""
+
+    def make(key: str = "key-1", outcome: Outcome = Outcome.SUCCEEDED, **facts: Any) -> Event:
+        now = datetime.now(UTC)
+        given = {"idempotency_key": key, "enterprise_manager": "default", "outcome": outcome, "received_at": now}
+        return Event(
+            id=event_id(key, outcome),
+            source=source_of("default"),
+            type=outcome.event_type,
+            subject=key,
+            time=now,
+            data=EventData(**{**given, **facts}),
+        )
+
+    return make
+
+
+@pytest.fixture
+def ask_broker(broker: PrivateBroker, virtual_host: str) -> Callable[[str], Any]:
+    """Asks the broker's HTTP API for what this test's virtual host has: `exchanges`, `queues`."""
+
+    def ask(what: str) -> Any:
+        return requests.get(f"{broker.management_url}/api/{what}/{virtual_host}", timeout=30).json()
+
+    return ask
+
+
+@pytest.fixture
+def close_connections(broker: PrivateBroker, virtual_host: str) -> Callable[[], None]:
+    """Has the broker close all connections of this test's virtual host, as an operator or a failing node would."""
+
+    def close() -> None:
+        broker.rabbitmqctl("close_all_connections", "--vhost", virtual_host, "tidying up")
+
+    return close
+
+
+@pytest.fixture
+def in_alarm(broker: PrivateBroker) -> Iterator[Callable[..., None]]:
+    """Puts the broker into a memory alarm, or ends it."""
+
+    def alarm(*, on: bool) -> None:
+        broker.rabbitmqctl("set_vm_memory_high_watermark", "0.000001" if on else "0.6")
+
+    yield alarm
+    alarm(on=False)
+
+
+@pytest.fixture
+def new_user(broker: PrivateBroker, virtual_host: str) -> Iterator[Callable[..., str]]:
+    """Makes a user with the permissions given, and returns a URL with it."""
+    name, password = f"user-{virtual_host}", "s3cret-of-theirs"
+    api = f"{broker.management_url}/api"
+
+    def make(configure: str = "", write: str = "", read: str = "") -> str:
+        body = {"password": password, "tags": ""}
+        requests.put(f"{api}/users/{name}", json=body, timeout=30).raise_for_status()
+        body = {"configure": configure, "write": write, "read": read}
+        requests.put(f"{api}/permissions/{virtual_host}/{name}", json=body, timeout=30).raise_for_status()
+        return f"amqp://{name}:{password}@127.0.0.1:{broker.port}/{virtual_host}"
+
+    yield make
+    requests.delete(f"{api}/users/{name}", timeout=30)

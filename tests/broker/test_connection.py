@@ -1,0 +1,188 @@
+"""Connecting: what a person is told when it does not work, and that it goes on trying."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trustme
+from pydantic import SecretStr
+
+from worker.settings import BrokerSettings, SettingsInvalidError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from worker.sandbox.private_broker import PrivateBroker
+
+
+@pytest.fixture
+def problem_with(make_worker: Callable[..., Any], eventually: Any, logs: list[Any]) -> Callable[..., Any]:
+    """What a worker with these settings says is wrong."""
+
+    async def problem(url: str, **settings: Any) -> str:
+        worker = make_worker(BrokerSettings(url=SecretStr(url), **settings))
+        start = asyncio.create_task(worker.broker.start())
+        await eventually(lambda: worker.broker.last_problem)
+        assert not worker.broker.up
+        assert not start.done()
+        start.cancel()
+        told = [entry["problem"] for entry in logs if entry["event"] == "broker.connection_failed"]
+        assert worker.broker.last_problem in told
+        assert "\n" not in worker.broker.last_problem
+        return str(worker.broker.last_problem)
+
+    return problem
+
+
+async def test_wrong_password_is_told_with_its_remedy_and_never_repeated(
+    problem_with: Callable[..., Any], broker: PrivateBroker, logs: list[Any]
+) -> None:
+    """Somebody who mistyped a password would have to guess, or find it in the log."""
+    problem = await problem_with(f"amqp://unlink:wr0ng-secret@127.0.0.1:{broker.port}/")
+    assert "refuses the user name or the password (403)" in problem
+    assert "UNLINK_BROKER__URL" in problem
+    assert "wr0ng-secret" not in str(logs)
+
+
+async def test_missing_virtual_host_is_told(problem_with: Callable[..., Any], broker: PrivateBroker) -> None:
+    """A forgotten virtual host would look like a broken network."""
+    problem = await problem_with(f"{broker.url}not-there")
+    assert "has no virtual host 'not-there'" in problem
+
+
+async def test_user_without_permissions_in_the_virtual_host_is_told(
+    problem_with: Callable[..., Any], broker: PrivateBroker, new_user: Callable[..., str]
+) -> None:
+    """A forgotten permission would look like a wrong password."""
+    url = new_user().rpartition("/")[0] + "/"
+    assert broker.port
+    assert "set_permissions" in await problem_with(url)
+
+
+async def test_user_who_may_not_declare_is_told_what_could_not_be_declared(
+    problem_with: Callable[..., Any], new_user: Callable[..., str]
+) -> None:
+    """Where the broker's owner declares the topology, the worker's refusal would be a riddle."""
+    problem = await problem_with(new_user(configure="^$", write=".*", read=".*"))
+    assert "exchange unlink.dead cannot be declared" in problem
+    assert "permission" in problem
+
+
+async def test_unreachable_broker_is_told(problem_with: Callable[..., Any]) -> None:
+    """A wrong port would end in a stack trace."""
+    problem = await problem_with("amqp://u:p@127.0.0.1:1/")
+    assert "127.0.0.1:1 cannot be reached (Connection refused)" in problem
+
+
+async def test_unknown_host_is_told(problem_with: Callable[..., Any]) -> None:
+    """A mistyped host name would end in a stack trace."""
+    problem = await problem_with("amqp://u:p@broker.invalid/")
+    assert "broker.invalid:5672 cannot be resolved" in problem
+
+
+async def test_worker_that_starts_before_its_virtual_host_gets_there(
+    make_worker: Callable[..., Any], broker: PrivateBroker, eventually: Any
+) -> None:
+    """A worker deployed before its broker was set up would crash, and crash again, or never start."""
+    worker = make_worker(BrokerSettings(url=SecretStr(f"{broker.url}later")))
+    start = asyncio.create_task(worker.broker.start())
+    await eventually(lambda: worker.broker.last_problem)
+    await asyncio.to_thread(broker.rabbitmqctl, "add_vhost", "later")
+    await asyncio.to_thread(broker.rabbitmqctl, "set_permissions", "-p", "later", "unlink", ".*", ".*", ".*")
+    async with asyncio.timeout(30):
+        await start
+    assert worker.broker.up
+    assert worker.broker.last_problem is None
+    await worker.broker.close()
+    await asyncio.to_thread(broker.rabbitmqctl, "delete_vhost", "later")
+
+
+@pytest.mark.parametrize(
+    "url", ["amqp://user:pa/ss-w0rd@host:5672/", "amqp://user:p@host:w0rd/"], ids=["slash in the password", "port"]
+)
+def test_url_that_cannot_be_read_is_told_without_a_piece_of_it(make_worker: Callable[..., Any], url: str) -> None:
+    """An unescaped password would be printed, piece by piece, in the message about it."""
+    with pytest.raises(SettingsInvalidError) as error:
+        make_worker(BrokerSettings(url=SecretStr(url)))
+    assert "UNLINK_BROKER__URL" in str(error.value)
+    assert "w0rd" not in str(error.value)
+    assert error.value.__cause__ is None
+
+
+def test_ca_file_that_holds_no_certificate_is_told(make_worker: Callable[..., Any], tmp_path: Path) -> None:
+    """A key given for a certificate would end in a stack trace."""
+    ca_file = tmp_path / "ca.pem"
+    ca_file.write_text("not a certificate")
+    with pytest.raises(SettingsInvalidError, match="UNLINK_BROKER__CA_FILE"):
+        make_worker(BrokerSettings(url=SecretStr("amqps://u:p@host/"), ca_file=ca_file))
+
+
+@pytest.fixture
+async def tls_port(broker: PrivateBroker, tmp_path: Path) -> AsyncIterator[int]:
+    """A port that speaks TLS before the broker, with a certificate for 127.0.0.1; `ca.pem` and `other.pem` are CAs."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    trustme.CA().cert_pem.write_to_path(tmp_path / "other.pem")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while received := await reader.read(65536):
+                writer.write(received)
+                await writer.drain()
+        except OSError:
+            pass
+        finally:
+            writer.close()
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        to_reader, to_writer = await asyncio.open_connection("127.0.0.1", broker.port)
+        await asyncio.gather(pump(reader, to_writer), pump(to_reader, writer))
+
+    server = await asyncio.start_server(relay, "127.0.0.1", 0, ssl=context)
+    yield server.sockets[0].getsockname()[1]
+    server.close()
+
+
+async def test_tls_with_the_right_ca_works(
+    make_worker: Callable[..., Any], broker_url: str, broker: PrivateBroker, tls_port: int, tmp_path: Path
+) -> None:
+    """A broker with a certificate of the company's own CA could not be used."""
+    url = broker_url.replace("amqp://", "amqps://").replace(f":{broker.port}/", f":{tls_port}/")
+    worker = make_worker(BrokerSettings(url=SecretStr(url), ca_file=tmp_path / "ca.pem"))
+    async with asyncio.timeout(20):
+        await worker.broker.start()
+    assert worker.broker.up
+    await worker.broker.close()
+
+
+async def test_wrong_ca_is_told(problem_with: Callable[..., Any], tls_port: int, tmp_path: Path) -> None:
+    """A certificate that is not trusted would end in a stack trace."""
+    problem = await problem_with(f"amqps://u:p@127.0.0.1:{tls_port}/", ca_file=tmp_path / "other.pem")
+    assert "not trusted" in problem
+    assert "UNLINK_BROKER__CA_FILE" in problem
+
+
+async def test_certificate_for_another_host_is_told(
+    problem_with: Callable[..., Any], tls_port: int, tmp_path: Path
+) -> None:
+    """A broker reached by an alias would look untrusted for no reason."""
+    problem = await problem_with(f"amqps://u:p@localhost:{tls_port}/", ca_file=tmp_path / "ca.pem")
+    assert "another host" in problem
+
+
+async def test_tls_to_a_plain_port_is_told(problem_with: Callable[..., Any], broker: PrivateBroker) -> None:
+    """A wrong scheme in the URL would be a riddle."""
+    problem = await problem_with(f"amqps://u:p@127.0.0.1:{broker.port}/")
+    assert "TLS" in problem
+
+
+async def test_plain_to_a_tls_port_is_told(problem_with: Callable[..., Any], tls_port: int) -> None:
+    """A wrong scheme in the URL would be a riddle."""
+    problem = await problem_with(f"amqp://u:p@127.0.0.1:{tls_port}/")
+    assert "amqps://" in problem

@@ -1,0 +1,124 @@
+"""What is read of a delivery, and what a copy of it takes along, without a broker."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pika.channel import Channel
+from pika.compat import long
+from pika.spec import BasicProperties
+
+from worker.broker.copies import MAX_HEADERS, copied_properties, short_text
+from worker.broker.delivery import BrokerDelivery, plain_headers, reply_patterns
+
+
+def delivery_with(**properties: Any) -> BrokerDelivery:
+    """A delivery with these properties, on a channel that never opened."""
+    return BrokerDelivery(
+        Channel.__new__(Channel),
+        1,
+        BasicProperties(**properties),
+        b"body",
+        enterprise_manager="default",
+        reply_patterns=reply_patterns("amq.rabbitmq.reply-to.*, reply.*,"),
+        taken_at=0.0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("header", "attempt"), [(1, 1), (7, 7), (long(3), 3), (0, 1), (-4, 1), (True, 1), ("2", 1), (None, 1), ([], 1)]
+)
+def test_attempt_is_read_and_junk_counts_as_the_first(header: Any, attempt: int) -> None:
+    """A publisher's odd header would give a command up at once, or stop the intake."""
+    assert delivery_with(headers={"unlink-attempt": header}).attempt == attempt
+
+
+@pytest.mark.parametrize(
+    ("asked", "taken"),
+    [
+        ("reply.me", "reply.me"),
+        ("amq.rabbitmq.reply-to.g1h2", "amq.rabbitmq.reply-to.g1h2"),
+        ("amq.rabbitmq.reply-to", None),
+        ("REPLY.me", None),
+        ("other.reply.me", None),
+        ("", None),
+        (None, None),
+        (b"reply.\xff", None),
+    ],
+)
+def test_only_a_reply_address_that_a_pattern_allows_is_taken(asked: Any, taken: str | None) -> None:
+    """Events would be sent into queues that the operator never opened to replies."""
+    assert delivery_with(reply_to=asked).reply_to == taken
+
+
+def test_headers_become_plain_python() -> None:
+    """A log or a comparison would trip over pika's own integers, or over a name that is bytes."""
+    plain = plain_headers({"a": long(5), b"\xff": [long(1), {"b": long(2)}]})  # type: ignore[dict-item] # as pika gives it
+    assert plain == {"a": 5, "\\xff": [1, {"b": 2}]}
+    assert type(plain["a"]) is int
+
+
+@pytest.mark.parametrize(
+    "name", ["x-death", "x-first-death-queue", "x-last-death-exchange", "x-delivery-count", "CC", "BCC", "cc"]
+)
+def test_what_the_broker_reads_again_stays_behind(name: str) -> None:
+    """A delayed command would never come back, or would multiply."""
+    headers = copied_properties(delivery_with(headers={name: ["x"], "theirs": 1}), {}).headers
+    assert headers == {"theirs": 1}
+
+
+def test_copy_is_persistent_and_keeps_who_wrote_what_when() -> None:
+    """A command that had to wait would be lost in a restart, or come back as another."""
+    given_properties = {
+        "content_type": "application/json",
+        "content_encoding": "utf-8",
+        "correlation_id": "c",
+        "reply_to": "reply.x",
+        "message_id": "m",
+        "timestamp": 5,
+        "type": "t",
+        "app_id": "a",
+    }
+    copy = copied_properties(
+        delivery_with(**given_properties, delivery_mode=1, user_id="them", expiration="5", priority=9), {"ours": 1}
+    )
+    assert {name: getattr(copy, name) for name in given_properties} == given_properties
+    assert copy.delivery_mode == 2
+    assert (copy.user_id, copy.expiration, copy.priority) == (None, None, None)
+    assert copy.headers == {"ours": 1}
+
+
+def test_bare_direct_reply_to_is_not_repeated() -> None:
+    """The broker ends the channel of whoever publishes with the pseudo-queue and does not consume from it."""
+    assert copied_properties(delivery_with(reply_to="amq.rabbitmq.reply-to"), {}).reply_to is None
+
+
+_values: st.SearchStrategy[Any] = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.text()
+    | st.binary()
+    | st.decimals(allow_nan=False, allow_infinity=False)
+    | st.floats(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=300), inner),
+)
+
+
+@settings(max_examples=50)  # each value is encoded, and a large one takes its time
+@given(headers=st.dictionaries(st.text(max_size=300) | st.binary(max_size=300), _values))
+def test_copy_of_any_headers_can_be_sent(headers: Any) -> None:
+    """One message with odd headers could be neither delayed nor dead-lettered, and would come back for ever."""
+    delivery = delivery_with(headers=headers)
+    encoded = copied_properties(delivery, {"unlink-attempt": delivery.attempt}).encode()
+    assert sum(len(piece) for piece in encoded) < MAX_HEADERS + 1000
+
+
+@given(text=st.text() | st.binary() | st.none() | st.integers())
+def test_text_for_a_property_always_fits(text: Any) -> None:
+    """A long name would make a publish fail on every try."""
+    short = short_text(text)
+    assert short is None or (short == text and len(short.encode(errors="replace")) <= 255)

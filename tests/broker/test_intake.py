@@ -1,0 +1,362 @@
+"""What arrives, on a real broker: deliveries, pauses, and each way of losing a consumer."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pika
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from worker.sandbox.private_broker import PrivateBroker
+
+QUEUE = "unlink.commands.default"
+
+
+def _logged(logs: list[Any], event: str) -> list[Any]:
+    return [entry for entry in logs if entry["event"] == event]
+
+
+async def test_delivery_carries_the_message_and_its_properties(worker: Any, neighbour: Any) -> None:
+    """The worker would not see what a publisher said about its command."""
+    neighbour.send(
+        b"body", content_type="application/json", correlation_id="c", reply_to="reply.x", headers={"a": 7, "b": [True]}
+    )
+    delivery = await worker.next()
+    assert (delivery.body, delivery.content_type, delivery.correlation_id) == (b"body", "application/json", "c")
+    assert delivery.reply_to == "reply.x"
+    assert delivery.enterprise_manager == "default"
+    assert delivery.attempt == 1
+    assert delivery.live
+    assert delivery.headers == {"a": 7, "b": [True]}
+    assert type(delivery.headers["a"]) is int
+
+
+async def test_reply_address_outside_the_allowed_patterns_is_not_taken(worker: Any, neighbour: Any) -> None:
+    """A publisher could have events sent into anybody's queue."""
+    neighbour.send(b"body", reply_to="payroll.commands")
+    assert (await worker.next()).reply_to is None
+
+
+async def test_acknowledged_delivery_is_gone_and_an_unacknowledged_one_returns_on_close(
+    make_worker: Callable[..., Any], neighbour: Any
+) -> None:
+    """Finished commands would be done again after a restart, or unfinished ones never."""
+    worker = make_worker()
+    await worker.broker.start()
+    neighbour.send(b"done")
+    neighbour.send(b"not done")
+    done, not_done = await worker.next(), await worker.next()
+    done.acknowledge()
+    await worker.broker.close()
+    assert not not_done.live
+    assert [body for _, _, body in neighbour.take_all(QUEUE)] == [b"not done"]
+
+
+async def test_requeued_delivery_comes_again(worker: Any, neighbour: Any) -> None:
+    """A command given back would be lost."""
+    neighbour.send(b"body")
+    (await worker.next()).requeue()
+    assert (await worker.next()).body == b"body"
+
+
+async def test_settling_a_delivery_twice_or_too_late_does_nothing(
+    worker: Any, neighbour: Any, close_connections: Callable[[], None], eventually: Any, logs: list[Any]
+) -> None:
+    """An old delivery tag would acknowledge somebody else's command, or end the channel with all in hand."""
+    neighbour.send(b"twice")
+    twice = await worker.next()
+    twice.acknowledge()
+    twice.acknowledge()
+    twice.requeue()
+    neighbour.send(b"late")
+    late = await worker.next()
+    await asyncio.to_thread(close_connections)
+    await eventually(lambda: not late.live)
+    await eventually(lambda: worker.broker.consuming)
+    again = await worker.next()
+    late.acknowledge()
+    late.requeue()
+    assert again.live
+    assert again.body == b"late"
+    assert not _logged(logs, "broker.channel_lost")
+
+
+async def test_prefetch_is_the_limit_of_each_queue_by_itself(
+    make_worker: Callable[..., Any], neighbour: Any, eventually: Any
+) -> None:
+    """One Enterprise Manager that is slow would take the places of another's commands."""
+    worker = make_worker(queues={"default": 2, "other": 3})
+    await worker.broker.start()
+    for _ in range(5):
+        neighbour.send(b"d")
+        neighbour.send(b"o", routing_key="other")
+    await eventually(lambda: len(worker.deliveries) == 5)
+    assert sorted(delivery.body for delivery in worker.deliveries) == [b"d", b"d", b"o", b"o", b"o"]
+    assert neighbour.count(QUEUE) == 3
+    worker.deliveries[0].acknowledge()
+    await eventually(lambda: len(worker.deliveries) == 6)
+
+
+async def test_paused_queue_delivers_nothing_until_every_reason_is_gone(
+    worker: Any, neighbour: Any, eventually: Any
+) -> None:
+    """Commands would be taken while their Enterprise Manager is down, or stay untouched when it is back."""
+    neighbour.send(b"in hand")
+    in_hand = await worker.next()
+    worker.broker.pause("default", "down")
+    worker.broker.pause("default", "ledger")
+    worker.broker.pause("default", "ledger")
+    await eventually(lambda: not worker.broker.consuming)
+    assert worker.broker.up
+    neighbour.send(b"waits")
+    worker.broker.resume("default", "down")
+    assert in_hand.live
+    in_hand.acknowledge()
+    await eventually(lambda: neighbour.count(QUEUE) == 1)
+    assert not worker.broker.consuming
+    worker.broker.resume("default", "ledger")
+    assert (await worker.next()).body == b"waits"
+    assert worker.broker.consuming == {"default"}
+
+
+async def test_paused_and_resumed_at_once_it_consumes(worker: Any, neighbour: Any) -> None:
+    """A short outage would leave the worker deaf."""
+    for _ in range(20):
+        worker.broker.pause("default", "flicker")
+        await asyncio.sleep(0)
+        worker.broker.resume("default", "flicker")
+        await asyncio.sleep(0)
+    neighbour.send(b"body")
+    assert (await worker.next()).body == b"body"
+
+
+async def test_pause_before_the_start_is_kept(make_worker: Callable[..., Any], neighbour: Any, eventually: Any) -> None:
+    """A worker that starts while an Enterprise Manager is down would take its commands."""
+    worker = make_worker()
+    worker.broker.pause("default", "down")
+    async with asyncio.timeout(20):
+        await worker.broker.start()
+    neighbour.send(b"waits")
+    assert not worker.broker.consuming
+    assert neighbour.count(QUEUE) == 1
+    worker.broker.resume("default", "down")
+    await worker.next()
+    await eventually(lambda: worker.broker.consuming == {"default"})
+
+
+async def test_pause_survives_a_lost_connection(
+    worker: Any, neighbour: Any, close_connections: Callable[[], None], eventually: Any
+) -> None:
+    """A reconnection would let the commands of an Enterprise Manager in that is down."""
+    worker.broker.pause("default", "down")
+    await eventually(lambda: not worker.broker.consuming)
+    await asyncio.to_thread(close_connections)
+    await eventually(lambda: not worker.broker.up)
+    await eventually(lambda: worker.broker.up)
+    neighbour.send(b"waits")
+    assert not worker.broker.consuming
+    worker.broker.resume("default", "down")
+    assert (await worker.next()).body == b"waits"
+
+
+async def test_drained_worker_takes_nothing_more_and_can_still_acknowledge(
+    make_worker: Callable[..., Any], neighbour: Any
+) -> None:
+    """On shutdown, work would be taken that nobody does, or work that was done would be done again."""
+    worker = make_worker()
+    await worker.broker.start()
+    neighbour.send(b"in hand")
+    in_hand = await worker.next()
+    await worker.broker.stop_consuming()
+    neighbour.send(b"for others")
+    assert in_hand.live
+    in_hand.acknowledge()
+    await worker.broker.close()
+    assert [body for _, _, body in neighbour.take_all(QUEUE)] == [b"for others"]
+
+
+async def test_drained_while_it_connects_the_worker_takes_nothing(
+    make_worker: Callable[..., Any], neighbour: Any, eventually: Any
+) -> None:
+    """A worker told to stop in its first second would take commands that nobody does."""
+    first = make_worker()
+    await first.broker.start()
+    await first.broker.close()
+    neighbour.send(b"for others")
+    for turns in range(0, 400, 20):
+        worker = make_worker()
+        start = asyncio.create_task(worker.broker.start())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await worker.broker.stop_consuming()
+        taken = len(worker.deliveries)
+        await eventually(lambda worker=worker: worker.broker.up)
+        assert not worker.broker.consuming
+        assert len(worker.deliveries) == taken
+        await start
+        await worker.broker.close()
+    assert neighbour.count(QUEUE) == 1
+
+
+async def test_lost_connection_is_named_and_the_consumer_comes_back(
+    worker: Any, neighbour: Any, close_connections: Callable[[], None], eventually: Any, logs: list[Any]
+) -> None:
+    """After a network failure the worker would look alive and take no command."""
+    told: list[bool] = []
+    worker.broker.on_availability(told.append)
+    neighbour.send(b"in hand")
+    in_hand = await worker.next()
+    await asyncio.to_thread(close_connections)
+    await eventually(lambda: _logged(logs, "broker.connection_lost"))
+    assert not in_hand.live
+    assert (await worker.next()).body == b"in hand"
+    await eventually(lambda: worker.broker.up)
+    assert {entry["purpose"] for entry in _logged(logs, "broker.connection_lost")} <= {"consume", "publish"}
+    assert "tidying up" in _logged(logs, "broker.connection_lost")[0]["problem"]
+    assert told[0] is False
+    assert told[-1] is True
+    assert worker.broker.last_problem is None
+
+
+async def test_deleted_queue_is_named_declared_anew_and_consumed(
+    worker: Any, neighbour: Any, eventually: Any, logs: list[Any]
+) -> None:
+    """After an operator's mistake the worker would look alive and take no command."""
+    neighbour.delete_queue(QUEUE)
+    await eventually(lambda: _logged(logs, "broker.consumer_cancelled"))
+    await eventually(lambda: worker.broker.consuming == {"default"})
+    assert not _logged(logs, "broker.connection_lost")
+    neighbour.send(b"body")
+    assert (await worker.next()).body == b"body"
+
+
+@pytest.fixture
+def impatient_consumer_timeout(broker: PrivateBroker) -> Iterator[None]:
+    """The broker closes a channel whose delivery is a second old, and looks twice a second."""
+    broker.rabbitmqctl(
+        "eval",
+        "application:set_env(rabbit, consumer_timeout, 1000), application:set_env(rabbit, channel_tick_interval, 500).",
+    )
+    yield
+    broker.rabbitmqctl(
+        "eval",
+        "application:set_env(rabbit, consumer_timeout, 1800000),"
+        "application:set_env(rabbit, channel_tick_interval, 60000).",
+    )
+
+
+@pytest.mark.usefixtures("impatient_consumer_timeout")
+async def test_delivery_held_too_long_loses_only_its_own_channel_and_the_remedy_is_logged(
+    make_worker: Callable[..., Any], neighbour: Any, eventually: Any, logs: list[Any]
+) -> None:
+    """One command held too long would take all Enterprise Managers' commands with it, or leave its queue unconsumed."""
+    worker = make_worker(queues={"default": 4, "other": 4})
+    await worker.broker.start()
+    neighbour.send(b"held")
+    held = await worker.next()
+    await eventually(lambda: _logged(logs, "broker.channel_lost"))
+    lost = _logged(logs, "broker.channel_lost")[0]
+    assert lost["enterprise_manager"] == "default"
+    assert "UNLINK_BROKER__HOLD_SECONDS" in lost["problem"]
+    assert "\n" not in lost["problem"]
+    assert not held.live
+    assert "other" in worker.broker.consuming
+    assert not _logged(logs, "broker.connection_lost")
+    again = await worker.next()
+    assert again.body == b"held"
+    again.acknowledge()
+    await eventually(lambda: worker.broker.consuming == {"default", "other"})
+
+
+async def test_message_that_the_worker_fails_on_is_set_aside_and_comes_back(
+    worker: Any, neighbour: Any, eventually: Any, logs: list[Any]
+) -> None:
+    """One message that trips over a mistake of ours would stop its queue, or be lost."""
+    worker.fail_with = RuntimeError("a mistake of ours")
+    neighbour.send(b"trips")
+    await eventually(lambda: _logged(logs, "broker.delivery_failed"))
+    neighbour.send(b"next")
+    assert (await worker.next()).body == b"next"
+    again = await worker.next()
+    assert (again.body, again.attempt) == (b"trips", 2)
+
+
+def _nested(depth: int) -> dict[str, Any]:
+    table: dict[str, Any] = {}
+    for _ in range(depth):
+        table = {"": table}
+    return table
+
+
+_MICROSECONDS = b"\x01tT" + struct.pack(">Q", 1_800_000_000_000_000)
+_DEEP = b"\x01f" + b"".join(
+    b"F" + struct.pack(">I", 6 * left) + (b"\x00" if left else b"") for left in range(3000, -1, -1)
+)
+
+
+@pytest.mark.parametrize("table", [_MICROSECONDS, _DEEP], ids=["time in microseconds", "nested 3000 deep"])
+async def test_headers_that_cannot_be_decoded_cost_the_headers_and_not_the_connection(
+    worker: Any, neighbour: Any, monkeypatch: pytest.MonkeyPatch, logs: list[Any], table: bytes
+) -> None:
+    """One message with hostile headers would come back for ever and end the connection each time."""
+    with monkeypatch.context() as patched:
+
+        def encode_table(pieces: list[bytes], _headers: object) -> int:
+            pieces.append(struct.pack(">I", len(table)) + table)
+            return len(table) + 4
+
+        with neighbour.channel() as channel:
+            channel.confirm_delivery()
+            patched.setattr("pika.data.encode_table", encode_table)
+            channel.basic_publish(
+                "unlink.commands",
+                "default",
+                b"body",
+                pika.BasicProperties(
+                    content_type="application/json", headers={"x": 1}, message_id="m", reply_to="reply.x"
+                ),
+            )
+            patched.undo()
+    delivery = await worker.next()
+    assert delivery.body == b"body"
+    assert delivery.content_type == "application/json"
+    assert delivery.reply_to == "reply.x"
+    assert delivery.properties.message_id == "m"
+    assert delivery.headers == {"unlink-headers-unreadable": True}
+    await worker.broker.outbox.delay(delivery, 1, failed=True)
+    delivery.acknowledge()
+    assert (await worker.next()).attempt == 2
+    assert not _logged(logs, "broker.connection_lost")
+
+
+async def test_odd_properties_and_a_large_body_arrive(worker: Any, neighbour: Any) -> None:
+    """A publisher's odd text or a huge message would end the connection, or hide the message from the dead letters."""
+    neighbour.send(
+        b"x" * 300_000,
+        content_type=b"\xff\xfe",
+        correlation_id=b"\xff",
+        timestamp=2**63,
+        headers={
+            "when": datetime(2026, 1, 1, tzinfo=UTC),
+            "bytes": b"\xff",
+            "nothing": None,
+            "nested": _nested(30),
+            "unlink-attempt": "many",
+        },
+    )
+    delivery = await worker.next()
+    assert len(delivery.body) == 300_000
+    assert delivery.content_type is None
+    assert delivery.correlation_id is None
+    assert delivery.attempt == 1
+    await worker.broker.outbox.delay(delivery, 1, failed=True)
+    delivery.acknowledge()
+    again = await worker.next()
+    assert again.attempt == 2
+    assert again.headers["bytes"] == b"\xff"

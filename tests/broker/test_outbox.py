@@ -1,0 +1,320 @@
+"""What leaves for the broker, on a real one."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pika
+import pytest
+from pydantic import SecretStr
+
+from contracts.events import Outcome, Reason, ReasonCode
+from worker.broker.problems import BrokerClosedError
+from worker.settings import BrokerSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from worker.sandbox.private_broker import PrivateBroker
+
+
+async def test_event_arrives_byte_for_byte_with_its_properties(
+    worker: Any, neighbour: Any, make_event: Callable[..., Any]
+) -> None:
+    """A consumer that relies on the documented routing key and properties would miss or misread events."""
+    neighbour.queue("subscriber", "unlink.events", "succeeded.*")
+    event = make_event(correlation_id="their-own")
+    body = event.to_bytes() + b"  "
+    await worker.broker.outbox.publish(body)
+    properties, routing_key, received = await neighbour.take("subscriber")
+    assert received == body
+    assert routing_key == "succeeded.default"
+    assert properties.content_type == "application/cloudevents+json"
+    assert properties.delivery_mode == 2
+    assert properties.message_id == event.id
+    assert properties.correlation_id == "their-own"
+    assert properties.type == "unlink.succeeded.v1"
+    assert properties.app_id == "unlink-worker"
+    assert abs(properties.timestamp - datetime.now(UTC).timestamp()) < 60
+
+
+async def test_event_model_is_published_as_its_bytes(
+    worker: Any, neighbour: Any, make_event: Callable[..., Any]
+) -> None:
+    """An event and its stored bytes would differ, and a consumer could not tell a repeat."""
+    neighbour.queue("subscriber", "unlink.events", "#")
+    event = make_event(key="the-key")
+    await worker.broker.outbox.publish(event)
+    properties, _, received = await neighbour.take("subscriber")
+    assert received == event.to_bytes()
+    assert properties.correlation_id == "the-key"
+
+
+async def test_correlation_id_too_long_for_a_property_stays_in_the_body(
+    worker: Any, neighbour: Any, make_event: Callable[..., Any]
+) -> None:
+    """200 characters that take 600 bytes would keep the event from ever being published."""
+    neighbour.queue("subscriber", "unlink.events", "#")
+    event = make_event(correlation_id="\N{SNOWMAN}" * 200)
+    await worker.broker.outbox.publish(event)
+    properties, _, received = await neighbour.take("subscriber")
+    assert received == event.to_bytes()
+    assert properties.correlation_id == "key-1"
+
+
+async def test_event_without_a_subscriber_is_kept_in_unrouted(
+    worker: Any, neighbour: Any, make_event: Callable[..., Any]
+) -> None:
+    """The result of an unlink that nobody subscribed to yet would be lost."""
+    await worker.broker.outbox.publish(make_event())
+    _, routing_key, _ = await neighbour.take("unlink.unrouted")
+    assert routing_key == "succeeded.default"
+
+
+async def test_event_that_no_queue_takes_is_repeated_until_one_does(
+    worker: Any, neighbour: Any, make_event: Callable[..., Any], logs: list[Any]
+) -> None:
+    """The broker confirms what it drops: an event would count as published, and be gone."""
+    neighbour.delete_queue("unlink.unrouted")
+    event = make_event()
+    await worker.broker.outbox.publish(event)
+    failed = [entry for entry in logs if entry["event"] == "broker.publish_failed"]
+    assert failed[0]["log_level"] == "error"
+    assert failed[0]["problem"] == "no queue took it"
+    _, _, body = await neighbour.take("unlink.unrouted")
+    assert body == event.to_bytes()
+
+
+async def test_deleted_events_exchange_is_declared_anew_and_the_event_arrives(
+    worker: Any, neighbour: Any, make_event: Callable[..., Any], logs: list[Any]
+) -> None:
+    """An exchange deleted by mistake would stop all events until the worker is restarted."""
+    with neighbour.channel() as channel:
+        channel.exchange_delete("unlink.events")
+    await worker.broker.outbox.publish(make_event())
+    assert any(entry["event"] == "broker.channel_lost" for entry in logs)
+    await neighbour.take("unlink.unrouted")
+
+
+async def test_two_thousand_outstanding_publishes_are_all_confirmed(
+    worker: Any, neighbour: Any, make_event: Callable[..., Any]
+) -> None:
+    """A burst of results would stall, or be counted wrongly where the broker confirms many at once."""
+    events = [make_event(key=f"key-{number}") for number in range(2000)]
+    async with asyncio.timeout(60):
+        await asyncio.gather(*(worker.broker.outbox.publish(event) for event in events))
+    assert worker.broker.outbox.unconfirmed == 0
+    arrived = {properties.message_id for properties, _, _ in neighbour.take_all("unlink.unrouted")}
+    assert arrived == {event.id for event in events}
+
+
+async def test_broker_restarted_under_publishes_loses_none_and_the_consumer_comes_back(
+    worker: Any, neighbour: Any, make_event: Callable[..., Any], broker: PrivateBroker, eventually: Any
+) -> None:
+    """A restart of the broker in the middle of a busy hour would lose results, or leave the worker deaf."""
+    events = [make_event(key=f"key-{number}") for number in range(3000)]
+    publishes = [asyncio.ensure_future(worker.broker.outbox.publish(event)) for event in events[:1500]]
+    restart = asyncio.create_task(asyncio.to_thread(broker.restart))
+    await eventually(lambda: not worker.broker.up)
+    publishes += [asyncio.ensure_future(worker.broker.outbox.publish(event)) for event in events[1500:]]
+    async with asyncio.timeout(90):
+        await asyncio.gather(restart, *publishes)
+    arrived = {properties.message_id for properties, _, _ in neighbour.take_all("unlink.unrouted")}
+    assert arrived == {event.id for event in events}
+    await eventually(lambda: worker.broker.consuming == {"default"}, seconds=60)
+    neighbour.send(b"after")
+    assert (await worker.next()).body == b"after"
+
+
+async def test_memory_alarm_delays_publishes_without_repeating_them_and_lets_acknowledgements_through(
+    make_worker: Callable[..., Any],
+    settings: BrokerSettings,
+    neighbour: Any,
+    make_event: Callable[..., Any],
+    in_alarm: Callable[..., None],
+    eventually: Any,
+    logs: list[Any],
+) -> None:
+    """In an alarm of an hour each waiting event would be sent again and again, or finished work redelivered."""
+    worker = make_worker(settings.model_copy(update={"confirm_seconds": 0.1}), queues={"default": 1})
+    await worker.broker.start()
+    neighbour.send(b"first")
+    neighbour.send(b"second")
+    first = await worker.next()
+    await asyncio.to_thread(in_alarm, on=True)
+    publish = asyncio.ensure_future(worker.broker.outbox.publish(make_event()))
+    await eventually(lambda: any(entry["event"] == "broker.blocked" for entry in logs))
+    first.acknowledge()
+    assert (await worker.next()).body == b"second"
+    assert not publish.done()
+    await asyncio.to_thread(in_alarm, on=False)
+    async with asyncio.timeout(20):
+        await publish
+    repeats = [entry for entry in logs if entry["event"] == "broker.publish_failed"]
+    assert len(neighbour.take_all("unlink.unrouted")) == 1 + len(repeats)
+    assert len(repeats) <= 1, "only what waited before the broker told of its alarm"
+
+
+async def test_reply_goes_to_the_queue_asked_for_when_the_command_has_ended(
+    worker: Any, neighbour: Any, make_event: Callable[..., Any]
+) -> None:
+    """A publisher that waits for the answer on its own queue would wait in vain, or be told too early."""
+    neighbour.queue("reply.me", "")
+    await worker.broker.outbox.publish(make_event(outcome=Outcome.SUBMITTED), ["reply.me"])
+    ended = make_event()
+    await worker.broker.outbox.publish(ended, ["reply.me"])
+    replies = neighbour.take_all("reply.me")
+    assert [body for _, _, body in replies] == [ended.to_bytes()]
+    assert replies[0][0].message_id == ended.id
+
+
+async def test_reply_queue_that_is_gone_or_forbidden_does_not_hold_the_event_up(
+    make_worker: Callable[..., Any],
+    neighbour: Any,
+    make_event: Callable[..., Any],
+    new_user: Callable[..., str],
+    logs: list[Any],
+) -> None:
+    """One publisher's wrong reply address would hold its command for ever, and end other publishes with its channel."""
+    url = new_user(configure=r"^unlink\..*", write=r"^unlink\..*", read=r"^unlink\..*")
+    worker = make_worker(BrokerSettings(url=SecretStr(url)))
+    await worker.broker.start()
+    async with asyncio.timeout(10):
+        await worker.broker.outbox.publish(make_event(), ["reply.nobody", "amq.rabbitmq.reply-to.g1.nonsense"])
+    await neighbour.take("unlink.unrouted")
+    assert any(entry["event"] == "broker.reply_failed" for entry in logs)
+    assert not any(entry["event"] == "broker.channel_lost" for entry in logs)
+
+
+async def test_direct_reply_to_survives_a_delay(worker: Any, neighbour: Any, make_event: Callable[..., Any]) -> None:
+    """A caller that waits on direct reply-to would get no answer once its command had to wait."""
+    replies: list[bytes] = []
+    with neighbour.channel() as channel:
+        channel.basic_consume("amq.rabbitmq.reply-to", lambda *message: replies.append(message[3]), auto_ack=True)
+        properties = pika.BasicProperties(reply_to="amq.rabbitmq.reply-to")
+        channel.basic_publish("unlink.commands", "default", b"command", properties)
+        delivery = await worker.next()
+        await worker.broker.outbox.delay(delivery, 1, failed=False)
+        delivery.acknowledge()
+        delivery = await worker.next()
+        event = make_event()
+        await worker.broker.outbox.publish(event, [delivery.reply_to])
+        channel.connection.process_data_events(time_limit=1)
+    assert replies == [event.to_bytes()]
+
+
+async def test_delayed_twice_in_the_same_tier_a_message_still_comes_back(worker: Any, neighbour: Any) -> None:
+    """With the broker's own death notes copied along, a command that waits a second time would never come back."""
+    neighbour.send(
+        b"command",
+        content_type="application/json",
+        correlation_id="c",
+        message_id="m",
+        type="t",
+        app_id="a",
+        reply_to="reply.me",
+        headers={"mine": [1, "two"], "traceparent": "00-1"},
+    )
+    for attempt, failed in ((1, False), (1, True), (2, True)):
+        delivery = await worker.next()
+        assert delivery.attempt == attempt
+        await worker.broker.outbox.delay(delivery, 0.3, failed=failed)
+        delivery.acknowledge()
+    delivery = await worker.next()
+    assert (delivery.body, delivery.attempt) == (b"command", 3)
+    assert delivery.content_type == "application/json"
+    assert delivery.correlation_id == "c"
+    assert delivery.reply_to == "reply.me"
+    assert delivery.headers["mine"] == [1, "two"]
+    assert delivery.headers["traceparent"] == "00-1"
+    assert (delivery.properties.message_id, delivery.properties.type, delivery.properties.app_id) == ("m", "t", "a")
+
+
+async def test_delay_takes_the_shortest_tier_that_is_long_enough(worker: Any, neighbour: Any, eventually: Any) -> None:
+    """A command would come back before its time, and in vain."""
+    neighbour.send(b"command")
+    delivery = await worker.next()
+    await worker.broker.outbox.delay(delivery, 1.5, failed=False)
+    assert neighbour.count("unlink.delay.2s") == 1
+    assert neighbour.count("unlink.delay.1s") == 0
+    await worker.broker.outbox.delay(delivery, 9999, failed=False)
+    assert neighbour.count("unlink.delay.2s") == 2
+    delivery.acknowledge()
+    await eventually(lambda: len(worker.deliveries) == 2)
+
+
+async def test_expiration_user_and_further_routing_keys_stay_behind_when_delayed(
+    make_worker: Callable[..., Any], neighbour: Any, eventually: Any
+) -> None:
+    """A command would expire while it waits, be refused for its user, or multiply with each delay."""
+    worker = make_worker(queues={"default": 16, "other": 16})
+    await worker.broker.start()
+    neighbour.send(b"command", user_id="unlink", expiration="60000", headers={"CC": ["other"], "BCC": ["default"]})
+    await eventually(lambda: len(worker.deliveries) == 2)
+    first = next(one for one in worker.deliveries if one.enterprise_manager == "default")
+    worker.deliveries.clear()
+    await worker.broker.outbox.delay(first, 1, failed=True)
+    again = await worker.next()
+    assert (again.enterprise_manager, again.attempt) == ("default", 2)
+    assert "CC" not in again.headers
+    assert again.properties.expiration is None
+    assert neighbour.count("unlink.commands.other") == 0
+    assert not worker.deliveries
+
+
+async def test_dead_letter_says_why_and_keeps_the_message(worker: Any, neighbour: Any) -> None:
+    """An operator would find a message in the dead letters and not know what was wrong with it."""
+    neighbour.send(b"\xff\x00 not JSON", content_type="text/plain", headers={"theirs": 1})
+    delivery = await worker.next()
+    reason = Reason(code=ReasonCode.INVALID_MESSAGE, message="the message is not UTF-8 " + "x" * 5000)
+    await worker.broker.outbox.dead_letter(delivery, reason)
+    delivery.acknowledge()
+    properties, routing_key, body = await neighbour.take("unlink.dead")
+    assert body == b"\xff\x00 not JSON"
+    assert routing_key == "default"
+    assert properties.content_type == "text/plain"
+    headers = properties.headers
+    assert headers["theirs"] == 1
+    assert headers["unlink-reason-code"] == "invalid_message"
+    assert headers["unlink-reason"] == reason.message[:1000]
+    assert headers["unlink-queue"] == "unlink.commands.default"
+    assert headers["unlink-attempt"] == 1
+    assert datetime.fromisoformat(headers["unlink-failed-at"]).tzinfo is not None
+
+
+async def test_headers_too_large_to_travel_again_are_left_behind(worker: Any, neighbour: Any) -> None:
+    """Headers that fill the frame would, with ours added, end the connection on every try."""
+    neighbour.send(b"command", headers={"huge": "x" * 130_000})
+    delivery = await worker.next()
+    reason = Reason(code=ReasonCode.INVALID_MESSAGE, message="too much")
+    async with asyncio.timeout(10):
+        await worker.broker.outbox.dead_letter(delivery, reason)
+    properties, _, body = await neighbour.take("unlink.dead")
+    assert body == b"command"
+    assert properties.headers["unlink-headers-dropped"] is True
+    assert properties.headers["unlink-reason"] == "too much"
+
+
+async def test_unroutable_command_is_kept_as_a_dead_letter(worker: Any, neighbour: Any) -> None:
+    """A command for a misspelt Enterprise Manager would vanish."""
+    assert worker.broker.up
+    neighbour.send(b"command", routing_key="defualt")
+    _, routing_key, _ = await neighbour.take("unlink.dead")
+    assert routing_key == "defualt"
+
+
+async def test_who_still_waits_when_the_worker_closes_is_told(
+    make_worker: Callable[..., Any], make_event: Callable[..., Any]
+) -> None:
+    """A drain would hang on an event that can no longer be published."""
+    nowhere = BrokerSettings(url=SecretStr("amqp://u:p@127.0.0.1:1/"))
+    worker = make_worker(nowhere)
+    start = asyncio.create_task(worker.broker.start())
+    publish = asyncio.create_task(worker.broker.outbox.publish(make_event()))
+    await asyncio.sleep(0)
+    start.cancel()
+    await worker.broker.close()
+    with pytest.raises(BrokerClosedError):
+        await publish
