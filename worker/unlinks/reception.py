@@ -95,6 +95,7 @@ class Reception:
         self._leaving = asyncio.Event()
         self._running: dict[str, _Running] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        ledger.on_cancel(self._hear_cancel)
 
     # --- coming and going -------------------------------------------------------------------------------------------
 
