@@ -1,0 +1,10 @@
+#!/bin/sh
+# Publish the command on standard input with amqp-publish, of the package amqp-tools (Debian, Ubuntu) or librabbitmq.
+#
+#     AMQP_URL=amqp://publisher:PASSWORD@rabbit.example.com/ sh amqp-publish.sh [ENTERPRISE_MANAGER] < command.json
+#
+# It asks for no confirm: publish the same message again when in doubt. Others on the machine can see its arguments, and
+# so the password.
+set -eu
+exec amqp-publish --url="$AMQP_URL" --exchange=unlink.commands --routing-key="${1:-default}" \
+  --persistent --content-type=application/json

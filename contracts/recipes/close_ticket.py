@@ -1,0 +1,34 @@
+"""Close the ticket of every unlink that ended well, and comment on the others.
+
+AMQP_URL=amqp://observer:PASSWORD@rabbit.example.com/ TICKETS_API=https://tickets.example.com/api python close_ticket.py
+"""
+
+import json
+import os
+
+import pika
+import requests
+
+
+def on_event(channel, method, _properties, body):
+    event = json.loads(body)
+    data = event["data"]
+    if data["ticket"] is not None:
+        tell(data["ticket"]["id"], data)
+    # Only now: an event whose ticket could not be reached comes again. Telling a ticket twice does no harm.
+    channel.basic_ack(method.delivery_tag)
+
+
+def tell(ticket, data):
+    done = data["outcome"] == "succeeded"
+    why = data["reason"]["message"] if data["reason"] else ""
+    update = {"state": "closed" if done else "open", "note": f"unlink {data['outcome']} {why}".strip()}
+    requests.patch(f"{os.environ['TICKETS_API']}/tickets/{ticket}", json=update, timeout=30).raise_for_status()
+
+
+channel = pika.BlockingConnection(pika.URLParameters(os.environ["AMQP_URL"])).channel()
+channel.queue_declare("observer.tickets", durable=True, arguments={"x-queue-type": "quorum"})
+channel.queue_bind("observer.tickets", "unlink.events", "#")
+channel.basic_qos(prefetch_count=10)
+channel.basic_consume("observer.tickets", on_event)
+channel.start_consuming()
