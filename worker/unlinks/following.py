@@ -57,21 +57,22 @@ class Follower:
             log.warning("unlink.links_unread", job_id=intent.job_id, problem=str(error))
             return None
 
-    async def until_gone(self, intent: Intent) -> bool:
-        """Look until the list shows it, for it can lag behind a finished task; False if it does not in `pace.verify`.
+    async def until_gone(self, intent: Intent) -> bool | None:
+        """Look until the list shows it, for it can lag behind a finished task; for `pace.verify` at most.
 
-        It is short, and the server's word is known by now: only a worker that is to stop ends it early.
+        False if the link is listed by then, None if the list could not be read. It is short, and the server's word is
+        known by now: only a worker that is to stop ends it early.
         """
         over = self.clock.monotonic() + self.pace.verify
         pause = self.pace.poll_interval * FIRST_LOOK
-        while not await self.is_gone(intent):
+        while True:
+            gone = await self.is_gone(intent)
             left = over - self.clock.monotonic()
-            if left <= 0:
-                return False
+            if gone or left <= 0:
+                return gone
             if not await self.patience.wait_while_staying(min(self.clock.jitter(pause), left)):
-                return False
+                return gone
             pause = min(pause * SLOWER, self.pace.poll_interval * SLOWEST)
-        return True
 
     async def gone_by(self, seconds: float, intent: Intent) -> bool:
         """Look for `seconds`, in which an old task may still do its work; whether the link is gone by then.

@@ -230,8 +230,10 @@ class Path:
 
     async def _link_not_found(self) -> Verdict:
         """404: somebody else was faster, or an earlier DELETE of ours was carried out; unless the list still has it."""
-        if not await self.follow.until_gone(self._intent):
-            message = "Enterprise Manager answers 404 to the DELETE, and yet lists the link"
+        gone = await self.follow.until_gone(self._intent)
+        if not gone:
+            known = "yet lists the link" if gone is False else "its list cannot be read"
+            message = f"Enterprise Manager answers 404 to the DELETE, and {known}"
             changed = None if self._sent_before else False
             return failed(ReasonCode.ENTERPRISE_MANAGER_ERROR, message, changed=changed, seen=self.entry.intent)
         if self._sent_before:
@@ -277,7 +279,7 @@ class Path:
             return await self._let_the_links_decide()
         if task.success:
             verified = await self.follow.until_gone(self._intent)
-            return succeeded(self.entry.intent, Evidence.TASK, verified=verified, task=task)
+            return succeeded(self.entry.intent, Evidence.TASK, verified=verified is True, task=task)
         return await self._task_did_not_succeed(task)
 
     async def _task_did_not_succeed(self, task: Task) -> Verdict:
@@ -295,11 +297,11 @@ class Path:
         if task.success is None:
             code, message = (
                 ReasonCode.ENTERPRISE_MANAGER_ERROR,
-                "the task finished without a result; the link is listed",
+                f"the task finished without a result; {'the link is listed' if gone is False else 'no list was read'}",
             )
         else:
             code, message = ReasonCode.TASK_FAILED, task.message or "Enterprise Manager gave no message"
-        unchanged = gone is False and not self._sent_before
+        unchanged = gone is False and it_failed
         return failed(code, message, changed=False if unchanged else None, task=task, seen=self.entry.intent)
 
     async def _let_the_links_decide(self) -> Verdict:

@@ -25,6 +25,8 @@ log = structlog.get_logger()
 #: The first pause after an Enterprise Manager that says it is available did not answer, and the longest, in seconds.
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 30.0
+#: How long a wait goes on, in seconds, before it is looked at again whether it has to end.
+LONGEST_LOOK = 30.0
 #: How often an Enterprise Manager that is available may leave one question unanswered.
 MOST_UNANSWERED = 6
 
@@ -126,10 +128,10 @@ class Patience:
             for future in (waiting, *signals):
                 future.cancel()
 
-    def _left(self) -> float | None:
+    def _left(self) -> float:
+        """Until the next look at what may end a wait: a delivery that joins may bring an earlier end of the hold."""
         ends = [self.hold_until()] + ([] if self.deadline is None else [self.deadline])
-        left = min(ends) - self.clock.monotonic()
-        return None if left == float("inf") else max(left, 0)
+        return min(max(min(ends) - self.clock.monotonic(), 0), LONGEST_LOOK)
 
     def _require_time(self) -> None:
         """Raise if a wait has to end. The hold may have moved during it: a delivery came, or its channel has gone."""

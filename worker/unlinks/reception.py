@@ -99,11 +99,12 @@ class Reception:
 
     # --- coming and going -------------------------------------------------------------------------------------------
 
-    def receive(self, delivery: Delivery) -> None:
-        """Take a delivery; returns at once."""
+    def receive(self, delivery: Delivery) -> asyncio.Task[None]:
+        """Take a delivery; returns at once, with the task that sees to it. It never raises."""
         task = asyncio.create_task(self._answer(delivery))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     @property
     def in_flight(self) -> int:
