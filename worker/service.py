@@ -30,6 +30,9 @@ log = structlog.get_logger()
 #: The exit status of a worker that was told to stop a second time: the shell's for a process ended by SIGTERM.
 ENDED_AT_ONCE = 128 + signal.SIGTERM
 
+#: How often each worker forgets old keys, in seconds, before jitter.
+PRUNE_SECONDS = 6 * 3600.0
+
 _AWAY = "enterprise manager away"
 _NO_LEDGER = "ledger away"
 
@@ -40,7 +43,7 @@ class Worker:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        clock = SystemClock()
+        clock = self._clock = SystemClock()
         self.ledger = SqlLedger(settings.ledger, self._name, clock)
         self.gateways = {name: Gateway(name, each, clock) for name, each in settings.enterprise_managers.items()}
         self.broker = Broker(
@@ -65,7 +68,9 @@ class Worker:
             gateway.on_availability(partial(self._enterprise_manager_changed, name))
         self.ledger.on_availability(self._ledger_changed)
         await _unless(stop, self._start())
+        pruning = asyncio.create_task(self._prune_for_ever())
         await stop.wait()
+        pruning.cancel()
         await self._drain()
 
     async def _start(self) -> None:
@@ -75,6 +80,14 @@ class Worker:
         await self.broker.start()
         log.info("worker.started", worker=self._name)
         await asyncio.gather(*knocking)
+
+    async def _prune_for_ever(self) -> None:
+        """Forget settled keys that are older than they are kept; every worker does, at times that differ."""
+        while True:
+            await asyncio.sleep(self._clock.jitter(PRUNE_SECONDS))
+            forgotten = await self.ledger.prune(self._settings.ledger.retention_days)
+            if forgotten:
+                log.info("ledger.pruned", keys=forgotten, older_than_days=self._settings.ledger.retention_days)
 
     async def _drain(self) -> None:
         seconds = self._settings.drain_seconds
