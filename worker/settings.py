@@ -155,6 +155,12 @@ class ClientSettings(_FromEnvironment):
     broker: BrokerSettings
 
 
+class LedgerClientSettings(_FromEnvironment):
+    """What the commands need that only look at the ledger, or tidy it up: `status`, `ledger`."""
+
+    ledger: LedgerSettings
+
+
 class Settings(_FromEnvironment):
     """What the worker needs: all of them."""
 

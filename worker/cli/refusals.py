@@ -6,12 +6,12 @@ from typing import NoReturn, TypeVar
 
 import typer
 
-from worker.settings import ClientSettings, Settings, SettingsInvalidError, load
+from worker.settings import ClientSettings, LedgerClientSettings, Settings, SettingsInvalidError, load
 
 #: Exit statuses besides those of an outcome (`worker.cli.submit`).
 WRONG_USAGE = 2
 
-SettingsKind = TypeVar("SettingsKind", Settings, ClientSettings)
+SettingsKind = TypeVar("SettingsKind", Settings, ClientSettings, LedgerClientSettings)
 
 
 def refuse(message: str, status: int = WRONG_USAGE) -> NoReturn:

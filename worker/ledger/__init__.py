@@ -19,7 +19,7 @@ What an operator may delete.
 
 - Any row of `steps`, at any time.
 - A row of `unlinks` with stage `settled`, once no copy of its command can arrive any more.
-- A row of `cancellations`, when what it asks for is not wanted any more: an unlink of this key may then be sent.
+- A row of `cancellations` whose key has no row in `unlinks`: if the unlink comes after that, it is sent.
 - A row of another stage only if its command is certainly in no queue any more (somebody purged it), no worker runs it
   (`lease_until` has passed) and no task of it is at work in Enterprise Manager. Such a row in stage `intended` or
   `submitted` keeps its job closed to every other unlink; deleting it opens the job again.
@@ -30,7 +30,8 @@ it is in FILE-wal. The file belongs on a local disk: SQLite's locks do not hold 
 (https://www.sqlite.org/wal.html, point 2). Going back to an older copy forgets keys, and so allows a second unlink.
 """
 
-from worker.ledger.errors import LedgerClosedError, OutOfOrderError, SchemaTooNewError
+from worker.ledger.errors import InspectionError, LedgerClosedError, OutOfOrderError, SchemaTooNewError
+from worker.ledger.inspection import Inspection
 from worker.ledger.memory import InMemoryDatabase, InMemoryLedger
 from worker.ledger.records import KeyHistory, Record, RecordedStep, Step
 from worker.ledger.sql import SqlLedger
@@ -38,6 +39,8 @@ from worker.ledger.sql import SqlLedger
 __all__ = [
     "InMemoryDatabase",
     "InMemoryLedger",
+    "Inspection",
+    "InspectionError",
     "KeyHistory",
     "LedgerClosedError",
     "OutOfOrderError",

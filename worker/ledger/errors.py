@@ -4,6 +4,7 @@ LedgerError
 +-- LedgerClosedError   the ledger was closed before the call was carried out
 +-- OutOfOrderError     the key's stage does not allow this write: a fault of the caller
 +-- SchemaTooNewError   the database belongs to a newer version of this program
++-- InspectionError     the ledger cannot be looked at from outside the workers
 """
 
 from __future__ import annotations
@@ -44,3 +45,7 @@ class SchemaTooNewError(LedgerError):
         )
         self.needed = needed
         self.known = known
+
+
+class InspectionError(LedgerError):
+    """The ledger cannot be looked at; the text is one line for a person, and holds no password."""

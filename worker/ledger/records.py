@@ -30,12 +30,15 @@ class Step(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RecordedStep:
-    """One thing that was written down, by whom, with which fencing token (0: with none). `detail` is for people."""
+    """One thing that was written down, by whom, with which fencing token (0: with none).
+
+    `detail` is for people. A `step` that is none of `Step` was written by a newer version of this program.
+    """
 
     at: datetime
     worker: str
     token: int
-    step: Step
+    step: Step | str
     detail: str | None = None
 
 

@@ -12,6 +12,8 @@ from worker.unlinks.ports import CancelRequest, Entry, Intent, Lease, Link, Link
 if TYPE_CHECKING:
     from sqlalchemy import RowMapping
 
+_STEPS = {step.value: step for step in Step}
+
 
 def intent_columns(intent: Intent) -> dict[str, Any]:
     """What is stored of an intent."""
@@ -71,7 +73,8 @@ def record_from(row: RowMapping) -> Record:
 
 def step_from(row: RowMapping) -> RecordedStep:
     """A row of `steps`."""
-    return RecordedStep(row["at"], row["worker"], row["token"], Step(row["step"]), row["detail"])
+    step = _STEPS.get(row["step"], row["step"])
+    return RecordedStep(row["at"], row["worker"], row["token"], step, row["detail"])
 
 
 def cancellation_from(row: RowMapping) -> CancelRequest:

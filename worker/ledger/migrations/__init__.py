@@ -23,7 +23,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import func, inspect, select
 
-from worker.ledger.errors import SchemaTooNewError
+from worker.ledger.errors import InspectionError, SchemaTooNewError
 from worker.ledger.tables import ledger_schema
 
 if TYPE_CHECKING:
@@ -64,6 +64,26 @@ def migrate(connection: Connection, to: str = "head") -> None:
     reached = MigrationContext.configure(connection).get_current_revision()
     if reached != present:
         _log.info("ledger.migrated", before=present, after=reached)
+
+
+def require_current(connection: Connection) -> None:
+    """See that this version can read the ledger, without changing anything.
+
+    Raises:
+        InspectionError: there is none, or it is of an older version.
+        SchemaTooNewError: a newer version has changed it in a way that this one cannot work with.
+    """
+    scripts = ScriptDirectory.from_config(_configuration(connection))
+    present, head = MigrationContext.configure(connection).get_current_revision(), scripts.get_current_head()
+    if present is None:
+        raise InspectionError("the database holds no ledger: no worker has run on it yet")
+    if present not in {script.revision for script in scripts.walk_revisions()}:
+        _refuse_if_unusable(connection, number_of(head))
+    elif present != head:
+        raise InspectionError(
+            f"the ledger has schema {number_of(present)}, and this version reads {number_of(head)}: "
+            "start a worker of this version first, or use the program of the workers' version"
+        )
 
 
 def number_of(revision: str | None) -> int:

@@ -1,0 +1,77 @@
+"""Looking at the ledger, and tidying it up, from outside the workers: one connection, no lease, nothing waited out."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from worker.ledger.database import open_engine, problem_in, read_url
+from worker.ledger.errors import InspectionError, SchemaTooNewError
+from worker.ledger.migrations import require_current
+from worker.ledger.statements import PRUNED_AT_ONCE
+from worker.ledger.store import Transaction
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import Engine
+
+    from worker.ledger.records import KeyHistory
+    from worker.settings import LedgerSettings
+    from worker.unlinks.ports import Clock
+
+#: What is done here is not done by a worker, and takes no lease.
+_NOBODY = "command line"
+
+
+class Inspection:
+    """A look at the ledger of running workers, or of none. Makes no ledger where there is none; blocks its thread.
+
+    Args:
+        settings: where the database is.
+        clock: what "long ago" is measured by on SQLite.
+
+    Raises:
+        SettingsInvalidError: the URL cannot be read.
+        InspectionError: in every method: the database cannot be reached, or holds no ledger that this version reads.
+    """
+
+    def __init__(self, settings: LedgerSettings, clock: Clock) -> None:
+        self._url = read_url(settings.url)
+        self._engine: Engine = open_engine(self._url, clock)
+
+    def history(self, key: str) -> KeyHistory | None:
+        """All that is known of a key; None if it is not known."""
+        with self._transaction() as transaction:
+            return transaction.history(key)
+
+    def count_long_settled(self, older_than_days: float) -> int:
+        """How many keys `prune` would delete."""
+        with self._transaction() as transaction:
+            return transaction.count_long_settled(older_than_days)
+
+    def prune(self, older_than_days: float) -> int:
+        """Delete the keys that were settled longer ago, some at a time, so that no worker waits long; says how many."""
+        total = 0
+        while True:
+            with self._transaction() as transaction:
+                pruned = transaction.prune(older_than_days)
+            total += pruned
+            if pruned < PRUNED_AT_ONCE:
+                return total
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Transaction]:
+        if self._url.get_backend_name() == "sqlite" and not Path(self._url.database or "").is_file():
+            raise InspectionError(f"there is no file {self._url.database}: is UNLINK_LEDGER__URL the workers' own?")
+        try:
+            with self._engine.connect() as connection, connection.begin():
+                require_current(connection)
+                yield Transaction(connection, began=0.0, worker=_NOBODY, lease_seconds=0.0)
+        except SchemaTooNewError as error:
+            raise InspectionError(str(error)) from error
+        except SQLAlchemyError as error:
+            raise InspectionError(f"the ledger's database cannot be used now: {problem_in(error)}") from error
