@@ -292,8 +292,9 @@ class Path:
         gone = await (self.follow.is_gone(self._intent) if it_failed else self.follow.until_gone(self._intent))
         if gone:
             return succeeded(self.entry.intent, Evidence.LINKS, verified=True, task=task)
+        unchanged = gone is False and it_failed
         if self.stopping and gone is False:
-            return cancelled(self.entry.intent, task=task)
+            return cancelled(self.entry.intent, changed=False if unchanged else None, task=task)
         if task.success is None:
             code, message = (
                 ReasonCode.ENTERPRISE_MANAGER_ERROR,
@@ -301,7 +302,6 @@ class Path:
             )
         else:
             code, message = ReasonCode.TASK_FAILED, task.message or "Enterprise Manager gave no message"
-        unchanged = gone is False and it_failed
         return failed(code, message, changed=False if unchanged else None, task=task, seen=self.entry.intent)
 
     async def _let_the_links_decide(self) -> Verdict:
@@ -310,7 +310,7 @@ class Path:
             if await self.follow.gone_by(self.pace.settling, self._intent):
                 return succeeded(self.entry.intent, Evidence.LINKS, verified=True)
             if self.stopping:
-                return cancelled(self.entry.intent, task=self.follow.last_seen)
+                return cancelled(self.entry.intent, changed=None, task=self.follow.last_seen)
             if self.entry.sends >= MOST_SENDS:
                 message = f"sent {self.entry.sends} times without an answer; the link is still listed"
                 return failed(ReasonCode.GAVE_UP, message, changed=None, seen=self.entry.intent)

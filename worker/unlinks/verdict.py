@@ -75,9 +75,9 @@ def timed_out(seen: Intent | None, message: str, *, task: Task | None) -> Verdic
     return Verdict(Outcome.TIMED_OUT, verified=False, reason=reason, task=task, seen=seen)
 
 
-def cancelled(seen: Intent | None, *, task: Task | None = None) -> Verdict:
-    """Stopped: the link is where it was."""
-    return Verdict(Outcome.CANCELLED, changed=False, task=task, seen=seen)
+def cancelled(seen: Intent | None, *, changed: bool | None = False, task: Task | None = None) -> Verdict:
+    """Stopped: the link is where it was; with `changed` None, a task that could not be stopped may yet remove it."""
+    return Verdict(Outcome.CANCELLED, changed=changed, task=task, seen=seen)
 
 
 def planned(seen: Intent, reason: Reason | None = None) -> Verdict:
