@@ -16,14 +16,16 @@ from worker.broker import Broker
 from worker.clock import SystemClock
 from worker.enterprise_manager import Gateway
 from worker.ledger import SqlLedger
+from worker.telemetry.instruments import Telemetry
+from worker.telemetry.tracing import outgoing_headers
 from worker.unlinks.path import Pace
 from worker.unlinks.reception import Reception, Rules
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
+    from worker.broker.delivery import BrokerDelivery
     from worker.settings import Settings
-    from worker.unlinks.ports import Delivery
 
 log = structlog.get_logger()
 
@@ -38,31 +40,54 @@ _NO_LEDGER = "ledger away"
 
 
 class Worker:
-    """One worker process: its parts, put together."""
+    """One worker process: its parts, put together.
+
+    Raises:
+        SettingsInvalidError: a setting that cannot be used, such as a CA file without a certificate.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         clock = self._clock = SystemClock()
+        self.telemetry = Telemetry(settings, self._name, clock)
         self.ledger = SqlLedger(settings.ledger, self._name, clock)
-        self.gateways = {name: Gateway(name, each, clock) for name, each in settings.enterprise_managers.items()}
+        self.gateways = {
+            name: Gateway(name, each, clock, self.telemetry.witness(name))
+            for name, each in settings.enterprise_managers.items()
+        }
         self.broker = Broker(
             settings.broker,
             clock,
             queues={name: each.max_in_flight for name, each in settings.enterprise_managers.items()},
             reply_to=settings.reply_to,
             deliver=self._deliver,
+            event_headers=outgoing_headers,
         )
         self.reception = Reception(
-            ledger=self.ledger,
-            outbox=self.broker.outbox,
-            enterprise_managers=self.gateways,
+            ledger=self.telemetry.ledger(self.ledger),
+            outbox=self.telemetry.outbox(self.broker.outbox),
+            enterprise_managers=self.telemetry.enterprise_managers(self.gateways),
             clock=clock,
             rules=_rules(settings),
         )
+        self.telemetry.look_at(self.broker, self.ledger, self.gateways, self.reception)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop` is set, then drain: whatever goes away in between is waited for, not died of."""
+        """Work until `stop` is set, then drain: whatever goes away in between is waited for, not died of.
+
+        Raises:
+            SettingsInvalidError: the probes' address cannot be listened on.
+        """
+        with self.telemetry.serve():
+            watch = asyncio.create_task(self.telemetry.health.keep_watch(), name="watch over the loop")
+            try:
+                await self._run(stop)
+            finally:
+                watch.cancel()
+                await self.telemetry.close()
+
+    async def _run(self, stop: asyncio.Event) -> None:
         log.info("worker.starting", worker=self._name, enterprise_managers=sorted(self.gateways))
         for name, gateway in self.gateways.items():
             gateway.on_availability(partial(self._enterprise_manager_changed, name))
@@ -90,6 +115,7 @@ class Worker:
                 log.info("ledger.pruned", keys=forgotten, older_than_days=self._settings.ledger.retention_days)
 
     async def _drain(self) -> None:
+        self.telemetry.health.draining = True
         seconds = self._settings.drain_seconds
         log.info("worker.draining", in_flight=self.reception.in_flight, seconds=seconds)
         await self.broker.stop_consuming()
@@ -101,8 +127,8 @@ class Worker:
         await asyncio.gather(*(gateway.close(log_off=all_ended) for gateway in self.gateways.values()))
         log.info("worker.stopped", worker=self._name, all_ended=all_ended)
 
-    def _deliver(self, delivery: Delivery) -> None:
-        self.reception.receive(delivery)
+    def _deliver(self, delivery: BrokerDelivery) -> None:
+        self.telemetry.deliver(delivery, self.reception)
 
     def _enterprise_manager_changed(self, name: str, up: bool) -> None:  # noqa: FBT001 - the listener's shape
         self._pause_or_resume(name, _AWAY, up=up)

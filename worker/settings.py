@@ -126,6 +126,27 @@ class LogSettings(_Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
+class TracesSettings(_Section):
+    """Where spans are sent. Without an endpoint none are made; the command's trace is passed on all the same."""
+
+    endpoint: str | None = Field(
+        None, description="A collector's OTLP/HTTP address for traces, such as `http://collector:4318/v1/traces`."
+    )
+    sample_ratio: float = Field(1, ge=0, le=1, description="The part recorded of traces that begin here.")
+
+    @field_validator("endpoint")
+    @classmethod
+    def _http(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError("must be http:// or https://, with the path, such as http://collector:4318/v1/traces")
+        if parts.username or parts.password:
+            raise ValueError("must not hold a user or password")
+        return value
+
+
 class _FromEnvironment(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__", extra="ignore", frozen=True)
 
@@ -169,6 +190,7 @@ class Settings(_FromEnvironment):
     enterprise_managers: dict[EnterpriseManagerName, EnterpriseManagerSettings] = Field(min_length=1)
     http: HttpSettings = HttpSettings()
     log: LogSettings = LogSettings()
+    traces: TracesSettings = TracesSettings()
     reply_to: str = Field("amq.rabbitmq.reply-to.*,reply.*", description="Patterns of queues that may be replied to.")
     drain_seconds: Seconds = Field(
         30, description="On SIGTERM: how long unlinks may go on before they are left to redelivery."

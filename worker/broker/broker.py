@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
     from pika.adapters.asyncio_connection import AsyncioConnection
 
+    from worker.broker.delivery import BrokerDelivery
     from worker.settings import BrokerSettings
-    from worker.unlinks.ports import Clock, Delivery
+    from worker.unlinks.ports import Clock
 
 #: Seconds that `Broker.close` gives to publishes that still wait for their confirm.
 FLUSH_SECONDS = 10.0
@@ -36,6 +37,7 @@ class Broker:
         queues: the prefetch of each Enterprise Manager's queue, by the Enterprise Manager's name.
         reply_to: comma-separated patterns (`fnmatch`) of the queues that a command may ask to be replied to.
         deliver: told of each delivery, on the event loop. If it raises, the message is set aside in a delay queue.
+        event_headers: asked, in the publisher's context, for what goes along with an event, such as its trace.
         delay_tiers: seconds of the delay queues.
 
     Raises:
@@ -49,7 +51,8 @@ class Broker:
         *,
         queues: Mapping[str, int],
         reply_to: str,
-        deliver: Callable[[Delivery], None],
+        deliver: Callable[[BrokerDelivery], None],
+        event_headers: Callable[[], Mapping[str, str]] = dict,
         delay_tiers: Sequence[int] = DELAY_TIERS,
     ) -> None:
         self.topology = topology.describe(queues, delay_tiers)
@@ -69,6 +72,7 @@ class Broker:
             confirm_seconds=settings.confirm_seconds,
             delay_tiers=delay_tiers,
             restore=self._restore,
+            event_headers=event_headers,
         )
         reception = Reception(deliver, self.outbox)
         self._intakes = {
@@ -93,6 +97,11 @@ class Broker:
     def consuming(self) -> frozenset[str]:
         """The Enterprise Managers on whose queues a consumer is registered on an open channel."""
         return frozenset(name for name, intake in self._intakes.items() if intake.consuming)
+
+    @property
+    def wanted(self) -> frozenset[str]:
+        """The Enterprise Managers on whose queues there should be a consumer: those that nothing pauses."""
+        return frozenset(name for name, intake in self._intakes.items() if intake.wanted)
 
     @property
     def last_problem(self) -> str | None:

@@ -35,6 +35,7 @@ class BrokerDelivery:
         enterprise_manager: str,
         reply_patterns: Sequence[str],
         taken_at: float,
+        redelivered: bool = False,
     ) -> None:
         self._channel = channel
         self._tag = tag
@@ -44,6 +45,8 @@ class BrokerDelivery:
         self.body = body
         self.enterprise_manager = enterprise_manager
         self.taken_at = taken_at
+        #: Whether the broker says that it delivered the message before.
+        self.redelivered = redelivered
         self.headers: Mapping[str, object] = plain_headers(properties.headers)
 
     @property

@@ -85,6 +85,11 @@ class QueueIntake:
         """Whether a consumer is registered on an open channel."""
         return self._consuming.is_set()
 
+    @property
+    def wanted(self) -> bool:
+        """Whether there should be one: no reason to pause."""
+        return self._wanted.is_set()
+
     def start(self) -> None:
         """Start to consume, and to keep consuming. Returns at once."""
         if self._supervision is None:
@@ -189,6 +194,7 @@ class QueueIntake:
                 enterprise_manager=self._enterprise_manager,
                 reply_patterns=self._reply_patterns,
                 taken_at=self._clock.monotonic(),
+                redelivered=method.redelivered is True,
             )
         )
 

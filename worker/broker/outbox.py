@@ -18,7 +18,7 @@ from worker.broker.problems import BrokerClosedError, ChannelLostError, one_line
 from worker.broker.topology import DEAD, EVENTS, command_queue, delay_exchange
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
     from contracts.events import Reason
     from worker.broker.connection import SupervisedConnection
@@ -45,6 +45,7 @@ class BrokerOutbox:
         confirm_seconds: how long one publish may wait for its confirm before it is repeated. An alarm does not count.
         delay_tiers: the seconds for which there are delay queues.
         restore: declares the topology again, for when something of it was deleted while the worker ran; never raises.
+        event_headers: asked, in the publisher's context, for what goes along with an event.
     """
 
     def __init__(
@@ -55,12 +56,14 @@ class BrokerOutbox:
         confirm_seconds: float,
         delay_tiers: Sequence[int],
         restore: Callable[[], Awaitable[None]],
+        event_headers: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self._connection = connection
         self._clock = clock
         self._confirm_seconds = confirm_seconds
         self._delay_tiers = sorted(delay_tiers)
         self._restore = restore
+        self._event_headers = event_headers
         self._channel: ConfirmChannel | None = None
         self._ready = asyncio.Event()
         self._replies: ConfirmChannel | None = None
@@ -140,7 +143,7 @@ class BrokerOutbox:
         outcome = Outcome(said["outcome"])
         properties = BasicProperties(
             content_type=CONTENT_TYPE,
-            headers={},
+            headers=dict(self._event_headers()),
             delivery_mode=2,
             message_id=short_text(event["id"]),
             correlation_id=short_text(said.get("correlation_id")) or short_text(said.get("idempotency_key")),

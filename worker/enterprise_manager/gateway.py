@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from contracts.commands import JobReference, RepositoryReference
     from worker.enterprise_manager.documents.records import LinkRecord
     from worker.enterprise_manager.logon import LogonSession
+    from worker.enterprise_manager.wire import Witness
     from worker.settings import EnterpriseManagerSettings
     from worker.unlinks.ports import Clock
 
@@ -69,10 +70,12 @@ class Gateway:
         SettingsInvalidError: the CA file cannot be used.
     """
 
-    def __init__(self, name: str, settings: EnterpriseManagerSettings, clock: Clock) -> None:
+    def __init__(
+        self, name: str, settings: EnterpriseManagerSettings, clock: Clock, witness: Witness | None = None
+    ) -> None:
         self.name = name
         self._remedies = Remedies(name, settings)
-        self._wire = Wire(name, Transport(settings, self._remedies), clock, settings.max_requests)
+        self._wire = Wire(name, Transport(settings, self._remedies), clock, settings.max_requests, witness)
         self._logon = Logon(settings, self._wire, self._remedies, clock)
         self._availability = Availability(name, clock, self._probe)
         self._calls = Calls(self._wire, self._logon, self._availability, self._remedies, clock)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
@@ -13,6 +14,8 @@ from worker.enterprise_manager.documents.reading import read_document
 from worker.enterprise_manager.transport import NotConnectedError, TransportError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from worker.enterprise_manager.documents.tree import Node
     from worker.enterprise_manager.transport import Answer, Request, Transport
     from worker.unlinks.ports import Clock
@@ -23,11 +26,47 @@ _LONG_BODY = 64 * 1024
 log = structlog.get_logger()
 
 
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One request as its witness is told of it; `status` is None if no complete answer came."""
+
+    method: str
+    status: int | None
+    seconds: float
+    attempt: int
+
+
+class Witness(Protocol):
+    """Sees every request."""
+
+    def headers(self) -> Mapping[str, str]:
+        """What goes along with a request, such as the trace that it belongs to. No secrets."""
+        ...
+
+    def exchanged(self, exchange: Exchange) -> None:
+        """Told of each request when it is over. Must not raise."""
+        ...
+
+
+class Nobody:
+    """A witness that sees nothing."""
+
+    def headers(self) -> Mapping[str, str]:
+        """None."""
+        return {}
+
+    def exchanged(self, exchange: Exchange) -> None:
+        """Looks away."""
+
+
 class Wire:
     """At most `requests` exchanges at once; the others wait for a thread, and have not been sent."""
 
-    def __init__(self, name: str, transport: Transport, clock: Clock, requests: int) -> None:
+    def __init__(
+        self, name: str, transport: Transport, clock: Clock, requests: int, witness: Witness | None = None
+    ) -> None:
         self.name = name
+        self._witness = witness or Nobody()
         self._transport = transport
         self._clock = clock
         self._threads = ThreadPoolExecutor(requests, thread_name_prefix=f"enterprise-manager-{name}")
@@ -43,6 +82,7 @@ class Wire:
         if self._closed.is_set():
             raise NotConnectedError("the worker is about to end")
         send = self._transport.exchange_afresh if afresh else self._transport.exchange
+        request = replace(request, headers={**self._witness.headers(), **request.headers})
         started = self._clock.monotonic()
         status: int | None = None
         problem: str | None = None
@@ -61,6 +101,8 @@ class Wire:
         else:
             return answer
         finally:
+            seconds = self._clock.monotonic() - started
+            self._witness.exchanged(Exchange(request.method, status, seconds, attempt))
             log.debug(
                 "enterprise_manager.request",
                 enterprise_manager=self.name,
@@ -68,7 +110,7 @@ class Wire:
                 path=request.path,
                 status=status,
                 problem=problem,
-                milliseconds=round((self._clock.monotonic() - started) * 1000),
+                milliseconds=round(seconds * 1000),
                 attempt=attempt,
             )
 

@@ -75,6 +75,7 @@ class SqlLedger:
         self._lease_seconds = settings.lease_seconds
         self._leases = Leases(clock, settings.lease_seconds)
         self._listeners: list[Callable[[bool], None]] = []
+        self._renewal_listeners: list[Callable[[bool], None]] = []
         self._cancel_listeners: list[Callable[[str], None]] = []
         self._up = False
         self._renewing: asyncio.Task[None] | None = None
@@ -120,6 +121,10 @@ class SqlLedger:
     def on_availability(self, listener: Callable[[bool], None]) -> None:
         """Have the listener called on the event loop with each new value of `up`."""
         self._listeners.append(listener)
+
+    def on_renewal(self, listener: Callable[[bool], None]) -> None:
+        """Have the listener called on the event loop after each renewal of the leases: true if it was written."""
+        self._renewal_listeners.append(listener)
 
     def _set_up(self, up: bool) -> None:  # noqa: FBT001 - the listeners' own form
         if up is not self._up:
@@ -208,12 +213,18 @@ class SqlLedger:
                 return
             except Exception as error:  # noqa: BLE001 - a renewal that failed must not be the last one
                 _log.error("ledger.renewal_failed", problem=problem_in(error))
+                self._tell_renewed(well=False)
 
     def _renewed(self, answer: tuple[Renewed, float]) -> None:
         renewed, began = answer
         self._leases.renewed(renewed.leases, began)
         for lease in renewed.cancelled:
             self._tell_cancelled(lease.key)
+        self._tell_renewed(well=True)
+
+    def _tell_renewed(self, *, well: bool) -> None:
+        for listener in self._renewal_listeners:
+            listener(well)
 
     # --- cancelling -------------------------------------------------------------------------------------------------
 

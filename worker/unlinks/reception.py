@@ -100,7 +100,7 @@ class Reception:
     # --- coming and going -------------------------------------------------------------------------------------------
 
     def receive(self, delivery: Delivery) -> asyncio.Task[None]:
-        """Take a delivery; returns at once, with the task that sees to it. It never raises."""
+        """Take a delivery; returns at once, with the task that sees to it."""
         task = asyncio.create_task(self._answer(delivery))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

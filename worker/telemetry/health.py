@@ -1,0 +1,171 @@
+"""Whether the worker lives, and whether it is ready to work.
+
+It lives as long as its event loop turns, and as long as every queue that it means to consume has a consumer registered
+on an open channel. What is away (broker, ledger, Enterprise Manager) is no reason to be started again: it is waited
+for, and only readiness ends meanwhile.
+
+The loop itself writes down its heartbeat and which consumers it misses; the answers are given on the server's thread,
+so that there is one also when the loop is stuck.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+#: How often the loop writes down that it turns, in seconds.
+BEAT_SECONDS: Final = 0.5
+
+#: What an answer names of a database that is away.
+_NO_ANSWER: Final = "the database does not answer; the log (ledger.database_lost) says why"
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long, in seconds, it may look bad before it counts.
+
+    loop: the loop does not turn. Longer than anything that may run on it.
+    consumer: a consumer is missing though the connection is there. Longer than a try to register it and the longest
+        back-off after it, both of which take up to half a minute.
+    """
+
+    loop: float = 20
+    consumer: float = 120
+
+
+class BrokerState(Protocol):
+    """The broker, as far as it is looked at here."""
+
+    @property
+    def up(self) -> bool:
+        """Whether it is connected."""
+        ...
+
+    @property
+    def consuming(self) -> frozenset[str]:
+        """Where a consumer is registered on an open channel."""
+        ...
+
+    @property
+    def wanted(self) -> frozenset[str]:
+        """Where there should be one."""
+        ...
+
+    @property
+    def last_problem(self) -> str | None:
+        """What keeps it away."""
+        ...
+
+
+class LedgerState(Protocol):
+    """The ledger, likewise."""
+
+    @property
+    def up(self) -> bool:
+        """Whether the database answered last time."""
+        ...
+
+
+class EnterpriseManagerState(Protocol):
+    """An Enterprise Manager, likewise."""
+
+    @property
+    def up(self) -> bool:
+        """Whether it is there, as far as is known."""
+        ...
+
+    @property
+    def last_problem(self) -> str | None:
+        """What went wrong last."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """An answer: yes or no, and what each part says to it."""
+
+    good: bool
+    parts: Mapping[str, Any]
+
+
+class Health:
+    """What `/livez` and `/readyz` say.
+
+    Args:
+        clean: takes secrets out of a text: problems quote what other systems say.
+    """
+
+    def __init__(
+        self,
+        *,
+        broker: BrokerState,
+        ledger: LedgerState,
+        enterprise_managers: Mapping[str, EnterpriseManagerState],
+        monotonic: Callable[[], float],
+        clean: Callable[[str], str],
+        patience: Patience | None = None,
+    ) -> None:
+        self._broker = broker
+        self._ledger = ledger
+        self._enterprise_managers = enterprise_managers
+        self._monotonic = monotonic
+        self._clean = clean
+        self._patience = patience or Patience()
+        self._last_beat = monotonic()
+        self._missing_since: Mapping[str, float] = {}
+        self.draining = False
+
+    async def keep_watch(self) -> NoReturn:
+        """Run on the loop that is watched."""
+        while True:
+            self._last_beat = self._monotonic()
+            self._missing_since = self._missing(self._last_beat)
+            await asyncio.sleep(BEAT_SECONDS)
+
+    def _missing(self, now: float) -> Mapping[str, float]:
+        if not self._broker.up:
+            return {}
+        return {name: self._missing_since.get(name, now) for name in self._broker.wanted - self._broker.consuming}
+
+    # --- from any thread --------------------------------------------------------------------------------------------
+
+    def live(self) -> Report:
+        """Whether it lives."""
+        now = self._monotonic()
+        still = max(now - self._last_beat, 0.0)
+        missing = {name: now - since for name, since in self._missing_since.items()}
+        parts = {
+            "loop": _part(still <= self._patience.loop, f"the event loop has not turned for {still:.0f} s"),
+            "consumers": _part(
+                all(seconds <= self._patience.consumer for seconds in missing.values()),
+                "connected, and yet no consumer on the queue of "
+                + ", ".join(f"{name} for {seconds:.0f} s" for name, seconds in sorted(missing.items())),
+            ),
+        }
+        return Report(_all_good(parts), parts)
+
+    def ready(self) -> Report:
+        """Whether it can work: of several Enterprise Managers one is enough, since none stands in another's way."""
+        managers = {
+            name: _part(each.up, self._clean(each.last_problem or "not available"))
+            for name, each in self._enterprise_managers.items()
+        }
+        parts = {
+            "broker": _part(self._broker.up, self._clean(self._broker.last_problem or "not connected yet")),
+            "ledger": _part(self._ledger.up, _NO_ANSWER),
+            "drain": _part(not self.draining, "told to stop: it takes no new commands"),
+        }
+        good = _all_good(parts) and any(manager["ok"] for manager in managers.values())
+        return Report(good, {**parts, "enterprise_managers": managers})
+
+
+def _part(ok: bool, problem: str) -> dict[str, Any]:  # noqa: FBT001 - the first of two words in a table
+    return {"ok": True} if ok else {"ok": False, "problem": problem}
+
+
+def _all_good(parts: Mapping[str, Mapping[str, Any]]) -> bool:
+    return all(part["ok"] for part in parts.values())

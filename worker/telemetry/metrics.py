@@ -1,0 +1,154 @@
+"""What is counted and measured. Every label has a bound: names from the settings, and words from this program.
+
+Counters that an alert watches exist from the start, at zero: Prometheus' `increase` does not see the step from nothing
+to one.
+"""
+
+from __future__ import annotations
+
+import platform
+from functools import partial
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Final
+
+import prometheus_client
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.process_collector import ProcessCollector
+
+from contracts.events import Outcome, ReasonCode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+#: Seconds: from a publish that is confirmed at once to a command that waited an hour for its Enterprise Manager.
+PHASE_BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1500, 3600)
+#: Seconds: an Enterprise Manager answers in milliseconds to seconds; its time-out is 30 s by default.
+REQUEST_BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60)
+#: Seconds: a commit on a local disk, or to a database that is away for a while.
+LEDGER_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60)
+
+#: The value of `reason` where there is none.
+NO_REASON: Final = "none"
+
+#: Why a command is put into the dead letters.
+_DEADLY: Final = (ReasonCode.INVALID_MESSAGE, ReasonCode.UNKNOWN_ENTERPRISE_MANAGER, ReasonCode.GAVE_UP)
+
+
+class Metrics:
+    """All metrics of one worker, in a registry of their own.
+
+    Args:
+        enterprise_managers: the configured names: the only values of the label of that name.
+    """
+
+    def __init__(self, enterprise_managers: Iterable[str]) -> None:
+        prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call] # its own signature has no types
+        self._names = sorted(enterprise_managers)
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+        Info("unlink_build", "The program that runs.", registry=self.registry).info(
+            {"version": version("unlink-worker"), "python": platform.python_version()}
+        )
+
+        of_each = ["enterprise_manager"]
+        # --- unlinks
+        self.unlinks = self._counter(
+            "unlink_unlinks", "Commands that came to an end, by outcome and reason.", [*of_each, "outcome", "reason"]
+        )
+        self.duration = self._histogram(
+            "unlink_duration_seconds", "From a command's receipt to its end.", [*of_each, "outcome"], PHASE_BUCKETS
+        )
+        self.phases = self._histogram(
+            "unlink_phase_duration_seconds",
+            "How long a part of an unlink took: submit (receipt to accepted DELETE), finish (to the end), "
+            "publish (to the broker's confirm of the terminal event).",
+            [*of_each, "phase"],
+            PHASE_BUCKETS,
+        )
+        self.in_flight = self._gauge("unlink_in_flight", "Unlinks that this worker has claimed.", of_each)
+        self.claims = self._counter(
+            "unlink_claims",
+            "What a command's key was found to be: new, taken_over, settled_before, held_elsewhere, key_reused.",
+            [*of_each, "result"],
+        )
+        self.leases_lost = self._counter(
+            "unlink_leases_lost", "Unlinks given up here because another worker may have them.", of_each
+        )
+        # --- the broker
+        self.deliveries = self._counter(
+            "unlink_deliveries", "Messages delivered, the repeated ones apart.", [*of_each, "redelivered"]
+        )
+        self.put_offs = self._counter(
+            "unlink_put_offs", "Commands put into a delay queue without having failed.", of_each
+        )
+        self.retries = self._counter(
+            "unlink_retries", "Commands put into a delay queue after an unforeseen failure.", of_each
+        )
+        self.dead_letters = self._counter(
+            "unlink_dead_letters", "Messages that this worker put into the dead letters.", [*of_each, "reason"]
+        )
+        self.reconnections = self._counter("unlink_broker_reconnections", "Times that the broker came back.")
+        # --- Enterprise Manager
+        self.requests = self._counter(
+            "unlink_enterprise_manager_requests",
+            "Requests, by the class of the answer's status; none is no answer.",
+            [*of_each, "method", "status"],
+        )
+        self.request_seconds = self._histogram(
+            "unlink_enterprise_manager_request_duration_seconds",
+            "How long a request took, from its sending to its complete answer.",
+            [*of_each, "method"],
+            REQUEST_BUCKETS,
+        )
+        self.request_retries = self._counter(
+            "unlink_enterprise_manager_request_retries", "Requests that repeat one that failed.", of_each
+        )
+        # --- the ledger
+        self.ledger_seconds = self._histogram(
+            "unlink_ledger_call_duration_seconds",
+            "How long a call of the ledger took, the wait for a database that is away included.",
+            ["call"],
+            LEDGER_BUCKETS,
+        )
+        self.renewals = self._counter("unlink_lease_renewals", "Renewals of all of this worker's leases.")
+        self.renewal_failures = self._counter("unlink_lease_renewal_failures", "Renewals that failed.")
+        self._start_at_zero()
+
+    def watch(self, name: str, documentation: str, value: Callable[[], float]) -> None:
+        """A gauge that asks for its value whenever it is read, from the server's thread."""
+        self._gauge(name, documentation, []).set_function(value)
+
+    def watch_each(self, name: str, documentation: str, value: Callable[[str], float]) -> None:
+        """As `watch`, for each Enterprise Manager by its name."""
+        gauge = self._gauge(name, documentation, ["enterprise_manager"])
+        for enterprise_manager in self._names:
+            gauge.labels(enterprise_manager).set_function(partial(value, enterprise_manager))
+
+    def _counter(self, name: str, documentation: str, labels: Iterable[str] = ()) -> Counter:
+        return Counter(name, documentation, list(labels), registry=self.registry)
+
+    def _gauge(self, name: str, documentation: str, labels: Iterable[str]) -> Gauge:
+        return Gauge(name, documentation, list(labels), registry=self.registry)
+
+    def _histogram(self, name: str, documentation: str, labels: list[str], buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(name, documentation, labels, buckets=buckets, registry=self.registry)
+
+    def _start_at_zero(self) -> None:
+        for name in self._names:
+            for plain in (self.in_flight, self.leases_lost, self.put_offs, self.retries, self.request_retries):
+                plain.labels(name)
+            for outcome in (Outcome.SUCCEEDED, Outcome.PLANNED, Outcome.CANCELLED):
+                self.unlinks.labels(name, outcome.value, NO_REASON)
+            self.unlinks.labels(name, Outcome.TIMED_OUT.value, ReasonCode.GAVE_UP.value)
+            for reason in ReasonCode:
+                self.unlinks.labels(name, Outcome.FAILED.value, reason.value)
+            for reason in (*_DEADLY, ReasonCode.KEY_REUSED):
+                self.unlinks.labels(name, Outcome.REJECTED.value, reason.value)
+            for reason in _DEADLY:
+                self.dead_letters.labels(name, reason.value)
+            for redelivered in ("false", "true"):
+                self.deliveries.labels(name, redelivered)
+            for result in ("new", "taken_over", "settled_before", "held_elsewhere", "key_reused"):
+                self.claims.labels(name, result)
