@@ -1,7 +1,7 @@
 # Everything that is needed is set up on first use, in .venv and in the user's cache folder; nothing is installed elsewhere.
 
 .DEFAULT_GOAL := help
-.PHONY: help contracts contract-page demo sandbox test test-all lint lock clean venv
+.PHONY: help contracts contract-page demo sandbox test test-all chaos bench lint lock clean venv
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
@@ -27,6 +27,16 @@ test: $(ready) ## Run the tests, without those that take minutes, and show their
 
 test-all: $(ready) ## Run all tests, also those that take minutes
 	@$(bin)/pytest --cov --cov-report=term
+
+# make chaos CHAOS="--seed 7 --minutes 2"; --help names all options.
+CHAOS ?=
+benchmarks := four_workers killed_worker requests_per_unlink
+
+chaos: $(ready) ## Kill, pause, restart and cut off parts for some minutes under a thousand unlinks, and count
+	@$(bin)/python -m tests.chaos $(CHAOS)
+
+bench: $(ready) ## Run the benchmarks, one after the other: some minutes each
+	@for benchmark in $(benchmarks); do $(bin)/python -m tests.benchmarks.$$benchmark || exit 1; done
 
 lint: $(ready) ## Check style, format and types
 	@$(bin)/ruff check

@@ -58,7 +58,7 @@ _SETTINGS = {
 #: What the simulated Enterprise Manager does: everything takes its time, lists lag, the link goes before the task ends,
 #: and of two edits of one job at once the last one undoes the other.
 _BEHAVIOUR = {
-    "edit_seconds": 2.0,
+    "edit_seconds": 5.0,
     "operation_finished_seconds": 0.5,
     "list_lag_seconds": 1.5,
     "edits_of_one_job": "overlapping",

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from random import Random
 
-#: Commands come in bursts, so that many are in flight when something goes wrong.
-_BURST = 40
+#: Half of the commands come one by one, so that some are always in flight when something goes wrong; half in bursts of
+#: about so many, within so many seconds.
+_BURST = 20
 _BURST_SECONDS = 1.0
 
 #: How many links of one job are commanded away, and how many links nobody names are beside them.
@@ -101,10 +102,10 @@ def repository_name(uid: str) -> str:
 
 
 def _publications(rng: Random, unlinks: list[Unlink], seconds: float) -> Iterator[Publication]:
-    bursts = max(1, len(unlinks) // _BURST)
-    for number, unlink in enumerate(unlinks):
-        burst = (number * bursts // len(unlinks)) * seconds / bursts
-        at = burst + rng.uniform(0, _BURST_SECONDS)
+    bursts = [rng.uniform(0, seconds) for _ in range(max(1, len(unlinks) // 2 // _BURST))]
+    for unlink in unlinks:
+        in_burst = rng.choice(bursts) + rng.uniform(0, _BURST_SECONDS)
+        at = rng.choice((in_burst, rng.uniform(0, seconds)))
         yield Publication(at, unlink.key)
         if rng.random() < _STUTTERED:
             yield Publication(at + rng.uniform(0, 0.5), unlink.key)

@@ -23,14 +23,14 @@ def show(result: Result, console: Console) -> None:
     options, tally = result.options, result.tally
     console.rule("chaos")
     console.print(f"seed {options.seed}, {options.workers} workers, {result.published} messages published")
-    console.print(_counted("what went wrong", result.strikes))
-    console.print(_counted("commands", dict(_commands(result))))
-    console.print(_counted("outcomes", tally.outcomes))
+    _print(console, "what went wrong", _counted(result.strikes))
+    _print(console, "commands", _counted(dict(_commands(result))))
+    _print(console, "outcomes", _counted(tally.outcomes))
     deletes = {f"links with {count} DELETE{'s' * (count != 1)}": links for count, links in tally.deletes.items()}
-    console.print(_counted("DELETEs that Enterprise Manager received", dict(sorted(deletes.items()))))
+    _print(console, "DELETEs that Enterprise Manager received", _counted(dict(sorted(deletes.items()))))
     if result.unforeseen:
-        console.print(_counted("unforeseen, says a worker's log", result.unforeseen))
-    console.print(_verdict(result))
+        _print(console, "unforeseen, says a worker's log", _counted(result.unforeseen))
+    _print(console, "must be none", _verdict(result))
     settled = "never" if result.settled_seconds is None else f"{result.settled_seconds:.0f} s after the last repair"
     console.print(f"everything had ended {settled}; {result.seconds:.0f} s in all")
     console.print(Text("clean", "bold green") if tally.clean else Text("VIOLATED", "bold red"))
@@ -46,8 +46,13 @@ def _commands(result: Result) -> Iterator[tuple[str, int]]:
     yield "undone by somebody else, and repeated", result.put_back
 
 
-def _counted(title: str, counts: Mapping[str, int]) -> Table:
-    table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2))
+def _print(console: Console, title: str, table: Table) -> None:
+    console.print(f"\n{title}", style="bold", highlight=False)
+    console.print(table)
+
+
+def _counted(counts: Mapping[str, int]) -> Table:
+    table = Table(show_header=False, box=None, padding=(0, 2))
     table.add_column(justify="right")
     table.add_column(overflow="fold")
     for what, count in counts.items():
@@ -56,7 +61,7 @@ def _counted(title: str, counts: Mapping[str, int]) -> Table:
 
 
 def _verdict(result: Result) -> Table:
-    table = Table(title="must be none", title_justify="left", show_header=False, box=None, padding=(0, 2))
+    table = Table(show_header=False, box=None, padding=(0, 2))
     table.add_column(justify="right")
     table.add_column()
     table.add_column(overflow="fold")
