@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING
 
 import tenacity
@@ -9,8 +10,8 @@ import tenacity
 from worker.enterprise_manager.documents.tree import UnreadableDocumentError
 from worker.enterprise_manager.logon import TOKEN_HEADER
 from worker.enterprise_manager.transport import Request, TransportError
-from worker.enterprise_manager.verdicts import UNAUTHORIZED, Again, Unauthorized, judge
-from worker.unlinks.ports import Unavailable
+from worker.enterprise_manager.verdicts import UNAUTHORIZED, Again, NotFound, Unauthorized, judge
+from worker.unlinks.ports import Refused, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,6 +40,14 @@ class Calls:
         self._availability = availability
         self._remedies = remedies
         self._clock = clock
+        self._patient = False
+
+    @property
+    def patiently(self) -> Calls:
+        """The same, for what may wait until all that others have begun is done."""
+        patient = copy.copy(self)
+        patient._patient = True  # noqa: SLF001 - it is one of us
+        return patient
 
     async def get(self, path: str, query: Mapping[str, str] | None = None) -> Node:
         """The document at `path`, in whichever session is the present one.
@@ -73,6 +82,27 @@ class Calls:
                     answer = await self._in_session(session, request, attempt.retry_state.attempt_number)
                     document = await self._document(answer)
         except (Again, Unavailable) as error:
+            raise self.unavailable(error) from None
+        self._availability.went_right()
+        return document
+
+    async def ask_in(self, session: LogonSession, path: str, query: Mapping[str, str]) -> Node | None:
+        """The document, in that session; None where this very question is not answered, as others may be.
+
+        Raises:
+            Unavailable, Unauthorized: as `get_in`.
+        """
+        request = Request("GET", path, query)
+        try:
+            async for attempt in self.attempts():
+                with attempt:
+                    answer = await self._in_session(session, request, attempt.retry_state.attempt_number)
+                    document = await self._document(answer)
+        except (NotFound, Refused):
+            return None
+        except (Again, Unavailable) as error:
+            if isinstance(error, Again) and not error.everywhere:
+                return None
             raise self.unavailable(error) from None
         self._availability.went_right()
         return document
@@ -123,11 +153,13 @@ class Calls:
     async def _in_session(self, session: LogonSession, request: Request, attempt: int) -> Answer:
         signed = Request(request.method, request.path, request.query, {TOKEN_HEADER: session.token})
         try:
-            answer = await self._wire.exchange(signed, attempt=attempt)
+            answer = await self._wire.exchange(signed, attempt=attempt, patient=self._patient)
         except TransportError as error:
             raise Again(str(error)) from None
         if answer.status == UNAUTHORIZED:
             self._logon.drop(session)
+        else:
+            self._logon.used(session)
         judge(answer, self._remedies)
         return answer
 

@@ -85,6 +85,7 @@ class Deletion:
         if answer.status == UNAUTHORIZED:
             self._logon.drop(session)
             raise Unavailable(self._remedies.refused_sessions())
+        self._logon.used(session)
         return session, answer
 
     async def _exchange(self, session: LogonSession, path: str, attempt: int) -> Answer:

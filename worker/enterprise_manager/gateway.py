@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from weakref import WeakKeyDictionary
 
 import structlog
 
@@ -18,12 +21,12 @@ from worker.enterprise_manager.documents.records import (
     pages_of,
     read_job,
     read_links,
-    read_task,
     read_versions,
 )
 from worker.enterprise_manager.documents.tree import DocumentError, UnexpectedDocumentError, cleaned
 from worker.enterprise_manager.logon import Logon
 from worker.enterprise_manager.remedies import Remedies
+from worker.enterprise_manager.tasks import Tasks
 from worker.enterprise_manager.transport import Request, Transport, TransportError
 from worker.enterprise_manager.verdicts import Again, NotFound, Unauthorized, judge
 from worker.enterprise_manager.wire import Wire
@@ -51,13 +54,30 @@ if TYPE_CHECKING:
 #: The types of job that have linked repositories (vendor, `GET /jobs/{ID}`).
 COPY_JOBS = frozenset({"backupcopy", "immediatebackupcopy"})
 
+#: The one that was made in version 11a or earlier: its entity has no list of linked repositories.
+LEGACY_COPY_JOB = "backupcopy"
+
+#: For how long, in seconds, what a look has read of a job need not be read again within the same look.
+FRESH_SECONDS = 2.0
+
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 
 #: How many links of the server are remembered, the oldest forgotten first: without one the documented path is taken.
 _MOST_HREFS = 20_000
 
+#: How many jobs are remembered as edited from here, or as not listing what is linked to them.
+_MOST_JOBS = 20_000
+
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What an unlink has read of its job, and when."""
+
+    job: JobRecord
+    read_at: float
 
 
 class Gateway:
@@ -80,8 +100,12 @@ class Gateway:
         self._availability = Availability(name, clock, self._probe)
         self._calls = Calls(self._wire, self._logon, self._availability, self._remedies, clock)
         self._deletion = Deletion(self._wire, self._logon, self._calls, self._remedies)
+        self._tasks = Tasks(name, self._calls, clock, settings.poll_interval_seconds)
+        self._clock = clock
         self._link_hrefs: OrderedDict[tuple[str, str], str] = OrderedDict()
-        self._task_hrefs: OrderedDict[TaskTicket, tuple[str, ...]] = OrderedDict()
+        self._looks: WeakKeyDictionary[asyncio.Task[Any], _Look] = WeakKeyDictionary()
+        self._edited: OrderedDict[str, None] = OrderedDict()
+        self._unlisted: OrderedDict[str, None] = OrderedDict()
         if not settings.verify_tls:
             log.warning(
                 "enterprise_manager.tls_not_verified",
@@ -116,9 +140,13 @@ class Gateway:
         await self._availability.until_up()
 
     async def close(self, *, log_off: bool) -> None:
-        """Stop probing, log off if asked to (its tasks can then no longer be looked at), let go. Never raises."""
+        """Stop probing, log off if asked to and none of its tasks still runs, let go. Never raises.
+
+        Whether a task outlives its session is not known; a session that is left ends by itself when it has idled.
+        """
         await self._availability.close()
-        if log_off:
+        await self._tasks.close()
+        if log_off and not self._tasks.under_way:
             await self._logon.log_off()
         self._logon.abandon()
         self._wire.close()
@@ -126,7 +154,8 @@ class Gateway:
     async def find_job(self, reference: JobReference) -> Job:
         """The one backup copy job that the reference names."""
         job_id = reference.id or await self._job_named(str(reference.name), reference.backup_server)
-        job = await self._job(job_id)
+        read_at = self._clock.monotonic()
+        job = await self._job(job_id, self._calls.patiently)
         if job.job_type is None:
             self._refuse(UnexpectedDocumentError("it names no type of job"))
         if job.job_type.casefold() not in COPY_JOBS:
@@ -135,6 +164,10 @@ class Gateway:
                 f'the job "{job.name or job.id}" is of type {job.job_type}; only backup copy jobs have linked '
                 "repositories",
             )
+        if job.job_type.casefold() == LEGACY_COPY_JOB:
+            _remember(self._unlisted, job.id, None, _MOST_JOBS)
+        if (look := asyncio.current_task()) is not None:
+            self._looks[look] = _Look(job, read_at)
         return Job(job.id, job.name)
 
     async def find_repository(self, reference: RepositoryReference) -> str:
@@ -159,61 +192,79 @@ class Gateway:
             raise _no_such_job(job_id, error) from None
         except DocumentError as error:
             self._refuse(error)
+        if records:
+            self._unlisted.pop(job_id, None)
+        elif job_id in self._unlisted:
+            self._refuse(
+                UnexpectedDocumentError(
+                    "it lists no repositories of this job, which was made in version 11a or earlier; whether any are "
+                    "linked to such a job, Enterprise Manager may not say"
+                )
+            )
         for record in records:
             if record.delete_href is not None:
-                _remember(self._link_hrefs, (job_id, record.object_in_job_id), record.delete_href)
+                _remember(self._link_hrefs, (job_id, record.object_in_job_id), record.delete_href, _MOST_HREFS)
         return [Link(record.object_in_job_id, record.repository_uid, record.repository_name) for record in records]
 
     async def linked_backups(self, job_id: str) -> Sequence[LinkedBackup]:
-        """The linked backups that any edit of the job drops."""
-        job = await self._job(job_id)
+        """The linked backups that any edit of the job drops.
+
+        What `find_job` has just read in the same look will do, unless this worker has ever edited the job: then an
+        edit may have come between the two.
+        """
+        job = self._just_read(job_id) or await self._job(job_id, self._calls)
         if job.linked_backups is None:
             self._refuse(UnexpectedDocumentError("it does not say which backups are linked to the job"))
         return [LinkedBackup(backup.object_in_job_id, backup.uid, backup.name) for backup in job.linked_backups]
 
     async def delete_link(self, job_id: str, object_in_job_id: str) -> Task:
         """Send the DELETE, once."""
+        _remember(self._edited, job_id, None, _MOST_JOBS)
         path = paths.link(job_id, object_in_job_id, self._link_hrefs.get((job_id, object_in_job_id)))
         accepted = await self._deletion.send(path)
-        ticket = TaskTicket(accepted.task.task_id, accepted.session.name)
-        _remember(self._task_hrefs, ticket, accepted.task.hrefs)
-        return _task(ticket, accepted.task)
+        return _task(self._tasks.begun(accepted.session, accepted.task), accepted.task)
 
     async def task(self, ticket: TaskTicket) -> Task:
         """Look at a task once."""
         session = self._session_of(ticket)
         try:
-            record = read_task(await self._calls.get_in(session, self._task_path(ticket)))
+            record = await self._tasks.look(session, ticket)
         except (NotFound, Unauthorized) as error:
+            self._tasks.forget(ticket)
             raise TaskNotFound(str(error)) from None
         except UnexpectedDocumentError as error:
             raise self._calls.unavailable(Again(self._strange(error), everywhere=False)) from None
         if record.task_id != ticket.task_id:
             raise TaskNotFound(f"asked for {ticket.task_id}, and was told of {cleaned(record.task_id, 100)}")
-        if record.finished:
-            self._task_hrefs.pop(ticket, None)
         return _task(ticket, record)
 
     async def stop_task(self, ticket: TaskTicket) -> None:
         """Ask for the task to be stopped."""
         session = self._session_of(ticket)
         try:
-            await self._calls.delete_in(session, self._task_path(ticket))
+            await self._calls.delete_in(session, self._tasks.path(ticket))
         except (NotFound, Unauthorized) as error:
+            self._tasks.forget(ticket)
             raise TaskNotFound(str(error)) from None
+        self._tasks.forget(ticket)
 
     def _session_of(self, ticket: TaskTicket) -> LogonSession:
         session = self._logon.current
         if session is None or session.name != ticket.session:
+            self._tasks.forget(ticket)
             raise TaskNotFound(f"{ticket.task_id} is of another logon session")
         return session
 
-    def _task_path(self, ticket: TaskTicket) -> str:
-        return paths.task(ticket.task_id, self._task_hrefs.get(ticket, ()))
+    def _just_read(self, job_id: str) -> JobRecord | None:
+        task = asyncio.current_task()
+        look = self._looks.pop(task, None) if task is not None else None
+        if look is None or look.job.id != job_id or job_id in self._edited:
+            return None
+        return look.job if self._clock.monotonic() - look.read_at <= FRESH_SECONDS else None
 
     async def _job_named(self, name: str, backup_server: str | None) -> str:
         try:
-            return (await names.find(self._calls, "Job", name, backup_server)).id
+            return (await names.find(self._calls.patiently, "Job", name, backup_server)).id
         except names.NameNotFound as error:
             raise Refused(ReasonCode.JOB_NOT_FOUND, str(error)) from None
         except names.NameAmbiguous as error:
@@ -221,9 +272,9 @@ class Gateway:
         except (NotFound, DocumentError) as error:
             self._refuse(error)
 
-    async def _job(self, job_id: str) -> JobRecord:
+    async def _job(self, job_id: str, calls: Calls) -> JobRecord:
         try:
-            job = read_job(await self._calls.get(paths.job(job_id), {"format": "Entity"}))
+            job = read_job(await calls.get(paths.job(job_id), {"format": "Entity"}))
         except NotFound as error:
             raise _no_such_job(job_id, error) from None
         except DocumentError as error:
@@ -269,7 +320,7 @@ def _task(ticket: TaskTicket, record: TaskRecord) -> Task:
     return Task(ticket, record.operation, record.finished, record.success, record.message)
 
 
-def _remember(hrefs: OrderedDict[_Key, _Value], key: _Key, value: _Value) -> None:
-    hrefs[key] = value
-    if len(hrefs) > _MOST_HREFS:
-        hrefs.popitem(last=False)
+def _remember(memory: OrderedDict[_Key, _Value], key: _Key, value: _Value, most: int) -> None:
+    memory[key] = value
+    if len(memory) > most:
+        memory.popitem(last=False)

@@ -35,6 +35,9 @@ TOKEN_HEADER = "X-RestSvcSessionId"  # noqa: S105 - the name of the header, not 
 FIRST_WAIT_SECONDS = 60.0
 LONGEST_WAIT_SECONDS = 1800.0
 
+#: A session that idled for so long, in seconds, is replaced before it is used: it dies after 15 minutes.
+RENEWED_AFTER_SECONDS = 14 * 60.0
+
 #: How long a log-off may take, in seconds: it is done while the process is about to end.
 LOG_OFF_SECONDS = 5.0
 
@@ -59,6 +62,7 @@ class Logon:
         self._remedies = remedies
         self._clock = clock
         self._current: LogonSession | None = None
+        self._used_at = 0.0
         self._logging_on: asyncio.Task[LogonSession] | None = None
         self._refusals = 0
         self._refused_until = 0.0
@@ -76,13 +80,19 @@ class Logon:
             Again: the logon failed, and may be tried again soon.
             Unavailable: it was refused, now or a short while ago, and is not tried again for long.
         """
-        if self._current is not None:
+        if self._current is not None and self._clock.monotonic() - self._used_at < RENEWED_AFTER_SECONDS:
             return self._current
+        self._current = None
         if self._logging_on is None:
             self._logging_on = asyncio.create_task(self._log_on(), name="log on to Enterprise Manager")
             self._logging_on.add_done_callback(self._logged_on)
         # Shielded: a caller that is cancelled must not take the logon away from the others.
         return await asyncio.shield(self._logging_on)
+
+    def used(self, session: LogonSession) -> None:
+        """Enterprise Manager has answered in this session: its idle time begins anew."""
+        if self._current is session:
+            self._used_at = self._clock.monotonic()
 
     def drop(self, session: LogonSession) -> None:
         """Forget a session that was answered with 401, unless another one has taken its place."""
@@ -124,6 +134,7 @@ class Logon:
         self._logging_on = None
         if not task.cancelled() and task.exception() is None:
             self._current = task.result()
+            self._used_at = self._clock.monotonic()
 
     async def _log_on(self) -> LogonSession:
         if self._clock.monotonic() < self._refused_until:

@@ -5,6 +5,7 @@ Statuses: 400, 401, 403, 404, 405, 500, 501, 503 are documented; the rest is wha
 
 from __future__ import annotations
 
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 from contracts.events import ReasonCode
@@ -88,11 +89,18 @@ def server_message(answer: Answer) -> str | None:
 
 
 def retry_after(answer: Answer) -> float:
-    """Seconds that the server asks to wait, bounded; 0 if it says nothing, or gives a date (RFC 9110 allows both)."""
+    """Seconds that the server asks to wait, bounded; 0 if it says nothing.
+
+    A date, which RFC 9110 allows too, is compared with the answer's own: the server's clock need not be ours.
+    """
     text = answer.headers.get("Retry-After", "").strip()
-    if not (text.isascii() and text.isdigit()):
+    if text.isascii() and text.isdigit():
+        return min(float(text[:6]), LONGEST_RETRY_AFTER)
+    try:
+        seconds = parsedate_to_datetime(text) - parsedate_to_datetime(answer.headers.get("Date", ""))
+    except (ValueError, TypeError):  # TypeError: only one of them names its time zone
         return 0.0
-    return min(float(text[:6]), LONGEST_RETRY_AFTER)
+    return min(max(seconds.total_seconds(), 0.0), LONGEST_RETRY_AFTER)
 
 
 def _page(answer: Answer, remedies: Remedies) -> str:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
+from worker.enterprise_manager.admission import Admission, AdmissionClosedError
 from worker.enterprise_manager.documents.reading import read_document
 from worker.enterprise_manager.transport import NotConnectedError, TransportError
+from worker.enterprise_manager.verdicts import SERVICE_UNAVAILABLE, TOO_MANY, retry_after
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 #: From this size on, in bytes, reading a document takes long enough for others to notice.
 _LONG_BODY = 64 * 1024
+
+_ENDING = "the worker is about to end"
 
 log = structlog.get_logger()
 
@@ -60,7 +64,10 @@ class Nobody:
 
 
 class Wire:
-    """At most `requests` exchanges at once; the others wait for a thread, and have not been sent."""
+    """At most `requests` exchanges at once; the others wait for their turn, and have not been sent.
+
+    While the server asks for a pause (429 or 503 with `Retry-After`) nothing is sent at all, whoever asks.
+    """
 
     def __init__(
         self, name: str, transport: Transport, clock: Clock, requests: int, witness: Witness | None = None
@@ -70,17 +77,33 @@ class Wire:
         self._transport = transport
         self._clock = clock
         self._threads = ThreadPoolExecutor(requests, thread_name_prefix=f"enterprise-manager-{name}")
+        self._admission = Admission(requests)
+        self._not_before = float("-inf")
         self._closed = threading.Event()
 
-    async def exchange(self, request: Request, *, afresh: bool = False, attempt: int = 1) -> Answer:
-        """Send a request; `afresh` over a connection of its own.
+    async def exchange(
+        self, request: Request, *, afresh: bool = False, attempt: int = 1, patient: bool = False
+    ) -> Answer:
+        """Send a request; `afresh` over a connection of its own, `patient` after all that are not.
 
         Raises:
             NotConnectedError: not a byte of it left.
             BrokenAnswerError: it may have left.
         """
+        try:
+            async with self._admission.place(patient=patient):
+                await self._until_wanted()
+                return await self._exchange(request, afresh=afresh, attempt=attempt)
+        except AdmissionClosedError:
+            raise NotConnectedError(_ENDING) from None
+
+    async def _until_wanted(self) -> None:
+        while (left := self._not_before - self._clock.monotonic()) > 0 and not self._closed.is_set():
+            await self._clock.sleep(left)
         if self._closed.is_set():
-            raise NotConnectedError("the worker is about to end")
+            raise NotConnectedError(_ENDING)
+
+    async def _exchange(self, request: Request, *, afresh: bool, attempt: int) -> Answer:
         send = self._transport.exchange_afresh if afresh else self._transport.exchange
         request = replace(request, headers={**self._witness.headers(), **request.headers})
         started = self._clock.monotonic()
@@ -96,9 +119,10 @@ class Wire:
             task = asyncio.current_task()
             if self._closed.is_set() and task is not None and not task.cancelling():
                 # It still waited for a thread when the pool was closed; whoever sent it was not cancelled.
-                raise NotConnectedError("the worker is about to end") from None
+                raise NotConnectedError(_ENDING) from None
             raise
         else:
+            self._heed(answer)
             return answer
         finally:
             seconds = self._clock.monotonic() - started
@@ -114,18 +138,29 @@ class Wire:
                 attempt=attempt,
             )
 
+    def _heed(self, answer: Answer) -> None:
+        """Send nothing for as long as the server asks."""
+        if answer.status not in {TOO_MANY, SERVICE_UNAVAILABLE}:
+            return
+        seconds = retry_after(answer)
+        self._not_before = max(self._not_before, self._clock.monotonic() + seconds)
+        log.warning(
+            "enterprise_manager.slowed_down", enterprise_manager=self.name, status=answer.status, seconds=seconds
+        )
+
     async def read(self, answer: Answer) -> Node:
         """Read an answer's body, on a thread if it is long: the event loop has others to serve.
 
         Raises:
             UnreadableDocumentError: it is no document within the limits.
         """
-        if len(answer.body) < _LONG_BODY:
+        if len(answer.body) < _LONG_BODY or self._closed.is_set():
             return read_document(answer.body)
         return await asyncio.get_running_loop().run_in_executor(self._threads, read_document, answer.body)
 
     def close(self) -> None:
         """Let go of threads and connections; an exchange that is under way ends by its own time-out."""
         self._closed.set()
+        self._admission.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._transport.close()

@@ -84,6 +84,14 @@ class Page:
     pages: int
 
 
+@dataclass(frozen=True, slots=True)
+class TaskPage:
+    """One page of a query's answer."""
+
+    tasks: tuple[TaskRecord, ...]
+    pages: int
+
+
 def bare_id(text: str | None) -> str:
     """The UUID of `urn:veeam:<Type>:<uuid>` or of a bare one, lower-case.
 
@@ -103,8 +111,25 @@ def read_task(root: Node) -> TaskRecord:
         UnexpectedDocumentError: it names no task.
     """
     task = next(root.records("taskid"), None)
-    task_id = task.value("taskid") if task is not None else None
-    if task is None or task_id is None:
+    if task is None:
+        raise UnexpectedDocumentError("it names no task")
+    return _task_record(task)
+
+
+def read_tasks(root: Node) -> TaskPage:
+    """Read a page of tasks: what `/query?type=Task` answers.
+
+    Raises:
+        UnexpectedDocumentError: it is no such answer, or one of its tasks has no ID.
+    """
+    if root.find("paginginfo") is None and root.find("tasks") is None and not root.has("tasks", "resources"):
+        raise UnexpectedDocumentError("it is no list of tasks")
+    return TaskPage(tuple(_task_record(record) for record in root.records("taskid")), _pages(root))
+
+
+def _task_record(task: Node) -> TaskRecord:
+    task_id = task.value("taskid")
+    if task_id is None:
         raise UnexpectedDocumentError("it names no task")
     result = task.child("result")
     return TaskRecord(

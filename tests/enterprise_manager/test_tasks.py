@@ -1,0 +1,229 @@
+"""Many tasks followed with few requests, and none of them misjudged for it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from worker.enterprise_manager.tasks import FEW
+from worker.sandbox.simulated_enterprise_manager import Behaviour, Fault, SimulatedEnterpriseManager
+from worker.unlinks.ports import TaskNotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from worker.enterprise_manager import Gateway
+    from worker.unlinks.ports import Task, TaskTicket
+
+REPOSITORY = "88788f9e-d8f5-4eb4-bc4f-9b3f5403bcec"
+MANY = 60
+
+SPELLINGS = {
+    "xml": ("xml", {}),
+    "json": ("json", {}),
+    "json of 13.0": ("json", {"json_keys": "camel", "json_byte_order_mark": True, "json_query_lists": "flat"}),
+}
+
+
+@pytest.fixture
+def em(spelling: tuple[str, dict[str, Any]]) -> Any:
+    """A simulated Enterprise Manager whose tasks run until they are let go."""
+    with SimulatedEnterpriseManager.start(behaviour=Behaviour(edits_held=True, **spelling[1])) as simulated:
+        yield simulated
+
+
+@pytest.fixture
+def begin(em: SimulatedEnterpriseManager) -> Callable[..., Any]:
+    """Sends so many DELETEs, of a job each; their tickets."""
+
+    async def send(gateway: Gateway, count: int) -> list[TaskTicket]:
+        tickets = []
+        for number in range(count):
+            job = em.add_job(name=f"Job {number}", links=[REPOSITORY])
+            tickets.append((await gateway.delete_link(job, em.links(job)[0].object_in_job_id)).ticket)
+        em.forget_requests()
+        return tickets
+
+    return send
+
+
+async def look(gateway: Gateway, tickets: list[TaskTicket]) -> list[Task]:
+    """A look at each, all at once."""
+    return list(await asyncio.gather(*(gateway.task(ticket) for ticket in tickets)))
+
+
+async def until_finished(gateway: Gateway, tickets: list[TaskTicket]) -> list[Task]:
+    """Looks, as the core does, until all are finished."""
+    ends: dict[TaskTicket, Task] = {}
+    async with asyncio.timeout(20):
+        while left := [ticket for ticket in tickets if ticket not in ends]:
+            ends.update((task.ticket, task) for task in await look(gateway, left) if task.finished)
+            await asyncio.sleep(0.01)
+    return [ends[ticket] for ticket in tickets]
+
+
+async def test_a_few_are_looked_at_one_by_one(
+    em: SimulatedEnterpriseManager, gateway_with: Callable[..., Gateway], begin: Any
+) -> None:
+    """Else a worker with little to do would depend on queries that a server may not answer."""
+    gateway = gateway_with()
+    tickets = await begin(gateway, FEW)
+    assert not any(task.finished for task in await look(gateway, tickets))
+    assert (em.count("GET", "/tasks/"), em.count("GET", "/query")) == (FEW, 0)
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS.values(), ids=SPELLINGS)
+async def test_many_are_told_of_by_one_query(
+    em: SimulatedEnterpriseManager, gateway_with: Callable[..., Gateway], begin: Any
+) -> None:
+    """Else a thousand unlinks would be a thousand requests every other second."""
+    gateway = gateway_with(poll_interval_seconds=30)
+    tickets = await begin(gateway, MANY)
+    tasks = await look(gateway, tickets)
+    assert [task.ticket for task in tasks] == tickets
+    assert not any(task.finished for task in tasks)
+    await look(gateway, tickets)
+    assert (em.count("GET", "/tasks/"), em.count("GET", "/query")) == (0, 1)
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS.values(), ids=SPELLINGS)
+async def test_those_that_left_are_looked_at_a_page_at_a_time(
+    em: SimulatedEnterpriseManager, gateway_with: Callable[..., Gateway], begin: Any
+) -> None:
+    """Else their ends would be missed, or cost a request each."""
+    gateway = gateway_with(poll_interval_seconds=0.05)
+    tickets = await begin(gateway, MANY)
+    em.behaviour.edits_held = False
+    ends = await until_finished(gateway, tickets)
+    assert {(task.success, task.message) for task in ends} == {(True, "Ok")}
+    assert em.count("GET", "TaskId") > 0
+    assert em.count("GET") < MANY
+
+
+@pytest.mark.parametrize("page_size", [1, 7, 100])
+async def test_pages_that_shift_while_they_are_read_lose_nothing(
+    em: SimulatedEnterpriseManager, gateway_with: Callable[..., Gateway], begin: Any, page_size: int
+) -> None:
+    """Else a task that moved to a page already read would pass for one that is over."""
+    em.behaviour.page_size = page_size
+    em.behaviour.unknown_state = "Collecting"
+    em.behaviour.unknown_state_looks = 2
+    gateway = gateway_with(poll_interval_seconds=0.02)
+    tickets = await begin(gateway, 20)
+    em.inject(Fault("latency", path="page=2", seconds=0.05))
+    em.behaviour.edits_held = False
+    ends = await until_finished(gateway, tickets)
+    assert all(task.success for task in ends)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("status", path="/query", status=400, times=None),
+        Fault("status", path="/query", status=403, times=None),
+        Fault("status", path="/query", status=404, times=None),
+        Fault("status", path="/query", status=500, times=None),
+        Fault("status", path="/query", status=501, times=None),
+        Fault("truncated", path="/query", times=None),
+        Fault("wrong_content", path="/query", body="<Jobs/>", content_type="application/xml", times=None),
+        Fault("wrong_content", path="/query", body='{"Refs": []}', content_type="application/json", times=None),
+    ],
+    ids=lambda fault: f"{fault.kind} {fault.status or fault.body[:8]}",
+)
+async def test_a_server_that_does_not_answer_the_query_is_asked_task_by_task(
+    em: SimulatedEnterpriseManager, gateway_with: Callable[..., Gateway], begin: Any, fault: Fault
+) -> None:
+    """Else its unlinks would never end, or it would count as down."""
+    gateway = gateway_with(poll_interval_seconds=0.01)
+    tickets = await begin(gateway, 20)
+    em.inject(fault)
+    assert not any(task.finished for task in await look(gateway, tickets))
+    assert em.count("GET", "/tasks/") == 20
+    asked = em.count("GET", "/query")
+    em.behaviour.edits_held = False
+    assert all(task.success for task in await until_finished(gateway, tickets))
+    assert em.count("GET", "/query") == asked
+    assert gateway.up
+
+
+async def test_an_answer_that_leaves_everything_out_ends_nothing(
+    em: SimulatedEnterpriseManager, gateway_with: Callable[..., Gateway], begin: Any
+) -> None:
+    """Else a server that answers queries in a way of its own would have running unlinks reported as done."""
+    body = '<QueryResult><Resources><Tasks/></Resources><PagingInfo PageNum="1" PagesCount="1"/></QueryResult>'
+    gateway = gateway_with(poll_interval_seconds=0.01)
+    tickets = await begin(gateway, 20)
+    em.inject(Fault("wrong_content", path="/query", body=body, content_type="application/xml", times=None))
+    assert not any(task.finished for task in await look(gateway, tickets))
+    assert em.count("GET", "/tasks/") == 20
+
+
+async def test_a_query_that_refuses_ids_leaves_a_look_at_each_that_left(
+    em: SimulatedEnterpriseManager, gateway_with: Callable[..., Gateway], begin: Any
+) -> None:
+    """Else a server that filters by state alone would never tell of an end."""
+    gateway = gateway_with(poll_interval_seconds=0.01)
+    tickets = await begin(gateway, 20)
+    em.inject(Fault("status", path="TaskId", status=400, times=None))
+    em.behaviour.edits_held = False
+    assert all(task.success for task in await until_finished(gateway, tickets))
+
+
+async def test_a_server_that_ignores_the_filter_is_not_asked_again(
+    em: SimulatedEnterpriseManager, gateway_with: Callable[..., Gateway], begin: Any
+) -> None:
+    """Else each interval would read every task of the session, more of them every day."""
+    tasks = "".join(
+        f'<Task><TaskId>task-{n}</TaskId><State>Finished</State><Result Success="true"/></Task>' for n in range(50)
+    )
+    body = f'<QueryResult><Resources><Tasks>{tasks}</Tasks></Resources><PagingInfo PagesCount="40"/></QueryResult>'
+    gateway = gateway_with(poll_interval_seconds=0.01)
+    tickets = await begin(gateway, 20)
+    em.inject(Fault("wrong_content", path="/query", body=body, content_type="application/xml", times=None))
+    assert not any(task.finished for task in await look(gateway, tickets))
+    assert not any(task.finished for task in await look(gateway, tickets))
+    assert em.count("GET", "/query") == 1
+
+
+async def test_what_an_old_session_was_told_says_nothing_of_a_new_one(
+    em: SimulatedEnterpriseManager, gateway_with: Callable[..., Gateway], begin: Any
+) -> None:
+    """Else `task-1` of a new session would be judged by another task of that name."""
+    gateway = gateway_with(poll_interval_seconds=30)
+    old = await begin(gateway, 20)
+    await look(gateway, old)
+    em.expire_sessions()
+    new = await begin(gateway, 20)
+    assert [ticket.task_id for ticket in old] == [ticket.task_id for ticket in new]
+    outcomes = await asyncio.gather(*(gateway.task(ticket) for ticket in old), return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {TaskNotFound}
+    assert em.count() == 0
+    assert not any(task.finished for task in await look(gateway, new))
+    assert em.count("GET", "/query") == 1
+
+
+async def test_a_session_that_ends_under_the_query_ends_the_following(
+    em: SimulatedEnterpriseManager, gateway_with: Callable[..., Gateway], begin: Any
+) -> None:
+    """Else unlinks would wait for tasks that nobody can see any more, instead of looking at the links."""
+    gateway = gateway_with(poll_interval_seconds=0.01)
+    tickets = await begin(gateway, 20)
+    em.expire_sessions()
+    outcomes = await asyncio.gather(*(gateway.task(ticket) for ticket in tickets), return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {TaskNotFound}
+
+
+async def test_one_that_goes_away_does_not_take_the_query_with_it(
+    em: SimulatedEnterpriseManager, gateway_with: Callable[..., Gateway], begin: Any, until: Any
+) -> None:
+    """Else one cancelled unlink would fail all that wait for the same answer."""
+    gateway = gateway_with()
+    tickets = await begin(gateway, 20)
+    em.inject(Fault("latency", path="/query", seconds=0.3))
+    first, *others = [asyncio.create_task(gateway.task(ticket)) for ticket in tickets]
+    await until(lambda: em.count("GET", "/query") == 1)
+    first.cancel()
+    assert not any(task.finished for task in await asyncio.gather(*others))
+    assert em.count("GET", "/query") == 1

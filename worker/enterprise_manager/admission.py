@@ -1,0 +1,82 @@
+"""Who sends next, where only so many requests may be under way at once.
+
+What an unlink has begun goes before what is only to begin: among a thousand unlinks at once each then comes to its end
+soon after its beginning, instead of all of them late, and what was seen of a job is still fresh when its DELETE leaves.
+Nobody starves, for an unlink needs few requests once it has begun; a look that comes back again and again waits in line
+with the beginners.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+class AdmissionClosedError(Exception):
+    """Nobody is let in any more."""
+
+
+class Admission:
+    """So many places; first come, first served, but the patient ones after all others."""
+
+    def __init__(self, places: int) -> None:
+        self._free = places
+        self._arrivals = 0
+        self._waiting: list[tuple[bool, int, asyncio.Future[None]]] = []
+        self._closed = False
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for a place."""
+        return sum(not turn.done() for _, _, turn in self._waiting)
+
+    @asynccontextmanager
+    async def place(self, *, patient: bool) -> AsyncIterator[None]:
+        """Hold a place, after waiting for one.
+
+        Raises:
+            AdmissionClosedError: it was closed before a place was free.
+        """
+        await self._enter(patient=patient)
+        try:
+            yield
+        finally:
+            self._leave()
+
+    def close(self) -> None:
+        """Turn everybody away who waits, or comes later."""
+        self._closed = True
+        for _, _, turn in self._waiting:
+            if not turn.done():
+                turn.set_exception(AdmissionClosedError())
+        self._waiting.clear()
+
+    async def _enter(self, *, patient: bool) -> None:
+        if self._closed:
+            raise AdmissionClosedError
+        if self._free > 0:
+            self._free -= 1
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._arrivals += 1
+        heapq.heappush(self._waiting, (patient, self._arrivals, turn))
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
+                self._leave()  # the place came in the same instant as the cancellation: the next one has it
+            raise
+
+    def _leave(self) -> None:
+        """Hand the place to the next one who waits for it."""
+        while self._waiting:
+            turn = heapq.heappop(self._waiting)[2]
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._free += 1
