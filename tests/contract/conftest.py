@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
@@ -14,13 +16,17 @@ from pika.adapters.asyncio_connection import AsyncioConnection
 from pika.connection import URLParameters
 
 import contracts
+from tests.end_to_end.world import World
 from worker.broker.topology import declare, describe
 from worker.sandbox.rabbitmq import find_installation
+from worker.sandbox.simulated_enterprise_manager import SimulatedEnterpriseManager
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from worker.sandbox.private_broker import PrivateBroker
+
+_numbers = itertools.count(1)
 
 RECIPES = Path(contracts.__file__).parent / "recipes"
 
@@ -75,3 +81,54 @@ def url_of(broker: PrivateBroker, users_virtual_host: str) -> Iterator[Callable[
     yield url_of
     for name in names:
         requests.delete(f"{broker.management_url}/api/users/{name}", timeout=30).raise_for_status()
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A whole worker at work, and those things around it that the recipes are given."""
+
+    world: World
+    broker: PrivateBroker
+    virtual_host: str
+
+    @property
+    def amqp_url(self) -> str:
+        """The broker's URL with this site's virtual host."""
+        return self.broker.url + self.virtual_host
+
+    def new_command(self, key: str) -> dict[str, Any]:
+        """A command for a link that is there."""
+        enterprise_manager = self.world.enterprise_manager
+        repository = enterprise_manager.add_repository(f"repository of {key}")
+        job = enterprise_manager.add_job(name=f"job of {key}", links=[repository])
+        (link,) = enterprise_manager.links(job)
+        return {
+            "command": "unlink.v1",
+            "idempotency_key": key,
+            "job": {"id": job},
+            "repository": {"link_id": link.object_in_job_id},
+        }
+
+    def outcome_of(self, key: str) -> dict[str, Any]:
+        """The `data` of the key's terminal event, once there is one."""
+        self.world.until_ended(key)
+        (end,) = {event.id: event for event in self.world.of(key) if event.outcome != "submitted"}.values()
+        return end.data
+
+
+@pytest.fixture(scope="module")
+def site(broker: PrivateBroker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """One worker for all tests of a file: each has a link of its own."""
+    name = f"site-{next(_numbers)}"
+    vhost = f"{broker.management_url}/api/vhosts/{name}"
+    requests.put(vhost, timeout=30).raise_for_status()
+    with SimulatedEnterpriseManager.start() as enterprise_manager:
+        ledger = tmp_path_factory.mktemp("site") / "ledger.sqlite"
+        world = World(broker.url + name, f"sqlite:///{ledger}", enterprise_manager)
+        try:
+            world.start_worker()
+            world.listen()
+            yield Site(world, broker, name)
+        finally:
+            world.close()
+    requests.delete(vhost, timeout=30).raise_for_status()

@@ -1,0 +1,211 @@
+"""The recipes, run as they are written."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from queue import Queue
+from typing import TYPE_CHECKING, Any
+
+import pika
+import pytest
+import yaml
+from pika.exceptions import ChannelClosedByBroker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from tests.contract.conftest import Site
+
+PATIENCE = 90
+
+
+# --- pipelines ------------------------------------------------------------------------------------------------------
+
+
+def gitlab_step(recipes: Path) -> str:
+    """The lines that GitLab would run."""
+    job = yaml.safe_load((recipes / "gitlab-ci.yml").read_text())["unlink-repository"]
+    return "\n".join(job["script"])
+
+
+def jenkins_step(recipes: Path) -> str:
+    """The lines that Jenkins would run."""
+    found = re.search(r"sh '''(.*?)'''", (recipes / "Jenkinsfile").read_text(), flags=re.DOTALL)
+    assert found
+    return found.group(1)
+
+
+def run_step(step: str, site: Site, command: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    """Run a step as a pipeline would, with the variables that it has."""
+    environment = {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "UNLINK_BROKER__URL": site.amqp_url,
+        "JOB_ID": command["job"]["id"],
+        "LINK_ID": command["repository"]["link_id"],
+        "CI_PROJECT_ID": "7",
+        "CI_PIPELINE_ID": command["idempotency_key"],
+        "CI_PIPELINE_URL": "https://gitlab.example.com/7",
+        "GITLAB_USER_LOGIN": "j.doe",
+        "BUILD_TAG": f"jenkins-my job-{command['idempotency_key']}",
+        "BUILD_URL": "https://jenkins.example.com/7",
+    }
+    return subprocess.run(
+        ["bash", "-eu", "-c", step], env=environment, check=False, capture_output=True, text=True, timeout=PATIENCE
+    )
+
+
+@pytest.mark.parametrize("step", [gitlab_step, jenkins_step])
+def test_a_pipeline_step_waits_for_the_end_and_may_run_again(site: Site, recipes: Path, step: Any) -> None:
+    """The pipeline goes on when the link is gone; a step that is run again finds it so, and changes nothing."""
+    command = site.new_command(step.__name__)
+    first, second = (run_step(step(recipes), site, command) for _ in range(2))
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    assert "succeeded" in first.stdout
+    assert site.world.enterprise_manager.links(command["job"]["id"]) == []
+    assert site.world.enterprise_manager.deletes_of(command["repository"]["link_id"]) == 1
+
+
+@pytest.mark.parametrize("step", [gitlab_step, jenkins_step])
+def test_a_pipeline_step_fails_when_the_link_stays(site: Site, recipes: Path, step: Any) -> None:
+    """The pipeline stops when the unlink failed."""
+    command = site.new_command(f"{step.__name__}-fails") | {"job": {"id": "00000000-0000-0000-0000-000000000000"}}
+    done = run_step(step(recipes), site, command)
+    assert done.returncode == 1, done.stderr
+    assert "job_not_found" in done.stdout
+
+
+# --- consumers ------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def running(program: Sequence[str | Path], environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A consumer for a while."""
+    with subprocess.Popen(program, env=os.environ | environment) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+
+
+@contextmanager
+def ticketing_system(updates: Queue[tuple[str, dict[str, Any]]], failures: int) -> Iterator[str]:
+    """A ticketing system's API: its URL. The first calls fail."""
+    left = [failures]
+
+    class Tickets(BaseHTTPRequestHandler):
+        def do_PATCH(self) -> None:  # the library's name for it
+            update = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            status = 503 if left[0] else 204
+            left[0] = max(left[0] - 1, 0)
+            if status == 204:
+                updates.put((self.path, update))
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *_arguments: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Tickets) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def until_consumed(site: Site, queue: str) -> None:
+    """Wait until a consumer has made its queue and listens."""
+    site.world.until(lambda: _consumers(site, queue) == 1, f"a consumer on {queue}")
+
+
+def _consumers(site: Site, queue: str) -> int:
+    with pika.BlockingConnection(pika.URLParameters(site.amqp_url)) as connection:
+        try:
+            return int(connection.channel().queue_declare(queue, passive=True).method.consumer_count)
+        except ChannelClosedByBroker:
+            return 0
+
+
+def test_the_ticket_is_closed_when_the_link_is_gone(site: Site, recipes: Path) -> None:
+    """The requester reads in the ticket what happened; one that failed stays open and says why."""
+    updates: Queue[tuple[str, dict[str, Any]]] = Queue()
+    gone = site.new_command("closes") | {"ticket": {"system": "jira", "id": "OPS-1"}}
+    stays = gone | {
+        "idempotency_key": "stays",
+        "if_absent": "fail",
+        "ticket": {"system": "jira", "id": "OPS-2"},
+        "repository": {"link_id": "00000000-0000-0000-0000-000000000000"},
+    }
+    with (
+        ticketing_system(updates, failures=0) as url,
+        running([sys.executable, recipes / "close_ticket.py"], {"AMQP_URL": site.amqp_url, "TICKETS_API": url}),
+    ):
+        until_consumed(site, "observer.tickets")
+        site.world.send(gone)
+        site.world.send(stays)
+        seen = [updates.get(timeout=PATIENCE) for _ in range(3)]
+    assert ("/tickets/OPS-1", {"state": "open", "note": "unlink submitted"}) in seen
+    assert ("/tickets/OPS-1", {"state": "closed", "note": "unlink succeeded"}) in seen
+    (failed,) = (update for path, update in seen if path == "/tickets/OPS-2")
+    assert failed["state"] == "open"
+    assert failed["note"].startswith("unlink failed")
+    assert "no such link" in failed["note"]
+
+
+def test_a_ticket_that_could_not_be_reached_is_told_later(site: Site, recipes: Path) -> None:
+    """An event is not lost when the ticketing system is away: the consumer ends, and its next start has it again."""
+    updates: Queue[tuple[str, dict[str, Any]]] = Queue()
+    program: list[str | Path] = [sys.executable, recipes / "close_ticket.py"]
+    with ticketing_system(updates, failures=1) as url:
+        environment = {"AMQP_URL": site.amqp_url, "TICKETS_API": url}
+        with running(program, environment) as first:
+            until_consumed(site, "observer.tickets")
+            site.world.send(site.new_command("later") | {"ticket": {"system": "jira", "id": "OPS-3"}})
+            assert first.wait(PATIENCE) != 0
+        with running(program, environment):
+            wanted = {("/tickets/OPS-3", f"unlink {outcome}") for outcome in ("submitted", "succeeded")}
+            while wanted:  # an event of another test's ticket may come once more, too
+                path, update = updates.get(timeout=PATIENCE)
+                wanted.discard((path, update["note"]))
+
+
+def test_the_next_step_of_a_chain_runs_for_each_link_that_is_gone(site: Site, recipes: Path, tmp_path: Path) -> None:
+    """A second automation starts with the event, and only when the first has succeeded."""
+    step = tmp_path / "step"
+    step.write_text('#!/bin/sh\ncat >> "$0.out" && echo >> "$0.out"\n')
+    step.chmod(0o755)
+    missing = {"job": {"id": "00000000-0000-0000-0000-000000000000"}}
+    with running([sys.executable, recipes / "chain.py", step], {"AMQP_URL": site.amqp_url}):
+        until_consumed(site, "observer.chain")
+        site.world.send(site.new_command("chain-fails") | missing)
+        site.world.until_ended("chain-fails")
+        site.world.send(site.new_command("chain"))
+        out = tmp_path / "step.out"
+        site.world.until(lambda: out.exists() and out.read_text().endswith("\n"), "the next step")
+    (event,) = map(json.loads, out.read_text().splitlines())
+    assert (event["type"], event["subject"]) == ("unlink.succeeded.v1", "chain")
+
+
+def test_a_next_step_that_always_fails_is_put_aside(site: Site, recipes: Path) -> None:
+    """A broken second automation neither loses the event nor runs for ever."""
+    with running([sys.executable, recipes / "chain.py", "false"], {"AMQP_URL": site.amqp_url}):
+        until_consumed(site, "observer.chain")
+        site.world.send(site.new_command("chain-broken"))
+        site.world.until(lambda: site.world.mailbox.count("observer.chain.failed") == 1, "the event put aside")
+
+
+def test_the_consumer_that_closes_tickets_stays_short(recipes: Path) -> None:
+    """It is shown in full in the README: about thirty lines."""
+    text = (recipes / "close_ticket.py").read_text()
+    code = [line for line in text.rpartition('"""\n')[2].splitlines() if line.strip()]
+    assert len(code) <= 30
