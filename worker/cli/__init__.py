@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from worker.cli import contracts, demo, run, sandbox, submit
+from worker.cli import cancel, contracts, demo, ledger, run, sandbox, status, submit, topology, watch
 
 app = typer.Typer(
     name="unlink-worker",
@@ -12,9 +12,15 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
 )
 app.command(name="run")(run.run)
 app.command(name="submit")(submit.submit)
+app.command(name="cancel")(cancel.cancel)
+app.command(name="status")(status.status)
+app.command(name="watch")(watch.watch)
+app.add_typer(ledger.ledger, name="ledger")
+app.add_typer(topology.topology, name="topology")
 app.command(name="sandbox")(sandbox.sandbox)
 app.command(name="demo")(demo.demo)
 app.command(name="contracts")(contracts.contracts)

@@ -91,11 +91,12 @@ class Mailbox:
             if self._connection.is_open:
                 self._connection.close()
 
-    def listen(self, routing_key: str = "#") -> None:
-        """From now on, keep the events whose routing key matches, for `next_event`."""
+    def listen(self, *routing_keys: str) -> None:
+        """From now on, keep the events whose routing key matches one of these, or all, for `next_event`."""
         with _translated():
             self._queue = self._channel.queue_declare("", exclusive=True, auto_delete=True).method.queue
-            self._channel.queue_bind(self._queue, "unlink.events", routing_key)
+            for routing_key in routing_keys or ("#",):
+                self._channel.queue_bind(self._queue, "unlink.events", routing_key)
             self._channel.basic_qos(prefetch_count=_PREFETCH)
 
     def next_event(self, seconds: float) -> Heard | None:

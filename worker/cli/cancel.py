@@ -1,0 +1,94 @@
+"""`unlink-worker cancel`: stop an unlink; with `--wait`, see how it ended."""
+
+from __future__ import annotations
+
+import json
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from contracts.reading import UnreadableMessageError, read_message
+from worker.cli.following import Awaited, Following
+from worker.cli.mailbox import Mailbox, MailboxError
+from worker.cli.refusals import refuse, settings_or_exit
+from worker.cli.submission import INTERRUPTED
+from worker.cli.terminal import Output, console, printable
+from worker.cli.wording import in_words
+from worker.settings import ClientSettings
+
+if TYPE_CHECKING:
+    from worker.cli.mailbox import Heard
+
+
+def cancel(
+    *,
+    key: Annotated[str, typer.Argument(help="The idempotency key of the unlink.", show_default=False)],
+    enterprise_manager: Annotated[
+        str, typer.Option("--enterprise-manager", "--em", metavar="NAME", help="As in the unlink's command.")
+    ] = "default",
+    requested_by: Annotated[str | None, typer.Option(help="Who asks for it to be stopped.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Why.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the unlink's end; exit by it.")] = False,
+    wait_seconds: Annotated[
+        float | None, typer.Option(help="Wait no longer than this; then exit with 3.", min=0)
+    ] = None,
+    output: Annotated[Output, typer.Option(help="How events are printed.")] = "text",
+) -> None:
+    """Ask for an unlink to be stopped.
+
+    One that was not sent to Enterprise Manager is never sent; of one that was, the task is stopped if it can be, and
+    the job's links decide. The key may be one whose command is still to come: it then ends as cancelled when it comes.
+
+    With --wait the exit status is 4 for cancelled, 0 if it had succeeded, 1 failed, 2 the request was rejected or wrong
+    usage, 3 timed out.
+    """
+    body = _command(key, enterprise_manager, requested_by, reason)
+    settings = settings_or_exit(ClientSettings)
+    following = Following([Awaited(key, body)])
+    try:
+        with Mailbox(settings.broker) as mailbox:
+            mailbox.require_queue(enterprise_manager)
+            if wait:
+                mailbox.listen(f"*.{enterprise_manager}")
+            mailbox.publish(body, enterprise_manager)
+            if output == "text":
+                typer.echo(f"{key}  the request to cancel is on the queue of {enterprise_manager}")
+            if wait:
+                _follow(following, mailbox, wait_seconds, output)
+    except MailboxError as error:
+        refuse(str(error), status=1)
+    except KeyboardInterrupt:
+        refuse(f"\nNo longer waiting. {_how_to_look_later(key)}", status=INTERRUPTED)
+    if wait and following.open:
+        typer.echo(f"No end within {wait_seconds:g} s. {_how_to_look_later(key)}", err=True)
+    raise typer.Exit(following.exit_status if wait else 0)
+
+
+def _command(key: str, enterprise_manager: str, requested_by: str | None, reason: str | None) -> bytes:
+    content = {
+        "command": "cancel.v1",
+        "idempotency_key": key,
+        "enterprise_manager": enterprise_manager,
+        "requested_by": requested_by,
+        "reason": reason,
+    }
+    body = json.dumps({name: value for name, value in content.items() if value is not None}).encode()
+    try:
+        read_message(body)
+    except UnreadableMessageError as error:
+        refuse(f"This is no valid command: {error}")
+    return body
+
+
+def _follow(following: Following, mailbox: Mailbox, seconds: float | None, output: Output) -> None:
+    def tell(event: Heard) -> None:
+        typer.echo(event.body.decode() if output == "json" else printable(in_words(event)))
+
+    screen = console(stderr=True)
+    with screen.status("waiting for the unlink to end") if screen.is_terminal else nullcontext():
+        following.until_ended(mailbox, seconds, tell)
+
+
+def _how_to_look_later(key: str) -> str:
+    return f"The request stays with the broker; `unlink-worker status {key}` tells how the unlink stands."

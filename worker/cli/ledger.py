@@ -1,0 +1,41 @@
+"""`unlink-worker ledger`: tidying the ledger up."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from worker.cli.refusals import refuse, refuse_settings, settings_or_exit
+from worker.clock import SystemClock
+from worker.ledger import Inspection, InspectionError
+from worker.settings import LedgerClientSettings, SettingsInvalidError
+
+ledger = typer.Typer(no_args_is_help=True, help="The database of idempotency keys.")
+
+
+@ledger.command()
+def prune(
+    *,
+    older_than_days: Annotated[
+        float | None,
+        typer.Option(min=1, help="Days since their end. Without it: UNLINK_LEDGER__RETENTION_DAYS, 90 unless set."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many there are.")] = False,
+) -> None:
+    """Delete the keys that ended long ago, each with its history. A command that comes again later is a new one.
+
+    Needs UNLINK_LEDGER__URL only; the workers may run meanwhile. Keys that have not ended are never deleted.
+    Exit status 0; 1 if the ledger cannot be reached, 2 wrong usage.
+    """
+    settings = settings_or_exit(LedgerClientSettings).ledger
+    days = settings.retention_days if older_than_days is None else older_than_days
+    try:
+        inspection = Inspection(settings, SystemClock())
+        count = inspection.count_long_settled(days) if dry_run else inspection.prune(days)
+    except SettingsInvalidError as error:
+        refuse_settings(error)
+    except InspectionError as error:
+        refuse(str(error), status=1)
+    keys = "1 key" if count == 1 else f"{count} keys"
+    typer.echo(f"{keys} that ended more than {days:g} days ago: {'would be deleted' if dry_run else 'deleted'}")

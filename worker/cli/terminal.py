@@ -1,0 +1,63 @@
+"""What the commands for people share: how things look on a terminal, in a pipe, and without colours."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import TYPE_CHECKING, Literal
+
+from rich.console import Console
+from rich.text import Text
+
+from contracts.events import Outcome
+
+if TYPE_CHECKING:
+    from rich.style import StyleType
+
+Output = Literal["text", "json"]
+
+_STYLES: dict[str, StyleType] = {
+    Outcome.SUBMITTED: "blue",
+    Outcome.SUCCEEDED: "green",
+    Outcome.PLANNED: "cyan",
+    Outcome.FAILED: "bold red",
+    Outcome.REJECTED: "bold red",
+    Outcome.TIMED_OUT: "bold yellow",
+    Outcome.CANCELLED: "yellow",
+}
+
+#: Control characters, and those that turn the direction of writing: somebody else's text could rewrite the screen.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console that neither guesses at numbers nor reads text as markup; without colours if `NO_COLOR` is set."""
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+
+def printable(text: str) -> str:
+    """Text that somebody else wrote, on one line, unable to steer the terminal."""
+    return _UNPRINTABLE.sub(" ", text)
+
+
+def outcome_text(outcome: str) -> Text:
+    """An outcome in its colour."""
+    return Text(printable(outcome), style=_STYLES.get(outcome, ""))
+
+
+def local_time(moment: datetime) -> str:
+    """An instant as the clock on the wall here shows it, with its zone."""
+    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S %Z}"
+
+
+def local_clock(moment: datetime) -> str:
+    """The same, only hours, minutes and seconds."""
+    return f"{moment.astimezone():%H:%M:%S}"
+
+
+def read_time(text: object) -> datetime | None:
+    """A time out of JSON; None if it is none."""
+    try:
+        return datetime.fromisoformat(str(text))
+    except ValueError:
+        return None

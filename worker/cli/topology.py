@@ -1,0 +1,115 @@
+"""`unlink-worker topology`: what the broker needs to have, declared or checked."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from pika.adapters.asyncio_connection import AsyncioConnection
+from pydantic import TypeAdapter, ValidationError
+
+from contracts.commands import EnterpriseManagerName
+from worker.broker.channels import settle
+from worker.broker.connection import CLOSE_SECONDS, PREPARE_SECONDS, connection_parameters
+from worker.broker.problems import BrokerError, ConnectError, explain_connect
+from worker.broker.topology import Topology, describe
+from worker.broker.topology import declare as declare_all
+from worker.broker.topology import verify as verify_all
+from worker.cli.refusals import refuse, refuse_settings, settings_or_exit
+from worker.settings import ClientSettings, Settings, SettingsInvalidError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from worker.settings import BrokerSettings
+
+    Work = Callable[[Topology, AsyncioConnection], Awaitable[None]]
+
+topology = typer.Typer(no_args_is_help=True, help="The broker's exchanges, queues and bindings.")
+
+_Names = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--enterprise-manager",
+        "--em",
+        help="The queue of this Enterprise Manager; may be repeated. Without it: of those that the worker's settings "
+        "name. With it, UNLINK_BROKER__URL is the only setting needed.",
+    ),
+]
+
+
+@topology.command()
+def declare(*, enterprise_manager: _Names = None) -> None:
+    """Declare all that the worker needs; what is there already stays as it is.
+
+    Exit status 0; 1 if something exists with other arguments, may not be declared, or the broker cannot be reached; 2
+    wrong usage.
+    """
+    described = _on_the_broker(enterprise_manager, declare_all)
+    typer.echo(f"Declared: {_count(described)}.")
+
+
+@topology.command()
+def verify(*, enterprise_manager: _Names = None) -> None:
+    """Check that every exchange and queue is there; change nothing. Their arguments and bindings AMQP cannot tell.
+
+    Exit status 0; 1 if something is missing, or the broker cannot be reached; 2 wrong usage.
+    """
+    described = _on_the_broker(enterprise_manager, verify_all)
+    typer.echo(f"There: {_count(described, bindings=False)}.")
+
+
+def _on_the_broker(names: list[str] | None, work: Work) -> Topology:
+    broker, described = _described(names)
+    try:
+        asyncio.run(_connected(broker, described, work))
+    except SettingsInvalidError as error:
+        refuse_settings(error)
+    except BrokerError as error:
+        refuse(str(error), status=1)
+    return described
+
+
+def _described(names: list[str] | None) -> tuple[BrokerSettings, Topology]:
+    if not names:
+        settings = settings_or_exit(Settings)
+        return settings.broker, describe(settings.enterprise_managers)
+    try:
+        TypeAdapter(list[EnterpriseManagerName]).validate_python(names)
+    except ValidationError:
+        refuse("The name of an Enterprise Manager is 1 to 64 of A-Z a-z 0-9 _ -")
+    return settings_or_exit(ClientSettings).broker, describe(dict.fromkeys(names))
+
+
+def _count(described: Topology, *, bindings: bool = True) -> str:
+    counts = [f"{len(described.exchanges)} exchanges", f"{len(described.queues)} queues"]
+    if bindings:
+        counts.append(f"{len(described.bindings)} bindings")
+    return ", ".join(counts)
+
+
+async def _connected(settings: BrokerSettings, described: Topology, work: Work) -> None:
+    """Do the work on a connection that is tried once."""
+    parameters = connection_parameters(settings, "topology")
+    loop = asyncio.get_running_loop()
+    opened: asyncio.Future[BaseException | None] = loop.create_future()
+    closed: asyncio.Future[Any] = loop.create_future()
+    connection = AsyncioConnection(
+        parameters,
+        on_open_callback=lambda _connection: settle(opened, None),
+        on_open_error_callback=lambda _connection, error: settle(opened, error),
+        on_close_callback=lambda _connection, reason: settle(closed, reason),
+    )
+    error = await opened
+    if error is not None:
+        raise ConnectError(explain_connect(error, parameters))
+    try:
+        async with asyncio.timeout(PREPARE_SECONDS):
+            await work(described, connection)
+    except TimeoutError:
+        raise ConnectError(f"the broker did not answer all of it within {PREPARE_SECONDS:g} s") from None
+    finally:
+        if connection.is_open:
+            connection.close()
+        await asyncio.wait((closed,), timeout=CLOSE_SECONDS)
