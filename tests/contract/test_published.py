@@ -109,6 +109,35 @@ def test_every_reason_code_has_a_meaning() -> None:
     assert set(REASON_MEANINGS) == set(ReasonCode)
 
 
+# --- the command that prints them -----------------------------------------------------------------------------------
+
+
+def contracts_command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `unlink-worker contracts`."""
+    program = [sys.executable, "-m", "worker", "contracts", *arguments]
+    return subprocess.run(program, check=False, capture_output=True, text=True, timeout=60)
+
+
+def test_one_schema_is_printed_as_it_is_published() -> None:
+    """What a pipeline fetches from the program is what is in the folder."""
+    done = contracts_command("--schema", "cancel.v1")
+    assert (done.returncode, done.stdout) == (0, (FOLDER / "schemas" / "cancel.v1.json").read_text())
+
+
+def test_all_of_it_is_written_to_a_folder(tmp_path: Path) -> None:
+    """Somebody without the project's files gets them all from the program."""
+    assert contracts_command("--write", str(tmp_path)).returncode == 0
+    written = {path.relative_to(tmp_path).as_posix(): path.read_text() for path in tmp_path.rglob("*.json")}
+    assert written == files()
+
+
+@pytest.mark.parametrize("arguments", [["--schema", "unlnk.v1"], ["--asyncapi", "--schema", "unlink.v1"]])
+def test_what_cannot_be_printed_is_said_in_one_line(arguments: list[str]) -> None:
+    """A misspelt name is answered with a sentence and status 2."""
+    done = contracts_command(*arguments)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+
+
 # --- commands: schema and model agree -------------------------------------------------------------------------------
 
 TAKEN = [
