@@ -32,6 +32,8 @@ SECRETS_DIR_VARIABLE = "UNLINK_SECRETS_DIR"
 
 Seconds = Annotated[float, Field(gt=0)]
 
+_FINGERPRINT = re.compile("[0-9a-f]{64}")
+
 
 class SettingsInvalidError(Exception):
     """The settings are wrong. The message names each variable, one a line, and never repeats a value."""
@@ -86,11 +88,15 @@ class EnterpriseManagerSettings(_Section):
     username: str = Field(min_length=1)
     password: SecretStr
     ca_file: FilePath | None = Field(None, description="The CA (or the self-signed certificate) to verify against.")
+    cert_sha256: str | None = Field(
+        None, description="The SHA-256 fingerprint of its certificate, in hexadecimal; colons do not matter."
+    )
     verify_tls: bool = True
     format: Literal["xml", "json"] = "xml"
     max_in_flight: int = Field(64, ge=1, le=10_000, description="Unlinks at once; the prefetch of its queue.")
     max_requests: int = Field(16, ge=1, le=256, description="Requests at once.")
-    poll_interval_seconds: Seconds = 2
+    # Looks come at most twelve intervals apart, so that the logon session, which dies after 15 idle minutes, lives on.
+    poll_interval_seconds: float = Field(2, gt=0, le=60)
     request_timeout_seconds: Seconds = 30
     verify_seconds: float = Field(60, ge=0, description="How long a list may lag behind a finished task.")
     settling_seconds: float = Field(120, ge=0, description="How long an unknown old task may still be at work.")
@@ -105,10 +111,22 @@ class EnterpriseManagerSettings(_Section):
             raise ValueError("must not hold a user or password: they have variables of their own")
         return value.rstrip("/").removesuffix("/api")
 
+    @field_validator("cert_sha256")
+    @classmethod
+    def _fingerprint(cls, value: str | None) -> str | None:
+        bare = (value or "").replace(":", "").replace(" ", "").lower()
+        if value is not None and not _FINGERPRINT.fullmatch(bare):
+            raise ValueError("must be a SHA-256 fingerprint: 64 hexadecimal digits, with or without colons")
+        return bare or None
+
     @model_validator(mode="after")
-    def _ca_or_not(self) -> EnterpriseManagerSettings:
+    def _verified_or_not(self) -> EnterpriseManagerSettings:
         if self.ca_file is not None and not self.verify_tls:
             raise ValueError("ca_file and verify_tls=false contradict each other; leave one of them out")
+        if self.cert_sha256 is not None and not self.verify_tls:
+            raise ValueError("cert_sha256 and verify_tls=false contradict each other; leave one of them out")
+        if self.cert_sha256 is not None and not self.url.startswith("https:"):
+            raise ValueError("cert_sha256 needs an https:// URL: over plain HTTP there is no certificate")
         return self
 
 

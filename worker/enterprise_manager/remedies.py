@@ -10,6 +10,8 @@ import ssl
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from worker.enterprise_manager.pinning import OtherCertificateError, with_colons
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -45,6 +47,8 @@ class Remedies:
         """Why no connection came about: nothing was sent."""
         causes = list(_causes(error))
         for cause in causes:
+            if isinstance(cause, OtherCertificateError):
+                return self._other_certificate(cause.seen)
             if isinstance(cause, ssl.SSLCertVerificationError):
                 return self._certificate(cause)
         for cause in causes:
@@ -102,6 +106,12 @@ class Remedies:
         """It answered, and the answer is of no use."""
         return f"{self._where} {what}"
 
+    def _other_certificate(self, seen: str) -> str:
+        return (
+            f"the certificate of {self._where} is not the one in {self.variable('CERT_SHA256')}: its SHA-256 is "
+            f"{with_colons(seen)}. Was it renewed? Compare it on the server itself before you set it"
+        )
+
     def _certificate(self, error: ssl.SSLCertVerificationError) -> str:
         code = error.verify_code
         if code in _WRONG_HOST:
@@ -121,7 +131,7 @@ class Remedies:
         kind = "is self-signed" if code == _SELF_SIGNED else "is not signed by a CA that this system trusts"
         return (
             f"the certificate of {self._where} {kind}: point {self.variable('CA_FILE')} to a file with its CA or with "
-            "the certificate itself"
+            f"the certificate itself, or set {self.variable('CERT_SHA256')} to its fingerprint"
         )
 
     def _network(self, causes: list[BaseException]) -> str:

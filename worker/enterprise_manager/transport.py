@@ -26,6 +26,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import NewConnectionError
 
+from worker.enterprise_manager.pinning import PinnedContext
 from worker.settings import SettingsInvalidError
 
 if TYPE_CHECKING:
@@ -95,6 +96,9 @@ class Transport:
         self._timeout = settings.request_timeout_seconds
         self._accept = _ACCEPT[settings.format]
         self._tls = _tls(settings, remedies)
+        if self._tls.verify_mode is ssl.CERT_NONE:
+            # It was said once, where it is so; and of a pinned certificate it is not so.
+            urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
         # It logs what it cannot read with a stack trace; here that becomes one sentence.
         logging.getLogger("urllib3").setLevel(logging.ERROR)
         self._pool = _session(self._tls, settings.max_requests)
@@ -166,14 +170,17 @@ def _connecting(error: BaseException) -> bool:
 
 
 def _tls(settings: EnterpriseManagerSettings, remedies: Remedies) -> ssl.SSLContext:
-    if not settings.verify_tls:
-        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
-        context = ssl.create_default_context()
+    context = PinnedContext.of(settings.cert_sha256)
+    if not settings.verify_tls or (settings.cert_sha256 is not None and settings.ca_file is None):
+        # Without a CA, the pin alone says who it is: neither signer nor name of a self-signed certificate say more.
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
         return context
     try:
-        context = ssl.create_default_context(cafile=settings.ca_file)
+        if settings.ca_file is None:
+            context.load_default_certs()
+        else:
+            context.load_verify_locations(cafile=settings.ca_file)
     except (OSError, ValueError):
         raise SettingsInvalidError(
             f"{remedies.variable('CA_FILE')}: holds no certificate in PEM format that can be read"

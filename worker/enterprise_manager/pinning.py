@@ -1,0 +1,59 @@
+"""A server known by its certificate's fingerprint: compared after the handshake, before a byte of a request is sent.
+
+Enterprise Manager's installer makes a self-signed certificate, so that there is no CA to ask.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ssl
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    import socket
+
+
+class OtherCertificateError(ssl.SSLError):
+    """The server shows another certificate than the pinned one, whose SHA-256 is `seen`."""
+
+    def __init__(self, seen: str) -> None:
+        super().__init__("the certificate is not the pinned one")
+        self.seen = seen
+
+
+class PinnedContext(ssl.SSLContext):
+    """A client's context that, besides all else, accepts only one certificate, if one is pinned."""
+
+    _pin: str | None = None
+
+    @classmethod
+    def of(cls, pin: str | None) -> Self:
+        """A context that verifies signer and name too, unless told otherwise; the pin in lower-case hexadecimal."""
+        context = cls(ssl.PROTOCOL_TLS_CLIENT)
+        context._pin = pin
+        return context
+
+    def wrap_socket(self, sock: socket.socket, *arguments: Any, **options: Any) -> ssl.SSLSocket:
+        """Do the handshake, and compare.
+
+        Raises:
+            OtherCertificateError: after closing the connection.
+        """
+        wrapped = super().wrap_socket(sock, *arguments, **options)
+        if self._pin is not None:
+            seen = fingerprint_of(wrapped.getpeercert(binary_form=True) or b"")
+            if not hmac.compare_digest(seen, self._pin):
+                wrapped.close()
+                raise OtherCertificateError(seen)
+        return wrapped
+
+
+def fingerprint_of(certificate: bytes) -> str:
+    """The SHA-256 of a certificate (DER), in lower-case hexadecimal."""
+    return hashlib.sha256(certificate).hexdigest()
+
+
+def with_colons(fingerprint: str) -> str:
+    """A fingerprint as people compare it: `AB:CD:...`."""
+    return ":".join(fingerprint[place : place + 2] for place in range(0, len(fingerprint), 2)).upper()
