@@ -47,7 +47,8 @@ def test_libraries_come_out_the_same_way(capsys: pytest.CaptureFixture[str]) -> 
     logs.configure(LogSettings(level="debug"), ["hunter2"])
     logging.getLogger("pika.connection").warning("closing %s", "amqp://u:hunter2@host")
     (line,) = lines(capsys)
-    assert line["level"] == "warning"
+    assert (line["event"], line["level"], line["library"]) == ("library.message", "warning", "pika.connection")
+    assert line["message"].startswith("closing ")
     assert "hunter2" not in json.dumps(line)
 
 

@@ -43,6 +43,10 @@ _LIBRARIES = {
 }
 
 
+#: The event of every line that a library wrote; `library` says which, `message` what.
+LIBRARY_EVENT = "library.message"
+
+
 class Redactor:
     """A structlog processor that lets no secret through."""
 
@@ -85,6 +89,12 @@ def _pattern(secret: str) -> str:
     return escaped if len(secret) >= _SHORT else rf"(?<!\w){escaped}(?!\w)"
 
 
+def _of_a_library(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """A library's sentence is no event name: it goes where a search for names does not look."""
+    del logger, method
+    return event | {"event": LIBRARY_EVENT, "library": event["_record"].name, "message": event["event"]}
+
+
 def configure(settings: LogSettings, secrets: Iterable[str] = ()) -> None:
     """Send structlog's and the standard library's log lines to standard error, in one form."""
     redact = Redactor(secrets)
@@ -108,7 +118,7 @@ def configure(settings: LogSettings, secrets: Iterable[str] = ()) -> None:
             "formatters": {
                 "structlog": {
                     "()": structlog.stdlib.ProcessorFormatter,
-                    "foreign_pre_chain": before,
+                    "foreign_pre_chain": [*before, _of_a_library],
                     "processors": [
                         structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                         structlog.processors.format_exc_info,
