@@ -177,14 +177,16 @@ class Nemesis:
         self._arena.enterprise_manager.accept_connections()
 
     def _lose_answers(self, rng: Random) -> None:
-        self._arena.enterprise_manager.inject(
-            Fault(kind="acts_and_drops_connection", method="DELETE", path="/linkedBackup", times=rng.randint(3, 10))
-        )
+        self._meet(rng, Fault(kind="acts_and_drops_connection", method="DELETE", path="/linkedBackup", times=None))
 
     def _overload(self, rng: Random) -> None:
-        self._arena.enterprise_manager.inject(
-            Fault(kind="status", status=503, retry_after="1", times=rng.randint(20, 60))
-        )
+        self._meet(rng, Fault(kind="status", status=503, retry_after="1", times=None))
+
+    def _meet(self, rng: Random, fault: Fault) -> None:
+        """Let all requests meet a fault for a while; a number of them would outlast the trial where few are sent."""
+        self._arena.enterprise_manager.inject(fault)
+        time.sleep(rng.uniform(2, 6))
+        self._arena.enterprise_manager.clear_faults()
 
     # --- the network ---
 
