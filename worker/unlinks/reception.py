@@ -1,8 +1,8 @@
 """What a delivery finds, and what becomes of it: read, claim, run the path, settle, publish, acknowledge.
 
 A delivery is acknowledged only after its terminal event (or its rejection and dead letter, or its copy in a delay
-queue) is confirmed by the broker. Whatever goes wrong before that leaves it unacknowledged, and the
-broker delivers it again.
+queue) is confirmed by the broker. Whatever goes wrong before that leaves it unacknowledged, and the broker delivers it
+again.
 """
 
 from __future__ import annotations
@@ -196,8 +196,7 @@ class Reception:
         except Exception as error:
             attempt = max(delivery.attempt for delivery in deliveries)
             log.exception("unlink.attempt_failed", attempt=attempt, problem=str(error))
-            seconds = FIRST_RETRY_SECONDS * RETRY_FACTOR ** (attempt - 1)
-            await self._delay(deliveries, self._clock.jitter(min(seconds, LONGEST_RETRY_SECONDS)), failed=True)
+            await self._delay(deliveries, self._clock.jitter(_retry_seconds(attempt)), failed=True)
 
     async def _delay(self, deliveries: list[Delivery], seconds: float, *, failed: bool) -> None:
         while deliveries:  # one that joins meanwhile is delayed too; one whose channel has gone comes back by itself
@@ -378,6 +377,11 @@ def _known(command: Command) -> Salvage:
     return Salvage(
         command.idempotency_key, command.correlation_id, command.requested_by, command.ticket, dict(command.labels)
     )
+
+
+def _retry_seconds(attempt: int) -> float:
+    # The attempt comes from a header, so it may be any number: one too large to raise anything to.
+    return min(FIRST_RETRY_SECONDS * RETRY_FACTOR ** (min(attempt, 10) - 1), LONGEST_RETRY_SECONDS)
 
 
 def _reply_to(deliveries: list[Delivery]) -> set[str]:
