@@ -23,10 +23,10 @@ sandbox: $(ready) ## Run a private RabbitMQ, a simulated Enterprise Manager and 
 	@$(bin)/unlink-worker sandbox
 
 test: $(ready) ## Run the tests, without those that take minutes, and show their coverage
-	@$(bin)/pytest -m "not slow" --cov --cov-report=term
+	@$(bin)/pytest -n 3 --dist worksteal -m "not slow" --cov --cov-report=term
 
 test-all: $(ready) ## Run all tests, also those that take minutes
-	@$(bin)/pytest --cov --cov-report=term
+	@$(bin)/pytest -n 3 --dist worksteal --cov --cov-report=term
 
 # make chaos CHAOS="--seed 7 --minutes 2"; --help names all options.
 CHAOS ?=
