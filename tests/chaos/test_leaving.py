@@ -1,0 +1,54 @@
+"""A worker that is told to stop while something is away."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import TYPE_CHECKING
+
+import pika
+import pytest
+
+from worker.sandbox.playground import worker_environment
+from worker.sandbox.private_postgresql import PrivatePostgresql
+from worker.sandbox.ward import Ward, wait_until
+from worker.sandbox.worker_process import WorkerProcess
+
+if TYPE_CHECKING:
+    from worker.sandbox.simulated_enterprise_manager import SimulatedEnterpriseManager
+
+pytestmark = pytest.mark.slow
+
+
+def test_stopping_while_the_ledger_is_away_is_quiet_and_loses_nothing(
+    broker_url: str, simulated_enterprise_manager: SimulatedEnterpriseManager
+) -> None:
+    """Each rollout during an outage of the database would fill the log with stack traces, one for each unlink."""
+    em = simulated_enterprise_manager
+    em.behaviour.edits_held = True
+    job = em.add_job(name="Job", links=[str(uuid.uuid4())])
+    (link,) = em.links(job)
+    command = {
+        "command": "unlink.v1",
+        "idempotency_key": "K",
+        "job": {"id": job},
+        "repository": {"link_id": link.object_in_job_id},
+    }
+    with Ward("leaving") as ward, PrivatePostgresql() as postgresql:
+        environment = worker_environment(broker_url, postgresql.create_database("ledger"), em)
+        worker = WorkerProcess(ward, "worker", environment)
+        worker.wait_until_started()
+        with pika.BlockingConnection(pika.URLParameters(broker_url)) as connection:
+            channel = connection.channel()
+            channel.basic_publish("unlink.commands", "default", json.dumps(command).encode())
+            worker.wait_for_log("unlink.submitted")
+            postgresql.stop()
+            em.behaviour.edits_held = False
+            worker.stop()
+            assert "Traceback" not in worker.log()
+            queue = "unlink.commands.default"
+            assert wait_until(lambda: _ready(connection, queue) == 1, seconds=10)
+
+
+def _ready(connection: pika.BlockingConnection, queue: str) -> int:
+    return int(connection.channel().queue_declare(queue, passive=True).method.message_count)
