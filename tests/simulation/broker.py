@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
     from contracts.events import Reason
-    from simulation.promises import Witness
-    from simulation.scenario import Weather
-    from simulation.world import Process, World
+    from tests.simulation.promises import Witness
+    from tests.simulation.scenario import Weather
+    from tests.simulation.world import Process, World
+    from worker.unlinks.ports import Delivery
 
 #: The delay queues, in seconds.
 TIERS = (5, 30, 120, 600)
@@ -139,9 +140,7 @@ class Broker:
 class SimulatedDelivery:
     """`worker.unlinks.ports.Delivery`."""
 
-    def __init__(
-        self, broker: Broker, witness: Witness, connection: Connection, number: int, message: Message
-    ) -> None:
+    def __init__(self, broker: Broker, witness: Witness, connection: Connection, number: int, message: Message) -> None:
         self._broker = broker
         self._witness = witness
         self._connection = connection
@@ -156,6 +155,7 @@ class SimulatedDelivery:
     live = property(lambda self: self._connection.open_at_worker)
     content_type: str | None = None
     correlation_id: str | None = None
+    user_id: str | None = None
     headers: Mapping[str, object] = {}
     enterprise_manager = "default"
 
@@ -178,6 +178,12 @@ class SimulatedDelivery:
         process.world.after(process.world.travel(), lambda: what(self._connection, self._number))
 
 
+def _message(delivery: Delivery) -> Message:
+    if not isinstance(delivery, SimulatedDelivery):
+        raise TypeError(delivery)
+    return delivery.message
+
+
 class SimulatedOutbox:
     """`worker.unlinks.ports.Outbox`: publishes again until the broker has confirmed."""
 
@@ -195,9 +201,9 @@ class SimulatedOutbox:
         await self._until_confirmed(lambda: self._broker.events.append(body), story)
         self._process.confirmed.update(f"{story} to {queue}" for queue in reply_to)
 
-    async def delay(self, delivery: SimulatedDelivery, seconds: float, *, failed: bool) -> None:
+    async def delay(self, delivery: Delivery, seconds: float, *, failed: bool) -> None:
         """As the port has it."""
-        message = delivery.message
+        message = _message(delivery)
 
         def store() -> None:
             copy = replace(message, number=self._process.world.serial(), attempt=message.attempt + failed)
@@ -206,10 +212,10 @@ class SimulatedOutbox:
 
         await self._until_confirmed(store, f"delayed {message.number}")
 
-    async def dead_letter(self, delivery: SimulatedDelivery, reason: Reason) -> None:
+    async def dead_letter(self, delivery: Delivery, reason: Reason) -> None:
         """As the port has it."""
         del reason
-        message = delivery.message
+        message = _message(delivery)
         await self._until_confirmed(lambda: self._broker.dead_letters.append(message), f"dead {message.number}")
 
     async def _until_confirmed(self, store: Callable[[], None], what: str) -> None:

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from contracts.commands import JobReference, RepositoryReference
-    from simulation.promises import Witness
-    from simulation.scenario import Weather
-    from simulation.world import Process, World
+    from tests.simulation.promises import Witness
+    from tests.simulation.scenario import Weather
+    from tests.simulation.world import Process, World
 
 #: How long a gateway waits for an answer, in seconds.
 REQUEST_SECONDS = 30.0
@@ -381,7 +381,7 @@ class SimulatedGateway:
         """As the port has it."""
         # The core names the key in its log context; the port has no need of it.
         key = str(structlog.contextvars.get_contextvars().get("idempotency_key"))
-        self._witness.delete_called(self._process, key, job_id, object_in_job_id, self.session)
+        self._witness.delete_called(self._process, key, job_id, object_in_job_id)
         for _ in range(TRIES):
             session = await self._session()
             try:

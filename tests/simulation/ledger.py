@@ -7,15 +7,24 @@ from typing import TYPE_CHECKING, Any
 from worker.ledger.memory import InMemoryLedger
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
     from datetime import datetime
 
     from contracts.events import Outcome
-    from simulation.promises import Witness
-    from simulation.scenario import Weather
-    from simulation.world import Process, ProcessClock
+    from tests.simulation.promises import Witness
+    from tests.simulation.scenario import Weather
+    from tests.simulation.world import Process, ProcessClock
     from worker.ledger.memory import InMemoryDatabase
-    from worker.unlinks.ports import ClaimResult, Intent, Lease, NewClaim, TaskTicket
+    from worker.unlinks.ports import (
+        AlreadySettled,
+        CancelRequest,
+        ClaimResult,
+        Intent,
+        KeyReused,
+        Lease,
+        NewClaim,
+        TaskTicket,
+    )
 
 
 #: What a worker has sent when it dies still takes effect; what waited in it for the database to come back does not.
@@ -54,6 +63,10 @@ class RemoteLedger:
         result: ClaimResult = await self._call("claim", claim)
         return result
 
+    async def has_decided(self, key: str, fingerprint: str) -> bool:
+        """As the port has it. It writes nothing."""
+        return await self._twin.has_decided(key, fingerprint)
+
     async def intend(self, lease: Lease, intent: Intent, sent_at: datetime) -> bool:
         """As the port has it."""
         free: bool = await self._call("intend", lease, intent, sent_at)
@@ -78,6 +91,15 @@ class RemoteLedger:
     async def release(self, lease: Lease) -> None:
         """As the port has it."""
         await self._call("release", lease)
+
+    async def cancel(self, request: CancelRequest) -> AlreadySettled | KeyReused | None:
+        """As the port has it."""
+        result: AlreadySettled | KeyReused | None = await self._call("cancel", request)
+        return result
+
+    def on_cancel(self, listener: Callable[[str], None]) -> None:
+        """As the port has it."""
+        self._twin.on_cancel(lambda key: self._process.deliver(lambda: listener(key)))
 
     def alive(self, lease: Lease) -> bool:
         """As the port has it."""

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-from simulation.enterprise_manager import SimulatedGateway
-from simulation.ledger import RemoteLedger
+from contracts.events import Evidence, ReasonCode
+from tests.simulation.enterprise_manager import SimulatedGateway
+from tests.simulation.ledger import RemoteLedger
+from tests.simulation.simulation import run
 from worker.ledger.memory import InMemoryDatabase
+from worker.unlinks import reception
 from worker.unlinks.following import FIRST_LOOK, Follower
 from worker.unlinks.path import Path
-from worker.unlinks.patience import PutOffError
+from worker.unlinks.patience import FIRST_PAUSE, DeadlinePassedError, LeavingError, Patience, PutOffError
 from worker.unlinks.ports import (
     AlreadySettled,
     AnswerLost,
+    CancelRequestedError,
     Claimed,
     Entry,
     Lease,
@@ -27,12 +31,14 @@ from worker.unlinks.ports import (
     Unavailable,
 )
 from worker.unlinks.reception import Reception, _Running
-from worker.unlinks.turns import Turns
+from worker.unlinks.verdict import failed, succeeded
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import Iterable, Iterator
 
     from contracts.commands import UnlinkCommand
+    from tests.simulation.promises import Violation
+    from worker.ledger.records import Record
     from worker.unlinks.ports import ClaimResult, Delivery, Intent, NewClaim
     from worker.unlinks.verdict import Verdict
 
@@ -42,7 +48,7 @@ class Mutant:
     """What is wrong, and what is put in the place of what."""
 
     name: str
-    replaced: tuple[tuple[type, str, Any], ...]
+    replaced: tuple[tuple[object, str, Any], ...]
 
     @contextmanager
     def alive(self) -> Iterator[None]:
@@ -51,6 +57,28 @@ class Mutant:
             for owner, name, replacement in self.replaced:
                 stack.enter_context(patch.object(owner, name, replacement))
             yield
+
+
+@dataclass(frozen=True, slots=True)
+class Caught:
+    """By which seed a mutant was caught, after how many, and how."""
+
+    seed: int
+    seeds: int
+    violation: Violation
+
+    def __str__(self) -> str:
+        return f"caught by seed {self.seed}, after {self.seeds}: {self.violation}"
+
+
+def hunt(mutant: Mutant, seeds: Iterable[int]) -> Caught | None:
+    """Run seeds until one catches the mutant; None if none does."""
+    with mutant.alive():
+        for number, seed in enumerate(seeds, start=1):
+            violation = run(seed).violation
+            if violation is not None:
+                return Caught(seed, number, violation)
+    return None
 
 
 # --- nothing is lost ------------------------------------------------------------------------------------------------
@@ -77,6 +105,23 @@ async def _forget_the_new_delivery(
     del self, running, command, delivery
 
 
+async def _publish_once(self: Reception, event: bytes, deliveries: list[Delivery]) -> None:
+    """Whoever joins while the event is being published gets no reply."""
+    await self._outbox.publish(event, {each.reply_to for each in deliveries if each.reply_to is not None})
+    for delivery in deliveries:
+        delivery.acknowledge()
+
+
+async def _reject_whatever_is_second(
+    self: Reception, running: _Running, command: UnlinkCommand, delivery: Delivery
+) -> None:
+    running.claimed = True
+    await _true_join(self, running, command, delivery)
+
+
+_true_join = Reception._join  # noqa: SLF001 - a mutant is made of the core's inside
+
+
 # --- nothing is done twice ------------------------------------------------------------------------------------------
 
 
@@ -94,14 +139,14 @@ async def _intend_although_busy(self: Path, intent: Intent) -> None:
 
 
 _true_claim = RemoteLedger.claim
-_true_call = RemoteLedger._call
+_true_call = RemoteLedger._call  # noqa: SLF001 - a mutant is made of the core's inside
 
 
 async def _write_with_the_newest_token(self: RemoteLedger, name: str, *arguments: Any) -> Any:
     """Every write, whoever makes it, is made with the token that the database has."""
-    if name not in {"claim", "renew"}:
+    if name not in {"claim", "renew", "cancel"}:
         lease = arguments[0]
-        known = self._twin._database.records[lease.key].entry
+        known = self._twin._database.records[lease.key].entry  # noqa: SLF001 - a mutant is made of the core's inside
         arguments = (known.lease, *arguments[1:])
     return await _true_call(self, name, *arguments)
 
@@ -120,7 +165,7 @@ async def _write_nothing_of_settled_keys(self: RemoteLedger, name: str, *argumen
         return True
 
 
-_true_let_the_links_decide = Path._let_the_links_decide
+_true_let_the_links_decide = Path._let_the_links_decide  # noqa: SLF001 - a mutant is made of the core's inside
 
 
 async def _resend_to_the_newest_link(self: Path) -> Verdict:
@@ -140,20 +185,12 @@ async def _resend_at_once(self: Path) -> Verdict:
     return await self._send()
 
 
-async def _publish_before_settling(
-    self: Reception, command: UnlinkCommand, entry: Entry, running: _Running
-) -> None:
-    path = self._path(command, entry, running.deliveries, lambda _entry, _task: None)
+async def _publish_before_settling(self: Reception, command: UnlinkCommand, entry: Entry, running: _Running) -> None:
+    path = self._path(command, entry, running, lambda _entry, _task: None)
     verdict = await self._verdict(path, running.deliveries)
     event = self._event(command, path.entry, verdict, running)
     await self._publish(event.to_bytes(), running.deliveries)
     await self._ledger.settle(path.entry.lease, verdict.outcome, event.to_bytes(), event.time)
-
-
-@asynccontextmanager
-async def _nobody_waits(self: Turns, enterprise_manager: str, job_id: str, patience: Any) -> AsyncIterator[None]:
-    del self, enterprise_manager, job_id, patience
-    yield
 
 
 def _busy_until_submitted(self: InMemoryDatabase, key: str, enterprise_manager: str, job_id: str) -> bool:
@@ -221,11 +258,42 @@ async def _take_a_lost_task_for_done(self: Follower, ticket: TaskTicket) -> Task
 _true_to_its_end = Follower.to_its_end
 
 
+def _take_the_hold_for_the_deadline(self: Patience) -> None:
+    if self.leaving.is_set():
+        raise LeavingError
+    self.require_not_cancelled()
+    if self.deadline is not None and self.deadline <= self.hold_until():
+        raise DeadlinePassedError
+    raise PutOffError("the delivery was held as long as it may be", FIRST_PAUSE)
+
+
+async def _say_unchanged(self: Path, task: Task) -> Verdict:
+    """A failed task is all that is looked at, although it may not have been the first."""
+    if await self.follow.is_gone(self._intent):
+        return succeeded(self.entry.intent, Evidence.LINKS, verified=True, task=task)
+    code = ReasonCode.TASK_FAILED if task.success is False else ReasonCode.ENTERPRISE_MANAGER_ERROR
+    return failed(code, "the task failed", changed=False, task=task, seen=self.entry.intent)
+
+
+async def _say_cancelled_at_once(self: Path, ticket: TaskTicket | None) -> None:
+    del self, ticket
+    raise CancelRequestedError
+
+
 # --- nothing else is hurt -------------------------------------------------------------------------------------------
 
 
 def _never_ask_for_consent(self: Path, backups: Any) -> None:
     del self, backups
+
+
+def _hear_no_cancel(self: InMemoryDatabase, record: Record) -> Record:
+    del self
+    return record
+
+
+def _heed_no_cancel(self: Patience) -> None:
+    del self
 
 
 # --- it keeps going -------------------------------------------------------------------------------------------------
@@ -254,8 +322,11 @@ MUTANTS = (
     Mutant("never asks whether its lease is alive", ((RemoteLedger, "alive", _always_alive),)),
     Mutant(
         "runs a settled key again",
-        ((RemoteLedger, "claim", _claim_settled_keys_too), (RemoteLedger, "_call", _write_nothing_of_settled_keys),
-         (RemoteLedger, "alive", _always_alive)),
+        (
+            (RemoteLedger, "claim", _claim_settled_keys_too),
+            (RemoteLedger, "_call", _write_nothing_of_settled_keys),
+            (RemoteLedger, "alive", _always_alive),
+        ),
     ),
     Mutant("sends the DELETE again to the newest link", ((Path, "_let_the_links_decide", _resend_to_the_newest_link),)),
     Mutant("sends the DELETE again without looking", ((Path, "_let_the_links_decide", _resend_at_once),)),
@@ -270,6 +341,20 @@ MUTANTS = (
     Mutant("takes a forgotten task for a success", ((Follower, "to_its_end", _take_a_lost_task_for_done),)),
     Mutant("verifies without looking", ((Follower, "until_gone", _gone_without_looking),)),
     Mutant("drops linked backups without consent", ((Path, "_require_consent", _never_ask_for_consent),)),
+    Mutant("publishes to the reply queues only once", ((Reception, "_publish", _publish_once),)),
+    Mutant("gives up without a dead letter", ((reception, "_is_dead", lambda _verdict: False),)),
+    Mutant(
+        "rejects a reused key before the ledger says whose it is", ((Reception, "_join", _reject_whatever_is_second),)
+    ),
+    Mutant(
+        "takes the end of the hold for the deadline", ((Patience, "_require_time", _take_the_hold_for_the_deadline),)
+    ),
+    Mutant("says 'not changed' although it sent twice", ((Path, "_task_did_not_succeed", _say_unchanged),)),
+    Mutant("says 'cancelled' without waiting for the task", ((Path, "_stop", _say_cancelled_at_once),)),
+    Mutant(
+        "sends although somebody asked to cancel",
+        ((InMemoryDatabase, "as_seen_now", _hear_no_cancel), (Patience, "require_not_cancelled", _heed_no_cancel)),
+    ),
     Mutant("delays nothing", ((Reception, "_delay", _delay_nothing),)),
     Mutant("resumes nothing", ((Path, "_resume", _put_off_for_ever),)),
 )

@@ -11,18 +11,21 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from contracts.commands import CancelCommand, UnlinkCommand
 from contracts.events import Outcome, event_id, rejection_id
-from contracts.reading import UnreadableMessageError, read_command
-from simulation.world import EPOCH
+from contracts.reading import UnreadableMessageError, read_message
+from tests.simulation.world import EPOCH
 from worker.unlinks.path import MOST_SENDS
 from worker.unlinks.ports import AlreadySettled, Claimed, Stage
 
 if TYPE_CHECKING:
-    from contracts.commands import UnlinkCommand
-    from simulation.broker import Message
-    from simulation.enterprise_manager import Server, Span, TrueTask
-    from simulation.world import Process, World
-    from worker.unlinks.ports import Intent, Lease
+    from datetime import datetime
+
+    from contracts.commands import Command
+    from tests.simulation.broker import Message
+    from tests.simulation.enterprise_manager import Server, Span, TrueTask
+    from tests.simulation.world import Process, World
+    from worker.unlinks.ports import Intent, Lease, TaskTicket
 
 NOTHING_LOST = "1 nothing is lost"
 NOTHING_TWICE = "2 nothing is done twice"
@@ -30,10 +33,8 @@ NOTHING_CLAIMED = "3 nothing is claimed that is not so"
 NOTHING_HURT = "4 nothing else is hurt"
 KEEPS_GOING = "5 it keeps going"
 
-#: After the hold, a request may have to time out, and a list be looked at for `verify` seconds.
-HOLD_MARGIN_SECONDS = 200.0
-
-TERMINAL = tuple(outcome for outcome in Outcome if outcome.terminal)
+#: After the hold, requests may have to time out, and a list be looked at for `verify` seconds.
+HOLD_MARGIN_SECONDS = 500.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,7 @@ class Story:
     changed: bool | None = None
     gave_up: bool = False
     tasks: list[TrueTask] = field(default_factory=list)
+    recorded: TaskTicket | None = None
     removed: int = 0
 
 
@@ -75,16 +77,15 @@ class Story:
 class Reading:
     """What a message's bytes mean, read once."""
 
-    command: UnlinkCommand | None
+    command: Command | None
     rejection: str
 
 
 class Witness:
     """Sees everything, and remembers the first promise that was broken."""
 
-    def __init__(self, world: World, *, strict_settling: bool, calm_since: float, hold_seconds: float) -> None:
+    def __init__(self, world: World, *, hold_seconds: float) -> None:
         self.world = world
-        self.calm_since = calm_since
         self.hold_seconds = hold_seconds
         #: How often situations came about that a run is meant to reach.
         self.situations: Counter[str] = Counter()
@@ -92,8 +93,8 @@ class Witness:
         self.violation: Violation | None = None
         self.stories: dict[str, Story] = {}
         self.readings: dict[bytes, Reading] = {}
+        self.cancels: dict[str, float] = {}
         self.jumped = False
-        self._strict_settling = strict_settling
         self._looks: dict[tuple[str, str], float] = {}
         self._rejections: dict[str, bytes] = {}
 
@@ -107,7 +108,7 @@ class Witness:
         """What a message means."""
         if body not in self.readings:
             try:
-                command: UnlinkCommand | None = read_command(body)
+                command: Command | None = read_message(body)
             except UnreadableMessageError:
                 command = None
             rejection = rejection_id(body)
@@ -123,6 +124,8 @@ class Witness:
         if f"delayed {message.number}" in process.confirmed:
             return
         reading = self.read(message.body)
+        if isinstance(reading.command, CancelCommand) and reading.command.idempotency_key in self.cancels:
+            return  # the wish is in the database, and the unlink's own end answers it
         if self.is_rejected(reading):
             confirmed = reading.rejection in process.confirmed
             if self.is_dead(reading):
@@ -137,9 +140,11 @@ class Witness:
             self.broken(NOTHING_LOST, f"message {message.number} was acknowledged, and {message.reply_to} has no reply")
 
     def _check_hold(self, process: Process, held: float, *, unpaused: bool) -> None:
-        """No delivery is held for longer than the setting, but for requests that are under way by then."""
-        calm = self.world.now - held > self.calm_since
-        if calm and unpaused and held > self.hold_seconds + HOLD_MARGIN_SECONDS:
+        """No delivery is held for longer than the setting, but for requests that are under way by then.
+
+        `hold_seconds` is infinite where the broker or the database may be away: without them nothing can be let go.
+        """
+        if unpaused and held > self.hold_seconds + HOLD_MARGIN_SECONDS:
             self.broken(KEEPS_GOING, f"{process.name} held a delivery for {held:.0f} s")
 
     def is_dead(self, reading: Reading) -> bool:
@@ -151,6 +156,8 @@ class Witness:
         command = reading.command
         if command is None or self.is_dead(reading):
             return True
+        if isinstance(command, CancelCommand):
+            return False
         story = self.stories.get(command.idempotency_key)
         return not command.dry_run and story is not None and story.fingerprint != command.fingerprint
 
@@ -160,9 +167,9 @@ class Witness:
             return set()
         key = reading.command.idempotency_key
         story = self.stories.get(key)
-        if story is not None and not reading.command.dry_run:
-            return {event_id(key, Outcome(story.outcome))} if story.outcome is not None else set()
-        return {event_id(key, outcome) for outcome in TERMINAL}
+        if isinstance(reading.command, UnlinkCommand) and reading.command.dry_run:
+            return {event_id(key, Outcome.PLANNED)}
+        return {event_id(key, Outcome(story.outcome))} if story is not None and story.outcome is not None else set()
 
     def handed_over(self, process: Process, body: bytes) -> str:
         """A worker wants an event published. Returns its ID."""
@@ -174,8 +181,10 @@ class Witness:
         if event["id"] in self._rejections:
             if not self.is_rejected(self.readings[self._rejections[event["id"]]]):
                 self.broken(NOTHING_LOST, f"a command with the key {key} was rejected that should have been run")
+        elif data["outcome"] == Outcome.PLANNED:
+            self._planned(key, data)
         elif story is None:
-            self._dry_run_ends(key, data)
+            self.broken(NOTHING_TWICE, f"{data['outcome']} of {key} was published without a claim")
         elif data["outcome"] == Outcome.SUBMITTED:
             self._progress(process, story)
         elif story.settled is None:
@@ -184,10 +193,10 @@ class Witness:
             self.broken(NOTHING_TWICE, f"{data['outcome']} of {key} was published; settled was {story.outcome}")
         return str(event["id"])
 
-    def _dry_run_ends(self, key: str, data: dict[str, Any]) -> None:
-        commands = [reading.command for reading in self.readings.values() if reading.command is not None]
+    def _planned(self, key: str, data: dict[str, Any]) -> None:
+        commands = [reading.command for reading in self.readings.values() if isinstance(reading.command, UnlinkCommand)]
         if not any(command.idempotency_key == key and command.dry_run for command in commands):
-            self.broken(NOTHING_TWICE, f"{data['outcome']} of {key} was published without a claim")
+            self.broken(NOTHING_CLAIMED, f"{key} was planned, and is no dry run")
         elif data["changed"] is not False:
             self.broken(NOTHING_CLAIMED, f"a dry run says changed: {data['changed']}")
 
@@ -201,11 +210,14 @@ class Witness:
 
     def wrote(self, process: Process, name: str, arguments: tuple[Any, ...], result: Any) -> None:
         """A call of a worker has taken effect."""
-        if name == "renew":
-            return
         if name == "claim":
             self._claimed(process, arguments[0], result)
-            return
+        elif name == "cancel":
+            self._cancel_asked(arguments[0].key, result)
+        elif name != "renew":
+            self._wrote_of_lease(process, name, arguments, result)
+
+    def _wrote_of_lease(self, process: Process, name: str, arguments: tuple[Any, ...], result: Any) -> None:
         lease: Lease = arguments[0]
         story = self.stories[lease.key]
         self.world.note("ledger", f"{name} {lease.key} token {lease.token} by {process.name}: {result}")
@@ -214,20 +226,22 @@ class Witness:
         if lease.token != story.token or story.holder is not process or story.stage is Stage.SETTLED:
             self.broken(NOTHING_TWICE, f"{process.name} wrote {name} of {lease.key} after it was taken over or settled")
         if name == "intend":
-            self._intended(story, arguments[1], free=result)
-            story.sent_at = (arguments[2] - EPOCH).total_seconds()
-            not_after = story.command.not_after
-            if result and not_after is not None and arguments[2] > not_after:
-                self.broken(NOTHING_HURT, f"{story.key} was started after its not_after")
+            self._intended(story, arguments[1], arguments[2], free=result)
         elif name == "withdraw":
             self._withdrawn(story)
         elif name == "send_again":
-            self.situations["sent again"] += 1
-            story.stage = Stage.INTENDED
+            self._sent_again(story, process)
         elif name == "submitted":
-            story.stage = Stage.SUBMITTED
+            story.stage, story.recorded = Stage.SUBMITTED, arguments[1]
         elif name == "settle":
             self._settled(story, process, arguments[2])
+
+    def _cancel_asked(self, key: str, result: Any) -> None:
+        self.world.note("ledger", f"cancel {key}: {result if result is None else type(result).__name__}")
+        if result is None:
+            self.cancels.setdefault(key, self.world.now)
+        elif isinstance(result, AlreadySettled) and result.event != self.stories[key].settled:
+            self.broken(NOTHING_TWICE, f"{key} has another event than it was settled with")
 
     def _claimed(self, process: Process, claim: Any, result: Any) -> None:
         self.world.note("ledger", f"claim {claim.key} by {process.name}: {type(result).__name__}")
@@ -235,8 +249,8 @@ class Witness:
             story = self.stories.get(claim.key)
             if story is None:
                 command = self.read(claim.command).command
-                if command is None:
-                    raise AssertionError("only what can be read is claimed")
+                if not isinstance(command, UnlinkCommand) or command.dry_run:
+                    raise AssertionError("only a command to unlink is claimed")
                 story = Story(claim.key, claim.fingerprint, command, self.world.now)
                 self.stories[claim.key] = story
             if result.entry.lease.token <= story.token or story.settled is not None:
@@ -247,7 +261,7 @@ class Witness:
         elif isinstance(result, AlreadySettled) and result.event != self.stories[claim.key].settled:
             self.broken(NOTHING_TWICE, f"{claim.key} has another event than it was settled with")
 
-    def _intended(self, story: Story, intent: Intent, *, free: bool) -> None:
+    def _intended(self, story: Story, intent: Intent, sent_at: datetime, *, free: bool) -> None:
         if story.intent is None:
             story.intended_at = self.world.now
         elif story.intent.link.object_in_job_id != intent.link.object_in_job_id:
@@ -257,6 +271,10 @@ class Witness:
             self.situations["job busy elsewhere"] += 1
             return
         story.stage = Stage.INTENDED
+        story.sent_at = (sent_at - EPOCH).total_seconds()
+        if story.command.not_after is not None and sent_at > story.command.not_after:
+            self.broken(NOTHING_HURT, f"{story.key} was started after its not_after")
+        self._require_no_cancel(story)
         for other in self.stories.values():
             if (
                 other is not story
@@ -266,8 +284,19 @@ class Witness:
             ):
                 self.broken(NOTHING_TWICE, f"{story.key} and {other.key} edit one job at a time")
 
+    def _require_no_cancel(self, story: Story) -> None:
+        if story.key in self.cancels:
+            self.broken(NOTHING_HURT, f"{story.key} is sent, and somebody asked to cancel it")
+
+    def _sent_again(self, story: Story, process: Process) -> None:
+        self.situations["sent again"] += 1
+        self._require_no_cancel(story)
+        if self._can_follow(story, process) is not None:
+            self.broken(NOTHING_TWICE, f"{story.key} is sent again, and its task is known")
+        story.stage, story.recorded = Stage.INTENDED, None
+
     def _withdrawn(self, story: Story) -> None:
-        story.stage = Stage.CLAIMED
+        story.stage, story.recorded = Stage.CLAIMED, None
         if story.tasks:
             self.broken(NOTHING_CLAIMED, f"{story.key} was withdrawn, and its DELETE had arrived")
 
@@ -279,12 +308,19 @@ class Witness:
         self.world.note("ledger", f"{story.key} is {story.outcome}, changed {story.changed}, {data['evidence']}")
         self.situations[f"{story.outcome} {data['evidence'] or (data['reason'] or {}).get('code')}"] += 1
         self._check_tasks_left(story, process)
+        if story.changed is False and story.removed:
+            self.broken(NOTHING_CLAIMED, f"{story.key} is {story.outcome}, changed: false, and had removed its link")
         if story.outcome == Outcome.SUCCEEDED:
             self._check_success(story, data)
         elif story.outcome == Outcome.FAILED:
             self._check_failure(story, data)
         elif story.outcome == Outcome.TIMED_OUT:
             self._check_time_out(story)
+        asked = self.cancels.get(story.key)
+        if story.outcome == Outcome.CANCELLED and asked is None:
+            self.broken(NOTHING_CLAIMED, f"{story.key} was cancelled, and nobody asked for it")
+        if story.outcome != Outcome.CANCELLED and asked is not None and asked < story.claimed_at:
+            self.broken(NOTHING_HURT, f"{story.key} is {story.outcome}, and was cancelled before it came")
 
     # --- what an event claims ---------------------------------------------------------------------------------------
 
@@ -314,9 +350,7 @@ class Witness:
 
     def _was_absent(self, story: Story, start: float, end: float) -> bool:
         command = story.command
-        job = next(
-            job for job in self.server.jobs.values() if command.job.id == job.id or command.job.name == job.name
-        )
+        job = next(job for job in self.server.jobs.values() if command.job.id == job.id or command.job.name == job.name)
         link_id = story.intent.link.object_in_job_id if story.intent is not None else command.repository.link_id
         if link_id is not None:
             link = job.links.get(link_id)
@@ -331,8 +365,6 @@ class Witness:
         return next((uid for uid, name in self.server.repositories.items() if name == named.name), "")
 
     def _check_failure(self, story: Story, data: dict[str, Any]) -> None:
-        if data["changed"] is False and story.removed and self._strict_settling:
-            self.broken(NOTHING_CLAIMED, f"{story.key} failed with changed: false, and had removed its link")
         code = data["reason"]["code"]
         if code == "link_absent" and not self._was_absent(story, story.claimed_at, self.world.now):
             self.broken(NOTHING_CLAIMED, f"{story.key} failed as absent, and never was")
@@ -349,13 +381,17 @@ class Witness:
         time_is_over = self.jumped or self.world.now - story.sent_at >= story.command.timeout_seconds
         if story.changed is None or time_is_over:
             return
-        for task in story.tasks:
-            if not task.finished and self._followable(task, process):
-                self.broken(NOTHING_CLAIMED, f"{story.key} was settled before {task.ticket.task_id} was finished")
+        task = self._can_follow(story, process)
+        if task is not None and not task.finished:
+            self.broken(NOTHING_CLAIMED, f"{story.key} was settled before {task.ticket.task_id} was finished")
 
-    def _followable(self, task: TrueTask, process: Process) -> bool:
-        alive = task.ticket.session in self.server.sessions
-        return task.known and task.sender is process and alive and not task.forgotten
+    def _can_follow(self, story: Story, process: Process) -> TrueTask | None:
+        """The task of a key, if it is recorded, and this process still has the session that started it."""
+        for task in story.tasks:
+            alive = task.ticket.session in self.server.sessions and not task.forgotten
+            if task.ticket == story.recorded and task.known and task.sender is process and alive:
+                return task
+        return None
 
     # --- Enterprise Manager -----------------------------------------------------------------------------------------
 
@@ -363,9 +399,7 @@ class Witness:
         """A worker is told which linked backups an edit of the job would drop."""
         self._looks[process.name, job_id] = self.world.now
 
-    def delete_called(
-        self, process: Process, key: str, job_id: str, link_id: str, session: str | None
-    ) -> None:
+    def delete_called(self, process: Process, key: str, job_id: str, link_id: str) -> None:
         """The core sends a DELETE."""
         story = self.stories.get(key)
         self.world.note(process.name, f"sends DELETE {link_id[:8]} for {key}")
@@ -376,9 +410,6 @@ class Witness:
             self.broken(NOTHING_TWICE, f"{process.name} sent a DELETE for {key} without a living intent")
         if story.intent is None or (story.intent.job_id, story.intent.link.object_in_job_id) != (job_id, link_id):
             self.broken(NOTHING_TWICE, f"a DELETE for {key} of another link than recorded")
-        for task in story.tasks:
-            if self._followable(task, process) and task.ticket.session == session:
-                self.broken(NOTHING_TWICE, f"a second DELETE for {key}, and the task of the first was known")
         self._check_consent(process, story, job_id)
 
     def _check_consent(self, process: Process, story: Story, job_id: str) -> None:
@@ -437,7 +468,7 @@ class Witness:
         story.removed += 1
         if story.settled is not None:
             self.situations["link removed after the end"] += 1
-        if story.settled is not None and story.changed is False and self._strict_settling:
+        if story.settled is not None and story.changed is False:
             self.broken(NOTHING_CLAIMED, f"{task.key} said changed: false, and then its link went")
 
     # --- when it is over --------------------------------------------------------------------------------------------
@@ -449,7 +480,8 @@ class Witness:
         for body in dict.fromkeys(events):
             event = json.loads(body)
             published.setdefault(event["id"], set()).add(body)
-            if event["data"]["outcome"] != Outcome.SUBMITTED and event["id"] not in self._rejections:
+            no_end = event["data"]["outcome"] in {Outcome.SUBMITTED, Outcome.PLANNED}
+            if not no_end and event["id"] not in self._rejections:
                 kinds.setdefault(event["subject"], set()).add(event["id"])
         dead_keys = {reading.command.idempotency_key for body in dead if (reading := self.read(body)).command}
         for story in self.stories.values():
@@ -457,6 +489,8 @@ class Witness:
         for body in dict.fromkeys(bodies):
             reading = self.read(body)
             ends = {reading.rejection} if self.is_rejected(reading) else self.ends(reading)
+            if isinstance(reading.command, CancelCommand) and reading.command.idempotency_key not in self.stories:
+                continue  # its unlink never came
             if ends.isdisjoint(published):
                 self.broken(NOTHING_LOST, f"a command has no end: {body[:120]!r}")
             if self.is_dead(reading) and body not in dead:

@@ -11,7 +11,7 @@ from worker.unlinks.path import Pace
 from worker.unlinks.reception import Rules
 
 if TYPE_CHECKING:
-    from simulation.world import World
+    from tests.simulation.world import World
 
 #: What can go wrong. Each run has some of it, so that each fault is also seen without the others.
 FAULTS = (
@@ -40,6 +40,26 @@ FAULTS = (
     "database_slow",
     "clock_jumps",
 )
+
+
+#: What is likely to go wrong while each fault is about: rates of the weather.
+RATES_OF_FAULTS = {
+    "reordering": {"reordered": 0.5},
+    "publishes_lost": {"publish_lost": 0.2, "confirm_lost": 0.3},
+    "confirms_late": {"confirm_late": 0.3},
+    "requests_lost": {"request_lost": 0.1},
+    "answers_lost": {"answer_lost": 0.15},
+    "requests_late": {"request_late": 0.1},
+    "refusals": {"refused": 0.3},
+    "surprises": {"surprising": 0.2},
+    "tasks_fail": {"task_fails": 0.4},
+    "tasks_slow": {"task_slow": 0.6},
+    "tasks_forgotten": {"forgets": 0.5},
+    "lists_lag": {"list_lags": 0.6},
+    "others_edit": {"added_again": 0.5},
+    "database_slow": {"database_slow": 0.1},
+}
+RATES = [name for rates in RATES_OF_FAULTS.values() for name in rates]
 
 
 @dataclass(slots=True)
@@ -76,11 +96,9 @@ class Weather:
 
     def calm(self) -> None:
         """From now on nothing goes wrong any more."""
-        for name in (
-            "reordered publish_lost confirm_lost confirm_late request_lost answer_lost request_late refused surprising "
-            "task_fails task_slow list_lags forgets added_again database_slow broker_away_until database_away_until"
-        ).split():
+        for name in RATES:
             setattr(self, name, 0)
+        self.broker_away_until = self.database_away_until = 0
 
     def fate_of_publish(self) -> str:
         """Whether a publish is lost, on the way there ("request") or back ("answer")."""
@@ -130,7 +148,9 @@ class Weather:
         """What becomes of a task."""
         if not self.world.chance(self.task_fails):
             return "succeeds"
-        return self.world.random.choice(("fails", "fails", "fails_late", "fails_but_did", "no_result", "no_result_but_did"))
+        return self.world.random.choice(
+            ("fails", "fails", "fails_late", "fails_but_did", "no_result", "no_result_but_did")
+        )
 
     def task_seconds(self) -> float:
         """How long an operation takes on the backup server."""
@@ -200,7 +220,6 @@ class Scenario:
     jobs: list[Repositories]
     repositories: int
     weather: dict[str, Any]
-    strict_settling: bool
     commands: list[tuple[float, dict[str, Any] | bytes]] = field(default_factory=list)
     late: list[dict[str, Any] | bytes] = field(default_factory=list)
     troubles: list[Trouble] = field(default_factory=list)
@@ -255,7 +274,6 @@ def draw(seed: int) -> Scenario:
         ],
         repositories=4,
         weather=_weather(chance, faults, strict=strict),
-        strict_settling=strict,
     )
     _add_commands(chance, scenario)
     for fault in faults:
@@ -266,28 +284,12 @@ def draw(seed: int) -> Scenario:
 
 def _weather(chance: Random, faults: list[str], *, strict: bool) -> dict[str, Any]:
     """The rates. Unless `strict`, an old task may be at work for longer than the settling time allows for."""
-    rates = {
-        "reordering": {"reordered": 0.5},
-        "publishes_lost": {"publish_lost": 0.2, "confirm_lost": 0.3},
-        "confirms_late": {"confirm_late": 0.3},
-        "requests_lost": {"request_lost": 0.1},
-        "answers_lost": {"answer_lost": 0.15},
-        "requests_late": {"request_late": 0.1},
-        "refusals": {"refused": 0.3},
-        "surprises": {"surprising": 0.2},
-        "tasks_fail": {"task_fails": 0.4},
-        "tasks_slow": {"task_slow": 0.6},
-        "tasks_forgotten": {"forgets": 0.5},
-        "lists_lag": {"list_lags": 0.6},
-        "others_edit": {"added_again": 0.5},
-        "database_slow": {"database_slow": 0.1},
-    }
     weather: dict[str, Any] = {
-        name: rate * chance.choice((0.3, 1, 2)) for fault in faults for name, rate in rates.get(fault, {}).items()
+        name: rate * chance.choice((0.3, 1, 2))
+        for fault in faults
+        for name, rate in RATES_OF_FAULTS.get(fault, {}).items()
     }
-    weather |= {
-        name: chance.random() < 0.5 for name in ("absent_is_404", "absent_is_ok", "stop_works", "stop_forgets")
-    }
+    weather |= {name: chance.random() < 0.5 for name in ("absent_is_404", "absent_is_ok", "stop_works", "stop_forgets")}
     if not strict:
         weather |= {"longest_travel": 200.0, "longest_task": 400.0, "longest_lag": 200.0}
     return weather
@@ -306,6 +308,11 @@ def _add_commands(chance: Random, scenario: Scenario) -> None:
             scenario.commands.append((chance.random() * spread, other))
         if chance.random() < 0.3:
             scenario.late.append(command)
+        if chance.random() < 0.15:
+            cancel = {"command": "cancel.v1", "idempotency_key": f"key-{number}"}
+            scenario.commands.append((max(at + chance.choice((-5, 0.1, 2, 20, 60)) * chance.random(), 0), cancel))
+        if chance.random() < 0.05 and isinstance(command, dict):
+            scenario.commands.append((chance.random() * spread, command | {"dry_run": True}))
 
 
 def _command(chance: Random, scenario: Scenario, key: str) -> dict[str, Any] | bytes:
@@ -362,6 +369,8 @@ def _add_troubles(chance: Random, scenario: Scenario, fault: str) -> None:
     kind, most = kinds[fault]
     for _ in range(chance.randint(1, most)):
         seconds = chance.choice((2, 20, 70, 200)) * chance.uniform(0.5, 1.5)
+        if kind == "enterprise_manager_away" and chance.random() < 0.2:
+            seconds *= 5
         more = chance.random()
         worker = chance.randrange(scenario.workers)
         scenario.troubles.append(Trouble(chance.random() * scenario.horizon, kind, worker, seconds, more))
@@ -371,6 +380,8 @@ def encode(command: dict[str, Any] | bytes, link_ids: dict[str, str]) -> bytes:
     """A command as it is sent; `link_ids` are the IDs that links were given when the world was made."""
     if isinstance(command, bytes):
         return command
+    if "repository" not in command:
+        return json.dumps(command).encode()
     named = command["repository"].get("link_id")
     if named is not None:
         job = command["job"].get("id") or command["job"]["name"]

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import asyncio
 import structlog
 
-from simulation.broker import Broker, Message
-from simulation.enterprise_manager import Server, TrueJob
-from simulation.promises import KEEPS_GOING, Violation, Witness
-from simulation.scenario import Scenario, Weather, draw, encode, repository_name, repository_uid
-from simulation.worker import SimulatedWorker
-from simulation.world import DatabaseClock, EndlessLoopError, Process, World
+from tests.simulation.broker import Broker, Message
+from tests.simulation.enterprise_manager import Server, TrueJob
+from tests.simulation.promises import KEEPS_GOING, Violation, Witness
+from tests.simulation.scenario import Scenario, Weather, draw, encode, repository_name, repository_uid
+from tests.simulation.worker import SimulatedWorker
+from tests.simulation.world import DatabaseClock, EndlessLoopError, Process, World
 from worker.ledger.memory import InMemoryDatabase
 
 if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Iterator
 
-    from simulation.scenario import Trouble
+    from tests.simulation.scenario import Trouble
 
+#: While one of these lasts, a delivery cannot be put off, however long it was held.
+NOTHING_LET_GO = {"publishes_lost", "confirms_late", "broker_away", "database_away", "database_slow"}
 #: After the last fault, everything has to come to its end within so many seconds.
 CALM_SECONDS = 6 * 3600.0
 
@@ -47,9 +50,7 @@ class Simulation:
         self.world = world = World(f"world {seed}", tracing=tracing)
         self.witness = Witness(
             world,
-            strict_settling=scenario.strict_settling,
-            calm_since=scenario.horizon,
-            hold_seconds=scenario.rules.hold_seconds,
+            hold_seconds=float("inf") if scenario.faults & NOTHING_LET_GO else scenario.rules.hold_seconds,
         )
         self.weather = Weather(world, **scenario.weather)
         self.broker = Broker(world, self.witness, self.weather)
@@ -73,7 +74,9 @@ class Simulation:
         link_ids: dict[str, str] = {}
         for drawn in scenario.jobs:
             job = TrueJob(drawn.id, drawn.name, drawn.copies)
-            job.backups.update({f"{drawn.number:08x}-{number:04x}-bbbb-8000-000000000000": 0.0 for number in range(drawn.backups)})
+            job.backups.update(
+                {f"{drawn.number:08x}-{number:04x}-bbbb-8000-000000000000": 0.0 for number in range(drawn.backups)}
+            )
             server.jobs[job.id] = job
             for number in drawn.linked:
                 link = server.add_link(job, repository_uid(number))
@@ -89,7 +92,7 @@ class Simulation:
         for at, command in scenario.commands:
             self._publish_after(at, encode(command, self._link_ids))
         for trouble in scenario.troubles:
-            world.after(trouble.at, lambda trouble=trouble: self._happen(trouble))
+            world.after(trouble.at, partial(self._happen, trouble))
         world.after(scenario.horizon, self._calm)
         try:
             self._run_until_quiet()
@@ -164,7 +167,6 @@ class Simulation:
 
     def _happen(self, trouble: Trouble) -> None:
         worker = self.workers[trouble.worker]
-        world = self.world
         match trouble.kind:
             case "crash":
                 worker.crash()
@@ -176,6 +178,15 @@ class Simulation:
                 worker.drain(trouble.more * 30)
             case "cut":
                 worker.cut(trouble.seconds % 40, trouble.more * 40)
+            case "clock_jump":
+                self.witness.jumped = True
+                worker.jump((trouble.more - 0.5) * 4000)
+            case _:
+                self._happen_to_servers(trouble)
+
+    def _happen_to_servers(self, trouble: Trouble) -> None:
+        world = self.world
+        match trouble.kind:
             case "broker_away":
                 self.weather.broker_away_until = world.now + trouble.seconds
                 for each in self.workers:
@@ -189,14 +200,11 @@ class Simulation:
             case "database_away":
                 world.note("ledger", f"AWAY for {trouble.seconds:.0f} s")
                 self.weather.database_away_until = world.now + trouble.seconds
-            case "clock_jump":
-                self.witness.jumped = True
-                worker.jump((trouble.more - 0.5) * 4000)
 
     def _enterprise_manager_away(self, trouble: Trouble) -> None:
         self.server.down = True
         self.world.note("EM", f"AWAY for {trouble.seconds:.0f} s")
-        if trouble.more < 0.5:  # noqa: PLR2004 - restarted, rather than out of reach
+        if trouble.more < 0.5:
             self.server.end_sessions()
 
         def back() -> None:
@@ -210,10 +218,10 @@ class Simulation:
         job = chance.choice(list(self.server.jobs.values()))
         uid = repository_uid(chance.randrange(self.scenario.repositories))
         what = chance.random()
-        if what < 0.5:  # noqa: PLR2004 - one of three things
+        if what < 0.5:
             self.server.remove_by_others(job, uid)
             self.server.add_again_by_others(job, uid)
-        elif what < 0.8:  # noqa: PLR2004 - as above
+        elif what < 0.8:
             self.server.remove_by_others(job, uid)
         else:
             self.world.note("EM", f"a linked backup is added to job {job.name}")

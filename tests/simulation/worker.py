@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from simulation.broker import HEARTBEAT_SECONDS, Connection, SimulatedDelivery, SimulatedOutbox
-from simulation.enterprise_manager import SimulatedGateway
-from simulation.ledger import RemoteLedger
-from simulation.world import Process, ProcessClock
+from tests.simulation.broker import HEARTBEAT_SECONDS, Connection, SimulatedDelivery, SimulatedOutbox
+from tests.simulation.enterprise_manager import SimulatedGateway
+from tests.simulation.ledger import RemoteLedger
+from tests.simulation.world import Process, ProcessClock
 from worker.unlinks.reception import Reception
 
 if TYPE_CHECKING:
-    from simulation.broker import Broker
-    from simulation.enterprise_manager import Server
-    from simulation.promises import Witness
-    from simulation.scenario import Scenario, Weather
-    from simulation.world import World
+    from tests.simulation.broker import Broker
+    from tests.simulation.enterprise_manager import Server
+    from tests.simulation.promises import Witness
+    from tests.simulation.scenario import Scenario, Weather
+    from tests.simulation.world import World
     from worker.ledger.memory import InMemoryDatabase
 
 
@@ -66,7 +66,9 @@ class SimulatedWorker:
         name = f"worker-{self._number}"
         if not self._scenario.same_names:
             name += f".{self._incarnation}"
-        process = Process(self._world, f"worker-{self._number}.{self._incarnation}", wall_offset=self._wall_offset)
+        process = Process(  # type: ignore[abstract]  # it is an event loop as far as the core needs one
+            self._world, f"worker-{self._number}.{self._incarnation}", wall_offset=self._wall_offset
+        )
         clock = ProcessClock(process, f"{process.name} of {self._scenario.seed}")
         ledger = RemoteLedger(
             self._database,
@@ -145,7 +147,10 @@ class SimulatedWorker:
             self._world.note(connection.process.name, "finds its connection lost")
             connection.open_at_worker = False
             self._broker_notices(connection)
-            self._world.after(self._world.random.random() * 5, lambda: self._connect_again(connection))
+            self._world.after(
+                self._world.random.choice((1, 5, 60)) * self._world.random.random(),
+                lambda: self._connect_again(connection),
+            )
 
     def _broker_notices(self, connection: Connection) -> None:
         self._world.after(self._world.travel(), lambda: self._broker.close(connection))

@@ -1,7 +1,7 @@
 """Virtual time, and processes that live in it: each an event loop of its own that can be paused and killed.
 
-Nothing here reads a clock, opens a file or starts a thread. Time stands still while callbacks run, and jumps to the next
-thing that is due when there is nothing left to run.
+Nothing here reads a clock, opens a file or starts a thread. Time stands still while callbacks run, and jumps to the
+next thing that is due when there is nothing left to run.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class World:
     def travel(self) -> float:
         """How long a message travels, in seconds: mostly milliseconds, now and then seconds."""
         seconds = self.random.random() * 0.02
-        return seconds + self.random.random() * 2 if self.random.random() < 0.01 else seconds  # noqa: PLR2004 - 1 %
+        return seconds + self.random.random() * 2 if self.random.random() < 0.01 else seconds
 
     def step(self) -> bool:
         """Let the next thing happen; False if nothing ever will."""
@@ -168,8 +168,8 @@ class SimulatedTask(asyncio.Task[Any]):
 class Process(asyncio.AbstractEventLoop):
     """One worker process, and its event loop.
 
-    A killed process runs nothing any more, not even its `finally` blocks. A paused one runs nothing until it is resumed;
-    its clock goes on, and then all that was due meanwhile happens at once.
+    A killed process runs nothing any more, not even its `finally` blocks. A paused one runs nothing until it is
+    resumed; its clock goes on, and then all that was due meanwhile happens at once.
     """
 
     def __init__(self, world: World, name: str, *, wall_offset: float = 0.0) -> None:
