@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,7 +12,7 @@ from worker.cli.following import Awaited, Following
 from worker.cli.mailbox import Mailbox, MailboxError
 from worker.cli.refusals import refuse, settings_or_exit
 from worker.cli.submission import INTERRUPTED
-from worker.cli.terminal import Output, console, printable
+from worker.cli.terminal import Output, Spinner, printable
 from worker.cli.wording import in_words
 from worker.settings import ClientSettings
 
@@ -82,11 +81,11 @@ def _command(key: str, enterprise_manager: str, requested_by: str | None, reason
 
 
 def _follow(following: Following, mailbox: Mailbox, seconds: float | None, output: Output) -> None:
-    def tell(event: Heard) -> None:
-        typer.echo(event.body.decode() if output == "json" else printable(in_words(event)))
+    with Spinner("waiting for the unlink to end") as spinner:
 
-    screen = console(stderr=True)
-    with screen.status("waiting for the unlink to end") if screen.is_terminal else nullcontext():
+        def tell(event: Heard) -> None:
+            spinner.say(event.body.decode() if output == "json" else printable(in_words(event)))
+
         following.until_ended(mailbox, seconds, tell)
 
 

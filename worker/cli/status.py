@@ -81,6 +81,7 @@ def _exit_status(record: Record | None) -> int:
 def _print(key: str, history: KeyHistory) -> None:
     screen = console()
     record = history.record
+    manager = None if record is None else record.enterprise_manager
     if record is None:
         heading = Text("no worker has seen its command yet")
     elif record.outcome is None:
@@ -91,7 +92,7 @@ def _print(key: str, history: KeyHistory) -> None:
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="dim", no_wrap=True)
     facts.add_column(overflow="fold")
-    for name, fact in [*_facts(record), *_requests(history.cancellations)]:
+    for name, fact in [*_facts(record), *_requests(history.cancellations, manager)]:
         facts.add_row(name, printable(fact))
     screen.print(facts)
     screen.print()
@@ -141,12 +142,12 @@ def _who(command: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "asked by", asked
 
 
-def _requests(requests: tuple[CancelRequest, ...]) -> Iterator[tuple[str, str]]:
+def _requests(requests: tuple[CancelRequest, ...], manager: str | None) -> Iterator[tuple[str, str]]:
     for request in requests:
         who = request.requested_by or "somebody"
         why = f": {request.reason}" if request.reason else ""
-        where = f", on {request.enterprise_manager}"
-        yield "to cancel", f"{local_time(request.requested_at)}{where}, by {who}{why}"
+        where = "" if request.enterprise_manager == manager else f" on {request.enterprise_manager}"
+        yield "cancel", f"asked {local_time(request.requested_at)}{where} by {who}{why}"
 
 
 def _steps(steps: tuple[RecordedStep, ...]) -> Table:

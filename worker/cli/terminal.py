@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from contextlib import ExitStack
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
+import typer
 from rich.console import Console
 from rich.text import Text
 
@@ -38,6 +40,31 @@ def console(*, stderr: bool = False) -> Console:
 def printable(text: str) -> str:
     """Text that somebody else wrote, on one line, unable to steer the terminal."""
     return _UNPRINTABLE.sub(" ", text)
+
+
+class Spinner:
+    """Shows on a terminal that something is waited for; nothing in a pipe. A context manager."""
+
+    def __init__(self, waiting_for: str) -> None:
+        screen = console(stderr=True)
+        self._status = screen.status(waiting_for) if screen.is_terminal else None
+
+    def __enter__(self) -> Self:
+        if self._status is not None:
+            self._status.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        if self._status is not None:
+            self._status.stop()
+
+    def say(self, line: str) -> None:
+        """Print a line on standard output, with the spinner out of its way."""
+        with ExitStack() as stack:
+            if self._status is not None:
+                self._status.stop()
+                stack.callback(self._status.start)
+            typer.echo(line)
 
 
 def outcome_text(outcome: str) -> Text:

@@ -32,11 +32,19 @@ if TYPE_CHECKING:
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 10.0
 
+#: How long one call waits for an event, in seconds; and how often the table is drawn at most, when many come.
+_LISTEN_SECONDS = 0.2
+_DRAW_SECONDS = 0.1
+
 #: More rows than any terminal has; of these, as many are shown as fit.
 _MOST_ROWS = 300
 
 #: Lines of the table that are not events: its header, the line below, and the one that the shell needs.
 _OTHER_LINES = 3
+
+#: Columns between the columns; and the most for the name of an Enterprise Manager.
+_GAP = 2
+_MANAGER_WIDTH = 12
 
 
 def watch(
@@ -62,7 +70,7 @@ def watch(
     outcomes = [each.value for each in outcome] if outcome else ["*"]
     wanted = [f"{each}.{enterprise_manager or '*'}" for each in outcomes]
     table = output == "table" or (output is None and sys.stdout.isatty())
-    with _Screen(one_manager=enterprise_manager is not None) if table else _Lines() as display:
+    with _Screen() if table else _Lines() as display:
         try:
             _watch(settings.broker, wanted, display)
         except KeyboardInterrupt:
@@ -78,6 +86,8 @@ class _Display(Protocol):
 
     def heard(self, event: Heard) -> None: ...
 
+    def nothing_heard(self) -> None: ...
+
 
 def _watch(settings: BrokerSettings, routing_keys: list[str], display: _Display) -> NoReturn:
     pause = _FIRST_PAUSE
@@ -89,9 +99,10 @@ def _watch(settings: BrokerSettings, routing_keys: list[str], display: _Display)
                 display.connected()
                 ever_connected, pause = True, _FIRST_PAUSE
                 while True:
-                    event = _next(mailbox)
-                    if event is not None:
+                    if (event := _next(mailbox)) is not None:
                         display.heard(event)
+                    else:
+                        display.nothing_heard()
         except MailboxError as error:
             if not ever_connected:
                 refuse(str(error), status=1)
@@ -106,7 +117,7 @@ def _next(mailbox: Mailbox) -> Heard | None:
     Not held against the contract: a newer worker may say more in an event.
     """
     try:
-        event = mailbox.next_event(seconds=0.5)
+        event = mailbox.next_event(_LISTEN_SECONDS)
     except ValueError:  # no JSON
         return None
     content: Any = event.content if event is not None else None
@@ -149,70 +160,97 @@ class _Lines:
         sys.stdout.write(event.body.decode().replace("\n", " ") + "\n")
         sys.stdout.flush()
 
+    def nothing_heard(self) -> None:
+        """Nothing to say."""
+
 
 @dataclass(slots=True)
 class _Shown:
     """The table as it stands; made anew for the terminal's present size whenever it is drawn."""
 
-    one_manager: bool
     events: deque[Heard] = field(default_factory=lambda: deque(maxlen=_MOST_ROWS))
     count: int = 0
-    state: Text = field(default_factory=lambda: Text("connecting", style="dim"))
+    state: Text = field(default_factory=Text)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        rows = max(options.size.height - _OTHER_LINES, 1)
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", expand=True)
-        table.add_column("at", no_wrap=True)
-        table.add_column("outcome", no_wrap=True, min_width=len(Outcome.SUCCEEDED))
-        if not self.one_manager:
-            table.add_column("manager", no_wrap=True, overflow="ellipsis", max_width=12)
-        table.add_column("key", no_wrap=True, overflow="ellipsis", ratio=2)
-        table.add_column("because", no_wrap=True, overflow="ellipsis", ratio=3)
-        for event in list(self.events)[-rows:]:
-            manager = [] if self.one_manager else [printable(str(event.data.get("enterprise_manager", "")))]
-            table.add_row(
-                _when(event),
-                outcome_text(event.outcome),
-                *manager,
-                printable(event.key or "(no key)"),
-                printable(_because(event)),
-            )
+        events = list(self.events)[-max(options.size.height - _OTHER_LINES, 1) :]
+        rows = [_row(event) for event in events]
+        table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="dim")
+        for name, width in _widths(rows, options.size.width).items():
+            table.add_column(name, width=width, no_wrap=True, overflow="ellipsis")
+        for row in rows:
+            table.add_row(*(row[str(column.header)] for column in table.columns))
         yield Group(table, self.state)
 
 
 class _Screen:
     """The live table."""
 
-    def __init__(self, *, one_manager: bool) -> None:
-        self._shown = _Shown(one_manager)
+    def __init__(self) -> None:
+        self._shown = _Shown()
         self._live = Live(self._shown, console=console(), auto_refresh=False, vertical_overflow="crop")
         self._missed = False
+        self._drawn = 0.0
 
     def __enter__(self) -> Self:
-        self._live.start()
         return self
 
     def __exit__(self, *_error: object) -> None:
         self._live.stop()
 
     def connected(self) -> None:
-        self._refresh()
+        """The table is there from the first connection on."""
+        self._live.start()
+        self._draw()
 
     def lost(self, problem: str) -> None:
         self._missed = True
-        self._shown.state = Text(f"{printable(problem)}; waiting for the broker", style="bold red")
+        said = f"waiting for the broker: {printable(problem)}"
+        self._shown.state = Text(said, style="bold red", no_wrap=True, overflow="ellipsis")
         self._live.refresh()
 
     def heard(self, event: Heard) -> None:
         self._shown.events.append(event)
         self._shown.count += 1
-        self._refresh()
+        if time.monotonic() > self._drawn + _DRAW_SECONDS:
+            self._draw()
 
-    def _refresh(self) -> None:
-        count = "no event yet" if self._shown.count == 0 else f"{self._shown.count} events"
+    def nothing_heard(self) -> None:
+        """A pause in which to catch up."""
+        self._draw()
+
+    def _draw(self) -> None:
+        count = (
+            "no event yet"
+            if self._shown.count == 0
+            else f"{self._shown.count} {'event' if self._shown.count == 1 else 'events'}"
+        )
         missed = "; some were missed while the broker was away" if self._missed else ""
-        self._shown.state = Text(f"{count}{missed}; Ctrl-C ends", style="dim")
+        said = f"{count}{missed}; Ctrl-C ends"
+        self._shown.state = Text(said, style="dim", no_wrap=True, overflow="ellipsis")
         self._live.refresh()
+        self._drawn = time.monotonic()
+
+
+def _row(event: Heard) -> dict[str, Text]:
+    return {
+        "at": Text(_when(event)),
+        "outcome": outcome_text(event.outcome),
+        "manager": Text(printable(str(event.data.get("enterprise_manager", "")))),
+        "key": Text(printable(event.key or "(no key)")),
+        "because": Text(printable(_because(event))),
+    }
+
+
+def _widths(rows: list[dict[str, Text]], total: int) -> dict[str, int]:
+    """The columns: times and outcomes whole, keys mostly, the manager only if there are several; the rest explains."""
+    widths = {"at": len("00:00:00"), "outcome": len(Outcome.SUCCEEDED)}
+    if len({row["manager"].plain for row in rows}) > 1:
+        widths["manager"] = min(max(len(row["manager"]) for row in rows), _MANAGER_WIDTH)
+    longest_key = max((len(row["key"]) for row in rows), default=0)
+    widths["key"] = max(min(longest_key, total * 2 // 5), len("key"))
+    widths["because"] = max(total - sum(widths.values()) - _GAP * len(widths), len("because"))
+    return widths
 
 
 def _when(event: Heard) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from contracts.events import Outcome
 
@@ -36,12 +36,17 @@ def explanation(event: Heard) -> str:
             message = f" ({task['message']})" if task.get("message") else ""
             unseen = "" if data.get("verified") else "; the job's list does not show it yet"
             return f"{known}{message}{unseen}"
-        case Outcome.PLANNED if data.get("evidence") == "absent":
-            return "there is no such link"
+        case Outcome.CANCELLED:
+            return "nothing was changed" if data.get("changed") is False else ""
         case Outcome.PLANNED:
-            backups = len(data.get("linked_backups_removed") or [])
-            return f"would remove link {data['repository']['link_id']}" + (
-                f" and drop {backups} linked backups" if backups else ""
-            )
+            return _plan(data)
         case _:
             return ""
+
+
+def _plan(data: dict[str, Any]) -> str:
+    if data.get("evidence") == "absent":
+        return "there is no such link"
+    backups = len(data.get("linked_backups_removed") or [])
+    drops = f" and drop {backups} linked backups" if backups else ""
+    return f"would remove link {data['repository']['link_id']}{drops}"
