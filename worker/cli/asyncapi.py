@@ -83,8 +83,8 @@ def _channels(topology: Topology) -> Document:
         "commands": {
             "title": "Commands",
             "address": _MANAGER,
-            "description": "Where commands are published; the address is the routing key. What names no known "
-            f"Enterprise Manager goes to `{DEAD}`.",
+            "description": f"Publish to the exchange `{COMMANDS_EXCHANGE}`; the address is the routing key. A command "
+            f"for an Enterprise Manager that nobody serves goes to `{DEAD}`, and gets no event.",
             "parameters": manager,
             "messages": _references(commands),
             "bindings": _exchange(topology, COMMANDS_EXCHANGE),
@@ -92,8 +92,8 @@ def _channels(topology: Topology) -> Document:
         "events": {
             "title": "Events",
             "address": f"{{outcome}}.{_MANAGER}",
-            "description": "Where events are published; the address is the routing key. Bind a durable queue of your "
-            "own with `#` for all, `succeeded.*` for one outcome, `*.default` for one Enterprise Manager.",
+            "description": f"Bind a durable queue of your own to the topic exchange `{EVENTS}`; the address is the "
+            "routing key: `#` for all, `succeeded.*` for one outcome, `*.default` for one Enterprise Manager.",
             "parameters": {
                 "outcome": {"description": "What became of the command.", "enum": [each.value for each in Outcome]},
                 **manager,
@@ -210,8 +210,8 @@ def _operations() -> Document:
             "title": "Take a command",
             "summary": "Publish one of these.",
             "description": "Acknowledged only when its terminal event is confirmed by the broker. Publish with "
-            "confirms and `mandatory`: then a command is either safe or you know that it is not. To get the terminal "
-            "event as a reply as well, set `reply_to`.",
+            "confirms: then a command is either safe or you know that it may not be, and publish it again. To get the "
+            "terminal event as a reply as well, set `reply_to`.",
             "channel": {"$ref": "#/channels/commands"},
             "messages": _of_channel("commands", [*COMMANDS, *map(wrapped, COMMANDS)]),
             "bindings": amqp({"ack": True}),

@@ -72,7 +72,7 @@ def _event_message(outcome: Outcome) -> Document:
     return {
         "name": name,
         "title": name,
-        "summary": EVENT_KINDS[outcome].meaning,
+        "summary": EVENT_KINDS[outcome].meaning.replace("`", ""),  # plain text, unlike a description
         "contentType": CONTENT_TYPE,
         "headers": {"$ref": "#/components/schemas/event.properties"},
         "payload": {"$ref": f"#/components/schemas/{name}"},
