@@ -16,9 +16,11 @@ from worker.broker import Broker
 from worker.clock import SystemClock
 from worker.enterprise_manager import Gateway
 from worker.ledger import SqlLedger
+from worker.settings import SettingsInvalidError
 from worker.telemetry.instruments import Telemetry
 from worker.telemetry.tracing import outgoing_headers
 from worker.unlinks.path import Pace
+from worker.unlinks.policy import PolicyInvalidError, read_policy
 from worker.unlinks.reception import Reception, Rules
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
     from worker.broker.delivery import BrokerDelivery
     from worker.settings import Settings
+    from worker.unlinks.policy import Policy
 
 log = structlog.get_logger()
 
@@ -43,12 +46,14 @@ class Worker:
     """One worker process: its parts, put together.
 
     Raises:
-        SettingsInvalidError: a setting that cannot be used, such as a CA file without a certificate.
+        SettingsInvalidError: a setting that cannot be used, such as a CA file without a certificate, or a policy
+            that cannot be read.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        policy = _policy(settings)
         clock = self._clock = SystemClock()
         self.telemetry = Telemetry(settings, self._name, clock)
         self.ledger = SqlLedger(settings.ledger, self._name, clock)
@@ -63,13 +68,14 @@ class Worker:
             reply_to=settings.reply_to,
             deliver=self._deliver,
             event_headers=outgoing_headers,
+            forwarders=policy.forwarders if policy is not None else (),
         )
         self.reception = Reception(
             ledger=self.telemetry.ledger(self.ledger),
             outbox=self.telemetry.outbox(self.broker.outbox),
             enterprise_managers=self.telemetry.enterprise_managers(self.gateways),
             clock=clock,
-            rules=_rules(settings),
+            rules=_rules(settings, policy),
         )
         self.telemetry.look_at(self.broker, self.ledger, self.gateways, self.reception)
 
@@ -144,7 +150,18 @@ class Worker:
             self.broker.pause(enterprise_manager, why)
 
 
-def _rules(settings: Settings) -> Rules:
+def _policy(settings: Settings) -> Policy | None:
+    if settings.policy_file is None:
+        return None
+    try:
+        policy = read_policy(settings.policy_file.read_text(encoding="utf-8"))
+    except (PolicyInvalidError, OSError, UnicodeDecodeError) as error:
+        raise SettingsInvalidError(f"UNLINK_POLICY_FILE: no policy can be read there: {error}") from error
+    log.info("policy.read", rules=len(policy.rules), forwarders=sorted(policy.forwarders))
+    return policy
+
+
+def _rules(settings: Settings, policy: Policy | None) -> Rules:
     return Rules(
         hold_seconds=settings.broker.hold_seconds,
         max_attempts=settings.max_attempts,
@@ -154,6 +171,7 @@ def _rules(settings: Settings) -> Rules:
             )
             for name, each in settings.enterprise_managers.items()
         },
+        policy=policy,
     )
 
 

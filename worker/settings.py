@@ -213,6 +213,9 @@ class Settings(_FromEnvironment):
     drain_seconds: Seconds = Field(
         30, description="On SIGTERM: how long unlinks may go on before they are left to redelivery."
     )
+    policy_file: FilePath | None = Field(
+        None, description="Who may order what, in TOML (`worker.unlinks.policy`); without it everybody may everything."
+    )
     max_attempts: int = Field(10, ge=1, description="How often a command that fails in an unforeseen way is tried.")
 
 

@@ -66,7 +66,7 @@ def test_headers_become_plain_python() -> None:
 )
 def test_what_the_broker_reads_again_stays_behind(name: str) -> None:
     """A delayed command would never come back, or would multiply."""
-    headers = copied_properties(delivery_with(headers={name: ["x"], "theirs": 1}), {}).headers
+    headers = copied_properties(delivery_with(headers={name: ["x"], "theirs": 1}), {}, "worker").headers
     assert headers == {"theirs": 1}
 
 
@@ -83,7 +83,7 @@ def test_copy_is_persistent_and_keeps_who_wrote_what_when() -> None:
         "app_id": "a",
     }
     copy = copied_properties(
-        delivery_with(**given_properties, delivery_mode=1, user_id="them", expiration="5", priority=9), {"ours": 1}
+        delivery_with(**given_properties, delivery_mode=1, expiration="5", priority=9), {"ours": 1}, "worker"
     )
     assert {name: getattr(copy, name) for name in given_properties} == given_properties
     assert copy.delivery_mode == 2
@@ -93,7 +93,7 @@ def test_copy_is_persistent_and_keeps_who_wrote_what_when() -> None:
 
 def test_bare_direct_reply_to_is_not_repeated() -> None:
     """The broker ends the channel of whoever publishes with the pseudo-queue and does not consume from it."""
-    assert copied_properties(delivery_with(reply_to="amq.rabbitmq.reply-to"), {}).reply_to is None
+    assert copied_properties(delivery_with(reply_to="amq.rabbitmq.reply-to"), {}, "worker").reply_to is None
 
 
 _values: st.SearchStrategy[Any] = st.recursive(
@@ -113,7 +113,7 @@ _values: st.SearchStrategy[Any] = st.recursive(
 def test_copy_of_any_headers_can_be_sent(headers: Any) -> None:
     """One message with odd headers could be neither delayed nor dead-lettered, and would come back for ever."""
     delivery = delivery_with(headers=headers)
-    encoded = copied_properties(delivery, {"unlink-attempt": delivery.attempt}).encode()
+    encoded = copied_properties(delivery, {"unlink-attempt": delivery.attempt}, "worker").encode()
     assert sum(len(piece) for piece in encoded) < MAX_HEADERS + 1000
 
 

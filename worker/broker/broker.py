@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from worker.broker import topology
-from worker.broker.connection import SupervisedConnection
+from worker.broker.connection import SupervisedConnection, user_of
 from worker.broker.delivery import reply_patterns
 from worker.broker.intake import QueueIntake, Reception
 from worker.broker.outbox import BrokerOutbox
@@ -16,7 +16,7 @@ from worker.broker.problems import BrokerError
 from worker.broker.topology import DELAY_TIERS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from pika.adapters.asyncio_connection import AsyncioConnection
 
@@ -38,6 +38,7 @@ class Broker:
         reply_to: comma-separated patterns (`fnmatch`) of the queues that a command may ask to be replied to.
         deliver: told of each delivery, on the event loop. If it raises, the message is set aside in a delay queue.
         event_headers: asked, in the publisher's context, for what goes along with an event, such as its trace.
+        forwarders: broker users who are believed when they say whose message they copied, besides the worker's own.
         delay_tiers: seconds of the delay queues.
 
     Raises:
@@ -53,9 +54,11 @@ class Broker:
         reply_to: str,
         deliver: Callable[[BrokerDelivery], None],
         event_headers: Callable[[], Mapping[str, str]] = dict,
+        forwarders: Collection[str] = (),
         delay_tiers: Sequence[int] = DELAY_TIERS,
     ) -> None:
         self.topology = topology.describe(queues, delay_tiers)
+        user = user_of(settings)
         self._only_verify = settings.topology == "verify"
         self._listeners: list[Callable[[bool], None]] = []
         self._told_up = False
@@ -69,6 +72,7 @@ class Broker:
         self.outbox = BrokerOutbox(
             self._publish,
             clock,
+            user=user,
             confirm_seconds=settings.confirm_seconds,
             delay_tiers=delay_tiers,
             restore=self._restore,
@@ -82,6 +86,7 @@ class Broker:
                 self._consume,
                 clock,
                 reply_patterns=reply_patterns(reply_to),
+                forwarders={user, *forwarders},
                 receive=reception.receive,
                 restore=self._restore,
             )

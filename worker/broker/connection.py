@@ -73,6 +73,16 @@ def connection_parameters(settings: BrokerSettings, purpose: str) -> URLParamete
     return parameters
 
 
+def user_of(settings: BrokerSettings) -> str:
+    """The broker user that the URL names.
+
+    Raises:
+        SettingsInvalidError: the URL or the CA file cannot be used.
+    """
+    credentials: Any = connection_parameters(settings, "user").credentials
+    return str(credentials.username)
+
+
 def _tls_context(settings: BrokerSettings) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=settings.ca_file)

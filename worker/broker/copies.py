@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pika.spec import BasicProperties
 
-from worker.broker.delivery import BrokerDelivery
+from worker.broker.delivery import ATTEMPT_HEADER, BrokerDelivery, plain_headers, text_or_none
+from worker.broker.senders import SENDER_HEADER, signed_by_forwarder, signed_by_worker
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,6 +28,22 @@ HEADERS_DROPPED = "unlink-headers-dropped"
 #: next delay (before RabbitMQ 4.0.1); a count of deliveries belongs to the original.
 _BROKERS_OWN = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
 
+#: What the worker writes when it puts a message into the dead letters.
+REASON_CODE_HEADER = "unlink-reason-code"
+REASON_HEADER = "unlink-reason"
+FAILED_AT_HEADER = "unlink-failed-at"
+QUEUE_HEADER = "unlink-queue"
+
+#: What a message that starts afresh must not bring along.
+_OF_ITS_LIFE_SO_FAR = {
+    ATTEMPT_HEADER,
+    REASON_CODE_HEADER,
+    REASON_HEADER,
+    FAILED_AT_HEADER,
+    QUEUE_HEADER,
+    HEADERS_DROPPED,
+}
+
 #: A sender's list of further routing keys. Each delay would send yet another copy to all of them.
 _SENDER_SELECTED = {"cc", "bcc"}
 
@@ -34,13 +51,29 @@ _SENDER_SELECTED = {"cc", "bcc"}
 _DIRECT_REPLY_TO = "amq.rabbitmq.reply-to"
 
 
-def copied_properties(delivery: Delivery, extra: Mapping[str, Any]) -> BasicProperties:
-    """The properties of a copy, persistent, with our own headers added.
+def copied_properties(delivery: Delivery, extra: Mapping[str, Any], worker: str) -> BasicProperties:
+    """The properties of the worker's copy, persistent, with our own headers added.
 
-    Left behind are `expiration` (it would run out in a queue where nothing may), `user_id` (the broker refuses another
-    user's), priority and whatever is not text as AMQP has it.
+    Left behind are `expiration` (it would run out in a queue where nothing may), priority and whatever is not text as
+    AMQP has it. The broker refuses another user's `user_id`, so the copy is signed by `worker`, the worker's broker
+    user, and names the sender in a header.
     """
     original = delivery.properties if isinstance(delivery, BrokerDelivery) else _properties_of(delivery)
+    user_id, signature = signed_by_worker(delivery.user_id, worker)
+    return _copied(original, {**extra, **signature}, user_id)
+
+
+def replayed_properties(original: BasicProperties, forwarder: str) -> BasicProperties:
+    """The properties of a dead letter that starts afresh, published by the broker user `forwarder`."""
+    headers = plain_headers(original.headers)
+    user_id, signature = signed_by_forwarder(text_or_none(original.user_id), headers, forwarder)
+    copy = _copied(original, {}, user_id)
+    kept = {name: value for name, value in (copy.headers or {}).items() if name not in _OF_ITS_LIFE_SO_FAR}
+    copy.headers = {**kept, **signature}
+    return copy
+
+
+def _copied(original: BasicProperties, extra: Mapping[str, Any], user_id: str | None) -> BasicProperties:
     reply_to = short_text(original.reply_to)
     return BasicProperties(
         content_type=short_text(original.content_type),
@@ -53,6 +86,7 @@ def copied_properties(delivery: Delivery, extra: Mapping[str, Any]) -> BasicProp
         timestamp=original.timestamp,
         type=short_text(original.type),
         app_id=short_text(original.app_id),
+        user_id=user_id,
     )
 
 
@@ -77,7 +111,7 @@ def _copied_headers(headers: Mapping[str, Any] | None) -> dict[str, Any]:
 
 def _left_behind(name: object) -> bool:
     lower = name.lower() if isinstance(name, str) else ""
-    return lower.startswith(_BROKERS_OWN) or lower in _SENDER_SELECTED
+    return lower.startswith(_BROKERS_OWN) or lower in _SENDER_SELECTED or lower == SENDER_HEADER
 
 
 def _fit(headers: dict[str, Any]) -> bool:

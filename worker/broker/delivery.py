@@ -5,8 +5,10 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
+from worker.broker.senders import sender_of
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from pika.channel import Channel
     from pika.spec import BasicProperties
@@ -25,7 +27,7 @@ class BrokerDelivery:
     it is kept together with that channel.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all that is known of a delivery, by keyword
         self,
         channel: Channel,
         tag: int,
@@ -35,12 +37,14 @@ class BrokerDelivery:
         enterprise_manager: str,
         reply_patterns: Sequence[str],
         taken_at: float,
+        forwarders: Collection[str] = (),
         redelivered: bool = False,
     ) -> None:
         self._channel = channel
         self._tag = tag
         self._settled = False
         self._reply_patterns = reply_patterns
+        self._forwarders = forwarders
         self.properties = properties
         self.body = body
         self.enterprise_manager = enterprise_manager
@@ -66,6 +70,11 @@ class BrokerDelivery:
         if reply_to is None or not any(fnmatchcase(reply_to, pattern) for pattern in self._reply_patterns):
             return None
         return reply_to
+
+    @property
+    def user_id(self) -> str | None:
+        """The broker user who published the message or, of a forwarder's copy, its original; None if unsigned."""
+        return sender_of(text_or_none(self.properties.user_id), self.headers, self._forwarders)
 
     @property
     def attempt(self) -> int:

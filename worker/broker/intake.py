@@ -19,7 +19,7 @@ from worker.broker.problems import BrokerError, ChannelLostError
 from worker.broker.topology import command_queue
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Sequence
 
     from pika.channel import Channel
     from pika.spec import Basic, BasicProperties
@@ -48,6 +48,7 @@ class QueueIntake:
     Args:
         prefetch: how many deliveries may be unacknowledged at once. After `pause` and `resume`, what is still in hand
             from before comes on top.
+        forwarders: the broker users who are believed when they say whose message they copied.
         receive: told of each delivery; must not raise.
         restore: declares the topology again, for when the queue was deleted while the worker ran; never raises.
     """
@@ -60,6 +61,7 @@ class QueueIntake:
         clock: Clock,
         *,
         reply_patterns: Sequence[str],
+        forwarders: Collection[str],
         receive: Callable[[BrokerDelivery], None],
         restore: Callable[[], Awaitable[None]],
     ) -> None:
@@ -69,6 +71,7 @@ class QueueIntake:
         self._connection = connection
         self._clock = clock
         self._reply_patterns = reply_patterns
+        self._forwarders = forwarders
         self._receive = receive
         self._restore = restore
         self._pauses: set[str] = set()
@@ -193,6 +196,7 @@ class QueueIntake:
                 body,
                 enterprise_manager=self._enterprise_manager,
                 reply_patterns=self._reply_patterns,
+                forwarders=self._forwarders,
                 taken_at=self._clock.monotonic(),
                 redelivered=method.redelivered is True,
             )

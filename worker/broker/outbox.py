@@ -12,7 +12,14 @@ from pika.spec import BasicProperties
 from contracts.events import CONTENT_TYPE, Event, Outcome
 from worker.broker.back_off import BackOff, forever
 from worker.broker.confirms import ConfirmChannel, Message, Verdict
-from worker.broker.copies import copied_properties, short_text
+from worker.broker.copies import (
+    FAILED_AT_HEADER,
+    QUEUE_HEADER,
+    REASON_CODE_HEADER,
+    REASON_HEADER,
+    copied_properties,
+    short_text,
+)
 from worker.broker.delivery import ATTEMPT_HEADER
 from worker.broker.problems import BrokerClosedError, ChannelLostError, one_line
 from worker.broker.topology import DEAD, EVENTS, command_queue, delay_exchange
@@ -42,6 +49,7 @@ class BrokerOutbox:
     acknowledgements must still get through.
 
     Args:
+        user: the broker user of the connection, who signs copies of signed messages.
         confirm_seconds: how long one publish may wait for its confirm before it is repeated. An alarm does not count.
         delay_tiers: the seconds for which there are delay queues.
         restore: declares the topology again, for when something of it was deleted while the worker ran; never raises.
@@ -53,6 +61,7 @@ class BrokerOutbox:
         connection: SupervisedConnection,
         clock: Clock,
         *,
+        user: str,
         confirm_seconds: float,
         delay_tiers: Sequence[int],
         restore: Callable[[], Awaitable[None]],
@@ -60,6 +69,7 @@ class BrokerOutbox:
     ) -> None:
         self._connection = connection
         self._clock = clock
+        self._user = user
         self._confirm_seconds = confirm_seconds
         self._delay_tiers = sorted(delay_tiers)
         self._restore = restore
@@ -110,10 +120,10 @@ class BrokerOutbox:
         """
         headers = {
             ATTEMPT_HEADER: delivery.attempt,
-            "unlink-reason-code": reason.code.value,
-            "unlink-reason": reason.message[:MAX_REASON],
-            "unlink-failed-at": self._clock.now().isoformat(),
-            "unlink-queue": command_queue(delivery.enterprise_manager),
+            REASON_CODE_HEADER: reason.code.value,
+            REASON_HEADER: reason.message[:MAX_REASON],
+            FAILED_AT_HEADER: self._clock.now().isoformat(),
+            QUEUE_HEADER: command_queue(delivery.enterprise_manager),
         }
         await self._copy(delivery, DEAD, headers)
 
@@ -133,7 +143,7 @@ class BrokerOutbox:
             await asyncio.wait((self._supervision,))
 
     async def _copy(self, delivery: Delivery, exchange: str, headers: dict[str, Any]) -> None:
-        properties = copied_properties(delivery, headers)
+        properties = copied_properties(delivery, headers, self._user)
         await self._confirmed(Message(exchange, delivery.enterprise_manager, delivery.body, properties))
 
     def _event_message(self, body: bytes) -> tuple[Message, bool]:

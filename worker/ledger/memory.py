@@ -210,6 +210,14 @@ class InMemoryLedger:
         """Whether the lease is certain not to have run out. See the port."""
         return self._leases.alive(lease)
 
+    async def has_decided(self, key: str, fingerprint: str) -> bool:
+        """Whether the fate of this very command is decided. See the port."""
+        await self._database.reached()
+        record = self._database.records.get(key)
+        if record is None or record.fingerprint != fingerprint:
+            return False
+        return record.entry.stage is not Stage.CLAIMED or record.entry.intent is not None
+
     async def _keep_renewing(self) -> None:
         while True:
             await self._clock.sleep(self._lease_seconds / RENEWALS_IN_A_LEASE)

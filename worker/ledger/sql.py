@@ -200,6 +200,12 @@ class SqlLedger:
         """Whether the lease is certain not to have run out. See the port."""
         return self._leases.alive(lease)
 
+    async def has_decided(self, key: str, fingerprint: str) -> bool:
+        """Whether the fate of this very command is decided. See the port."""
+        return await self._writer.write(
+            lambda transaction: transaction.has_decided(key, fingerprint), order=(_BY_KEY, key), key=key
+        )
+
     async def _keep_renewing(self) -> None:
         while True:
             await self._clock.sleep(self._lease_seconds / RENEWALS_IN_A_LEASE)

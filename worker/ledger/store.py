@@ -147,6 +147,13 @@ class Transaction:
         for key, token in self.connection.execute(RELEASE_ALL, {"of_worker": self._worker}).all():
             self._note(Lease(key, token), Step.RELEASED)
 
+    def has_decided(self, key: str, fingerprint: str) -> bool:
+        """Whether the key is known with this content, and a link was recorded for it, or it has ended."""
+        row = self._row(key)
+        if row is None or row["fingerprint"] != fingerprint:
+            return False
+        return row["stage"] != Stage.CLAIMED or row["link_id"] is not None
+
     # --- writing down -----------------------------------------------------------------------------------------------
 
     def intend(self, lease: Lease, intent: Intent, sent_at: datetime) -> bool:

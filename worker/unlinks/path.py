@@ -63,7 +63,10 @@ class Pace:
 
 @dataclass(slots=True)
 class Path:
-    """One unlink under way in this worker. `entry` is what the ledger knows of it; a dry run has no ledger."""
+    """One unlink under way in this worker. `entry` is what the ledger knows of it; a dry run has no ledger.
+
+    `admitted` is the job that the command was let in for, if it was looked at then: no other may be meant by it now.
+    """
 
     command: UnlinkCommand
     entry: Entry
@@ -74,6 +77,7 @@ class Path:
     clock: Clock
     pace: Pace
     on_submitted: Callable[[Entry, Task | None], None]
+    admitted: Job | None = None
     follow: Follower = field(init=False)
     stopping: bool = False
 
@@ -146,6 +150,8 @@ class Path:
         pinned = self.entry.intent
         if pinned is not None:
             return Job(pinned.job_id, pinned.job_name)
+        if self.admitted is not None:
+            return self.admitted
         return await self._ask(lambda: self.enterprise_manager.find_job(self.command.job))
 
     async def _link(self, job: Job) -> Link | None:

@@ -75,6 +75,14 @@ class Delivery(Protocol):
         ...
 
     @property
+    def user_id(self) -> str | None:
+        """The broker user who published the message, if it says so and the broker has verified it; else None.
+
+        Of a copy that was delayed: the original's.
+        """
+        ...
+
+    @property
     def headers(self) -> Mapping[str, object]:
         """The message's headers."""
         ...
@@ -390,6 +398,10 @@ class Ledger(Protocol):
 
     async def claim(self, claim: NewClaim) -> ClaimResult:
         """Take a key: new, or over from a worker whose lease is over, or from an earlier run of this very worker."""
+        ...
+
+    async def has_decided(self, key: str, fingerprint: str) -> bool:
+        """Whether the key is known with this content, and past its claim: a link was recorded, or it has ended."""
         ...
 
     async def intend(self, lease: Lease, intent: Intent, sent_at: datetime) -> bool:

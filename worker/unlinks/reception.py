@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -16,8 +17,10 @@ import structlog
 from contracts.commands import CancelCommand
 from contracts.events import Outcome, Reason, ReasonCode
 from contracts.reading import Salvage, UnreadableMessageError, read_message
+from worker.unlinks.admission import Admission
 from worker.unlinks.path import Pace, Path
 from worker.unlinks.patience import LeavingError, Patience, PutOffError
+from worker.unlinks.policy import DeniedError
 from worker.unlinks.ports import (
     AlreadySettled,
     CancelRequest,
@@ -38,7 +41,9 @@ if TYPE_CHECKING:
 
     from contracts.commands import Command, UnlinkCommand
     from contracts.events import Event
-    from worker.unlinks.ports import Clock, Delivery, EnterpriseManager, Ledger, Outbox, Task
+    from worker.unlinks.admission import Admitted
+    from worker.unlinks.policy import Policy
+    from worker.unlinks.ports import Clock, Delivery, EnterpriseManager, Job, Ledger, Outbox, Task
 
 log = structlog.get_logger()
 
@@ -54,22 +59,28 @@ CANCEL_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How long a delivery is held, how often an attempt may fail, how each Enterprise Manager is followed."""
+    """How long a delivery is held, how often an attempt may fail, how each Enterprise Manager is followed, who may.
+
+    Without a policy everybody may do everything.
+    """
 
     hold_seconds: float = 1500
     max_attempts: int = 10
     paces: Mapping[str, Pace] = field(default_factory=dict)
+    policy: Policy | None = None
 
 
 @dataclass(slots=True)
 class _Running:
     """An unlink under way here, and the deliveries that wait for its end.
 
-    `claimed` once the ledger has given the key to this content: until then it may belong to another.
+    `job` is what it was admitted for; see `Path`. `claimed` once the ledger has given the key to this content: until
+    then it may belong to another.
     """
 
     fingerprint: str
     deliveries: list[Delivery]
+    job: Job | None = None
     claimed: bool = False
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -91,6 +102,7 @@ class Reception:
         self._enterprise_managers = enterprise_managers
         self._clock = clock
         self._rules = rules
+        self._admission = Admission(rules.policy, ledger, enterprise_managers)
         self._turns = Turns()
         self._leaving = asyncio.Event()
         self._running: dict[str, _Running] = {}
@@ -142,14 +154,18 @@ class Reception:
             problem = f"no Enterprise Manager is configured as {command.enterprise_manager!r}"
             code = ReasonCode.UNKNOWN_ENTERPRISE_MANAGER
             await self._reject(delivery, _known(command), code, problem, dead_letter=True)
-        elif isinstance(command, CancelCommand):
+        elif (admitted := await self._admit(command, delivery)) is not None:
+            await self._carry_out(command, delivery, admitted)
+
+    async def _carry_out(self, command: Command, delivery: Delivery, admitted: Admitted) -> None:
+        if isinstance(command, CancelCommand):
             await self._attempt([delivery], self._cancel(command, delivery))
         elif command.dry_run:
-            await self._attempt([delivery], self._plan(command, delivery))
+            await self._attempt([delivery], self._plan(command, delivery, admitted))
         elif (running := self._running.get(command.idempotency_key)) is not None:
             await self._join(running, command, delivery)
         else:
-            running = _Running(command.fingerprint, [delivery])
+            running = _Running(command.fingerprint, [delivery], admitted.job)
             self._running[command.idempotency_key] = running
             try:
                 await self._attempt(running.deliveries, self._unlink(command, running))
@@ -168,6 +184,29 @@ class Reception:
             )
             raise UnreadableMessageError(problem, _known(command))
         return command
+
+    async def _admit(self, command: Command, delivery: Delivery) -> Admitted | None:
+        """Let it in; or else reject it or put it off, and return None."""
+        admitted: Admitted | None = None
+
+        async def judge() -> None:
+            nonlocal admitted
+            hold_until = partial(self._hold_until, [delivery])
+            patience = Patience(self._clock, hold_until, self._leaving, asyncio.Event(), heeds_cancel=False)
+            try:
+                admitted = await self._admission.judge(command, delivery.user_id, patience)
+            except DeniedError as no:
+                log.warning("command.denied", user_id=delivery.user_id, job_id=_job_id(command), problem=str(no))
+                await self._reject(delivery, _known(command), ReasonCode.ACCESS_DENIED, str(no), dead_letter=True)
+            except Exception as error:
+                if isinstance(error, (PutOffError, LeavingError)) or delivery.attempt < self._rules.max_attempts:
+                    raise
+                log.exception("unlink.gave_up", attempt=delivery.attempt)
+                problem = f"gave up after {delivery.attempt} attempts: {error}"
+                await self._reject(delivery, _known(command), ReasonCode.GAVE_UP, problem, dead_letter=True)
+
+        await self._attempt([delivery], judge())
+        return admitted
 
     async def _join(self, running: _Running, command: UnlinkCommand, delivery: Delivery) -> None:
         """The key is under way here: its end answers this delivery too."""
@@ -274,10 +313,10 @@ class Reception:
             message = f"gave up after {attempt} attempts: {error}"
             return failed(ReasonCode.GAVE_UP, message, changed=None if sent else False, seen=path.entry.intent)
 
-    async def _plan(self, command: UnlinkCommand, delivery: Delivery) -> None:
+    async def _plan(self, command: UnlinkCommand, delivery: Delivery, admitted: Admitted) -> None:
         """A dry run: the path as far as the intend, without a trace in the ledger."""
         entry = Entry(Lease(command.idempotency_key, 0), Stage.CLAIMED, delivery.attempt, self._clock.now())
-        running = _Running(command.fingerprint, [delivery])
+        running = _Running(command.fingerprint, [delivery], admitted.job)
         path = self._path(command, entry, running, lambda _entry, _task: None)
         verdict = as_plan(await self._verdict(path, running.deliveries))
         event = self._event(command, path.entry, verdict, running)
@@ -331,6 +370,7 @@ class Reception:
             clock=self._clock,
             pace=self._rules.paces.get(command.enterprise_manager, Pace()),
             on_submitted=on_submitted,
+            admitted=running.job,
         )
 
     def _hold_until(self, deliveries: list[Delivery]) -> float:
@@ -372,6 +412,10 @@ class Reception:
         if dead_letter:
             await self._outbox.dead_letter(delivery, reason)
         await self._publish(event.to_bytes(), [delivery])
+
+
+def _job_id(command: Command) -> str | None:
+    return None if isinstance(command, CancelCommand) else command.job.id
 
 
 def _known(command: Command) -> Salvage:

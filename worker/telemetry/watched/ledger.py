@@ -52,6 +52,11 @@ class WatchedLedger:
                 journey.sent = result.entry.stage is not Stage.CLAIMED
         return result
 
+    async def has_decided(self, key: str, fingerprint: str) -> bool:
+        """Watched."""
+        with self._timed("has_decided"):
+            return await self._ledger.has_decided(key, fingerprint)
+
     async def intend(self, lease: Lease, intent: Intent, sent_at: datetime) -> bool:
         """Watched: a step."""
         tracing.at("intend")
