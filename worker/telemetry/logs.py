@@ -92,7 +92,8 @@ def _pattern(secret: str) -> str:
 def _of_a_library(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
     """A library's sentence is no event name: it goes where a search for names does not look."""
     del logger, method
-    return event | {"event": LIBRARY_EVENT, "library": event["_record"].name, "message": event["event"]}
+    event["library"], event["message"], event["event"] = event["_record"].name, event["event"], LIBRARY_EVENT
+    return event
 
 
 def configure(settings: LogSettings, secrets: Iterable[str] = ()) -> None:

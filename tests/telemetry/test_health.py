@@ -1,0 +1,206 @@
+"""`/livez` and `/readyz`: what a whole worker says of its surroundings."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pytest
+import requests
+from prometheus_client import CollectorRegistry
+
+from tests.end_to_end.world import World
+from tests.telemetry.observed import LOOPBACK, Observed
+from worker.sandbox.simulated_enterprise_manager import SimulatedEnterpriseManager
+from worker.settings import HttpSettings
+from worker.telemetry.health import Health, Patience
+from worker.telemetry.http import TelemetryServer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from worker.sandbox.private_broker import PrivateBroker
+    from worker.sandbox.private_postgresql import PrivatePostgresql
+
+
+class There:
+    """A part that is up, and of which nothing is to be said."""
+
+    up = True
+    last_problem = None
+    consuming = frozenset({"default"})
+    wanted = frozenset({"default"})
+
+
+def health_of(broker: There, **patience: float) -> Health:
+    """The health of a worker all of whose parts are there but, perhaps, for one."""
+    return Health(
+        broker=broker,
+        ledger=There(),
+        enterprise_managers={"default": There()},
+        monotonic=time.monotonic,
+        clean=str,
+        patience=Patience(**patience),
+    )
+
+
+def served(health: Health) -> TelemetryServer:
+    """A server for it, on any port."""
+    return TelemetryServer(HttpSettings(host="127.0.0.1", port=0), health, CollectorRegistry())
+
+
+@pytest.fixture
+def world_on_postgresql(broker_url: str, postgresql_url: str) -> Iterator[World]:
+    """A world whose ledger can go away."""
+    with SimulatedEnterpriseManager.start() as enterprise_manager:
+        world = World(broker_url, postgresql_url, enterprise_manager)
+        try:
+            yield world
+        finally:
+            world.close()
+
+
+async def test_a_loop_that_is_stuck_is_seen_while_it_is() -> None:
+    """A worker whose loop hangs answers its probe with no, rather than not at all, and is started again."""
+    health = health_of(There(), loop=0.3)
+    with served(health) as server, ThreadPoolExecutor(1) as elsewhere:
+        watch = asyncio.create_task(health.keep_watch())
+        await asyncio.sleep(0)
+        url = f"http://127.0.0.1:{server.port}/livez"
+        assert (await asyncio.to_thread(requests.get, url, timeout=5)).status_code == 200
+        asked = elsewhere.submit(_ask_until, url, 503)
+        while not asked.done():
+            time.sleep(0.01)  # noqa: ASYNC251 - this is what is tried: the loop does not turn
+        assert "has not turned" in asked.result().json()["loop"]["problem"]
+        assert (await asyncio.to_thread(_ask_until, url, 200)).json()["live"] is True
+        watch.cancel()
+
+
+def _ask_until(url: str, status: int) -> requests.Response:
+    over = time.monotonic() + 20
+    while (answer := requests.get(url, timeout=5)).status_code != status and time.monotonic() < over:
+        pass
+    return answer
+
+
+async def test_a_consumer_that_is_missing_for_a_moment_is_no_reason_to_die() -> None:
+    """A queue whose leader moves costs seconds without a consumer, and no restart."""
+    broker = There()
+    broker.consuming = frozenset()
+    health = health_of(broker, consumer=3600)
+    watch = asyncio.create_task(health.keep_watch())
+    await asyncio.sleep(0)
+    assert health.live().good
+    watch.cancel()
+
+
+def test_a_broker_that_is_away_makes_it_unready_and_not_dead(world: World, broker: PrivateBroker) -> None:
+    """Restarting workers would not bring a broker back."""
+    worker = Observed(world.start_worker(LOOPBACK))
+    worker.until_ready(ready=True)
+    broker.stop()
+    try:
+        told = worker.until_ready(ready=False)
+        assert not told["broker"]["ok"]
+        assert told["broker"]["problem"]
+        assert told["ledger"]["ok"]
+        assert worker.get("/livez").json()["live"] is True
+    finally:
+        broker.start()
+    worker.until_ready(ready=True)
+    assert worker.value("unlink_broker_reconnections_total") >= 1
+
+
+def test_a_ledger_that_is_away_makes_it_unready_and_not_dead(
+    world_on_postgresql: World, postgresql: PrivatePostgresql
+) -> None:
+    """Restarting workers would not bring a database back."""
+    worker = Observed(world_on_postgresql.start_worker(LOOPBACK))
+    worker.until_ready(ready=True)
+    postgresql.stop()
+    try:
+        told = worker.until_ready(ready=False)
+        assert (told["broker"]["ok"], told["ledger"]["ok"]) == (True, False)
+        assert worker.get("/livez").json()["live"] is True
+    finally:
+        postgresql.start()
+    worker.until_ready(ready=True)
+
+
+def test_one_enterprise_manager_of_two_is_enough(world: World) -> None:
+    """A site that is down for maintenance takes no worker out of the service of the others."""
+    with SimulatedEnterpriseManager.start() as second:
+        prefix = "UNLINK_ENTERPRISE_MANAGERS__SECOND__"
+        settings = {
+            f"{prefix}URL": second.url,
+            f"{prefix}USERNAME": second.username,
+            f"{prefix}PASSWORD": second.password,
+            f"{prefix}CA_FILE": str(second.ca_file),
+        }
+        worker = Observed(world.start_worker(LOOPBACK | settings))
+        worker.until_ready(ready=True)
+        second.refuse_connections()
+        second.expire_sessions()
+        world.enterprise_manager.refuse_connections()
+        world.listen()
+        for name in ("default", "second"):
+            world.mailbox.publish(_plan(name), name)
+        told = worker.until_ready(ready=False)
+        assert {name: each["ok"] for name, each in told["enterprise_managers"].items()} == {
+            "default": False,
+            "second": False,
+        }
+        assert world.enterprise_manager.password not in str(told)
+        world.enterprise_manager.accept_connections()
+        told = worker.until_ready(ready=True)
+        assert told["enterprise_managers"]["second"]["ok"] is False
+
+
+def _plan(name: str) -> bytes:
+    command = (
+        '{"command":"unlink.v1","idempotency_key":"P","enterprise_manager":"%s","dry_run":true,'
+        '"job":{"name":"x"},"repository":{"name":"y"}}'
+    )
+    return (command % name).encode()
+
+
+def test_a_port_in_use_is_one_readable_line(world: World) -> None:
+    """Whoever starts two workers on one host reads what to change, and no stack trace."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        settings = {"UNLINK_HTTP__HOST": "127.0.0.1", "UNLINK_HTTP__PORT": str(port)}
+        ended = subprocess.run(
+            [sys.executable, "-m", "worker", "run"],
+            env={**os.environ, **world.environment, **settings},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert ended.returncode == 2
+    assert f"UNLINK_HTTP__PORT: 127.0.0.1:{port} is in use" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_what_is_not_served_is_not_found(world: World) -> None:
+    """A mistyped path in a probe is told, with the right ones."""
+    worker = Observed(world.start_worker(LOOPBACK))
+    answer = worker.get("/healthz")
+    assert answer.status_code == 404
+    assert answer.text.split() == ["/livez", "/readyz", "/metrics"]
+
+
+def test_a_client_that_says_nothing_keeps_nobody_waiting(world: World) -> None:
+    """A port scanner that opens connections does not make the probes fail."""
+    worker = Observed(world.start_worker(LOOPBACK))
+    host, _, port = worker.address.partition(":")
+    silent = [socket.create_connection((host, int(port))) for _ in range(20)]
+    assert worker.get("/livez").status_code == 200
+    for connection in silent:
+        connection.close()
