@@ -40,12 +40,12 @@ def main() -> int:
 
 def _tools(npm: str) -> Path:
     """The folder with our scripts and their libraries; made on first use, and anew when any of its files changes."""
-    content = b"".join(path.read_bytes() for path in sorted(_SOURCES.iterdir()))
+    content = b"".join(path.read_bytes() for path in sorted(_SOURCES.iterdir()) if path.is_file())
     target = cache_folder() / f"asyncapi-tools-{hashlib.sha256(content).hexdigest()[:16]}"
     if target.is_dir():
         return target
     with tempfile.TemporaryDirectory(dir=cache_folder(), prefix="unpacking-") as scratch:
-        folder = Path(shutil.copytree(_SOURCES, Path(scratch) / "tools"))
+        folder = Path(shutil.copytree(_SOURCES, Path(scratch) / "tools", ignore=shutil.ignore_patterns("node_modules")))
         done = subprocess.run(  # noqa: S603 - npm, with arguments of ours
             [npm, "ci", "--loglevel=error"],
             cwd=folder,
