@@ -63,10 +63,6 @@ class RemoteLedger:
         result: ClaimResult = await self._call("claim", claim)
         return result
 
-    async def has_decided(self, key: str, fingerprint: str) -> bool:
-        """As the port has it. It writes nothing."""
-        return await self._twin.has_decided(key, fingerprint)
-
     async def intend(self, lease: Lease, intent: Intent, sent_at: datetime) -> bool:
         """As the port has it."""
         free: bool = await self._call("intend", lease, intent, sent_at)
@@ -96,6 +92,11 @@ class RemoteLedger:
         """As the port has it."""
         result: AlreadySettled | KeyReused | None = await self._call("cancel", request)
         return result
+
+    async def has_decided(self, key: str, fingerprint: str) -> bool:
+        """As the port has it."""
+        decided: bool = await self._call("has_decided", key, fingerprint)
+        return decided
 
     def on_cancel(self, listener: Callable[[str], None]) -> None:
         """As the port has it."""

@@ -214,7 +214,7 @@ class Witness:
             self._claimed(process, arguments[0], result)
         elif name == "cancel":
             self._cancel_asked(arguments[0].key, result)
-        elif name != "renew":
+        elif name not in {"renew", "has_decided"}:
             self._wrote_of_lease(process, name, arguments, result)
 
     def _wrote_of_lease(self, process: Process, name: str, arguments: tuple[Any, ...], result: Any) -> None:

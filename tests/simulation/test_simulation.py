@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import hashlib
 import os
 import secrets
 import subprocess
@@ -13,8 +12,8 @@ import pytest
 from tests.simulation.__main__ import replay
 from tests.simulation.simulation import run
 
-#: Seeds whose runs once broke a promise, or that caught a wrong version of the core. They go through rare situations.
-REGRESSIONS = (60, 93, 303, 472, 637, 673, 1426, 2197, 5540, 7142, 12139, 20842, 22126, 200035, 200072, 300029, 300057)
+#: Seeds that caught a wrong version of the core, among them every fault that the simulation has found in it.
+REGRESSIONS = (1, 2, 5, 8, 13, 19, 23, 28, 37, 104, 117, 140, 346, 471, 554, 798)
 
 #: What the runs must come through, so that the promises are not kept for want of trouble.
 SITUATIONS = {
@@ -37,7 +36,7 @@ FRESH_SEEDS = 300
 
 
 @pytest.mark.parametrize("seed", REGRESSIONS)
-def test_a_seed_that_once_broke_a_promise_breaks_none(seed: int) -> None:
+def test_a_seed_that_catches_a_wrong_core_finds_nothing_wrong_with_the_right_one(seed: int) -> None:
     """A fault that was found and mended would come back, and an unlink be lost, doubled or wrongly claimed."""
     result = run(seed)
 
@@ -99,5 +98,4 @@ def test_tracing_a_run_does_not_change_it() -> None:
 
     untraced, traced = run(seed), run(seed, tracing=True)
 
-    assert hashlib.sha256("".join(traced.trace).encode()).digest()
     assert (untraced.virtual_seconds, untraced.situations) == (traced.virtual_seconds, traced.situations)
