@@ -7,6 +7,7 @@ no name for begins with `unlink.`.
 
 from __future__ import annotations
 
+import threading
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Final
 
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
 
 #: How long one request to the collector may take, in seconds, repeats included.
 EXPORT_SECONDS: Final = 10
+
+#: How long a worker that stops waits for the last spans to be taken, in seconds; unlinks do not wait for it.
+CLOSE_SECONDS: Final = 3.0
 
 _COMMANDS: Final = "unlink.commands"
 _EVENTS: Final = "unlink.events"
@@ -102,9 +106,11 @@ class OpenTelemetryRecorder:
         return SpanRecording(self._tracer, span)
 
     def close(self) -> None:
-        """Send what is left, within `EXPORT_SECONDS`. Blocks."""
-        self._provider.force_flush(EXPORT_SECONDS * 1000)
-        self._provider.shutdown()
+        """Send what is left, within `CLOSE_SECONDS`. Blocks."""
+        # On a thread that may be left behind: the SDK's own time limits are those of a collector that answers.
+        closing = threading.Thread(target=self._provider.shutdown, name="last spans", daemon=True)
+        closing.start()
+        closing.join(CLOSE_SECONDS)
 
 
 class SpanRecording:

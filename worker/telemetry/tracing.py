@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
     from worker.unlinks.ports import Delivery
 
+#: A later version may say more at the end; version ff is none.
 _TRACEPARENT: Final = re.compile(
-    r"(?!ff)[0-9a-f]{2}-(?P<trace>[0-9a-f]{32})-(?P<span>[0-9a-f]{16})-(?P<flags>[0-9a-f]{2})"
+    r"(?:00|(?!00|ff)(?P<later>[0-9a-f]{2}))"
+    r"-(?P<trace>[0-9a-f]{32})-(?P<span>[0-9a-f]{16})-(?P<flags>[0-9a-f]{2})(?(later)(?:-.*)?)"
 )
 
 #: The longest `tracestate` that is passed on, in characters: what the recommendation asks for at least.

@@ -1,0 +1,321 @@
+"""The trace of a command: passed on with all that follows from it, and recorded where a collector is set up."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import pika
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from tests.end_to_end.world import vendor_command
+from tests.telemetry.observed import LOOPBACK, Observed, lines
+from worker.clock import SystemClock
+from worker.enterprise_manager import Gateway
+from worker.sandbox.simulated_enterprise_manager import VENDOR_LINK_ID, Fault
+from worker.settings import EnterpriseManagerSettings
+from worker.telemetry.metrics import Metrics
+from worker.telemetry.tracing import (
+    Journey,
+    PassingOn,
+    TraceContext,
+    new_context,
+    outgoing_headers,
+    read_context,
+    set_out,
+)
+from worker.telemetry.watched import Witness
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+    from tests.end_to_end.world import World
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+SPAN = "00f067aa0ba902b7"
+PARENT = f"00-{TRACE}-{SPAN}-01"
+
+
+def send(world: World, command: dict[str, Any], headers: Mapping[str, str]) -> None:
+    """Publish a command with headers."""
+    with pika.BlockingConnection(pika.URLParameters(world.environment["UNLINK_BROKER__URL"])) as connection:
+        properties = pika.BasicProperties(headers=dict(headers), correlation_id="INC7")
+        connection.channel().basic_publish("unlink.commands", "default", json.dumps(command).encode(), properties)
+
+
+@contextmanager
+def event_headers(world: World) -> Iterator[list[dict[str, str]]]:
+    """The headers of each event, as a list that is complete when the context ends."""
+    with pika.BlockingConnection(pika.URLParameters(world.environment["UNLINK_BROKER__URL"])) as connection:
+        channel = connection.channel()
+        queue = channel.queue_declare("", exclusive=True).method.queue
+        channel.queue_bind(queue, "unlink.events", "#")
+        heard: list[dict[str, str]] = []
+        yield heard
+        while True:
+            method, properties, _ = channel.basic_get(queue, auto_ack=True)
+            if method is None or properties is None:
+                break
+            heard.append({name: str(value) for name, value in (properties.headers or {}).items()})
+
+
+# --- passing on -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"traceparent": "junk"},
+        {"traceparent": 7},
+        {"traceparent": b"00-" + TRACE.encode()},
+        {"traceparent": f"00-{'0' * 32}-{SPAN}-01"},
+        {"traceparent": f"00-{TRACE}-{'0' * 16}-01"},
+        {"traceparent": f"ff-{TRACE}-{SPAN}-01"},
+        {"traceparent": PARENT.upper()},
+        {"traceparent": PARENT + "-more"},
+    ],
+)
+def test_a_trace_that_cannot_be_read_is_none(headers: dict[str, object]) -> None:
+    """A publisher's broken header breaks nothing, and is not passed on."""
+    assert read_context(headers) is None
+
+
+def test_a_trace_travels_unchanged() -> None:
+    """Who only passes a trace on stays out of it."""
+    headers = {"traceparent": PARENT, "tracestate": "vendor=1,other=2"}
+    context = read_context(headers)
+    assert context == TraceContext(TRACE, SPAN, sampled=True, state="vendor=1,other=2")
+    assert context.headers == headers
+
+
+def test_a_later_version_is_read_as_ours() -> None:
+    """A caller with a newer library is not cut off; a hostile one fills no headers with its trace state."""
+    context = read_context({"traceparent": f"cc-{TRACE}-{SPAN}-00-more", "tracestate": "x" * 5000})
+    assert context == TraceContext(TRACE, SPAN, sampled=False)
+
+
+def test_a_command_without_a_trace_begins_one() -> None:
+    """Its lines in the log can be found all the same; no two commands share one."""
+    first, second = new_context(), new_context()
+    assert first.trace_id != second.trace_id
+    assert read_context(first.headers) == first
+
+
+def test_the_callers_trace_is_in_events_and_log(world: World) -> None:
+    """Whoever traces an order through their systems finds the unlink's events and log lines in it."""
+    worker = world.start_worker(LOOPBACK)
+    world.listen()
+    with event_headers(world) as heard:
+        send(world, vendor_command(), {"traceparent": PARENT, "tracestate": "vendor=1"})
+        world.until_ended("CHG1")
+        world.until_acknowledged()
+    assert heard == [{"traceparent": PARENT, "tracestate": "vendor=1"}] * 2
+    about_it = [line for line in lines(worker) if line.get("idempotency_key") == "CHG1"]
+    assert {line["trace_id"] for line in about_it} == {TRACE}
+
+
+def test_two_commands_at_once_keep_their_traces_apart(world: World) -> None:
+    """Lines and events of one command are never in the trace of another."""
+    worker = world.start_worker(LOOPBACK)
+    world.listen()
+    for number in range(10):
+        parent = f"00-{number + 1:032x}-{SPAN}-00"
+        send(world, vendor_command(f"CHG{number}", job={"name": f"none {number}"}), {"traceparent": parent})
+    world.until_ended(*(f"CHG{number}" for number in range(10)))
+    for line in lines(worker):
+        if "idempotency_key" in line:
+            number = int(line["idempotency_key"].removeprefix("CHG"))
+            assert line["trace_id"] == f"{number + 1:032x}", line
+
+
+async def test_enterprise_manager_is_told_the_trace() -> None:
+    """A proxy in front of Enterprise Manager that traces shows its part in the caller's trace."""
+    asked: list[dict[str, str]] = []
+
+    class Recording(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(dict(self.headers))
+            self.send_error(500)
+
+        def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002 - the name it has there
+            pass
+
+    with serving(Recording) as port:
+        settings = EnterpriseManagerSettings.model_validate(
+            {"url": f"http://127.0.0.1:{port}", "username": "u", "password": "p"}
+        )
+        gateway = Gateway("default", settings, SystemClock(), Witness("default", Metrics(["default"])))
+        journey = Journey(PassingOn().begin(None, read_context({"traceparent": PARENT})))  # type: ignore[arg-type] # unread
+
+        async def within() -> None:
+            set_out(journey)
+            await gateway.knock()
+
+        await asyncio.create_task(within())
+        await gateway.close(log_off=False)
+    assert asked[0]["traceparent"] == PARENT
+    assert outgoing_headers() == {}
+
+
+# --- recording ------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[int]:
+    """An HTTP server for as long as the context lasts; its port."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@contextmanager
+def receiver() -> Iterator[tuple[str, list[Span], list[dict[str, str]]]]:
+    """An OTLP/HTTP receiver: its address, and the spans and resources that it was sent."""
+    spans: list[Span] = []
+    resources: list[dict[str, str]] = []
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            request = ExportTraceServiceRequest.FromString(self.rfile.read(int(self.headers["Content-Length"])))
+            for resource in request.resource_spans:
+                resources.append({each.key: each.value.string_value for each in resource.resource.attributes})
+                for scope in resource.scope_spans:
+                    spans.extend(scope.spans)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002 - the name it has there
+            pass
+
+    with serving(Collector) as port:
+        yield f"http://127.0.0.1:{port}/v1/traces", spans, resources
+
+
+def attributes(span: Span) -> dict[str, Any]:
+    """A span's attributes."""
+    return {
+        each.key: each.value.int_value if each.value.HasField("int_value") else each.value.string_value
+        for each in span.attributes
+    }
+
+
+def test_an_unlink_is_one_span_with_a_child_for_each_step(world: World) -> None:
+    """A person sees in one picture where the time of an unlink went; the caller's span is its parent."""
+    with receiver() as (address, spans, resources):
+        worker = world.start_worker(LOOPBACK | {"UNLINK_TRACES__ENDPOINT": address})
+        world.listen()
+        with event_headers(world) as heard:
+            send(world, vendor_command(), {"traceparent": PARENT})
+            world.until_ended("CHG1")
+            world.until_acknowledged()
+        worker.stop()
+    (whole,) = [span for span in spans if span.name == "process unlink.commands.default"]
+    assert (whole.trace_id.hex(), whole.parent_span_id.hex()) == (TRACE, SPAN)
+    told = attributes(whole)
+    assert told["messaging.system"] == "rabbitmq"
+    assert told["messaging.operation.type"] == "process"
+    assert told["messaging.operation.name"] == "process"
+    assert told["messaging.destination.name"] == "unlink.commands:default:unlink.commands.default"
+    assert told["messaging.rabbitmq.destination.routing_key"] == "default"
+    assert told["messaging.message.conversation_id"] == "INC7"
+    assert told["unlink.outcome"] == "succeeded"
+    steps = sorted((span for span in spans if span is not whole), key=lambda span: span.start_time_unix_nano)
+    assert {span.parent_span_id for span in steps} == {whole.span_id}
+    names = [attributes(span)["unlink.step"] for span in steps]
+    assert names == ["claim", "look", "intend", "delete", "follow", "verify", "settle", "publish"]
+    assert steps[-1].name == "publish unlink.events"
+    assert attributes(steps[-1])["messaging.destination.name"] == "unlink.events"
+    for before, after in pairwise(steps):
+        assert before.end_time_unix_nano <= after.start_time_unix_nano
+    # What a consumer of the events goes on from are this worker's own spans.
+    parents = {headers["traceparent"].split("-")[2] for headers in heard}
+    assert parents <= {span.span_id.hex() for span in steps}
+    assert steps[-1].span_id.hex() in parents
+    (resource,) = {tuple(sorted(each.items())) for each in resources}
+    assert dict(resource)["service.name"] == "unlink-worker"
+
+
+def test_a_failure_is_an_error_with_its_reason(world: World) -> None:
+    """A search for failed spans finds the unlinks that failed, by their reason."""
+    world.enterprise_manager.inject(Fault(kind="task_fails", method="DELETE", path=VENDOR_LINK_ID))
+    with receiver() as (address, spans, _):
+        worker = world.start_worker(LOOPBACK | {"UNLINK_TRACES__ENDPOINT": address})
+        world.listen()
+        world.send(vendor_command())
+        world.until_ended("CHG1")
+        world.until_acknowledged()
+        worker.stop()
+    (whole,) = [span for span in spans if not span.parent_span_id]
+    assert whole.status.code == whole.status.STATUS_CODE_ERROR
+    assert attributes(whole)["error.type"] == "task_failed"
+
+
+def test_what_the_caller_does_not_sample_is_not_recorded(world: World) -> None:
+    """The caller decides about the whole trace; events carry the decision on."""
+    with receiver() as (address, spans, _):
+        worker = world.start_worker(LOOPBACK | {"UNLINK_TRACES__ENDPOINT": address})
+        world.listen()
+        with event_headers(world) as heard:
+            send(world, vendor_command(), {"traceparent": f"00-{TRACE}-{SPAN}-00"})
+            world.until_ended("CHG1")
+            world.until_acknowledged()
+        worker.stop()
+    assert spans == []
+    assert Counter(headers["traceparent"][-3:] for headers in heard) == {"-00": 2}
+
+
+def test_a_collector_that_is_away_delays_nothing(world: World) -> None:
+    """Unlinks go on, and the worker stops in time, whether or not somebody looks at spans."""
+    worker = Observed(world.start_worker(LOOPBACK | {"UNLINK_TRACES__ENDPOINT": "http://127.0.0.1:9/v1/traces"}))
+    world.listen()
+    world.send(vendor_command())
+    world.until_ended("CHG1")
+    world.until_acknowledged()
+    started = time.monotonic()
+    worker.worker.stop()
+    assert time.monotonic() - started < 10
+    assert "worker.stopped" in {line["event"] for line in lines(worker.worker)}
+
+
+def test_nothing_of_it_is_imported_when_it_is_off() -> None:
+    """Who does not want spans needs no SDK, pays for none, and has none of its faults."""
+    program = (
+        "import sys\n"
+        "from worker.service import Worker\n"
+        "from worker.settings import Settings\n"
+        "em = {'url': 'https://em', 'username': 'u', 'password': 'p'}\n"
+        "Worker(Settings(broker={'url': 'amqp://u:p@host'}, ledger={'url': 'sqlite:///x'},"
+        " enterprise_managers={'default': em}))\n"
+        "print([name for name in sys.modules if name.startswith('opentelemetry')])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "[]"
+
+
+def test_asking_for_it_without_the_sdk_is_one_readable_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever sets the address and did not install the extra reads how to."""
+    from worker.settings import SettingsInvalidError, TracesSettings  # noqa: PLC0415 - beside what is tried
+    from worker.telemetry import instruments  # noqa: PLC0415 - as above
+
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
+    monkeypatch.delitem(sys.modules, "worker.telemetry.spans", raising=False)
+    with pytest.raises(SettingsInvalidError, match=r"UNLINK_TRACES__ENDPOINT: needs .*unlink-worker\[otel\]"):
+        instruments._recorder(TracesSettings(endpoint="http://collector:4318/v1/traces"), "w")  # noqa: SLF001 - its one way in
