@@ -168,7 +168,7 @@ def _repository(command: UnlinkCommand, seen: Intent | None) -> RepositorySeen:
 
 
 def _linked_backups(verdict: Verdict) -> list[LinkedBackupSeen]:
-    """Those that went, or, in a plan and in a refusal for their sake, those that would go."""
+    """Those that went; in a plan, those that would go."""
     concerned = verdict.outcome is Outcome.PLANNED or verdict.changed is True
     if verdict.seen is None or not concerned:
         return []
