@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import pika
 from pika.exceptions import AMQPConnectionError, AMQPError, ChannelClosedByBroker, UnroutableError
 
-from worker.broker.connection import connection_parameters
+from worker.broker.connection import connection_parameters, user_of
 from worker.broker.problems import explain_channel, explain_connect
 from worker.settings import SettingsInvalidError
 
@@ -74,6 +74,7 @@ class Mailbox:
     def __enter__(self) -> Self:
         try:
             parameters = connection_parameters(self._settings, "command line")
+            self._user = user_of(self._settings)
         except SettingsInvalidError as error:
             raise MailboxError(str(error)) from error
         try:
@@ -132,9 +133,12 @@ class Mailbox:
             probe.close()
 
     def publish(self, command: bytes, enterprise_manager: str, *, message_id: str | None = None) -> None:
-        """Publish a command, persistent; returns once the broker has it safe."""
+        """Publish a command, persistent, and signed for the policy; returns once the broker has it safe."""
         properties = pika.BasicProperties(
-            content_type="application/json", delivery_mode=pika.DeliveryMode.Persistent.value, message_id=message_id
+            content_type="application/json",
+            delivery_mode=pika.DeliveryMode.Persistent.value,
+            message_id=message_id,
+            user_id=self._user,
         )
         with _translated():
             self._channel.basic_publish("unlink.commands", enterprise_manager, command, properties, mandatory=True)

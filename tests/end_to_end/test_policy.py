@@ -1,0 +1,287 @@
+"""A policy between real parts: several users on one broker, whole workers, and those who try to get round it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import pika
+import pytest
+import requests
+from pika.exceptions import ChannelClosedByBroker
+
+from tests.end_to_end.world import vendor_command
+from worker.broker import Broker
+from worker.broker.senders import SENDER_HEADER
+from worker.clock import SystemClock
+from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_ID, VENDOR_LINK_ID
+from worker.settings import BrokerSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.end_to_end.world import World
+    from worker.broker.delivery import BrokerDelivery
+    from worker.sandbox.private_broker import PrivateBroker
+
+PASSWORD = "known"
+PRECONDITION_FAILED = 406
+
+#: `snow` may by the job's name, which the commands do not say: they name it by ID.
+POLICY = """
+[[rules]]
+users = ["snow"]
+jobs = ["Backup Copy Job - *"]
+
+[[rules]]
+users = ["admin"]
+linked_backups_removal = true
+cancels = true
+"""
+
+
+class Users:
+    """Users of the broker who may publish commands, each with a way to do so."""
+
+    def __init__(self, broker: PrivateBroker, virtual_host: str) -> None:
+        self._broker = broker
+        self._virtual_host = virtual_host
+        self._api = f"{broker.management_url}/api"
+        self._made: set[str] = set()
+
+    def url(self, user: str) -> str:
+        """The user's `amqp://` URL; made if there is no such user yet."""
+        if user not in self._made:
+            self._made.add(user)
+            self._put(f"users/{user}", {"password": PASSWORD, "tags": "management"})
+            everything = {"configure": ".*", "write": ".*", "read": ".*"}
+            self._put(f"permissions/{self._virtual_host}/{user}", everything)
+        return f"amqp://{user}:{PASSWORD}@127.0.0.1:{self._broker.port}/{self._virtual_host}"
+
+    def send(self, user: str, command: dict[str, Any], **properties: Any) -> None:
+        """Publish as this user, confirmed; signed unless `properties` say otherwise."""
+        given = {"user_id": user, **properties}
+        with closing(pika.BlockingConnection(pika.URLParameters(self.url(user)))) as connection:
+            channel = connection.channel()
+            channel.confirm_delivery()
+            body = json.dumps(command).encode()
+            channel.basic_publish("unlink.commands", "default", body, pika.BasicProperties(**given), mandatory=True)
+
+    def send_by_http(self, user: str, command: dict[str, Any], signed_as: str) -> requests.Response:
+        """Publish as this user through the management HTTP API."""
+        self.url(user)
+        address = self._api.rpartition("@")[2]
+        return requests.post(
+            f"http://{user}:{PASSWORD}@{address}/exchanges/{self._virtual_host}/unlink.commands/publish",
+            json={
+                "routing_key": "default",
+                "properties": {"user_id": signed_as},
+                "payload": json.dumps(command),
+                "payload_encoding": "string",
+            },
+            timeout=30,
+        )
+
+    def close(self) -> None:
+        """Delete them."""
+        for user in self._made:
+            requests.delete(f"{self._api}/users/{user}", timeout=30).raise_for_status()
+
+    def _put(self, what: str, content: dict[str, str]) -> None:
+        requests.put(f"{self._api}/{what}", json=content, timeout=30).raise_for_status()
+
+
+@pytest.fixture
+def users(broker: PrivateBroker, virtual_host: str) -> Iterator[Users]:
+    """Users on this test's virtual host."""
+    users = Users(broker, virtual_host)
+    yield users
+    users.close()
+
+
+@pytest.fixture
+def policy_file(tmp_path: Path) -> Path:
+    """The policy."""
+    path = tmp_path / "policy.toml"
+    path.write_text(POLICY)
+    return path
+
+
+@pytest.fixture
+def guarded(world: World, policy_file: Path) -> World:
+    """A worker with the policy; what comes back is heard."""
+    world.environment["UNLINK_POLICY_FILE"] = str(policy_file)
+    world.start_worker()
+    world.listen()
+    return world
+
+
+def denials(world: World, key: str) -> list[str]:
+    """Why commands with this key were rejected."""
+    rejected = [event.data["reason"] for event in world.of(key) if event.outcome == "rejected"]
+    assert all(reason["code"] == "access_denied" for reason in rejected), rejected
+    return [reason["message"] for reason in rejected]
+
+
+def dead_letters(world: World, users: Users) -> list[tuple[pika.BasicProperties, dict[str, Any]]]:
+    """Take what was put aside."""
+    taken = []
+    with closing(pika.BlockingConnection(pika.URLParameters(users.url("reader")))) as connection:
+        channel = connection.channel()
+        for _ in range(world.mailbox.count("unlink.dead")):
+            _, properties, body = channel.basic_get("unlink.dead", auto_ack=True)
+            assert properties is not None
+            assert body is not None
+            taken.append((properties, json.loads(body)))
+    return taken
+
+
+def test_only_who_may_is_served_and_a_denied_command_leaves_no_trace(guarded: World, users: Users) -> None:
+    """A stranger removes no link, and does not keep the key from its rightful user either."""
+    consenting = vendor_command("LOSS", allow_linked_backups_removal=True)
+    users.send("mallory", vendor_command("CHG1", reason="mine"))
+    users.send("mallory", vendor_command("PLAN", dry_run=True))
+    users.send("snow", consenting)
+    users.send("snow", {"command": "cancel.v1", "idempotency_key": "STOP"})
+    users.send("mallory", vendor_command("NOBODY"), user_id=None)
+    guarded.until_ended("CHG1", "PLAN", "LOSS", "STOP", "NOBODY")
+    assert denials(guarded, "CHG1") == ["the policy takes no commands of user 'mallory' for 'default'"]
+    assert denials(guarded, "PLAN") == ["the policy takes no commands of user 'mallory' for 'default'"]
+    assert denials(guarded, "LOSS") == ["the policy does not let user 'snow' set allow_linked_backups_removal"]
+    assert denials(guarded, "STOP") == ["the policy does not let user 'snow' cancel on 'default'"]
+    assert denials(guarded, "NOBODY") == ["the policy takes no commands of senders without user_id for 'default'"]
+    assert guarded.workers[0].log().count('"command.denied"') == 5
+    letters = {body["idempotency_key"]: properties for properties, body in dead_letters(guarded, users)}
+    assert set(letters) == {"CHG1", "PLAN", "LOSS", "STOP", "NOBODY"}
+    headers = letters["CHG1"].headers or {}
+    assert (headers["unlink-reason-code"], headers[SENDER_HEADER]) == ("access_denied", "mallory")
+    assert not guarded.enterprise_manager.count(path="jobs")
+    users.send("snow", vendor_command("CHG1"))  # the same key, other content
+    users.send("admin", {"command": "cancel.v1", "idempotency_key": "LATER"})
+    guarded.workers[0].wait_for_log("unlink.cancel_recorded")
+    users.send("snow", vendor_command("LATER"))
+    guarded.heard.clear()
+    guarded.until_ended("CHG1", "LATER")
+    assert [event.outcome for event in guarded.of("CHG1")] == ["submitted", "succeeded"]
+    assert [event.outcome for event in guarded.of("LATER")] == ["cancelled"]
+    assert guarded.enterprise_manager.deletes_of(VENDOR_LINK_ID) == 1
+
+
+def test_a_job_named_by_id_is_looked_at_before_anything_is_done(guarded: World, users: Users) -> None:
+    """A rule by name holds whichever way the job is named; what the look denies is neither claimed nor touched."""
+    em = guarded.enterprise_manager
+    uid = em.add_repository("Elsewhere")
+    payroll = em.add_job(name="Payroll")
+    link = em.add_link(payroll, uid)
+    denied = {"job": {"id": payroll}, "repository": {"link_id": link}}
+    users.send("snow", vendor_command("PAYROLL", **denied))
+    users.send("snow", vendor_command("PAYPLAN", dry_run=True, **denied))
+    users.send("snow", vendor_command("NOWHERE", job={"id": VENDOR_LINK_ID}))
+    guarded.until_ended("PAYROLL", "PAYPLAN", "NOWHERE")
+    assert denials(guarded, "PAYROLL") == ["the policy takes no commands of user 'snow' for this job"]
+    assert denials(guarded, "PAYPLAN") == ["the policy takes no commands of user 'snow' for this job"]
+    assert "job_not_found" in denials(guarded, "NOWHERE")[0]
+    assert {request.method for request in em.requests} <= {"GET", "POST"}  # POST: the logon
+    users.send("admin", vendor_command("PAYROLL", reason="other content", **denied))
+    users.send("snow", vendor_command("CHG1"))
+    guarded.heard.clear()
+    guarded.until_ended("PAYROLL", "CHG1")
+    assert {event.outcome for event in guarded.heard} == {"submitted", "succeeded"}
+    assert em.links(payroll) == em.links(VENDOR_JOB_ID) == []
+
+
+def test_a_sender_cannot_be_forged(guarded: World, users: Users) -> None:
+    """Neither the property nor a header lets somebody order in another's name."""
+    with pytest.raises(ChannelClosedByBroker) as refused:
+        users.send("mallory", vendor_command("AS"), user_id="admin")
+    assert refused.value.reply_code == PRECONDITION_FAILED
+    assert not users.send_by_http("mallory", vendor_command("AS"), signed_as="admin").ok
+    users.send("mallory", vendor_command("SIGNED"), headers={SENDER_HEADER: "admin"})
+    users.send("mallory", vendor_command("UNSIGNED"), user_id=None, headers={SENDER_HEADER: "admin"})
+    users.send("mallory", vendor_command("LISTED"), user_id=None, headers={SENDER_HEADER: ["admin", "unlink"]})
+    assert users.send_by_http("admin", vendor_command("HTTP", dry_run=True), signed_as="admin").json()["routed"]
+    guarded.until_ended("SIGNED", "UNSIGNED", "LISTED", "HTTP")
+    assert "'mallory'" in denials(guarded, "SIGNED")[0]
+    assert "without user_id" in denials(guarded, "UNSIGNED")[0]
+    assert "without user_id" in denials(guarded, "LISTED")[0]
+    assert [event.outcome for event in guarded.of("HTTP")] == ["planned"]
+    assert guarded.of("AS") == []
+    assert guarded.enterprise_manager.deletes_of(VENDOR_LINK_ID) == 0
+
+
+def test_what_was_decided_before_keeps_its_end_when_the_policy_changes(
+    guarded: World, users: Users, policy_file: Path
+) -> None:
+    """A redelivery of a command that was carried out would tell its publisher that it was rejected."""
+    users.send("snow", vendor_command())
+    guarded.until_ended("CHG1")
+    guarded.workers[0].stop()
+    policy_file.write_text(POLICY.replace("snow", "nobody"))
+    guarded.start_worker()
+    users.send("snow", vendor_command())
+    users.send("snow", vendor_command("NEW"))
+    guarded.until_ended("NEW")
+    guarded.until_acknowledged()
+    guarded.until(lambda: len(guarded.of("CHG1")) == 3, "the stored event")
+    assert len(guarded.ends_of("CHG1")) == 1
+    assert denials(guarded, "NEW")
+
+
+async def test_the_sender_is_known_after_the_delay_queues(broker_url: str, users: Users) -> None:
+    """A command that had to wait for a busy job would be denied to its rightful sender, or allowed to a forger."""
+    taken: asyncio.Queue[BrokerDelivery] = asyncio.Queue()
+    settings = BrokerSettings.model_validate({"url": broker_url})
+    arguments: dict[str, Any] = {"queues": {"default": 1}, "reply_to": "", "delay_tiers": (1,)}
+    broker = Broker(settings, SystemClock(), deliver=taken.put_nowait, **arguments)
+    await broker.start()
+    senders = []
+    forged = {SENDER_HEADER: "admin"}
+    try:
+        for properties in ({}, {"headers": forged}, {"user_id": None, "headers": forged}, {"user_id": None}):
+            await asyncio.to_thread(users.send, "snow", vendor_command(), **properties)
+            async with asyncio.timeout(60):
+                for _ in range(2):
+                    delivery = await taken.get()
+                    await broker.outbox.delay(delivery, 1, failed=False)
+                    delivery.acknowledge()
+                delivery = await taken.get()
+                delivery.acknowledge()
+            senders.append(delivery.user_id)
+    finally:
+        await broker.close()
+    assert senders == ["snow", "snow", None, None]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "UNLINK_POLICY_FILE: Path does not point to a file"),
+        ("[[rules]]\nuser = ['a']\n", "UNLINK_POLICY_FILE: no policy can be read there: rules.0.user: unknown field"),
+        ("[[rules", "UNLINK_POLICY_FILE: no policy can be read there: it is not TOML"),
+    ],
+)
+def test_a_wrong_policy_ends_the_program_at_the_start(
+    world: World, tmp_path: Path, text: str | None, said: str
+) -> None:
+    """A worker that ran without its policy, or with half of it, would serve the wrong people."""
+    path = tmp_path / "wrong.toml"
+    if text is not None:
+        path.write_text(text)
+    surroundings = {name: value for name, value in os.environ.items() if not name.startswith("UNLINK_")}
+    ended = subprocess.run(
+        [sys.executable, "-m", "worker", "run"],
+        env=surroundings | world.environment | {"UNLINK_POLICY_FILE": str(path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert said in ended.stderr
+    assert "Traceback" not in ended.stderr
