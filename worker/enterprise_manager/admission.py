@@ -16,19 +16,34 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+#: After so many answers in a row that are not "too many requests", one more request at once is tried.
+GOOD_ANSWERS_FOR_A_PLACE = 50
+
 
 class AdmissionClosedError(Exception):
     """Nobody is let in any more."""
 
 
 class Admission:
-    """So many places; first come, first served, but the patient ones after all others."""
+    """So many places; first come, first served, but the patient ones after all others.
+
+    A server that is overloaded is given fewer requests at once, half as many each time that it says so, and then slowly
+    more again: it may well have a limit of its own, which nobody has been told.
+    """
 
     def __init__(self, places: int) -> None:
-        self._free = places
+        self._most = places
+        self._places = places
+        self._taken = 0
+        self._good = 0
         self._arrivals = 0
         self._waiting: list[tuple[bool, int, asyncio.Future[None]]] = []
         self._closed = False
+
+    @property
+    def places(self) -> int:
+        """How many there are at present."""
+        return self._places
 
     @property
     def waiting(self) -> int:
@@ -48,6 +63,18 @@ class Admission:
         finally:
             self._leave()
 
+    def overloaded(self) -> None:
+        """The server has turned a request away: there are half as many places from now on, and at least one."""
+        self._places = max(self._places // 2, 1)
+        self._good = 0
+
+    def went_well(self) -> None:
+        """The server has answered: after so many times there is one more place."""
+        self._good += 1
+        if self._places < self._most and self._good >= GOOD_ANSWERS_FOR_A_PLACE:
+            self._places += 1
+            self._good = 0
+
     def close(self) -> None:
         """Turn everybody away who waits, or comes later."""
         self._closed = True
@@ -59,8 +86,8 @@ class Admission:
     async def _enter(self, *, patient: bool) -> None:
         if self._closed:
             raise AdmissionClosedError
-        if self._free > 0:
-            self._free -= 1
+        if self._taken < self._places:
+            self._taken += 1
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._arrivals += 1
@@ -73,10 +100,10 @@ class Admission:
             raise
 
     def _leave(self) -> None:
-        """Hand the place to the next one who waits for it."""
-        while self._waiting:
+        """Give the place back, and hand on what is free."""
+        self._taken -= 1
+        while self._waiting and self._taken < self._places:
             turn = heapq.heappop(self._waiting)[2]
             if not turn.done():
+                self._taken += 1
                 turn.set_result(None)
-                return
-        self._free += 1

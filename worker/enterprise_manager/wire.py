@@ -139,13 +139,19 @@ class Wire:
             )
 
     def _heed(self, answer: Answer) -> None:
-        """Send nothing for as long as the server asks."""
+        """Send nothing for as long as the server asks, and less at once from then on."""
         if answer.status not in {TOO_MANY, SERVICE_UNAVAILABLE}:
+            self._admission.went_well()
             return
+        self._admission.overloaded()
         seconds = retry_after(answer)
         self._not_before = max(self._not_before, self._clock.monotonic() + seconds)
         log.warning(
-            "enterprise_manager.slowed_down", enterprise_manager=self.name, status=answer.status, seconds=seconds
+            "enterprise_manager.overloaded",
+            enterprise_manager=self.name,
+            status=answer.status,
+            retry_after_seconds=seconds,
+            requests_at_once=self._admission.places,
         )
 
     async def read(self, answer: Answer) -> Node:

@@ -1,0 +1,171 @@
+"""A whole worker inside the test: the real reception, core and client, with a ledger and an outbox in memory.
+
+What it talks to is a simulated Enterprise Manager over HTTPS. It is for what depends on Enterprise Manager alone, of
+which there are hundreds of cases: a process, a broker and a database for each would add minutes and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from contracts.events import Event
+from worker.clock import SystemClock
+from worker.enterprise_manager import Gateway
+from worker.ledger.memory import InMemoryDatabase, InMemoryLedger
+from worker.settings import EnterpriseManagerSettings
+from worker.unlinks.path import Pace
+from worker.unlinks.reception import Reception, Rules
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Collection, Mapping
+
+    from contracts.events import Reason
+    from worker.sandbox.simulated_enterprise_manager import Simulation
+    from worker.unlinks.ports import Clock, Delivery
+
+#: How long a command may take to its end, in seconds: these machines are shared.
+PATIENCE = 60.0
+
+
+@dataclass(eq=False, slots=True)
+class Handed:
+    """A delivery that never was in a broker."""
+
+    body: bytes
+    taken_at: float
+    enterprise_manager: str = "default"
+    content_type: str | None = "application/json"
+    correlation_id: str | None = None
+    reply_to: str | None = None
+    user_id: str | None = None
+    headers: Mapping[str, object] = field(default_factory=dict)
+    attempt: int = 1
+    live: bool = True
+    acknowledged: bool = False
+
+    def acknowledge(self) -> None:
+        """It is done with."""
+        self.acknowledged = True
+
+    def requeue(self) -> None:
+        """Nothing here takes a lease away."""
+        raise AssertionError("a delivery was given back")
+
+
+class Heard:
+    """An outbox that keeps what it is given, and brings back at once what is to be delayed."""
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+        self.returning: asyncio.Queue[Delivery] = asyncio.Queue()
+        self._arrived = asyncio.Condition()
+
+    async def publish(self, event: Event | bytes, reply_to: Collection[str] = ()) -> None:
+        """Keep an event."""
+        del reply_to
+        content = json.loads(event.to_bytes() if isinstance(event, Event) else event)
+        async with self._arrived:
+            self.events.append(content["data"])
+            self._arrived.notify_all()
+
+    async def delay(self, delivery: Delivery, seconds: float, *, failed: bool) -> None:
+        """Bring it back at once; an attempt that fails is a fault of the worker."""
+        del seconds
+        assert not failed, "an attempt failed in an unforeseen way"
+        self.returning.put_nowait(delivery)
+
+    async def dead_letter(self, delivery: Delivery, reason: Reason) -> None:
+        """Look away."""
+
+    async def end_of(self, key: str) -> dict[str, Any]:
+        """The terminal event's data, once it is there."""
+        async with self._arrived:
+            await self._arrived.wait_for(lambda: self._end_of(key) is not None)
+        end = self._end_of(key)
+        assert end is not None
+        return end
+
+    def _end_of(self, key: str) -> dict[str, Any] | None:
+        ends = (one for one in self.events if one["idempotency_key"] == key and one["outcome"] != "submitted")
+        return next(ends, None)
+
+
+class InProcessWorker:
+    """A worker of one Enterprise Manager, called `default`."""
+
+    def __init__(self, reception: Reception, gateway: Gateway, heard: Heard, clock: Clock) -> None:
+        self.gateway = gateway
+        self.heard = heard
+        self._reception = reception
+        self._clock = clock
+
+    def send(self, command: dict[str, Any]) -> Handed:
+        """Deliver a command; a key and the rest of an unlink are filled in."""
+        given = {"command": "unlink.v1", "idempotency_key": "CHG1"} | command
+        delivery = Handed(json.dumps(given).encode(), self._clock.monotonic())
+        self._reception.receive(delivery)
+        return delivery
+
+    async def unlink(self, job: str, link: str, /, **others: Any) -> dict[str, Any]:
+        """Deliver an unlink of this job's link; its terminal event's data."""
+        command = {"job": {"id": job}, "repository": {"link_id": link}} | others
+        self.send(command)
+        return await self.end_of(command.get("idempotency_key", "CHG1"))
+
+    async def end_of(self, key: str = "CHG1") -> dict[str, Any]:
+        """The terminal event's data."""
+        async with asyncio.timeout(PATIENCE):
+            return await self.heard.end_of(key)
+
+    async def until_submitted(self, count: int = 1) -> None:
+        """Return once so many DELETEs were accepted."""
+        async with asyncio.timeout(PATIENCE):
+            while sum(one["outcome"] == "submitted" for one in self.heard.events) < count:  # noqa: ASYNC110 - it is rare
+                await asyncio.sleep(0.01)
+
+    async def redeliver_for_ever(self) -> None:
+        """Deliver what was delayed."""
+        while True:
+            delivery = await self.heard.returning.get()
+            await asyncio.sleep(0.05)
+            self._reception.receive(Handed(delivery.body, self._clock.monotonic()))
+
+
+@asynccontextmanager
+async def worker_for(
+    simulated: Simulation, *, pace: Pace | None = None, **settings: Any
+) -> AsyncIterator[InProcessWorker]:
+    """A worker for as long as the context lasts; `settings` are those of its Enterprise Manager."""
+    clock = SystemClock()
+    given = {
+        "url": simulated.url,
+        "username": simulated.username,
+        "password": simulated.password,
+        "ca_file": simulated.ca_file,
+        "request_timeout_seconds": 10,
+    }
+    configured = EnterpriseManagerSettings.model_validate(given | settings)
+    gateway = Gateway("default", configured, clock)
+    ledger = InMemoryLedger(InMemoryDatabase(), "in-process", clock, lease_seconds=30)
+    await ledger.start()
+    heard = Heard()
+    reception = Reception(
+        ledger=ledger,
+        outbox=heard,
+        enterprise_managers={"default": gateway},
+        clock=clock,
+        rules=Rules(paces={"default": pace or Pace(poll_interval=configured.poll_interval_seconds)}),
+    )
+    worker = InProcessWorker(reception, gateway, heard, clock)
+    redelivering = asyncio.create_task(worker.redeliver_for_ever())
+    try:
+        yield worker
+    finally:
+        redelivering.cancel()
+        ended = await reception.drain(0.2)
+        await gateway.close(log_off=ended)
+        await ledger.close()
