@@ -125,6 +125,23 @@ async def test_paused_queue_delivers_nothing_until_every_reason_is_gone(
     assert worker.broker.consuming == {"default"}
 
 
+async def test_what_was_in_hand_before_a_pause_stays_so_when_consuming_goes_on(
+    worker: Any, neighbour: Any, eventually: Any
+) -> None:
+    """Each short outage of a database would end in a lost connection, and all that was in hand would come again."""
+    for body in (b"1", b"2", b"3"):
+        neighbour.send(body)
+    in_hand = [await worker.next() for _ in range(3)]
+    for body in (b"4", b"5"):
+        worker.broker.pause("default", "ledger")
+        await eventually(lambda: not worker.broker.consuming)
+        worker.broker.resume("default", "ledger")
+        neighbour.send(body)
+        in_hand.append(await worker.next())
+    assert [delivery.body for delivery in in_hand] == [b"1", b"2", b"3", b"4", b"5"]
+    assert all(delivery.live for delivery in in_hand)
+
+
 async def test_paused_and_resumed_at_once_it_consumes(worker: Any, neighbour: Any) -> None:
     """A short outage would leave the worker deaf."""
     for _ in range(20):

@@ -8,6 +8,7 @@ but a consumer that is registered on an open channel.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import TYPE_CHECKING
 
 import structlog
@@ -74,6 +75,7 @@ class QueueIntake:
         self._forwarders = forwarders
         self._receive = receive
         self._restore = restore
+        self._consumers = itertools.count(1)
         self._pauses: set[str] = set()
         self._wanted = asyncio.Event()
         self._wanted.set()
@@ -167,7 +169,9 @@ class QueueIntake:
             await channel.close(CLOSE_SECONDS)
 
     async def _consume_while_wanted(self, channel: AwaitableChannel, cancelled: asyncio.Future[None]) -> None:
-        tag = f"unlink-worker.{self._enterprise_manager}"
+        # Never the same twice: for a consumer that comes back under the tag of one that still has deliveries in hand on
+        # the channel, RabbitMQ (3.10.8) miscounts them, and closes the connection with 541.
+        tag = f"unlink-worker.{self._enterprise_manager}.{next(self._consumers)}"
         self._idle.clear()
         await channel.call(
             channel.raw.basic_consume, queue=self._queue, on_message_callback=self._on_message, consumer_tag=tag
