@@ -220,11 +220,7 @@ class _Screen:
         self._draw()
 
     def _draw(self) -> None:
-        count = (
-            "no event yet"
-            if self._shown.count == 0
-            else f"{self._shown.count} {'event' if self._shown.count == 1 else 'events'}"
-        )
+        count = {0: "no event yet", 1: "1 event"}.get(self._shown.count, f"{self._shown.count} events")
         missed = "; some were missed while the broker was away" if self._missed else ""
         said = f"{count}{missed}; Ctrl-C ends"
         self._shown.state = Text(said, style="dim", no_wrap=True, overflow="ellipsis")

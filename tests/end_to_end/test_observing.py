@@ -1,0 +1,406 @@
+"""How a person, or a script, looks at unlinks and stops them."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from tests.end_to_end.world import PATIENCE, vendor_command
+from worker.cli import app
+from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_ID, VENDOR_LINK_ID, Behaviour
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from tests.end_to_end.world import World
+    from worker.sandbox.private_broker import PrivateBroker
+
+PROGRAM = (sys.executable, "-m", "worker")
+COLUMNS = 80
+_COLOUR = re.compile(r"\x1b\[[0-9;]*3[0-9][0-9;]*m")
+_STYLE = re.compile(r"\x1b\[[0-9;]*m")
+_STEERING = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+def surroundings(settings: Mapping[str, str], **more: str) -> dict[str, str]:
+    """This program's environment with these settings and no others."""
+    left_out = ("UNLINK_", "NO_COLOR", "COLUMNS", "TERM", "FORCE_COLOR")
+    return {name: value for name, value in os.environ.items() if not name.startswith(left_out)} | dict(settings) | more
+
+
+def broker_only(world: World) -> dict[str, str]:
+    """The one setting that those who talk to the broker need."""
+    return {"UNLINK_BROKER__URL": world.environment["UNLINK_BROKER__URL"]}
+
+
+def ledger_only(world: World) -> dict[str, str]:
+    """The one setting that those who look at the ledger need."""
+    return {"UNLINK_LEDGER__URL": world.environment["UNLINK_LEDGER__URL"]}
+
+
+def program(settings: Mapping[str, str], *arguments: str) -> Result:
+    """The program, to its end; in this process, since starting one takes most of the time."""
+    left_out = {name: None for name in os.environ if name.startswith("UNLINK_")}
+    return CliRunner().invoke(app, arguments, env={**left_out, **settings}, prog_name="unlink-worker")
+
+
+def started(settings: Mapping[str, str], *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """The program in a process of its own, to its end."""
+    return subprocess.run(
+        [*PROGRAM, *arguments],
+        env=surroundings(settings, **more),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
+def unlinked(world: World, key: str = "CHG1", **changes: Any) -> None:
+    """A command, and its end."""
+    world.send(vendor_command(key, **changes))
+    world.until_ended(key)
+
+
+# --- status ---------------------------------------------------------------------------------------------------------
+
+
+def test_status_tells_of_an_unlink_that_has_ended(world: World) -> None:
+    """Somebody asks what became of a change: its end, its link, its times, and each thing that was done for it."""
+    world.start_worker()
+    world.listen()
+    unlinked(world, requested_by="j.doe", ticket={"system": "jira", "id": "OPS-1"})
+    told = started(ledger_only(world), "status", "CHG1", TZ="Asia/Kolkata")
+    assert told.returncode == 0, told.stderr
+    for words in ("CHG1  succeeded", VENDOR_LINK_ID, "jira OPS-1", "task-1", "taken up", "ended: succeeded", "IST"):
+        assert words in told.stdout
+    assert "\x1b" not in told.stdout
+    assert max(map(len, told.stdout.splitlines())) <= COLUMNS
+
+
+def test_status_for_scripts_is_one_object_with_the_event_in_it(world: World) -> None:
+    """A script reads the outcome, the event and the steps without parsing what is meant for people."""
+    world.start_worker()
+    world.listen()
+    unlinked(world)
+    told = program(ledger_only(world), "status", "CHG1", "--output", "json")
+    content = json.loads(told.stdout)
+    assert (content["outcome"], content["stage"], content["attempts"]) == ("succeeded", "settled", 1)
+    assert content["repository"]["link_id"] == VENDOR_LINK_ID
+    assert content["event"] == world.of("CHG1")[-1].content
+    assert content["command"] == vendor_command()
+    assert [step["step"] for step in content["steps"]] == ["claimed", "intended", "submitted", "settled"]
+    assert content["received_at"].endswith("Z")
+
+
+def test_status_tells_by_its_exit_what_has_not_ended_and_what_nobody_has_seen(
+    world: World, behaviour: Behaviour
+) -> None:
+    """A script that waits would take an unknown key, or one under way, for a failure."""
+    behaviour.edits_held = True
+    world.start_worker()
+    world.listen()
+    world.send(vendor_command())
+    world.until(lambda: world.of("CHG1"), "a submitted event")
+    under_way = program(ledger_only(world), "status", "CHG1")
+    assert (under_way.exit_code, "submitted, not ended" in under_way.stdout) == (5, True)
+    assert "held by" in under_way.stdout
+    unknown = program(ledger_only(world), "status", "CHG2")
+    assert (unknown.exit_code, unknown.stderr) == (6, "No worker has seen the key CHG2.\n")
+    behaviour.edits_held = False
+
+
+def test_what_others_wrote_cannot_steer_the_terminal(world: World) -> None:
+    """A reason with control characters in it would rewrite the screen of whoever looks at the ticket."""
+    world.start_worker()
+    world.listen()
+    unlinked(world, reason="\x1b]0;owned\x07 [bold]harmless[/bold]")
+    told = program(ledger_only(world), "status", "CHG1")
+    assert "\x1b" not in told.stdout
+    assert "\x07" not in told.stdout
+    assert "[bold]harmless[/bold]" in told.stdout
+
+
+def test_a_ledger_that_is_not_there_is_told_in_one_line(world: World) -> None:
+    """A mistyped path is not answered with `no such key`."""
+    told = program(ledger_only(world), "status", "CHG1")
+    assert told.exit_code == 1
+    assert told.stderr.startswith("there is no file ")
+
+
+# --- ledger prune ---------------------------------------------------------------------------------------------------
+
+
+def test_prune_deletes_only_what_is_old_enough(world: World) -> None:
+    """A nightly clean-up would forget yesterday's keys, and allow their commands a second time."""
+    world.start_worker()
+    world.listen()
+    unlinked(world)
+    for arguments in (["--dry-run"], []):
+        pruned = program(ledger_only(world), "ledger", "prune", "--older-than-days", "1", *arguments)
+        assert (pruned.exit_code, pruned.stdout[:6]) == (0, "0 keys")
+    assert program(ledger_only(world), "status", "CHG1").exit_code == 0
+    assert program(ledger_only(world), "ledger", "prune", "--older-than-days", "0").exit_code == 2
+
+
+# --- cancel ---------------------------------------------------------------------------------------------------------
+
+
+def cancel(world: World, key: str, *arguments: str) -> Result:
+    """`cancel`, to its end."""
+    return program(broker_only(world), "cancel", key, *arguments)
+
+
+def test_a_cancel_that_comes_first_keeps_the_unlink_from_being_sent(world: World) -> None:
+    """A change is called off before its command arrives: the command ends cancelled, and the link stays."""
+    worker = world.start_worker()
+    world.listen()
+    asked = cancel(world, "CHG1", "--requested-by", "j.doe", "--reason", "wrong repository")
+    assert asked.exit_code == 0, asked.stderr
+    world.until(lambda: "unlink.cancel_recorded" in worker.log(), "the request is recorded")
+    before = program(ledger_only(world), "status", "CHG1")
+    assert (before.exit_code, "no worker has seen its command yet" in before.stdout) == (6, True)
+    unlinked(world)
+    assert {outcome for outcome, _ in world.ends_of("CHG1")} == {"cancelled"}
+    assert world.enterprise_manager.deletes_of(VENDOR_LINK_ID) == 0
+    told = program(ledger_only(world), "status", "CHG1")
+    assert (told.exit_code, "CHG1  cancelled" in told.stdout) == (4, True)
+    assert re.search(r"asked [-0-9]+ [:0-9]+ \w+ by j.doe: wrong repository", told.stdout)
+
+
+def test_cancel_waits_for_the_end_of_what_is_under_way_and_exits_by_it(world: World, behaviour: Behaviour) -> None:
+    """A pipeline that calls a change off goes on only when it knows whether the link is still there."""
+    behaviour.edits_held = True
+    world.start_worker()
+    world.listen()
+    world.send(vendor_command())
+    world.until(lambda: world.of("CHG1"), "a submitted event")
+    ended = cancel(world, "CHG1", "--wait")
+    assert (ended.exit_code, "CHG1  cancelled" in ended.stdout) == (4, True), ended.stdout + ended.stderr
+    assert len(world.enterprise_manager.links(VENDOR_JOB_ID)) == 1
+    behaviour.edits_held = False
+
+
+def test_a_cancel_that_comes_too_late_says_that_the_link_is_gone(world: World) -> None:
+    """Whoever calls a change off too late learns so at once, and by the exit status."""
+    world.start_worker()
+    world.listen()
+    unlinked(world)
+    ended = cancel(world, "CHG1", "--wait", "--output", "json")
+    assert ended.exit_code == 0, ended.stderr
+    assert json.loads(ended.stdout)["data"]["outcome"] == "succeeded"
+
+
+def test_a_cancel_that_nothing_answers_ends_in_time_and_says_where_to_look(world: World) -> None:
+    """A key that never came would keep a pipeline waiting for ever."""
+    world.start_worker()
+    ended = cancel(world, "CHG1", "--wait", "--wait-seconds", "1")
+    assert ended.exit_code == 3
+    assert "unlink-worker status CHG1" in ended.stderr
+
+
+@pytest.mark.parametrize(("key", "manager", "status"), [("spaces are not allowed", "default", 2), ("CHG1", "paris", 1)])
+def test_a_cancel_that_no_worker_could_read_is_not_sent(world: World, key: str, manager: str, status: int) -> None:
+    """A misspelt key or manager would end among the dead letters, and its sender wait."""
+    world.start_worker()
+    refused = cancel(world, key, "--em", manager)
+    assert (refused.exit_code, refused.stdout) == (status, "")
+    assert ("idempotency_key" if status == 2 else "'paris'") in refused.stderr
+
+
+# --- watch ----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def watching(world: World, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """`watch` in a pipe, once it listens."""
+    with subprocess.Popen(
+        [*PROGRAM, "watch", *arguments],
+        env=surroundings(broker_only(world)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as watch:
+        try:
+            until_watched(world, watch)
+            yield watch
+        finally:
+            if watch.poll() is None:
+                watch.kill()
+
+
+def until_watched(world: World, watch: subprocess.Popen[str]) -> None:
+    """Send junk keys until the watcher shows one: then it has bound its queue."""
+    assert watch.stdout is not None
+    over = time.monotonic() + PATIENCE
+    number = 0
+    while not select.select([watch.stdout], [], [], 0.2)[0]:
+        number += 1
+        world.send(vendor_command(f"warm-up-{number}", if_absent="fail", repository={"name": "nowhere"}))
+        assert watch.poll() is None, watch.stderr and watch.stderr.read()
+        assert time.monotonic() < over, "watch shows nothing"
+
+
+def next_line(watch: subprocess.Popen[str], key: str) -> dict[str, Any]:
+    """The next event of a key; the test's time limit ends the wait."""
+    assert watch.stdout is not None
+    for line in watch.stdout:
+        event: dict[str, Any] = json.loads(line)
+        if event["subject"] == key:
+            return event
+    pytest.fail("the lines ended")
+
+
+def test_watch_in_a_pipe_writes_each_event_as_it_comes_and_ends_with_ctrl_c(world: World) -> None:
+    """A script that tails the events would get them late, or half, or a stack trace at the end."""
+    world.start_worker()
+    world.listen()
+    with watching(world) as watch:
+        unlinked(world)
+        assert next_line(watch, "CHG1") == world.of("CHG1")[0].content
+        assert next_line(watch, "CHG1") == world.of("CHG1")[1].content
+        watch.send_signal(signal.SIGINT)
+        _, said = watch.communicate(timeout=PATIENCE)
+        assert (watch.returncode, said) == (0, "")
+
+
+def test_watch_shows_only_the_outcomes_that_were_asked_for(world: World) -> None:
+    """Who waits for failures would have to read through all that went well."""
+    world.start_worker()
+    world.listen()
+    with watching(world, "--outcome", "failed", "--outcome", "planned", "--em", "default") as watch:
+        unlinked(world, "CHG1")
+        unlinked(world, "CHG2", dry_run=True)
+        assert watch.stdout is not None
+        shown = [json.loads(next(watch.stdout))["data"]]
+        while shown[-1]["idempotency_key"] != "CHG2":
+            shown.append(json.loads(next(watch.stdout))["data"])
+        assert {each["outcome"] for each in shown} == {"failed", "planned"}
+
+
+def test_watch_goes_on_after_its_connection_was_lost(world: World, broker: PrivateBroker, virtual_host: str) -> None:
+    """A screen on the wall would stand still after the first maintenance of the broker, and nobody notice."""
+    world.start_worker()
+    with watching(world) as watch:
+        broker.rabbitmqctl("close_all_connections", "--vhost", virtual_host, "maintenance")
+        assert watch.stderr is not None
+        assert "Waiting for the broker" in watch.stderr.readline() + watch.stderr.readline()
+        assert "The broker is back" in watch.stderr.readline()
+        world.reconnect()
+        world.listen()
+        unlinked(world)
+        assert next_line(watch, "CHG1")["data"]["outcome"] == "submitted"
+
+
+def test_watch_ends_without_a_word_when_its_reader_has_gone(world: World) -> None:
+    """`watch | head -1` would end in a stack trace."""
+    world.start_worker()
+    with watching(world) as watch:
+        assert watch.stdout is not None
+        assert watch.stderr is not None
+        watch.stdout.readline()
+        watch.stdout.close()
+        while watch.poll() is None:
+            world.send(vendor_command("more", dry_run=True))
+            select.select([watch.stderr], [], [], 0.1)
+        assert (watch.returncode, watch.stderr.read()) == (0, "")
+
+
+def test_watch_says_at_once_that_there_is_no_broker() -> None:
+    """A mistyped URL would look like a quiet day."""
+    ended = program({"UNLINK_BROKER__URL": "amqp://guest:hush@127.0.0.1:1/"}, "watch")
+    assert ended.exit_code == 1
+    assert "cannot be reached" in ended.stderr
+    assert "hush" not in ended.stderr
+
+
+class Terminal:
+    """A program on a terminal of 80 columns and 24 lines."""
+
+    def __init__(self, settings: Mapping[str, str], *arguments: str, **more: str) -> None:
+        self._ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, COLUMNS, 0, 0))
+        environment = surroundings(settings, TERM="xterm-256color", **more)
+        self.process = subprocess.Popen(  # closed by `end`
+            [*PROGRAM, *arguments], env=environment, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+        )
+        os.close(theirs)
+        self.seen = ""
+
+    def until(self, words: str) -> None:
+        """Read until this was shown."""
+        over = time.monotonic() + PATIENCE
+        while words not in self.seen:
+            assert time.monotonic() < over, f"never shown: {words}; only: {self.seen[-2000:]!r}"
+            if select.select([self._ours], [], [], 0.5)[0]:
+                try:
+                    self.seen += os.read(self._ours, 65536).decode(errors="replace")
+                except OSError:  # how Linux says that the other end is closed
+                    pytest.fail(f"it ended without {words!r}: {self.seen[-2000:]}")
+
+    def end(self) -> int:
+        """Ctrl-C, and the exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        status = self.process.wait(PATIENCE)
+        os.close(self._ours)
+        return status
+
+
+@pytest.mark.parametrize("no_color", [False, True])
+def test_watch_on_a_terminal_is_a_table_that_fits(world: World, *, no_color: bool) -> None:
+    """At 80 columns a row that wraps would tear the table; who asked for no colours would get them."""
+    world.start_worker()
+    world.listen()
+    terminal = Terminal(broker_only(world), "watch", **({"NO_COLOR": "1"} if no_color else {}))
+    terminal.until("no event yet")
+    key = "servicenow:CHG0030192/unlink-of-a-repository-with-quite-a-long-name"
+    unlinked(world, key)
+    terminal.until("2 events")
+    assert terminal.end() == 0
+    assert "succeeded" in terminal.seen
+    assert bool(_COLOUR.search(terminal.seen)) is not no_color
+    lines = _STEERING.sub("\n", _STYLE.sub("", terminal.seen)).replace("\r", "").splitlines()
+    assert max(map(len, lines)) <= COLUMNS
+    assert any("its task finished" in line for line in lines)
+
+
+# --- topology -------------------------------------------------------------------------------------------------------
+
+
+def test_topology_is_declared_and_then_found(world: World) -> None:
+    """Where workers may not declare anything, an administrator does it before, and sees that it is all there."""
+    missing = program(broker_only(world), "topology", "verify", "--em", "default")
+    assert missing.exit_code == 1
+    assert "queue unlink.commands.default" in missing.stderr
+    for _ in range(2):
+        declared = program(broker_only(world), "topology", "declare", "--em", "default", "--em", "berlin")
+        assert (declared.exit_code, declared.stderr) == (0, "")
+    found = program(world.environment, "topology", "verify")
+    assert (found.exit_code, found.stdout[:6]) == (0, "There:")
+    elsewhere = program(broker_only(world), "topology", "verify", "--em", "paris")
+    assert (elsewhere.exit_code, "unlink.commands.paris" in elsewhere.stderr) == (1, True)
+    assert program(broker_only(world), "topology", "declare", "--em", "no spaces").exit_code == 2
+
+
+def test_topology_that_cannot_be_declared_says_why(world: World) -> None:
+    """A queue of an older set-up, or a wrong password, would end in a stack trace."""
+    wrong = {"UNLINK_BROKER__URL": world.broker_url_with_password("wrong")}
+    refused = program(wrong, "topology", "declare", "--em", "default")
+    assert (refused.exit_code, "refuses the user name or the password" in refused.stderr) == (1, True)
+    assert len(refused.stderr.splitlines()) == 1
