@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 #: So many seeds are given to a process at a time.
 CHUNK = 50
 #: How many seeds a wrong version of the core may survive.
-MOST_SURVIVED = 3000
+MOST_SURVIVED = 10_000
 
 
 @dataclass(slots=True)
