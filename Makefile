@@ -1,7 +1,7 @@
 # Everything that is needed is set up on first use, in .venv and in the user's cache folder; nothing is installed elsewhere.
 
 .DEFAULT_GOAL := help
-.PHONY: help contracts contract-page demo sandbox test test-all chaos bench lint lock clean venv
+.PHONY: help contracts contract-page demo sandbox test test-all chaos bench lint lock clean venv simulate mutants
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
@@ -27,6 +27,15 @@ test: $(ready) ## Run the tests, without those that take minutes, and show their
 
 test-all: $(ready) ## Run all tests, also those that take minutes
 	@$(bin)/pytest -n 3 --dist worksteal --cov --cov-report=term
+
+# make simulate SIMULATE="--seed 7 --trace" replays one seed; --help names all options.
+SIMULATE ?= --seeds 10000 --jobs 2
+
+simulate: $(ready) ## Run the core under a virtual clock, faults and schedules drawn from 10,000 seeds
+	@$(bin)/python -m tests.simulation $(SIMULATE)
+
+mutants: $(ready) ## Show that each wrong variant of the core is caught by the simulation, and by which seed
+	@$(bin)/python -m tests.simulation --mutants
 
 # make chaos CHAOS="--seed 7 --minutes 2"; --help names all options.
 CHAOS ?=
