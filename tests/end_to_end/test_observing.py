@@ -22,10 +22,11 @@ from typer.testing import CliRunner, Result
 
 from tests.end_to_end.world import PATIENCE, vendor_command
 from worker.cli import app
-from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_ID, VENDOR_LINK_ID, Behaviour
+from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_ID, VENDOR_LINK_ID, Behaviour, Fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from tests.end_to_end.world import World
     from worker.sandbox.private_broker import PrivateBroker
@@ -134,6 +135,19 @@ def test_what_others_wrote_cannot_steer_the_terminal(world: World) -> None:
     assert "\x1b" not in told.stdout
     assert "\x07" not in told.stdout
     assert "[bold]harmless[/bold]" in told.stdout
+
+
+def test_what_enterprise_manager_says_is_shown_as_it_stands(world: World, tmp_path: Path) -> None:
+    """A message with brackets in it would end a bulk submission in a stack trace; one with escapes would steer."""
+    message = "[/red] the job is \x1b[31medited"
+    world.enterprise_manager.inject(Fault(kind="task_fails", method="DELETE", path=VENDOR_LINK_ID, message=message))
+    world.start_worker()
+    commands = tmp_path / "commands.jsonl"
+    commands.write_text("\n".join(json.dumps(vendor_command(key)) for key in ("CHG1", "CHG2")))
+    ended = program(broker_only(world), "submit", "--wait", "--file", str(commands))
+    assert ended.exit_code == 1, ended.output
+    assert ended.stdout.count("[/red] the job") == 2
+    assert "\x1b" not in ended.stdout
 
 
 def test_a_ledger_that_is_not_there_is_told_in_one_line(world: World) -> None:

@@ -12,7 +12,7 @@ from worker.cli.following import Awaited, Following
 from worker.cli.mailbox import Mailbox, MailboxError
 from worker.cli.refusals import refuse, settings_or_exit
 from worker.cli.submission import INTERRUPTED
-from worker.cli.terminal import Output, Spinner, printable
+from worker.cli.terminal import Output, Spinner
 from worker.cli.wording import in_words
 from worker.settings import ClientSettings
 
@@ -84,7 +84,7 @@ def _follow(following: Following, mailbox: Mailbox, seconds: float | None, outpu
     with Spinner("waiting for the unlink to end") as spinner:
 
         def tell(event: Heard) -> None:
-            spinner.say(event.body.decode() if output == "json" else printable(in_words(event)))
+            spinner.say(event.body.decode() if output == "json" else in_words(event))
 
         following.until_ended(mailbox, seconds, tell)
 

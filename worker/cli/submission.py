@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Self
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from worker.cli.following import Awaited, Following
 from worker.cli.mailbox import Mailbox, MailboxError
+from worker.cli.terminal import Output, console, printable
 from worker.cli.wording import explanation, in_words
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 
 _MOST_NAMED = 20
-
-Output = Literal["text", "json"]
 
 
 def submit_all(
@@ -56,7 +55,7 @@ def submit_all(
     if not wait:
         return 0
     if len(drafts) > 1 and output == "text":
-        Console().print(_closing_table(following))
+        console().print(_closing_table(following))
     if following.open:
         _say_what_is_open(following, submitted, len(drafts), f"No end within {seconds:g} s. ")
     return following.exit_status
@@ -70,7 +69,7 @@ class _Teller:
         self._following = following
         self._output = output
         self._many = len(following.open) > 1
-        self._console = Console(stderr=True)
+        self._console = console(stderr=True)
         self._progress: Progress | None = None
         if self._many and self._console.is_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -94,18 +93,27 @@ class _Teller:
         if self._progress is not None:
             self._progress.advance(self._out)
         elif self._output == "text":
-            typer.echo(f"{each.command.idempotency_key}  on the queue of {each.command.enterprise_manager}")
+            self._say(f"{each.command.idempotency_key}  on the queue of {each.command.enterprise_manager}")
 
     def heard(self, event: Heard) -> None:
         """An event about one of them."""
         if self._output == "json":
-            typer.echo(event.body.decode())
+            self._say(event.body.decode())
         elif self._progress is None:
-            typer.echo(in_words(event))
+            self._say(in_words(event))
         if self._progress is not None:
             self._progress.update(self._in, completed=len(self._following.ended))
         if self._spinner is not None:
             self._spinner.update("Enterprise Manager is at work")
+
+    def _say(self, line: str) -> None:
+        live = self._progress or self._spinner
+        if live is None or not sys.stdout.isatty():
+            typer.echo(line)
+            return
+        live.stop()  # both write on one screen
+        typer.echo(line)
+        live.start()
 
 
 def _closing_table(following: Following) -> Table:
@@ -118,11 +126,19 @@ def _closing_table(following: Following) -> Table:
     for event in following.ended.values():
         by_outcome.setdefault(event.outcome, []).append(event)
     for outcome, events in sorted(by_outcome.items()):
-        told = [f"{event.key or '(no key)'}: {explanation(event)}" for event in events if event.data.get("reason")]
+        told = [
+            printable(f"{event.key or '(no key)'}: {explanation(event)}")
+            for event in events
+            if event.data.get("reason")
+        ]
         table.add_row(outcome, str(len(events)), _few(told))
     if following.open:
         table.add_row("still open", str(len(following.open)), _few(list(following.open)))
     return table
+
+
+def _told(event: Heard) -> str:
+    return printable(f"{event.key or '(no key)'}: {explanation(event)}")
 
 
 def _few(lines: list[str]) -> str:

@@ -10,7 +10,8 @@ import typer
 
 from worker.cli.drafts import Draft, DraftError, draft, from_csv, from_json_lines, job_reference, repository_reference
 from worker.cli.refusals import refuse, settings_or_exit
-from worker.cli.submission import Output, submit_all
+from worker.cli.submission import submit_all
+from worker.cli.terminal import Output  # noqa: TC001 - typer reads the annotations
 from worker.settings import ClientSettings
 
 

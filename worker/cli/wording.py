@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from contracts.events import Outcome
+from worker.cli.terminal import printable
 
 if TYPE_CHECKING:
     from worker.cli.mailbox import Heard
@@ -17,8 +18,8 @@ _EVIDENCE = {
 
 
 def in_words(event: Heard) -> str:
-    """One line: the key, the outcome, and how it is known or why not."""
-    return f"{event.key or '(no key)'}  {event.outcome}  {explanation(event)}".rstrip()
+    """One line: the key, the outcome, and how it is known or why not. Others' words in it cannot steer a terminal."""
+    return printable(f"{event.key or '(no key)'}  {event.outcome}  {explanation(event)}".rstrip())
 
 
 def explanation(event: Heard) -> str:
