@@ -154,7 +154,6 @@ class Gateway:
     async def find_job(self, reference: JobReference) -> Job:
         """The one backup copy job that the reference names."""
         job_id = reference.id or await self._job_named(str(reference.name), reference.backup_server)
-        read_at = self._clock.monotonic()
         job = await self._job(job_id, self._calls.patiently)
         if job.job_type is None:
             self._refuse(UnexpectedDocumentError("it names no type of job"))
@@ -167,7 +166,7 @@ class Gateway:
         if job.job_type.casefold() == LEGACY_COPY_JOB:
             _remember(self._unlisted, job.id, None, _MOST_JOBS)
         if (look := asyncio.current_task()) is not None:
-            self._looks[look] = _Look(job, read_at)
+            self._looks[look] = _Look(job, self._clock.monotonic())
         return Job(job.id, job.name)
 
     async def find_repository(self, reference: RepositoryReference) -> str:
