@@ -137,10 +137,6 @@ def _closing_table(following: Following) -> Table:
     return table
 
 
-def _told(event: Heard) -> str:
-    return printable(f"{event.key or '(no key)'}: {explanation(event)}")
-
-
 def _few(lines: list[str]) -> str:
     hidden = len(lines) - _MOST_NAMED
     return "\n".join(lines[:_MOST_NAMED] + ([f"and {hidden} more"] if hidden > 0 else []))
