@@ -1,4 +1,4 @@
-"""A connection that survives what publishers can put into a message's headers.
+"""Connections that survive what publishers can put into a message's headers.
 
 pika decodes headers while it reads the socket, and an error there ends the connection: a header that it cannot decode
 (a table nested beyond Python's recursion limit, a timestamp beyond the year 9999 because somebody counted in
@@ -11,6 +11,8 @@ import struct
 from typing import TYPE_CHECKING
 
 from pika.adapters.asyncio_connection import AsyncioConnection
+from pika.adapters.select_connection import SelectConnection
+from pika.connection import Connection
 from pika.frame import Header, decode_frame
 from pika.spec import BasicProperties
 
@@ -26,8 +28,8 @@ _CONTENT = struct.Struct(">HHQH")  # class, weight, body size, property flags (s
 _END = b"\xce"
 
 
-class TolerantConnection(AsyncioConnection):
-    """An `AsyncioConnection` on which a message with undecodable headers arrives without them."""
+class _Tolerant(Connection):
+    """A connection on which a message with undecodable headers arrives without them."""
 
     def _read_frame(self) -> tuple[int, Frame | ProtocolHeader | None]:
         received: bytes = self._frame_buffer  # type: ignore[attr-defined] # the stubs leave out what is private
@@ -37,6 +39,14 @@ class TolerantConnection(AsyncioConnection):
             if received[0] != _FRAME_HEADER:
                 raise
             return _decode_without_headers(received)
+
+
+class TolerantConnection(_Tolerant, AsyncioConnection):
+    """An `AsyncioConnection` on which a message with undecodable headers arrives without them."""
+
+
+class TolerantSelectConnection(_Tolerant, SelectConnection):
+    """The same for `BlockingConnection`, which works on one of these."""
 
 
 def _decode_without_headers(received: bytes) -> tuple[int, Frame | ProtocolHeader | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from worker.cli import cancel, contracts, demo, ledger, run, sandbox, status, submit, topology, watch
+from worker.cli import cancel, contracts, dead, demo, ledger, run, sandbox, status, submit, topology, watch
 
 app = typer.Typer(
     name="unlink-worker",
@@ -19,6 +19,7 @@ app.command(name="submit")(submit.submit)
 app.command(name="cancel")(cancel.cancel)
 app.command(name="status")(status.status)
 app.command(name="watch")(watch.watch)
+app.add_typer(dead.dead, name="dead")
 app.add_typer(ledger.ledger, name="ledger")
 app.add_typer(topology.topology, name="topology")
 app.command(name="sandbox")(sandbox.sandbox)

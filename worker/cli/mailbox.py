@@ -13,6 +13,7 @@ from pika.exceptions import AMQPConnectionError, AMQPError, ChannelClosedByBroke
 
 from worker.broker.connection import connection_parameters, user_of
 from worker.broker.problems import explain_channel, explain_connect
+from worker.broker.tolerant import TolerantSelectConnection
 from worker.settings import SettingsInvalidError
 
 if TYPE_CHECKING:
@@ -78,7 +79,10 @@ class Mailbox:
         except SettingsInvalidError as error:
             raise MailboxError(str(error)) from error
         try:
-            self._connection = pika.BlockingConnection(parameters)
+            self._connection = pika.BlockingConnection(
+                parameters,
+                _impl_class=TolerantSelectConnection,  # type: ignore[arg-type] # the stubs have an instance of it
+            )
             self._channel: BlockingChannel = self._connection.channel()
             self._channel.confirm_delivery()
         except (AMQPError, OSError) as error:
@@ -92,9 +96,14 @@ class Mailbox:
             if self._connection.is_open:
                 self._connection.close()
 
+    @property
+    def user(self) -> str:
+        """The broker user."""
+        return self._user
+
     def listen(self, *routing_keys: str) -> None:
         """From now on, keep the events whose routing key matches one of these, or all, for `next_event`."""
-        with _translated():
+        with translated():
             self._queue = self._channel.queue_declare("", exclusive=True, auto_delete=True).method.queue
             for routing_key in routing_keys or ("#",):
                 self._channel.queue_bind(self._queue, "unlink.events", routing_key)
@@ -105,7 +114,7 @@ class Mailbox:
         if self._queue is None:
             raise AssertionError("listen first")
         over = time.monotonic() + seconds
-        with _translated():
+        with translated():
             for method, _properties, body in self._channel.consume(self._queue, inactivity_timeout=0.1):
                 if method is not None and body is not None and method.delivery_tag is not None:
                     self._channel.basic_ack(method.delivery_tag)
@@ -116,12 +125,12 @@ class Mailbox:
 
     def count(self, queue: str) -> int:
         """How many messages of a queue are ready; those in a worker's hands do not count."""
-        with _translated():
+        with translated():
             return int(self._channel.queue_declare(queue, passive=True).method.message_count)
 
     def require_queue(self, enterprise_manager: str) -> None:
         """See that somebody serves this Enterprise Manager's commands: else they would end among the dead letters."""
-        with _translated():
+        with translated():
             probe = self._connection.channel()
             try:
                 probe.queue_declare(f"unlink.commands.{enterprise_manager}", passive=True)
@@ -140,11 +149,11 @@ class Mailbox:
             message_id=message_id,
             user_id=self._user,
         )
-        with _translated():
+        with translated():
             self._channel.basic_publish("unlink.commands", enterprise_manager, command, properties, mandatory=True)
 
 
-class _translated:  # noqa: N801 - reads as a word in a with statement
+class translated:  # noqa: N801 - reads as a word in a with statement
     """Turns pika's exceptions into `MailboxError`."""
 
     def __enter__(self) -> None:

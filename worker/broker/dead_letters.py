@@ -1,0 +1,113 @@
+"""A message in `unlink.dead`: what it is, and why it is there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from contracts.reading import UnreadableMessageError, read_message
+from worker.broker.copies import FAILED_AT_HEADER, QUEUE_HEADER, REASON_CODE_HEADER, REASON_HEADER
+from worker.broker.delivery import plain_headers, text_or_none
+from worker.broker.topology import command_queue
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pika.spec import BasicProperties
+
+    from contracts.commands import Command
+
+#: Why a message is there that no worker put there: no queue took it; or what the broker calls it, `delivery_limit`
+#: above all (https://www.rabbitmq.com/docs/dlx#effects).
+UNROUTABLE = "unroutable"
+
+_LONGEST_CODE = 40
+_COMMAND_QUEUE = command_queue("")
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """One of them. Everything in it was written by somebody else, headers included.
+
+    `routing_key` is the one with which it came to `unlink.dead`.
+    """
+
+    body: bytes
+    properties: BasicProperties
+    routing_key: str
+
+    @cached_property
+    def headers(self) -> Mapping[str, object]:
+        """Its headers, with Python's own types."""
+        return plain_headers(self.properties.headers)
+
+    @cached_property
+    def command(self) -> Command | None:
+        """The command that it holds; None if it cannot be read as one."""
+        return self._reading if not isinstance(self._reading, UnreadableMessageError) else None
+
+    @property
+    def problem(self) -> str | None:
+        """Why it cannot be read as a command."""
+        return self._reading.problem if isinstance(self._reading, UnreadableMessageError) else None
+
+    @property
+    def key(self) -> str | None:
+        """The idempotency key, as far as it can be made out."""
+        known = self._reading.salvage if isinstance(self._reading, UnreadableMessageError) else self._reading
+        return known.idempotency_key
+
+    @property
+    def message_id(self) -> str | None:
+        """The AMQP property of that name."""
+        return text_or_none(self.properties.message_id)
+
+    @property
+    def enterprise_manager(self) -> str:
+        """The Enterprise Manager that it is for: by the command, or else by where it came from."""
+        if self.command is not None:
+            return self.command.enterprise_manager
+        queue = text_or_none(self.headers.get(QUEUE_HEADER)) or text_or_none(self._death.get("queue")) or ""
+        return queue.removeprefix(_COMMAND_QUEUE) if queue.startswith(_COMMAND_QUEUE) else self.routing_key
+
+    @property
+    def reason_code(self) -> str:
+        """Why it is here: a reason code of the worker's, `unroutable`, or the broker's word."""
+        code = self.headers.get(REASON_CODE_HEADER) or self._death.get("reason")
+        return code[:_LONGEST_CODE] if isinstance(code, str) else UNROUTABLE
+
+    @property
+    def reason(self) -> str | None:
+        """The worker's sentence about it."""
+        return text_or_none(self.headers.get(REASON_HEADER))
+
+    @property
+    def since(self) -> datetime | None:
+        """When it came here; without that, when it was sent; None if neither is known."""
+        return _moment(self.headers.get(FAILED_AT_HEADER) or self._death.get("time") or self.properties.timestamp)
+
+    @cached_property
+    def _reading(self) -> Command | UnreadableMessageError:
+        try:
+            return read_message(self.body, text_or_none(self.properties.content_type))
+        except UnreadableMessageError as error:
+            return error
+
+    @property
+    def _death(self) -> Mapping[str, Any]:
+        """The latest entry of the broker's own record, if the broker put it here."""
+        deaths = self.headers.get("x-death")
+        latest = deaths[0] if isinstance(deaths, list) and deaths else None
+        return latest if isinstance(latest, dict) else {}
+
+
+def _moment(told: object) -> datetime | None:
+    try:
+        if isinstance(told, int):
+            return datetime.fromtimestamp(told, UTC)
+        moment = told if isinstance(told, datetime) else datetime.fromisoformat(str(told))
+    except (ValueError, OverflowError, OSError):
+        return None
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
