@@ -51,6 +51,9 @@ class BrokerSettings(_Section):
         None, description="For `amqps://`: the CA to verify the broker's certificate against."
     )
     hold_seconds: Seconds = Field(1500, description="The longest that a delivery is kept unacknowledged.")
+    management_url: SecretStr | None = Field(
+        None, description="Its management API, for `doctor` alone: `https://user:password@host:15671`."
+    )
     topology: Literal["declare", "verify"] = Field(
         "declare", description="Declare exchanges and queues, or only check them."
     )
@@ -61,6 +64,11 @@ class BrokerSettings(_Section):
     confirm_seconds: Seconds = Field(
         30, description="How long a publish may wait for its confirm before it is repeated."
     )
+
+    @field_validator("management_url")
+    @classmethod
+    def _management(cls, value: SecretStr | None) -> SecretStr | None:
+        return None if value is None else _require_scheme(value, ("http", "https"))
 
     @field_validator("url")
     @classmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from worker.cli import cancel, contracts, dead, demo, ledger, run, sandbox, status, submit, topology, watch
+from worker.cli import cancel, contracts, dead, demo, doctor, ledger, run, sandbox, status, submit, topology, watch
 
 app = typer.Typer(
     name="unlink-worker",
@@ -22,6 +22,7 @@ app.command(name="watch")(watch.watch)
 app.add_typer(dead.dead, name="dead")
 app.add_typer(ledger.ledger, name="ledger")
 app.add_typer(topology.topology, name="topology")
+app.command(name="doctor")(doctor.doctor)
 app.command(name="sandbox")(sandbox.sandbox)
 app.command(name="demo")(demo.demo)
 app.command(name="contracts")(contracts.contracts)

@@ -1,0 +1,202 @@
+"""`unlink-worker doctor`: whether the worker would find all that it needs, and what mends it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import textwrap
+from typing import TYPE_CHECKING, Annotated
+
+import structlog
+import typer
+from pydantic import SecretStr
+from rich.console import Console
+from rich.text import Text
+
+from worker.cli.refusals import refuse, refuse_settings, settings_or_exit
+from worker.clock import SystemClock
+from worker.doctor import broker, certificates, enterprise_manager, ledger, management
+from worker.doctor.findings import Finding, Mark, bounded
+from worker.settings import Settings, SettingsInvalidError, secrets_of
+from worker.telemetry import logs
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+#: How each mark is shown, and in which colour; the words are for terminals that know no such signs.
+_SIGNS = {Mark.GOOD: ("✓", "ok", "green"), Mark.DOUBTFUL: ("!", "! ", "yellow"), Mark.WRONG: ("✗", "X ", "bold red")}
+
+_WIDEST = 100
+_NAMES = 13
+
+
+def doctor(
+    *,
+    show_certificate: Annotated[
+        bool,
+        typer.Option(
+            "--show-certificate",
+            help="Only print the certificate that each Enterprise Manager shows, to be compared and pinned.",
+        ),
+    ] = False,
+    url: Annotated[
+        str | None,
+        typer.Option(help="With --show-certificate: of this https:// URL; no settings are needed then."),
+    ] = None,
+    management_url: Annotated[
+        str | None,
+        typer.Option(help="The broker's management API, such as http://rabbit:15672; as the worker's own user."),
+    ] = None,
+) -> None:
+    """Check broker, ledger and every Enterprise Manager; change nothing.
+
+    Exit status 0; 1 if anything is wrong; 2 wrong usage or settings. It logs on to each Enterprise Manager once, and
+    off again.
+    """
+    if url is not None and not show_certificate:
+        refuse("--url goes with --show-certificate.")
+    if show_certificate:
+        raise typer.Exit(_show([url] if url is not None else _urls(settings_or_exit(Settings))))
+    settings = _with_management(settings_or_exit(Settings), management_url)
+    secrets = secrets_of(settings)
+    _silence_the_log()
+    printer = _Printer(logs.Redactor(secrets))
+    try:
+        asyncio.run(_examine(settings, printer))
+    except SettingsInvalidError as error:
+        refuse_settings(error)
+    raise typer.Exit(printer.conclusion())
+
+
+def _silence_the_log() -> None:
+    """The findings say it all, and each once."""
+    logging.disable(logging.CRITICAL)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL + 1))
+
+
+def _with_management(settings: Settings, url: str | None) -> Settings:
+    if url is None:
+        return settings
+    if not url.startswith(("http://", "https://")) or "@" in url:
+        refuse("--management-url is http(s)://host:port; a user and password belong in UNLINK_BROKER__MANAGEMENT_URL.")
+    changed = settings.broker.model_copy(update={"management_url": SecretStr(url)})
+    return settings.model_copy(update={"broker": changed})
+
+
+async def _examine(settings: Settings, printer: _Printer) -> None:
+    """All parts at once, told in their order."""
+    clock = SystemClock()
+    names = list(settings.enterprise_managers)
+    parts: dict[str, AsyncIterator[Finding]] = {
+        "broker": _broker(settings),
+        "ledger": ledger.examine(settings.ledger, clock),
+        **{
+            f"enterprise manager {name}": enterprise_manager.examine(name, settings.enterprise_managers[name], clock)
+            for name in names
+        },
+    }
+    under_way = {title: asyncio.create_task(bounded(part)) for title, part in parts.items()}
+    for title, findings in under_way.items():
+        printer.show(title, await findings)
+
+
+async def _broker(settings: Settings) -> AsyncIterator[Finding]:
+    reached = False
+    async for finding in broker.examine(settings.broker, settings.enterprise_managers):
+        reached = reached or finding.mark is Mark.GOOD
+        yield finding
+    if reached:
+        async for finding in management.examine(settings.broker, list(settings.enterprise_managers)):
+            yield finding
+
+
+class _Printer:
+    """Findings on standard output: at most as wide as the terminal, in colour where it has any."""
+
+    def __init__(self, redactor: logs.Redactor) -> None:
+        self._redactor = redactor
+        self._console = Console(highlight=False, soft_wrap=True)
+        self._width = min(self._console.width, _WIDEST)
+        self._signs = "utf" in self._console.encoding.lower()
+        self._counts = dict.fromkeys(Mark, 0)
+
+    def show(self, title: str, findings: list[Finding]) -> None:
+        self._console.print(Text(title, style="bold"))
+        for finding in findings:
+            self._counts[finding.mark] += 1
+            self._show(finding)
+
+    def conclusion(self) -> int:
+        """Print it; the exit status."""
+        wrong = self._counts[Mark.WRONG]
+        checked = f"{sum(self._counts.values())} checks"
+        doubtful = f", {self._counts[Mark.DOUBTFUL]} doubtful" if self._counts[Mark.DOUBTFUL] else ""
+        told = f"{wrong} of {checked} {'is' if wrong == 1 else 'are'} wrong" if wrong else f"{checked}, nothing wrong"
+        self._console.print(Text(told + doubtful, style="bold red" if wrong else "bold"))
+        return 1 if wrong else 0
+
+    def _show(self, finding: Finding) -> None:
+        sign, word, style = _SIGNS[finding.mark]
+        head = f"  {sign if self._signs else word} {finding.what:<{_NAMES}}"
+        lines = self._wrapped(finding.seen, head)
+        if finding.remedy is not None:
+            arrow = "→" if self._signs else ">"
+            lines += self._wrapped(finding.remedy, " " * len(head) + arrow + " ")
+        first = Text(lines[0])
+        first.stylize(style, 0, len(head) - _NAMES)
+        self._console.print(first)
+        for line in lines[1:]:
+            self._console.print(Text(line))
+
+    def _wrapped(self, text: str, head: str) -> list[str]:
+        return textwrap.wrap(
+            self._redactor.clean_text(text),
+            self._width,
+            initial_indent=head,
+            subsequent_indent=" " * len(head),
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+
+
+# --- certificates -----------------------------------------------------------------------------------------------------
+
+
+def _urls(settings: Settings) -> list[str]:
+    return [each.url for each in settings.enterprise_managers.values()]
+
+
+def _show(urls: list[str]) -> int:
+    """Print what each shows; the exit status."""
+    status = 0
+    for url in urls:
+        if not url.startswith("https://"):
+            typer.echo(f"{url}: without TLS there is no certificate", err=True)
+            status = 1
+            continue
+        try:
+            certificate = certificates.shown_by(url)
+        except (OSError, ValueError) as error:
+            typer.echo(f"{url}: no certificate was shown ({error})", err=True)
+            status = 1
+            continue
+        typer.echo(_described(url, certificate))
+    if status == 0:
+        typer.echo("\nCompare the SHA-256 with the server's own before you set it as ..__CERT_SHA256.", err=True)
+    return status
+
+
+def _described(url: str, certificate: certificates.ShownCertificate) -> str:
+    unknown = "(cannot be read)"
+    if certificate.not_before is not None and certificate.not_after is not None:
+        valid = f"{certificate.not_before:%Y-%m-%d} to {certificate.not_after:%Y-%m-%d}"
+    else:
+        valid = unknown
+    rows = {
+        "SHA-256": certificate.fingerprint,
+        "subject": certificate.subject or unknown,
+        "names": ", ".join(certificate.names) or "(none)",
+        "issuer": "itself (self-signed)" if certificate.self_signed else certificate.issuer or unknown,
+        "valid": valid,
+    }
+    return "\n".join([url, *(f"  {name:<9}{value}" for name, value in rows.items())])

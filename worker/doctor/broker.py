@@ -1,0 +1,212 @@
+"""Examines RabbitMQ over AMQP: what the worker itself will do there, tried so that nothing comes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from pika import BasicProperties
+from pika.spec import Basic
+
+from worker.broker import topology
+from worker.broker.channels import AwaitableChannel, settle
+from worker.broker.connection import CLOSE_SECONDS, connection_parameters
+from worker.broker.problems import (
+    ACCESS_REFUSED,
+    NOT_FOUND,
+    PRECONDITION_FAILED,
+    BrokerError,
+    ChannelLostError,
+    ConnectError,
+    explain_connect,
+)
+from worker.broker.tolerant import TolerantConnection
+from worker.doctor.findings import Finding, doubtful, good, wrong
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+
+    from pika.adapters.asyncio_connection import AsyncioConnection
+
+    from worker.broker.topology import Exchange, Queue
+    from worker.settings import BrokerSettings
+
+#: The oldest version that the worker runs on.
+OLDEST_VERSION = (3, 10)
+
+#: What RabbitMQ does with a delivery that is held too long, unless it is told otherwise, in seconds: since 3.8.17.
+DEFAULT_CONSUMER_TIMEOUT = 1800.0
+
+#: How long a channel is watched for the broker's refusal, in seconds.
+_REFUSAL_SECONDS = 5.0
+
+#: No number, as an expiration must be: the broker refuses the message once it has looked at the permission to write.
+_NO_EXPIRATION = "doctor"
+
+
+async def examine(settings: BrokerSettings, enterprise_managers: Iterable[str]) -> AsyncIterator[Finding]:
+    """Reach it, and see version, topology and permissions."""
+    try:
+        async with _connected(settings) as connection:
+            yield _reached(settings, connection)
+            yield _version(connection)
+            async for finding in _topology(settings, list(enterprise_managers), connection):
+                yield finding
+    except ConnectError as error:
+        yield wrong("reachable", str(error))
+    except BrokerError as error:
+        yield wrong("connection", f"it went away during the examination: {error}")
+
+
+@asynccontextmanager
+async def _connected(settings: BrokerSettings) -> AsyncIterator[AsyncioConnection]:
+    parameters = connection_parameters(settings, "doctor")
+    loop = asyncio.get_running_loop()
+    opened: asyncio.Future[BaseException | None] = loop.create_future()
+    closed: asyncio.Future[Any] = loop.create_future()
+    connection = TolerantConnection(
+        parameters,
+        on_open_callback=lambda _connection: settle(opened, None),
+        on_open_error_callback=lambda _connection, error: settle(opened, error),
+        on_close_callback=lambda _connection, reason: settle(closed, reason),
+    )
+    error = await opened
+    if error is not None:
+        raise ConnectError(explain_connect(error, parameters))
+    try:
+        yield connection
+    finally:
+        if connection.is_open:
+            connection.close()
+        await asyncio.wait((closed,), timeout=CLOSE_SECONDS)
+
+
+def _reached(settings: BrokerSettings, connection: AsyncioConnection) -> Finding:
+    parameters = connection.params
+    safe = settings.url.get_secret_value().startswith("amqps:")
+    where = f"{parameters.host}:{parameters.port}, virtual host {parameters.virtual_host}"
+    return good("reachable", f"{where}, {'over TLS' if safe else 'without TLS'}")
+
+
+def _version(connection: AsyncioConnection) -> Finding:
+    properties: dict[str, Any] = connection.server_properties or {}
+    product, version = str(properties.get("product", "?")), str(properties.get("version", "?"))
+    numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
+    if numbers and numbers < OLDEST_VERSION:
+        return wrong("version", f"{product} {version}", "the worker needs RabbitMQ 3.10 or later")
+    return good("version", f"{product} {version}")
+
+
+# --- what has to be there ---------------------------------------------------------------------------------------------
+
+
+async def _topology(
+    settings: BrokerSettings, enterprise_managers: list[str], connection: AsyncioConnection
+) -> AsyncIterator[Finding]:
+    described = topology.describe(enterprise_managers)
+    parts: list[Exchange | Queue] = [*described.exchanges, *described.queues]
+    there = [part for part in parts if await _refusal(connection, part, passive=True) is None]
+    missing = [part.name for part in parts if part not in there]
+    if not missing:
+        yield good("topology", f"all {len(described.exchanges)} exchanges and {len(described.queues)} queues are there")
+    elif settings.topology == "declare":
+        yield good("topology", f"{len(missing)} of {len(parts)} not there yet: the worker declares them at its start")
+    else:
+        yield wrong(
+            "topology", f"missing: {_listed(missing)}", "unlink-worker topology declare, or UNLINK_BROKER__TOPOLOGY"
+        )
+    async for finding in _arguments(settings, there, connection):
+        yield finding
+    yield await _permissions([part.name for part in there], described, connection)
+
+
+async def _arguments(
+    settings: BrokerSettings, there: list[Exchange | Queue], connection: AsyncioConnection
+) -> AsyncIterator[Finding]:
+    """Declaring again what is there changes nothing, and is refused where it was declared with other arguments."""
+    if settings.topology == "verify" or not there:
+        return
+    refusals = [(part.name, refusal) for part in there if (refusal := await _refusal(connection, part, passive=False))]
+    for name, refusal in refusals:
+        if refusal.reply_code == PRECONDITION_FAILED:
+            remedy = "drain and delete it, so that the worker can declare it anew"
+            yield wrong("arguments", f"{name} was declared with others: {refusal}", remedy)
+    denied = [name for name, refusal in refusals if refusal.reply_code == ACCESS_REFUSED]
+    if denied:
+        remedy = "rabbitmqctl set_permissions, or UNLINK_BROKER__TOPOLOGY=verify"
+        yield wrong("permissions", f"may not configure {_listed(denied)}", remedy)
+    if not refusals:
+        yield good("arguments", "exchanges and queues are as the worker declares them")
+
+
+async def _refusal(connection: AsyncioConnection, part: Exchange | Queue, *, passive: bool) -> ChannelLostError | None:
+    """The broker's refusal of a declaration. Not passive, it is only for what is there."""
+    channel = await AwaitableChannel.open(connection)
+    arguments: dict[str, Any] = {"passive": passive, "durable": True, "arguments": part.arguments}
+    try:
+        if isinstance(part, topology.Exchange):
+            named = {"exchange": part.name, "exchange_type": part.kind}
+            await channel.call(channel.raw.exchange_declare, **named, **arguments)
+        else:
+            await channel.call(channel.raw.queue_declare, queue=part.name, **arguments)
+    except ChannelLostError as error:
+        if error.channel_alone:
+            return error
+        raise
+    await channel.close()
+    return None
+
+
+# --- what may be done -------------------------------------------------------------------------------------------------
+
+
+async def _permissions(there: list[str], described: topology.Topology, connection: AsyncioConnection) -> Finding:
+    written = [exchange.name for exchange in described.exchanges if exchange.name not in _NOT_WRITTEN]
+    read = [queue.name for queue in described.queues if queue.name.startswith(f"{topology.COMMANDS}.")]
+    tried = [name for name in (*written, *read) if name in there]
+    denied = [f"write to {name}" for name in written if name in there and not await _may_write(connection, name)]
+    denied += [f"read from {name}" for name in read if name in there and not await _may_read(connection, name)]
+    if denied:
+        return wrong("permissions", f"may not {_listed(denied)}", "rabbitmqctl set_permissions")
+    if not tried:
+        return doubtful("permissions", "cannot be tried before exchanges and queues are there")
+    return good("permissions", "may write to the exchanges and read from the queues that it uses")
+
+
+#: Exchanges that the broker or publishers write to, not the worker.
+_NOT_WRITTEN = frozenset({topology.COMMANDS, topology.UNROUTED})
+
+
+async def _may_write(connection: AsyncioConnection, exchange: str) -> bool:
+    """Publish what the broker refuses for another reason, after it has looked at the permission."""
+    channel = await AwaitableChannel.open(connection)
+    channel.raw.basic_publish(exchange, "doctor", b"", BasicProperties(expiration=_NO_EXPIRATION))
+    await asyncio.wait((channel.closed,), timeout=_REFUSAL_SECONDS)
+    if not channel.closed.done():
+        await channel.close()
+        return True
+    return ChannelLostError(channel.closed.result()).reply_code != ACCESS_REFUSED
+
+
+async def _may_read(connection: AsyncioConnection, queue: str) -> bool:
+    """Take one message and give it back at once, which counts as one delivery of the thousand that it may have."""
+    channel = await AwaitableChannel.open(connection)
+    got: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+    channel.raw.add_callback(lambda _frame: settle(got, None), [Basic.GetEmpty])
+    channel.raw.basic_get(queue, lambda _channel, method, _properties, _body: settle(got, method.delivery_tag))
+    try:
+        tag = await channel.until(got)
+    except ChannelLostError as error:
+        if not error.channel_alone:
+            raise
+        return error.reply_code not in {ACCESS_REFUSED, NOT_FOUND}
+    if tag is not None:
+        channel.raw.basic_nack(tag, requeue=True)
+    await channel.close()
+    return True
+
+
+def _listed(names: list[str], most: int = 3) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
