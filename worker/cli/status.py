@@ -30,7 +30,7 @@ UNKNOWN = 6
 
 _STEPS = {
     Step.CLAIMED: "taken up",
-    Step.TAKEN_OVER: "taken over, {detail}",
+    Step.TAKEN_OVER: "taken up again, {detail} by then",
     Step.INTENDED: "DELETE to be sent, of link {detail}",
     Step.JOB_BUSY: "put off: another unlink of the job is under way",
     Step.WITHDRAWN: "the DELETE did not leave",
@@ -162,7 +162,7 @@ def _steps(steps: tuple[RecordedStep, ...]) -> Table:
 
 def _in_words(step: RecordedStep) -> str:
     words = _STEPS.get(step.step, str(step.step)) if isinstance(step.step, Step) else step.step
-    return words.replace("{detail}", step.detail or "?")
+    return words.replace("{detail}", step.detail or "somebody")
 
 
 def _named(name: str | None, identifier: str) -> str:
