@@ -1,0 +1,210 @@
+"""No secret in anything that a worker writes: a whole run with marked secrets, and a search through all of it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, quote_plus, urlsplit
+
+import pytest
+import requests
+
+from tests.end_to_end.world import World, vendor_command
+from tests.telemetry.observed import LOOPBACK, Observed
+from worker.sandbox.simulated_enterprise_manager import Fault, SimulatedEnterpriseManager
+from worker.sandbox.simulated_enterprise_manager.state import State
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from worker.sandbox.private_broker import PrivateBroker
+    from worker.sandbox.private_postgresql import PrivatePostgresql
+    from worker.sandbox.simulated_enterprise_manager.model import Session
+
+REPOSITORY = "88788f9e-d8f5-4eb4-bc4f-9b3f5403bcec"
+
+#: With what tends to go wrong: URL syntax, quotes, format characters, something to escape in JSON.
+AWKWARD = "m4rked/%41:@?&#'\"\\{0}"
+ENTERPRISE_MANAGER_PASSWORD = f"em-{AWKWARD}"
+BROKER_PASSWORD = f"broker-{AWKWARD}"
+WRONG_PASSWORD = f"wrong-{AWKWARD}"
+
+
+@pytest.fixture
+def tokens(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every session token that a simulated Enterprise Manager gives out."""
+    given: list[str] = []
+    log_on = State.log_on
+
+    def listening(self: State, username: str) -> Session:
+        session = log_on(self, username)
+        given.append(session.token)
+        return session
+
+    monkeypatch.setattr(State, "log_on", listening)
+    return given
+
+
+@pytest.fixture
+def marked_broker_url(broker: PrivateBroker, virtual_host: str) -> Iterator[str]:
+    """The URL of a user with a marked password."""
+    api = f"{broker.management_url}/api"
+    requests.put(f"{api}/users/marked", json={"password": BROKER_PASSWORD, "tags": ""}, timeout=30).raise_for_status()
+    everything = {"configure": ".*", "write": ".*", "read": ".*"}
+    requests.put(f"{api}/permissions/{virtual_host}/marked", json=everything, timeout=30).raise_for_status()
+    yield f"amqp://marked:{quote(BROKER_PASSWORD, safe='')}@127.0.0.1:{broker.port}/{virtual_host}"
+    requests.delete(f"{api}/users/marked", timeout=30)
+
+
+@pytest.fixture
+def marked_world(marked_broker_url: str, postgresql_url: str, tokens: list[str], tmp_path: Path) -> Iterator[World]:
+    """A world of marked secrets."""
+    del tokens
+    with SimulatedEnterpriseManager.start(password=ENTERPRISE_MANAGER_PASSWORD, folder=tmp_path) as enterprise_manager:
+        world = World(marked_broker_url, postgresql_url, enterprise_manager)
+        try:
+            yield world
+        finally:
+            world.close()
+
+
+@contextmanager
+def collector() -> Iterator[tuple[str, list[bytes]]]:
+    """A place for spans: its address, and all that was sent there, headers too."""
+    sent: list[bytes] = []
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            sent.append(self.headers.as_bytes() + self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002 - the name it has there
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/v1/traces", sent
+        server.shutdown()
+        thread.join()
+
+
+def disguises(secret: str) -> set[str]:
+    """The secret, and how it looks in a URL, in JSON, in a Python string, in a Basic header."""
+    of_user = {f"{user}:{secret}" for user in ("", "marked", "CORP\\unlink-worker")}
+    return {
+        secret,
+        quote(secret),
+        quote(secret, safe=""),
+        quote_plus(secret),
+        json.dumps(secret)[1:-1],
+        repr(secret)[1:-1],
+        *(base64.b64encode(text.encode()).decode() for text in of_user),
+    }
+
+
+def run_through_everything(world: World, broker: PrivateBroker, postgresql: PrivatePostgresql, spans: str) -> str:
+    """Success, failures, losses and returns, at debug level; all that probes and scrapes were told meanwhile."""
+    settings = LOOPBACK | {"UNLINK_LOG__LEVEL": "debug", "UNLINK_TRACES__ENDPOINT": spans}
+    worker = Observed(world.start_worker(settings))
+    told: list[str] = []
+
+    def ask() -> None:
+        told.extend(worker.get(path).text for path in ("/livez", "/readyz", "/metrics"))
+
+    def unlink(key: str) -> None:
+        job = world.enterprise_manager.add_job(name=key, links=[REPOSITORY])
+        (link,) = world.enterprise_manager.links(job)
+        world.send(vendor_command(key, job={"id": job}, repository={"link_id": link.object_in_job_id}))
+        world.until_ended(key)
+        ask()
+
+    world.listen()
+    unlink("succeeds")
+    for kind in ("task_fails", "acts_and_drops_connection", "wrong_content", "cut_off"):
+        world.enterprise_manager.inject(Fault(kind=kind, method="DELETE"))
+        unlink(kind)
+    for status in (400, 401, 403, 500, 503):
+        world.enterprise_manager.inject(Fault(kind="status", method="DELETE", status=status))
+        unlink(f"status-{status}")
+    world.enterprise_manager.expire_sessions()
+    unlink("after-expiry")
+    world.enterprise_manager.refuse_connections()
+    world.send(vendor_command("while-it-is-away", dry_run=True))
+    worker.until_ready(ready=False)
+    ask()
+    world.enterprise_manager.accept_connections()
+    world.until_ended("while-it-is-away")
+    postgresql.stop()
+    worker.until_ready(ready=False)
+    ask()
+    postgresql.start()
+    worker.until_ready(ready=True)
+    broker.stop()
+    worker.until_ready(ready=False)
+    ask()
+    broker.start()
+    world.reconnect()
+    world.listen()
+    worker.until_ready(ready=True)
+    unlink("after-it-all")
+    told.append(Path(f"/proc/{worker.worker.pid}/cmdline").read_text())
+    worker.worker.stop()
+    return "\n".join(told)
+
+
+def refused_everywhere(world: World) -> None:
+    """Workers with a wrong password for each part, until they have said so."""
+    wrong = quote(WRONG_PASSWORD, safe="")
+    ledger = urlsplit(world.environment["UNLINK_LEDGER__URL"])
+    password = {
+        "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__PASSWORD": (WRONG_PASSWORD, "enterprise_manager.logon_refused"),
+        "UNLINK_BROKER__URL": (world.broker_url_with_password(wrong), "broker.connection_failed"),
+        "UNLINK_LEDGER__URL": (
+            ledger._replace(netloc=f"nobody:{wrong}@{ledger.hostname}:{ledger.port}").geturl(),
+            "ledger.database_lost",
+        ),
+    }
+    for variable, (value, event) in password.items():
+        worker = world.start_worker(LOOPBACK | {variable: value, "UNLINK_LOG__LEVEL": "debug"}, wait=False)
+        worker.wait_for_log(event)
+        worker.stop()
+
+
+@pytest.mark.timeout(300)
+def test_no_secret_is_in_anything_that_leaves(
+    marked_world: World, broker: PrivateBroker, postgresql: PrivatePostgresql, tokens: list[str]
+) -> None:
+    """Logs are read by many, kept for long and sent elsewhere: so are events and metrics. None holds a secret."""
+    world = marked_world
+    with collector() as (address, spans):
+        told = run_through_everything(world, broker, postgresql, address)
+        refused_everywhere(world)
+    logs = {worker.name: worker.log() for worker in world.workers}
+    ledger_password = urlsplit(world.environment["UNLINK_LEDGER__URL"]).password
+    assert ledger_password
+    assert len(tokens) >= 2
+    secrets = {ENTERPRISE_MANAGER_PASSWORD, BROKER_PASSWORD, WRONG_PASSWORD, ledger_password, *tokens}
+    places = {
+        **logs,
+        "events": "\n".join(event.body.decode() for event in world.heard),
+        "probes and metrics": told,
+        "spans": b"\n".join(spans).decode(errors="replace"),
+    }
+    found = [
+        (place, secret)
+        for place, text in places.items()
+        for secret in secrets
+        for disguise in disguises(secret)
+        if disguise in text
+    ]
+    assert found == []
+    # That it was looked for in the right places: there is something in each of them.
+    assert all(len(text) > 1000 for text in places.values()), {place: len(text) for place, text in places.items()}
+    assert "library.message" in logs["worker-1"]
