@@ -71,7 +71,7 @@ def doctor(
 def _silence_the_log() -> None:
     """The findings say it all, and each once."""
     logging.disable(logging.CRITICAL)
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL + 1))
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
 
 def _with_management(settings: Settings, url: str | None) -> Settings:

@@ -39,6 +39,9 @@ OLDEST_VERSION = (3, 10)
 #: What RabbitMQ does with a delivery that is held too long, unless it is told otherwise, in seconds: since 3.8.17.
 DEFAULT_CONSUMER_TIMEOUT = 1800.0
 
+#: How long TCP, TLS and AMQP together may take here, in seconds.
+CONNECT_SECONDS = 10.0
+
 #: How long a channel is watched for the broker's refusal, in seconds.
 _REFUSAL_SECONDS = 5.0
 
@@ -63,6 +66,7 @@ async def examine(settings: BrokerSettings, enterprise_managers: Iterable[str]) 
 @asynccontextmanager
 async def _connected(settings: BrokerSettings) -> AsyncIterator[AsyncioConnection]:
     parameters = connection_parameters(settings, "doctor")
+    parameters.stack_timeout = CONNECT_SECONDS
     loop = asyncio.get_running_loop()
     opened: asyncio.Future[BaseException | None] = loop.create_future()
     closed: asyncio.Future[Any] = loop.create_future()
