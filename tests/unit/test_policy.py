@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -345,3 +346,11 @@ def test_a_replay_launders_no_forged_header() -> None:
     user_id, headers = signed_by_forwarder("mallory", {SENDER_HEADER: "admin"}, "operator")
     assert sender_of(user_id, headers, {"worker", "operator"}) == "mallory"
     assert signed_by_forwarder(None, {SENDER_HEADER: "admin"}, "operator") == (None, {})
+
+
+def test_the_policy_in_the_readme_is_one() -> None:
+    """Whoever copies it would find that the worker does not start."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    policy = read_policy(readme.partition("```toml\n")[2].partition("```")[0])
+    assert policy.is_decided("jira-ops", command())
+    assert policy.is_decided(None, command(enterprise_manager="lab"))
