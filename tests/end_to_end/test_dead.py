@@ -305,22 +305,25 @@ def test_replay_asks_the_ledger_or_says_what_it_means_not_to(desk: Desk, tmp_pat
     assert desk.count("unlink.dead") == 0
 
 
-def test_what_the_broker_does_not_take_stays_a_dead_letter(
+def test_an_operator_needs_few_rights_and_without_them_nothing_is_lost(
     desk: Desk, broker: PrivateBroker, virtual_host: str
 ) -> None:
     """An operator without the right to publish commands would empty the dead letters into nothing."""
     api = f"{broker.management_url}/api"
-    requests.put(f"{api}/users/reader", json={"password": "known", "tags": ""}, timeout=30).raise_for_status()
-    rights = {"configure": "", "write": "", "read": ".*"}
-    requests.put(f"{api}/permissions/{virtual_host}/reader", json=rights, timeout=30).raise_for_status()
+    requests.put(f"{api}/users/operator", json={"password": "known", "tags": ""}, timeout=30).raise_for_status()
     desk.bury(vendor_command())
-    desk.environment["UNLINK_BROKER__URL"] = f"amqp://reader:known@127.0.0.1:{broker.port}/{virtual_host}"
-    refused = desk.run("replay", "--all", "--without-ledger")
-    requests.delete(f"{api}/users/reader", timeout=30).raise_for_status()
-    assert refused.exit_code == 1
-    assert "lacks a permission" in refused.stderr
-    desk.until_back(1)
-    assert desk.count(COMMANDS) == 0
+    desk.environment["UNLINK_BROKER__URL"] = f"amqp://operator:known@127.0.0.1:{broker.port}/{virtual_host}"
+    results = []
+    for write in ("^$", r"^unlink\.commands$"):
+        rights = {"configure": "^$", "write": write, "read": r"^unlink\.dead$"}
+        requests.put(f"{api}/permissions/{virtual_host}/operator", json=rights, timeout=30).raise_for_status()
+        results.append(desk.run("replay", "--all", "--without-ledger"))
+        desk.until_back(2 - len(results))
+    requests.delete(f"{api}/users/operator", timeout=30).raise_for_status()
+    refused, replayed = results
+    assert (refused.exit_code, "lacks a permission" in refused.stderr) == (1, True)
+    assert replayed.exit_code == 0, replayed.output
+    assert keys_in(desk.take_all(COMMANDS)) == ["CHG1"]
 
 
 def test_a_command_denied_by_mistake_is_carried_out_as_its_senders(
