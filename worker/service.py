@@ -40,6 +40,7 @@ PRUNE_SECONDS = 6 * 3600.0
 
 _AWAY = "enterprise manager away"
 _NO_LEDGER = "ledger away"
+_BY_COMMAND = "paused by command"
 
 
 class Worker:
@@ -98,6 +99,7 @@ class Worker:
         for name, gateway in self.gateways.items():
             gateway.on_availability(partial(self._enterprise_manager_changed, name))
         self.ledger.on_availability(self._ledger_changed)
+        self.ledger.on_paused(self._paused_changed)
         await _unless(stop, self._start())
         pruning = asyncio.create_task(self._prune_for_ever())
         await stop.wait()
@@ -142,6 +144,10 @@ class Worker:
     def _ledger_changed(self, up: bool) -> None:  # noqa: FBT001 - the listener's shape
         for name in self.gateways:
             self._pause_or_resume(name, _NO_LEDGER, up=up)
+
+    def _paused_changed(self, paused: frozenset[str]) -> None:
+        for name in self.gateways:
+            self._pause_or_resume(name, _BY_COMMAND, up=name not in paused)
 
     def _pause_or_resume(self, enterprise_manager: str, why: str, *, up: bool) -> None:
         if up:

@@ -48,7 +48,7 @@ def insert_older_rows(connection: Connection, words: type[Words]) -> None:
         connection.execute(text(statement), {"fingerprint": claim.fingerprint, "command": claim.command})
 
 
-@pytest.mark.parametrize("revision", ["0001", "0002", "0003"])
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004"])
 async def test_an_older_schema_with_its_rows_is_brought_forward(
     sql_database: Database, words: type[Words], revision: str
 ) -> None:
@@ -107,7 +107,7 @@ async def test_on_a_newer_schema_that_only_adds_the_worker_runs(sql_database: Da
 async def test_on_a_schema_that_it_cannot_work_with_the_worker_refuses_to_start(sql_database: Database) -> None:
     """An old worker would write rows that the new ones misread."""
     leave_a_newer_schema(sql_database, usable_from=99)
-    with pytest.raises(SchemaTooNewError, match="needs a worker that knows schema 99 or later; this one knows 3"):
+    with pytest.raises(SchemaTooNewError, match="needs a worker that knows schema 99 or later; this one knows 4"):
         await sql_database.ledger()
 
 

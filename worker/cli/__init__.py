@@ -4,7 +4,21 @@ from __future__ import annotations
 
 import typer
 
-from worker.cli import cancel, contracts, dead, demo, doctor, ledger, run, sandbox, status, submit, topology, watch
+from worker.cli import (
+    cancel,
+    contracts,
+    dead,
+    demo,
+    doctor,
+    ledger,
+    pause,
+    run,
+    sandbox,
+    status,
+    submit,
+    topology,
+    watch,
+)
 
 app = typer.Typer(
     name="unlink-worker",
@@ -20,6 +34,8 @@ app.command(name="cancel")(cancel.cancel)
 app.command(name="status")(status.status)
 app.command(name="watch")(watch.watch)
 app.add_typer(dead.dead, name="dead")
+app.command(name="pause")(pause.pause)
+app.command(name="resume")(pause.resume)
 app.add_typer(ledger.ledger, name="ledger")
 app.add_typer(topology.topology, name="topology")
 app.command(name="doctor")(doctor.doctor)

@@ -19,6 +19,7 @@ What an operator may delete.
 
 - Any row of `steps`, at any time.
 - A row of `unlinks` with stage `settled`, once no copy of its command can arrive any more.
+- A row of `pauses`: the Enterprise Manager's queue is then consumed again, as after `unlink-worker resume`.
 - A row of `cancellations` whose key has no row in `unlinks`: if the unlink comes after that, it is sent.
 - A row of another stage only if its command is certainly in no queue any more (somebody purged it), no worker runs it
   (`lease_until` has passed) and no task of it is at work in Enterprise Manager. Such a row in stage `intended` or
@@ -33,7 +34,7 @@ it is in FILE-wal. The file belongs on a local disk: SQLite's locks do not hold 
 from worker.ledger.errors import InspectionError, LedgerClosedError, OutOfOrderError, SchemaTooNewError
 from worker.ledger.inspection import Inspection
 from worker.ledger.memory import InMemoryDatabase, InMemoryLedger
-from worker.ledger.records import KeyHistory, Record, RecordedStep, Step
+from worker.ledger.records import KeyHistory, Pause, Record, RecordedStep, Step
 from worker.ledger.sql import SqlLedger
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "KeyHistory",
     "LedgerClosedError",
     "OutOfOrderError",
+    "Pause",
     "Record",
     "RecordedStep",
     "SchemaTooNewError",

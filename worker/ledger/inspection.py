@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Engine
 
-    from worker.ledger.records import KeyHistory
+    from worker.ledger.records import KeyHistory, Pause
     from worker.settings import LedgerSettings
     from worker.unlinks.ports import Clock
 
@@ -47,6 +47,21 @@ class Inspection:
         """All that is known of a key; None if it is not known."""
         with self._transaction() as transaction:
             return transaction.history(key)
+
+    def pauses(self) -> tuple[Pause, ...]:
+        """The Enterprise Managers that are paused."""
+        with self._transaction() as transaction:
+            return transaction.pauses()
+
+    def pause(self, enterprise_manager: str, paused_by: str | None, reason: str | None) -> None:
+        """Have every worker stop consuming an Enterprise Manager's queue, by its next renewal of the leases."""
+        with self._transaction() as transaction:
+            transaction.pause(enterprise_manager, paused_by, reason)
+
+    def resume(self, enterprise_manager: str) -> bool:
+        """Have every worker consume it again; whether it was paused."""
+        with self._transaction() as transaction:
+            return transaction.resume(enterprise_manager)
 
     def count_long_settled(self, older_than_days: float) -> int:
         """How many keys `prune` would delete."""

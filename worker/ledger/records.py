@@ -29,6 +29,16 @@ class Step(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Pause:
+    """Somebody wants no worker to consume an Enterprise Manager's queue. What is under way goes on."""
+
+    enterprise_manager: str
+    paused_by: str | None
+    reason: str | None
+    paused_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class RecordedStep:
     """One thing that was written down, by whom, with which fencing token (0: with none).
 

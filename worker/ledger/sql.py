@@ -77,6 +77,8 @@ class SqlLedger:
         self._listeners: list[Callable[[bool], None]] = []
         self._renewal_listeners: list[Callable[[bool], None]] = []
         self._cancel_listeners: list[Callable[[str], None]] = []
+        self._paused: frozenset[str] = frozenset()
+        self._pause_listeners: list[Callable[[frozenset[str]], None]] = []
         self._up = False
         self._renewing: asyncio.Task[None] | None = None
         self._letting_go: set[asyncio.Task[None]] = set()
@@ -87,7 +89,7 @@ class SqlLedger:
     # --- its life ---------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Open the database, bring its schema forward, end the leases of an earlier run, and start renewing.
+        """Open the database, bring its schema forward, end the leases of an earlier run, hear what is paused, renew.
 
         Waits for a database that is away, with one line in the log.
 
@@ -98,6 +100,7 @@ class SqlLedger:
         try:
             await self._writer.write(lambda transaction: migrate(transaction.connection), order=(_FIRST, ""))
             await self._writer.write(Transaction.end_leases, order=(_FIRST, ""))
+            self._set_paused(await self._writer.write(Transaction.paused, order=(_FIRST, "")))
         except BaseException:
             await self._writer.stop()
             raise
@@ -226,11 +229,27 @@ class SqlLedger:
         self._leases.renewed(renewed.leases, began)
         for lease in renewed.cancelled:
             self._tell_cancelled(lease.key)
+        self._set_paused(renewed.paused)
         self._tell_renewed(well=True)
 
     def _tell_renewed(self, *, well: bool) -> None:
         for listener in self._renewal_listeners:
             listener(well)
+
+    # --- pausing ----------------------------------------------------------------------------------------------------
+
+    def on_paused(self, listener: Callable[[frozenset[str]], None]) -> None:
+        """Have the listener called on the event loop with the Enterprise Managers that are paused, when they change.
+
+        For the first time before `start` returns, if there are any; from then on with the renewal of the leases.
+        """
+        self._pause_listeners.append(listener)
+
+    def _set_paused(self, paused: frozenset[str]) -> None:
+        if paused != self._paused:
+            self._paused = paused
+            for listener in self._pause_listeners:
+                listener(paused)
 
     # --- cancelling -------------------------------------------------------------------------------------------------
 

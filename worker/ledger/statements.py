@@ -25,11 +25,11 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 
 from worker.ledger.records import MOST_STEPS
-from worker.ledger.tables import EPOCH, Now, cancellations, in_flight, steps, unlinks, unsettled
+from worker.ledger.tables import EPOCH, Now, cancellations, in_flight, pauses, steps, unlinks, unsettled
 from worker.unlinks.ports import Stage
 
 if TYPE_CHECKING:
-    from sqlalchemy import BindParameter, ColumnElement, Update
+    from sqlalchemy import BindParameter, ColumnElement, Insert, Update
     from sqlalchemy.sql.dml import ReturningDelete, ReturningInsert, ReturningUpdate
 
 #: How many settled keys one transaction deletes.
@@ -157,6 +157,24 @@ MARK_CANCELLED: Final = (
     )
     .values(cancel_heard_at=Now())
 )
+
+# --- pausing --------------------------------------------------------------------------------------------------------
+
+
+def _pause(dialect: Any) -> Insert:
+    new = dialect.insert(pauses).values(paused_at=Now())
+    statement: Insert = new.on_conflict_do_update(
+        index_elements=[pauses.c.enterprise_manager],
+        set_={name: new.excluded[name] for name in ("paused_by", "reason", "paused_at")},
+    )
+    return statement
+
+
+PAUSE: Final = {"postgresql": _pause(postgresql), "sqlite": _pause(sqlite)}
+
+RESUME: Final = delete(pauses).where(pauses.c.enterprise_manager == bindparam("of_enterprise_manager"))
+
+PAUSES: Final = select(pauses).order_by(pauses.c.enterprise_manager)
 
 # --- reading and tidying up -----------------------------------------------------------------------------------------
 

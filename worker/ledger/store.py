@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from worker.ledger.errors import OutOfOrderError
-from worker.ledger.records import KeyHistory, Step
+from worker.ledger.records import KeyHistory, Pause, Step
 from worker.ledger.rows import cancellation_from, entry_from, intent_columns, record_from, step_from, who_and_why
 from worker.ledger.statements import (
     CANCELLATIONS,
@@ -28,6 +28,8 @@ from worker.ledger.statements import (
     NEWEST_STEPS,
     NOTE,
     OUR_ROW,
+    PAUSE,
+    PAUSES,
     PRUNE,
     PRUNE_CANCELLATIONS,
     PRUNE_STEPS,
@@ -37,6 +39,7 @@ from worker.ledger.statements import (
     REMEMBER,
     REMEMBER_CANCELLATION,
     RENEW,
+    RESUME,
     ROW,
     SEND_AGAIN,
     SETTLE,
@@ -69,10 +72,11 @@ _DAY: Final = 24 * 60 * 60 * _MICROSECONDS
 
 @dataclass(frozen=True, slots=True)
 class Renewed:
-    """The leases that were renewed, and those among them that somebody asked to cancel."""
+    """The leases that were renewed, those among them that somebody asked to cancel, and what is paused."""
 
     leases: tuple[Lease, ...]
     cancelled: tuple[Lease, ...]
+    paused: frozenset[str]
 
 
 class Transaction:
@@ -131,6 +135,7 @@ class Transaction:
         return Renewed(
             leases=tuple(Lease(key, token) for key, token, _ in rows),
             cancelled=tuple(Lease(key, token) for key, token, cancelled in rows if cancelled),
+            paused=self.paused(),
         )
 
     def end_leases(self) -> None:
@@ -238,6 +243,25 @@ class Transaction:
         if row["enterprise_manager"] != request.enterprise_manager:
             return KeyReused()
         return AlreadySettled(bytes(row["event"])) if row["stage"] == Stage.SETTLED else None
+
+    # --- pausing ----------------------------------------------------------------------------------------------------
+
+    def paused(self) -> frozenset[str]:
+        """The Enterprise Managers that are paused."""
+        return frozenset(pause.enterprise_manager for pause in self.pauses())
+
+    def pauses(self) -> tuple[Pause, ...]:
+        """The same, with who paused them, and why."""
+        return tuple(Pause(**row) for row in self.connection.execute(PAUSES).mappings())
+
+    def pause(self, enterprise_manager: str, paused_by: str | None, reason: str | None) -> None:
+        """Pause one. Done twice, the second is remembered."""
+        pause = {"enterprise_manager": enterprise_manager, "paused_by": paused_by, "reason": reason}
+        self.connection.execute(PAUSE[self.connection.dialect.name], pause)
+
+    def resume(self, enterprise_manager: str) -> bool:
+        """Resume one; whether it was paused."""
+        return self.connection.execute(RESUME, {"of_enterprise_manager": enterprise_manager}).rowcount == 1
 
     # --- for people -------------------------------------------------------------------------------------------------
 

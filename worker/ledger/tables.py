@@ -185,6 +185,16 @@ cancellations = Table(
 #: For pruning.
 cancellations_by_time = Index("cancellations_by_time", cancellations.c.requested_at)
 
+#: Enterprise Managers whose queues no worker is to consume, because somebody said so.
+pauses = Table(
+    "pauses",
+    metadata,
+    Column("enterprise_manager", Text, primary_key=True),
+    Column("paused_by", ForeignText),
+    Column("reason", ForeignText),
+    Column("paused_at", Moment, nullable=False),
+)
+
 ledger_schema = Table(
     "ledger_schema",
     metadata,

@@ -45,6 +45,7 @@ class Telemetry:
         self.metrics = Metrics(settings.enterprise_managers)
         self._ends = Ends(self.metrics, clock)
         self._recorder = _recorder(settings.traces, worker)
+        self._paused: frozenset[str] = frozenset()
         self.health: Health
 
     # --- the ports, watched -----------------------------------------------------------------------------------------
@@ -100,6 +101,12 @@ class Telemetry:
             "Whether it is there, as far as is known.",
             lambda name: gateways[name].up,
         )
+        metrics.watch_each(
+            "unlink_enterprise_manager_paused",
+            "Whether somebody paused it (unlink-worker pause).",
+            lambda name: name in self._paused,
+        )
+        ledger.on_paused(self._set_paused)
         broker.on_availability(_from_the_second_time(metrics.reconnections.inc))
         ledger.on_renewal(lambda well: (metrics.renewals if well else metrics.renewal_failures).inc())
         self.health = Health(
@@ -109,6 +116,9 @@ class Telemetry:
             monotonic=self._clock.monotonic,
             clean=Redactor(secrets_of(self._settings)).clean_text,
         )
+
+    def _set_paused(self, paused: frozenset[str]) -> None:
+        self._paused = paused
 
     def serve(self) -> TelemetryServer:
         """Answer probes and scrapes from now on.

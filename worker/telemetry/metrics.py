@@ -32,7 +32,12 @@ LEDGER_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5
 NO_REASON: Final = "none"
 
 #: Why a command is put into the dead letters.
-_DEADLY: Final = (ReasonCode.INVALID_MESSAGE, ReasonCode.UNKNOWN_ENTERPRISE_MANAGER, ReasonCode.GAVE_UP)
+_DEADLY: Final = (
+    ReasonCode.INVALID_MESSAGE,
+    ReasonCode.UNKNOWN_ENTERPRISE_MANAGER,
+    ReasonCode.ACCESS_DENIED,
+    ReasonCode.GAVE_UP,
+)
 
 
 class Metrics:

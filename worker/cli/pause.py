@@ -1,0 +1,109 @@
+"""`unlink-worker pause` and `resume`: one Enterprise Manager's commands left on their queue, for its maintenance."""
+
+from __future__ import annotations
+
+import getpass
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from worker.cli.refusals import refuse, refuse_settings, settings_or_exit
+from worker.cli.terminal import local_time, printable
+from worker.clock import SystemClock
+from worker.ledger import Inspection, InspectionError
+from worker.ledger.leases import RENEWALS_IN_A_LEASE
+from worker.settings import Settings, SettingsInvalidError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_Name = Annotated[
+    str | None, typer.Argument(metavar="[NAME]", help="The Enterprise Manager's configured name.", show_default=False)
+]
+
+
+def pause(
+    *,
+    enterprise_manager: _Name = None,
+    by: Annotated[str | None, typer.Option(help="Who pauses it; without it, the user of this process.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Why.")] = None,
+) -> None:
+    """Stop taking an Enterprise Manager's commands; without a name, list what is paused.
+
+    All workers of the ledger heed it, also those that start later, until it is resumed. Commands wait on their queue.
+    What is under way goes on to its end. Needs the settings of a worker. Exit status 0; 1 if the ledger cannot be
+    reached, 2 wrong usage.
+    """
+    settings = settings_or_exit(Settings)
+    with _ledger(settings) as ledger:
+        if enterprise_manager is None:
+            _list(ledger)
+            return
+        _require_known(enterprise_manager, settings)
+        ledger.pause(enterprise_manager, by or _user(), reason)
+    typer.echo(
+        f"{enterprise_manager} is paused: within {_heard_within(settings):g} s no worker takes its commands any more. "
+        f"What is under way goes on; unlink_in_flight tells how much that is."
+    )
+
+
+def resume(
+    *,
+    enterprise_manager: Annotated[
+        str, typer.Argument(metavar="NAME", help="The Enterprise Manager's configured name.", show_default=False)
+    ],
+) -> None:
+    """Take an Enterprise Manager's commands again.
+
+    Needs the settings of a worker. Exit status 0, also if it was not paused; 1 if the ledger cannot be reached, 2 wrong
+    usage.
+    """
+    settings = settings_or_exit(Settings)
+    with _ledger(settings) as ledger:
+        # Also one that is not configured any more: its pause would outlive it.
+        if not ledger.resume(enterprise_manager):
+            _require_known(enterprise_manager, settings)
+            typer.echo(f"{enterprise_manager} was not paused.")
+            return
+    typer.echo(f"{enterprise_manager} is resumed: the workers take its commands within {_heard_within(settings):g} s.")
+
+
+@contextmanager
+def _ledger(settings: Settings) -> Iterator[Inspection]:
+    try:
+        yield Inspection(settings.ledger, SystemClock())
+    except SettingsInvalidError as error:
+        refuse_settings(error)
+    except InspectionError as error:
+        refuse(str(error), status=1)
+
+
+def _list(ledger: Inspection) -> None:
+    pauses = ledger.pauses()
+    for each in pauses:
+        why = f": {printable(each.reason)}" if each.reason else ""
+        typer.echo(
+            f"{printable(each.enterprise_manager)}  paused {local_time(each.paused_at)} "
+            f"by {printable(each.paused_by or 'somebody')}{why}"
+        )
+    if not pauses:
+        typer.echo("No Enterprise Manager is paused.")
+
+
+def _require_known(enterprise_manager: str, settings: Settings) -> None:
+    """A misspelt name would pause nobody, and say that it had."""
+    known = sorted(settings.enterprise_managers)
+    if enterprise_manager not in known:
+        refuse(f"no Enterprise Manager is configured as {enterprise_manager!r}; there are: {', '.join(known)}")
+
+
+def _heard_within(settings: Settings) -> float:
+    return round(settings.ledger.lease_seconds / RENEWALS_IN_A_LEASE, 1)
+
+
+def _user() -> str | None:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        return None
