@@ -22,6 +22,7 @@ from worker.enterprise_manager.documents.records import (
     read_page,
     read_session_id,
     read_task,
+    read_tasks,
     read_versions,
 )
 from worker.enterprise_manager.documents.tree import (
@@ -389,6 +390,7 @@ _json = st.recursive(
 )
 _READERS = (
     read_task,
+    read_tasks,
     read_links,
     read_job,
     lambda root: read_page(root, "Job"),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from contracts.commands import JobReference
 from contracts.events import ReasonCode
+from worker.enterprise_manager.gateway import FRESH_SECONDS
 from worker.sandbox.simulated_enterprise_manager import (
     JSON_LINKS_NAMES,
     Fault,
@@ -248,3 +250,42 @@ async def test_a_list_of_links_in_pages_is_read_to_its_end(em: SimulatedEnterpri
     em.inject(Fault("wrong_content", path="linkedBackup", body=one, content_type="application/xml"))
     em.inject(Fault("wrong_content", path="linkedBackupRepositories?page=2", body=two, content_type="application/xml"))
     assert await gateway.links(JOB) == [Link(LINK, UID), Link(OTHER_LINK, UID)]
+
+
+async def test_a_look_reads_its_job_once(em: SimulatedEnterpriseManager, gateway: Gateway) -> None:
+    """Else each unlink would cost a request that tells nothing new."""
+    for _ in range(2):
+        em.forget_requests()
+        await gateway.find_job(JobReference(id=JOB))
+        assert await gateway.linked_backups(JOB) == []
+        assert em.count("GET", "format=Entity") == 1
+
+
+async def test_the_guard_is_read_anew_wherever_an_edit_may_have_come_between(
+    em: SimulatedEnterpriseManager, gateway: Gateway, clock: Any, finish: Any
+) -> None:
+    """Else backups would be dropped that were linked, or reported as dropped that were not, since the job was read."""
+
+    async def reads(between: Callable[[], Any]) -> int:
+        em.forget_requests()
+        await gateway.find_job(JobReference(id=JOB))
+        if (waiting := between()) is not None:
+            await waiting
+        await gateway.linked_backups(JOB)
+        return em.count("GET", "format=Entity")
+
+    assert await reads(lambda: None) == 1
+    assert await reads(lambda: clock.waited.append(FRESH_SECONDS + 1)) == 2
+    assert await reads(lambda: gateway.linked_backups(JOB)) == 2
+    assert await reads(lambda: asyncio.create_task(gateway.find_job(JobReference(id=JOB)))) == 2
+    ticket = (await gateway.delete_link(JOB, LINK)).ticket
+    assert await reads(lambda: None) == 2
+    await finish(gateway, ticket)
+    assert await reads(lambda: None) == 2
+
+
+async def test_what_one_unlink_has_read_is_no_others(em: SimulatedEnterpriseManager, gateway: Gateway) -> None:
+    """Else an unlink would be judged by what another one saw before it."""
+    await asyncio.create_task(gateway.find_job(JobReference(id=JOB)))
+    await gateway.linked_backups(JOB)
+    assert em.count("GET", "format=Entity") == 2

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from contracts.commands import JobReference, RepositoryReference
 from worker.enterprise_manager import Gateway
+from worker.enterprise_manager.tasks import FEW
 from worker.unlinks.ports import AnswerLost, EnterpriseManagerError, TaskTicket, Unavailable
 
 if TYPE_CHECKING:
@@ -86,6 +87,14 @@ async def test_a_token_that_is_no_header_is_no_logon(serve: Any, settings_for: A
     await gateway.close(log_off=False)
 
 
+async def all_at_once(gateway: Gateway, session: str) -> None:
+    """Look at so many tasks that one query asks for them all."""
+    tickets = [TaskTicket(f"task-{number}", session) for number in range(FEW + 2)]
+    for outcome in await asyncio.gather(*(gateway.task(ticket) for ticket in tickets), return_exceptions=True):
+        if isinstance(outcome, BaseException) and not isinstance(outcome, EnterpriseManagerError):
+            raise outcome
+
+
 _ids = st.sampled_from([JOB, LINK, f"urn:veeam:Job:{JOB}", "task-1", "", None, 7, "../..", "x" * 300, "\ud800"])
 _document = st.dictionaries(
     st.sampled_from(
@@ -99,7 +108,7 @@ _body = (
         _document,
         lambda inner: st.dictionaries(
             st.sampled_from(
-                ["JobInfo", "ImmediateBackupCopyJobInfo", "LinkedBackupIncludes", "Refs", "Links", "Result", "X"]
+                ["JobInfo", "ImmediateBackupCopyJobInfo", "LinkedBackupIncludes", "Refs", "Links", "Result", "Tasks"]
             ),
             inner | st.lists(inner, max_size=3) | st.none(),
             max_size=3,
@@ -140,6 +149,7 @@ def test_any_answer_ends_in_a_result_or_in_an_error_of_the_port(
             lambda: gateway.find_repository(RepositoryReference(name="a", backup_server="b")),
             lambda: gateway.task(ticket()),
             lambda: gateway.stop_task(ticket()),
+            lambda: all_at_once(gateway, ticket().session),
         ]
         for call in calls:
             gateway._availability._down_since = None  # noqa: SLF001 - else the others would fail without a request

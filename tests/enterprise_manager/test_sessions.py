@@ -7,11 +7,14 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pydantic import ValidationError
 
+from worker.enterprise_manager.logon import RENEWED_AFTER_SECONDS
 from worker.sandbox.simulated_enterprise_manager import (
     Fault,
     SimulatedEnterpriseManager,
 )
+from worker.unlinks.following import SLOWEST
 from worker.unlinks.ports import (
     TaskNotFound,
     TaskTicket,
@@ -105,6 +108,42 @@ async def test_a_caller_that_goes_away_does_not_take_the_logon_with_it(
     first.cancel()
     assert len(await second) == 2
     assert em.count("POST", "/sessionMngr") == 1
+
+
+async def test_a_session_that_idled_is_replaced_before_it_is_used(
+    em: SimulatedEnterpriseManager, gateway: Gateway, clock: Any
+) -> None:
+    """Else the first request after each quiet quarter of an hour would be sent in vain."""
+    await gateway.links(JOB)
+    clock.waited.append(RENEWED_AFTER_SECONDS - 5)
+    await gateway.links(JOB)
+    assert em.count("POST", "/sessionMngr") == 1
+    clock.waited.append(RENEWED_AFTER_SECONDS - 5)
+    await gateway.links(JOB)
+    assert em.count("POST", "/sessionMngr") == 1
+    clock.waited.append(RENEWED_AFTER_SECONDS + 5)
+    await gateway.links(JOB)
+    assert em.count("POST", "/sessionMngr") == 2
+    assert 401 not in {request.status for request in em.requests}
+
+
+def test_looks_at_a_task_are_never_so_far_apart_that_its_session_dies(settings_for: Any) -> None:
+    """Else a task that runs for an hour would be lost to the session that it belongs to."""
+    longest = settings_for(9398, poll_interval_seconds=60).poll_interval_seconds * SLOWEST * 1.5
+    assert longest < RENEWED_AFTER_SECONDS
+    with pytest.raises(ValidationError):
+        settings_for(9398, poll_interval_seconds=61)
+
+
+async def test_a_session_with_a_task_that_runs_is_not_logged_off(
+    em: SimulatedEnterpriseManager, gateway: Gateway
+) -> None:
+    """Else logging off might end the edit that somebody still waits for."""
+    em.behaviour.edits_held = True
+    ticket = (await gateway.delete_link(JOB, LINK)).ticket
+    assert not (await gateway.task(ticket)).finished
+    await gateway.close(log_off=True)
+    assert len(em.sessions) == 1
 
 
 async def test_closing_without_log_off_leaves_the_session(em: SimulatedEnterpriseManager, gateway: Gateway) -> None:
