@@ -154,10 +154,33 @@ class Arena:
 
     def waiting(self, *queues: str) -> dict[str, int]:
         """How many messages each of these queues holds, those in a worker's hands included."""
+        counts = self._list("list_queues", "name", "messages")
+        return {name: int(count) for name, count in counts if name.startswith(queues)}
+
+    def orphaned(self) -> int:
+        """How many messages the broker says are in somebody's hands, though in nobody's by name.
+
+        A quorum queue that has lost track of a consumer whose node or connection has gone keeps what that had in hand,
+        until the queue has another leader (https://github.com/rabbitmq/rabbitmq-server/issues/15473).
+        """
+        handed_out = sum(int(count) for _, count in self._list("list_queues", "name", "messages_unacknowledged"))
+        return handed_out - sum(
+            int(count) for _, count in self._list("list_channels", "pid", "messages_unacknowledged")
+        )
+
+    def change_leader(self, queue: str) -> None:
+        """Restart the node that leads a quorum queue, in good order."""
+        leader = dict(self._list("list_queues", "name", "leader"))[queue]
+        for node in self.cluster.nodes:
+            if node.name == leader:
+                node.stop()
+                node.start()
+
+    def _list(self, *arguments: str) -> list[tuple[str, str]]:
+        """What a `list_` command of rabbitmqctl says of two columns."""
         node: RabbitmqNode = next(node for node in self.cluster.nodes if node.running)
-        listing = node.rabbitmqctl("list_queues", "name", "messages", "--no-table-headers")
-        counts = dict(line.split() for line in listing.splitlines() if line.count("\t") == 1)
-        return {name: int(count) for name, count in counts.items() if name.startswith(queues)}
+        rows = (line.split("\t") for line in node.rabbitmqctl(*arguments, "--no-table-headers").splitlines())
+        return [(row[0], row[1]) for row in rows if len(row) == 2]
 
     # --- Enterprise Manager ---
 
