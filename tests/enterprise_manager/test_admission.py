@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,14 +15,24 @@ from worker.enterprise_manager.verdicts import retry_after
 from worker.sandbox.simulated_enterprise_manager import Fault, SimulatedEnterpriseManager
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     from worker.enterprise_manager import Gateway
+
+JOB = "d1b85018-2769-45be-89bc-03f66b60e6cb"
+
+
+@asynccontextmanager
+async def place(admission: Admission, *, patient: bool = False) -> AsyncIterator[None]:
+    """Hold a place."""
+    await admission.enter(patient=patient)
+    yield
+    admission.leave()
 
 
 async def enter(admission: Admission, name: str, order: list[str], *, patient: bool = False) -> None:
     """Wait for a place, note it, and leave."""
-    async with admission.place(patient=patient):
+    async with place(admission, patient=patient):
         order.append(name)
         await asyncio.sleep(0)
 
@@ -29,7 +40,7 @@ async def enter(admission: Admission, name: str, order: list[str], *, patient: b
 async def test_what_was_begun_goes_before_what_begins_and_else_the_first_comes_first() -> None:
     """Else of a thousand unlinks at once none would end before all have begun."""
     admission, order = Admission(1), list[str]()
-    async with asyncio.TaskGroup() as group, admission.place(patient=False):
+    async with asyncio.TaskGroup() as group, place(admission):
         for name, patient in (("p1", True), ("a", False), ("p2", True), ("b", False)):
             group.create_task(enter(admission, name, order, patient=patient))
         await asyncio.sleep(0)
@@ -40,7 +51,7 @@ async def test_what_was_begun_goes_before_what_begins_and_else_the_first_comes_f
 async def test_one_that_goes_away_takes_no_place_with_it() -> None:
     """Else each cancelled unlink would leave one request less for the others, until there is none."""
     admission, order = Admission(1), list[str]()
-    async with admission.place(patient=False):
+    async with place(admission):
         going = [asyncio.create_task(enter(admission, "gone", order)) for _ in range(3)]
         staying = asyncio.create_task(enter(admission, "stays", order))
         await asyncio.sleep(0)
@@ -54,7 +65,7 @@ async def test_one_that_goes_away_takes_no_place_with_it() -> None:
 async def test_closing_turns_away_who_waits_and_who_comes() -> None:
     """Else a worker that is to end would wait for requests that nobody sends any more."""
     admission = Admission(1)
-    async with admission.place(patient=False):
+    async with place(admission):
         waiting = asyncio.create_task(enter(admission, "waits", []))
         await asyncio.sleep(0)
         admission.close()
@@ -105,3 +116,19 @@ def test_a_pause_may_be_asked_for_in_seconds_or_by_date(after: str, seconds: flo
     """Else half of the servers that ask for a pause would be hammered."""
     headers = CaseInsensitiveDict({"Retry-After": after, "Date": "Mon, 23 Nov 2026 14:00:00 GMT"})
     assert retry_after(Answer(503, headers, b"")) == seconds
+
+
+async def test_a_request_that_nobody_waits_for_any_more_keeps_its_place_until_it_is_over(
+    em: SimulatedEnterpriseManager, gateway_with: Callable[..., Gateway], until: Any
+) -> None:
+    """Else cancelled unlinks would send a server more requests at once than it is to have."""
+    gateway = gateway_with(max_requests=1)
+    await gateway.links(JOB)
+    em.inject(Fault("latency", method="GET", seconds=0.5))
+    going = asyncio.create_task(gateway.links(JOB))
+    await until(lambda: not em.faults)
+    going.cancel()
+    staying = asyncio.create_task(gateway.links(JOB))
+    await until(lambda: gateway._wire._admission.waiting == 1)  # noqa: SLF001 - what is waited for
+    assert em.count("GET", "linkedBackup") == 2
+    assert len(await staying) == 2

@@ -167,7 +167,7 @@ async def test_closing_never_fails(
         await gateway.close(log_off=True)
 
 
-async def test_closing_fails_the_calls_that_still_wait_for_a_thread(
+async def test_closing_fails_the_calls_that_still_wait_for_their_turn(
     em: SimulatedEnterpriseManager, gateway_with: Callable[..., Gateway], until: Any
 ) -> None:
     """Else an unlink would take the end of its gateway for its own cancellation."""

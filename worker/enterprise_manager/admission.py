@@ -10,11 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
 
 #: After so many answers in a row that are not "too many requests", one more request at once is tried.
 GOOD_ANSWERS_FOR_A_PLACE = 50
@@ -50,18 +45,35 @@ class Admission:
         """How many wait for a place."""
         return sum(not turn.done() for _, _, turn in self._waiting)
 
-    @asynccontextmanager
-    async def place(self, *, patient: bool) -> AsyncIterator[None]:
-        """Hold a place, after waiting for one.
+    async def enter(self, *, patient: bool) -> None:
+        """Take a place, after waiting for one; it is taken until `leave`.
 
         Raises:
             AdmissionClosedError: it was closed before a place was free.
         """
-        await self._enter(patient=patient)
+        if self._closed:
+            raise AdmissionClosedError
+        if self._taken < self._places:
+            self._taken += 1
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._arrivals += 1
+        heapq.heappush(self._waiting, (patient, self._arrivals, turn))
         try:
-            yield
-        finally:
-            self._leave()
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
+                self.leave()  # the place came in the same instant as the cancellation: the next one has it
+            raise
+
+    def leave(self) -> None:
+        """Give the place back, and hand on what is free."""
+        self._taken -= 1
+        while self._waiting and self._taken < self._places:
+            turn = heapq.heappop(self._waiting)[2]
+            if not turn.done():
+                self._taken += 1
+                turn.set_result(None)
 
     def overloaded(self) -> None:
         """The server has turned a request away: there are half as many places from now on, and at least one."""
@@ -82,28 +94,3 @@ class Admission:
             if not turn.done():
                 turn.set_exception(AdmissionClosedError())
         self._waiting.clear()
-
-    async def _enter(self, *, patient: bool) -> None:
-        if self._closed:
-            raise AdmissionClosedError
-        if self._taken < self._places:
-            self._taken += 1
-            return
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._arrivals += 1
-        heapq.heappush(self._waiting, (patient, self._arrivals, turn))
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled() and turn.exception() is None:
-                self._leave()  # the place came in the same instant as the cancellation: the next one has it
-            raise
-
-    def _leave(self) -> None:
-        """Give the place back, and hand on what is free."""
-        self._taken -= 1
-        while self._waiting and self._taken < self._places:
-            turn = heapq.heappop(self._waiting)[2]
-            if not turn.done():
-                self._taken += 1
-                turn.set_result(None)

@@ -1,17 +1,17 @@
-"""The transport as the event loop sees it: each exchange on a thread of a bounded pool, and a line in the log."""
+"""The transport as the event loop sees it: so many exchanges at once, each on a thread, and a line in the log."""
 
 from __future__ import annotations
 
 import asyncio
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
 from worker.enterprise_manager.admission import Admission, AdmissionClosedError
 from worker.enterprise_manager.documents.reading import read_document
+from worker.enterprise_manager.threads import beside_the_loop
 from worker.enterprise_manager.transport import NotConnectedError, TransportError
 from worker.enterprise_manager.verdicts import SERVICE_UNAVAILABLE, TOO_MANY, retry_after
 
@@ -76,10 +76,9 @@ class Wire:
         self._witness = witness or Nobody()
         self._transport = transport
         self._clock = clock
-        self._threads = ThreadPoolExecutor(requests, thread_name_prefix=f"enterprise-manager-{name}")
         self._admission = Admission(requests)
         self._not_before = float("-inf")
-        self._closed = threading.Event()
+        self._closed = False
 
     async def exchange(
         self, request: Request, *, afresh: bool = False, attempt: int = 1, patient: bool = False
@@ -91,35 +90,36 @@ class Wire:
             BrokenAnswerError: it may have left.
         """
         try:
-            async with self._admission.place(patient=patient):
-                await self._until_wanted()
-                return await self._exchange(request, afresh=afresh, attempt=attempt)
+            await self._admission.enter(patient=patient)
         except AdmissionClosedError:
             raise NotConnectedError(_ENDING) from None
+        try:
+            await self._until_wanted()
+        except BaseException:
+            self._admission.leave()
+            raise
+        return await self._exchange(request, afresh=afresh, attempt=attempt)
 
     async def _until_wanted(self) -> None:
-        while (left := self._not_before - self._clock.monotonic()) > 0 and not self._closed.is_set():
+        while (left := self._not_before - self._clock.monotonic()) > 0 and not self._closed:
             await self._clock.sleep(left)
-        if self._closed.is_set():
+        if self._closed:
             raise NotConnectedError(_ENDING)
 
     async def _exchange(self, request: Request, *, afresh: bool, attempt: int) -> Answer:
         send = self._transport.exchange_afresh if afresh else self._transport.exchange
         request = replace(request, headers={**self._witness.headers(), **request.headers})
+        under_way = beside_the_loop(partial(send, request), f"enterprise-manager-{self.name}")
+        under_way.add_done_callback(lambda _: self._admission.leave())
         started = self._clock.monotonic()
         status: int | None = None
         problem: str | None = None
         try:
-            answer = await asyncio.get_running_loop().run_in_executor(self._threads, send, request)
+            # Shielded: the place is taken until the request is over, whether or not somebody still waits for it.
+            answer = await asyncio.shield(under_way)
             status = answer.status
         except TransportError as error:
             problem = str(error)
-            raise
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if self._closed.is_set() and task is not None and not task.cancelling():
-                # It still waited for a thread when the pool was closed; whoever sent it was not cancelled.
-                raise NotConnectedError(_ENDING) from None
             raise
         else:
             self._heed(answer)
@@ -160,13 +160,12 @@ class Wire:
         Raises:
             UnreadableDocumentError: it is no document within the limits.
         """
-        if len(answer.body) < _LONG_BODY or self._closed.is_set():
+        if len(answer.body) < _LONG_BODY:
             return read_document(answer.body)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, read_document, answer.body)
+        return await beside_the_loop(partial(read_document, answer.body), f"enterprise-manager-{self.name}")
 
     def close(self) -> None:
-        """Let go of threads and connections; an exchange that is under way ends by its own time-out."""
-        self._closed.set()
+        """Let go of connections; an exchange that is under way ends by its own time-out, or with the process."""
+        self._closed = True
         self._admission.close()
-        self._threads.shutdown(wait=False, cancel_futures=True)
         self._transport.close()
