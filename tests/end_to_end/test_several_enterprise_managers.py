@@ -174,7 +174,7 @@ def test_a_worker_logs_off_from_both_and_from_nobody_elses_session(
 def test_one_that_never_answers_does_not_keep_the_worker_from_ending(
     world: World, branch: SimulatedEnterpriseManager
 ) -> None:
-    """Else each restart would take as long as the longest time-out, or end with SIGKILL in the midst of others' work."""
+    """Else each restart would take as long as the longest time-out, or end in the midst of others' work."""
     branch.inject(Fault("never_answers", times=None))
     worker = start(world, branch, REQUEST_TIMEOUT_SECONDS="60")
     until(lambda: branch.count() > 0, "a request that is not answered")
