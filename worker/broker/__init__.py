@@ -8,6 +8,7 @@ confirms     one channel in confirm mode, many publishes outstanding
 copies       what a copy of a message takes along, and what it must not
 topology     exchanges, queues and bindings, as data
 connection   one supervised connection
+visit        a connection for a while, tried once
 channels     pika's channels, awaitable
 tolerant     what pika alone would not survive of a message
 problems     errors, each one readable line with the remedy

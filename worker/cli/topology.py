@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pika.adapters.asyncio_connection import AsyncioConnection
 from pydantic import TypeAdapter, ValidationError
 
 from contracts.commands import EnterpriseManagerName
-from worker.broker.channels import settle
-from worker.broker.connection import CLOSE_SECONDS, PREPARE_SECONDS, connection_parameters
-from worker.broker.problems import BrokerError, ConnectError, explain_connect
+from worker.broker.connection import PREPARE_SECONDS
+from worker.broker.problems import BrokerError, ConnectError
 from worker.broker.topology import Topology, describe
 from worker.broker.topology import declare as declare_all
 from worker.broker.topology import verify as verify_all
+from worker.broker.visit import visit
 from worker.cli.refusals import refuse, refuse_settings, settings_or_exit
 from worker.settings import ClientSettings, Settings, SettingsInvalidError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from pika.adapters.asyncio_connection import AsyncioConnection
 
     from worker.settings import BrokerSettings
 
@@ -63,7 +64,7 @@ def verify(*, enterprise_manager: _Names = None) -> None:
 def _on_the_broker(names: list[str] | None, work: Work) -> Topology:
     broker, described = _described(names)
     try:
-        asyncio.run(_connected(broker, described, work))
+        asyncio.run(_work_there(broker, described, work))
     except SettingsInvalidError as error:
         refuse_settings(error)
     except BrokerError as error:
@@ -89,27 +90,11 @@ def _count(described: Topology, *, bindings: bool = True) -> str:
     return ", ".join(counts)
 
 
-async def _connected(settings: BrokerSettings, described: Topology, work: Work) -> None:
+async def _work_there(settings: BrokerSettings, described: Topology, work: Work) -> None:
     """Do the work on a connection that is tried once."""
-    parameters = connection_parameters(settings, "topology")
-    loop = asyncio.get_running_loop()
-    opened: asyncio.Future[BaseException | None] = loop.create_future()
-    closed: asyncio.Future[Any] = loop.create_future()
-    connection = AsyncioConnection(
-        parameters,
-        on_open_callback=lambda _connection: settle(opened, None),
-        on_open_error_callback=lambda _connection, error: settle(opened, error),
-        on_close_callback=lambda _connection, reason: settle(closed, reason),
-    )
-    error = await opened
-    if error is not None:
-        raise ConnectError(explain_connect(error, parameters))
-    try:
-        async with asyncio.timeout(PREPARE_SECONDS):
-            await work(described, connection)
-    except TimeoutError:
-        raise ConnectError(f"the broker did not answer all of it within {PREPARE_SECONDS:g} s") from None
-    finally:
-        if connection.is_open:
-            connection.close()
-        await asyncio.wait((closed,), timeout=CLOSE_SECONDS)
+    async with visit(settings, "topology") as connection:
+        try:
+            async with asyncio.timeout(PREPARE_SECONDS):
+                await work(described, connection)
+        except TimeoutError:
+            raise ConnectError(f"the broker did not answer all of it within {PREPARE_SECONDS:g} s") from None

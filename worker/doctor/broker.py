@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from pika import BasicProperties
@@ -12,7 +11,6 @@ from pika.spec import Basic
 
 from worker.broker import topology
 from worker.broker.channels import AwaitableChannel, settle
-from worker.broker.connection import CLOSE_SECONDS, connection_parameters
 from worker.broker.problems import (
     ACCESS_REFUSED,
     NOT_FOUND,
@@ -20,9 +18,8 @@ from worker.broker.problems import (
     BrokerError,
     ChannelLostError,
     ConnectError,
-    explain_connect,
 )
-from worker.broker.tolerant import TolerantConnection
+from worker.broker.visit import visit
 from worker.doctor.findings import Finding, doubtful, good, wrong
 
 if TYPE_CHECKING:
@@ -39,9 +36,6 @@ OLDEST_VERSION = (3, 10)
 #: What RabbitMQ does with a delivery that is held too long, unless it is told otherwise, in seconds: since 3.8.17.
 DEFAULT_CONSUMER_TIMEOUT = 1800.0
 
-#: How long TCP, TLS and AMQP together may take here, in seconds.
-CONNECT_SECONDS = 10.0
-
 #: How long a channel is watched for the broker's refusal, in seconds.
 _REFUSAL_SECONDS = 5.0
 
@@ -52,7 +46,7 @@ _NO_EXPIRATION = "doctor"
 async def examine(settings: BrokerSettings, enterprise_managers: Iterable[str]) -> AsyncIterator[Finding]:
     """Reach it, and see version, topology and permissions."""
     try:
-        async with _connected(settings) as connection:
+        async with visit(settings, "doctor") as connection:
             yield _reached(settings, connection)
             yield _version(connection)
             async for finding in _topology(settings, list(enterprise_managers), connection):
@@ -61,30 +55,6 @@ async def examine(settings: BrokerSettings, enterprise_managers: Iterable[str]) 
         yield wrong("reachable", str(error))
     except BrokerError as error:
         yield wrong("connection", f"it went away during the examination: {error}")
-
-
-@asynccontextmanager
-async def _connected(settings: BrokerSettings) -> AsyncIterator[AsyncioConnection]:
-    parameters = connection_parameters(settings, "doctor")
-    parameters.stack_timeout = CONNECT_SECONDS
-    loop = asyncio.get_running_loop()
-    opened: asyncio.Future[BaseException | None] = loop.create_future()
-    closed: asyncio.Future[Any] = loop.create_future()
-    connection = TolerantConnection(
-        parameters,
-        on_open_callback=lambda _connection: settle(opened, None),
-        on_open_error_callback=lambda _connection, error: settle(opened, error),
-        on_close_callback=lambda _connection, reason: settle(closed, reason),
-    )
-    error = await opened
-    if error is not None:
-        raise ConnectError(explain_connect(error, parameters))
-    try:
-        yield connection
-    finally:
-        if connection.is_open:
-            connection.close()
-        await asyncio.wait((closed,), timeout=CLOSE_SECONDS)
 
 
 def _reached(settings: BrokerSettings, connection: AsyncioConnection) -> Finding:
