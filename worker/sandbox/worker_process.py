@@ -27,9 +27,7 @@ RUN = ("-m", "worker", "run")
 class WorkerProcess:
     """`unlink-worker run` with the given settings, in a ward; its log goes to a file there."""
 
-    def __init__(
-        self, ward: Ward, name: str, environment: Mapping[str, str], program: Sequence[str] = RUN
-    ) -> None:
+    def __init__(self, ward: Ward, name: str, environment: Mapping[str, str], program: Sequence[str] = RUN) -> None:
         self.name = name
         self._program = ward.start(
             [sys.executable, *program],
