@@ -145,12 +145,11 @@ def test_one_enterprise_manager_of_two_is_enough(world: World) -> None:
         }
         worker = Observed(world.start_worker(LOOPBACK | settings))
         worker.until_ready(ready=True)
-        second.refuse_connections()
-        second.expire_sessions()
-        world.enterprise_manager.refuse_connections()
-        world.listen()
-        for name in ("default", "second"):
+        # One after the other: the longer one is away, the longer are the pauses between the looks for it.
+        for name, away in (("second", second), ("default", world.enterprise_manager)):
+            away.refuse_connections()
             world.mailbox.publish(_plan(name), name)
+            worker.until(lambda name=name: _is_down(worker, name), f"{name} away")  # type: ignore[misc] # no type for it
         told = worker.until_ready(ready=False)
         assert {name: each["ok"] for name, each in told["enterprise_managers"].items()} == {
             "default": False,
@@ -160,6 +159,10 @@ def test_one_enterprise_manager_of_two_is_enough(world: World) -> None:
         world.enterprise_manager.accept_connections()
         told = worker.until_ready(ready=True)
         assert told["enterprise_managers"]["second"]["ok"] is False
+
+
+def _is_down(worker: Observed, name: str) -> bool:
+    return worker.value("unlink_enterprise_manager_up", enterprise_manager=name) == 0
 
 
 def _plan(name: str) -> bytes:
