@@ -8,6 +8,7 @@ are held back as long, but nobody else notices unless the probe fails too.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from typing import TYPE_CHECKING
 
 import structlog
@@ -72,7 +73,10 @@ class Availability:
             self.last_problem = problem
             log.warning("enterprise_manager.in_doubt", enterprise_manager=self._name, problem=problem)
         if self._probing is None:
-            self._probing = asyncio.create_task(self._probe_until_up(), name=f"probe Enterprise Manager {self._name}")
+            # In a context of its own: it serves everybody, and its log lines are not those of one unlink.
+            self._probing = asyncio.create_task(
+                self._probe_until_up(), name=f"probe Enterprise Manager {self._name}", context=contextvars.Context()
+            )
             self._probing.add_done_callback(self._probed)
 
     async def until_up(self) -> None:

@@ -7,6 +7,7 @@ meets the 401 drops the session; the next call logs on, and all that wait for it
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import base64
 import contextlib
 import uuid
@@ -84,7 +85,10 @@ class Logon:
             return self._current
         self._current = None
         if self._logging_on is None:
-            self._logging_on = asyncio.create_task(self._log_on(), name="log on to Enterprise Manager")
+            # In a context of its own: it serves everybody, and its log lines are not those of one unlink.
+            self._logging_on = asyncio.create_task(
+                self._log_on(), name="log on to Enterprise Manager", context=contextvars.Context()
+            )
             self._logging_on.add_done_callback(self._logged_on)
         # Shielded: a caller that is cancelled must not take the logon away from the others.
         return await asyncio.shield(self._logging_on)
