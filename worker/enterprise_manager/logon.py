@@ -7,9 +7,9 @@ meets the 401 drops the session; the next call logs on, and all that wait for it
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import base64
 import contextlib
+import contextvars
 import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
