@@ -39,7 +39,7 @@ mutants: $(ready) ## Show that each wrong variant of the core is caught by the s
 
 # make chaos CHAOS="--seed 7 --minutes 2"; --help names all options.
 CHAOS ?=
-benchmarks := four_workers killed_worker requests_per_unlink
+benchmarks := four_workers killed_worker requests_per_unlink several_enterprise_managers
 
 chaos: $(ready) ## Kill, pause, restart and cut off parts for some minutes under a thousand unlinks, and count
 	@$(bin)/python -m tests.chaos $(CHAOS)
