@@ -428,8 +428,9 @@ def test_every_letter_is_in_the_queue_or_in_the_record_when_discard_is_killed(de
     while desk.count("unlink.dead") + len(written) < MANY:
         assert time.monotonic() < over, "letters were lost"
     assert desk.count("unlink.dead") > 0
-    assert desk.run("discard", "--all", "--yes", "--record", str(record)).exit_code == 0
-    assert desk.count("unlink.dead") == 0
+    while desk.count("unlink.dead") > 0:  # what the killed one held comes back when the broker notices
+        assert time.monotonic() < over, "letters were left"
+        assert desk.run("discard", "--all", "--yes", "--record", str(record)).exit_code == 0
     assert {line["idempotency_key"] for line in lines_of(record)} == {f"K{number}" for number in range(MANY)}
 
 
