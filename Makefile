@@ -62,8 +62,9 @@ wheel-tools := $(bin)/python -c 'import tomllib; [print(tool) for tool in \
 
 lock: $(ready) ## Pin all dependencies anew: requirements.lock, requirements-dev.lock and k8s/image/build.lock
 	@$(compile) pyproject.toml -o requirements.lock
-	@$(compile) pyproject.toml --all-extras --group dev -c requirements.lock -o requirements-dev.lock
 	@$(wheel-tools) | $(compile) - -o k8s/image/build.lock
+	@$(compile) pyproject.toml --all-extras --group dev -c requirements.lock -c k8s/image/build.lock \
+		-o requirements-dev.lock
 
 contracts: $(ready) ## Write the published contract anew from the models: contracts/schemas, contracts/asyncapi.json
 	@$(bin)/unlink-worker contracts --write contracts
