@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import signal
 from typing import TYPE_CHECKING
 
@@ -10,8 +11,10 @@ import hypothesis
 import pytest
 import requests
 
+from worker.sandbox.errors import MissingPartError
 from worker.sandbox.private_broker import PrivateBroker
 from worker.sandbox.private_postgresql import PrivatePostgresql
+from worker.sandbox.rabbitmq import HOME_VARIABLE, SUITES, VERSION_VARIABLE, find_installation
 from worker.sandbox.simulated_enterprise_manager import SimulatedEnterpriseManager
 
 if TYPE_CHECKING:
@@ -29,6 +32,27 @@ hypothesis.settings.load_profile("busy machine")
 for _number, _usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
     if signal.getsignal(_number) == signal.SIG_IGN:
         signal.signal(_number, _usual)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose the newest RabbitMQ for all processes of this run, unless the user has chosen one."""
+    is_worker_of_xdist = hasattr(config, "workerinput")
+    if is_worker_of_xdist or os.environ.get(HOME_VARIABLE) or os.environ.get(VERSION_VARIABLE):
+        return
+    newest = next(iter(SUITES))
+    try:
+        find_installation(newest)
+    except MissingPartError:
+        return  # what the demo would take is taken instead, and the header says so
+    os.environ[VERSION_VARIABLE] = newest
+
+
+def pytest_report_header() -> str:
+    """Which RabbitMQ the tests run against."""
+    try:
+        return find_installation().description
+    except MissingPartError as error:
+        return f"no RabbitMQ: {str(error).splitlines()[0]}"
 
 
 @pytest.fixture(scope="session")

@@ -73,11 +73,12 @@ def _belonging_to(directory: Path) -> list[str]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             try:
-                told = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
+                command_line = (entry / "cmdline").read_bytes()
+                told = command_line + (entry / "environ").read_bytes()
             except OSError:
                 continue
             if str(directory).encode() in told:
-                found.append(told.partition(b"\0")[0].decode())
+                found.append(command_line.replace(b"\0", b" ").decode())
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
 import subprocess
 import sys
@@ -11,9 +12,10 @@ import pytest
 
 from worker.sandbox.errors import MissingPartError
 from worker.sandbox.packages import cache_folder, unpacked
-from worker.sandbox.rabbitmq import HOME_VARIABLE, find_installation
+from worker.sandbox.rabbitmq import HOME_VARIABLE, VERSION_VARIABLE, find_installation
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 _UNPACK = "from worker.sandbox.packages import unpacked; print(unpacked('python3-pip-whl', companions=''))"
@@ -28,7 +30,7 @@ def test_two_first_starts_at_once_unpack_one_package(tmp_path: Path, monkeypatch
     both = [subprocess.Popen([sys.executable, "-c", _UNPACK], stdout=subprocess.PIPE, text=True) for _ in range(2)]
     folders = {one.communicate(timeout=100)[0].strip() for one in both}
     assert [one.returncode for one in both] == [0, 0]
-    (folder,) = (tmp_path / "unlink-worker").iterdir()
+    (folder,) = (each for each in (tmp_path / "unlink-worker").iterdir() if not each.is_symlink())
     assert folders == {str(folder)}
     assert list(folder.glob("usr/share/python-wheels/pip-*.whl"))
 
@@ -61,9 +63,63 @@ def test_a_named_rabbitmq_that_is_none_is_not_replaced_in_silence(
         find_installation()
 
 
+@pytest.fixture
+def unpacked_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """Makes an earlier start's RabbitMQ, of a release of Debian, in the cache of a Debian 12 without apt."""
+    for variable in (HOME_VARIABLE, VERSION_VARIABLE):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path / "no programs"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    system = {"ID": "debian", "VERSION_ID": "12", "VERSION_CODENAME": "bookworm"}
+    monkeypatch.setattr(platform, "freedesktop_os_release", lambda: system)
+
+    def unpack(release: str, version: str) -> None:
+        folder = cache_folder() / version
+        server = folder / "usr/lib/rabbitmq/lib" / f"rabbitmq_server-{version}"
+        (server / "sbin").mkdir(parents=True)
+        (server / "plugins" / f"rabbit-{version}").mkdir(parents=True)
+        (cache_folder() / f"rabbitmq-server-of-debian-{release}-{platform.machine()}").symlink_to(folder)
+
+    return unpack
+
+
+def test_rabbitmq_4_is_preferred_to_the_older_one_of_the_system(unpacked_before: Callable[[str, str], None]) -> None:
+    """Users would try, and tests would run on, a RabbitMQ that left support years ago."""
+    unpacked_before("12", "3.10.8")
+    unpacked_before("stable", "4.0.5")
+    assert find_installation().description == "RabbitMQ 4.0.5"
+
+
+def test_an_older_rabbitmq_is_taken_where_there_is_no_other_and_that_is_said(
+    unpacked_before: Callable[[str, str], None],
+) -> None:
+    """Without a network the demo would not run; without a word, its user would take the old version for the new one."""
+    unpacked_before("12", "3.10.8")
+    assert find_installation().description == (
+        "RabbitMQ 3.10.8 (no RabbitMQ 4 can be had here: this system has no apt to download packages with)"
+    )
+
+
+def test_a_version_that_is_asked_for_is_never_another(
+    unpacked_before: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A suite that is to run on the oldest version would be green on the newest one."""
+    unpacked_before("12", "3.10.8")
+    unpacked_before("trixie", "4.0.5")
+    unpacked_before("forky", "4.4.0")
+    monkeypatch.setenv(VERSION_VARIABLE, "3.10")
+    assert find_installation().version == "3.10.8"
+    with pytest.raises(MissingPartError, match=r"forky has RabbitMQ 4\.4\.0 by now, not 4\.3"):
+        find_installation("4.3")
+    with pytest.raises(MissingPartError, match=r"can be one of 4\.3, 4\.0, 3\.10"):
+        find_installation("3.9")
+
+
 def test_with_neither_rabbitmq_nor_apt_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On another system `make demo` would end in a stack trace instead of advice."""
-    monkeypatch.delenv(HOME_VARIABLE, raising=False)
+    for variable in (HOME_VARIABLE, VERSION_VARIABLE):
+        monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(MissingPartError, match="docker or podman"):
         find_installation()

@@ -83,6 +83,11 @@ class BrokerDelivery:
         return count if isinstance(count, int) and not isinstance(count, bool) and count >= 1 else 1
 
     @property
+    def settled(self) -> bool:
+        """Whether this worker has acknowledged it, or given it back."""
+        return self._settled
+
+    @property
     def live(self) -> bool:
         """Whether the channel that it came on is still open."""
         return self._channel.is_open

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import weakref
 from typing import TYPE_CHECKING
 
 import structlog
@@ -16,7 +17,7 @@ import structlog
 from worker.broker.back_off import forever
 from worker.broker.channels import AwaitableChannel, settle
 from worker.broker.delivery import BrokerDelivery
-from worker.broker.problems import BrokerError, ChannelLostError
+from worker.broker.problems import NOT_FOUND, BrokerError, ChannelLostError
 from worker.broker.topology import command_queue
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ _log = structlog.get_logger()
 
 
 class ConsumerCancelledError(BrokerError):
-    """The broker cancelled the consumer: its queue was deleted or moved, or (from 4.3) it held a delivery too long."""
+    """The broker cancelled the consumer: its queue is gone or has moved, or (from 4.3) a delivery was held too long."""
 
 
 class QueueIntake:
@@ -76,6 +77,8 @@ class QueueIntake:
         self._receive = receive
         self._restore = restore
         self._consumers = itertools.count(1)
+        #: What came and may be unacknowledged; what was acknowledged goes with its last reference.
+        self._deliveries: weakref.WeakSet[BrokerDelivery] = weakref.WeakSet()
         self._pauses: set[str] = set()
         self._wanted = asyncio.Event()
         self._wanted.set()
@@ -183,28 +186,50 @@ class QueueIntake:
         if channel.closed.done():
             raise ChannelLostError(channel.closed.result())
         if cancelled.done():
-            raise ConsumerCancelledError("the broker cancelled the consumer: the queue was deleted, or has moved")
+            raise ConsumerCancelledError(await self._why_cancelled(channel))
         await channel.call(channel.raw.basic_cancel, consumer_tag=tag)
         self._idle.set()
+
+    async def _why_cancelled(self, channel: AwaitableChannel) -> str:
+        """Why the broker cancelled the consumer, as far as can be known: its `basic.cancel` gives no reason.
+
+        Raises:
+            ChannelLostError: the connection has closed.
+        """
+        try:
+            await channel.call(channel.raw.queue_declare, queue=self._queue, passive=True)
+        except ChannelLostError as error:
+            if error.reply_code == NOT_FOUND:
+                return "the broker cancelled the consumer: the queue was deleted"
+            raise
+        held = [each.taken_at for each in self._deliveries if not each.settled]
+        if not held:
+            return "the broker cancelled the consumer: the queue is there, so it has probably moved to another node"
+        # RabbitMQ 4.3 cancels the consumer, where versions before it close the channel with a reason.
+        return (
+            "the broker cancelled the consumer: the queue is there, and the oldest unacknowledged delivery was held "
+            f"for {self._clock.monotonic() - min(held):.0f} s. If that is longer than the broker's consumer_timeout, "
+            "set that above UNLINK_BROKER__HOLD_SECONDS, or lower the latter"
+        )
 
     def _stopped(self) -> None:
         self._consuming.clear()
         self._idle.set()
 
     def _on_message(self, channel: Channel, method: Basic.Deliver, properties: BasicProperties, body: bytes) -> None:
-        self._receive(
-            BrokerDelivery(
-                channel,
-                method.delivery_tag or 0,
-                properties,
-                body,
-                enterprise_manager=self._enterprise_manager,
-                reply_patterns=self._reply_patterns,
-                forwarders=self._forwarders,
-                taken_at=self._clock.monotonic(),
-                redelivered=method.redelivered is True,
-            )
+        delivery = BrokerDelivery(
+            channel,
+            method.delivery_tag or 0,
+            properties,
+            body,
+            enterprise_manager=self._enterprise_manager,
+            reply_patterns=self._reply_patterns,
+            forwarders=self._forwarders,
+            taken_at=self._clock.monotonic(),
+            redelivered=method.redelivered is True,
         )
+        self._deliveries.add(delivery)
+        self._receive(delivery)
 
 
 class Reception:

@@ -132,7 +132,7 @@ def _scene(scene: Callable[[Stage], None], stage: Stage, programme: Programme) -
 
 def _cast(stage: Stage, playground: Playground) -> str:
     return (
-        f"RabbitMQ on port {playground.broker.port}, a simulated Enterprise Manager at "
+        f"{playground.broker.description} on port {playground.broker.port}, a simulated Enterprise Manager at "
         f"{stage.enterprise_manager.url}, and a worker: all private, gone when this ends.\n"
     )
 

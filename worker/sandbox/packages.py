@@ -8,18 +8,25 @@ import re
 import shutil
 import subprocess
 import tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from worker.sandbox.errors import MissingPartError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 _TOOLS = ("apt-get", "dpkg-deb")
 
 #: For one call of apt, in seconds; a slow mirror is slow.
 _APT_SECONDS = 600.0
+
+#: How long a mirror may say nothing before apt gives up on it, in seconds.
+_SILENCE_SECONDS = 30
+
+#: The keys that Debian signs its suites with, those of the next release included; on every Debian system.
+_DEBIAN_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 
 def cache_folder() -> Path:
@@ -41,72 +48,175 @@ def cache_folder() -> Path:
     raise MissingPartError(f"no folder to keep downloads in: make {home} writable, or set XDG_CACHE_HOME")
 
 
-def unpacked(package: str, companions: str) -> Path:
-    """The folder into which a package is unpacked, with those of its dependencies whose names have a pattern.
+def unpacked(
+    package: str, companions: str, suite: str | None = None, *, prepare: Callable[[Path, Path], None] | None = None
+) -> Path:
+    """The folder into which a package is unpacked, with those of its dependencies whose names match a pattern.
 
-    The first call downloads them; later ones find them. Two at once do not disturb each other.
+    The first call downloads them; later calls find them. Concurrent calls do not disturb each other.
 
     Args:
         package: the package's name.
-        companions: a regular expression for the names of the dependencies that the system is not sure to have.
+        companions: a regular expression for the names of the dependencies to unpack with it.
+        suite: a suite of Debian, such as `trixie` or `stable`, instead of the system's own. It is downloaded from the
+            mirror that the system already uses, and verified by the system's own Debian keys.
+        prepare: called once with the folder and the path that it is about to get, before anybody can see it there.
 
     Raises:
         MissingPartError: this system has no apt, or the packages cannot be had.
     """
+    link = _link(package, suite)
+    if not link.is_dir():
+        _require_apt()
+        with tempfile.TemporaryDirectory(dir=link.parent, prefix="unpacking-") as scratch:
+            _publish_link(link, _unpack(package, companions, suite, Path(scratch), prepare))
+    return link.resolve()
+
+
+def already_unpacked(package: str, suite: str | None = None) -> Path | None:
+    """What an earlier call of `unpacked` made; None if there was none."""
+    link = _link(package, suite)
+    return link.resolve() if link.is_dir() else None
+
+
+def available_version(package: str) -> str | None:
+    """The version of a package that the system's own suite offers; None if it offers none.
+
+    Raises:
+        MissingPartError: this system has no apt, or apt fails.
+    """
+    _require_apt()
+    with tempfile.TemporaryDirectory() as scratch:
+        for apt in (_Apt(Path(scratch)), _Apt.with_lists_of_its_own(Path(scratch))):
+            madison = apt.run("apt-cache", "madison", package)
+            # A line: PACKAGE | VERSION | WHERE FROM; the newest version comes first.
+            versions = [line.split("|")[1].strip() for line in madison.splitlines() if "Packages" in line]
+            if versions:
+                return versions[0]
+    return None
+
+
+def _link(package: str, suite: str | None) -> Path:
+    """Which package a suite has: a link to the folder of that version, which several suites may share."""
+    system = platform.freedesktop_os_release()
+    own = suite in (None, system.get("VERSION_CODENAME"))
+    release = system.get("VERSION_ID", "testing") if own else suite
+    return cache_folder() / f"{package}-of-{system['ID']}-{release}-{platform.machine()}"
+
+
+def _require_apt() -> None:
     if not all(map(shutil.which, _TOOLS)):
         raise MissingPartError("this system has no apt to download packages with")
-    system = platform.freedesktop_os_release()
-    family = f"{package}-{system['ID']}-{system.get('VERSION_ID', 'testing')}-{platform.machine()}-"
-    cache = cache_folder()
-    there = sorted(cache.glob(family + "*"))
-    return there[-1] if there else _unpack(package, companions, cache, family)
 
 
-def _unpack(package: str, companions: str, cache: Path, family: str) -> Path:
-    with tempfile.TemporaryDirectory(dir=cache, prefix="unpacking-") as scratch:
-        archives = _download(package, companions, Path(scratch))
-        version = next(archive.name.split("_")[1] for archive in archives if archive.name.startswith(package + "_"))
-        root = Path(scratch) / "root"
-        for archive in archives:
-            _run(["dpkg-deb", "--extract", str(archive), str(root)])
-        target = cache / (family + version)
-        try:
-            root.rename(target)
-        except OSError:
-            # Another start was quicker; a folder gets this name only when it is complete.
-            if not target.is_dir():
-                raise
+def _unpack(
+    package: str, companions: str, suite: str | None, scratch: Path, prepare: Callable[[Path, Path], None] | None
+) -> Path:
+    """Download and unpack into a folder beside `scratch` that is named after the version; the folder."""
+    archives = _download(package, companions, suite, scratch)
+    version = next(archive.name.split("_")[1] for archive in archives if archive.name.startswith(package + "_"))
+    root, target = scratch / "root", scratch.parent / f"{package}_{version}_{platform.machine()}"
+    if target.is_dir():
         return target
-
-
-def _download(package: str, companions: str, scratch: Path) -> list[Path]:
-    """Download with the system's package lists; if it has none, or old ones, with lists of our own."""
-    empty = scratch / "status"
-    empty.touch()
-    # An empty status: what the system has installed does not matter, since it may not have what it lists.
-    settings = [f"Dir::State::Status={empty}", "APT::Install-Recommends=false", "APT::Sandbox::User="]
+    for archive in archives:
+        _run(["dpkg-deb", "--extract", str(archive), str(root)])
+    if prepare is not None:
+        prepare(root, target)
     try:
-        return _download_with(settings, package, companions, scratch)
+        root.rename(target)
+    except OSError:
+        # Another start was quicker; a folder gets this name only when it is complete.
+        if not target.is_dir():
+            raise
+    return target
+
+
+def _publish_link(link: Path, target: Path) -> None:
+    fresh = target.parent / f"{link.name}.{os.getpid()}"
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(target.name)
+    fresh.replace(link)
+
+
+def _download(package: str, companions: str, suite: str | None, scratch: Path) -> list[Path]:
+    """Download with the system's package lists; for another suite, or if these are missing or old, with new ones."""
+    if suite is not None:
+        return _Apt.for_suite(suite, scratch).download(package, companions)
+    try:
+        return _Apt(scratch).download(package, companions)
     except MissingPartError:
-        for folder in ("state/lists/partial", "cache/archives/partial"):
-            (scratch / folder).mkdir(parents=True)
-        settings += [f"Dir::State={scratch}/state", f"Dir::Cache={scratch}/cache", "Acquire::Languages=none"]
-        _apt(settings, ["update"], scratch)
-        return _download_with(settings, package, companions, scratch)
+        return _Apt.with_lists_of_its_own(scratch).download(package, companions)
 
 
-def _download_with(settings: Sequence[str], package: str, companions: str, scratch: Path) -> list[Path]:
-    plan = _apt(settings, ["--yes", "--print-uris", "install", package], scratch)
-    # A line of the plan: 'URI' FILE SIZE CHECKSUM, where FILE is NAME_VERSION_ARCHITECTURE.deb.
-    planned = re.findall(r"^'[^']+' ([^_ ]+)_", plan, flags=re.MULTILINE)
-    names = [name for name in planned if name == package or re.fullmatch(companions, name)]
-    _apt(settings, ["download", *names], scratch)
-    return sorted(scratch.glob("*.deb"))
+@dataclass(slots=True)
+class _Apt:
+    """apt, told where to keep its files.
+
+    Attributes:
+        scratch: the folder to download into.
+        options: settings of apt, each `NAME=VALUE`.
+    """
+
+    scratch: Path
+    options: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        empty = self.scratch / "status"
+        empty.touch()
+        (self.scratch / "cache/archives/partial").mkdir(parents=True, exist_ok=True)
+        # An empty status and a cache of our own: apt leaves out of its plan what is installed or already downloaded.
+        self.options += [f"Dir::State::Status={empty}", f"Dir::Cache={self.scratch}/cache"]
+        self.options += [
+            "APT::Install-Recommends=false",
+            "APT::Sandbox::User=",
+            f"Acquire::http::Timeout={_SILENCE_SECONDS}",
+        ]
+
+    @classmethod
+    def with_lists_of_its_own(cls, scratch: Path, *options: str) -> _Apt:
+        """With package lists downloaded now, into the scratch folder."""
+        (scratch / "state/lists/partial").mkdir(parents=True)
+        apt = cls(scratch, [f"Dir::State={scratch}/state", "Acquire::Languages=none", *options])
+        apt.run("apt-get", "update")
+        return apt
+
+    @classmethod
+    def for_suite(cls, suite: str, scratch: Path) -> _Apt:
+        """For another suite of Debian, from the mirror that this system uses."""
+        sources = scratch / "sources.list"
+        mirror = _debian_mirror(cls(scratch))
+        sources.write_text(f"deb [signed-by={_DEBIAN_KEYRING}] {mirror} {suite} main\n")
+        return cls.with_lists_of_its_own(scratch, f"Dir::Etc::SourceList={sources}", "Dir::Etc::SourceParts=-")
+
+    def download(self, package: str, companions: str) -> list[Path]:
+        """Download a package and those of its dependencies that match; the files."""
+        plan = self.run("apt-get", "--yes", "--print-uris", "install", package)
+        # A line of the plan: 'URI' FILE SIZE CHECKSUM, where FILE is NAME_VERSION_ARCHITECTURE.deb.
+        planned = re.findall(r"^'[^']+' ([^_ ]+)_", plan, flags=re.MULTILINE)
+        names = [name for name in planned if name == package or re.fullmatch(companions, name)]
+        self.run("apt-get", "download", *names)
+        return sorted(self.scratch.glob("*.deb"))
+
+    def run(self, program: str, *arguments: str) -> str:
+        """Run a program of apt in the scratch folder, and return what it prints."""
+        options = [part for option in self.options for part in ("-o", option)]
+        return _run([program, "-q", *options, *arguments], self.scratch)
 
 
-def _apt(settings: Sequence[str], arguments: Sequence[str], folder: Path) -> str:
-    options = [part for setting in settings for part in ("-o", setting)]
-    return _run(["apt-get", "-q", *options, *arguments], folder)
+def _debian_mirror(apt: _Apt) -> str:
+    """The address from which this system takes its own Debian packages."""
+    system = platform.freedesktop_os_release()
+    if system["ID"] != "debian" or not _DEBIAN_KEYRING.is_file():
+        raise MissingPartError("other suites are had on Debian alone")
+    targets = apt.run(
+        "apt-get", "indextargets", "--format", "$(RELEASE) $(COMPONENT) $(REPO_URI)", "Identifier: Packages"
+    )
+    own = {system.get("VERSION_CODENAME"), "stable", "testing", "oldstable"}
+    for target in targets.splitlines():
+        release, component, address = target.split(maxsplit=2)
+        if release in own and component == "main":
+            return address
+    raise MissingPartError("apt's sources name no mirror of Debian's main archive")
 
 
 def _run(command: Sequence[str], folder: Path | None = None) -> str:

@@ -1,8 +1,9 @@
 """A RabbitMQ of one's own for a while, on free loopback ports, with its own directory and Erlang cookie.
 
-Where the program comes from, in this order: what the variable `SANDBOX_RABBITMQ_HOME` names; an installed RabbitMQ, of
-which only the programs are used; the packages of Debian or Ubuntu, unpacked into the user's cache folder; and, as the
-last way, a container engine with the official image.
+Where the program comes from, in this order: what the variable `SANDBOX_RABBITMQ_HOME` names; the version that
+`SANDBOX_RABBITMQ_VERSION` asks for; RabbitMQ 4, installed (only its programs are used) or unpacked into the user's
+cache folder from the system's packages or those of the newest released Debian; an older one likewise; and, as the last
+way, a container engine with the official image.
 """
 
 from __future__ import annotations
@@ -42,6 +43,11 @@ class PrivateBroker:
         except BaseException:
             self._ward.close()
             raise
+
+    @property
+    def description(self) -> str:
+        """Which RabbitMQ it is, such as `RabbitMQ 4.0.5`; if it is not what one would expect, with the reason."""
+        return self._description
 
     @property
     def url(self) -> str:
@@ -128,7 +134,9 @@ class PrivateBroker:
             engine = find_engine()
             if engine is None:
                 raise
+            self._description = f"RabbitMQ in a container of {engine}"
             return ContainerNode(self._ward, engine, credentials=self._credentials, management=management)
+        self._description = installation.description
         mapper = PortMapper(self._ward, installation)
         return RabbitmqNode(
             self._ward, installation, mapper, name=name, credentials=self._credentials, management=management

@@ -44,7 +44,9 @@ class PrivateCluster:
                     name=name,
                     credentials=credentials,
                     management=False,
-                    peers=names,
+                    # The first one founds the cluster and the others join it. Told of peers, it would first wait for
+                    # them: RabbitMQ 4 for a minute or two.
+                    peers=[] if name == names[0] else [names[0], name],
                 )
                 for name in names
             )

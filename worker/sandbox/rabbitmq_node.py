@@ -64,7 +64,7 @@ class PortMapper:
     """
 
     def __init__(self, ward: Ward, installation: Installation) -> None:
-        path = installation.search_path(ward.directory / "bin")
+        path = installation.search_path()
         epmd = shutil.which("epmd", path=path)
         if epmd is None:
             raise PartFailedError("there is an erl on the PATH, but no epmd beside it")
@@ -88,7 +88,7 @@ class RabbitmqNode:
         name: its name before the `@`: letters, digits, `_` and `-`.
         credentials: its first user, and the cookie that it shares with its peers.
         management: whether the management plugin runs too.
-        peers: the names of all nodes of its cluster; on its first start it joins those that are there.
+        peers: the names of nodes of its cluster, its own among them; on its first start it joins those that are there.
     """
 
     def __init__(
