@@ -65,7 +65,7 @@ def install(python: Path) -> None:
     Raises:
         InstallationError: pip could not; what was installed by then stays.
     """
-    locked = ("--no-deps", "--require-hashes", "--only-binary=:all:", "--no-compile", "-r", "requirements-dev.lock")
+    locked = ("--no-deps", "--require-hashes", "--only-binary=:all:", "-r", "requirements-dev.lock")
     _pip(python, "install", *locked)
     _pip(python, "install", "--no-deps", "--no-index", "--no-build-isolation", "-e", ".")
     _pip(python, "check")
