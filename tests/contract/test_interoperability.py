@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -165,22 +166,44 @@ def test_a_command_for_nobody_is_a_dead_letter_though_the_http_api_calls_it_rout
     site.world.until(lambda: site.world.mailbox.count("unlink.dead") == before + 1, "a dead letter")
 
 
-def test_a_command_published_by_amqp_publish_works(site: Site, recipes: Path) -> None:
-    """A shell script with Debian's amqp-tools is publisher enough."""
+@pytest.fixture(scope="module")
+def amqp_tools() -> dict[str, str]:
+    """The environment in which amqp-publish is found."""
     try:
         root = unpacked("amqp-tools", companions="librabbitmq4|libpopt0")
     except MissingPartError as error:
         pytest.skip(f"amqp-publish cannot be had: {error}")
     libraries = ":".join(str(path.parent) for path in root.glob("usr/lib/*/librabbitmq.so.4"))
     libraries += ":" + ":".join(str(path.parent) for path in root.glob("**/libpopt.so.0"))
-    environment = {
-        "PATH": f"{root / 'usr/bin'}:{os.environ['PATH']}",
-        "LD_LIBRARY_PATH": libraries,
-        "AMQP_URL": site.amqp_url,
-    }
+    return {"PATH": f"{root / 'usr/bin'}:{os.environ['PATH']}", "LD_LIBRARY_PATH": libraries}
+
+
+def test_a_command_published_by_amqp_publish_works(site: Site, amqp_tools: dict[str, str], recipes: Path) -> None:
+    """A shell script with Debian's amqp-tools is publisher enough."""
+    environment = amqp_tools | {"AMQP_URL": site.amqp_url}
     done = run(["sh", recipes / "amqp-publish.sh"], site.new_command("amqp-publish"), environment)
     assert (done.returncode, done.stderr) == (0, "")
     assert site.outcome_of("amqp-publish")["outcome"] == "succeeded"
+
+
+@pytest.mark.parametrize("ending", ["", "/", "/%2f"])
+def test_amqp_publish_takes_every_url_of_the_default_virtual_host(
+    site: Site, amqp_tools: dict[str, str], recipes: Path, ending: str
+) -> None:
+    """A publisher with the URL of the recipe's header, with a slash at its end, is not asked for a virtual host ""."""
+    url = site.broker.url.removesuffix("/") + ending
+    with pika.BlockingConnection(pika.URLParameters(site.broker.url)) as connection:
+        channel = connection.channel()
+        channel.exchange_declare("unlink.commands", "direct", auto_delete=True)
+        queue = channel.queue_declare("", exclusive=True).method.queue
+        channel.queue_bind(queue, "unlink.commands", "default")
+        done = run(["sh", recipes / "amqp-publish.sh"], {"command": "unlink.v1"}, amqp_tools | {"AMQP_URL": url})
+        assert (done.returncode, done.stderr) == (0, "")
+        ((_method, properties, body),) = itertools.islice(channel.consume(queue, inactivity_timeout=PATIENCE), 1)
+    assert body is not None, "nothing came"
+    assert json.loads(body) == {"command": "unlink.v1"}
+    assert properties is not None
+    assert (properties.content_type, properties.delivery_mode) == ("application/json", 2)
 
 
 def test_a_direct_reply_comes_to_an_ordinary_client(site: Site, recipes: Path) -> None:
