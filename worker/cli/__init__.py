@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+from typing import Annotated
+
 import typer
 
 from worker.cli import (
@@ -24,10 +27,26 @@ app = typer.Typer(
     name="unlink-worker",
     help="Removes linked repositories from Veeam backup copy jobs, as commands on RabbitMQ ask.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
+
+
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it with the option's value
+    if wanted:
+        typer.echo(f"unlink-worker {version('unlink-worker')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None: ...
+
+
 app.command(name="run")(run.run)
 app.command(name="submit")(submit.submit)
 app.command(name="cancel")(cancel.cancel)
