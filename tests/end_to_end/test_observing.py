@@ -293,6 +293,37 @@ def test_watch_in_a_pipe_writes_each_event_as_it_comes_and_ends_with_ctrl_c(worl
         assert (watch.returncode, said) == (0, "")
 
 
+#: `watch`, interrupted as soon as pika has asked for the events, before the broker has answered.
+INTERRUPTED_WATCH = """
+from pika.adapters.blocking_connection import BlockingChannel
+from worker.cli import main
+
+flush = BlockingChannel._flush_output
+
+def interrupted_flush(channel, *waiters):
+    if channel._queue_consumer_generator is not None:
+        raise KeyboardInterrupt
+    flush(channel, *waiters)
+
+BlockingChannel._flush_output = interrupted_flush
+main()
+"""
+
+
+def test_watch_ends_without_a_word_when_it_is_interrupted_at_once(world: World) -> None:
+    """Ctrl-C in the middle of an exchange with the broker showed a stack trace of pika's assertions."""
+    world.start_worker()
+    ended = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED_WATCH, "watch", "--output", "json"],
+        env=surroundings(broker_only(world)),
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
 def test_watch_shows_only_the_outcomes_that_were_asked_for(world: World) -> None:
     """Who waits for failures would have to read through all that went well."""
     world.start_worker()

@@ -92,7 +92,9 @@ class Mailbox:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with suppress(AMQPError):  # it may be gone, and not know it yet
+        # It may be gone, and not know it yet. Ctrl-C may have left pika in the middle of an exchange with the broker,
+        # where it closes nothing but asserts; the connection then goes with the process.
+        with suppress(AMQPError, AssertionError):
             if self._connection.is_open:
                 self._connection.close()
 
