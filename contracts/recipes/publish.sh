@@ -3,12 +3,14 @@
 #
 #     RABBITMQ_API=https://rabbit.example.com:15671 sh publish.sh [ENTERPRISE_MANAGER] < command.json
 #
-# User and password come from ~/.netrc, so that no list of processes shows them. The user needs the tag `management`.
+# User and password come from ~/.netrc, or from the file that RABBITMQ_NETRC names, so that no list of processes shows
+# them. The user needs the tag `management`.
 set -eu
 manager=${1:-default}
 
 answer=$(
-  curl --silent --show-error --fail --netrc --max-time 30 --header 'Content-Type: application/json' --data @- \
+  curl --silent --show-error --fail --netrc-file "${RABBITMQ_NETRC:-$HOME/.netrc}" --max-time 30 \
+    --header 'Content-Type: application/json' --data @- \
     "$RABBITMQ_API/api/exchanges/${VHOST:-%2F}/unlink.commands/publish" <<EOF
 {
   "routing_key": "$manager",

@@ -133,30 +133,6 @@ def test_the_demo_shows_everything_and_exits_with_0() -> None:
     assert ended.stdout.count("as it should be") == 7
 
 
-def test_the_sandbox_prints_settings_that_work(world: World) -> None:
-    """A curious user pastes what it prints, submits a command, and ends it with Ctrl-C; nothing is left."""
-    del world
-    with subprocess.Popen(
-        [*PROGRAM, "sandbox"], env=surroundings(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as sandbox:
-        assert sandbox.stdout is not None
-        assert sandbox.stderr is not None
-        for line in sandbox.stderr:
-            if line.startswith("The worker's log"):
-                break
-        os.set_blocking(sandbox.stdout.fileno(), False)
-        settings = sandbox.stdout.read()
-        script = (
-            f"{settings}\nexec {sys.executable} -m worker submit --wait --job {VENDOR_JOB_ID} --link {VENDOR_LINK_ID}"
-        )
-        submitted = subprocess.run(
-            ["sh", "-c", script], env=surroundings(), capture_output=True, text=True, timeout=60, check=False
-        )
-        assert "succeeded" in submitted.stdout, submitted.stderr
-        sandbox.send_signal(signal.SIGINT)
-        assert sandbox.wait(60) == 0
-
-
 def test_a_file_of_commands_is_submitted_and_followed(world: World, tmp_path: Path) -> None:
     """Many at once: each is told, a table closes, the worst end decides the exit status; again does no harm."""
     jobs = [world.enterprise_manager.add_job(name=f"Job {number}", links=[REPOSITORY]) for number in range(20)]

@@ -47,10 +47,23 @@ def worker_environment(
 
 
 class Playground:
-    """All parts of the sandbox, as a context manager; nothing of it is left when it closes."""
+    """All parts of the sandbox, as a context manager; nothing of it is left when it closes.
 
-    def __init__(self, *, behaviour: Behaviour | None = None, response_format: Literal["xml", "json"] = "xml") -> None:
+    Args:
+        behaviour: how the simulated Enterprise Manager behaves at first.
+        response_format: what the workers ask it for.
+        management: whether the broker has its management plugin.
+    """
+
+    def __init__(
+        self,
+        *,
+        behaviour: Behaviour | None = None,
+        response_format: Literal["xml", "json"] = "xml",
+        management: bool = False,
+    ) -> None:
         self._behaviour = behaviour
+        self._management = management
         self._format = response_format
         self._stack = ExitStack()
         self._started = 0
@@ -59,7 +72,7 @@ class Playground:
         with ExitStack() as stack:
             self.ward = stack.enter_context(Ward("sandbox"))
             self.enterprise_manager = stack.enter_context(SimulatedEnterpriseManager.start(behaviour=self._behaviour))
-            self.broker = stack.enter_context(PrivateBroker())
+            self.broker = stack.enter_context(PrivateBroker(management=self._management))
             self._stack = stack.pop_all()
         return self
 

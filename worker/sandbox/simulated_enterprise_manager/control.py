@@ -1,9 +1,11 @@
-"""Control from another process: the same operations as JSON over plain HTTP, on the loopback address alone."""
+"""Control from another process: the same operations as JSON over HTTP or HTTPS, on the loopback address alone."""
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import json
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +13,17 @@ import requests
 from aiohttp import web
 from pydantic import ValidationError
 
+from worker.sandbox.certificates import certificates_in
 from worker.sandbox.ports import LOOPBACK
 from worker.sandbox.simulated_enterprise_manager.behaviour import Behaviour, UnknownBehaviourError
 from worker.sandbox.simulated_enterprise_manager.simulation import BEHAVIOUR_NAMES, Simulation
 
 if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Iterator
+
     from worker.sandbox.simulated_enterprise_manager.operations import Operations
+    from worker.sandbox.simulated_enterprise_manager.simulation import SimulatedEnterpriseManager
 
 _TIMEOUT_SECONDS = 30.0
 
@@ -28,10 +35,17 @@ class ControlFailedError(RuntimeError):
 
 
 class ControlListener:
-    """The listener. Belongs to the event loop that the simulated Enterprise Manager runs on."""
+    """The listener. Belongs to the event loop that the simulated Enterprise Manager runs on.
 
-    def __init__(self, operations: Operations) -> None:
+    Args:
+        operations: what it offers.
+        context: with it, the listener speaks HTTPS; its URL then names `localhost`.
+    """
+
+    def __init__(self, operations: Operations, context: ssl.SSLContext | None = None) -> None:
         self._operations = operations
+        self._context = context
+        self._server: web.Server | None = None
         self._runner: web.ServerRunner | None = None
         self.url = ""
 
@@ -41,13 +55,18 @@ class ControlListener:
         Raises:
             OSError: the port is taken.
         """
-        self._runner = web.ServerRunner(web.Server(self._answer, access_log=None))
+        self._server = web.Server(self._answer, access_log=None)
+        self._runner = web.ServerRunner(self._server)
         await self._runner.setup()
-        await web.TCPSite(self._runner, LOOPBACK, port).start()
-        self.url = f"http://{LOOPBACK}:{self._runner.addresses[0][1]}{_PREFIX}"
+        await web.TCPSite(self._runner, LOOPBACK, port, ssl_context=self._context).start()
+        origin = f"http://{LOOPBACK}" if self._context is None else "https://localhost"
+        self.url = f"{origin}:{self._runner.addresses[0][1]}{_PREFIX}"
 
     async def close(self) -> None:
-        """Listen no more."""
+        """Listen no more, and reset every connection: TLS would wait for a close_notify that may never come."""
+        for connection in self._server.connections if self._server else ():
+            if connection.transport is not None:
+                connection.transport.abort()
         if self._runner is not None:
             await self._runner.cleanup()
 
@@ -64,11 +83,27 @@ class ControlListener:
             return _error(422, str(problem))
         except (ValueError, TypeError, LookupError, ValidationError) as problem:
             return _error(400, str(problem))
-        return web.json_response({"result": result})
+        return _json({"result": result})
+
+
+@contextmanager
+def control_over_https(simulated: SimulatedEnterpriseManager) -> Iterator[str]:
+    """Offer the control of a simulated Enterprise Manager of this process, with its own certificate; the URL."""
+    control = ControlListener(simulated.operations, certificates_in(simulated.ca_file.parent).server_context())
+    asyncio.run_coroutine_threadsafe(control.open(), simulated.loop).result()
+    try:
+        yield control.url
+    finally:
+        asyncio.run_coroutine_threadsafe(control.close(), simulated.loop).result()
 
 
 def _error(status: int, message: str) -> web.Response:
-    return web.json_response({"error": message}, status=status)
+    return _json({"error": message}, status)
+
+
+def _json(content: dict[str, Any], status: int = 200) -> web.Response:
+    # With a line's end, for who reads it on a terminal.
+    return web.json_response(content, status=status, dumps=lambda value: json.dumps(value) + "\n")
 
 
 class SimulationControl(Simulation):

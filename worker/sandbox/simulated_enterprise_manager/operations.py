@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 _FAULT = TypeAdapter(Fault)
 
 
+class AlreadyLinkedError(LookupError):
+    """The repository is linked to the job already."""
+
+
 class Operations:
     """The operations by name (`perform`). Those of the listener are coroutines of the server's event loop."""
 
@@ -79,6 +83,18 @@ class Operations:
         link = self._new_link(object_in_job_id or "", repository_uid)
         self._state.relink(job_id, self._state.job(job_id).linked.plus(link))
         return link.object_in_job_id
+
+    def put_back(self, job: str, repository: str, backup_server: str | None = None) -> str:
+        """Link a repository to a job as somebody does at the console, both by ID or name; the new link's ID.
+
+        Raises:
+            LookupError: no job or no repository is called so, or several are; or the repository is linked already.
+        """
+        found_job = self._state.job_called(job, backup_server)
+        found_repository = self._state.repository_called(repository, found_job.backup_server)
+        if any(link.repository_uid == found_repository.uid for link in found_job.linked.repositories):
+            raise AlreadyLinkedError(f"{repository} is linked to {job}")
+        return self.add_link(found_job.id, found_repository.uid, None)
 
     def remove_link(self, job_id: str, object_in_job_id: str) -> None:
         """Remove a link at once, as somebody else does; its linked backups too."""

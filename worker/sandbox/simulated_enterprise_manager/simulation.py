@@ -119,6 +119,20 @@ class Simulation(ABC):
         arguments = {"repository_uid": repository_uid, "object_in_job_id": object_in_job_id}
         return str(self._perform("add_link", job_id=job_id, **arguments))
 
+    def put_back(self, job: str, repository: str, backup_server: str | None = None) -> str:
+        """Link a repository to a job at once, both by ID or name; the new link's ID.
+
+        Args:
+            job: its ID or name.
+            repository: its UID or name, on the job's backup server.
+            backup_server: which job is meant, where several have the name.
+
+        Raises:
+            LookupError: there is no such job or repository, or several; or the repository is linked already.
+            ControlFailedError: the same in another process.
+        """
+        return str(self._perform("put_back", job=job, repository=repository, backup_server=backup_server))
+
     def remove_link(self, job_id: str, object_in_job_id: str) -> None:
         """Remove a link at once, as somebody else does at the console."""
         self._perform("remove_link", job_id=job_id, object_in_job_id=object_in_job_id)

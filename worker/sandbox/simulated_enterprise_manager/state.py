@@ -111,6 +111,36 @@ class State:
             raise NotThereError(f"Cannot find job [{job_id}]")
         return self.jobs[job_id]
 
+    def job_called(self, name: str, backup_server: str | None = None) -> Job:
+        """The job of that ID or name, on that backup server if one is named.
+
+        Raises:
+            NotThereError: there is none, or there are several.
+        """
+        found = [
+            job
+            for job in self.jobs.values()
+            if name in {job.id, job.name} and backup_server in {None, job.backup_server}
+        ]
+        if len(found) != 1:
+            raise NotThereError(_not_one("job", name, [job.backup_server for job in found]))
+        return found[0]
+
+    def repository_called(self, name: str, backup_server: str) -> Repository:
+        """The repository of that UID or name on a backup server.
+
+        Raises:
+            NotThereError: there is none, or there are several.
+        """
+        found = [
+            repository
+            for repository in self.repositories.values()
+            if name in {repository.uid, repository.name} and repository.backup_server == backup_server
+        ]
+        if len(found) != 1:
+            raise NotThereError(_not_one("repository", name, [repository.backup_server for repository in found]))
+        return found[0]
+
     def listed(self, job: Job) -> Linked:
         """What lists show as linked to the job: the truth of some time ago."""
         return job.linked_as_of(self.now() - self.behaviour.list_lag_seconds)
@@ -218,3 +248,9 @@ class State:
     def _forget(self, session: Session, task: Task) -> None:
         session.tasks.pop(task.id, None)
         self._edit_of_task.pop(task, None)
+
+
+def _not_one(kind: str, name: str, backup_servers: Sequence[str]) -> str:
+    if not backup_servers:
+        return f"There is no {kind} {name}"
+    return f"There are several: {kind} {name} on {', '.join(backup_servers)}"
