@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from worker.cli.mailbox import MailboxError
 from worker.cli.refusals import refuse
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def sandbox() -> None:
             typer.echo(_ready(running), err=True)
             signal.signal(signal.SIGTERM, signal.default_int_handler)
             signal.pause()
-    except SandboxError as error:
+    except (SandboxError, MailboxError) as error:
         refuse(str(error), status=1)
     except KeyboardInterrupt:
         typer.echo("Gone, without a trace.", err=True)
