@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
+import ssl
 import subprocess
 import sys
 from contextlib import closing, contextmanager
@@ -194,6 +196,24 @@ def test_secrets_are_in_files_that_only_their_owner_reads(tmp_path: Path) -> Non
         assert about["password_file"] == str(tmp_path / "password")
         for name in ("password", "server.pem"):
             assert os.stat(tmp_path / name).st_mode & 0o077 == 0  # noqa: PTH116 - its mode is the point
+
+
+def test_it_listens_where_it_is_told_under_the_name_that_it_is_told(tmp_path: Path) -> None:
+    """In a container nobody reaches it, or its certificate is for another host."""
+    password_file = tmp_path / "elsewhere"
+    options = ["--host", "127.0.0.2", "--name", "em.example", "--password-file", str(password_file)]
+    with program(tmp_path / "state", *options) as (_, about):
+        assert about["url"].startswith("https://em.example:")
+        port = int(about["url"].rpartition(":")[2])
+        context = ssl.create_default_context(cafile=about["ca_file"])
+        with socket.create_connection(("127.0.0.2", port), timeout=30) as connection:
+            context.wrap_socket(connection, server_hostname="em.example").close()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port), timeout=30)
+        assert about["control_url"].startswith("http://127.0.0.1:")
+        assert about["password_file"] == str(password_file)
+        assert password_file.read_text()
+        assert not (tmp_path / "state" / "password").exists()
 
 
 @pytest.mark.parametrize("option", ["absent_link=maybe", "colour=red"])

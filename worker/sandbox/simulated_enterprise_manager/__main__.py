@@ -17,6 +17,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from worker.sandbox.ports import LOOPBACK
 from worker.sandbox.simulated_enterprise_manager import Behaviour, SimulatedEnterpriseManager, UnknownBehaviourError
 from worker.sandbox.simulated_enterprise_manager.control import ControlListener
 from worker.sandbox.simulated_enterprise_manager.simulation import DEFAULT_USERNAME
@@ -46,12 +47,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m worker.sandbox.simulated_enterprise_manager", description=__doc__)
-    parser.add_argument("--port", type=int, default=0, help="of the loopback address; 0 is any that is free")
-    parser.add_argument("--control-port", type=int, default=0, help="as above, for the control listener")
+    parser.add_argument("--host", default=LOOPBACK, help="the address to listen on")
+    parser.add_argument(
+        "--name", default="localhost", help="the host name in its URL; its certificate is valid for that and loopback"
+    )
+    parser.add_argument("--port", type=int, default=0, help="0 is any that is free")
+    parser.add_argument(
+        "--control-port", type=int, default=0, help="as above, for the control listener: on loopback alone"
+    )
     parser.add_argument(
         "--state-dir", type=Path, required=True, help="where certificates and password are kept; made if need be"
     )
     parser.add_argument("--username", default=DEFAULT_USERNAME)
+    parser.add_argument(
+        "--password-file", type=Path, help="made at the first start; if left out, `password` in the state folder"
+    )
     parser.add_argument(
         "--behaviour",
         action="append",
@@ -75,12 +85,14 @@ def _switch(text: str) -> tuple[str, Any]:
 
 def _serve(options: argparse.Namespace, stopping: threading.Event) -> None:
     options.state_dir.mkdir(parents=True, exist_ok=True)
-    password_file = options.state_dir / "password"
+    password_file = options.password_file or options.state_dir / "password"
     behaviour = Behaviour()
     behaviour.change(**dict(options.behaviour))
     with SimulatedEnterpriseManager.start(
         behaviour=behaviour,
         folder=options.state_dir,
+        host=options.host,
+        name=options.name,
         port=options.port,
         username=options.username,
         password=_password_in(password_file),

@@ -59,13 +59,16 @@ class _ConnectionDropped(Exception):  # noqa: N818 - what happens next, no error
 
 
 class Server:
-    """The server, on one port of the loopback address for as long as it lives.
+    """The server, on one port of one address for as long as it lives.
 
     All but `requests` and `forget_requests` belong to the event loop that it was opened on.
     """
 
-    def __init__(self, state: State, account: Account, faults: Faults, context: ssl.SSLContext) -> None:
+    def __init__(
+        self, state: State, account: Account, faults: Faults, context: ssl.SSLContext, host: str = LOOPBACK
+    ) -> None:
         self._state = state
+        self._host = host
         self._routes = Routes(state, account)
         self._faults = faults
         self._context = context
@@ -86,7 +89,7 @@ class Server:
             self._closing.clear()
             self.port = self.port or port or free_port()
             self._listener = await asyncio.get_running_loop().create_server(
-                self._server, LOOPBACK, self.port, ssl=self._context, reuse_address=True, backlog=1024
+                self._server, self._host, self.port, ssl=self._context, reuse_address=True, backlog=1024
             )
 
     async def close(self) -> None:

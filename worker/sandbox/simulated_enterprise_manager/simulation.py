@@ -13,7 +13,8 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from worker.sandbox.certificates import certificates_in
+from worker.sandbox.certificates import LOOPBACK_NAMES, certificates_in
+from worker.sandbox.ports import LOOPBACK
 from worker.sandbox.simulated_enterprise_manager.behaviour import Behaviour
 from worker.sandbox.simulated_enterprise_manager.faults import Fault, Faults
 from worker.sandbox.simulated_enterprise_manager.model import COPY_JOB, LinkedBackup, LinkedRepository
@@ -234,6 +235,8 @@ class SimulatedEnterpriseManager(Simulation):
         *,
         behaviour: Behaviour | None = None,
         folder: Path | None = None,
+        host: str = LOOPBACK,
+        name: str = "localhost",
         port: int = 0,
         username: str = DEFAULT_USERNAME,
         password: str = DEFAULT_PASSWORD,
@@ -243,7 +246,9 @@ class SimulatedEnterpriseManager(Simulation):
         Args:
             behaviour: how it behaves at first.
             folder: where its certificates are kept, so that the next one there is trusted too; else a temporary one.
-            port: of the loopback address; 0 is any that is free.
+            host: the address to listen on.
+            name: the host name in its URL; a new certificate is valid for that and for the loopback address.
+            port: 0 is any that is free.
             username: who may log on.
             password: with what.
 
@@ -255,17 +260,17 @@ class SimulatedEnterpriseManager(Simulation):
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="simulated-em-")))
             loop = stack.enter_context(_loop_on_a_thread())
             simulated = cls(folder, behaviour or Behaviour(), Account(username, password), loop)
-            simulated._on_loop(simulated._open(port))
+            simulated._on_loop(simulated._open(host, name, port))
             stack.callback(lambda: simulated._on_loop(simulated._server.close()))
             yield simulated
 
-    async def _open(self, port: int) -> None:
+    async def _open(self, host: str, name: str, port: int) -> None:
         state, faults = State(self._behaviour), Faults()
-        certificates = certificates_in(self._folder)
-        self._server = Server(state, self._account, faults, certificates.server_context())
+        certificates = certificates_in(self._folder, tuple(dict.fromkeys((name, *LOOPBACK_NAMES))))
+        self._server = Server(state, self._account, faults, certificates.server_context(), host)
         await self._server.open(port)
         about = {
-            "url": f"https://localhost:{self._server.port}",
+            "url": f"https://{name}:{self._server.port}",
             "ca_file": str(certificates.ca_file),
             "username": self._account.username,
         }
