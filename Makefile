@@ -7,7 +7,7 @@ MAKEFLAGS += --no-print-directory
 
 bin := .venv/bin
 ready := .venv/.complete
-scripts := .ci/virtual_environment.py .ci/check_locks.py .ci/contract_page.py
+scripts := .ci/virtual_environment.py .ci/check_locks.py .ci/contract_page.py .ci/check_release.py
 
 # Which Python to make .venv with: the first of these that is there and new enough. `make PYTHON=... demo` names another.
 PYTHON ?=
@@ -53,18 +53,20 @@ lint: $(ready) ## Check style, format and types
 	@$(bin)/mypy contracts worker tests $(scripts)
 	@$(bin)/python .ci/check_locks.py
 
-# All for all platforms; the second holds the versions of the first, and what the sandbox and the tests need besides; the
-# third is what makes the wheel when the image is built.
+# All for all platforms. requirements-dev.lock holds the versions of requirements.lock, and what the sandbox and the tests
+# need besides; k8s/image/build.lock makes the wheel when an image is built; k8s/image/sandbox.lock is for the image of
+# the simulated Enterprise Manager.
 compile := $(bin)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
 	--python-version 3.11
 wheel-tools := $(bin)/python -c 'import tomllib; [print(tool) for tool in \
 	tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"]]'
 
-lock: $(ready) ## Pin all dependencies anew: requirements.lock, requirements-dev.lock and k8s/image/build.lock
+lock: $(ready) ## Pin all dependencies anew: requirements.lock, requirements-dev.lock and k8s/image/*.lock
 	@$(compile) pyproject.toml -o requirements.lock
 	@$(wheel-tools) | $(compile) - -o k8s/image/build.lock
+	@$(compile) pyproject.toml --extra sandbox -c requirements.lock -o k8s/image/sandbox.lock
 	@$(compile) pyproject.toml --all-extras --group dev -c requirements.lock -c k8s/image/build.lock \
-		-o requirements-dev.lock
+		-c k8s/image/sandbox.lock -o requirements-dev.lock
 
 contracts: $(ready) ## Write the published contract anew from the models: contracts/schemas, contracts/asyncapi.json
 	@$(bin)/unlink-worker contracts --write contracts

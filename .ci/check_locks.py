@@ -24,9 +24,11 @@ def main() -> None:
     """Print what is wrong, a line each, and exit 1; or exit 0."""
     wanted = tomllib.loads((_ROOT / "pyproject.toml").read_text())
     worker = wanted["project"]["dependencies"]
-    extras = [one for extra in wanted["project"]["optional-dependencies"].values() for one in extra]
+    optional = wanted["project"]["optional-dependencies"]
+    extras = [one for extra in optional.values() for one in extra]
     problems = [
         *_problems("requirements.lock", worker),
+        *_problems("k8s/image/sandbox.lock", [*worker, *optional["sandbox"]]),
         *_problems("requirements-dev.lock", [*worker, *extras, *wanted["dependency-groups"]["dev"]]),
     ]
     if problems:

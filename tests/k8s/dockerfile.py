@@ -1,8 +1,8 @@
 """A Dockerfile's steps, done in folders: the same commands and copies, without a container engine.
 
 Only what the project's Dockerfile uses is understood, and everything else refused: exec-form RUN, COPY of files and
-folders, one FROM for each stage. The image's root is the same folder in every stage, since virtual environments cannot
-be moved; what a stage left there is set aside when the next one begins.
+folders, one FROM for each stage, of the base image or of an earlier stage. The image's root is the same folder in every
+stage, since virtual environments cannot be moved; what a stage left there is set aside when the next one begins.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from dataclasses import dataclass, field
@@ -31,6 +32,56 @@ def read(file: Path) -> list[Instruction]:
     return [Instruction(*line.split(maxsplit=1)) for line in whole if line.strip()]
 
 
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One FROM, and what follows it up to the next."""
+
+    name: str
+    base: str
+    instructions: tuple[Instruction, ...]
+
+    def rest_of(self, word: str) -> list[str]:
+        """The rest of each of its instructions of that word."""
+        return [each.rest for each in self.instructions if each.word == word]
+
+
+def stages(instructions: list[Instruction]) -> list[Stage]:
+    """The stages in their order; one without a name is called `final`."""
+    begins = [number for number, each in enumerate(instructions) if each.word == "FROM"]
+    found = []
+    for begin, end in zip(begins, [*begins[1:], len(instructions)], strict=True):
+        base, _, name = instructions[begin].rest.partition(" AS ")
+        found.append(Stage(name or "final", base, tuple(instructions[begin:end])))
+    return found
+
+
+def needed_for(target: str, instructions: list[Instruction]) -> list[Instruction]:
+    """The instructions of a stage and of those that it is made from, in their order, as an engine does them."""
+    by_name = {stage.name: stage for stage in stages(instructions)}
+    needed: set[str] = set()
+    pending = [target]
+    while pending:
+        stage = by_name[pending.pop()]
+        needed.add(stage.name)
+        copied_from = [rest.split()[0].removeprefix("--from=") for rest in stage.rest_of("COPY") if "--from=" in rest]
+        pending += [name for name in (stage.base, *copied_from) if name in by_name]
+    return [each for stage in by_name.values() if stage.name in needed for each in stage.instructions]
+
+
+def pairs(rest: str) -> dict[str, str]:
+    """The NAME=VALUE of an ENV or a LABEL."""
+    return dict(pair.split("=", 1) for pair in shlex.split(rest))
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """What a stage left."""
+
+    root: Path
+    environment: dict[str, str]
+    folder: str
+
+
 @dataclass(slots=True)
 class Rehearsal:
     """The stages of a build, in folders.
@@ -40,6 +91,7 @@ class Rehearsal:
         root: the folder that is `/` in the image.
         python: the folder with the base image's `python`, which has pip.
         environment: what the present stage has set by ENV.
+        labels: what it has set by LABEL.
         entrypoint: the command line that the image starts with, without CMD.
         command: CMD.
         user: the numeric user that the image runs as.
@@ -49,10 +101,11 @@ class Rehearsal:
     root: Path
     python: Path
     environment: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
     entrypoint: list[str] = field(default_factory=list)
     command: list[str] = field(default_factory=list)
     user: int = 0
-    _stages: dict[str, Path] = field(default_factory=dict)
+    _done: dict[str, _Done] = field(default_factory=dict)
     _name: str = "final"
     _folder: str = "/"
 
@@ -67,8 +120,8 @@ class Rehearsal:
         match instruction.word:
             case "FROM":
                 self._begin(rest)
-            case "ENV":
-                self.environment |= dict(pair.split("=", 1) for pair in rest.split())
+            case "ENV" | "LABEL":
+                (self.environment if instruction.word == "ENV" else self.labels).update(pairs(rest))
             case "WORKDIR":
                 self._folder = rest
                 self._inside(rest).mkdir(parents=True, exist_ok=True)
@@ -94,18 +147,41 @@ class Rehearsal:
 
     def _begin(self, rest: str) -> None:
         if self.root.exists():
-            self._stages[self._name] = self.root.rename(self.root.with_name(f"stage-{self._name}"))
-        self.root.mkdir()
-        self._name = rest.partition(" AS ")[2] or "final"
-        self.environment, self._folder = {}, "/"
+            aside = self.root.rename(self.root.with_name(f"stage-{self._name}"))
+            self._done[self._name] = _Done(aside, self.environment, self._folder)
+        base, _, name = rest.partition(" AS ")
+        self._name = name or "final"
+        self.environment, self.labels, self._folder = {}, {}, "/"
+        self.entrypoint, self.command, self.user = [], [], 0
+        if base in self._done:
+            done = self._done[base]
+            shutil.copytree(done.root, self.root, symlinks=True)
+            self.environment, self._folder = dict(done.environment), done.folder
+        else:
+            self.root.mkdir()
 
     def _copy(self, arguments: list[str]) -> None:
+        options = [argument for argument in arguments if argument.startswith("--")]
+        *sources, target = arguments[len(options) :]
         source_root = self.context
-        if arguments[0].startswith("--from="):
-            source_root = self._stages[arguments.pop(0).removeprefix("--from=")]
-        *sources, target = arguments
+        for option in options:
+            match option.partition("="):
+                case "--from", _, stage:
+                    source_root = self._done[stage].root
+                case "--chown", _, _:
+                    pass  # below, once it is there
+                case _:
+                    raise ValueError(f"COPY {option} is not rehearsed")
         for source in sources:
             self._copy_one(source_root / source.lstrip("/"), target)
+        for owner in (option.removeprefix("--chown=") for option in options if option.startswith("--chown=")):
+            self._give(self._inside(target), *map(int, owner.split(":")))
+
+    def _give(self, folder: Path, user: int, group: int) -> None:
+        """The folder to its owner, where the tests may; elsewhere it stays the tests' own, as their programs are."""
+        if os.getuid() == 0:
+            for path in (folder, *folder.rglob("*")):
+                os.chown(path, user, group, follow_symlinks=False)
 
     def _copy_one(self, source: Path, target: str) -> None:
         place = self._inside(target)

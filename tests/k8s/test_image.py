@@ -11,13 +11,15 @@ import subprocess
 import sys
 import tempfile
 import tomllib
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import requests
 from packaging.requirements import Requirement
 
-from tests.k8s.dockerfile import Rehearsal, read
+from tests.k8s.dockerfile import Rehearsal, needed_for, pairs, read, stages
 from tests.k8s.manifests import K8S, OVERLAYS, ROOT, rendered
 from worker.sandbox.ward import wait_until
 from worker.settings import HttpSettings
@@ -28,15 +30,40 @@ if TYPE_CHECKING:
 DOCKERFILE = K8S / "image" / "Dockerfile"
 IGNORE = K8S / "image" / "Dockerfile.dockerignore"
 BUILD_LOCK = K8S / "image" / "build.lock"
+SANDBOX_LOCK = K8S / "image" / "sandbox.lock"
 
 INSTRUCTIONS = read(DOCKERFILE)
-FINAL = INSTRUCTIONS[max(number for number, each in enumerate(INSTRUCTIONS) if each.word == "FROM") :]
+STAGES = {stage.name: stage for stage in stages(INSTRUCTIONS)}
+
+#: The stages that are images: the worker's, which is the last, and the one that compose.yaml runs beside it.
+WORKER = "final"
+SIMULATED = "simulated-enterprise-manager"
+IMAGES = (WORKER, SIMULATED)
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
 def _final(word: str) -> list[str]:
-    return [each.rest for each in FINAL if each.word == word]
+    return STAGES[WORKER].rest_of(word)
+
+
+def test_the_image_that_is_built_without_a_target_is_the_worker_s() -> None:
+    """`docker build` builds the last stage: the simulated Enterprise Manager would be deployed as the worker."""
+    assert list(STAGES)[-1] == WORKER
+    steps = needed_for(WORKER, INSTRUCTIONS)
+    assert not any("sandbox" in each.rest or "simulated" in each.rest for each in steps)
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_an_image_s_labels_say_what_it_is(image: str) -> None:
+    """Whoever finds the image in a registry, or in an incident, cannot tell which version of what it is."""
+    (labels,) = map(pairs, STAGES[image].rest_of("LABEL"))
+    name = "org.opencontainers.image."
+    assert labels.keys() == {f"{name}{each}" for each in ("title", "description", "licenses", "version")}
+    assert labels[f"{name}version"] == PROJECT["project"]["version"]
+    assert labels[f"{name}licenses"] == PROJECT["project"]["license"]
+    assert labels[f"{name}title"].startswith(PROJECT["project"]["name"])
+    assert (labels[f"{name}description"] == PROJECT["project"]["description"]) is (image == WORKER)
 
 
 def test_a_linter_that_reads_it_as_an_engine_does_has_nothing_against_the_dockerfile() -> None:
@@ -50,7 +77,7 @@ def test_a_linter_that_reads_it_as_an_engine_does_has_nothing_against_the_docker
 
 def test_the_image_runs_as_the_user_that_the_pods_ask_for() -> None:
     """`runAsNonRoot` refuses a user by name, and files are readable by the group of the manifests only."""
-    (user,) = _final("USER")
+    (user,) = {user for image in IMAGES for user in STAGES[image].rest_of("USER")}
     for overlay in OVERLAYS:
         security = rendered(overlay).pod["securityContext"]
         assert user == f"{security['runAsUser']}:{security['runAsGroup']}"
@@ -66,9 +93,11 @@ def test_the_image_needs_no_shell() -> None:
 def test_the_final_stage_takes_what_was_built_and_nothing_else() -> None:
     """What builds the worker, and what lies about in the project, has no place beside its passwords."""
     assert [rest.split() for rest in _final("COPY")] == [["--from=build", "/opt/unlink-worker", "/opt/unlink-worker"]]
-    assert _final("ADD") == []
     removed = {"pip", "setuptools", "wheel"}
-    assert [removed < set(json.loads(rest)) and "uninstall" in rest for rest in _final("RUN")] == [True]
+    for image in IMAGES:
+        assert STAGES[image].rest_of("ADD") == []
+        runs = STAGES[image].rest_of("RUN")
+        assert [removed < set(json.loads(rest)) and "uninstall" in rest for rest in runs] == [True]
 
 
 def test_everything_that_is_downloaded_has_a_hash() -> None:
@@ -86,8 +115,9 @@ def test_everything_that_is_downloaded_has_a_hash() -> None:
 def test_the_build_names_no_registry() -> None:
     """An image that names one cannot be built behind a mirror."""
     images = re.findall(r"^(?:ARG PYTHON_IMAGE=|FROM )(\S+)", DOCKERFILE.read_text(), flags=re.MULTILINE)
-    assert images == ["python:3.11-slim-bookworm", "${PYTHON_IMAGE}", "${PYTHON_IMAGE}"]
-    for file in (DOCKERFILE, IGNORE, BUILD_LOCK):
+    base = "${PYTHON_IMAGE}"
+    assert images == ["python:3.11-slim-bookworm", base, "build", base, base]
+    for file in (DOCKERFILE, IGNORE, BUILD_LOCK, SANDBOX_LOCK):
         assert "://" not in file.read_text()
         assert "index-url" not in file.read_text()
 
@@ -99,6 +129,13 @@ def test_the_build_s_own_tools_are_the_ones_that_the_project_asks_for() -> None:
     assert pins.keys() == {each.name for each in wanted}
     assert all(each.specifier.contains(pins[each.name]) for each in wanted)
     assert BUILD_LOCK.read_text().count("--hash=sha256:") >= len(pins)
+
+
+def test_the_simulated_enterprise_manager_runs_on_the_worker_s_own_versions() -> None:
+    """Two answers to which version of a package the project is tested with."""
+    worker, simulated = (dict(_pins(lock)) for lock in (ROOT / "requirements.lock", SANDBOX_LOCK))
+    assert worker.items() < simulated.items()
+    assert {Requirement(each).name for each in PROJECT["project"]["optional-dependencies"]["sandbox"]} <= set(simulated)
 
 
 def test_the_build_sees_what_it_copies_and_nothing_else() -> None:
@@ -121,6 +158,18 @@ def test_the_image_of_the_manifests_is_of_this_version() -> None:
         assert rendered(overlay).container["image"] == f"unlink-worker:{PROJECT['project']['version']}"
 
 
+def test_only_the_stages_of_a_target_are_done() -> None:
+    """The rehearsal would prove something of an image that an engine makes differently."""
+    assert [each.rest for each in needed_for("build", INSTRUCTIONS) if each.word == "FROM"] == [
+        "${PYTHON_IMAGE} AS build"
+    ]
+    assert [each.rest.rpartition(" ")[2] for each in needed_for(SIMULATED, INSTRUCTIONS) if each.word == "FROM"] == [
+        "build",
+        "build-simulated-enterprise-manager",
+        SIMULATED,
+    ]
+
+
 def test_the_port_that_the_image_names_is_the_program_s() -> None:
     """Somebody who publishes the image's port would reach nothing."""
     assert _final("EXPOSE") == [str(HttpSettings().port)]
@@ -131,12 +180,26 @@ def test_the_port_that_the_image_names_is_the_program_s() -> None:
 
 @pytest.fixture(scope="module")
 def image() -> Iterator[Rehearsal]:
-    """The image's contents, made by the Dockerfile's own steps in a folder that other users can read."""
+    """The worker's image."""
+    with _made(WORKER) as rehearsal:
+        yield rehearsal
+
+
+@pytest.fixture(scope="module")
+def simulated() -> Iterator[Rehearsal]:
+    """The image of the simulated Enterprise Manager."""
+    with _made(SIMULATED) as rehearsal:
+        yield rehearsal
+
+
+@contextmanager
+def _made(target: str) -> Iterator[Rehearsal]:
+    """An image's contents, made by the Dockerfile's own steps in a folder that other users can read."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)
         rehearsal = Rehearsal(context=ROOT, root=folder / "root", python=_base_image(folder / "base"))
-        for instruction in INSTRUCTIONS:
+        for instruction in needed_for(target, INSTRUCTIONS):
             try:
                 rehearsal.do(instruction)
             except subprocess.CalledProcessError as error:
@@ -209,8 +272,7 @@ def test_the_image_holds_what_the_lock_pins_and_nothing_to_build_with(image: Reh
     """A package that no lock names was never looked at; a pip in the image installs whatever an intruder likes."""
     listing = "import importlib.metadata as m; print(*(f'{d.name}=={d.version}' for d in m.distributions()))"
     installed = set(_python(image, listing).lower().replace("_", "-").split())
-    pins = set(re.findall(r"^([\w.-]+(?:\[\w+\])?==[^\s;]+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
-    pinned = {re.sub(r"\[\w+\]", "", pin) for pin in pins}
+    pinned = {f"{name}=={version}" for name, version in _pins(ROOT / "requirements.lock")}
     assert installed - pinned == {f"unlink-worker=={PROJECT['project']['version']}"}
     base = subprocess.run(
         [
@@ -225,6 +287,40 @@ def test_the_image_holds_what_the_lock_pins_and_nothing_to_build_with(image: Reh
         timeout=60,
     )
     assert base.stdout.split() == []
+
+
+@pytest.mark.slow
+def test_the_simulated_enterprise_manager_serves_where_it_can_write_to_its_state_alone(simulated: Rehearsal) -> None:
+    """`docker compose up` would wait for a certificate that was never written, and for a password that nobody has."""
+    folder = f"{simulated.root}/var/lib/enterprise-manager"
+    # Whoever is not root owns all that they made, and gives the rest of it up below.
+    if os.getuid() == 0:
+        assert set(_writable(simulated)) == {folder}
+    server = subprocess.Popen(
+        [*simulated.entrypoint, f"--state-dir={folder}", "--host=127.0.0.1", "--name=enterprise-manager"],
+        env=_environment(simulated),
+        stdout=subprocess.PIPE,
+        text=True,
+        **_as_the_images_user(simulated, may_write=(folder,)),
+    )
+    try:
+        assert server.stdout is not None
+        about = json.loads(server.stdout.readline())
+        port = about["url"].removeprefix("https://enterprise-manager:")
+        ca_file = f"{folder}/ca.pem"
+        answer = requests.get(f"https://localhost:{port}/api/", verify=ca_file, timeout=30)
+        assert answer.ok
+        assert {file.name for file in Path(folder).iterdir()} == {"ca.pem", "server.pem", "password"}
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(timeout=60) == 0
+    finally:
+        server.kill()
+        server.communicate()
+
+
+def _pins(lock: Path) -> list[tuple[str, str]]:
+    """Each package that a lock names, without extras, and its version."""
+    return re.findall(r"^([\w.-]+)(?:\[\w+\])?==([^\s;]+)", lock.read_text(), re.MULTILINE)
 
 
 def _base_image(folder: Path) -> Path:
@@ -259,17 +355,17 @@ def _open_to_all(path: Path) -> bool:
     return all(folder.stat().st_mode & 0o001 for folder in path.parents)
 
 
-def _as_the_images_user(image: Rehearsal) -> dict[str, Any]:
-    """How a program is started as the image's user; who is not root stays who they are, and nothing is writable."""
+def _as_the_images_user(image: Rehearsal, may_write: tuple[str, ...] = ()) -> dict[str, Any]:
+    """How a program is started as the image's user; who is not root stays who they are, and little is writable."""
     if os.getuid() == 0:
         return {"user": image.user, "group": image.user, "extra_groups": [], "cwd": "/"}
-    _take_write_permissions(image.root)
+    _take_write_permissions(image.root, but=may_write)
     return {"cwd": "/"}
 
 
-def _take_write_permissions(folder: Path) -> None:
+def _take_write_permissions(folder: Path, but: tuple[str, ...]) -> None:
     for path in [folder, *folder.rglob("*")]:
-        if not path.is_symlink():
+        if not path.is_symlink() and str(path) not in but:
             path.chmod(path.stat().st_mode & 0o555)
 
 
