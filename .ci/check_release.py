@@ -1,0 +1,33 @@
+# ruff: noqa: INP001 - a script that the release workflow runs, no package to import
+"""Check that a tag is the release of this tree: `check_release.py v1.2.3`.
+
+Prints `version=1.2.3` for the workflow, or exits 1 with a line for each thing that is wrong.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+def main() -> None:
+    """Check the tag that the first argument names."""
+    tag = sys.argv[1] if len(sys.argv) > 1 else ""
+    version = tomllib.loads((_ROOT / "pyproject.toml").read_text())["project"]["version"]
+    problems = []
+    if tag != f"v{version}":
+        problems.append(f"the tag is {tag!r}, and pyproject.toml says version {version}: the tag must be v{version}")
+    heading = rf"^## \[{re.escape(version)}\] - \d{{4}}-\d\d-\d\d$"
+    if not re.search(heading, (_ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE):
+        problems.append(f"CHANGELOG.md has no heading `## [{version}] - YYYY-MM-DD`")
+    if problems:
+        sys.exit("\n".join(problems))
+    sys.stdout.write(f"version={version}\n")
+
+
+if __name__ == "__main__":
+    main()
