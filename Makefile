@@ -28,6 +28,14 @@ test: $(ready) ## Run the tests, without those that take minutes, and show their
 test-all: $(ready) ## Run all tests, also those that take minutes
 	@$(bin)/pytest -n 3 --dist worksteal --cov --cov-report=term
 
+# make test-pythons PYTHONS="3.12 /opt/python/bin/python3.14"; a virtual environment for each, such as .venv-3.12.
+PYTHONS ?= 3.11 3.12 3.13 3.14
+scripts += .ci/test_pythons.py
+.PHONY: test-pythons
+
+test-pythons: $(ready) ## Run the tests on each supported Python that is found, and say which are not
+	@$(bin)/python .ci/test_pythons.py $(PYTHONS)
+
 # make simulate SIMULATE="--seed 7 --trace" replays one seed; --help names all options.
 SIMULATE ?= --seeds 10000 --jobs 2
 
@@ -75,8 +83,8 @@ contract-page: $(ready) ## Make a page of the contract to read in a browser: bui
 	@mkdir -p build
 	@$(bin)/python .ci/contract_page.py page contracts/asyncapi.json build/contract.html && echo build/contract.html
 
-clean: ## Remove .venv and what tools leave behind (downloads in the user's cache folder stay)
-	@rm -rf .venv .coverage .coverage.* htmlcov build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+clean: ## Remove .venv, .venv-* and what tools leave behind (downloads in the user's cache folder stay)
+	@rm -rf .venv .venv-* .coverage .coverage.* htmlcov build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find contracts worker tests .ci -name __pycache__ -prune -exec rm -rf {} +
 
 venv: $(ready)

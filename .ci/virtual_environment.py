@@ -1,10 +1,13 @@
 # ruff: noqa: INP001 - a script that make runs, no package to import
-"""Make `.venv` with exactly what requirements-dev.lock pins, by a Python that has nothing installed.
+"""Make a virtual environment with exactly what requirements-dev.lock pins, by a Python that has nothing installed.
 
 The lock is complete: it names every package with its version and hashes. So pip has nothing to resolve and is told so
-(`--no-deps`). Before pip 24.1, a dependency with an extra, such as `coverage[toml]`, made it look for a newer release
+(`--no-deps`). Before pip 23.3, a dependency with an extra, such as `coverage[toml]`, made it look for a newer release
 than the pinned one, which `--require-hashes` then refuses (pip issues 9644 and 12345). `pip check` proves afterwards
 that nothing is missing. The project's own build uses the pinned setuptools, not one that pip would download for it.
+
+Of the user's pip settings, those that say where packages come from hold here too; the others could change what is
+installed, and do not.
 
 Debian and Ubuntu keep the part of Python that puts pip into a virtual environment in a package of its own
 (python3-venv). Where that is missing, pip comes from the package python3-pip-whl, downloaded and unpacked into the
@@ -13,8 +16,10 @@ user's cache folder.
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 import venv
@@ -26,37 +31,52 @@ sys.path.insert(0, str(_ROOT))
 from worker.sandbox.errors import MissingPartError  # noqa: E402 - the project is not installed yet
 from worker.sandbox.packages import unpacked  # noqa: E402 - as above
 
-_VENV = _ROOT / ".venv"
-
 #: The package of Debian and Ubuntu that holds pip as a wheel.
 _PIP_PACKAGE = "python3-pip-whl"
 
-#: What the user's pip settings may say of where packages come from, they may not say of what is installed and where.
-_PIP_SETTINGS = {
-    "PIP_CONSTRAINT": os.devnull,
-    "PIP_USER": "0",
-    "PIP_REQUIRE_VIRTUALENV": "0",
-    "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-    "PIP_NO_INPUT": "1",
-}
-_PIP_SETTINGS_DROPPED = ("PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_REQUIREMENT", "PIP_NO_BINARY", "PIP_PRE")
+_LOCK = "requirements-dev.lock"
 
-#: The words with which pip begins the line that tells the cause.
-_PIP_ERROR = "ERROR: "
+#: Those of the user's pip settings that hold here: where packages come from, and how they are downloaded.
+_SETTINGS_KEPT = {
+    "cache-dir",
+    "cert",
+    "client-cert",
+    "default-timeout",
+    "extra-index-url",
+    "find-links",
+    "index-url",
+    "keyring-provider",
+    "no-cache-dir",
+    "no-index",
+    "proxy",
+    "retries",
+    "timeout",
+    "trusted-host",
+    "use-deprecated",  # of certificates
+    "use-feature",  # as above
+}
+
+#: The sections of pip's settings that hold for `pip install`; a later one goes before an earlier one.
+_SECTIONS = ("global", "install", ":env:")
+
+#: No file of settings is read, and nothing is asked.
+_SETTINGS_OWN = {"PIP_CONFIG_FILE": os.devnull, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
 
 
 class InstallationError(Exception):
-    """pip failed; the message is one line for the person who ran make."""
+    """pip failed; the message is for the person who ran make, one line where the cause is a known one."""
 
 
 def main() -> None:
-    """Make the virtual environment anew, then leave the file that says so, named by the first argument."""
+    """Make the environment anew, and when it is complete leave a file in it; the first argument names that file."""
+    complete = Path(sys.argv[1]).absolute()
+    folder = complete.parent
     version = ".".join(map(str, sys.version_info[:3]))
-    sys.stderr.write(f"Setting up .venv: Python {version}, dependencies from requirements-dev.lock ...\n")
+    sys.stderr.write(f"Setting up {folder.name}: Python {version}, dependencies from {_LOCK} ...\n")
     # Anew, not refreshed: what an earlier lock installed must not stay.
-    _make()
-    install(_VENV / "bin" / "python")
-    Path(sys.argv[1]).touch()
+    _make(folder)
+    install(folder / "bin" / "python")
+    complete.touch()
 
 
 def install(python: Path) -> None:
@@ -65,32 +85,45 @@ def install(python: Path) -> None:
     Raises:
         InstallationError: pip could not; what was installed by then stays.
     """
-    locked = ("--no-deps", "--require-hashes", "--only-binary=:all:", "-r", "requirements-dev.lock")
-    _pip(python, "install", *locked)
-    _pip(python, "install", "--no-deps", "--no-index", "--no-build-isolation", "-e", ".")
-    _pip(python, "check")
+    pip, settings = (python, "-m", "pip"), _users_settings(python)
+    locked = ("--no-deps", "--require-hashes", "--only-binary=:all:", "-r", _LOCK)
+    _run(*pip, "install", "-q", *locked, settings=settings)
+    _run(*pip, "install", "-q", "--no-deps", "--no-index", "--no-build-isolation", "-e", ".", settings=settings)
+    _run(*pip, "check", settings=settings)
 
 
-def _make() -> None:
+def _make(folder: Path) -> None:
     with_pip = importlib.util.find_spec("ensurepip") is not None
-    venv.create(_VENV, clear=True, symlinks=True, with_pip=with_pip)
+    try:
+        venv.create(folder, clear=True, symlinks=True, with_pip=with_pip)
+    except subprocess.CalledProcessError as error:
+        raise InstallationError(f"pip could not be put into it: {error.output or error}") from error
     if not with_pip:
         wheel = next(unpacked(_PIP_PACKAGE, companions="").glob("usr/share/python-wheels/pip-*.whl"))
         # A wheel of pip can be run as it is, and so installs itself.
-        _run(_VENV / "bin" / "python", wheel / "pip", "install", "-qq", "--no-index", wheel)
+        _run(folder / "bin" / "python", wheel / "pip", "install", "-q", "--no-index", wheel, settings=_SETTINGS_OWN)
 
 
-def _pip(python: Path, command: str, *arguments: str) -> None:
-    _run(python, "-m", "pip", command, "-qq", *arguments)
+def _users_settings(python: Path) -> dict[str, str]:
+    """What the user's environment and files tell pip of where packages come from, as environment variables."""
+    users = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
+    # These would also hold for `pip config`: `user` makes it list one file only, `quiet` nothing.
+    listed = _run(python, "-m", "pip", "config", "list", settings=users | {"PIP_USER": "0", "PIP_QUIET": "0"})
+    found = re.findall(r"^(global|install|:env:)\.([a-z-]+)=(.*)$", listed, flags=re.MULTILINE)
+    settings = {}
+    for _, name, value in sorted(found, key=lambda each: _SECTIONS.index(each[0])):
+        if name in _SETTINGS_KEPT:
+            settings["PIP_" + name.upper().replace("-", "_")] = str(ast.literal_eval(value))
+    return settings | _SETTINGS_OWN
 
 
-def _run(python: Path, *arguments: str | Path) -> None:
-    environment = {name: value for name, value in os.environ.items() if name not in _PIP_SETTINGS_DROPPED}
+def _run(*command: str | Path, settings: dict[str, str]) -> str:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "PYTHON"))}
     done = subprocess.run(  # noqa: S603 - our own arguments
-        [python, *arguments],
+        command,
         check=False,
         cwd=_ROOT,
-        env=environment | _PIP_SETTINGS,
+        env=environment | settings,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -98,13 +131,22 @@ def _run(python: Path, *arguments: str | Path) -> None:
     )
     if done.returncode != 0:
         raise InstallationError(_cause(done.stdout) or f"pip ended with status {done.returncode}")
+    return done.stdout
 
 
 def _cause(output: str) -> str:
-    """The line in which pip says why: its last error, or, as for `pip check`, the first line of all."""
-    lines = [line.strip() for line in output.splitlines() if line.strip()]
-    errors = [line.removeprefix(_PIP_ERROR) for line in lines if line.startswith(_PIP_ERROR)]
-    return (errors or lines or [""])[-1 if errors else 0]
+    """What pip says in many lines, or not at all, as one line; what is not known, in pip's own words."""
+    if "DO NOT MATCH THE HASHES" in output:
+        packages = re.findall(r"^ +(\S+) from ", output, flags=re.MULTILINE)
+        return f"not what {_LOCK} pins, by its hash: {', '.join(packages)}"
+    if missing := re.search(r"^ERROR: No matching distribution found for (\S+)", output, flags=re.MULTILINE):
+        if broken := re.search(r"after connection broken by (.*)$", output, flags=re.MULTILINE):
+            return f"the package index cannot be reached: {broken[1]}"
+        return f"the package index has no wheel of {missing[1]} for this Python and machine"
+    lacking = re.findall(r"^(\S+ \S+ (?:requires|has requirement) .*)$", output, flags=re.MULTILINE)
+    if lacking:
+        return f"{_LOCK} is not complete: {' '.join(lacking)}"
+    return output.strip()
 
 
 if __name__ == "__main__":
