@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _MOST_PROBLEMS_NAMED = 5
+
+#: How many levels of arrays and objects are read; a command has four. How many Python itself reads differs by version.
+_MOST_LEVELS = 100
+
+#: A string, which may be without its end, or the beginning or the end of an array or object.
+_MARK = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[{\]}]', re.DOTALL)
 
 AnyCommand = TypeVar("AnyCommand", UnlinkCommand, CancelCommand)
 
@@ -80,16 +87,28 @@ def _content(body: bytes, content_type: str | None) -> dict[str, Any]:
 def _read_object(body: bytes) -> dict[str, Any]:
     try:
         text = body.decode("utf-8-sig")
+        if _levels(text) > _MOST_LEVELS:
+            raise UnreadableMessageError(f"the message is nested too deeply; at most {_MOST_LEVELS} levels are read")
         content = json.loads(text, object_pairs_hook=_without_repeats, parse_constant=_refuse_constant)
     except UnicodeDecodeError as error:
         raise UnreadableMessageError(f"the message is not UTF-8 (byte {error.start})") from error
-    except RecursionError as error:
-        raise UnreadableMessageError("the message is nested too deeply") from error
     except ValueError as error:
         raise UnreadableMessageError(f"the message is not JSON as the contract has it: {error}") from error
     if not isinstance(content, dict):
         raise UnreadableMessageError(f"the message is a JSON {type(content).__name__}; an object is needed")
     return content
+
+
+def _levels(text: str) -> int:
+    """How deep the arrays and objects of a JSON text are nested."""
+    level = deepest = 0
+    for mark in _MARK.findall(text):
+        if mark in "[{":
+            level += 1
+            deepest = max(deepest, level)
+        elif mark in "]}":
+            level -= 1
+    return deepest
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
