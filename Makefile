@@ -5,6 +5,9 @@
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
+# Byte code is kept: the tests start the program hundreds of times, and compiling it takes longer than all that it does.
+unexport PYTHONDONTWRITEBYTECODE
+
 bin := .venv/bin
 ready := .venv/.complete
 scripts := .ci/virtual_environment.py .ci/check_locks.py .ci/contract_page.py .ci/check_release.py
