@@ -3,22 +3,37 @@
 #
 #     VHOST=/ sh permissions.sh
 #
-# The three patterns after a name are for configure, write and read, on the names of exchanges and queues. Each user gets
-# a random password that nobody knows; set the real one with `rabbitmqctl change_password NAME`, which asks for it.
+# The patterns after a name are for configure, write and read, on the names of exchanges and queues; a tag may follow.
+# A new user has no password, and nobody can log on as that user before you set one with `rabbitmqctl change_password
+# NAME`, which asks for it. A user who is there already keeps the password and gets the permissions.
 set -eu
 vhost=${VHOST:-/}
+known=$(rabbitmqctl --quiet list_users --no-table-headers | cut -f 1)
+definitions=$(mktemp)
+# It holds no secret, and rabbitmqctl may read it as a user of its own.
+chmod 644 "$definitions"
+trap 'rm -f "$definitions"' EXIT
+users='' permissions=''
+
+text() {  # as a string of JSON
+  printf '"%s"' "$(printf %s "$1" | sed 's/["\\]/\\&/g')"
+}
 
 user() {
-  head -c 32 /dev/urandom | base64 | rabbitmqctl --quiet add_user "$1"
-  rabbitmqctl --quiet set_permissions -p "$vhost" "$@"
+  if ! printf '%s\n' "$known" | grep -qx "$1"; then
+    users="$users${users:+,}
+      {\"name\": $(text "$1"), \"password_hash\": \"\", \"tags\": $(text "${5:-}")}"
+  fi
+  permissions="$permissions${permissions:+,}
+      {\"user\": $(text "$1"), \"vhost\": $(text "$vhost"),
+       \"configure\": $(text "$2"), \"write\": $(text "$3"), \"read\": $(text "$4")}"
 }
 
 # A publisher: puts commands on the queue, and may wait for a direct reply. Hears no events, reads no queue.
 user unlink-publisher '^$' '^unlink\.commands$' '^$'
 
 # The same through RabbitMQ's HTTP API, which only users with this tag may use.
-user unlink-http-publisher '^$' '^unlink\.commands$' '^$'
-rabbitmqctl --quiet set_user_tags unlink-http-publisher management
+user unlink-http-publisher '^$' '^unlink\.commands$' '^$' management
 
 # A pipeline: publishes and, for `submit --wait`, hears the events on a queue of its own that goes when it goes.
 user unlink-pipeline '^amq\.gen-' '^(unlink\.commands$|amq\.gen-)' '^(unlink\.events$|amq\.gen-)'
@@ -32,3 +47,6 @@ user unlink-worker '^$' '^(unlink\.(events|dead|delay\..*)|amq\.default)$' '^unl
 
 # The worker that declares them itself (UNLINK_BROKER__TOPOLOGY=declare, as it is by default).
 user unlink-owner '^unlink\.' '^(unlink\.|amq\.default$)' '^unlink\.'
+
+printf '{"users": [%s],\n "permissions": [%s]}\n' "$users" "$permissions" > "$definitions"
+rabbitmqctl --quiet import_definitions "$definitions"

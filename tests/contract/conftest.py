@@ -59,16 +59,28 @@ async def _declare(url: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def url_of(broker: PrivateBroker, users_virtual_host: str) -> Iterator[Callable[[str], str]]:
-    """Makes the users of the recipe; gives the `amqp://` URL of one of them by the user's name."""
+def make_users(broker: PrivateBroker, users_virtual_host: str) -> Callable[[], None]:
+    """Runs the recipe that makes users."""
     environment = broker.environment
     path = f"{find_installation().scripts}:{environment.get('PATH', '')}:{os.environ['PATH']}"
-    subprocess.run(
-        ["sh", RECIPES / "permissions.sh"],
-        check=True,
-        env={**environment, "PATH": path, "VHOST": users_virtual_host},
-        timeout=110,
-    )
+
+    def make() -> None:
+        subprocess.run(
+            ["sh", RECIPES / "permissions.sh"],
+            check=True,
+            env={**environment, "PATH": path, "VHOST": users_virtual_host},
+            timeout=110,
+        )
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def url_of(
+    broker: PrivateBroker, users_virtual_host: str, make_users: Callable[[], None]
+) -> Iterator[Callable[[str], str]]:
+    """Makes the users of the recipe; gives the `amqp://` URL of one of them by the user's name."""
+    make_users()
     names: set[str] = set()
 
     def url_of(name: str) -> str:

@@ -65,6 +65,15 @@ def refused(action: Callable[[], Any]) -> bool:
     return bool(caught.value.reply_code == REFUSED)
 
 
+def test_who_runs_the_recipe_again_changes_no_password(
+    url_of: UrlOf, make_users: Callable[[], None], channel_of: Callable[[str], BlockingChannel]
+) -> None:
+    """Whoever adds a permission to the recipe and runs it again would lock all publishers and workers out."""
+    url_of("unlink-observer")
+    make_users()
+    assert channel_of("unlink-observer").is_open
+
+
 @pytest.mark.parametrize("name", ["unlink-publisher", "unlink-pipeline"])
 def test_a_publisher_publishes_commands_and_nothing_else(
     channel_of: Callable[[str], BlockingChannel], admin: BlockingChannel, name: str

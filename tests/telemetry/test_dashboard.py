@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -13,12 +12,10 @@ import pytest
 
 from tests.end_to_end.world import World, vendor_command
 from tests.k8s.manifests import rendered
-from tests.telemetry.observed import LOOPBACK, Observed
+from tests.telemetry.observed import LOOPBACK, PATIENCE, Observed
 from tests.telemetry.private_prometheus import PrivatePrometheus
-from worker.sandbox.ports import LOOPBACK as HERE
-from worker.sandbox.ports import free_port
-from worker.sandbox.rabbitmq import find_installation
 from worker.sandbox.simulated_enterprise_manager import Fault
+from worker.sandbox.ward import wait_until
 
 if TYPE_CHECKING:
     from worker.sandbox.private_broker import PrivateBroker
@@ -55,26 +52,6 @@ def queries() -> dict[str, str]:
     return found
 
 
-@pytest.fixture
-def queue_metrics(broker: PrivateBroker) -> str:
-    """Where the broker tells of its queues: the address."""
-    port = free_port()
-    scripts = find_installation().scripts
-    listen = f'application:set_env(rabbitmq_prometheus, tcp_config, [{{port, {port}}}, {{ip, "{HERE}"}}]).'
-    node = broker.environment["RABBITMQ_NODENAME"]
-    for command in (
-        ["rabbitmqctl", "--node", node, "eval", listen],
-        ["rabbitmq-plugins", "--node", node, "disable", "rabbitmq_prometheus"],
-        ["rabbitmq-plugins", "--node", node, "enable", "rabbitmq_prometheus"],
-    ):
-        program = scripts / command[0]
-        done = subprocess.run(
-            [program, *command[1:]], env=broker.environment, capture_output=True, text=True, check=False, timeout=90
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-    return f"{HERE}:{port}"
-
-
 class Load:
     """Commands of every kind, some at a time."""
 
@@ -107,7 +84,7 @@ def has_values(result: list[dict[str, Any]]) -> bool:
 
 
 @pytest.mark.timeout(300)
-def test_every_query_of_the_dashboard_returns_data(world: World, queue_metrics: str) -> None:
+def test_every_query_of_the_dashboard_returns_data(world: World, broker: PrivateBroker) -> None:
     """Whoever opens the dashboard in an hour of need finds no empty panel for a misspelt name."""
     worker = Observed(world.start_worker(LOOPBACK))
     world.listen()
@@ -116,7 +93,7 @@ def test_every_query_of_the_dashboard_returns_data(world: World, queue_metrics: 
     of_queues = {"family": "queue_coarse_metrics", "vhost": virtual_host}
     jobs = {
         "unlink-worker": (worker.address, "/metrics", {}),
-        "rabbitmq": (queue_metrics, "/metrics/detailed", of_queues),
+        "rabbitmq": (broker.metrics_address, "/metrics/detailed", of_queues),
     }
     empty = queries()
     with PrivatePrometheus(jobs) as prometheus:
@@ -128,7 +105,7 @@ def test_every_query_of_the_dashboard_returns_data(world: World, queue_metrics: 
                     del empty[title]
             return not empty
 
-        worker.until(all_drawn, f"data for {empty}")
+        assert wait_until(all_drawn, seconds=PATIENCE), f"no data for {empty}"
 
 
 def test_each_panel_says_what_it_shows() -> None:

@@ -17,8 +17,8 @@ import structlog
 from worker.broker.back_off import forever
 from worker.broker.channels import AwaitableChannel, settle
 from worker.broker.delivery import BrokerDelivery
-from worker.broker.problems import NOT_FOUND, BrokerError, ChannelLostError
-from worker.broker.topology import command_queue
+from worker.broker.problems import BrokerError, ChannelLostError
+from worker.broker.topology import command_queue, exists
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -186,30 +186,27 @@ class QueueIntake:
         if channel.closed.done():
             raise ChannelLostError(channel.closed.result())
         if cancelled.done():
-            raise ConsumerCancelledError(await self._why_cancelled(channel))
+            raise ConsumerCancelledError(await self._why_cancelled())
         await channel.call(channel.raw.basic_cancel, consumer_tag=tag)
         self._idle.set()
 
-    async def _why_cancelled(self, channel: AwaitableChannel) -> str:
+    async def _why_cancelled(self) -> str:
         """Why the broker cancelled the consumer, as far as can be known: its `basic.cancel` gives no reason.
 
         Raises:
             ChannelLostError: the connection has closed.
         """
-        try:
-            await channel.call(channel.raw.queue_declare, queue=self._queue, passive=True)
-        except ChannelLostError as error:
-            if error.reply_code == NOT_FOUND:
-                return "the broker cancelled the consumer: the queue was deleted"
-            raise
+        there = await exists(await self._connection.opened(), {"queue": self._queue})
+        if there is False:
+            return "the broker cancelled the consumer: the queue was deleted"
         held = [each.taken_at for each in self._deliveries if not each.settled]
         if not held:
-            return "the broker cancelled the consumer: the queue is there, so it has probably moved to another node"
+            return "the broker cancelled the consumer: the queue has probably moved to another node"
         # RabbitMQ 4.3 cancels the consumer, where versions before it close the channel with a reason.
         return (
-            "the broker cancelled the consumer: the queue is there, and the oldest unacknowledged delivery was held "
-            f"for {self._clock.monotonic() - min(held):.0f} s. If that is longer than the broker's consumer_timeout, "
-            "set that above UNLINK_BROKER__HOLD_SECONDS, or lower the latter"
+            "the broker cancelled the consumer, which held its oldest unacknowledged delivery for "
+            f"{self._clock.monotonic() - min(held):.0f} s. If that is longer than the broker's consumer_timeout, set "
+            "that above UNLINK_BROKER__HOLD_SECONDS, or lower the latter"
         )
 
     def _stopped(self) -> None:

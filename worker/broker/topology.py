@@ -9,8 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+import structlog
+
 from worker.broker.channels import AwaitableChannel
-from worker.broker.problems import NOT_FOUND, ChannelLostError, TopologyError
+from worker.broker.problems import ACCESS_REFUSED, NOT_FOUND, ChannelLostError, TopologyError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -38,6 +40,9 @@ BROWSED_DELIVERY_LIMIT = 1_000_000
 
 #: Events that nobody subscribed to; the oldest go first.
 UNROUTED_MAX_LENGTH = 10_000
+
+
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,16 +190,24 @@ async def _declare_one(channel: AwaitableChannel, what: str, method: Any, **argu
 async def verify(topology: Topology, connection: AsyncioConnection) -> None:
     """Check that every exchange and queue is there. AMQP has no question for their arguments and bindings.
 
+    What the user may not ask about counts as there. From 4.3 on (and in 4.2.6) RabbitMQ refuses the question to a user
+    without any permission on the thing asked about (rabbitmq-server 16085, 16272), and a worker needs none on some,
+    such as the queue of unrouted events. They are named in the log.
+
     Raises:
         TopologyError: naming all that is missing.
         ChannelLostError: the connection went.
     """
-    missing = [what for what, arguments in _questions(topology) if not await _exists(connection, arguments)]
+    answers = {what: await exists(connection, arguments) for what, arguments in _questions(topology)}
+    missing = [what for what, there in answers.items() if there is False]
     if missing:
         raise TopologyError(
             f"the broker lacks {', '.join(missing)}: declare it (unlink-worker topology declare), or set "
             "UNLINK_BROKER__TOPOLOGY=declare"
         )
+    unknown = [what for what, there in answers.items() if there is None]
+    if unknown:
+        _log.info("broker.topology_not_verified", problem=f"the user may not ask about {', '.join(unknown)}")
 
 
 def _questions(topology: Topology) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -205,7 +218,13 @@ def _questions(topology: Topology) -> Iterator[tuple[str, dict[str, Any]]]:
         yield f"queue {queue.name}", {"queue": queue.name}
 
 
-async def _exists(connection: AsyncioConnection, arguments: dict[str, Any]) -> bool:
+async def exists(connection: AsyncioConnection, arguments: Mapping[str, Any]) -> bool | None:
+    """Whether an exchange or a queue is there, by the arguments of its declaration; None if the user may not ask.
+
+    Raises:
+        TopologyError: the broker does not say, for another reason.
+        ChannelLostError: the connection went.
+    """
     # A channel for each question: the broker's way of saying no is to close it.
     channel = await AwaitableChannel.open(connection)
     method = channel.raw.exchange_declare if "exchange" in arguments else channel.raw.queue_declare
@@ -214,6 +233,8 @@ async def _exists(connection: AsyncioConnection, arguments: dict[str, Any]) -> b
     except ChannelLostError as error:
         if error.reply_code == NOT_FOUND:
             return False
+        if error.reply_code == ACCESS_REFUSED:
+            return None
         if error.channel_alone:
             raise TopologyError(f"{next(iter(arguments.values()))} cannot be checked: {error}") from None
         raise

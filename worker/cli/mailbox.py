@@ -12,7 +12,7 @@ import pika
 from pika.exceptions import AMQPConnectionError, AMQPError, ChannelClosedByBroker, UnroutableError
 
 from worker.broker.connection import connection_parameters, user_of
-from worker.broker.problems import explain_channel, explain_connect
+from worker.broker.problems import ACCESS_REFUSED, explain_channel, explain_connect
 from worker.broker.tolerant import TolerantSelectConnection
 from worker.settings import SettingsInvalidError
 
@@ -131,12 +131,17 @@ class Mailbox:
             return int(self._channel.queue_declare(queue, passive=True).method.message_count)
 
     def require_queue(self, enterprise_manager: str) -> None:
-        """See that somebody serves this Enterprise Manager's commands: else they would end among the dead letters."""
+        """See that somebody serves this Enterprise Manager's commands: else they would end among the dead letters.
+
+        From 4.3 on RabbitMQ does not tell a user without any permission on the queue, and so nothing is refused then.
+        """
         with translated():
             probe = self._connection.channel()
             try:
                 probe.queue_declare(f"unlink.commands.{enterprise_manager}", passive=True)
             except ChannelClosedByBroker as error:
+                if error.reply_code == ACCESS_REFUSED:
+                    return
                 raise MailboxError(
                     f"no worker has ever served an Enterprise Manager named {enterprise_manager!r} on this broker "
                     f"(there is no queue unlink.commands.{enterprise_manager})"

@@ -81,9 +81,14 @@ async def _topology(
 ) -> AsyncIterator[Finding]:
     described = topology.describe(enterprise_managers)
     parts: list[Exchange | Queue] = [*described.exchanges, *described.queues]
-    there = [part for part in parts if await _refusal(connection, part, passive=True) is None]
-    missing = [part.name for part in parts if part not in there]
-    if not missing:
+    refusals = {part.name: await _refusal(connection, part, passive=True) for part in parts}
+    there = [part for part in parts if refusals[part.name] is None]
+    # RabbitMQ 4.3 does not tell a user without any permission on it, which the worker does not need on all.
+    untold = [name for name, refusal in refusals.items() if refusal and refusal.reply_code == ACCESS_REFUSED]
+    missing = [name for name, refusal in refusals.items() if refusal and name not in untold]
+    if untold and not missing:
+        yield doubtful("topology", f"the user may not ask the broker about {_listed(untold)}; the others are there")
+    elif not missing:
         yield good("topology", f"all {len(described.exchanges)} exchanges and {len(described.queues)} queues are there")
     elif settings.topology == "declare":
         yield good("topology", f"{len(missing)} of {len(parts)} not there yet: the worker declares them at its start")

@@ -28,8 +28,8 @@ _ENGINE_SECONDS = 90.0
 
 _STARTED = "Server startup complete"
 
-#: RabbitMQ's ports in the container, of AMQP and of the HTTP API.
-_AMQP, _HTTP = 5672, 15672
+#: RabbitMQ's ports in the container, of AMQP, of the HTTP API, and for Prometheus.
+_AMQP, _HTTP, _METRICS = 5672, 15672, 15692
 
 
 def find_engine() -> str | None:
@@ -49,6 +49,7 @@ class ContainerNode:
     def __init__(self, ward: Ward, engine: str, *, credentials: Credentials, management: bool) -> None:
         self.port = free_port()
         self.management_port = free_port() if management else None
+        self.metrics_port = free_port() if management else None
         self.environment: dict[str, str] = {}
         self._ward = ward
         self._engine = shutil.which(engine) or engine
@@ -111,8 +112,10 @@ class ContainerNode:
         return self._command("exec", self._container, "rabbitmqctl", "--quiet", *arguments)
 
     def _options(self) -> list[str]:
-        ports = {_AMQP: self.port} | ({_HTTP: self.management_port} if self.management_port else {})
-        published = [part for inner, outer in ports.items() for part in ("--publish", f"{LOOPBACK}:{outer}:{inner}")]
+        ports = {_AMQP: self.port, _HTTP: self.management_port, _METRICS: self.metrics_port}
+        published = [
+            part for inner, outer in ports.items() if outer for part in ("--publish", f"{LOOPBACK}:{outer}:{inner}")
+        ]
         # A fixed host name: the node's directory is named after it.
         return ["--name", self._container, "--hostname", "unlink", "--env-file", str(self._settings), *published]
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 
 from worker.sandbox.container_node import ContainerNode, find_engine
 from worker.sandbox.errors import MissingPartError
+from worker.sandbox.ports import LOOPBACK
 from worker.sandbox.rabbitmq import find_installation
 from worker.sandbox.rabbitmq_node import Credentials, PortMapper, RabbitmqNode
 from worker.sandbox.ward import Ward
@@ -28,7 +29,7 @@ class PrivateBroker:
 
     Args:
         name: the node's name before the `@`: letters, digits, `_` and `-`.
-        management: whether the management plugin with its HTTP API runs too.
+        management: whether the management plugin with its HTTP API runs too, and the one that gives metrics.
 
     Raises:
         MissingPartError: there is no RabbitMQ and none can be had; the message says what to install.
@@ -69,6 +70,17 @@ class PrivateBroker:
         if self._node.management_port is None:
             raise ValueError("this broker was made without the management plugin")
         return self._credentials.url(self._node.management_port, scheme="http").rstrip("/")
+
+    @property
+    def metrics_address(self) -> str:
+        """`127.0.0.1:port`, where Prometheus finds the broker's metrics.
+
+        Raises:
+            ValueError: it was made without `management`.
+        """
+        if self._node.metrics_port is None:
+            raise ValueError("this broker was made without the management plugin")
+        return f"{LOOPBACK}:{self._node.metrics_port}"
 
     @property
     def environment(self) -> dict[str, str]:

@@ -87,7 +87,7 @@ class RabbitmqNode:
         mapper: where it and its peers find each other.
         name: its name before the `@`: letters, digits, `_` and `-`.
         credentials: its first user, and the cookie that it shares with its peers.
-        management: whether the management plugin runs too.
+        management: whether the management plugin runs too, and the one that gives metrics to Prometheus.
         peers: the names of nodes of its cluster, its own among them; on its first start it joins those that are there.
     """
 
@@ -105,6 +105,7 @@ class RabbitmqNode:
         self.name = full_name(name)
         self.port = free_port()
         self.management_port = free_port() if management else None
+        self.metrics_port = free_port() if management else None
         self._ward = ward
         self._scripts = installation.scripts
         self._directory = ward.directory / name
@@ -231,12 +232,14 @@ class RabbitmqNode:
         }
         if self.management_port:
             settings |= {"management.tcp.ip": LOOPBACK, "management.tcp.port": str(self.management_port)}
+            settings |= {"prometheus.tcp.ip": LOOPBACK, "prometheus.tcp.port": str(self.metrics_port)}
         settings |= {
             f"cluster_formation.classic_config.nodes.{number}": full_name(peer)
             for number, peer in enumerate(peers, start=1)
         }
         self._write("rabbitmq.conf", "".join(f"{name} = {value}\n" for name, value in settings.items()))
-        self._write("enabled_plugins", "[rabbitmq_management]." if self.management_port else "[].")
+        plugins = "rabbitmq_management,rabbitmq_prometheus" if self.management_port else ""
+        self._write("enabled_plugins", f"[{plugins}].")
         self._write(".erlang.cookie", self._credentials.cookie)
         # Empty, in the place of the machine's own.
         self._write("rabbitmq-env.conf", "")
