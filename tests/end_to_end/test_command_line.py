@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.end_to_end.world import vendor_command
+from worker.cli import COMMANDS, load
 from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_ID, VENDOR_LINK_ID, Behaviour, Fault
 
 if TYPE_CHECKING:
@@ -175,3 +176,9 @@ def test_ctrl_c_says_what_is_still_open(world: World, behaviour: Behaviour) -> N
         _, said = submitting.communicate(timeout=30)
     assert submitting.returncode == 130
     assert "1 of 1 submitted; 1 not known to have ended:\n  CHG1" in said
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_of_commands_says_of_each_what_its_own_help_says(name: str) -> None:
+    """The list is written by hand, so that it needs no command's module; it would tell of what a command once did."""
+    assert load(name).help.splitlines()[0] == COMMANDS[name].summary

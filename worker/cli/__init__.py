@@ -1,34 +1,95 @@
-"""The command line, `unlink-worker`: one small file a command."""
+"""The command line, `unlink-worker`: one small file a command, imported when the command is typed."""
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.metadata import version
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
-from worker.cli import (
-    cancel,
-    contracts,
-    dead,
-    demo,
-    doctor,
-    ledger,
-    pause,
-    run,
-    sandbox,
-    status,
-    submit,
-    topology,
-    watch,
-)
+if TYPE_CHECKING:
+    from typing import Literal
+
+
+class _Place(NamedTuple):
+    """Where a command is, and what the list of commands says of it: the first line of its own help."""
+
+    module: str
+    summary: str
+
+
+#: The commands, in the order of the help. Their modules are imported on demand: together they need half a second.
+COMMANDS = {
+    "run": _Place("run", "Take unlink commands until SIGTERM or SIGINT; then let what is under way end, and stop."),
+    "submit": _Place("submit", "Put unlink commands on the queue: one from options, or many from a file."),
+    "cancel": _Place("cancel", "Ask for an unlink to be stopped."),
+    "status": _Place("status", "Show what the ledger knows of one key, and what was written down about it."),
+    "watch": _Place("watch", "Show events as they are published, until Ctrl-C; the exit status is then 0."),
+    "dead": _Place("dead", "Commands that were put aside: what cannot be read, routed, or allowed."),
+    "pause": _Place("pause", "Stop taking an Enterprise Manager's commands; without a name, list what is paused."),
+    "resume": _Place("pause", "Take an Enterprise Manager's commands again."),
+    "ledger": _Place("ledger", "The database of idempotency keys."),
+    "topology": _Place("topology", "The broker's exchanges, queues and bindings."),
+    "doctor": _Place("doctor", "Check broker, ledger and every Enterprise Manager; change nothing."),
+    "sandbox": _Place(
+        "sandbox",
+        "Run a private broker, a simulated Enterprise Manager and a worker until Ctrl-C, and print how to reach them.",
+    ),
+    "demo": _Place(
+        "demo",
+        "Show the worker at work, on a private broker and a simulated Enterprise Manager. Changes nothing of yours.",
+    ),
+    "contracts": _Place(
+        "contracts",
+        "Print the JSON Schemas of the messages, by name; or the AsyncAPI document; or write both to files.",
+    ),
+}
+
+_MARKUP: Literal["markdown"] = "markdown"
+
+
+class _CommandsOnDemand(TyperGroup):
+    """The commands by name and summary; the one that is typed is imported."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """All names, for the help and for completion."""
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command, if it was typed; else one that has only its summary."""
+        place = COMMANDS.get(cmd_name)
+        return super().get_command(ctx, cmd_name) or (place and TyperCommand(cmd_name, help=place.summary))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Import the command that is typed."""
+        if args[0] in COMMANDS:
+            self.commands[args[0]] = load(args[0])
+        return super().resolve_command(ctx, args)
+
+
+def load(name: str) -> Any:
+    """Import a command by its name."""
+    found = getattr(import_module(f"worker.cli.{COMMANDS[name].module}"), name)
+    if isinstance(found, typer.Typer):
+        found.rich_markup_mode = _MARKUP
+        group = typer.main.get_group(found)
+        group.name = name
+        return group
+    alone = typer.Typer(add_completion=False, rich_markup_mode=_MARKUP)
+    alone.command(name)(found)
+    return typer.main.get_command(alone)
+
 
 app = typer.Typer(
     name="unlink-worker",
+    cls=_CommandsOnDemand,
     help="Removes linked repositories from Veeam backup copy jobs, as commands on RabbitMQ ask.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
+    rich_markup_mode=_MARKUP,
 )
 
 
@@ -45,22 +106,6 @@ def _program(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None: ...
-
-
-app.command(name="run")(run.run)
-app.command(name="submit")(submit.submit)
-app.command(name="cancel")(cancel.cancel)
-app.command(name="status")(status.status)
-app.command(name="watch")(watch.watch)
-app.add_typer(dead.dead, name="dead")
-app.command(name="pause")(pause.pause)
-app.command(name="resume")(pause.resume)
-app.add_typer(ledger.ledger, name="ledger")
-app.add_typer(topology.topology, name="topology")
-app.command(name="doctor")(doctor.doctor)
-app.command(name="sandbox")(sandbox.sandbox)
-app.command(name="demo")(demo.demo)
-app.command(name="contracts")(contracts.contracts)
 
 
 def main() -> None:

@@ -81,11 +81,11 @@ async def _topology(
 ) -> AsyncIterator[Finding]:
     described = topology.describe(enterprise_managers)
     parts: list[Exchange | Queue] = [*described.exchanges, *described.queues]
-    refusals = {part.name: await _refusal(connection, part, passive=True) for part in parts}
-    there = [part for part in parts if refusals[part.name] is None]
+    answers = [(part, await _refusal(connection, part, passive=True)) for part in parts]
+    there = [part for part, refusal in answers if refusal is None]
     # RabbitMQ 4.3 does not tell a user without any permission on it, which the worker does not need on all.
-    untold = [name for name, refusal in refusals.items() if refusal and refusal.reply_code == ACCESS_REFUSED]
-    missing = [name for name, refusal in refusals.items() if refusal and name not in untold]
+    untold = [part.name for part, refusal in answers if refusal and refusal.reply_code == ACCESS_REFUSED]
+    missing = [part.name for part, refusal in answers if refusal and refusal.reply_code != ACCESS_REFUSED]
     if untold and not missing:
         yield doubtful("topology", f"the user may not ask the broker about {_listed(untold)}; the others are there")
     elif not missing:
