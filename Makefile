@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 bin := .venv/bin
 ready := .venv/.complete
-scripts := .ci/virtual_environment.py .ci/check_locks.py .ci/contract_page.py .ci/check_release.py
+scripts := .ci/virtual_environment.py .ci/check_locks.py .ci/contract_page.py .ci/check_release.py .ci/suites.py
 
 # Which Python to make .venv with: the first of these that is there and new enough. `make PYTHON=... demo` names another.
 PYTHON ?=
@@ -26,10 +26,10 @@ sandbox: $(ready) ## Run a private RabbitMQ, a simulated Enterprise Manager and 
 	@$(bin)/unlink-worker sandbox
 
 test: $(ready) ## Run the tests, without those that take minutes, and show their coverage
-	@$(bin)/pytest -n 3 --dist worksteal -m "not slow" --cov --cov-report=term
+	@$(bin)/pytest -n 4 --dist worksteal -m "not slow" --cov --cov-report=term
 
-test-all: $(ready) ## Run all tests, also those that take minutes
-	@$(bin)/pytest -n 3 --dist worksteal --cov --cov-report=term
+test-all: test ## Run all tests: also the long suites, and those on other versions of RabbitMQ
+	@$(bin)/python .ci/suites.py
 
 # make test-pythons PYTHONS="3.12 /opt/python/bin/python3.14"; a virtual environment for each, such as .venv-3.12.
 PYTHONS ?= 3.11 3.12 3.13 3.14

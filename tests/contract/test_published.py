@@ -18,6 +18,7 @@ from contracts.commands import UnlinkCommand
 from contracts.events import REASON_MEANINGS, Event, Evidence, Outcome, Reason, ReasonCode
 from contracts.published import COMMANDS, DIALECT, all_schemas, examples
 from contracts.reading import Salvage, UnreadableMessageError, read_message
+from tests.preloaded.preloaded import run_program
 from worker.broker.topology import DELAY_TIERS, describe
 from worker.cli.asyncapi import document
 from worker.cli.contracts import files
@@ -114,8 +115,7 @@ def test_every_reason_code_has_a_meaning() -> None:
 
 def contracts_command(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run `unlink-worker contracts`."""
-    program = [sys.executable, "-m", "worker", "contracts", *arguments]
-    return subprocess.run(program, check=False, capture_output=True, text=True, timeout=60)
+    return run_program("contracts", *arguments, settings={})
 
 
 def test_one_schema_is_printed_as_it_is_published() -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.end_to_end.world import vendor_command
+from tests.preloaded.preloaded import run_program
 from worker.cli import COMMANDS, load
 from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_ID, VENDOR_LINK_ID, Behaviour, Fault
 
@@ -34,14 +35,7 @@ def surroundings(world: World | None = None) -> dict[str, str]:
 
 def submit(world: World, *arguments: str) -> subprocess.CompletedProcess[str]:
     """`submit --wait`, to its end."""
-    return subprocess.run(
-        [*PROGRAM, "submit", "--wait", *arguments],
-        env=surroundings(world),
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=False,
-    )
+    return run_program("submit", "--wait", *arguments, settings=world.environment)
 
 
 def test_submit_waits_for_the_end_and_exits_by_it(world: World) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 
+from tests.preloaded.preloaded import run_program
 from worker.doctor.ledger import file_system_of
 
 if TYPE_CHECKING:
@@ -47,20 +48,10 @@ class Said:
 @pytest.fixture
 def doctor(world: World, broker: PrivateBroker) -> Callable[..., Said]:
     """Asks the doctor, with changed settings."""
-    surroundings = {name: value for name, value in os.environ.items() if not name.startswith("UNLINK_")}
 
     def ask(*arguments: str, **changes: str) -> Said:
         settings = world.environment | {MANAGEMENT: broker.management_url} | changes
-        return Said(
-            subprocess.run(
-                [sys.executable, "-m", "worker", "doctor", *arguments],
-                env=surroundings | {"COLUMNS": "80", "PYTHONUTF8": "1"} | settings,
-                capture_output=True,
-                text=True,
-                timeout=100,
-                check=False,
-            )
-        )
+        return Said(run_program("doctor", *arguments, settings={"COLUMNS": "80", **settings}))
 
     return ask
 
@@ -382,16 +373,7 @@ def test_the_certificate_of_a_first_connection_is_shown(world: World, doctor: An
 
 def test_the_certificate_is_shown_without_any_settings(world: World) -> None:
     """Else a first connection would need the password that is to be protected by it."""
-    arguments = ["doctor", "--show-certificate", "--url", world.enterprise_manager.url]
-    surroundings = {name: value for name, value in os.environ.items() if not name.startswith("UNLINK_")}
-    ended = subprocess.run(
-        [sys.executable, "-m", "worker", *arguments],
-        env=surroundings,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    ended = run_program("doctor", "--show-certificate", "--url", world.enterprise_manager.url, settings={})
     assert ended.returncode == 0
     assert "SHA-256" in ended.stdout
 

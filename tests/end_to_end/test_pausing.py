@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.end_to_end.world import World, vendor_command
+from tests.preloaded.preloaded import run_program
 from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_ID, SimulatedEnterpriseManager
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator
 
     from worker.sandbox.simulated_enterprise_manager import Behaviour
@@ -33,14 +32,7 @@ def world_on_postgresql(broker_url: str, postgresql_url: str) -> Iterator[World]
 
 def unlink_worker(world: World, *arguments: str) -> subprocess.CompletedProcess[str]:
     """The command line, where a worker's settings are."""
-    return subprocess.run(
-        [sys.executable, "-m", "worker", *arguments],
-        env={**os.environ, **world.environment},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    return run_program(*arguments, settings=world.environment)
 
 
 @pytest.mark.parametrize("kind", ["world", "world_on_postgresql"])

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 import trustme
 
+from tests.preloaded.preloaded import run_program
+
 if TYPE_CHECKING:
+    import subprocess
     from pathlib import Path
 
     from tests.end_to_end.world import World
@@ -20,15 +20,7 @@ EM = "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__"
 
 def run(world: World, *arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
     """The program's end, with changed settings."""
-    surroundings = {name: value for name, value in os.environ.items() if not name.startswith("UNLINK_")}
-    return subprocess.run(
-        [sys.executable, "-m", "worker", *arguments],
-        env=surroundings | world.environment | changes,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return run_program(*arguments, settings=world.environment | changes)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from tests.preloaded.preloaded import Preloaded
 from worker.cli.mailbox import Heard, Mailbox
 from worker.sandbox.playground import worker_environment
 from worker.sandbox.simulated_enterprise_manager import (
@@ -37,14 +38,28 @@ def vendor_command(key: str = "CHG1", **changes: Any) -> dict[str, Any]:
 
 
 class World:
-    """A broker, an Enterprise Manager, a ledger, workers on demand, and a publisher that listens."""
+    """A broker, an Enterprise Manager, a ledger, workers on demand, and a publisher that listens.
 
-    def __init__(self, broker_url: str, ledger_url: str, enterprise_manager: SimulatedEnterpriseManager) -> None:
+    Args:
+        broker_url: with a virtual host of the test's own.
+        ledger_url: of an empty database.
+        enterprise_manager: the simulated one.
+        started_by_exec: whether each worker is a new Python, as in production, and not the fork of one.
+    """
+
+    def __init__(
+        self,
+        broker_url: str,
+        ledger_url: str,
+        enterprise_manager: SimulatedEnterpriseManager,
+        *,
+        started_by_exec: bool = False,
+    ) -> None:
         self.enterprise_manager = enterprise_manager
         self.environment = worker_environment(broker_url, ledger_url, enterprise_manager)
         self.workers: list[WorkerProcess] = []
         self.heard: list[Heard] = []
-        self.ward = Ward("end-to-end")
+        self.ward = Ward("end-to-end") if started_by_exec else Preloaded()
         self._settings = BrokerSettings.model_validate({"url": broker_url})
         self._mailbox: Mailbox | None = None
 

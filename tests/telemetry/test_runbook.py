@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -15,10 +12,12 @@ import pytest
 import requests
 
 from tests.end_to_end.world import World, vendor_command
+from tests.preloaded.preloaded import run_program
 from tests.telemetry.observed import LOOPBACK, Observed
 from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_ID, VENDOR_LINK_ID, SimulatedEnterpriseManager
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator
 
     from worker.sandbox.private_broker import PrivateBroker
@@ -47,15 +46,7 @@ def test_links_lead_somewhere() -> None:
 
 def unlink_worker(world: World, command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run a command of the runbook where a worker's settings are."""
-    return subprocess.run(
-        [sys.executable, "-m", "worker", *shlex.split(command)[1:]],
-        cwd=folder,
-        env={**os.environ, **world.environment, "PYTHONPATH": str(RUNBOOK.parents[1])},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    return run_program(*shlex.split(command)[1:], settings=world.environment, folder=folder)
 
 
 @pytest.mark.timeout(300)

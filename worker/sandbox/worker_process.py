@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from worker.sandbox.errors import PartFailedError
 from worker.sandbox.ward import wait_until
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from worker.sandbox.ward import Ward
+    from worker.sandbox.ward import Program
 
 #: How long a worker may take to start, to log what is waited for, or to stop, in seconds.
 PATIENCE = 60.0
@@ -24,10 +24,26 @@ PATIENCE = 60.0
 RUN = ("-m", "worker", "run")
 
 
+class Starter(Protocol):
+    """Where programs are started: a `Ward`, or what a test puts in its place."""
+
+    directory: Path
+
+    def start(
+        self,
+        arguments: Sequence[str | Path],
+        *,
+        environment: Mapping[str, str],
+        log: Path,
+        ending: signal.Signals | None = None,
+    ) -> Program:
+        """Start a program in the directory."""
+
+
 class WorkerProcess:
     """`unlink-worker run` with the given settings, in a ward; its log goes to a file there."""
 
-    def __init__(self, ward: Ward, name: str, environment: Mapping[str, str], program: Sequence[str] = RUN) -> None:
+    def __init__(self, ward: Starter, name: str, environment: Mapping[str, str], program: Sequence[str] = RUN) -> None:
         self.name = name
         self._program = ward.start(
             [sys.executable, *program],

@@ -1,0 +1,150 @@
+# ruff: noqa: INP001 - a script that make and CI run, no package to import
+"""Run the suites that `make test` leaves out, and say of each how it ended, or that it was left out.
+
+    suites.py                     all of them
+    suites.py --minutes 25        those nearest to what changed first, as far as the time allows
+
+What changed is what the commits of the last day touch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+_ROOT = Path(__file__).resolve().parent.parent
+
+_PYTEST = (sys.executable, "-m", "pytest", "-q", "-n", "4", "--dist", "worksteal")
+_REAL_BROKER = ("tests/broker", "tests/end_to_end", "tests/sandbox")
+
+#: What counts as changed, in git's words.
+_RECENT = "1 day ago"
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """A suite.
+
+    Attributes:
+        name: for the reader.
+        command: what runs it, in the project's folder.
+        minutes: what it takes on two cores, at most; it is not begun in less.
+        near: the folders and files whose change it tests.
+        environment: what it is given besides the environment.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    minutes: float
+    near: tuple[str, ...]
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+def _on_rabbitmq(version: str) -> Suite:
+    return Suite(
+        f"broker and end-to-end tests on RabbitMQ {version}",
+        (*_PYTEST, "-m", "not slow", *_REAL_BROKER),
+        7,
+        ("worker/broker/", "worker/sandbox/", "worker/cli/", "worker/service.py", *_REAL_BROKER),
+        {"SANDBOX_RABBITMQ_VERSION": version},
+    )
+
+
+def _chaos(version: str) -> Suite:
+    return Suite(
+        f"chaos, full size, on RabbitMQ {version}",
+        (sys.executable, "-m", "tests.chaos"),
+        9,
+        ("worker/unlinks/", "worker/broker/", "worker/ledger/", "worker/sandbox/", "tests/chaos/"),
+        {"SANDBOX_RABBITMQ_VERSION": version},
+    )
+
+
+SUITES = (
+    _on_rabbitmq("3.10"),
+    Suite(
+        "slow tests of the set-up",
+        (*_PYTEST, "-m", "slow", "tests/set_up"),
+        9,
+        (".ci/", "requirements", "pyproject.toml", "Makefile", "README.md", "tests/set_up/"),
+    ),
+    Suite(
+        "slow tests of images, clusters and chaos",
+        (*_PYTEST, "-m", "slow", "--ignore", "tests/set_up", "tests"),
+        7,
+        ("k8s/", "compose.yaml", "requirements", "worker/sandbox/", "tests/k8s/", "tests/containers/", "tests/chaos/"),
+    ),
+    Suite(
+        "simulation, 10,000 seeds",
+        (sys.executable, "-m", "tests.simulation", "--seeds", "10000", "--jobs", "2"),
+        7,
+        ("worker/unlinks/", "worker/ledger/", "worker/enterprise_manager/", "tests/simulation/"),
+    ),
+    Suite(
+        "mutants of the core",
+        (sys.executable, "-m", "tests.simulation", "--mutants"),
+        4,
+        ("worker/unlinks/", "tests/simulation/"),
+    ),
+    _on_rabbitmq("4.0"),
+    *map(_chaos, ("4.3", "3.10", "4.0")),
+)
+
+
+def main() -> int:
+    """Run them; 1 if one failed."""
+    parser = argparse.ArgumentParser(description="Run the suites that `make test` leaves out.")
+    parser.add_argument("--minutes", type=float, help="how long all may take together; by default as long as they do")
+    minutes = parser.parse_args().minutes
+    over = None if minutes is None else time.monotonic() + 60 * minutes
+    changed = _changed()
+    ends: dict[str, str] = {}
+    for suite in sorted(SUITES, key=lambda suite: -_nearness(suite, changed)):
+        left = None if over is None else over - time.monotonic()
+        if left is not None and left < 60 * suite.minutes:
+            ends[suite.name] = f"left out: it takes {suite.minutes:g} min, and {max(left, 0) / 60:.0f} min were left"
+            continue
+        ends[suite.name] = _run(suite, left)
+    width = max(map(len, ends))
+    sys.stdout.write("\n" + "".join(f"{name:{width}}  {end}\n" for name, end in ends.items()))
+    return int(any(end.startswith("failed") for end in ends.values()))
+
+
+def _changed() -> list[str]:
+    """The files that recent commits touch; none where there is no git."""
+    command = ["git", "log", f"--since={_RECENT}", "--name-only", "--format="]
+    done = subprocess.run(command, cwd=_ROOT, check=False, capture_output=True, text=True)  # noqa: S603 - ours
+    return sorted(set(done.stdout.split()))
+
+
+def _nearness(suite: Suite, changed: list[str]) -> int:
+    return sum(file.startswith(suite.near) for file in changed)
+
+
+def _run(suite: Suite, seconds: float | None) -> str:
+    sys.stdout.write(f"\n--- {suite.name}\n")
+    sys.stdout.flush()
+    began = time.monotonic()
+    with subprocess.Popen(  # noqa: S603 - the suites above
+        suite.command, cwd=_ROOT, env=os.environ | suite.environment, start_new_session=True
+    ) as process:
+        try:
+            status = process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            return "left out: not done in the time that was left"
+        except KeyboardInterrupt:
+            os.killpg(process.pid, signal.SIGINT)
+            raise
+    took = f"{time.monotonic() - began:.0f} s"
+    return f"passed in {took}" if status == 0 else f"failed, status {status}, after {took}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
