@@ -66,7 +66,8 @@ def marked_world(marked_broker_url: str, postgresql_url: str, tokens: list[str],
     """A world of marked secrets."""
     del tokens
     with SimulatedEnterpriseManager.start(password=ENTERPRISE_MANAGER_PASSWORD, folder=tmp_path) as enterprise_manager:
-        world = World(marked_broker_url, postgresql_url, enterprise_manager)
+        # Its command line is looked at, too: a worker as it is started in production.
+        world = World(marked_broker_url, postgresql_url, enterprise_manager, started_by_exec=True)
         try:
             yield world
         finally:
