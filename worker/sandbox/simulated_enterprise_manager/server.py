@@ -58,6 +58,19 @@ class _ConnectionDropped(Exception):  # noqa: N818 - what happens next, no error
     """The connection is to be reset without an answer."""
 
 
+class _Connections(web.Server):
+    """The connections of the server, and how each request is answered."""
+
+    #: Whether the server is closed. A TLS handshake that began earlier may end only now.
+    closed = False
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        """A handshake has ended. Reset the connection if the server is closed."""
+        super().connection_made(handler, transport)
+        if self.closed:
+            transport.abort()
+
+
 class Server:
     """The server, on one port of one address for as long as it lives.
 
@@ -72,7 +85,7 @@ class Server:
         self._routes = Routes(state, account)
         self._faults = faults
         self._context = context
-        self._server = web.Server(self._answer, access_log=None)
+        self._server = _Connections(self._answer, access_log=None)
         self._listener: asyncio.Server | None = None
         self._closing = asyncio.Event()
         self._recorded: deque[RecordedRequest] = deque(maxlen=_RECORDED)
@@ -87,17 +100,19 @@ class Server:
         """Listen; on the same port as before where there was one. Does nothing if it listens already."""
         if self._listener is None:
             self._closing.clear()
+            self._server.closed = False
             self.port = self.port or port or free_port()
             self._listener = await asyncio.get_running_loop().create_server(
                 self._server, self._host, self.port, ssl=self._context, reuse_address=True, backlog=1024
             )
 
     async def close(self) -> None:
-        """Listen no more, and reset every connection."""
+        """Listen no more, and reset every connection. One in its TLS handshake is reset at the end of the handshake."""
         if self._listener is not None:
             self._listener.close()
             self._listener = None
         self._closing.set()
+        self._server.closed = True
         for connection in self._server.connections:
             if connection.transport is not None:
                 connection.transport.abort()

@@ -8,6 +8,7 @@ import inspect
 import tempfile
 import threading
 from abc import ABC, abstractmethod
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -306,16 +307,24 @@ class SimulatedEnterpriseManager(Simulation):
 
 @contextmanager
 def _loop_on_a_thread() -> Iterator[asyncio.AbstractEventLoop]:
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, name="simulated-enterprise-manager", daemon=True)
+    started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+
+    async def run_until_ended() -> None:
+        ended = asyncio.Event()
+        started.set_result((asyncio.get_running_loop(), ended))
+        await ended.wait()
+
+    # In the end, asyncio.run cancels the TLS handshakes under way. That closes their connections.
+    thread = threading.Thread(
+        target=asyncio.run, args=(run_until_ended(),), name="simulated-enterprise-manager", daemon=True
+    )
     thread.start()
+    loop, ended = started.result(_PATIENCE_SECONDS)
     try:
         yield loop
     finally:
-        loop.call_soon_threadsafe(loop.stop)
+        loop.call_soon_threadsafe(ended.set)
         thread.join(_PATIENCE_SECONDS)
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.close()
 
 
 #: The names of all switches.
