@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import datetime as dt
+import gc
 import hashlib
+import select
+import socket
 import ssl
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trustme
 from pydantic import SecretStr, ValidationError
 
-from worker.enterprise_manager.pinning import with_colons
+from worker.enterprise_manager.pinning import PinnedContext, with_colons
 from worker.enterprise_manager.remedies import Remedies
 from worker.enterprise_manager.transport import NotConnectedError, Request, Transport
 from worker.settings import EnterpriseManagerSettings
@@ -118,3 +122,16 @@ async def test_an_unlinks_road_with_nothing_but_the_pin(
     seen = hashlib.sha256(ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate((host, int(port))))).hexdigest()
     gateway = gateway_with(ca_file=None, cert_sha256=seen)
     assert len(await gateway.links(JOB)) == 2
+
+
+def test_a_connection_that_was_reset_before_its_handshake_is_closed(serve: Any) -> None:
+    """Else each attempt to connect to a load balancer without a server may leave a socket open for a while."""
+    server = serve(lambda connection: connection.reset())
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always", ResourceWarning)
+        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as raw:
+            assert select.select([raw], [], [], 10)[0], "the reset has not come"
+            with pytest.raises(ConnectionResetError):
+                PinnedContext.of(None).wrap_socket(raw, server_hostname="localhost")
+        gc.collect()
+    assert [str(warning.message) for warning in warned] == []

@@ -5,6 +5,7 @@ Enterprise Manager's installer makes a self-signed certificate, so that there is
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import hmac
 import ssl
@@ -22,9 +23,32 @@ class OtherCertificateError(ssl.SSLError):
         self.seen = seen
 
 
+class _ConnectedSocket(ssl.SSLSocket):
+    """A socket that is closed when its connection was reset before the handshake.
+
+    When it is made, `ssl.SSLSocket` asks for the peer's address, to know whether it is connected. If it is not, Python
+    raises and leaves the socket open until the garbage collector runs (seen up to 3.13.0).
+    """
+
+    def getpeername(self) -> Any:
+        """The peer's address.
+
+        Raises:
+            ConnectionResetError: there is none any more; the socket is closed.
+        """
+        try:
+            return super().getpeername()
+        except OSError as error:
+            if error.errno != errno.ENOTCONN:
+                raise
+            self.close()
+            raise ConnectionResetError(errno.ECONNRESET, "Connection reset before the TLS handshake") from error
+
+
 class PinnedContext(ssl.SSLContext):
     """A client's context that, besides all else, accepts only one certificate, if one is pinned."""
 
+    sslsocket_class = _ConnectedSocket
     _pin: str | None = None
 
     @classmethod
