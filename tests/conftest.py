@@ -20,6 +20,8 @@ from worker.sandbox.simulated_enterprise_manager import SimulatedEnterpriseManag
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytest_plugins = ["tests.missing_parts"]
+
 _numbers = itertools.count(1)
 
 # On a busy machine a slow example is no sign of a slow program.

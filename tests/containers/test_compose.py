@@ -178,7 +178,7 @@ def test_every_password_in_the_file_says_that_it_is_none() -> None:
 def test_rabbitmq_s_health_check_passes_once_its_port_is_open(broker: PrivateBroker) -> None:
     """A check that always fails keeps the worker from starting; one that always passes is none."""
     if not broker.environment:
-        pytest.skip("NOT RUN: RabbitMQ runs in a container here, and has its programs with it")
+        pytest.skip("needs RabbitMQ outside a container: it runs in one here, and has its programs with it")
     check = SERVICES["rabbitmq"]["healthcheck"]["test"][1:]
     programs = f"{find_installation().scripts}:{broker.environment.get('PATH', '')}:{os.environ['PATH']}"
 
@@ -296,13 +296,13 @@ def test_an_engine_brings_all_of_it_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """The README's own commands, by the engine itself: all healthy, a link gone, nothing left."""
     engine = find_engine()
     if engine is None:
-        pytest.skip("NOT RUN: neither docker nor podman answers")
+        pytest.skip("needs docker or podman: neither answers")
     if _run(engine, "compose", "version").returncode != 0:
-        pytest.skip(f"NOT RUN: {engine} has no compose")
+        pytest.skip(f"needs compose for {engine}")
     base = re.findall(r"^ARG PYTHON_IMAGE=(.+)$", (ROOT / "k8s/image/Dockerfile").read_text(), flags=re.MULTILINE)
     for image in (*base, SERVICES["rabbitmq"]["image"], SERVICES["postgresql"]["image"]):
         if _run(engine, "image", "inspect", image).returncode != 0 and _run(engine, "pull", image).returncode != 0:
-            pytest.skip(f"NOT RUN: {engine} can have no image {image}")
+            pytest.skip(f"needs images for {engine}: it can have no {image}")
     monkeypatch.setenv("COMPOSE_PROJECT_NAME", "unlink-worker-test")
     try:
         for command in re.findall(r"^ {4}docker (compose .+?)(?: +#.*)?$", SECTION, flags=re.MULTILINE):

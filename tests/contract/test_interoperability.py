@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import shutil
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,7 @@ from jsonschema import Draft202012Validator
 
 from contracts.events import CONTENT_TYPE, Outcome
 from contracts.published import all_schemas, examples
-from worker.sandbox.errors import MissingPartError
+from tests.missing_parts import require_program
 from worker.sandbox.packages import unpacked
 
 if TYPE_CHECKING:
@@ -117,8 +116,7 @@ def publish(site: Site, message: RabbitMQMessage) -> None:
 @pytest.fixture
 def http_api(site: Site, tmp_path: Path) -> dict[str, str]:
     """What the recipe for the HTTP API needs in its environment."""
-    if shutil.which("curl") is None:
-        pytest.skip("there is no curl on this machine")
+    require_program("curl")
     credentials, _, host = site.broker.management_url.removeprefix("http://").partition("@")
     user, _, password = credentials.partition(":")
     netrc = tmp_path / ".netrc"
@@ -169,10 +167,7 @@ def test_a_command_for_nobody_is_a_dead_letter_though_the_http_api_calls_it_rout
 @pytest.fixture(scope="module")
 def amqp_tools() -> dict[str, str]:
     """The environment in which amqp-publish is found."""
-    try:
-        root = unpacked("amqp-tools", companions="librabbitmq4|libpopt0")
-    except MissingPartError as error:
-        pytest.skip(f"amqp-publish cannot be had: {error}")
+    root = unpacked("amqp-tools", companions="librabbitmq4|libpopt0")
     libraries = ":".join(str(path.parent) for path in root.glob("usr/lib/*/librabbitmq.so.4"))
     libraries += ":" + ":".join(str(path.parent) for path in root.glob("**/libpopt.so.0"))
     return {"PATH": f"{root / 'usr/bin'}:{os.environ['PATH']}", "LD_LIBRARY_PATH": libraries}
@@ -260,9 +255,7 @@ console.log(JSON.stringify(made));
 @pytest.fixture
 def servicenow(recipes: Path) -> Callable[..., dict[str, Any]]:
     """Runs the business rule on a record; what it asked for."""
-    node = shutil.which("node")
-    if node is None:
-        pytest.skip("there is no Node.js on this machine to run the script with")
+    node = require_program("node")
 
     def servicenow(record: dict[str, str], status: int, answer: str) -> dict[str, Any]:
         arguments = [str(recipes / "servicenow.js"), json.dumps(record), str(status), answer]

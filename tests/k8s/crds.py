@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 #: Beside the project, not in it: the schemas are other projects' work.
 FOLDER = ROOT.parent / "shared" / "crds"
 
-NOT_CHECKED = "NOT CHECKED: the schemas of the operators' resources are not in ../shared/crds"
+NOT_CHECKED = "NOT CHECKED: needs the schemas of the operators' resources, which are not in ../shared/crds"
 
 
 def is_custom(resource: Resource) -> bool:

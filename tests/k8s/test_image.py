@@ -342,12 +342,16 @@ def _interpreter() -> str:
         return own
     systems = shutil.which("python3", path="/usr/local/bin:/usr/bin")
     if systems is None:
-        pytest.skip(f"NOT RUN: other users cannot run {own}, and the system has no Python of its own")
+        pytest.skip(
+            f"needs a Python that other users can run: they cannot run {own}, and the system has none of its own"
+        )
     version = subprocess.run(
         [systems, "-c", "import sys; print(sys.version_info >= (3, 11))"], capture_output=True, text=True, check=True
     )
     if version.stdout.strip() != "True":
-        pytest.skip(f"NOT RUN: other users cannot run {own}, and the system's Python is older than 3.11")
+        pytest.skip(
+            f"needs a Python that other users can run: they cannot run {own}, and the system's is older than 3.11"
+        )
     return systems
 
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 #: How long one command may take, in seconds.
 PATIENCE = 90.0
 
+#: The PATH of the shell.
+PROGRAMS = "/usr/local/bin:/usr/bin:/bin"
+
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]|\r")
 _STATUS = re.compile(r"\[status (\d+)\]\n")
 _CTRL_C = "\x03"
@@ -43,7 +46,7 @@ class Shell:
         self._shown = ""
         environment = {
             "HOME": str(home),
-            "PATH": "/usr/local/bin:/usr/bin:/bin",
+            "PATH": PROGRAMS,
             "TERM": "xterm",
             "LANG": "C.UTF-8",
             "COLUMNS": "140",

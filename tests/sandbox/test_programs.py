@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 _UNPACK = "from worker.sandbox.packages import unpacked; print(unpacked('python3-pip-whl', companions=''))"
 
-needs_apt = pytest.mark.skipif(shutil.which("apt-get") is None, reason="packages are those of Debian and Ubuntu")
+needs_apt = pytest.mark.skipif(
+    shutil.which("apt-get") is None, reason="needs apt: packages are those of Debian and Ubuntu"
+)
 
 
 @needs_apt

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 
+from tests.missing_parts import require_program, require_rabbitmq
 from tests.sandbox.documents import Block, blocks_of
-from tests.sandbox.shell import INTERRUPT, Shell
+from tests.sandbox.shell import INTERRUPT, PROGRAMS, Shell
 from worker.sandbox.ward import wait_until
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ class Sandbox:
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
     """One sandbox for all that is typed; it ends with Ctrl-C and leaves nothing."""
+    require_rabbitmq()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("UNLINK_")}
     with subprocess.Popen(
         [sys.executable, "-m", "worker", "sandbox"],
@@ -200,6 +202,7 @@ def assert_shortened(shown: dict[str, Any], event: dict[str, Any]) -> None:
 @pytest.mark.timeout(400)
 def test_the_contracts_readme_works_as_it_is_written(shell: Shell, sandbox: Sandbox, tmp_path: Path) -> None:
     """Somebody who builds a publisher and a consumer tries each example, as it is, before writing their own."""
+    require_program("curl", PROGRAMS)
     ticket = ""
     for block in blocks_of(CONTRACT.read_text()):
         if block.language == "json":
@@ -243,6 +246,7 @@ def assert_closes_the_ticket(shell: Shell, sandbox: Sandbox, command: str, home:
 @pytest.mark.timeout(400)
 def test_what_the_sandbox_says_works(sandbox: Sandbox, tmp_path: Path) -> None:
     """Whoever types what the sandbox suggests removes a link, puts it back by one command, and removes it again."""
+    require_program("curl", PROGRAMS)
     blocks = [block for block in blocks_of(sandbox.said.replace("\n  ", "\n    ")) if "  on " not in block.text]
     settings, submit, put_back = (block.text.strip() for block in blocks[:3])
     with Shell(tmp_path) as shell:

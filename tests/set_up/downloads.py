@@ -100,7 +100,7 @@ def _download(requirements: str, target: Path) -> None:
             check=False,
         )
         if done.returncode != 0:
-            raise MissingPartError(done.stderr.strip().splitlines()[-1])
+            raise MissingPartError(done.stderr.strip().splitlines()[-1], part="wheels from a package index")
         # The name appears only once the folder is complete.
         wheels.rename(target)
 

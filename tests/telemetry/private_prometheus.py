@@ -7,16 +7,32 @@ from typing import TYPE_CHECKING, Any, Self
 import requests
 import yaml
 
+from worker.sandbox.errors import MissingPartError
 from worker.sandbox.packages import unpacked
 from worker.sandbox.ports import LOOPBACK, free_port
 from worker.sandbox.ward import Ward, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
     from types import TracebackType
 
 #: How often it scrapes, in seconds.
 INTERVAL = 0.5
+
+
+def prometheus_program(name: str) -> Path:
+    """One of Prometheus' programs: `prometheus` or `promtool`.
+
+    Raises:
+        MissingPartError: it cannot be had.
+    """
+    # From Debian 13 on, promtool is a package of its own, on which the other depends.
+    folder = unpacked("prometheus", companions="promtool")
+    program = folder / "usr" / "bin" / name
+    if not program.is_file():
+        raise MissingPartError(f"{folder} holds no {name}; remove the folder, and it is unpacked again", part=name)
+    return program
 
 
 class PrivatePrometheus:
@@ -48,7 +64,7 @@ class PrivatePrometheus:
         file.write_text(yaml.safe_dump(configuration))
         program = self._ward.start(
             [
-                unpacked("prometheus", "prometheus") / "usr" / "bin" / "prometheus",
+                prometheus_program("prometheus"),
                 f"--config.file={file}",
                 f"--storage.tsdb.path={self._ward.directory / 'data'}",
                 f"--web.listen-address={LOOPBACK}:{self._port}",

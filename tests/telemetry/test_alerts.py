@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from worker.sandbox.packages import unpacked
+from tests.telemetry.private_prometheus import prometheus_program
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,8 +40,14 @@ def anchors(page: Path) -> set[str]:
 
 def promtool(arguments: Sequence[str | Path], folder: Path) -> str:
     """What promtool prints; it must have nothing against it."""
-    program = unpacked("prometheus", "prometheus") / "usr" / "bin" / "promtool"
-    done = subprocess.run([program, *arguments], cwd=folder, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(
+        [prometheus_program("promtool"), *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from contracts.events import Outcome, ReasonCode
 from tests.end_to_end.world import vendor_command
 from tests.telemetry.observed import LOOPBACK, Observed
-from worker.sandbox.packages import unpacked
+from tests.telemetry.private_prometheus import prometheus_program
 from worker.sandbox.ports import free_port
 from worker.sandbox.simulated_enterprise_manager import VENDOR_LINK_ID, Fault
 
@@ -175,7 +175,7 @@ def test_names_and_labels_follow_the_rules(world: World) -> None:
     world.send(b"junk")
     world.until_ended(*(f"CHG{number}" for number in range(5)), None)
     text = worker.get("/metrics").text
-    promtool = unpacked("prometheus", "prometheus") / "usr/bin/promtool"
+    promtool = prometheus_program("promtool")
     checked = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, text=True, check=False)
     assert (checked.returncode, checked.stderr) == (0, "")
     for family in text_string_to_metric_families(text):

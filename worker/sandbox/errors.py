@@ -11,7 +11,16 @@ class SandboxError(Exception):
 
 
 class MissingPartError(SandboxError):
-    """A program that the sandbox needs is not there and cannot be had; the message says what to install."""
+    """A program that the sandbox needs is not there and cannot be had; the message says what to install.
+
+    Args:
+        message: for the person at the keyboard.
+        part: the name of what is missing, such as `PostgreSQL`.
+    """
+
+    def __init__(self, message: str, *, part: str) -> None:
+        super().__init__(message)
+        self.part = part
 
 
 class PartFailedError(SandboxError):

@@ -45,7 +45,9 @@ def cache_folder() -> Path:
             continue
         if folder.stat().st_uid == os.getuid() and os.access(folder, os.W_OK):
             return folder
-    raise MissingPartError(f"no folder to keep downloads in: make {home} writable, or set XDG_CACHE_HOME")
+    raise MissingPartError(
+        f"no folder to keep downloads in: make {home} writable, or set XDG_CACHE_HOME", part="a cache folder"
+    )
 
 
 def unpacked(
@@ -67,9 +69,13 @@ def unpacked(
     """
     link = _link(package, suite)
     if not link.is_dir():
-        _require_apt()
-        with tempfile.TemporaryDirectory(dir=link.parent, prefix="unpacking-") as scratch:
-            _publish_link(link, _unpack(package, companions, suite, Path(scratch), prepare))
+        try:
+            _require_apt()
+            with tempfile.TemporaryDirectory(dir=link.parent, prefix="unpacking-") as scratch:
+                _publish_link(link, _unpack(package, companions, suite, Path(scratch), prepare))
+        except MissingPartError as error:
+            error.part = package
+            raise
     return link.resolve()
 
 
@@ -106,7 +112,7 @@ def _link(package: str, suite: str | None) -> Path:
 
 def _require_apt() -> None:
     if not all(map(shutil.which, _TOOLS)):
-        raise MissingPartError("this system has no apt to download packages with")
+        raise MissingPartError("this system has no apt to download packages with", part="apt")
 
 
 def _unpack(
@@ -207,7 +213,7 @@ def _debian_mirror(apt: _Apt) -> str:
     """The address from which this system takes its own Debian packages."""
     system = platform.freedesktop_os_release()
     if system["ID"] != "debian" or not _DEBIAN_KEYRING.is_file():
-        raise MissingPartError("other suites are had on Debian alone")
+        raise MissingPartError("other suites are had on Debian alone", part="Debian")
     targets = apt.run(
         "apt-get", "indextargets", "--format", "$(RELEASE) $(COMPONENT) $(REPO_URI)", "Identifier: Packages"
     )
@@ -216,7 +222,7 @@ def _debian_mirror(apt: _Apt) -> str:
         release, component, address = target.split(maxsplit=2)
         if release in own and component == "main":
             return address
-    raise MissingPartError("apt's sources name no mirror of Debian's main archive")
+    raise MissingPartError("apt's sources name no mirror of Debian's main archive", part="a mirror of Debian")
 
 
 def _run(command: Sequence[str], folder: Path | None = None) -> str:
@@ -234,7 +240,8 @@ def _run(command: Sequence[str], folder: Path | None = None) -> str:
             timeout=_APT_SECONDS,
         )
     except subprocess.CalledProcessError as error:
-        raise MissingPartError(f"{command[0]} failed:\n{error.stderr.strip() or error.stdout.strip()}") from error
+        said = error.stderr.strip() or error.stdout.strip()
+        raise MissingPartError(f"{command[0]} failed:\n{said}", part=command[0]) from error
     except subprocess.TimeoutExpired as error:
-        raise MissingPartError(f"{command[0]} did not end within {_APT_SECONDS:g} s") from error
+        raise MissingPartError(f"{command[0]} did not end within {_APT_SECONDS:g} s", part=command[0]) from error
     return done.stdout

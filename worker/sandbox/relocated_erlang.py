@@ -39,7 +39,7 @@ def relocate(root: Path, target: Path) -> None:
     """
     loader = next((path for part in ("usr/lib", "lib") for path in root.glob(f"{part}/*/ld-linux*.so.*")), None)
     if loader is None:
-        raise MissingPartError("the packages hold no C library to run Erlang with")
+        raise MissingPartError("the packages hold no C library to run Erlang with", part="Erlang")
     libraries = ":".join(str(target / part / loader.parent.name) for part in ("usr/lib", "lib"))
     for program in list(_native_programs(root / ERLANG)):
         moved = program.with_name(program.name + ".native")
