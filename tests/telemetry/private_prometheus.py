@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Self
 import requests
 import yaml
 
-from worker.sandbox.errors import MissingPartError
 from worker.sandbox.packages import unpacked
 from worker.sandbox.ports import LOOPBACK, free_port
 from worker.sandbox.ward import Ward, wait_until
@@ -27,11 +26,10 @@ def prometheus_program(name: str) -> Path:
     Raises:
         MissingPartError: it cannot be had.
     """
-    # From Debian 13 on, promtool is a package of its own, on which the other depends.
-    folder = unpacked("prometheus", companions="promtool")
-    program = folder / "usr" / "bin" / name
+    program = unpacked("prometheus", companions="") / "usr" / "bin" / name
     if not program.is_file():
-        raise MissingPartError(f"{folder} holds no {name}; remove the folder, and it is unpacked again", part=name)
+        # From Debian 13 on, promtool is a package of its own.
+        program = unpacked(name, companions="") / "usr" / "bin" / name
     return program
 
 
