@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.end_to_end.world import vendor_command
+from tests.missing_parts import require_rabbitmq
 from tests.preloaded.preloaded import run_program
 from worker.cli import COMMANDS, load
 from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_ID, VENDOR_LINK_ID, Behaviour, Fault
@@ -120,6 +121,7 @@ def _until(lines: Iterator[str], event: str) -> None:
 
 def test_the_demo_shows_everything_and_exits_with_0() -> None:
     """What a newcomer runs first works, also in a pipe, and says what it shows."""
+    require_rabbitmq()
     ended = subprocess.run(
         [*PROGRAM, "demo"], env=surroundings(), capture_output=True, text=True, timeout=110, check=False
     )

@@ -15,6 +15,7 @@ import pika.exceptions
 import pytest
 import requests
 
+from tests.missing_parts import require_rabbitmq
 from worker.sandbox.errors import PartFailedError
 from worker.sandbox.private_broker import PrivateBroker
 from worker.sandbox.ward import wait_until
@@ -153,6 +154,7 @@ def test_closing_leaves_no_program_and_no_file() -> None:
 
 def test_sigkill_of_the_owner_leaves_no_program_and_no_file() -> None:
     """A closed terminal, or an out-of-memory kill, would leave a node running for ever."""
+    require_rabbitmq()
     owner = subprocess.Popen([sys.executable, "-c", _OWNER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     with owner:
         assert owner.stdout
