@@ -43,8 +43,9 @@ def test_a_package_that_does_not_exist_is_reported_in_the_words_of_apt(
 ) -> None:
     """A user would not learn that the mirror, or the name, is the trouble."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with pytest.raises(MissingPartError, match="no-such-package"):
+    with pytest.raises(MissingPartError, match="no-such-package") as raised:
         unpacked("no-such-package", companions="")
+    assert raised.value.part == "no-such-package"
 
 
 def test_without_a_home_the_cache_is_a_folder_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
