@@ -23,6 +23,15 @@ _ROOT = Path(__file__).resolve().parent.parent
 _PYTEST = (sys.executable, "-m", "pytest", "-q", "-n", "4", "--dist", "worksteal")
 _REAL_BROKER = ("tests/broker", "tests/end_to_end", "tests/sandbox")
 
+#: The files whose tests make up examples of what others may send.
+_PROPERTIES = (
+    "tests/contract/test_commands.py",
+    "tests/broker/test_delivery_and_copies.py",
+    "tests/enterprise_manager/test_documents.py",
+    "tests/enterprise_manager/test_hostile_answers.py",
+    "tests/enterprise_manager/test_paths.py",
+)
+
 #: What counts as changed, in git's words.
 _RECENT = "1 day ago"
 
@@ -69,6 +78,12 @@ def _chaos(version: str) -> Suite:
 
 SUITES = (
     _on_rabbitmq("3.10"),
+    Suite(
+        "properties, with ten times as many examples",
+        (*_PYTEST, "--hypothesis-profile=thorough", *_PROPERTIES),
+        6,
+        ("contracts/", "worker/broker/", "worker/enterprise_manager/", *_PROPERTIES),
+    ),
     Suite(
         "slow tests of the set-up",
         (*_PYTEST, "-m", "slow", "tests/set_up"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pika.channel import Channel
 from pika.compat import long
@@ -108,7 +108,6 @@ _values: st.SearchStrategy[Any] = st.recursive(
 )
 
 
-@settings(max_examples=50)  # each value is encoded, and a large one takes its time
 @given(headers=st.dictionaries(st.text(max_size=300) | st.binary(max_size=300), _values))
 def test_copy_of_any_headers_can_be_sent(headers: Any) -> None:
     """One message with odd headers could be neither delayed nor dead-lettered, and would come back for ever."""

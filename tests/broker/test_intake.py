@@ -122,7 +122,7 @@ async def test_paused_queue_delivers_nothing_until_every_reason_is_gone(
     assert not worker.broker.consuming
     worker.broker.resume("default", "ledger")
     assert (await worker.next()).body == b"waits"
-    assert worker.broker.consuming == {"default"}
+    await eventually(lambda: worker.broker.consuming == {"default"})
 
 
 async def test_what_was_in_hand_before_a_pause_stays_so_when_consuming_goes_on(

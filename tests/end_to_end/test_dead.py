@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
 PROGRAM = (sys.executable, "-m", "worker", "dead")
 COMMANDS = "unlink.commands.default"
-MANY = 1000
 
 
 def reason(code: str, message: str = "because") -> dict[str, Any]:
@@ -220,28 +219,29 @@ def test_a_hostile_letter_stops_nobody(desk: Desk, monkeypatch: pytest.MonkeyPat
 # --- replaying ------------------------------------------------------------------------------------------------------
 
 
-async def test_a_thousand_letters_survive_a_replay_that_is_killed_half_way(desk: Desk) -> None:
+@pytest.mark.parametrize("many", [300, pytest.param(1000, marks=pytest.mark.slow)])
+async def test_many_letters_survive_a_replay_that_is_killed_half_way(desk: Desk, many: int) -> None:
     """Whatever happens to the operator's machine, no command is lost, and a second run finishes the work."""
     settled = vendor_command("SETTLED")
     await desk.settle(settled)
     desk.bury(settled)
-    keys = [f"K{number}" for number in range(MANY)]
+    keys = [f"K{number}" for number in range(many)]
     for key in keys:
         desk.bury(vendor_command(key))
-    desk.kill_when(lambda: desk.count(COMMANDS) > MANY // 3, "replay", "--all")
+    desk.kill_when(lambda: desk.count(COMMANDS) > many // 3, "replay", "--all")
     replayed = desk.count(COMMANDS)
-    assert MANY // 3 < replayed < MANY
+    assert many // 3 < replayed < many
     over = time.monotonic() + PATIENCE
-    while desk.count("unlink.dead") + desk.count(COMMANDS) < MANY + 1:
+    while desk.count("unlink.dead") + desk.count(COMMANDS) < many + 1:
         assert time.monotonic() < over, "letters were lost"
-    assert desk.count("unlink.dead") + desk.count(COMMANDS) <= MANY + 2  # one may be in both places
+    assert desk.count("unlink.dead") + desk.count(COMMANDS) <= many + 2  # one may be in both places
     second = desk.run("replay", "--all", "--output", "json")
     assert second.exit_code == 0, second.output
     assert json.loads(second.stdout)["left"] == {"settled": 1}
     assert keys_in(desk.take_all("unlink.dead")) == ["SETTLED"]
     arrived = keys_in(desk.take_all(COMMANDS))
     assert set(arrived) == set(keys)
-    assert len(arrived) <= MANY + 1
+    assert len(arrived) <= many + 1
 
 
 async def test_what_is_replayed_starts_afresh_and_the_rest_stays(desk: Desk) -> None:
@@ -419,25 +419,28 @@ def test_a_record_is_for_its_owner_alone_and_without_one_nothing_is_discarded(de
     assert desk.count("unlink.dead") == 0
 
 
-def test_every_letter_is_in_the_queue_or_in_the_record_when_discard_is_killed(desk: Desk, tmp_path: Path) -> None:
+@pytest.mark.parametrize("many", [300, pytest.param(1000, marks=pytest.mark.slow)])
+def test_every_letter_is_in_the_queue_or_in_the_record_when_discard_is_killed(
+    desk: Desk, tmp_path: Path, many: int
+) -> None:
     """A letter that is nowhere any more would be a command that nobody can ever account for."""
     record = tmp_path / "record.jsonl"
-    for number in range(MANY):
+    for number in range(many):
         desk.bury(vendor_command(f"K{number}"))
 
     def half_way() -> bool:
-        return record.exists() and record.read_bytes().count(b"\n") > MANY // 3
+        return record.exists() and record.read_bytes().count(b"\n") > many // 3
 
     desk.kill_when(half_way, "discard", "--all", "--yes", "--record", str(record))
     written = {json.loads(line)["idempotency_key"] for line in record.read_text().splitlines() if line.endswith("}")}
     over = time.monotonic() + PATIENCE
-    while desk.count("unlink.dead") + len(written) < MANY:
+    while desk.count("unlink.dead") + len(written) < many:
         assert time.monotonic() < over, "letters were lost"
     assert desk.count("unlink.dead") > 0
     desk.until_nobody_holds("unlink.dead")
     assert desk.run("discard", "--all", "--yes", "--record", str(record)).exit_code == 0
     assert desk.count("unlink.dead") == 0
-    assert {line["idempotency_key"] for line in lines_of(record)} == {f"K{number}" for number in range(MANY)}
+    assert {line["idempotency_key"] for line in lines_of(record)} == {f"K{number}" for number in range(many)}
 
 
 @pytest.mark.parametrize(("answer", "left"), [("n", 2), ("y", 0)])

@@ -6,7 +6,7 @@ import json
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.enterprise_manager.documents.reading import html_title, is_html, read_document
@@ -409,14 +409,12 @@ def _read_every_way(body: bytes) -> None:
 
 
 @given(_json)
-@settings(deadline=None, max_examples=300)
 def test_any_json_is_read_or_refused(content: object) -> None:
     """Else one odd answer would end in an unforeseen exception instead of an outcome."""
     _read_every_way(json.dumps(content).encode())
 
 
 @given(st.binary(max_size=200) | st.text(alphabet='<>/="&;#x! []aTask\n', max_size=60).map(str.encode))
-@settings(deadline=None, max_examples=300)
 def test_any_bytes_are_read_or_refused(body: bytes) -> None:
     """As above."""
     _read_every_way(body)
@@ -424,7 +422,6 @@ def test_any_bytes_are_read_or_refused(body: bytes) -> None:
 
 
 @given(st.data(), st.sampled_from([TASK_XML, LINKS_XML, json.dumps(TASK_JSON).encode()]))
-@settings(deadline=None, max_examples=300)
 def test_any_damaged_document_is_read_or_refused(data: st.DataObject, body: bytes) -> None:
     """As above."""
     start = data.draw(st.integers(0, len(body)))

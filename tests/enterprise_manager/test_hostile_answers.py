@@ -126,7 +126,7 @@ _answer = (
 
 
 @given(answer=_answer)
-@settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_answer_ends_in_a_result_or_in_an_error_of_the_port(
     hostile: Callable[[], Gateway], answers: Answers, answer: bytes
 ) -> None:
