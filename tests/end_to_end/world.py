@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+
+import requests
 
 from tests.preloaded.preloaded import Preloaded
 from worker.cli.mailbox import Heard, Mailbox
@@ -35,6 +38,14 @@ def vendor_command(key: str = "CHG1", **changes: Any) -> dict[str, Any]:
         "repository": {"link_id": VENDOR_LINK_ID},
         **changes,
     }
+
+
+def in_hand(worker: WorkerProcess) -> int:
+    """How many deliveries the worker is working on, by its metrics; it must log where it serves them."""
+    (port,) = re.findall(r'"port": (\d+), "event": "http.listening"', worker.log())
+    metrics = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=10).text
+    (count,) = re.findall(r"^unlink_deliveries_in_hand (\S+)$", metrics, re.MULTILINE)
+    return int(float(count))
 
 
 class World:
@@ -133,8 +144,10 @@ class World:
         return {(event.outcome, event.id) for event in self.of(key) if event.outcome != "submitted"}
 
     def until_acknowledged(self) -> None:
-        """Wait until the broker has nothing left of any command."""
+        """Wait until no command is ready on the queue (the broker's count leaves out delivered ones) or in hand."""
         self.until(lambda: self.mailbox.count("unlink.commands.default") == 0, "an empty queue")
+        for worker in self.workers:
+            self.until(lambda worker=worker: not worker.running or in_hand(worker) == 0, "nothing in hand")
 
     def close(self) -> None:
         """Leave nothing running."""

@@ -57,6 +57,7 @@ def test_an_unlink_is_counted_once_however_often_it_is_told(world: World) -> Non
     for _ in range(5):
         world.send(vendor_command())
     world.until_ended("CHG1")
+    worker.until(lambda: worker.value("unlink_deliveries_total") == 5, "all five delivered")
     world.until_acknowledged()
     # A repeat that came later finds the key settled: its event goes out again.
     world.send(vendor_command())
@@ -162,7 +163,7 @@ def test_a_quieter_log_counts_no_less(world: World) -> None:
     world.listen()
     world.send(vendor_command())
     world.until_ended("CHG1")
-    world.until_acknowledged()
+    worker.until(lambda: worker.value("unlink_deliveries_in_hand") == 0, "nothing in hand")
     assert worker.worker.log() == ""
     assert worker.value("unlink_unlinks_total", outcome="succeeded") == 1
 
