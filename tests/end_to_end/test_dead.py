@@ -96,12 +96,6 @@ class Desk:
             self._connection.process_data_events(time_limit=0.05)
             assert time.monotonic() < over, f"{self.count('unlink.dead')} letters, and not {letters}"
 
-    def until_nobody_holds(self, queue: str) -> None:
-        """Wait until the broker has noticed that a killed consumer is gone: what it held is then back."""
-        over = time.monotonic() + PATIENCE
-        while self.channel.queue_declare(queue, passive=True).method.consumer_count > 0:
-            assert time.monotonic() < over, "the killed consumer is still there"
-
     def run(self, *arguments: str) -> Any:
         """The program, in this process."""
         return CliRunner().invoke(app, ["dead", *arguments], env=self.environment)
@@ -437,9 +431,10 @@ def test_every_letter_is_in_the_queue_or_in_the_record_when_discard_is_killed(
     while desk.count("unlink.dead") + len(written) < many:
         assert time.monotonic() < over, "letters were lost"
     assert desk.count("unlink.dead") > 0
-    desk.until_nobody_holds("unlink.dead")
-    assert desk.run("discard", "--all", "--yes", "--record", str(record)).exit_code == 0
-    assert desk.count("unlink.dead") == 0
+    # Letters that the killed program had acknowledged come back, too, if the broker did not read that before the reset.
+    while desk.count("unlink.dead") > 0 or len({line["idempotency_key"] for line in lines_of(record)}) < many:
+        assert desk.run("discard", "--all", "--yes", "--record", str(record)).exit_code == 0
+        assert time.monotonic() < over, "letters are left"
     assert {line["idempotency_key"] for line in lines_of(record)} == {f"K{number}" for number in range(many)}
 
 

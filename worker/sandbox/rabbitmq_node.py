@@ -38,6 +38,11 @@ _ERRORS_SHOWN = 20
 _CONTROL_PORTS = ("32000", "32700")
 
 
+#: No busy waiting: Erlang's schedulers spin before they sleep, which takes the processor from the programs beside them
+#: (https://www.rabbitmq.com/docs/runtime#busy-waiting).
+_IDLE = "+sbwt none +sbwtdcpu none +sbwtdio none"
+
+
 @dataclass(frozen=True, slots=True)
 class Credentials:
     """The first user of a private broker, and the cookie by which its nodes and tools know each other."""
@@ -272,7 +277,9 @@ class RabbitmqNode:
             "RABBITMQ_ADVANCED_CONFIG_FILE": str(own / "advanced.config"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(own / "enabled_plugins"),
             "RABBITMQ_GENERATED_CONFIG_DIR": str(own / "config"),
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-start_epmd false -kernel inet_dist_use_interface {127,0,0,1}",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"{_IDLE} -start_epmd false "
+            "-kernel inet_dist_use_interface {127,0,0,1}",
+            "RABBITMQ_CTL_ERL_ARGS": _IDLE,
             "RABBITMQ_CTL_DIST_PORT_MIN": _CONTROL_PORTS[0],
             "RABBITMQ_CTL_DIST_PORT_MAX": _CONTROL_PORTS[1],
         }
