@@ -25,8 +25,11 @@ demo: $(ready) ## Show the worker at work: private RabbitMQ, simulated Enterpris
 sandbox: $(ready) ## Run a private RabbitMQ, a simulated Enterprise Manager and a worker until Ctrl-C
 	@$(bin)/unlink-worker sandbox
 
-test: $(ready) ## Run the tests, without those that take minutes, and show their coverage
-	@$(bin)/pytest -n 4 --dist worksteal -m "not slow" --cov --cov-report=term
+# make test COVERAGE=yes also names the lines that no test reaches; it takes a quarter longer.
+COVERAGE ?=
+
+test: $(ready) ## Run the tests, without those that take minutes; with COVERAGE=yes, show what they cover
+	@$(bin)/pytest -n 6 --dist worksteal -m "not slow" $(if $(COVERAGE),--cov --cov-report=term)
 
 test-all: test ## Run all tests: also the long suites, and those on other versions of RabbitMQ
 	@$(bin)/python .ci/suites.py

@@ -10,6 +10,7 @@ the exit status.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import runpy
@@ -47,6 +48,7 @@ def serve() -> list[str] | None:
     # The system takes the leave of those that end; nobody else asks for their exit status.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gc.freeze()  # no fork's garbage collector looks at what was imported here, nor copies its pages
     for request in _requests():
         pid = os.fork()
         if pid == 0:
