@@ -28,7 +28,7 @@ AnyCommand = TypeVar("AnyCommand", UnlinkCommand, CancelCommand)
 
 
 @dataclass(frozen=True, slots=True)
-class Salvage:
+class PartialParse:
     """What could still be read of a message that breaks the contract, so that its sender can recognise the answer."""
 
     idempotency_key: str | None = None
@@ -43,7 +43,7 @@ class UnreadableMessageError(Exception):
     """The message breaks the contract; the text names each field and what is wrong with it."""
 
     problem: str
-    salvage: Salvage = field(default_factory=Salvage)
+    partial: PartialParse = field(default_factory=PartialParse)
 
     def __str__(self) -> str:
         return self.problem
@@ -62,7 +62,7 @@ def read_message(body: bytes, content_type: str | None = None) -> Command:
         case "unlink.v1" | None:
             return _validate(content, UnlinkCommand)
         case _:
-            raise UnreadableMessageError("command: Input should be 'unlink.v1' or 'cancel.v1'", _salvage(content))
+            raise UnreadableMessageError("command: Input should be 'unlink.v1' or 'cancel.v1'", _partial(content))
 
 
 def read_command(body: bytes, content_type: str | None = None) -> UnlinkCommand:
@@ -145,7 +145,7 @@ def _validate(content: dict[str, Any], kind: type[AnyCommand]) -> AnyCommand:
         # Through JSON again, since strict mode reads a time from JSON text but not from a Python string.
         return kind.model_validate_json(json.dumps(content))
     except ValidationError as error:
-        raise UnreadableMessageError(describe(error), _salvage(content)) from error
+        raise UnreadableMessageError(describe(error), _partial(content)) from error
 
 
 def describe(error: ValidationError) -> str:
@@ -167,7 +167,7 @@ def _message(problem: Any) -> str:
     return str(problem["msg"]).removeprefix("Value error, ")
 
 
-def _salvage(content: dict[str, Any]) -> Salvage:
+def _partial(content: dict[str, Any]) -> PartialParse:
     def valid(name: str, kind: Any) -> Any:
         value = content.get(name)
         try:
@@ -176,7 +176,7 @@ def _salvage(content: dict[str, Any]) -> Salvage:
         except ValidationError:
             return None
 
-    return Salvage(
+    return PartialParse(
         idempotency_key=valid("idempotency_key", IdempotencyKey),
         correlation_id=_short_text(content.get("correlation_id"), 200),
         requested_by=_short_text(content.get("requested_by"), 200),

@@ -12,10 +12,10 @@ import hypothesis
 import pytest
 import requests
 
+from tests.private_servers.postgresql import PrivatePostgresql
 from worker.sandbox.errors import MissingPartError
-from worker.sandbox.private_broker import PrivateBroker
-from worker.sandbox.private_postgresql import PrivatePostgresql
-from worker.sandbox.rabbitmq import HOME_VARIABLE, SUITES, VERSION_VARIABLE, find_installation
+from worker.sandbox.rabbitmq.installation import HOME_VARIABLE, SUITES, VERSION_VARIABLE, find_installation
+from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 from worker.sandbox.simulated_enterprise_manager import SimulatedEnterpriseManager
 
 if TYPE_CHECKING:

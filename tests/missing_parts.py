@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from worker.sandbox.errors import MissingPartError
-from worker.sandbox.private_broker import PrivateBroker
+from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator

@@ -19,9 +19,9 @@ from worker.ledger import SqlLedger
 from worker.settings import SettingsInvalidError
 from worker.telemetry.instruments import Telemetry
 from worker.telemetry.tracing import outgoing_headers
-from worker.unlinks.path import Pace
+from worker.unlinks.dispatcher import Dispatcher, Rules
 from worker.unlinks.policy import PolicyInvalidError, read_policy
-from worker.unlinks.reception import Reception, Rules
+from worker.unlinks.workflow import Pace
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -59,7 +59,7 @@ class Worker:
         self.telemetry = Telemetry(settings, self._name, clock)
         self.ledger = SqlLedger(settings.ledger, self._name, clock)
         self.gateways = {
-            name: Gateway(name, each, clock, self.telemetry.witness(name))
+            name: Gateway(name, each, clock, self.telemetry.observer(name))
             for name, each in settings.enterprise_managers.items()
         }
         self.broker = Broker(
@@ -71,14 +71,14 @@ class Worker:
             event_headers=outgoing_headers,
             forwarders=policy.forwarders if policy is not None else (),
         )
-        self.reception = Reception(
+        self.dispatcher = Dispatcher(
             ledger=self.telemetry.ledger(self.ledger),
             outbox=self.telemetry.outbox(self.broker.outbox),
             enterprise_managers=self.telemetry.enterprise_managers(self.gateways),
             clock=clock,
             rules=_rules(settings, policy),
         )
-        self.telemetry.look_at(self.broker, self.ledger, self.gateways, self.reception)
+        self.telemetry.look_at(self.broker, self.ledger, self.gateways, self.dispatcher)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set, then drain: whatever goes away in between is waited for, not died of.
@@ -109,10 +109,10 @@ class Worker:
     async def _start(self) -> None:
         await self.ledger.start()
         # A wrong password is then told at the start, not when the first command comes.
-        knocking = [asyncio.create_task(gateway.knock()) for gateway in self.gateways.values()]
+        probing = [asyncio.create_task(gateway.probe()) for gateway in self.gateways.values()]
         await self.broker.start()
         log.info("worker.started", worker=self._name)
-        await asyncio.gather(*knocking)
+        await asyncio.gather(*probing)
 
     async def _prune_for_ever(self) -> None:
         """Forget settled keys that are older than they are kept; every worker does, at times that differ."""
@@ -125,9 +125,9 @@ class Worker:
     async def _drain(self) -> None:
         self.telemetry.health.draining = True
         seconds = self._settings.drain_seconds
-        log.info("worker.draining", in_flight=self.reception.in_flight, seconds=seconds)
+        log.info("worker.draining", in_flight=self.dispatcher.in_flight, seconds=seconds)
         await self.broker.stop_consuming()
-        all_ended = await self.reception.drain(seconds)
+        all_ended = await self.dispatcher.drain(seconds)
         await self.broker.close()
         await self.ledger.release_all()
         await self.ledger.close()
@@ -136,7 +136,7 @@ class Worker:
         log.info("worker.stopped", worker=self._name, all_ended=all_ended)
 
     def _deliver(self, delivery: BrokerDelivery) -> None:
-        self.telemetry.deliver(delivery, self.reception)
+        self.telemetry.deliver(delivery, self.dispatcher)
 
     def _enterprise_manager_changed(self, name: str, up: bool) -> None:  # noqa: FBT001 - the listener's shape
         self._pause_or_resume(name, _AWAY, up=up)

@@ -14,12 +14,12 @@ import pika
 
 from tests.chaos.arena import start_enterprise_manager
 from tests.chaos.outsiders import Observer
+from tests.private_servers.postgresql import PrivatePostgresql
 from worker.broker.topology import COMMANDS
 from worker.sandbox.errors import PartFailedError
-from worker.sandbox.private_broker import PrivateBroker
-from worker.sandbox.private_postgresql import PrivatePostgresql
-from worker.sandbox.ward import Ward, wait_until
-from worker.sandbox.worker_process import WorkerProcess
+from worker.sandbox.processes.supervisor import ProcessSupervisor, wait_until
+from worker.sandbox.processes.worker_process import WorkerProcess
+from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -43,10 +43,10 @@ class Bench:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            self.ward = stack.enter_context(Ward("benchmark"))
+            self.supervisor = stack.enter_context(ProcessSupervisor("benchmark"))
             self.broker = stack.enter_context(PrivateBroker())
             self._postgresql = stack.enter_context(PrivatePostgresql())
-            self.enterprise_manager = start_enterprise_manager(self.ward)
+            self.enterprise_manager = start_enterprise_manager(self.supervisor)
             self._observer = Observer(lambda: self.broker.url)
             self._listens = False
             self._stack = stack.pop_all()
@@ -75,7 +75,7 @@ class Bench:
             "UNLINK_HTTP__PORT": "0",
         }
         workers = [
-            WorkerProcess(self.ward, f"worker-{next(self._numbers)}", environment | dict(changes))
+            WorkerProcess(self.supervisor, f"worker-{next(self._numbers)}", environment | dict(changes))
             for _ in range(number)
         ]
         for worker in workers:

@@ -17,7 +17,7 @@ from worker.settings import BrokerSettings
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from worker.sandbox.private_broker import PrivateBroker
+    from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 
 
 async def test_event_arrives_byte_for_byte_with_its_properties(

@@ -16,12 +16,12 @@ from urllib.parse import urlsplit
 
 from tests.chaos.plan import repository_name
 from tests.chaos.proxy import Network
+from tests.private_servers.postgresql import PrivatePostgresql
+from tests.private_servers.rabbitmq_cluster import PrivateCluster
 from worker.sandbox.errors import PartFailedError
-from worker.sandbox.private_cluster import PrivateCluster
-from worker.sandbox.private_postgresql import PrivatePostgresql
+from worker.sandbox.processes.supervisor import ProcessSupervisor, wait_until
+from worker.sandbox.processes.worker_process import WorkerProcess
 from worker.sandbox.simulated_enterprise_manager import SimulationControl
-from worker.sandbox.ward import Ward, wait_until
-from worker.sandbox.worker_process import WorkerProcess
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from tests.chaos.plan import Plan
     from tests.chaos.proxy import Proxy
-    from worker.sandbox.rabbitmq_node import RabbitmqNode
+    from worker.sandbox.rabbitmq.node import RabbitmqNode
 
 #: How long a worker that says nothing keeps its unlinks, in seconds.
 LEASE_SECONDS = 5.0
@@ -96,12 +96,12 @@ class Arena:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            self.ward = stack.enter_context(Ward("chaos"))
+            self.supervisor = stack.enter_context(ProcessSupervisor("chaos"))
             self.network = stack.enter_context(Network())
             self.cluster = stack.enter_context(PrivateCluster(nodes=3))
             self.postgresql = stack.enter_context(PrivatePostgresql())
             self._ledger_url = self.postgresql.create_database("ledger")
-            self.enterprise_manager = start_enterprise_manager(self.ward)
+            self.enterprise_manager = start_enterprise_manager(self.supervisor)
             self.enterprise_manager.change_behaviour(**_BEHAVIOUR)
             self.outsiders_way = self.network.proxy([node.port for node in self.cluster.nodes])
             self._stack = stack.pop_all()
@@ -142,7 +142,7 @@ class Arena:
         return Seat(number, broker, enterprise_manager, ledger, environment, self._start(environment))
 
     def _start(self, environment: Mapping[str, str]) -> WorkerProcess:
-        worker = WorkerProcess(self.ward, f"worker-{next(self._names)}", environment)
+        worker = WorkerProcess(self.supervisor, f"worker-{next(self._names)}", environment)
         self.all_workers.append(worker)
         return worker
 
@@ -198,18 +198,18 @@ class Arena:
         return {link: zero + timedelta(seconds=at) for link, at in self.enterprise_manager.departures.items()}
 
 
-def start_enterprise_manager(ward: Ward) -> SimulationControl:
+def start_enterprise_manager(supervisor: ProcessSupervisor) -> SimulationControl:
     """A simulated Enterprise Manager in a process of its own, so that it does not take the suite's time.
 
     Raises:
         PartFailedError: it does not start.
     """
-    log = ward.directory / "enterprise-manager.log"
-    program = ward.start(
+    log = supervisor.directory / "enterprise-manager.log"
+    program = supervisor.start(
         [
             sys.executable,
             *("-m", "worker.sandbox.simulated_enterprise_manager"),
-            *("--state-dir", ward.directory / "enterprise-manager"),
+            *("--state-dir", supervisor.directory / "enterprise-manager"),
         ],
         environment=dict(os.environ),
         log=log,

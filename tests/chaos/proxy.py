@@ -8,7 +8,7 @@ from contextlib import suppress
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Self
 
-from worker.sandbox.ports import LOOPBACK
+from worker.sandbox.processes.free_ports import LOOPBACK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence

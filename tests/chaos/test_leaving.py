@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import pika
 import pytest
 
-from worker.sandbox.playground import worker_environment
-from worker.sandbox.private_postgresql import PrivatePostgresql
-from worker.sandbox.ward import Ward, wait_until
-from worker.sandbox.worker_process import WorkerProcess
+from tests.private_servers.postgresql import PrivatePostgresql
+from worker.sandbox.environment import worker_environment
+from worker.sandbox.processes.supervisor import ProcessSupervisor, wait_until
+from worker.sandbox.processes.worker_process import WorkerProcess
 
 if TYPE_CHECKING:
     from worker.sandbox.simulated_enterprise_manager import SimulatedEnterpriseManager
@@ -34,9 +34,9 @@ def test_stopping_while_the_ledger_is_away_is_quiet_and_loses_nothing(
         "job": {"id": job},
         "repository": {"link_id": link.object_in_job_id},
     }
-    with Ward("leaving") as ward, PrivatePostgresql() as postgresql:
+    with ProcessSupervisor("leaving") as supervisor, PrivatePostgresql() as postgresql:
         environment = worker_environment(broker_url, postgresql.create_database("ledger"), em)
-        worker = WorkerProcess(ward, "worker", environment)
+        worker = WorkerProcess(supervisor, "worker", environment)
         worker.wait_until_started()
         with pika.BlockingConnection(pika.URLParameters(broker_url)) as connection:
             channel = connection.channel()

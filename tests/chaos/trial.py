@@ -19,7 +19,7 @@ from tests.chaos.reckoning import Books, Tally, reckon
 from tests.chaos.somebody import Somebody
 from worker.broker.topology import COMMANDS, DEAD, DELAY_TIERS, UNROUTED, command_queue, delay_exchange
 from worker.sandbox.errors import PartFailedError
-from worker.sandbox.ward import wait_until
+from worker.sandbox.processes.supervisor import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

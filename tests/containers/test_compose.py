@@ -21,19 +21,19 @@ import yaml
 
 from tests.k8s.dockerfile import read, stages
 from tests.k8s.manifests import ROOT
-from worker.sandbox.container_node import _IMAGE, find_engine
-from worker.sandbox.ports import free_port
-from worker.sandbox.rabbitmq import find_installation
+from worker.sandbox.processes.free_ports import free_port
+from worker.sandbox.processes.supervisor import ProcessSupervisor, wait_until
+from worker.sandbox.processes.worker_process import WorkerProcess
+from worker.sandbox.rabbitmq.container_node import _IMAGE, find_engine
+from worker.sandbox.rabbitmq.installation import find_installation
 from worker.sandbox.simulated_enterprise_manager.simulation import DEFAULT_USERNAME
-from worker.sandbox.ward import Ward, wait_until
-from worker.sandbox.worker_process import WorkerProcess
 from worker.settings import PREFIX, HttpSettings, Settings, load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from worker.sandbox.private_broker import PrivateBroker
-    from worker.sandbox.ward import Program
+    from worker.sandbox.processes.supervisor import Program
+    from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 
 COMPOSE_FILE = ROOT / "compose.yaml"
 COMPOSE: dict[str, Any] = yaml.safe_load(COMPOSE_FILE.read_text())
@@ -206,9 +206,9 @@ def test_postgresql_s_health_check_passes_once_it_takes_connections(postgresql_u
 class _Rehearsal:
     """The simulated Enterprise Manager and the worker as compose.yaml starts them, on other ports and in one folder."""
 
-    def __init__(self, ward: Ward, broker_url: str, ledger_url: str, management_url: str) -> None:
-        self.ward = ward
-        self.state = ward.directory / "enterprise-manager"
+    def __init__(self, supervisor: ProcessSupervisor, broker_url: str, ledger_url: str, management_url: str) -> None:
+        self.supervisor = supervisor
+        self.state = supervisor.directory / "enterprise-manager"
         self._moved = {
             _mounts(SIMULATED)["enterprise-manager"]: str(self.state),
             _mounts(WORKER)["enterprise-manager"]: str(self.state),
@@ -228,7 +228,9 @@ class _Rehearsal:
     def start_simulated(self) -> Program:
         (entrypoint,) = map(json.loads, STAGES[SIMULATED["build"]["target"]].rest_of("ENTRYPOINT"))
         command = [sys.executable, *entrypoint[1:], *map(self._here, SIMULATED["command"])]
-        return self.ward.start(command, environment=dict(os.environ), log=self.ward.directory / "simulated.log")
+        return self.supervisor.start(
+            command, environment=dict(os.environ), log=self.supervisor.directory / "simulated.log"
+        )
 
     def healthy(self, service: dict[str, Any]) -> bool:
         """Whether the service's health check passes; the container's python is this one."""
@@ -258,8 +260,8 @@ class _Rehearsal:
 @pytest.fixture
 def rehearsal(broker: PrivateBroker, broker_url: str, postgresql_url: str) -> Iterator[_Rehearsal]:
     """The file's services as processes; nothing is started yet."""
-    with Ward("compose") as ward:
-        yield _Rehearsal(ward, broker_url, postgresql_url, broker.management_url)
+    with ProcessSupervisor("compose") as supervisor:
+        yield _Rehearsal(supervisor, broker_url, postgresql_url, broker.management_url)
 
 
 @pytest.mark.slow
@@ -270,7 +272,7 @@ def test_what_the_file_starts_becomes_healthy_and_does_what_the_readme_says(rehe
     assert wait_until(lambda: rehearsal.healthy(SIMULATED) or not simulated.running, seconds=60)
     assert simulated.running, simulated.log_tail()
     assert not rehearsal.healthy(WORKER)
-    worker = WorkerProcess(rehearsal.ward, "worker", rehearsal.environment)
+    worker = WorkerProcess(rehearsal.supervisor, "worker", rehearsal.environment)
     assert wait_until(lambda: rehearsal.healthy(WORKER) or not worker.running, seconds=60), worker.log()
     assert worker.running, worker.log()
     for command in IN_WORKER:

@@ -18,13 +18,13 @@ from pika.connection import URLParameters
 import contracts
 from tests.end_to_end.world import World
 from worker.broker.topology import declare, describe
-from worker.sandbox.rabbitmq import find_installation
+from worker.sandbox.rabbitmq.installation import find_installation
 from worker.sandbox.simulated_enterprise_manager import SimulatedEnterpriseManager
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from worker.sandbox.private_broker import PrivateBroker
+    from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 
 _numbers = itertools.count(1)
 

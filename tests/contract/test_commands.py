@@ -126,9 +126,9 @@ def test_a_sender_that_can_be_recognised_is() -> None:
     """The ticket and the key of a wrong command come back in its rejection."""
     with pytest.raises(UnreadableMessageError) as caught:
         read_command(message(ticket={"system": "jira", "id": "OPS-1"}, correlation_id="c", dry_run="?"))
-    salvage = caught.value.salvage
-    assert salvage.ticket is not None
-    assert (salvage.idempotency_key, salvage.ticket.id, salvage.correlation_id) == ("CHG1", "OPS-1", "c")
+    partial = caught.value.partial
+    assert partial.ticket is not None
+    assert (partial.idempotency_key, partial.ticket.id, partial.correlation_id) == ("CHG1", "OPS-1", "c")
 
 
 def test_both_spellings_of_an_id_are_one_command() -> None:

@@ -11,8 +11,8 @@ import pytest
 from jsonschema import Draft202012Validator
 
 import contracts
-from contracts.evolution import broken_consumers, broken_publishers
 from contracts.published import COMMANDS, all_schemas
+from tests.contract.evolution import broken_consumers, broken_publishers
 
 if TYPE_CHECKING:
     from collections.abc import Callable

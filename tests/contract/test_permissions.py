@@ -14,7 +14,7 @@ from pika.exceptions import ChannelClosedByBroker
 from contracts.events import Event, Reason, ReasonCode
 from contracts.published import examples
 from worker.broker.broker import Broker
-from worker.cli.mailbox import Mailbox
+from worker.broker.client import BrokerClient
 from worker.clock import SystemClock
 from worker.settings import BrokerSettings
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from pika.adapters.blocking_connection import BlockingChannel
 
-    from worker.sandbox.private_broker import PrivateBroker
+    from worker.sandbox.rabbitmq.private_broker import PrivateBroker
     from worker.unlinks.ports import Delivery
 
     UrlOf = Callable[[str], str]
@@ -133,7 +133,7 @@ def test_who_listens_hears_events_and_publishes_none(
 ) -> None:
     """Watching gives no power to forge an event."""
     settings = BrokerSettings.model_validate({"url": url_of(name)})
-    with Mailbox(settings) as mailbox:
+    with BrokerClient(settings) as mailbox:
         mailbox.listen()
         admin.basic_publish("unlink.events", "succeeded.default", EVENT.to_bytes())
         heard = mailbox.next_event(WAIT_SECONDS)
@@ -144,7 +144,7 @@ def test_who_listens_hears_events_and_publishes_none(
 
 def test_a_pipeline_finds_out_whether_somebody_serves_its_commands(url_of: UrlOf) -> None:
     """`submit --wait` works with a pipeline's permissions from first to last."""
-    with Mailbox(BrokerSettings.model_validate({"url": url_of("unlink-pipeline")})) as mailbox:
+    with BrokerClient(BrokerSettings.model_validate({"url": url_of("unlink-pipeline")})) as mailbox:
         mailbox.require_queue("default")
         mailbox.listen()
         mailbox.publish(COMMAND, "default")

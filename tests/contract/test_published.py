@@ -17,15 +17,14 @@ import contracts
 from contracts.commands import UnlinkCommand
 from contracts.events import REASON_MEANINGS, Event, Evidence, Outcome, Reason, ReasonCode
 from contracts.published import COMMANDS, DIALECT, all_schemas, examples
-from contracts.reading import Salvage, UnreadableMessageError, read_message
+from contracts.reading import PartialParse, UnreadableMessageError, read_message
 from tests.preloaded.preloaded import run_program
 from worker.broker.topology import DELAY_TIERS, describe
-from worker.cli.asyncapi import document
-from worker.cli.contracts import files
+from worker.cli.contracts.asyncapi import document
+from worker.cli.contracts.command import files
 from worker.sandbox.errors import MissingPartError
-from worker.unlinks.ports import Entry, Intent, Job, Lease, Link, LinkedBackup, Stage, Task, TaskTicket
-from worker.unlinks.verdict import (
-    Verdict,
+from worker.unlinks.outcome import (
+    Ending,
     already_absent,
     compose,
     compose_rejection,
@@ -34,6 +33,7 @@ from worker.unlinks.verdict import (
     succeeded,
     timed_out,
 )
+from worker.unlinks.ports import Entry, Intent, Job, Lease, Link, LinkedBackup, Stage, Task, TaskTicket
 
 FOLDER = Path(contracts.__file__).parent
 CONTRACT_PAGE = FOLDER.parent / ".ci" / "contract_page.py"
@@ -230,7 +230,7 @@ def test_an_unknown_command_is_told_which_there_are() -> None:
     with pytest.raises(UnreadableMessageError) as caught:
         read_message(json.dumps(UNLINK | {"command": "unlnk.v1"}).encode())
     assert all(name in str(caught.value) for name in COMMANDS)
-    assert caught.value.salvage.idempotency_key == "CHG1"
+    assert caught.value.partial.idempotency_key == "CHG1"
 
 
 # --- events: what the worker composes fits --------------------------------------------------------------------------
@@ -238,8 +238,8 @@ def test_an_unknown_command_is_told_which_there_are() -> None:
 SEEN = Intent(job_id=JOB, job_name=None, link=Link(LINK, JOB), linked_backups=(LinkedBackup(LINK),))
 TASK = Task(TaskTicket("task-1", "session"), None, finished=True, success=None, message=None)
 VERDICTS = [
-    Verdict(Outcome.SUBMITTED, seen=SEEN),
-    Verdict(Outcome.SUBMITTED, seen=SEEN, task=TASK),
+    Ending(Outcome.SUBMITTED, seen=SEEN),
+    Ending(Outcome.SUBMITTED, seen=SEEN, task=TASK),
     succeeded(SEEN, Evidence.TASK, verified=False, task=TASK),
     succeeded(SEEN, Evidence.LINKS, verified=True),
     already_absent(Job(JOB, None)),
@@ -247,12 +247,12 @@ VERDICTS = [
     failed(ReasonCode.TASK_FAILED, "no", changed=None, task=TASK, seen=SEEN),
     timed_out(SEEN, "not known", task=None),
     planned(SEEN),
-    Verdict(Outcome.CANCELLED, changed=False, seen=SEEN),
+    Ending(Outcome.CANCELLED, changed=False, seen=SEEN),
 ]
 
 
 @pytest.mark.parametrize("verdict", VERDICTS, ids=lambda verdict: verdict.outcome.value)
-def test_what_the_worker_says_fits_the_schema(verdict: Verdict) -> None:
+def test_what_the_worker_says_fits_the_schema(verdict: Ending) -> None:
     """A consumer that validates takes every event, however little is known of what it is about."""
     command = read_message(json.dumps(UNLINK).encode())
     assert isinstance(command, UnlinkCommand)
@@ -264,7 +264,9 @@ def test_what_the_worker_says_fits_the_schema(verdict: Verdict) -> None:
 def test_a_rejection_of_bytes_fits_the_schema() -> None:
     """So it does when nothing at all could be read."""
     reason = Reason(code=ReasonCode.INVALID_MESSAGE, message="no")
-    event = compose_rejection(b"\xff", Salvage(), reason, enterprise_manager="default", correlation_id=None, now=NOON)
+    event = compose_rejection(
+        b"\xff", PartialParse(), reason, enterprise_manager="default", correlation_id=None, now=NOON
+    )
     judge(event.type).validate(json.loads(event.to_bytes()))
 
 

@@ -1,4 +1,4 @@
-"""A whole worker inside the test: the real reception, core and client, with a ledger and an outbox in memory.
+"""A whole worker inside the test: the real dispatcher, core and client, with a ledger and an outbox in memory.
 
 What it talks to is a simulated Enterprise Manager over HTTPS. It is for what depends on Enterprise Manager alone, of
 which there are hundreds of cases: a process, a broker and a database for each would add minutes and nothing else.
@@ -17,8 +17,8 @@ from worker.clock import SystemClock
 from worker.enterprise_manager import Gateway
 from worker.ledger.memory import InMemoryDatabase, InMemoryLedger
 from worker.settings import EnterpriseManagerSettings
-from worker.unlinks.path import Pace
-from worker.unlinks.reception import Reception, Rules
+from worker.unlinks.dispatcher import Dispatcher, Rules
+from worker.unlinks.workflow import Pace
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Mapping
@@ -56,7 +56,7 @@ class Handed:
         raise AssertionError("a delivery was given back")
 
 
-class Heard:
+class ReceivedEvent:
     """An outbox that keeps what it is given, and brings back at once what is to be delayed."""
 
     def __init__(self) -> None:
@@ -97,17 +97,17 @@ class Heard:
 class InProcessWorker:
     """A worker of one Enterprise Manager, called `default`."""
 
-    def __init__(self, reception: Reception, gateway: Gateway, heard: Heard, clock: Clock) -> None:
+    def __init__(self, dispatcher: Dispatcher, gateway: Gateway, heard: ReceivedEvent, clock: Clock) -> None:
         self.gateway = gateway
         self.heard = heard
-        self._reception = reception
+        self._dispatcher = dispatcher
         self._clock = clock
 
     def send(self, command: dict[str, Any]) -> Handed:
         """Deliver a command; a key and the rest of an unlink are filled in."""
         given = {"command": "unlink.v1", "idempotency_key": "CHG1"} | command
         delivery = Handed(json.dumps(given).encode(), self._clock.monotonic())
-        self._reception.receive(delivery)
+        self._dispatcher.receive(delivery)
         return delivery
 
     async def unlink(self, job: str, link: str, /, **others: Any) -> dict[str, Any]:
@@ -132,7 +132,7 @@ class InProcessWorker:
         while True:
             delivery = await self.heard.returning.get()
             await asyncio.sleep(0.05)
-            self._reception.receive(Handed(delivery.body, self._clock.monotonic()))
+            self._dispatcher.receive(Handed(delivery.body, self._clock.monotonic()))
 
 
 @asynccontextmanager
@@ -152,20 +152,20 @@ async def worker_for(
     gateway = Gateway("default", configured, clock)
     ledger = InMemoryLedger(InMemoryDatabase(), "in-process", clock, lease_seconds=30)
     await ledger.start()
-    heard = Heard()
-    reception = Reception(
+    heard = ReceivedEvent()
+    dispatcher = Dispatcher(
         ledger=ledger,
         outbox=heard,
         enterprise_managers={"default": gateway},
         clock=clock,
         rules=Rules(paces={"default": pace or Pace(poll_interval=configured.poll_interval_seconds)}),
     )
-    worker = InProcessWorker(reception, gateway, heard, clock)
+    worker = InProcessWorker(dispatcher, gateway, heard, clock)
     redelivering = asyncio.create_task(worker.redeliver_for_ever())
     try:
         yield worker
     finally:
         redelivering.cancel()
-        ended = await reception.drain(0.2)
+        ended = await dispatcher.drain(0.2)
         await gateway.close(log_off=ended)
         await ledger.close()

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pika.adapters.blocking_connection import BlockingChannel
 
     from tests.end_to_end.world import World
-    from worker.sandbox.private_broker import PrivateBroker
+    from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 
 PROGRAM = (sys.executable, "-m", "worker", "dead")
 COMMANDS = "unlink.commands.default"

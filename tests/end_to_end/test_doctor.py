@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.end_to_end.world import World
-    from worker.sandbox.private_broker import PrivateBroker
+    from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 
 EM = "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__"
 MANAGEMENT = "UNLINK_BROKER__MANAGEMENT_URL"

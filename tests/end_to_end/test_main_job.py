@@ -12,7 +12,7 @@ from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_ID, VENDOR_LI
 
 if TYPE_CHECKING:
     from tests.end_to_end.world import World
-    from worker.sandbox.private_broker import PrivateBroker
+    from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 
 REPOSITORY = "88788f9e-d8f5-4eb4-bc4f-9b3f5403bcec"
 BACKUP = "3b1f2d4c-0c55-4a0e-8a52-1d0f9fd3f7a4"

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from tests.end_to_end.world import World
     from worker.broker.delivery import BrokerDelivery
-    from worker.sandbox.private_broker import PrivateBroker
+    from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 
 PASSWORD = "known"
 PRECONDITION_FAILED = 406

@@ -10,16 +10,16 @@ import pytest
 
 from tests.end_to_end import supervised_worker
 from tests.end_to_end.world import PATIENCE, World, vendor_command
+from worker.sandbox.processes.supervisor import wait_until
 from worker.sandbox.simulated_enterprise_manager import SimulatedEnterpriseManager
-from worker.sandbox.ward import wait_until
 from worker.service import ENDED_AT_ONCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from worker.sandbox.processes.worker_process import WorkerProcess
     from worker.sandbox.simulated_enterprise_manager import Behaviour
-    from worker.sandbox.worker_process import WorkerProcess
 
 REPOSITORY = "88788f9e-d8f5-4eb4-bc4f-9b3f5403bcec"
 

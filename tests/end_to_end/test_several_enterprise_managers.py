@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.end_to_end.world import World
-    from worker.sandbox.worker_process import WorkerProcess
+    from worker.sandbox.processes.worker_process import WorkerProcess
 
 BRANCH = "UNLINK_ENTERPRISE_MANAGERS__BRANCH__"
 REPOSITORY = "88788f9e-d8f5-4eb4-bc4f-9b3f5403bcec"

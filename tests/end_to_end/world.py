@@ -11,15 +11,15 @@ from urllib.parse import urlsplit
 import requests
 
 from tests.preloaded.preloaded import Preloaded
-from worker.cli.mailbox import Heard, Mailbox
-from worker.sandbox.playground import worker_environment
+from worker.broker.client import BrokerClient, ReceivedEvent
+from worker.sandbox.environment import worker_environment
+from worker.sandbox.processes.supervisor import ProcessSupervisor
+from worker.sandbox.processes.worker_process import RUN, WorkerProcess
 from worker.sandbox.simulated_enterprise_manager import (
     VENDOR_JOB_ID,
     VENDOR_LINK_ID,
     SimulatedEnterpriseManager,
 )
-from worker.sandbox.ward import Ward
-from worker.sandbox.worker_process import RUN, WorkerProcess
 from worker.settings import BrokerSettings
 
 if TYPE_CHECKING:
@@ -69,17 +69,17 @@ class World:
         self.enterprise_manager = enterprise_manager
         self.environment = worker_environment(broker_url, ledger_url, enterprise_manager)
         self.workers: list[WorkerProcess] = []
-        self.heard: list[Heard] = []
-        self.ward = Ward("end-to-end") if started_by_exec else Preloaded()
+        self.heard: list[ReceivedEvent] = []
+        self.supervisor = ProcessSupervisor("end-to-end") if started_by_exec else Preloaded()
         self._settings = BrokerSettings.model_validate({"url": broker_url})
-        self._mailbox: Mailbox | None = None
+        self._mailbox: BrokerClient | None = None
 
     def start_worker(
         self, changes: Mapping[str, str] | None = None, program: Sequence[str] = RUN, *, wait: bool = True
     ) -> WorkerProcess:
         """Start one more worker."""
         name = f"worker-{len(self.workers) + 1}"
-        worker = WorkerProcess(self.ward, name, self.environment | dict(changes or {}), program)
+        worker = WorkerProcess(self.supervisor, name, self.environment | dict(changes or {}), program)
         self.workers.append(worker)
         if wait:
             worker.wait_until_started()
@@ -95,16 +95,16 @@ class World:
         self.mailbox.listen()
 
     @property
-    def mailbox(self) -> Mailbox:
+    def mailbox(self) -> BrokerClient:
         """The publisher's connection."""
         if self._mailbox is None:
-            self._mailbox = Mailbox(self._settings).__enter__()
+            self._mailbox = BrokerClient(self._settings).__enter__()
         return self._mailbox
 
     def reconnect(self) -> None:
         """A new connection of the publisher's; events in between are not heard."""
         self.mailbox.__exit__(None, None, None)
-        self._mailbox = Mailbox(self._settings).__enter__()
+        self._mailbox = BrokerClient(self._settings).__enter__()
 
     def send(self, command: dict[str, Any] | bytes) -> None:
         """Publish a command, or anything."""
@@ -135,7 +135,7 @@ class World:
         while (event := self.mailbox.next_event(seconds)) is not None:
             self.heard.append(event)
 
-    def of(self, key: str | None) -> list[Heard]:
+    def of(self, key: str | None) -> list[ReceivedEvent]:
         """What was heard of a key."""
         return [event for event in self.heard if event.key == key]
 
@@ -153,4 +153,4 @@ class World:
         """Leave nothing running."""
         if self._mailbox is not None:
             self._mailbox.__exit__(None, None, None)
-        self.ward.close()
+        self.supervisor.close()

@@ -9,9 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from requests.structures import CaseInsensitiveDict
 
-from worker.enterprise_manager.admission import GOOD_ANSWERS_FOR_A_PLACE, Admission, AdmissionClosedError
+from worker.enterprise_manager.concurrency_limit import (
+    GOOD_ANSWERS_FOR_A_PLACE,
+    ConcurrencyLimit,
+    ConcurrencyLimitClosedError,
+)
+from worker.enterprise_manager.responses import retry_after
 from worker.enterprise_manager.transport import Answer, Request
-from worker.enterprise_manager.verdicts import retry_after
 from worker.sandbox.simulated_enterprise_manager import Fault, SimulatedEnterpriseManager
 
 if TYPE_CHECKING:
@@ -23,67 +27,67 @@ JOB = "d1b85018-2769-45be-89bc-03f66b60e6cb"
 
 
 @asynccontextmanager
-async def place(admission: Admission, *, patient: bool = False) -> AsyncIterator[None]:
+async def place(limit: ConcurrencyLimit, *, patient: bool = False) -> AsyncIterator[None]:
     """Hold a place."""
-    await admission.enter(patient=patient)
+    await limit.enter(patient=patient)
     yield
-    admission.leave()
+    limit.leave()
 
 
-async def enter(admission: Admission, name: str, order: list[str], *, patient: bool = False) -> None:
+async def enter(limit: ConcurrencyLimit, name: str, order: list[str], *, patient: bool = False) -> None:
     """Wait for a place, note it, and leave."""
-    async with place(admission, patient=patient):
+    async with place(limit, patient=patient):
         order.append(name)
         await asyncio.sleep(0)
 
 
 async def test_what_was_begun_goes_before_what_begins_and_else_the_first_comes_first() -> None:
     """Else of a thousand unlinks at once none would end before all have begun."""
-    admission, order = Admission(1), list[str]()
-    async with asyncio.TaskGroup() as group, place(admission):
+    limit, order = ConcurrencyLimit(1), list[str]()
+    async with asyncio.TaskGroup() as group, place(limit):
         for name, patient in (("p1", True), ("a", False), ("p2", True), ("b", False)):
-            group.create_task(enter(admission, name, order, patient=patient))
+            group.create_task(enter(limit, name, order, patient=patient))
         await asyncio.sleep(0)
-        assert admission.waiting == 4
+        assert limit.waiting == 4
     assert order == ["a", "b", "p1", "p2"]
 
 
 async def test_one_that_goes_away_takes_no_place_with_it() -> None:
     """Else each cancelled unlink would leave one request less for the others, until there is none."""
-    admission, order = Admission(1), list[str]()
-    async with place(admission):
-        going = [asyncio.create_task(enter(admission, "gone", order)) for _ in range(3)]
-        staying = asyncio.create_task(enter(admission, "stays", order))
+    limit, order = ConcurrencyLimit(1), list[str]()
+    async with place(limit):
+        going = [asyncio.create_task(enter(limit, "gone", order)) for _ in range(3)]
+        staying = asyncio.create_task(enter(limit, "stays", order))
         await asyncio.sleep(0)
         going[1].cancel()
     going[0].cancel()  # in the very instant in which it is let in
     await asyncio.wait([*going, staying])
-    await enter(admission, "later", order)
+    await enter(limit, "later", order)
     assert order[-2:] == ["stays", "later"]
 
 
 async def test_closing_turns_away_who_waits_and_who_comes() -> None:
     """Else a worker that is to end would wait for requests that nobody sends any more."""
-    admission = Admission(1)
-    async with place(admission):
-        waiting = asyncio.create_task(enter(admission, "waits", []))
+    limit = ConcurrencyLimit(1)
+    async with place(limit):
+        waiting = asyncio.create_task(enter(limit, "waits", []))
         await asyncio.sleep(0)
-        admission.close()
-        with pytest.raises(AdmissionClosedError):
+        limit.close()
+        with pytest.raises(ConcurrencyLimitClosedError):
             await waiting
-    with pytest.raises(AdmissionClosedError):
-        await enter(admission, "comes", [])
+    with pytest.raises(ConcurrencyLimitClosedError):
+        await enter(limit, "comes", [])
 
 
 async def test_an_overloaded_server_is_given_half_as_much_and_slowly_more_again() -> None:
     """Else a server with a limit of its own would turn requests away for as long as there is work."""
-    admission = Admission(16)
+    limit = ConcurrencyLimit(16)
     for places in (8, 4, 2, 1, 1):
-        admission.overloaded()
-        assert admission.places == places
+        limit.overloaded()
+        assert limit.places == places
     for _ in range(GOOD_ANSWERS_FOR_A_PLACE * 20):
-        admission.went_well()
-    assert admission.places == 16
+        limit.went_well()
+    assert limit.places == 16
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -129,6 +133,6 @@ async def test_a_request_that_nobody_waits_for_any_more_keeps_its_place_until_it
     await until(lambda: not em.faults)
     going.cancel()
     staying = asyncio.create_task(gateway.links(JOB))
-    await until(lambda: gateway._wire._admission.waiting == 1)  # noqa: SLF001 - what is waited for
+    await until(lambda: gateway._wire._limit.waiting == 1)  # noqa: SLF001 - what is waited for
     assert em.count("GET", "linkedBackup") == 2
     assert len(await staying) == 2

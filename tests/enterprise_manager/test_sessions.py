@@ -176,7 +176,7 @@ async def test_closing_fails_the_calls_that_still_wait_for_their_turn(
     em.inject(Fault("never_answers", method="GET", times=None))
     first = asyncio.create_task(gateway.links(JOB))
     second = asyncio.create_task(gateway.links(JOB))
-    await until(lambda: not first.done() and gateway._wire._admission.waiting == 1)  # noqa: SLF001 - the wait
+    await until(lambda: not first.done() and gateway._wire._limit.waiting == 1)  # noqa: SLF001 - the wait
     await gateway.close(log_off=False)
     for call in (first, second):
         with pytest.raises(Unavailable):

@@ -8,7 +8,7 @@ from tests.k8s.manifests import OVERLAYS, Rendered, Resource, rendered
 from worker.broker import broker, connection, intake
 from worker.enterprise_manager import logon
 from worker.settings import EnterpriseManagerSettings
-from worker.unlinks import reception
+from worker.unlinks import dispatcher
 
 
 @pytest.fixture(params=OVERLAYS)
@@ -96,7 +96,7 @@ def test_the_grace_period_outlasts_the_drain(overlay: Rendered) -> None:
     drain = float(overlay.environment["UNLINK_DRAIN_SECONDS"])
     assert overlay.pod["terminationGracePeriodSeconds"] == 2 * drain + 40
     closing = (
-        reception.CANCEL_SECONDS
+        dispatcher.CANCEL_SECONDS
         + broker.FLUSH_SECONDS
         + intake.CLOSE_SECONDS
         + connection.CLOSE_SECONDS

@@ -21,7 +21,7 @@ from packaging.requirements import Requirement
 
 from tests.k8s.dockerfile import Rehearsal, needed_for, pairs, read, stages
 from tests.k8s.manifests import K8S, OVERLAYS, ROOT, rendered
-from worker.sandbox.ward import wait_until
+from worker.sandbox.processes.supervisor import wait_until
 from worker.settings import HttpSettings
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from tests.end_to_end.world import World, vendor_command
 from tests.k8s.manifests import K8S, ROOT, Resource, rendered
 from worker.broker import topology
 from worker.broker.operator_resources import Place, as_yaml, resources
+from worker.sandbox.processes.supervisor import wait_until
 from worker.sandbox.simulated_enterprise_manager import SimulatedEnterpriseManager
-from worker.sandbox.ward import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from pika.adapters.blocking_connection import BlockingChannel
 
-    from worker.sandbox.private_broker import PrivateBroker
+    from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 
 COMMITTED = K8S / "components" / "rabbitmq-topology" / "resources.yaml"
 

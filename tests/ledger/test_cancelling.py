@@ -12,7 +12,7 @@ import pytest
 from contracts.events import Outcome
 from worker.ledger import OutOfOrderError, Step
 from worker.ledger.database import open_engine, read_url
-from worker.ledger.store import Transaction
+from worker.ledger.transaction import Transaction
 from worker.unlinks.ports import (
     AlreadySettled,
     CancelRequest,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.ledger.conftest import Database, Words
-    from worker.sandbox.private_postgresql import PrivatePostgresql
+    from tests.private_servers.postgresql import PrivatePostgresql
 
 
 @pytest.fixture

@@ -24,10 +24,10 @@ import worker.cli.cancel
 import worker.cli.doctor
 import worker.cli.run
 import worker.cli.status
-import worker.cli.submit
+import worker.cli.submit.command
 import worker.cli.watch
 import worker.ledger.migrations
-import worker.ledger.sql  # noqa: F401 - imported here, so that no fork has to
+import worker.ledger.sql_ledger  # noqa: F401 - imported here, so that no fork has to
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

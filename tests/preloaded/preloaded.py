@@ -16,7 +16,7 @@ from subprocess import CompletedProcess, TimeoutExpired
 from typing import TYPE_CHECKING
 
 from tests.preloaded import forking
-from worker.sandbox.ward import Program, wait_until
+from worker.sandbox.processes.supervisor import Program, wait_until
 
 if TYPE_CHECKING:
     import signal
@@ -27,7 +27,7 @@ _GRACE_SECONDS = 20.0
 
 
 class Preloaded:
-    """A folder and the programs that were started in it: what `Ward` is, for programs in Python alone."""
+    """A folder and the programs that were started in it: what `ProcessSupervisor` is, for programs in Python alone."""
 
     def __init__(self) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="unlink-preloaded-"))
@@ -41,7 +41,7 @@ class Preloaded:
         log: Path,
         ending: signal.Signals | None = None,
     ) -> Program:
-        """Start a program, as `Ward.start` does; the first argument is this Python."""
+        """Start a program, as `ProcessSupervisor.start` does; the first argument is this Python."""
         python, *others = map(str, arguments)
         assert python == sys.executable
         log.touch()

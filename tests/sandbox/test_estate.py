@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import requests
 
-from worker.sandbox.estate import JOBS, REPOSITORIES, furnish
+from worker.cli.sandbox.estate import JOBS, REPOSITORIES, furnish
 from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_ID, VENDOR_LINK_ID, SimulatedEnterpriseManager
 from worker.sandbox.simulated_enterprise_manager.control import control_over_https
 

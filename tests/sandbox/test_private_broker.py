@@ -17,8 +17,8 @@ import requests
 
 from tests.missing_parts import require_rabbitmq
 from worker.sandbox.errors import PartFailedError
-from worker.sandbox.private_broker import PrivateBroker
-from worker.sandbox.ward import wait_until
+from worker.sandbox.processes.supervisor import wait_until
+from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +27,7 @@ _QUORUM = {"x-queue-type": "quorum"}
 
 _OWNER = """
 import sys
-from worker.sandbox.private_broker import PrivateBroker
+from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 with PrivateBroker("orphan") as broker:
     print(broker.environment["HOME"], flush=True)
     sys.stdin.read()

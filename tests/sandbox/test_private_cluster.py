@@ -4,8 +4,8 @@ import pika
 import pika.exceptions
 import pytest
 
-from worker.sandbox.private_cluster import PrivateCluster
-from worker.sandbox.ward import wait_until
+from tests.private_servers.rabbitmq_cluster import PrivateCluster
+from worker.sandbox.processes.supervisor import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 

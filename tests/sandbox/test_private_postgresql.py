@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from tests.private_servers.postgresql import PROGRAMS_VARIABLE, PrivatePostgresql
 from worker.sandbox.errors import MissingPartError
-from worker.sandbox.private_postgresql import PROGRAMS_VARIABLE, PrivatePostgresql
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

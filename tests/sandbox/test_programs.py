@@ -12,7 +12,7 @@ import pytest
 
 from worker.sandbox.errors import MissingPartError
 from worker.sandbox.packages import cache_folder, unpacked
-from worker.sandbox.rabbitmq import HOME_VARIABLE, VERSION_VARIABLE, find_installation
+from worker.sandbox.rabbitmq.installation import HOME_VARIABLE, VERSION_VARIABLE, find_installation
 
 if TYPE_CHECKING:
     from collections.abc import Callable

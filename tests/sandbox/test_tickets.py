@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import requests
 
-from worker.sandbox.tickets import ticketing_system
+from worker.cli.sandbox.tickets import ticketing_system
 
 TIMEOUT = 30
 

@@ -18,7 +18,7 @@ import requests
 from tests.missing_parts import require_program, require_rabbitmq
 from tests.sandbox.documents import Block, blocks_of
 from tests.sandbox.shell import INTERRUPT, PROGRAMS, Shell
-from worker.sandbox.ward import wait_until
+from worker.sandbox.processes.supervisor import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from worker.sandbox.errors import PartFailedError
-from worker.sandbox.ward import Program, Ward, wait_until
+from worker.sandbox.processes.supervisor import ProcessSupervisor, Program, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,64 +25,68 @@ wait
 
 _FORKING_OWNER = """
 import os, sys, time
-from worker.sandbox.ward import Ward
-ward = Ward("forked")
+from worker.sandbox.processes.supervisor import ProcessSupervisor
+supervisor = ProcessSupervisor("forked")
 pid = os.fork()
 if pid == 0:
     time.sleep(600)
-print(pid, ward.directory, flush=True)
+print(pid, supervisor.directory, flush=True)
 time.sleep(600)
 """
 
 
 @pytest.fixture
-def ward() -> Iterator[Ward]:
-    """A ward."""
-    with Ward("test") as ward:
-        yield ward
+def supervisor() -> Iterator[ProcessSupervisor]:
+    """A supervisor."""
+    with ProcessSupervisor("test") as supervisor:
+        yield supervisor
 
 
-def _start(ward: Ward, script: str, *, ending: signal.Signals | None = None) -> Program:
-    return ward.start(["/bin/sh", "-c", script], environment={}, log=ward.directory / "log", ending=ending)
+def _start(supervisor: ProcessSupervisor, script: str, *, ending: signal.Signals | None = None) -> Program:
+    return supervisor.start(["/bin/sh", "-c", script], environment={}, log=supervisor.directory / "log", ending=ending)
 
 
 def _is_there(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()
 
 
-def test_nothing_that_leaves_its_session_escapes_the_end(ward: Ward) -> None:
+def test_nothing_that_leaves_its_session_escapes_the_end(supervisor: ProcessSupervisor) -> None:
     """Erlang's port mapper and PostgreSQL's backends leave their session, and would stay on a user's machine."""
-    program = _start(ward, _FUGITIVES)
+    program = _start(supervisor, _FUGITIVES)
     assert wait_until(lambda: len(program.log_tail().split()) == 3, seconds=10)
     fugitives = [int(pid) for pid in program.log_tail().split()]
     assert all(map(_is_there, fugitives))
-    ward.close()
+    supervisor.close()
     assert not any(map(_is_there, fugitives))
-    assert not ward.directory.exists()
+    assert not supervisor.directory.exists()
 
 
-def test_a_program_may_end_in_good_order_before_the_directory_goes(ward: Ward, tmp_path: Path) -> None:
+def test_a_program_may_end_in_good_order_before_the_directory_goes(
+    supervisor: ProcessSupervisor, tmp_path: Path
+) -> None:
     """PostgreSQL that is only ever killed leaves a segment of shared memory each time."""
     said = tmp_path / "said"
     program = _start(
-        ward, f"trap 'echo goodbye >{said}; exit' QUIT; echo ready; sleep 600 & wait", ending=signal.SIGQUIT
+        supervisor, f"trap 'echo goodbye >{said}; exit' QUIT; echo ready; sleep 600 & wait", ending=signal.SIGQUIT
     )
     assert wait_until(lambda: program.log_tail() == "ready", seconds=10)
-    ward.close()
+    supervisor.close()
     assert said.read_text() == "goodbye\n"
 
 
-def test_what_a_program_leaves_elsewhere_is_removed_at_the_end(ward: Ward, tmp_path: Path) -> None:
+def test_what_a_program_leaves_elsewhere_is_removed_at_the_end(supervisor: ProcessSupervisor, tmp_path: Path) -> None:
     """A container outlives the client that started it."""
     left = tmp_path / "left"
     left.touch()
-    ward.start(["/bin/sh", "-c", "exit"], environment={}, log=ward.directory / "log", afterwards=["/bin/rm", str(left)])
-    ward.close()
+    supervisor.start(
+        ["/bin/sh", "-c", "exit"], environment={}, log=supervisor.directory / "log", afterwards=["/bin/rm", str(left)]
+    )
+    supervisor.close()
     assert not left.exists()
 
 
 def test_the_owner_killed_while_its_child_holds_the_pipe_open() -> None:
-    """A program that forks and is then killed would leave its servers, since the pipe to the guardian never closes."""
+    """A program that forks and is then killed would leave its servers, since the pipe to the reaper never closes."""
     owner = subprocess.Popen([sys.executable, "-c", _FORKING_OWNER], stdout=subprocess.PIPE, text=True)
     with owner:
         assert owner.stdout
@@ -96,29 +100,29 @@ def test_the_owner_killed_while_its_child_holds_the_pipe_open() -> None:
             os.kill(int(child), signal.SIGKILL)
 
 
-def test_a_program_that_is_not_there_is_named(ward: Ward) -> None:
+def test_a_program_that_is_not_there_is_named(supervisor: ProcessSupervisor) -> None:
     """A user would not know what to install."""
     with pytest.raises(PartFailedError, match="/bin/nothing-of-the-kind"):
-        ward.start(["/bin/nothing-of-the-kind"], environment={}, log=ward.directory / "log")
+        supervisor.start(["/bin/nothing-of-the-kind"], environment={}, log=supervisor.directory / "log")
 
 
-def test_a_program_that_ended_is_seen_to_have_ended(ward: Ward) -> None:
+def test_a_program_that_ended_is_seen_to_have_ended(supervisor: ProcessSupervisor) -> None:
     """A broker that crashed at its start would be waited for to the last second."""
-    program = _start(ward, "exit 3")
+    program = _start(supervisor, "exit 3")
     program.wait(seconds=10)
     assert not program.running
     program.signal(signal.SIGTERM)
 
 
-def test_a_program_that_does_not_end_is_given_up_with_its_last_words(ward: Ward) -> None:
+def test_a_program_that_does_not_end_is_given_up_with_its_last_words(supervisor: ProcessSupervisor) -> None:
     """Stopping a server that hangs would hang, too."""
-    program = _start(ward, "echo never; sleep 600")
+    program = _start(supervisor, "echo never; sleep 600")
     assert wait_until(lambda: program.log_tail() == "never", seconds=10)
     with pytest.raises(PartFailedError, match="never"):
         program.wait(seconds=0)
 
 
-def test_closing_twice_does_nothing_more(ward: Ward) -> None:
+def test_closing_twice_does_nothing_more(supervisor: ProcessSupervisor) -> None:
     """A fixture that closes what a test has closed would fail the test."""
-    ward.close()
-    ward.close()
+    supervisor.close()
+    supervisor.close()

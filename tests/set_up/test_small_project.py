@@ -24,7 +24,7 @@ from tests.set_up.environments import (
     surroundings,
 )
 from tests.set_up.package_index import NEWER, PackageIndex, make_newer_wheels, make_wheel
-from worker.sandbox.ports import LOOPBACK, free_port
+from worker.sandbox.processes.free_ports import LOOPBACK, free_port
 
 if TYPE_CHECKING:
     import subprocess

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
     from contracts.events import Reason
-    from tests.simulation.promises import Witness
+    from tests.simulation.promises import RequestObserver
     from tests.simulation.scenario import Weather
     from tests.simulation.world import Process, World
     from worker.unlinks.ports import Delivery
@@ -48,9 +48,9 @@ class Connection:
 class Broker:
     """The server."""
 
-    def __init__(self, world: World, witness: Witness, weather: Weather) -> None:
+    def __init__(self, world: World, observer: RequestObserver, weather: Weather) -> None:
         self._world = world
-        self._witness = witness
+        self._observer = observer
         self._weather = weather
         self._ready: list[Message] = []
         self._connections: list[Connection] = []
@@ -130,7 +130,7 @@ class Broker:
 
         def arrive() -> None:
             if connection.open_at_worker:
-                delivery = SimulatedDelivery(self, self._witness, connection, number, message)
+                delivery = SimulatedDelivery(self, self._observer, connection, number, message)
                 process.world.note(process.name, f"<- message {message.number} attempt {message.attempt}")
                 connection.take(delivery)
 
@@ -140,9 +140,11 @@ class Broker:
 class SimulatedDelivery:
     """`worker.unlinks.ports.Delivery`."""
 
-    def __init__(self, broker: Broker, witness: Witness, connection: Connection, number: int, message: Message) -> None:
+    def __init__(
+        self, broker: Broker, observer: RequestObserver, connection: Connection, number: int, message: Message
+    ) -> None:
         self._broker = broker
-        self._witness = witness
+        self._observer = observer
         self._connection = connection
         self._number = number
         self.message = message
@@ -174,7 +176,7 @@ class SimulatedDelivery:
         if acknowledged:
             process.world.note(process.name, f"-> ack message {self.message.number}")
             held = process.time() - self.taken_at
-            self._witness.acknowledged(process, self.message, held, unpaused=self._pauses == process.pauses)
+            self._observer.acknowledged(process, self.message, held, unpaused=self._pauses == process.pauses)
         process.world.after(process.world.travel(), lambda: what(self._connection, self._number))
 
 
@@ -187,16 +189,16 @@ def _message(delivery: Delivery) -> Message:
 class SimulatedOutbox:
     """`worker.unlinks.ports.Outbox`: publishes again until the broker has confirmed."""
 
-    def __init__(self, broker: Broker, process: Process, witness: Witness, weather: Weather) -> None:
+    def __init__(self, broker: Broker, process: Process, observer: RequestObserver, weather: Weather) -> None:
         self._broker = broker
         self._process = process
-        self._witness = witness
+        self._observer = observer
         self._weather = weather
 
     async def publish(self, event: Event | bytes, reply_to: Collection[str] = ()) -> None:
         """As the port has it."""
         body = event.to_bytes() if isinstance(event, Event) else event
-        story = self._witness.handed_over(self._process, body)
+        story = self._observer.handed_over(self._process, body)
 
         await self._until_confirmed(lambda: self._broker.events.append(body), story)
         self._process.confirmed.update(f"{story} to {queue}" for queue in reply_to)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from contracts.commands import JobReference, RepositoryReference
-    from tests.simulation.promises import Witness
+    from tests.simulation.promises import RequestObserver
     from tests.simulation.scenario import Weather
     from tests.simulation.world import Process, World
 
@@ -142,9 +142,9 @@ class TrueTask:
 class Server:
     """Enterprise Manager itself."""
 
-    def __init__(self, world: World, witness: Witness, weather: Weather) -> None:
+    def __init__(self, world: World, observer: RequestObserver, weather: Weather) -> None:
         self._world = world
-        self._witness = witness
+        self._observer = observer
         self._weather = weather
         self.down = False
         self.jobs: dict[str, TrueJob] = {}
@@ -261,7 +261,7 @@ class Server:
         self._last_task[session] = number = self._last_task.get(session, 0) + 1
         ticket = TaskTicket(f"task-{number}", session)
         task = TrueTask(ticket, job, link_id, key, sender, self._world.now, self._weather.fate_of_task())
-        self._witness.delete_arrived(task)
+        self._observer.delete_arrived(task)
         self.tasks[session, ticket.task_id] = task
         self._world.after(self._weather.task_seconds(), lambda: self._operate(task))
         return task.seen()
@@ -308,7 +308,7 @@ class Server:
             task.applied_at = now
             # A task that failed and a list that still shows the link are two witnesses: no worker could know better.
             self._remove(task.job, link, at_once=task.fate == "fails_but_did")
-            self._witness.link_removed(task)
+            self._observer.link_removed(task)
             task.job.backups.clear()
             if (seconds := self._weather.added_again_after()) is not None:
                 self._world.after(seconds, lambda: self.add_again_by_others(task.job, link.uid))
@@ -333,10 +333,10 @@ class Server:
 class SimulatedGateway:
     """`worker.unlinks.ports.EnterpriseManager`: one worker's sessions and requests."""
 
-    def __init__(self, server: Server, process: Process, witness: Witness, weather: Weather) -> None:
+    def __init__(self, server: Server, process: Process, observer: RequestObserver, weather: Weather) -> None:
         self._server = server
         self._process = process
-        self._witness = witness
+        self._observer = observer
         self._weather = weather
         self._log_on = asyncio.Lock()
         self.session: str | None = None
@@ -360,7 +360,7 @@ class SimulatedGateway:
         """As the port has it."""
 
         def look(_: str) -> list[LinkedBackup]:
-            self._witness.looked_for_backups(self._process, job_id)
+            self._observer.looked_for_backups(self._process, job_id)
             return self._server.linked_backups(job_id)
 
         return await self._ask(look)
@@ -381,7 +381,7 @@ class SimulatedGateway:
         """As the port has it."""
         # The core names the key in its log context; the port has no need of it.
         key = str(structlog.contextvars.get_contextvars().get("idempotency_key"))
-        self._witness.delete_called(self._process, key, job_id, object_in_job_id)
+        self._observer.delete_called(self._process, key, job_id, object_in_job_id)
         for _ in range(TRIES):
             session = await self._session()
             try:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from contracts.events import Outcome
-    from tests.simulation.promises import Witness
+    from tests.simulation.promises import RequestObserver
     from tests.simulation.scenario import Weather
     from tests.simulation.world import Process, ProcessClock
     from worker.ledger.memory import InMemoryDatabase
@@ -39,7 +39,7 @@ class RemoteLedger:
         database: InMemoryDatabase,
         process: Process,
         clock: ProcessClock,
-        witness: Witness,
+        observer: RequestObserver,
         weather: Weather,
         *,
         worker: str,
@@ -48,7 +48,7 @@ class RemoteLedger:
         self._twin = InMemoryLedger(database, worker, clock, lease_seconds)
         self._process = process
         self._clock = clock
-        self._witness = witness
+        self._observer = observer
         self._weather = weather
         self._lease_seconds = lease_seconds
 
@@ -107,18 +107,18 @@ class RemoteLedger:
         return self._twin.alive(lease)
 
     async def _call(self, name: str, *arguments: Any) -> Any:
-        process, witness = self._process, self._witness
-        sent = witness.world.now
+        process, observer = self._process, self._observer
+        sent = observer.world.now
 
         def act() -> Any:
-            if process.dead and witness.world.now - sent > LAST_WORDS_SECONDS:
+            if process.dead and observer.world.now - sent > LAST_WORDS_SECONDS:
                 raise ConnectionError
             try:
                 result = _at_once(getattr(self._twin, name)(*arguments))
             except Exception as error:
-                witness.world.note("ledger", f"refuses {name} of {process.name}: {error}")
+                observer.world.note("ledger", f"refuses {name} of {process.name}: {error}")
                 raise
-            witness.wrote(process, name, arguments, result)
+            observer.wrote(process, name, arguments, result)
             return result
 
         there, back = self._weather.way_to_database()

@@ -12,10 +12,10 @@ from tests.simulation.enterprise_manager import SimulatedGateway
 from tests.simulation.ledger import RemoteLedger
 from tests.simulation.simulation import run
 from worker.ledger.memory import InMemoryDatabase
-from worker.unlinks import reception
+from worker.unlinks import dispatcher
+from worker.unlinks.dispatcher import Dispatcher, _Running
 from worker.unlinks.following import FIRST_LOOK, Follower
-from worker.unlinks.path import Path
-from worker.unlinks.patience import FIRST_PAUSE, DeadlinePassedError, LeavingError, Patience, PutOffError
+from worker.unlinks.outcome import failed, succeeded
 from worker.unlinks.ports import (
     AlreadySettled,
     AnswerLost,
@@ -30,8 +30,8 @@ from worker.unlinks.ports import (
     TaskTicket,
     Unavailable,
 )
-from worker.unlinks.reception import Reception, _Running
-from worker.unlinks.verdict import failed, succeeded
+from worker.unlinks.waiting import FIRST_PAUSE, DeadlinePassedError, DeferredError, LeavingError, Waiting
+from worker.unlinks.workflow import Workflow
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from contracts.commands import UnlinkCommand
     from tests.simulation.promises import Violation
     from worker.ledger.records import Record
+    from worker.unlinks.outcome import Ending
     from worker.unlinks.ports import ClaimResult, Delivery, Intent, NewClaim
-    from worker.unlinks.verdict import Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +89,14 @@ def hunt(mutant: Mutant, seeds: Iterable[int]) -> Caught | None:
 # --- nothing is lost ------------------------------------------------------------------------------------------------
 
 
-async def _acknowledge_first(self: Reception, event: bytes, deliveries: list[Delivery]) -> None:
+async def _acknowledge_first(self: Dispatcher, event: bytes, deliveries: list[Delivery]) -> None:
     for delivery in deliveries:
         delivery.acknowledge()
     await self._outbox.publish(event)
 
 
 async def _delay_after_acknowledging(
-    self: Reception, deliveries: list[Delivery], seconds: float, *, failed: bool
+    self: Dispatcher, deliveries: list[Delivery], seconds: float, *, failed: bool
 ) -> None:
     while deliveries:
         delivery = deliveries.pop()
@@ -105,12 +105,12 @@ async def _delay_after_acknowledging(
 
 
 async def _forget_the_new_delivery(
-    self: Reception, running: _Running, command: UnlinkCommand, delivery: Delivery
+    self: Dispatcher, running: _Running, command: UnlinkCommand, delivery: Delivery
 ) -> None:
     del self, running, command, delivery
 
 
-async def _publish_once(self: Reception, event: bytes, deliveries: list[Delivery]) -> None:
+async def _publish_once(self: Dispatcher, event: bytes, deliveries: list[Delivery]) -> None:
     """Whoever joins while the event is being published gets no reply."""
     await self._outbox.publish(event, {each.reply_to for each in deliveries if each.reply_to is not None})
     for delivery in deliveries:
@@ -118,25 +118,25 @@ async def _publish_once(self: Reception, event: bytes, deliveries: list[Delivery
 
 
 async def _reject_whatever_is_second(
-    self: Reception, running: _Running, command: UnlinkCommand, delivery: Delivery
+    self: Dispatcher, running: _Running, command: UnlinkCommand, delivery: Delivery
 ) -> None:
     running.claimed = True
     await _true_join(self, running, command, delivery)
 
 
-_true_join = Reception._join  # noqa: SLF001 - a mutant is made of the core's inside
+_true_join = Dispatcher._join  # noqa: SLF001 - a mutant is made of the core's inside
 
 
 # --- nothing is done twice ------------------------------------------------------------------------------------------
 
 
-async def _intend_nothing(self: Path, intent: Intent) -> None:
+async def _intend_nothing(self: Workflow, intent: Intent) -> None:
     now = self.clock.now()
     self.entry = replace(self.entry, intent=intent, stage=Stage.INTENDED, sent_at=now, sends=self.entry.sends + 1)
     self._start_the_deadline()
 
 
-async def _intend_although_busy(self: Path, intent: Intent) -> None:
+async def _intend_although_busy(self: Workflow, intent: Intent) -> None:
     now = self.clock.now()
     await self.ledger.intend(self.entry.lease, intent, now)
     self.entry = replace(self.entry, intent=intent, stage=Stage.INTENDED, sent_at=now, sends=self.entry.sends + 1)
@@ -170,10 +170,10 @@ async def _write_nothing_of_settled_keys(self: RemoteLedger, name: str, *argumen
         return True
 
 
-_true_let_the_links_decide = Path._let_the_links_decide  # noqa: SLF001 - a mutant is made of the core's inside
+_true_let_the_links_decide = Workflow._let_the_links_decide  # noqa: SLF001 - a mutant is made of the core's inside
 
 
-async def _resend_to_the_newest_link(self: Path) -> Verdict:
+async def _resend_to_the_newest_link(self: Workflow) -> Ending:
     """What stands for the repository now is removed, although it was put there afterwards."""
     links = await self._ask(lambda: self.enterprise_manager.links(self._intent.job_id))
     uid = self._intent.link.repository_uid
@@ -183,19 +183,19 @@ async def _resend_to_the_newest_link(self: Path) -> Verdict:
     return await _true_let_the_links_decide(self)
 
 
-async def _resend_at_once(self: Path) -> Verdict:
+async def _resend_at_once(self: Workflow) -> Ending:
     """Nothing is looked at, and no old task is waited out."""
     await self.ledger.send_again(self.entry.lease)
     self.entry = replace(self.entry, sends=self.entry.sends + 1)
     return await self._send()
 
 
-async def _publish_before_settling(self: Reception, command: UnlinkCommand, entry: Entry, running: _Running) -> None:
-    path = self._path(command, entry, running, lambda _entry, _task: None)
-    verdict = await self._verdict(path, running.deliveries)
-    event = self._event(command, path.entry, verdict, running)
+async def _publish_before_settling(self: Dispatcher, command: UnlinkCommand, entry: Entry, running: _Running) -> None:
+    workflow = self._workflow(command, entry, running, lambda _entry, _task: None)
+    ending = await self._ending(workflow, running.deliveries)
+    event = self._event(command, workflow.entry, ending, running)
     await self._publish(event.to_bytes(), running.deliveries)
-    await self._ledger.settle(path.entry.lease, verdict.outcome, event.to_bytes(), event.time)
+    await self._ledger.settle(workflow.entry.lease, ending.outcome, event.to_bytes(), event.time)
 
 
 def _busy_until_submitted(self: InMemoryDatabase, key: str, enterprise_manager: str, job_id: str) -> bool:
@@ -236,8 +236,8 @@ async def _trust_an_old_task(self: SimulatedGateway, ticket: TaskTicket) -> Task
 
 async def _stop_when_no_longer_running(self: Follower, ticket: TaskTicket) -> Task:
     while True:
-        await self.patience.wait(self.clock.jitter(self.pace.poll_interval * FIRST_LOOK))
-        task = await self.patience.ask(self.enterprise_manager, lambda: self.enterprise_manager.task(ticket))
+        await self.waiting.wait(self.clock.jitter(self.pace.poll_interval * FIRST_LOOK))
+        task = await self.waiting.ask(self.enterprise_manager, lambda: self.enterprise_manager.task(ticket))
         self.last_seen = task
         if task.finished or task.success is not None:
             return task
@@ -263,16 +263,16 @@ async def _take_a_lost_task_for_done(self: Follower, ticket: TaskTicket) -> Task
 _true_to_its_end = Follower.to_its_end
 
 
-def _take_the_hold_for_the_deadline(self: Patience) -> None:
+def _take_the_hold_for_the_deadline(self: Waiting) -> None:
     if self.leaving.is_set():
         raise LeavingError
     self.require_not_cancelled()
     if self.deadline is not None and self.deadline <= self.hold_until():
         raise DeadlinePassedError
-    raise PutOffError("the delivery was held as long as it may be", FIRST_PAUSE)
+    raise DeferredError("the delivery was held as long as it may be", FIRST_PAUSE)
 
 
-async def _say_unchanged(self: Path, task: Task) -> Verdict:
+async def _say_unchanged(self: Workflow, task: Task) -> Ending:
     """A failed task is all that is looked at, although it may not have been the first."""
     if await self.follow.is_gone(self._intent):
         return succeeded(self.entry.intent, Evidence.LINKS, verified=True, task=task)
@@ -280,7 +280,7 @@ async def _say_unchanged(self: Path, task: Task) -> Verdict:
     return failed(code, "the task failed", changed=False, task=task, seen=self.entry.intent)
 
 
-async def _say_cancelled_at_once(self: Path, ticket: TaskTicket | None) -> None:
+async def _say_cancelled_at_once(self: Workflow, ticket: TaskTicket | None) -> None:
     del self, ticket
     raise CancelRequestedError
 
@@ -288,7 +288,7 @@ async def _say_cancelled_at_once(self: Path, ticket: TaskTicket | None) -> None:
 # --- nothing else is hurt -------------------------------------------------------------------------------------------
 
 
-def _never_ask_for_consent(self: Path, backups: Any) -> None:
+def _never_ask_for_consent(self: Workflow, backups: Any) -> None:
     del self, backups
 
 
@@ -297,28 +297,28 @@ def _hear_no_cancel(self: InMemoryDatabase, record: Record) -> Record:
     return record
 
 
-def _heed_no_cancel(self: Patience) -> None:
+def _heed_no_cancel(self: Waiting) -> None:
     del self
 
 
 # --- it keeps going -------------------------------------------------------------------------------------------------
 
 
-async def _delay_nothing(self: Reception, deliveries: list[Delivery], seconds: float, *, failed: bool) -> None:
+async def _delay_nothing(self: Dispatcher, deliveries: list[Delivery], seconds: float, *, failed: bool) -> None:
     del self, deliveries, seconds, failed
 
 
-async def _put_off_for_ever(self: Path) -> Verdict:
+async def _put_off_for_ever(self: Workflow) -> Ending:
     del self
-    raise PutOffError("later", 5)
+    raise DeferredError("later", 5)
 
 
 MUTANTS = (
-    Mutant("acknowledges before the event is confirmed", ((Reception, "_publish", _acknowledge_first),)),
-    Mutant("acknowledges before the delayed copy is confirmed", ((Reception, "_delay", _delay_after_acknowledging),)),
-    Mutant("does not adopt a new delivery of what is under way", ((Reception, "_join", _forget_the_new_delivery),)),
-    Mutant("skips the intend write", ((Path, "_intend", _intend_nothing),)),
-    Mutant("sends although the job is busy", ((Path, "_intend", _intend_although_busy),), known_seed=5),
+    Mutant("acknowledges before the event is confirmed", ((Dispatcher, "_publish", _acknowledge_first),)),
+    Mutant("acknowledges before the delayed copy is confirmed", ((Dispatcher, "_delay", _delay_after_acknowledging),)),
+    Mutant("does not adopt a new delivery of what is under way", ((Dispatcher, "_join", _forget_the_new_delivery),)),
+    Mutant("skips the intend write", ((Workflow, "_intend", _intend_nothing),)),
+    Mutant("sends although the job is busy", ((Workflow, "_intend", _intend_although_busy),), known_seed=5),
     Mutant(
         "frees the job once the task is known",
         ((InMemoryDatabase, "job_is_busy", _busy_until_submitted),),
@@ -340,13 +340,13 @@ MUTANTS = (
     ),
     Mutant(
         "sends the DELETE again to the newest link",
-        ((Path, "_let_the_links_decide", _resend_to_the_newest_link),),
+        ((Workflow, "_let_the_links_decide", _resend_to_the_newest_link),),
         known_seed=471,
     ),
     Mutant(
-        "sends the DELETE again without looking", ((Path, "_let_the_links_decide", _resend_at_once),), known_seed=37
+        "sends the DELETE again without looking", ((Workflow, "_let_the_links_decide", _resend_at_once),), known_seed=37
     ),
-    Mutant("publishes before it settles", ((Reception, "_see_through", _publish_before_settling),)),
+    Mutant("publishes before it settles", ((Dispatcher, "_see_through", _publish_before_settling),)),
     Mutant(
         "takes a lost answer for a DELETE that did not leave",
         ((SimulatedGateway, "delete_link", _take_a_lost_answer_for_nothing_done),),
@@ -359,28 +359,34 @@ MUTANTS = (
     Mutant("takes the answer to the DELETE for the end", ((Follower, "to_its_end", _believe_the_answer),)),
     Mutant("takes a forgotten task for a success", ((Follower, "to_its_end", _take_a_lost_task_for_done),)),
     Mutant("verifies without looking", ((Follower, "until_gone", _gone_without_looking),), known_seed=19),
-    Mutant("drops linked backups without consent", ((Path, "_require_consent", _never_ask_for_consent),), known_seed=8),
-    Mutant("publishes to the reply queues only once", ((Reception, "_publish", _publish_once),), known_seed=28),
-    Mutant("gives up without a dead letter", ((reception, "_is_dead", lambda _verdict: False),), known_seed=2),
+    Mutant(
+        "drops linked backups without consent", ((Workflow, "_require_consent", _never_ask_for_consent),), known_seed=8
+    ),
+    Mutant("publishes to the reply queues only once", ((Dispatcher, "_publish", _publish_once),), known_seed=28),
+    Mutant("gives up without a dead letter", ((dispatcher, "_is_dead", lambda _ending: False),), known_seed=2),
     Mutant(
         "rejects a reused key before the ledger says whose it is",
-        ((Reception, "_join", _reject_whatever_is_second),),
+        ((Dispatcher, "_join", _reject_whatever_is_second),),
         known_seed=104,
     ),
     Mutant(
         "takes the end of the hold for the deadline",
-        ((Patience, "_require_time", _take_the_hold_for_the_deadline),),
+        ((Waiting, "_require_time", _take_the_hold_for_the_deadline),),
         known_seed=140,
     ),
     Mutant(
-        "says 'not changed' although it sent twice", ((Path, "_task_did_not_succeed", _say_unchanged),), known_seed=554
+        "says 'not changed' although it sent twice",
+        ((Workflow, "_task_did_not_succeed", _say_unchanged),),
+        known_seed=554,
     ),
-    Mutant("says 'cancelled' without waiting for the task", ((Path, "_stop", _say_cancelled_at_once),), known_seed=23),
+    Mutant(
+        "says 'cancelled' without waiting for the task", ((Workflow, "_stop", _say_cancelled_at_once),), known_seed=23
+    ),
     Mutant(
         "sends although somebody asked to cancel",
-        ((InMemoryDatabase, "as_seen_now", _hear_no_cancel), (Patience, "require_not_cancelled", _heed_no_cancel)),
+        ((InMemoryDatabase, "as_seen_now", _hear_no_cancel), (Waiting, "require_not_cancelled", _heed_no_cancel)),
         known_seed=5,
     ),
-    Mutant("delays nothing", ((Reception, "_delay", _delay_nothing),)),
-    Mutant("resumes nothing", ((Path, "_resume", _put_off_for_ever),)),
+    Mutant("delays nothing", ((Dispatcher, "_delay", _delay_nothing),)),
+    Mutant("resumes nothing", ((Workflow, "_resume", _put_off_for_ever),)),
 )

@@ -1,7 +1,7 @@
 """The promises, watched while a run goes on and checked when it is over.
 
-The witness sees what no worker can see: what is true in Enterprise Manager and in the database, at the instant at which
-it becomes so. It keeps its own account of each key and trusts no port.
+The observer sees what no worker can see: what is true in Enterprise Manager and in the database, at the instant at
+which it becomes so. It keeps its own account of each key and trusts no port.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from contracts.commands import CancelCommand, UnlinkCommand
 from contracts.events import Outcome, event_id, rejection_id
 from contracts.reading import UnreadableMessageError, read_message
 from tests.simulation.world import EPOCH
-from worker.unlinks.path import MOST_SENDS
 from worker.unlinks.ports import AlreadySettled, Claimed, Stage
+from worker.unlinks.workflow import MOST_SENDS
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -81,7 +81,7 @@ class Reading:
     rejection: str
 
 
-class Witness:
+class RequestObserver:
     """Sees everything, and remembers the first promise that was broken."""
 
     def __init__(self, world: World, *, hold_seconds: float) -> None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from worker.unlinks.path import Pace
-from worker.unlinks.reception import Rules
+from worker.unlinks.dispatcher import Rules
+from worker.unlinks.workflow import Pace
 
 if TYPE_CHECKING:
     from tests.simulation.world import World

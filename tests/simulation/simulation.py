@@ -12,7 +12,7 @@ import structlog
 
 from tests.simulation.broker import Broker, Message
 from tests.simulation.enterprise_manager import Server, TrueJob
-from tests.simulation.promises import KEEPS_GOING, Violation, Witness
+from tests.simulation.promises import KEEPS_GOING, RequestObserver, Violation
 from tests.simulation.scenario import Scenario, Weather, draw, encode, repository_name, repository_uid
 from tests.simulation.worker import SimulatedWorker
 from tests.simulation.world import DatabaseClock, EndlessLoopError, Process, World
@@ -48,21 +48,21 @@ class Simulation:
     def __init__(self, seed: int, *, tracing: bool = False) -> None:
         self.scenario = scenario = draw(seed)
         self.world = world = World(f"world {seed}", tracing=tracing)
-        self.witness = Witness(
+        self.observer = RequestObserver(
             world,
             hold_seconds=float("inf") if scenario.faults & NOTHING_LET_GO else scenario.rules.hold_seconds,
         )
         self.weather = Weather(world, **scenario.weather)
-        self.broker = Broker(world, self.witness, self.weather)
-        self.server = Server(world, self.witness, self.weather)
-        self.witness.server = self.server
+        self.broker = Broker(world, self.observer, self.weather)
+        self.server = Server(world, self.observer, self.weather)
+        self.observer.server = self.server
         self.database = InMemoryDatabase(clock=DatabaseClock(world))
         self._link_ids = self._furnish()
         self._to_come = 0
         self.sent: list[bytes] = []
         self.workers = [
             SimulatedWorker(
-                number, scenario, world, self.broker, self.server, self.database, self.witness, self.weather
+                number, scenario, world, self.broker, self.server, self.database, self.observer, self.weather
             )
             for number in range(scenario.workers)
         ]
@@ -101,18 +101,18 @@ class Simulation:
                 self._publish_after(world.random.random() * 10, encode(command, self._link_ids))
             self._run_until_quiet()
             dead = [message.body for message in self.broker.dead_letters]
-            self.witness.check_ends(self.sent, self.broker.events, dead)
+            self.observer.check_ends(self.sent, self.broker.events, dead)
         except EndlessLoopError as error:
-            self.witness.broken(KEEPS_GOING, f"{error} never waits")
+            self.observer.broken(KEEPS_GOING, f"{error} never waits")
         finally:
             self._end()
         return Result(
             seed=scenario.seed,
             scenario=scenario,
-            violation=self.witness.violation,
+            violation=self.observer.violation,
             trace=world.trace,
             virtual_seconds=world.now,
-            situations=self.witness.situations,
+            situations=self.observer.situations,
         )
 
     def _publish_after(self, seconds: float, body: bytes) -> None:
@@ -123,7 +123,7 @@ class Simulation:
             number = self.world.serial()
             self.world.note("publisher", f"message {number}: {body.decode()}")
             self.sent.append(body)
-            self.witness.read(body)
+            self.observer.read(body)
             reply_to = f"reply.{number}" if self.world.chance(0.3) else None
             self.broker.put(Message(number, body, reply_to=reply_to))
 
@@ -138,9 +138,9 @@ class Simulation:
 
     def _run_until_quiet(self) -> None:
         last = self.scenario.horizon + CALM_SECONDS
-        while self.witness.violation is None and not self._quiet():
+        while self.observer.violation is None and not self._quiet():
             if not self.world.step() or self.world.now > max(last, self.scenario.horizon):
-                self.witness.broken(KEEPS_GOING, f"not at rest {CALM_SECONDS:.0f} s after the last fault")
+                self.observer.broken(KEEPS_GOING, f"not at rest {CALM_SECONDS:.0f} s after the last fault")
 
     def _quiet(self) -> bool:
         return (
@@ -153,8 +153,8 @@ class Simulation:
 
     def _end(self) -> None:
         for process in self.processes:
-            if self.witness.violation is None and (unheard := process.unheard()):
-                self.witness.broken(KEEPS_GOING, f"{process.name}: nobody heard of {unheard[0]}")
+            if self.observer.violation is None and (unheard := process.unheard()):
+                self.observer.broken(KEEPS_GOING, f"{process.name}: nobody heard of {unheard[0]}")
         for process in self.processes:
             process.end()
 
@@ -179,7 +179,7 @@ class Simulation:
             case "cut":
                 worker.cut(trouble.seconds % 40, trouble.more * 40)
             case "clock_jump":
-                self.witness.jumped = True
+                self.observer.jumped = True
                 worker.jump((trouble.more - 0.5) * 4000)
             case _:
                 self._happen_to_servers(trouble)

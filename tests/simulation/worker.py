@@ -8,12 +8,12 @@ from tests.simulation.broker import HEARTBEAT_SECONDS, Connection, SimulatedDeli
 from tests.simulation.enterprise_manager import SimulatedGateway
 from tests.simulation.ledger import RemoteLedger
 from tests.simulation.world import Process, ProcessClock
-from worker.unlinks.reception import Reception
+from worker.unlinks.dispatcher import Dispatcher
 
 if TYPE_CHECKING:
     from tests.simulation.broker import Broker
     from tests.simulation.enterprise_manager import Server
-    from tests.simulation.promises import Witness
+    from tests.simulation.promises import RequestObserver
     from tests.simulation.scenario import Scenario, Weather
     from tests.simulation.world import World
     from worker.ledger.memory import InMemoryDatabase
@@ -30,7 +30,7 @@ class SimulatedWorker:
         broker: Broker,
         server: Server,
         database: InMemoryDatabase,
-        witness: Witness,
+        observer: RequestObserver,
         weather: Weather,
     ) -> None:
         self._number = number
@@ -39,7 +39,7 @@ class SimulatedWorker:
         self._broker = broker
         self._server = server
         self._database = database
-        self._witness = witness
+        self._observer = observer
         self._weather = weather
         self._incarnation = 0
         self._draining = False
@@ -55,7 +55,7 @@ class SimulatedWorker:
     @property
     def idle(self) -> bool:
         """Whether it runs, and has nothing to do."""
-        return not self.process.dead and not self.process.paused and self._reception.in_flight == 0
+        return not self.process.dead and not self.process.paused and self._dispatcher.in_flight == 0
 
     # --- its life ---------------------------------------------------------------------------------------------------
 
@@ -74,15 +74,15 @@ class SimulatedWorker:
             self._database,
             process,
             clock,
-            self._witness,
+            self._observer,
             self._weather,
             worker=name,
             lease_seconds=self._scenario.lease_seconds,
         )
-        self._reception = Reception(
+        self._dispatcher = Dispatcher(
             ledger=ledger,
-            outbox=SimulatedOutbox(self._broker, process, self._witness, self._weather),
-            enterprise_managers={"default": SimulatedGateway(self._server, process, self._witness, self._weather)},
+            outbox=SimulatedOutbox(self._broker, process, self._observer, self._weather),
+            enterprise_managers={"default": SimulatedGateway(self._server, process, self._observer, self._weather)},
             clock=clock,
             rules=self._scenario.rules,
         )
@@ -93,10 +93,10 @@ class SimulatedWorker:
         self._connect()
 
     def _connect(self) -> None:
-        reception = self._reception
+        dispatcher = self._dispatcher
 
         def take(delivery: SimulatedDelivery) -> None:
-            reception.receive(delivery)
+            dispatcher.receive(delivery)
 
         self._connection = Connection(self.process, take, self._scenario.prefetch)
         self._broker.connect(self._connection)
@@ -162,7 +162,7 @@ class SimulatedWorker:
 
     def drain(self, seconds: float) -> None:
         """Told to stop, and started again."""
-        process, reception = self.process, self._reception
+        process, dispatcher = self.process, self._dispatcher
         if process.dead or process.paused or self._draining:
             return
         self._draining = True
@@ -170,7 +170,7 @@ class SimulatedWorker:
         self._world.note(process.name, "DRAINING")
 
         async def drain() -> None:
-            await reception.drain(seconds)
+            await dispatcher.drain(seconds)
             self._world.note(process.name, "DRAINED")
             self._world.after(0, process.kill)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from tests.telemetry.private_prometheus import prometheus_program
+from tests.private_servers.prometheus import prometheus_program
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

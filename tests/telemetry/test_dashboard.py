@@ -12,13 +12,13 @@ import pytest
 
 from tests.end_to_end.world import World, vendor_command
 from tests.k8s.manifests import rendered
+from tests.private_servers.prometheus import PrivatePrometheus
 from tests.telemetry.observed import LOOPBACK, PATIENCE, Observed
-from tests.telemetry.private_prometheus import PrivatePrometheus
+from worker.sandbox.processes.supervisor import wait_until
 from worker.sandbox.simulated_enterprise_manager import Fault
-from worker.sandbox.ward import wait_until
 
 if TYPE_CHECKING:
-    from worker.sandbox.private_broker import PrivateBroker
+    from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 
 DASHBOARD = Path(__file__).resolve().parents[2] / "k8s" / "components" / "monitoring" / "dashboard.json"
 REPOSITORY = "88788f9e-d8f5-4eb4-bc4f-9b3f5403bcec"

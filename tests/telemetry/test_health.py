@@ -19,14 +19,14 @@ from tests.end_to_end.world import World
 from tests.telemetry.observed import LOOPBACK, Observed
 from worker.sandbox.simulated_enterprise_manager import SimulatedEnterpriseManager
 from worker.settings import HttpSettings
-from worker.telemetry.health import Health, Patience
+from worker.telemetry.health import GracePeriods, Health
 from worker.telemetry.http import TelemetryServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from worker.sandbox.private_broker import PrivateBroker
-    from worker.sandbox.private_postgresql import PrivatePostgresql
+    from tests.private_servers.postgresql import PrivatePostgresql
+    from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 
 
 class There:
@@ -38,7 +38,7 @@ class There:
     wanted = frozenset({"default"})
 
 
-def health_of(broker: There, **patience: float) -> Health:
+def health_of(broker: There, **grace: float) -> Health:
     """The health of a worker all of whose parts are there but, perhaps, for one."""
     return Health(
         broker=broker,
@@ -46,7 +46,7 @@ def health_of(broker: There, **patience: float) -> Health:
         enterprise_managers={"default": There()},
         monotonic=time.monotonic,
         clean=str,
-        patience=Patience(**patience),
+        grace=GracePeriods(**grace),
     )
 
 

@@ -14,13 +14,13 @@ from worker.broker import Broker
 from worker.broker.intake import QueueIntake
 from worker.clock import SystemClock
 from worker.settings import BrokerSettings
-from worker.telemetry.health import Health, Patience
+from worker.telemetry.health import GracePeriods, Health
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from worker.broker.delivery import BrokerDelivery
-    from worker.sandbox.private_broker import PrivateBroker
+    from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 
 PATIENCE = 60.0
 QUEUE = "unlink.commands.default"
@@ -51,7 +51,7 @@ class Consumer:
             enterprise_managers={"default": There()},
             monotonic=time.monotonic,
             clean=str,
-            patience=Patience(consumer=1),
+            grace=GracePeriods(consumer=1),
         )
         self._api = f"{server.management_url}/api"
         self._virtual_host = virtual_host
@@ -125,7 +125,7 @@ async def test_a_consumer_that_comes_back_leaves_it_alive(
 ) -> None:
     """A loss that is recovered from costs no restart, and none of the work in hand."""
     async with consuming(broker_url, broker, virtual_host) as consumer:
-        consumer.health._patience = Patience()  # noqa: SLF001 - as in production
+        consumer.health._patience = GracePeriods()  # noqa: SLF001 - as in production
         await WAYS[way](consumer)
         await until(lambda: not consumer.broker.consuming, "the loss")
         assert consumer.health.live().good
@@ -155,7 +155,7 @@ async def test_a_consumer_that_is_silently_gone_ends_the_worker(
 async def test_a_queue_that_is_paused_is_not_missed(broker_url: str, broker: PrivateBroker, virtual_host: str) -> None:
     """Not consuming for an Enterprise Manager that is down is meant so."""
     async with consuming(broker_url, broker, virtual_host) as consumer:
-        consumer.health._patience = Patience(consumer=0)  # noqa: SLF001 - not a moment's patience
+        consumer.health._patience = GracePeriods(consumer=0)  # noqa: SLF001 - not a moment's grace
         consumer.broker.pause("default", "away")
         await until(lambda: not consumer.broker.consuming, "the pause")
         consumer.health._missing_since = consumer.health._missing(time.monotonic())  # noqa: SLF001 - at once

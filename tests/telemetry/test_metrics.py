@@ -9,9 +9,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from contracts.events import Outcome, ReasonCode
 from tests.end_to_end.world import vendor_command
+from tests.private_servers.prometheus import prometheus_program
 from tests.telemetry.observed import LOOPBACK, Observed
-from tests.telemetry.private_prometheus import prometheus_program
-from worker.sandbox.ports import free_port
+from worker.sandbox.processes.free_ports import free_port
 from worker.sandbox.simulated_enterprise_manager import VENDOR_LINK_ID, Fault
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def test_a_key_that_another_worker_has_is_put_off(world: World, behaviour: Behav
 
 def _repeat_until_put_off(world: World, worker: Observed) -> bool:
     world.send(vendor_command())  # it goes to either of the two
-    return worker.value("unlink_put_offs_total") >= 1
+    return worker.value("unlink_deferrals_total") >= 1
 
 
 def test_an_enterprise_manager_that_is_away_shows(world: World) -> None:

@@ -22,8 +22,8 @@ from worker.sandbox.simulated_enterprise_manager.state import State
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from worker.sandbox.private_broker import PrivateBroker
-    from worker.sandbox.private_postgresql import PrivatePostgresql
+    from tests.private_servers.postgresql import PrivatePostgresql
+    from worker.sandbox.rabbitmq.private_broker import PrivateBroker
     from worker.sandbox.simulated_enterprise_manager.model import Session
 
 REPOSITORY = "88788f9e-d8f5-4eb4-bc4f-9b3f5403bcec"

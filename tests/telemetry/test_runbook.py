@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import subprocess
     from collections.abc import Iterator
 
-    from worker.sandbox.private_broker import PrivateBroker
+    from worker.sandbox.rabbitmq.private_broker import PrivateBroker
     from worker.sandbox.simulated_enterprise_manager import Behaviour
 
 RUNBOOK = Path(__file__).resolve().parents[2] / "k8s" / "RUNBOOK.md"

@@ -34,7 +34,7 @@ from worker.telemetry.tracing import (
     read_context,
     set_out,
 )
-from worker.telemetry.watched import Witness
+from worker.telemetry.watched import RequestObserver
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -157,12 +157,12 @@ async def test_enterprise_manager_is_told_the_trace() -> None:
         settings = EnterpriseManagerSettings.model_validate(
             {"url": f"http://127.0.0.1:{port}", "username": "u", "password": "p"}
         )
-        gateway = Gateway("default", settings, SystemClock(), Witness("default", Metrics(["default"])))
+        gateway = Gateway("default", settings, SystemClock(), RequestObserver("default", Metrics(["default"])))
         journey = Journey(PassingOn().begin(None, read_context({"traceparent": PARENT})))  # type: ignore[arg-type] # unread
 
         async def within() -> None:
             set_out(journey)
-            await gateway.knock()
+            await gateway.probe()
 
         await asyncio.create_task(within())
         await gateway.close(log_off=False)

@@ -15,10 +15,10 @@ from contracts.events import Outcome, ReasonCode
 from worker.broker.senders import SENDER_HEADER, sender_of, signed_by_forwarder, signed_by_worker
 from worker.clock import SystemClock
 from worker.ledger import InMemoryDatabase, InMemoryLedger
-from worker.unlinks.admission import Admission, Admitted
-from worker.unlinks.patience import Patience
+from worker.unlinks.authorization import Authorized, Authorizer
 from worker.unlinks.policy import DeniedError, Policy, PolicyInvalidError, read_policy
 from worker.unlinks.ports import Claimed, Intent, Job, Link, NewClaim, Refused
+from worker.unlinks.waiting import Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -186,7 +186,7 @@ class Directory:
 
 @dataclass(slots=True)
 class Door:
-    """Admission, with a ledger in memory."""
+    """Authorizer, with a ledger in memory."""
 
     policy: Policy
     directory: Directory = field(default_factory=Directory)
@@ -194,25 +194,25 @@ class Door:
         default_factory=lambda: InMemoryLedger(InMemoryDatabase(), "worker", SystemClock(), 30)
     )
 
-    async def judge(self, order: UnlinkCommand | CancelCommand, user_id: str | None) -> Admitted:
-        """Admission's word."""
+    async def authorize(self, order: UnlinkCommand | CancelCommand, user_id: str | None) -> Authorized:
+        """Authorizer's word."""
         enterprise_managers: Any = {"default": self.directory}
         clock = SystemClock()
-        patience = Patience(clock, lambda: clock.monotonic() + 60, asyncio.Event(), asyncio.Event())
-        return await Admission(self.policy, self.ledger, enterprise_managers).judge(order, user_id, patience)
+        waiting = Waiting(clock, lambda: clock.monotonic() + 60, asyncio.Event(), asyncio.Event())
+        return await Authorizer(self.policy, self.ledger, enterprise_managers).authorize(order, user_id, waiting)
 
 
 async def test_the_unlink_goes_on_with_the_very_job_that_was_judged(policy: Policy) -> None:
     """Between look and unlink the name could come to mean another job, which nobody judged."""
     job = Job(FRANKFURT, "Frankfurt")
     door = Door(policy, Directory(job))
-    assert await door.judge(command(job={"name": "Frankfurt"}), "snow") == Admitted(job)
+    assert await door.authorize(command(job={"name": "Frankfurt"}), "snow") == Authorized(job)
 
 
 async def test_a_job_that_cannot_be_looked_at_is_denied_without_a_word_of_others(policy: Policy) -> None:
     """A stranger would learn the names of jobs by asking for them; or be let in by naming one that is not there."""
     with pytest.raises(DeniedError, match="job_ambiguous") as caught:
-        await Door(policy).judge(command(job={"id": OTHER}), "snow")
+        await Door(policy).authorize(command(job={"id": OTHER}), "snow")
     assert "Payroll" not in str(caught.value)
 
 
@@ -221,12 +221,12 @@ async def test_what_is_denied_leaves_nothing_in_the_ledger(policy: Policy) -> No
     door = Door(policy, Directory(Job(OTHER, "Paris")))
     for user_id in ("mallory", "snow"):
         with pytest.raises(DeniedError):
-            await door.judge(command(job={"id": OTHER}), user_id)
+            await door.authorize(command(job={"id": OTHER}), user_id)
     assert await door.ledger.history("K") is None
 
 
 async def claim(ledger: InMemoryLedger, order: UnlinkCommand) -> Claimed:
-    """As the reception does."""
+    """As the dispatcher does."""
     fingerprint = order.fingerprint
     result = await ledger.claim(NewClaim("K", fingerprint, "default", b"{}", datetime.now(UTC)))
     assert isinstance(result, Claimed)
@@ -239,26 +239,26 @@ async def test_what_was_decided_before_is_not_judged_again(policy: Policy) -> No
     door = Door(policy)
     claimed = await claim(door.ledger, order)
     with pytest.raises(DeniedError):  # only claimed: nothing was decided yet
-        await door.judge(order, "mallory")
+        await door.authorize(order, "mallory")
     now = datetime.now(UTC)
     await door.ledger.intend(claimed.entry.lease, Intent(OTHER, "Paris", Link(LINK, OTHER)), now)
     for user_id in ("mallory", "snow"):
-        assert await door.judge(order, user_id) == Admitted()
+        assert await door.authorize(order, user_id) == Authorized()
     await door.ledger.settle(claimed.entry.lease, Outcome.SUCCEEDED, b"{}", now)
-    assert await door.judge(order, "mallory") == Admitted()
+    assert await door.authorize(order, "mallory") == Authorized()
     with pytest.raises(DeniedError):  # the same key, another command
-        await door.judge(command(job={"id": OTHER}, reason="x"), "mallory")
+        await door.authorize(command(job={"id": OTHER}, reason="x"), "mallory")
     with pytest.raises(DeniedError):  # a dry run does look at the job
-        await door.judge(command(job={"id": OTHER}, dry_run=True), "mallory")
+        await door.authorize(command(job={"id": OTHER}, dry_run=True), "mallory")
 
 
 async def test_without_a_policy_all_is_let_in(policy: Policy) -> None:
     """Who has set nothing up would be locked out."""
     door = Door(policy)
-    admission = Admission(None, door.ledger, {})
-    patience = Patience(SystemClock(), lambda: 0, asyncio.Event(), asyncio.Event())
+    admission = Authorizer(None, door.ledger, {})
+    waiting = Waiting(SystemClock(), lambda: 0, asyncio.Event(), asyncio.Event())
     for order in (command(), CANCEL):
-        assert await admission.judge(order, None, patience) == Admitted()
+        assert await admission.authorize(order, None, waiting) == Authorized()
 
 
 # --- the file -------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pika.frame import Method
 
 
-class Verdict(Enum):
+class Confirmation(Enum):
     """What became of one publish."""
 
     CONFIRMED = "confirmed"
@@ -42,7 +42,7 @@ class Message:
 @dataclass(slots=True)
 class _Outstanding:
     message: Message
-    verdict: asyncio.Future[Verdict]
+    confirmation: asyncio.Future[Confirmation]
     returned: bool = field(default=False)
 
 
@@ -78,31 +78,31 @@ class ConfirmChannel:
         """Wait until it has closed; the reason."""
         return ChannelLostError(await asyncio.shield(self._channel.closed))
 
-    def publish(self, message: Message) -> asyncio.Future[Verdict]:
-        """Publish, and return what will hold the verdict: `LOST` at the latest when the channel closes."""
-        verdict: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+    def publish(self, message: Message) -> asyncio.Future[Confirmation]:
+        """Publish, and return what will hold the confirmation: `LOST` at the latest when the channel closes."""
+        confirmation: asyncio.Future[Confirmation] = asyncio.get_running_loop().create_future()
         if not self.is_open:
-            settle(verdict, Verdict.LOST)
-            return verdict
+            settle(confirmation, Confirmation.LOST)
+            return confirmation
         self._channel.raw.basic_publish(
             message.exchange, message.routing_key, message.body, message.properties, mandatory=message.mandatory
         )
         # Counted only now: what cannot be encoded raises before anything is sent, and uses no tag up.
         self._last_tag += 1
-        self._outstanding[self._last_tag] = _Outstanding(message, verdict)
-        return verdict
+        self._outstanding[self._last_tag] = _Outstanding(message, confirmation)
+        return confirmation
 
     async def close(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound, never an error
         """Close it, within `timeout` seconds."""
         await self._channel.close(timeout)
 
     def _on_answer(self, frame: Method[Basic.Ack | Basic.Nack]) -> None:
-        verdict = Verdict.CONFIRMED if isinstance(frame.method, Basic.Ack) else Verdict.REFUSED
+        confirmation = Confirmation.CONFIRMED if isinstance(frame.method, Basic.Ack) else Confirmation.REFUSED
         tag = frame.method.delivery_tag
         for settled in self._up_to(tag) if frame.method.multiple else [tag]:
             outstanding = self._outstanding.pop(settled, None)
             if outstanding is not None:
-                settle(outstanding.verdict, Verdict.UNROUTABLE if outstanding.returned else verdict)
+                settle(outstanding.confirmation, Confirmation.UNROUTABLE if outstanding.returned else confirmation)
 
     def _up_to(self, tag: int) -> list[int]:
         tags = []
@@ -133,4 +133,4 @@ class ConfirmChannel:
     def _lose_all(self) -> None:
         outstanding, self._outstanding = self._outstanding, {}
         for one in outstanding.values():
-            settle(one.verdict, Verdict.LOST)
+            settle(one.confirmation, Confirmation.LOST)

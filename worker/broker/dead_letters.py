@@ -56,7 +56,7 @@ class DeadLetter:
     @property
     def key(self) -> str | None:
         """The idempotency key, as far as it can be made out."""
-        known = self._reading.salvage if isinstance(self._reading, UnreadableMessageError) else self._reading
+        known = self._reading.partial if isinstance(self._reading, UnreadableMessageError) else self._reading
         return known.idempotency_key
 
     @property

@@ -229,7 +229,7 @@ class QueueIntake:
         self._receive(delivery)
 
 
-class Reception:
+class DeliveryGuard:
     """Hands deliveries on, and keeps a message safe that the worker fails on in a way nobody foresaw.
 
     Such a message is put into a delay queue, counted as a failed attempt, and only then acknowledged: it is not lost,

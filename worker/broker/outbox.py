@@ -11,7 +11,7 @@ from pika.spec import BasicProperties
 
 from contracts.events import CONTENT_TYPE, Event, Outcome
 from worker.broker.back_off import BackOff, forever
-from worker.broker.confirms import ConfirmChannel, Message, Verdict
+from worker.broker.confirms import Confirmation, ConfirmChannel, Message
 from worker.broker.copies import (
     FAILED_AT_HEADER,
     QUEUE_HEADER,
@@ -169,11 +169,11 @@ class BrokerOutbox:
         self._unconfirmed += 1
         self._idle.clear()
         try:
-            while (verdict := await self._attempt(message)) is not Verdict.CONFIRMED:
+            while (confirmation := await self._attempt(message)) is not Confirmation.CONFIRMED:
                 # What goes down with its channel is told by whoever lost that, once, and goes out on the next.
-                if verdict is not Verdict.LOST:
-                    _tell_unconfirmed(message, verdict)
-                    if verdict is Verdict.UNROUTABLE:
+                if confirmation is not Confirmation.LOST:
+                    _tell_unconfirmed(message, confirmation)
+                    if confirmation is Confirmation.UNROUTABLE:
                         await self._restore()
                     await back_off.wait()
         finally:
@@ -181,14 +181,14 @@ class BrokerOutbox:
             if not self._unconfirmed:
                 self._idle.set()
 
-    async def _attempt(self, message: Message) -> Verdict:
+    async def _attempt(self, message: Message) -> Confirmation:
         channel = await self._open_channel()
-        verdict = channel.publish(message)
-        await asyncio.wait((verdict,), timeout=self._confirm_seconds)
-        while not verdict.done() and self._connection.blocked:
+        confirmation = channel.publish(message)
+        await asyncio.wait((confirmation,), timeout=self._confirm_seconds)
+        while not confirmation.done() and self._connection.blocked:
             # In an alarm, repeating would only pile copies up; if it lasts, the connection is closed for it.
-            await asyncio.wait((verdict,), timeout=self._confirm_seconds)
-        return verdict.result() if verdict.done() else Verdict.UNANSWERED
+            await asyncio.wait((confirmation,), timeout=self._confirm_seconds)
+        return confirmation.result() if confirmation.done() else Confirmation.UNANSWERED
 
     async def _open_channel(self) -> ConfirmChannel:
         while True:
@@ -225,10 +225,10 @@ class BrokerOutbox:
         problem: object = None
         try:
             async with asyncio.timeout(REPLY_SECONDS):
-                verdict = await (await self._reply_channel()).publish(message)
-                problem = None if verdict is Verdict.CONFIRMED else verdict.value
+                confirmation = await (await self._reply_channel()).publish(message)
+                problem = None if confirmation is Confirmation.CONFIRMED else confirmation.value
         except TimeoutError:
-            problem = Verdict.UNANSWERED.value
+            problem = Confirmation.UNANSWERED.value
         except Exception as error:  # noqa: BLE001 - a sender's reply address must never stand in an event's way
             problem = error
         if problem is not None:
@@ -242,14 +242,14 @@ class BrokerOutbox:
             return self._replies
 
 
-def _tell_unconfirmed(message: Message, verdict: Verdict) -> None:
-    log = _log.error if verdict is Verdict.UNROUTABLE else _log.warning
+def _tell_unconfirmed(message: Message, confirmation: Confirmation) -> None:
+    log = _log.error if confirmation is Confirmation.UNROUTABLE else _log.warning
     log(
         "broker.publish_failed",
         exchange=message.exchange,
         routing_key=message.routing_key,
         message_id=message.properties.message_id,
-        problem=verdict.value,
+        problem=confirmation.value,
     )
 
 

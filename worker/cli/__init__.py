@@ -23,26 +23,26 @@ class _Place(NamedTuple):
 #: The commands, in the order of the help. Their modules are imported on demand: together they need half a second.
 COMMANDS = {
     "run": _Place("run", "Take unlink commands until SIGTERM or SIGINT; then let what is under way end, and stop."),
-    "submit": _Place("submit", "Put unlink commands on the queue: one from options, or many from a file."),
+    "submit": _Place("submit.command", "Put unlink commands on the queue: one from options, or many from a file."),
     "cancel": _Place("cancel", "Ask for an unlink to be stopped."),
     "status": _Place("status", "Show what the ledger knows of one key, and what was written down about it."),
     "watch": _Place("watch", "Show events as they are published, until Ctrl-C; the exit status is then 0."),
-    "dead": _Place("dead", "Commands that were put aside: what cannot be read, routed, or allowed."),
+    "dead": _Place("dead.command", "Commands that were put aside: what cannot be read, routed, or allowed."),
     "pause": _Place("pause", "Stop taking an Enterprise Manager's commands; without a name, list what is paused."),
     "resume": _Place("pause", "Take an Enterprise Manager's commands again."),
     "ledger": _Place("ledger", "The database of idempotency keys."),
     "topology": _Place("topology", "The broker's exchanges, queues and bindings."),
     "doctor": _Place("doctor", "Check broker, ledger and every Enterprise Manager; change nothing."),
     "sandbox": _Place(
-        "sandbox",
+        "sandbox.command",
         "Run a private broker, a simulated Enterprise Manager and a worker until Ctrl-C, and print how to reach them.",
     ),
     "demo": _Place(
-        "demo",
+        "demo.command",
         "Show the worker at work, on a private broker and a simulated Enterprise Manager. Changes nothing of yours.",
     ),
     "contracts": _Place(
-        "contracts",
+        "contracts.command",
         "Print the JSON Schemas of the messages, by name; or the AsyncAPI document; or write both to files.",
     ),
 }

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from contracts.reading import UnreadableMessageError, read_message
-from worker.cli.following import Awaited, Following
-from worker.cli.mailbox import Mailbox, MailboxError
-from worker.cli.refusals import refuse, settings_or_exit
-from worker.cli.submission import INTERRUPTED
-from worker.cli.terminal import Output, Spinner
-from worker.cli.wording import in_words
+from worker.broker.client import BrokerClient, BrokerClientError
+from worker.cli.awaiting import Awaited, Following
+from worker.cli.output.errors import refuse, settings_or_exit
+from worker.cli.output.event_text import in_words
+from worker.cli.output.terminal import Output, Spinner
+from worker.cli.submit.submission import INTERRUPTED
 from worker.settings import ClientSettings
 
 if TYPE_CHECKING:
-    from worker.cli.mailbox import Heard
+    from worker.broker.client import ReceivedEvent
 
 
 def cancel(
@@ -46,7 +46,7 @@ def cancel(
     settings = settings_or_exit(ClientSettings)
     following = Following([Awaited(key, body)])
     try:
-        with Mailbox(settings.broker) as mailbox:
+        with BrokerClient(settings.broker) as mailbox:
             mailbox.require_queue(enterprise_manager)
             if wait:
                 mailbox.listen(f"*.{enterprise_manager}")
@@ -55,7 +55,7 @@ def cancel(
                 typer.echo(f"{key}  the request to cancel is on the queue of {enterprise_manager}")
             if wait:
                 _follow(following, mailbox, wait_seconds, output)
-    except MailboxError as error:
+    except BrokerClientError as error:
         refuse(str(error), status=1)
     except KeyboardInterrupt:
         refuse(f"\nNo longer waiting. {_how_to_look_later(key)}", status=INTERRUPTED)
@@ -80,10 +80,10 @@ def _command(key: str, enterprise_manager: str, requested_by: str | None, reason
     return body
 
 
-def _follow(following: Following, mailbox: Mailbox, seconds: float | None, output: Output) -> None:
+def _follow(following: Following, mailbox: BrokerClient, seconds: float | None, output: Output) -> None:
     with Spinner("waiting for the unlink to end") as spinner:
 
-        def tell(event: Heard) -> None:
+        def tell(event: ReceivedEvent) -> None:
             spinner.say(event.body.decode() if output == "json" else in_words(event))
 
         following.until_ended(mailbox, seconds, tell)

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.text import Text
 
-from worker.cli.refusals import refuse, refuse_settings, settings_or_exit
+from worker.cli.output.errors import refuse, refuse_settings, settings_or_exit
 from worker.clock import SystemClock
 from worker.doctor import broker, certificates, enterprise_manager, ledger, management
 from worker.doctor.findings import Finding, Mark, bounded

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from worker.cli.refusals import refuse, refuse_settings, settings_or_exit
+from worker.cli.output.errors import refuse, refuse_settings, settings_or_exit
 from worker.clock import SystemClock
 from worker.ledger import Inspection, InspectionError
 from worker.settings import LedgerClientSettings, SettingsInvalidError

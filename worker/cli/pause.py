@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.cli.refusals import refuse, refuse_settings, settings_or_exit
-from worker.cli.terminal import local_time, printable
+from worker.cli.output.errors import refuse, refuse_settings, settings_or_exit
+from worker.cli.output.terminal import local_time, printable
 from worker.clock import SystemClock
 from worker.ledger import Inspection, InspectionError
 from worker.ledger.leases import RENEWALS_IN_A_LEASE

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from worker import service
-from worker.cli.refusals import refuse_settings, settings_or_exit
+from worker.cli.output.errors import refuse_settings, settings_or_exit
 from worker.settings import Settings, SettingsInvalidError, secrets_of
 from worker.telemetry import logs
 

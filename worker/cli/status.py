@@ -10,11 +10,11 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from worker.cli.following import EXIT_STATUS
-from worker.cli.mailbox import Heard
-from worker.cli.refusals import refuse, refuse_settings, settings_or_exit
-from worker.cli.terminal import Output, console, local_time, outcome_text, printable
-from worker.cli.wording import explanation
+from worker.broker.client import ReceivedEvent
+from worker.cli.awaiting import EXIT_STATUS
+from worker.cli.output.errors import refuse, refuse_settings, settings_or_exit
+from worker.cli.output.event_text import explanation
+from worker.cli.output.terminal import Output, console, local_time, outcome_text, printable
 from worker.clock import SystemClock
 from worker.ledger import Inspection, InspectionError, Step
 from worker.settings import LedgerClientSettings, SettingsInvalidError
@@ -243,5 +243,5 @@ def _content(command: bytes) -> dict[str, Any]:
     return inner if "command" not in content and isinstance(inner, dict) else content
 
 
-def _event(record: Record) -> Heard | None:
-    return None if record.event is None else Heard(record.event, json.loads(record.event))
+def _event(record: Record) -> ReceivedEvent | None:
+    return None if record.event is None else ReceivedEvent(record.event, json.loads(record.event))

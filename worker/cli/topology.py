@@ -15,7 +15,7 @@ from worker.broker.topology import Topology, describe
 from worker.broker.topology import declare as declare_all
 from worker.broker.topology import verify as verify_all
 from worker.broker.visit import visit
-from worker.cli.refusals import refuse, refuse_settings, settings_or_exit
+from worker.cli.output.errors import refuse, refuse_settings, settings_or_exit
 from worker.settings import ClientSettings, Settings, SettingsInvalidError
 
 if TYPE_CHECKING:

@@ -17,10 +17,10 @@ from rich.table import Table
 from rich.text import Text
 
 from contracts.events import Outcome
-from worker.cli.mailbox import Heard, Mailbox, MailboxError
-from worker.cli.refusals import refuse, settings_or_exit
-from worker.cli.terminal import console, local_clock, outcome_text, printable, read_time
-from worker.cli.wording import explanation
+from worker.broker.client import BrokerClient, BrokerClientError, ReceivedEvent
+from worker.cli.output.errors import refuse, settings_or_exit
+from worker.cli.output.event_text import explanation
+from worker.cli.output.terminal import console, local_clock, outcome_text, printable, read_time
 from worker.settings import ClientSettings
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class _Display(Protocol):
 
     def lost(self, problem: str) -> None: ...
 
-    def heard(self, event: Heard) -> None: ...
+    def heard(self, event: ReceivedEvent) -> None: ...
 
     def nothing_heard(self) -> None: ...
 
@@ -94,7 +94,7 @@ def _watch(settings: BrokerSettings, routing_keys: list[str], display: _Display)
     ever_connected = False
     while True:
         try:
-            with Mailbox(settings) as mailbox:
+            with BrokerClient(settings) as mailbox:
                 mailbox.listen(*routing_keys)
                 display.connected()
                 ever_connected, pause = True, _FIRST_PAUSE
@@ -103,7 +103,7 @@ def _watch(settings: BrokerSettings, routing_keys: list[str], display: _Display)
                         display.heard(event)
                     else:
                         display.nothing_heard()
-        except MailboxError as error:
+        except BrokerClientError as error:
             if not ever_connected:
                 refuse(str(error), status=1)
             display.lost(str(error))
@@ -111,7 +111,7 @@ def _watch(settings: BrokerSettings, routing_keys: list[str], display: _Display)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
 
-def _next(mailbox: Mailbox) -> Heard | None:
+def _next(mailbox: BrokerClient) -> ReceivedEvent | None:
     """The next event; what somebody else has put on the exchange, and is none, is passed over.
 
     Not held against the contract: a newer worker may say more in an event.
@@ -155,7 +155,7 @@ class _Lines:
             typer.echo(f"{problem}\nWaiting for the broker.", err=True)
         self._lost = True
 
-    def heard(self, event: Heard) -> None:
+    def heard(self, event: ReceivedEvent) -> None:
         """One line, at once."""
         sys.stdout.write(event.body.decode().replace("\n", " ") + "\n")
         sys.stdout.flush()
@@ -168,7 +168,7 @@ class _Lines:
 class _Shown:
     """The table as it stands; made anew for the terminal's present size whenever it is drawn."""
 
-    events: deque[Heard] = field(default_factory=lambda: deque(maxlen=_MOST_ROWS))
+    events: deque[ReceivedEvent] = field(default_factory=lambda: deque(maxlen=_MOST_ROWS))
     count: int = 0
     state: Text = field(default_factory=Text)
 
@@ -209,7 +209,7 @@ class _Screen:
         self._shown.state = Text(said, style="bold red", no_wrap=True, overflow="ellipsis")
         self._live.refresh()
 
-    def heard(self, event: Heard) -> None:
+    def heard(self, event: ReceivedEvent) -> None:
         self._shown.events.append(event)
         self._shown.count += 1
         if time.monotonic() > self._drawn + _DRAW_SECONDS:
@@ -228,7 +228,7 @@ class _Screen:
         self._drawn = time.monotonic()
 
 
-def _row(event: Heard) -> dict[str, Text]:
+def _row(event: ReceivedEvent) -> dict[str, Text]:
     return {
         "at": Text(_when(event)),
         "outcome": outcome_text(event.outcome),
@@ -249,12 +249,12 @@ def _widths(rows: list[dict[str, Text]], total: int) -> dict[str, int]:
     return widths
 
 
-def _when(event: Heard) -> str:
+def _when(event: ReceivedEvent) -> str:
     time_said = read_time(event.content.get("time"))
     return "" if time_said is None else local_clock(time_said)
 
 
-def _because(event: Heard) -> str:
+def _because(event: ReceivedEvent) -> str:
     try:
         return explanation(event)
     except (KeyError, TypeError, ValueError):  # of a kind that this version does not know

@@ -12,8 +12,8 @@ from worker.enterprise_manager.documents.records import read_tasks, read_version
 from worker.enterprise_manager.documents.tree import DocumentError
 from worker.enterprise_manager.logon import TOKEN_HEADER, Logon
 from worker.enterprise_manager.remedies import Remedies
+from worker.enterprise_manager.responses import Again, NotFound, Unauthorized, judge
 from worker.enterprise_manager.transport import Request, Transport, TransportError
-from worker.enterprise_manager.verdicts import Again, NotFound, Unauthorized, judge
 from worker.enterprise_manager.wire import Wire
 from worker.unlinks.ports import Refused, Unavailable
 

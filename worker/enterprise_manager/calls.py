@@ -9,8 +9,8 @@ import tenacity
 
 from worker.enterprise_manager.documents.tree import UnreadableDocumentError
 from worker.enterprise_manager.logon import TOKEN_HEADER
+from worker.enterprise_manager.responses import UNAUTHORIZED, Again, NotFound, Unauthorized, judge
 from worker.enterprise_manager.transport import Request, TransportError
-from worker.enterprise_manager.verdicts import UNAUTHORIZED, Again, NotFound, Unauthorized, judge
 from worker.unlinks.ports import Refused, Unavailable
 
 if TYPE_CHECKING:

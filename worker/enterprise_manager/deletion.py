@@ -11,8 +11,7 @@ from worker.enterprise_manager.documents.reading import is_html
 from worker.enterprise_manager.documents.records import TaskRecord, read_task
 from worker.enterprise_manager.documents.tree import DocumentError
 from worker.enterprise_manager.logon import TOKEN_HEADER
-from worker.enterprise_manager.transport import NotConnectedError, Request, TransportError
-from worker.enterprise_manager.verdicts import (
+from worker.enterprise_manager.responses import (
     MULTIPLE_CHOICES,
     NOT_FOUND,
     OK,
@@ -22,6 +21,7 @@ from worker.enterprise_manager.verdicts import (
     is_definite_no,
     judge,
 )
+from worker.enterprise_manager.transport import NotConnectedError, Request, TransportError
 from worker.unlinks.ports import AnswerLost, LinkNotFound, Unavailable
 
 if TYPE_CHECKING:

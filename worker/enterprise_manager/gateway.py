@@ -26,9 +26,9 @@ from worker.enterprise_manager.documents.records import (
 from worker.enterprise_manager.documents.tree import DocumentError, UnexpectedDocumentError, cleaned
 from worker.enterprise_manager.logon import Logon
 from worker.enterprise_manager.remedies import Remedies
+from worker.enterprise_manager.responses import Again, NotFound, Unauthorized, judge
 from worker.enterprise_manager.tasks import Tasks
 from worker.enterprise_manager.transport import Request, Transport, TransportError
-from worker.enterprise_manager.verdicts import Again, NotFound, Unauthorized, judge
 from worker.enterprise_manager.wire import Wire
 from worker.unlinks.ports import (
     Job,
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from contracts.commands import JobReference, RepositoryReference
     from worker.enterprise_manager.documents.records import LinkRecord
     from worker.enterprise_manager.logon import LogonSession
-    from worker.enterprise_manager.wire import Witness
+    from worker.enterprise_manager.wire import RequestObserver
     from worker.settings import EnterpriseManagerSettings
     from worker.unlinks.ports import Clock
 
@@ -91,11 +91,11 @@ class Gateway:
     """
 
     def __init__(
-        self, name: str, settings: EnterpriseManagerSettings, clock: Clock, witness: Witness | None = None
+        self, name: str, settings: EnterpriseManagerSettings, clock: Clock, observer: RequestObserver | None = None
     ) -> None:
         self.name = name
         self._remedies = Remedies(name, settings)
-        self._wire = Wire(name, Transport(settings, self._remedies), clock, settings.max_requests, witness)
+        self._wire = Wire(name, Transport(settings, self._remedies), clock, settings.max_requests, observer)
         self._logon = Logon(settings, self._wire, self._remedies, clock)
         self._availability = Availability(name, clock, self._probe)
         self._calls = Calls(self._wire, self._logon, self._availability, self._remedies, clock)
@@ -128,7 +128,7 @@ class Gateway:
         """Call `listener` on the event loop with False when it goes down, and with True when it is up again."""
         self._availability.on_change(listener)
 
-    async def knock(self) -> None:
+    async def probe(self) -> None:
         """See whether it is there, and lets us log on, before anybody asks for anything. Never raises."""
         try:
             await self._probe()

@@ -20,8 +20,8 @@ from worker.enterprise_manager import paths
 from worker.enterprise_manager.documents.reading import read_document
 from worker.enterprise_manager.documents.records import read_session_id
 from worker.enterprise_manager.documents.tree import DocumentError
+from worker.enterprise_manager.responses import FORBIDDEN, UNAUTHORIZED, Again, NotFound, judge, server_message
 from worker.enterprise_manager.transport import Answer, Request, TransportError
-from worker.enterprise_manager.verdicts import FORBIDDEN, UNAUTHORIZED, Again, NotFound, judge, server_message
 from worker.unlinks.ports import Refused, Unavailable
 
 if TYPE_CHECKING:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from worker.enterprise_manager.admission import Admission, AdmissionClosedError
+from worker.enterprise_manager.concurrency_limit import ConcurrencyLimit, ConcurrencyLimitClosedError
 from worker.enterprise_manager.documents.reading import read_document
+from worker.enterprise_manager.responses import SERVICE_UNAVAILABLE, TOO_MANY, retry_after
 from worker.enterprise_manager.threads import beside_the_loop
 from worker.enterprise_manager.transport import NotConnectedError, TransportError
-from worker.enterprise_manager.verdicts import SERVICE_UNAVAILABLE, TOO_MANY, retry_after
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,7 +32,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One request as its witness is told of it; `status` is None if no complete answer came."""
+    """One request as its observer is told of it; `status` is None if no complete answer came."""
 
     method: str
     status: int | None
@@ -40,7 +40,7 @@ class Exchange:
     attempt: int
 
 
-class Witness(Protocol):
+class RequestObserver(Protocol):
     """Sees every request."""
 
     def headers(self) -> Mapping[str, str]:
@@ -53,7 +53,7 @@ class Witness(Protocol):
 
 
 class Nobody:
-    """A witness that sees nothing."""
+    """A observer that sees nothing."""
 
     def headers(self) -> Mapping[str, str]:
         """None."""
@@ -70,13 +70,13 @@ class Wire:
     """
 
     def __init__(
-        self, name: str, transport: Transport, clock: Clock, requests: int, witness: Witness | None = None
+        self, name: str, transport: Transport, clock: Clock, requests: int, observer: RequestObserver | None = None
     ) -> None:
         self.name = name
-        self._witness = witness or Nobody()
+        self._observer = observer or Nobody()
         self._transport = transport
         self._clock = clock
-        self._admission = Admission(requests)
+        self._limit = ConcurrencyLimit(requests)
         self._not_before = float("-inf")
         self._closed = False
 
@@ -90,13 +90,13 @@ class Wire:
             BrokenAnswerError: it may have left.
         """
         try:
-            await self._admission.enter(patient=patient)
-        except AdmissionClosedError:
+            await self._limit.enter(patient=patient)
+        except ConcurrencyLimitClosedError:
             raise NotConnectedError(_ENDING) from None
         try:
             await self._until_wanted()
         except BaseException:
-            self._admission.leave()
+            self._limit.leave()
             raise
         return await self._exchange(request, afresh=afresh, attempt=attempt)
 
@@ -108,9 +108,9 @@ class Wire:
 
     async def _exchange(self, request: Request, *, afresh: bool, attempt: int) -> Answer:
         send = self._transport.exchange_afresh if afresh else self._transport.exchange
-        request = replace(request, headers={**self._witness.headers(), **request.headers})
+        request = replace(request, headers={**self._observer.headers(), **request.headers})
         under_way = beside_the_loop(partial(send, request), f"enterprise-manager-{self.name}")
-        under_way.add_done_callback(lambda _: self._admission.leave())
+        under_way.add_done_callback(lambda _: self._limit.leave())
         started = self._clock.monotonic()
         status: int | None = None
         problem: str | None = None
@@ -126,7 +126,7 @@ class Wire:
             return answer
         finally:
             seconds = self._clock.monotonic() - started
-            self._witness.exchanged(Exchange(request.method, status, seconds, attempt))
+            self._observer.exchanged(Exchange(request.method, status, seconds, attempt))
             log.debug(
                 "enterprise_manager.request",
                 enterprise_manager=self.name,
@@ -141,9 +141,9 @@ class Wire:
     def _heed(self, answer: Answer) -> None:
         """Send nothing for as long as the server asks, and less at once from then on."""
         if answer.status not in {TOO_MANY, SERVICE_UNAVAILABLE}:
-            self._admission.went_well()
+            self._limit.went_well()
             return
-        self._admission.overloaded()
+        self._limit.overloaded()
         seconds = retry_after(answer)
         self._not_before = max(self._not_before, self._clock.monotonic() + seconds)
         log.warning(
@@ -151,7 +151,7 @@ class Wire:
             enterprise_manager=self.name,
             status=answer.status,
             retry_after_seconds=seconds,
-            requests_at_once=self._admission.places,
+            requests_at_once=self._limit.places,
         )
 
     async def read(self, answer: Answer) -> Node:
@@ -167,5 +167,5 @@ class Wire:
     def close(self) -> None:
         """Let go of connections; an exchange that is under way ends by its own time-out, or with the process."""
         self._closed = True
-        self._admission.close()
+        self._limit.close()
         self._transport.close()

@@ -35,7 +35,7 @@ from worker.ledger.errors import InspectionError, LedgerClosedError, OutOfOrderE
 from worker.ledger.inspection import Inspection
 from worker.ledger.memory import InMemoryDatabase, InMemoryLedger
 from worker.ledger.records import KeyHistory, Pause, Record, RecordedStep, Step
-from worker.ledger.sql import SqlLedger
+from worker.ledger.sql_ledger import SqlLedger
 
 __all__ = [
     "InMemoryDatabase",

@@ -12,7 +12,7 @@ from worker.ledger.database import open_engine, problem_in, read_url
 from worker.ledger.errors import InspectionError, SchemaTooNewError
 from worker.ledger.migrations import require_current
 from worker.ledger.statements import PRUNED_AT_ONCE
-from worker.ledger.store import Transaction
+from worker.ledger.transaction import Transaction
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

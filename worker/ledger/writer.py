@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
 
-    from worker.ledger.store import Transaction
+    from worker.ledger.transaction import Transaction
     from worker.unlinks.ports import Clock
 
 _log = structlog.get_logger()

@@ -25,7 +25,7 @@ _NO_ANSWER: Final = "the database does not answer; the log (ledger.database_lost
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class GracePeriods:
     """How long, in seconds, it may look bad before it counts.
 
     loop: the loop does not turn. Longer than anything that may run on it.
@@ -107,14 +107,14 @@ class Health:
         enterprise_managers: Mapping[str, EnterpriseManagerState],
         monotonic: Callable[[], float],
         clean: Callable[[str], str],
-        patience: Patience | None = None,
+        grace: GracePeriods | None = None,
     ) -> None:
         self._broker = broker
         self._ledger = ledger
         self._enterprise_managers = enterprise_managers
         self._monotonic = monotonic
         self._clean = clean
-        self._patience = patience or Patience()
+        self._patience = grace or GracePeriods()
         self._last_beat = monotonic()
         self._missing_since: Mapping[str, float] = {}
         self.draining = False

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from worker.ledger import SqlLedger
     from worker.settings import Settings, TracesSettings
     from worker.telemetry.tracing import Recorder
+    from worker.unlinks.dispatcher import Dispatcher
     from worker.unlinks.ports import Clock, EnterpriseManager, Ledger, Outbox
-    from worker.unlinks.reception import Reception
 
 
 class Telemetry:
@@ -50,9 +50,9 @@ class Telemetry:
 
     # --- the ports, watched -----------------------------------------------------------------------------------------
 
-    def witness(self, enterprise_manager: str) -> watched.Witness:
+    def observer(self, enterprise_manager: str) -> watched.RequestObserver:
         """Who sees the requests to an Enterprise Manager."""
-        return watched.Witness(enterprise_manager, self.metrics)
+        return watched.RequestObserver(enterprise_manager, self.metrics)
 
     def ledger(self, ledger: Ledger) -> Ledger:
         """The ledger for the core."""
@@ -66,24 +66,26 @@ class Telemetry:
         """The Enterprise Managers for the core."""
         return {name: watched.WatchedEnterpriseManager(gateway) for name, gateway in gateways.items()}
 
-    def deliver(self, delivery: BrokerDelivery, reception: Reception) -> None:
+    def deliver(self, delivery: BrokerDelivery, dispatcher: Dispatcher) -> None:
         """Hand a delivery to the core, in a context of its own that knows its trace."""
-        contextvars.copy_context().run(self._deliver, delivery, reception)
+        contextvars.copy_context().run(self._deliver, delivery, dispatcher)
 
-    def _deliver(self, delivery: BrokerDelivery, reception: Reception) -> None:
+    def _deliver(self, delivery: BrokerDelivery, dispatcher: Dispatcher) -> None:
         redelivered = "true" if delivery.redelivered else "false"
         self.metrics.deliveries.labels(delivery.enterprise_manager, redelivered).inc()
         journey = Journey(self._recorder.begin(delivery, read_context(delivery.headers)))
         set_out(journey)
         structlog.contextvars.bind_contextvars(trace_id=journey.context.trace_id)
-        reception.receive(delivery).add_done_callback(lambda _task: journey.end())
+        dispatcher.receive(delivery).add_done_callback(lambda _task: journey.end())
 
     # --- the parts, looked at ---------------------------------------------------------------------------------------
 
-    def look_at(self, broker: Broker, ledger: SqlLedger, gateways: Mapping[str, Gateway], reception: Reception) -> None:
+    def look_at(
+        self, broker: Broker, ledger: SqlLedger, gateways: Mapping[str, Gateway], dispatcher: Dispatcher
+    ) -> None:
         """Take the state of the parts into the metrics, and into what probes are told."""
         metrics = self.metrics
-        metrics.watch("unlink_deliveries_in_hand", "Messages being worked on.", lambda: reception.in_flight)
+        metrics.watch("unlink_deliveries_in_hand", "Messages being worked on.", lambda: dispatcher.in_flight)
         metrics.watch("unlink_broker_up", "Whether both connections are open.", lambda: broker.up)
         metrics.watch(
             "unlink_broker_confirms_outstanding",

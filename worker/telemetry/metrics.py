@@ -85,8 +85,8 @@ class Metrics:
         self.deliveries = self._counter(
             "unlink_deliveries", "Messages delivered, the repeated ones apart.", [*of_each, "redelivered"]
         )
-        self.put_offs = self._counter(
-            "unlink_put_offs", "Commands put into a delay queue without having failed.", of_each
+        self.deferrals = self._counter(
+            "unlink_deferrals", "Commands put into a delay queue without having failed.", of_each
         )
         self.retries = self._counter(
             "unlink_retries", "Commands put into a delay queue after an unforeseen failure.", of_each
@@ -142,7 +142,7 @@ class Metrics:
 
     def _start_at_zero(self) -> None:
         for name in self._names:
-            for plain in (self.in_flight, self.leases_lost, self.put_offs, self.retries, self.request_retries):
+            for plain in (self.in_flight, self.leases_lost, self.deferrals, self.retries, self.request_retries):
                 plain.labels(name)
             for outcome in (Outcome.SUCCEEDED, Outcome.PLANNED, Outcome.CANCELLED):
                 self.unlinks.labels(name, outcome.value, NO_REASON)

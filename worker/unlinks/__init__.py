@@ -1,4 +1,4 @@
-"""The core: one unlink's path, what a redelivery finds, the verdict and its event, and the ports to the outside.
+"""The core: one unlink's workflow, what a redelivery finds, the ending and its event, and the ports to the outside.
 
 It imports no library that does input or output, reads no wall clock and makes no random number except through a port.
 """

@@ -10,9 +10,9 @@ import structlog
 from worker.unlinks.ports import EnterpriseManagerError
 
 if TYPE_CHECKING:
-    from worker.unlinks.path import Pace
-    from worker.unlinks.patience import Patience
     from worker.unlinks.ports import Clock, EnterpriseManager, Intent, Task, TaskTicket
+    from worker.unlinks.waiting import Waiting
+    from worker.unlinks.workflow import Pace
 
 log = structlog.get_logger()
 
@@ -28,7 +28,7 @@ class Follower:
     """Looks at one unlink's task and links, at a pace that slows with time. `last_seen` is the task as last seen."""
 
     enterprise_manager: EnterpriseManager
-    patience: Patience
+    waiting: Waiting
     clock: Clock
     pace: Pace
     last_seen: Task | None = None
@@ -42,8 +42,8 @@ class Follower:
         """
         pause = self.pace.poll_interval * FIRST_LOOK
         while True:
-            await self.patience.wait(self.clock.jitter(pause))
-            task = await self.patience.ask(self.enterprise_manager, lambda: self.enterprise_manager.task(ticket))
+            await self.waiting.wait(self.clock.jitter(pause))
+            task = await self.waiting.ask(self.enterprise_manager, lambda: self.enterprise_manager.task(ticket))
             self.last_seen = task
             if task.finished:
                 return task
@@ -70,7 +70,7 @@ class Follower:
             left = over - self.clock.monotonic()
             if gone or left <= 0:
                 return gone
-            if not await self.patience.wait_while_staying(min(self.clock.jitter(pause), left)):
+            if not await self.waiting.wait_while_staying(min(self.clock.jitter(pause), left)):
                 return gone
             pause = min(pause * SLOWER, self.pace.poll_interval * SLOWEST)
 
@@ -83,12 +83,12 @@ class Follower:
         over = self.clock.monotonic() + seconds
         pause = self.pace.poll_interval
         while True:
-            if await self.patience.ask(self.enterprise_manager, lambda: self._gone(intent)):
+            if await self.waiting.ask(self.enterprise_manager, lambda: self._gone(intent)):
                 return True
             left = over - self.clock.monotonic()
             if left <= 0:
                 return False
-            await self.patience.wait(min(self.clock.jitter(pause), left))
+            await self.waiting.wait(min(self.clock.jitter(pause), left))
             pause = min(pause * SLOWER, self.pace.poll_interval * SLOWEST)
 
     async def _gone(self, intent: Intent) -> bool:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 _JOB_ID = re.compile(r"(?:urn:veeam:Job:)?([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})", re.IGNORECASE)
 
-#: The largest policy that is read, in characters: a wrong path may lead to anything.
+#: The largest policy that is read, in characters: a wrong workflow may lead to anything.
 LONGEST = 1024 * 1024
 
 
@@ -119,7 +119,7 @@ class Policy(_Part):
         """Let a command pass by what it says itself. False if it depends on what only a look at the job tells.
 
         Raises:
-            DeniedError: no rule allows it, whatever the job turns out to be.
+            DeniedError: no rule allows it, whatever the job job_locks out to be.
         """
         rules = self._rules_with_consent(user_id, command)
         if any(rule.allows_job(command.job.id, command.job.name) for rule in rules):

@@ -17,7 +17,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from worker.sandbox.ports import LOOPBACK
+from worker.sandbox.processes.free_ports import LOOPBACK
 from worker.sandbox.simulated_enterprise_manager import Behaviour, SimulatedEnterpriseManager, UnknownBehaviourError
 from worker.sandbox.simulated_enterprise_manager.control import ControlListener
 from worker.sandbox.simulated_enterprise_manager.simulation import DEFAULT_USERNAME

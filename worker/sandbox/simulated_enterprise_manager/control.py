@@ -14,7 +14,7 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from worker.sandbox.certificates import certificates_in
-from worker.sandbox.ports import LOOPBACK
+from worker.sandbox.processes.free_ports import LOOPBACK
 from worker.sandbox.simulated_enterprise_manager.behaviour import Behaviour, UnknownBehaviourError
 from worker.sandbox.simulated_enterprise_manager.simulation import BEHAVIOUR_NAMES, Simulation
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from worker.sandbox.ports import LOOPBACK, free_port
+from worker.sandbox.processes.free_ports import LOOPBACK, free_port
 from worker.sandbox.simulated_enterprise_manager.documents import error
 from worker.sandbox.simulated_enterprise_manager.rendering import to_json, to_xml
 from worker.sandbox.simulated_enterprise_manager.routes import SESSION_HEADER, Answer, Request, Routes

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from worker.sandbox.certificates import LOOPBACK_NAMES, certificates_in
-from worker.sandbox.ports import LOOPBACK
+from worker.sandbox.processes.free_ports import LOOPBACK
 from worker.sandbox.simulated_enterprise_manager.behaviour import Behaviour
 from worker.sandbox.simulated_enterprise_manager.faults import Fault, Faults
 from worker.sandbox.simulated_enterprise_manager.model import COPY_JOB, LinkedBackup, LinkedRepository

@@ -5,8 +5,8 @@ watched: no metric, no span and no further port in it. Log lines would show the 
 change what is counted.
 """
 
-from worker.telemetry.watched.enterprise_manager import WatchedEnterpriseManager, Witness
+from worker.telemetry.watched.enterprise_manager import RequestObserver, WatchedEnterpriseManager
 from worker.telemetry.watched.ledger import WatchedLedger
 from worker.telemetry.watched.outbox import WatchedOutbox
 
-__all__ = ["WatchedEnterpriseManager", "WatchedLedger", "WatchedOutbox", "Witness"]
+__all__ = ["RequestObserver", "WatchedEnterpriseManager", "WatchedLedger", "WatchedOutbox"]

@@ -70,8 +70,8 @@ def _look_or_verify() -> None:
         journey.at("verify" if journey.sent else "look")
 
 
-class Witness:
-    """Sees each request on the wire (`worker.enterprise_manager.wire.Witness`)."""
+class RequestObserver:
+    """Sees each request on the wire (`worker.enterprise_manager.wire.RequestObserver`)."""
 
     def __init__(self, enterprise_manager: str, metrics: Metrics) -> None:
         self._name = enterprise_manager

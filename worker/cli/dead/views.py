@@ -1,0 +1,211 @@
+"""Dead letters for people, at 80 columns and more, and for programs."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.highlighter import JSONHighlighter
+from rich.table import Table
+from rich.text import Text
+
+from worker.cli.dead.record import as_json, in_utc
+from worker.cli.dead.replay import MEANINGS, Left, Report
+from worker.cli.output.terminal import console, local_time, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from datetime import datetime
+
+    from worker.broker.dead_letters import DeadLetter
+    from worker.cli.dead.queue import Taken
+    from worker.cli.output.terminal import Output
+
+#: Characters of a body that are shown to a person.
+_MOST_SHOWN = 20_000
+
+
+@dataclass(slots=True)
+class Group:
+    """Letters with one reason code, for one Enterprise Manager."""
+
+    letters: int = 0
+    oldest: datetime | None = None
+    newest: datetime | None = None
+
+    def add(self, since: datetime | None) -> None:
+        """One more."""
+        self.letters += 1
+        if since is not None:
+            self.oldest = min(self.oldest or since, since)
+            self.newest = max(self.newest or since, since)
+
+
+def groups_of(letters: Iterable[Taken]) -> dict[tuple[str, str], Group]:
+    """The letters, counted by reason code and Enterprise Manager."""
+    groups: dict[tuple[str, str], Group] = {}
+    for taken in letters:
+        letter = taken.letter
+        groups.setdefault((letter.reason_code, letter.enterprise_manager), Group()).add(letter.since)
+    return dict(sorted(groups.items()))
+
+
+def print_groups(groups: dict[tuple[str, str], Group], output: Output) -> None:
+    """The groups, as a table or as one JSON object."""
+    total = sum(group.letters for group in groups.values())
+    if output == "json":
+        listed = [
+            {
+                "reason_code": reason,
+                "enterprise_manager": manager,
+                "letters": group.letters,
+                "oldest": in_utc(group.oldest),
+                "newest": in_utc(group.newest),
+            }
+            for (reason, manager), group in groups.items()
+        ]
+        typer.echo(json.dumps({"letters": total, "groups": listed}, ensure_ascii=False))
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+    table.add_column("reason", overflow="fold", style="bold")
+    table.add_column("manager", overflow="fold")
+    table.add_column("letters", justify="right", no_wrap=True)
+    table.add_column("oldest", no_wrap=True)
+    table.add_column("newest", no_wrap=True)
+    for (reason, manager), group in groups.items():
+        times = (_minute(group.oldest), _minute(group.newest))
+        table.add_row(printable(reason), printable(manager), str(group.letters), *times)
+    screen = console()
+    if groups:
+        screen.print(table)
+    screen.print(Text(count_of(total), style="dim"))
+
+
+def print_each(letters: Iterable[Taken], output: Output) -> int:
+    """A line for each letter, as they come; says how many."""
+    screen = console()
+    count = 0
+    for taken in letters:
+        letter = taken.letter
+        count += 1
+        if output == "json":
+            typer.echo(json.dumps({"position": taken.position, **as_json(letter)}, ensure_ascii=False))
+            continue
+        line = Text(f"{taken.position:>5}  {_minute(letter.since):16}  ")
+        line.append(printable(letter.reason_code), style="bold")
+        line.append(f"  {printable(letter.enterprise_manager)}  {printable(_name(letter))}")
+        screen.print(line, soft_wrap=not screen.is_terminal)
+    if output == "text":
+        screen.print(Text(count_of(count), style="dim"))
+    return count
+
+
+def print_one(taken: Taken, output: Output) -> None:
+    """All of one letter."""
+    letter = taken.letter
+    if output == "json":
+        typer.echo(json.dumps({"position": taken.position, **as_json(letter)}, ensure_ascii=False))
+        return
+    screen = console()
+    screen.print(Text(printable(_name(letter)), style="bold"), Text("  "), _reason(letter), sep="", soft_wrap=True)
+    screen.print(_facts(_known(taken)))
+    headers = as_json(letter)["headers"]
+    if headers:
+        screen.print()
+        screen.print(Text("headers", style="dim"))
+        screen.print(_facts((f"  {name}", _short(value)) for name, value in sorted(headers.items())))
+    screen.print()
+    screen.print(Text(f"body, {len(letter.body)} bytes", style="dim"))
+    screen.print(_body(letter))
+
+
+def print_report(report: Report, output: Output) -> None:
+    """What became of a replay."""
+    if output == "json":
+        left = {why.value: report.left[why] for why in Left if report.left[why]}
+        typer.echo(json.dumps({"replayed": report.replayed, "left": left}))
+        return
+    screen = console()
+    screen.print(Text(f"{report.replayed} replayed, {sum(report.left.values())} left where they are", style="bold"))
+    for why in Left:
+        if not report.left[why]:
+            continue
+        screen.print(Text(f"{report.left[why]} {MEANINGS[why]}"))
+        for name in report.named[why]:
+            screen.print(Text(f"  {printable(name)}", overflow="fold"))
+        hidden = report.left[why] - len(report.named[why])
+        if hidden > 0:
+            screen.print(Text(f"  and {hidden} more"))
+
+
+def _known(taken: Taken) -> Iterator[tuple[str, str]]:
+    letter = taken.letter
+    if letter.reason:
+        yield "because", letter.reason
+    if letter.problem and letter.problem != letter.reason:
+        yield "unreadable", letter.problem
+    yield "position", str(taken.position)
+    yield "manager", letter.enterprise_manager
+    yield "since", "unknown" if letter.since is None else local_time(letter.since)
+    if letter.routing_key:
+        yield "routing key", letter.routing_key
+    for name, value in as_json(letter)["properties"].items():
+        yield name.replace("_", " "), _short(value)
+
+
+def _reason(letter: DeadLetter) -> Text:
+    return Text(printable(letter.reason_code), style="bold red")
+
+
+def _name(letter: DeadLetter) -> str:
+    return letter.key or letter.message_id or "(no key)"
+
+
+def _facts(facts: Iterable[tuple[str, str]]) -> Table:
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(style="dim", overflow="fold", max_width=30)
+    grid.add_column(overflow="fold")
+    for name, fact in facts:
+        grid.add_row(printable(name) if not name.startswith("  ") else "  " + printable(name[2:]), printable(fact))
+    return grid
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]} (and {len(text) - _MOST_SHOWN} characters more)"
+
+
+def _body(letter: DeadLetter) -> Text:
+    try:
+        text = letter.body.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = as_json(letter)["body_base64"]
+    lines = _short(_indented(text)).splitlines()
+    return JSONHighlighter()(Text("\n".join(printable(line) for line in lines), overflow="fold"))
+
+
+def _indented(text: str) -> str:
+    """JSON with a line for each value; as it is, if that would hide what is wrong with it."""
+    try:
+        content = json.loads(text, object_pairs_hook=_without_repeats)
+        return json.dumps(content, indent=2, ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if any(count > 1 for count in Counter(name for name, _ in pairs).values()):
+        raise ValueError("a repeated name")
+    return dict(pairs)
+
+
+def _minute(moment: datetime | None) -> str:
+    return "unknown" if moment is None else f"{moment.astimezone():%Y-%m-%d %H:%M}"
+
+
+def count_of(letters: int) -> str:
+    """A number of letters in words."""
+    return "1 dead letter" if letters == 1 else f"{letters or 'no'} dead letters"

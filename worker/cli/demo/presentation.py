@@ -1,0 +1,163 @@
+"""The demo: the sandbox, a script of commands, a table that fills as things happen, and a summary."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from worker.broker.client import BrokerClientError
+from worker.cli.demo.script import DemoScript, StepError, mailbox_of
+from worker.cli.demo.steps import STEPS
+from worker.sandbox.environment import SandboxEnvironment
+from worker.sandbox.errors import SandboxError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.console import Console
+
+_STYLES = {
+    "submitted": "cyan",
+    "succeeded": "green",
+    "failed": "yellow",
+    "rejected": "yellow",
+    "timed_out": "red",
+    "SIGKILL": "bold red",
+}
+
+
+@dataclass(slots=True)
+class _Row:
+    title: str
+    started: float = field(default_factory=time.monotonic)
+    lines: list[str] = field(default_factory=list)
+    seconds: float | None = None
+    problem: str | None = None
+
+
+class StepTable:
+    """The table of steps. On a terminal it is redrawn; in a pipe each line is printed once, as it happens."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._rows: list[_Row] = []
+
+    def begin(self, title: str) -> None:
+        """A new step."""
+        self._rows.append(_Row(title))
+        if not self._console.is_terminal:
+            self._console.print(f"{title}", highlight=False)
+
+    def tell(self, line: str) -> None:
+        """Something happened in the present step."""
+        self._rows[-1].lines.append(line)
+        if not self._console.is_terminal:
+            self._console.print(f"    {line}", highlight=False)
+
+    def end(self, problem: str | None = None) -> None:
+        """The present step is over."""
+        row = self._rows[-1]
+        row.seconds = time.monotonic() - row.started
+        row.problem = problem
+        if not self._console.is_terminal:
+            self._console.print(f"    {'as it should be' if problem is None else problem}", highlight=False)
+
+    def __rich__(self) -> Table:
+        table = Table(box=None, pad_edge=False, expand=True, show_header=False)
+        table.add_column(width=2)
+        table.add_column(ratio=2)
+        table.add_column(ratio=3)
+        table.add_column(justify="right", width=6)
+        for row in self._rows:
+            table.add_row(_mark(row), Text(row.title, style="bold"), _told(row), _seconds(row))
+            table.add_row()
+        return table
+
+
+def _mark(row: _Row) -> Spinner | Text:
+    if row.seconds is None:
+        return Spinner("dots", style="cyan")
+    return Text("✓", style="green") if row.problem is None else Text("✗", style="bold red")
+
+
+def _told(row: _Row) -> Text:
+    told = Text()
+    for line in row.lines + ([row.problem] if row.problem else []):
+        word = line.partition(":")[0].partition(";")[0]
+        told.append(("\n" if told else "") + word, style=_STYLES.get(word, ""))
+        told.append(line[len(word) :], style="dim" if word in _STYLES else "")
+    return told
+
+
+def _seconds(row: _Row) -> Text:
+    return Text("" if row.seconds is None else f"{row.seconds:.1f} s", style="dim")
+
+
+def play(console: Console) -> bool:
+    """Play all steps; whether all went as they should."""
+    started = time.monotonic()
+    with console.status("starting a private RabbitMQ, a simulated Enterprise Manager and a worker") as status:
+        if not console.is_terminal:
+            console.print("starting a private RabbitMQ, a simulated Enterprise Manager and a worker")
+        playground = SandboxEnvironment()
+        with playground:
+            table = StepTable(console)
+            with mailbox_of(playground) as mailbox:
+                script = DemoScript(playground, mailbox, table.tell)
+                status.stop()
+                console.print(_cast(script, playground), highlight=False)
+                with Live(table, console=console, refresh_per_second=12) if console.is_terminal else _Quiet():
+                    ends = [_step(step, script, table) for step in STEPS]
+                    all_well = all(ends)
+                _close(console, script, all_well=all_well, seconds=time.monotonic() - started)
+    return all_well
+
+
+def _step(step: Callable[[DemoScript], None], script: DemoScript, table: StepTable) -> bool:
+    table.begin((step.__doc__ or step.__name__).rstrip("."))
+    try:
+        step(script)
+    except (StepError, SandboxError, BrokerClientError, ValueError) as error:
+        table.end(str(error))
+        return False
+    table.end()
+    return True
+
+
+def _cast(script: DemoScript, playground: SandboxEnvironment) -> str:
+    return (
+        f"{playground.broker.description} on port {playground.broker.port}, a simulated Enterprise Manager at "
+        f"{script.enterprise_manager.url}, and a worker: all private, gone when this ends.\n"
+    )
+
+
+def _close(console: Console, script: DemoScript, *, all_well: bool, seconds: float) -> None:
+    em = script.enterprise_manager
+    deletes = em.count("DELETE", "/linkedBackupRepositories/")
+    console.print(
+        f"{len(STEPS)} steps in {seconds:.0f} s. Enterprise Manager saw {deletes} DELETEs; "
+        f"commands still waiting: {script.waiting_commands()}; dead letters: {script.dead_letters()}.",
+        highlight=False,
+    )
+    if all_well:
+        console.print(
+            "[green]Everything went as it should.[/green] `make sandbox` keeps the parts running, to try more."
+        )
+    else:
+        console.print("[bold red]Not everything went as it should:[/bold red] see the steps marked ✗.")
+
+
+class _Quiet:
+    """Instead of a live table where there is no terminal."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        pass

@@ -1,0 +1,97 @@
+"""What a step of the demo has at hand: commands out, events in, and a look behind the curtain."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+from worker.broker.client import BrokerClient
+from worker.cli.output.event_text import explanation
+from worker.settings import BrokerSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from worker.broker.client import ReceivedEvent
+    from worker.sandbox.environment import SandboxEnvironment
+    from worker.sandbox.processes.worker_process import WorkerProcess
+    from worker.sandbox.simulated_enterprise_manager import SimulatedEnterpriseManager
+
+#: How long a step waits for what should happen, in seconds.
+PATIENCE = 90.0
+#: How long it listens for what should not happen.
+SILENCE = 0.7
+
+
+class StepError(Exception):
+    """Something else happened than should have."""
+
+
+class DemoScript:
+    """The sandbox as a step sees it. `tell` shows the audience a line as it happens."""
+
+    def __init__(self, playground: SandboxEnvironment, mailbox: BrokerClient, tell: Callable[[str], None]) -> None:
+        self._playground = playground
+        self._mailbox = mailbox
+        self.tell = tell
+        self.worker: WorkerProcess = playground.start_worker()
+        mailbox.listen()
+
+    @property
+    def enterprise_manager(self) -> SimulatedEnterpriseManager:
+        """The simulated Enterprise Manager."""
+        return self._playground.enterprise_manager
+
+    def replace_worker(self) -> None:
+        """Start a second worker in the place of the first."""
+        self.worker = self._playground.start_worker()
+
+    def send(self, command: dict[str, Any]) -> None:
+        """Publish a command, or whatever is in the place of one."""
+        self._mailbox.publish(json.dumps(command).encode(), "default")
+
+    def events_until_the_end(self, key: str | None) -> list[ReceivedEvent]:
+        """Tell the events about this key up to its terminal one, and return them."""
+        heard = [self.next_event(key)]
+        while heard[-1].outcome == "submitted":
+            heard.append(self.next_event(key))
+        return heard
+
+    def next_event(self, key: str | None) -> ReceivedEvent:
+        """Tell the next event about this key, and return it."""
+        over = time.monotonic() + PATIENCE
+        while time.monotonic() < over:
+            event = self._mailbox.next_event(seconds=0.5)
+            if event is not None and event.key == key:
+                self.tell(f"{event.outcome}: {explanation(event)}")
+                return event
+        raise StepError(f"no end within {PATIENCE:g} s; the worker's log ends:\n{self.worker.log()[-1500:]}")
+
+    def expect(self, what: str, *, seen: object, wanted: object) -> None:
+        """Stop the show if it is not as it should be."""
+        if seen != wanted:
+            raise StepError(f"{what}: {seen!r}, where it should be {wanted!r}")
+
+    def expect_deletes(self, link_id: str, wanted: int) -> None:
+        """Count the DELETEs of this link that reached Enterprise Manager."""
+        self.expect("DELETEs of the link", seen=self.enterprise_manager.deletes_of(link_id), wanted=wanted)
+
+    def expect_silence(self) -> None:
+        """See that no further event comes."""
+        event = self._mailbox.next_event(seconds=SILENCE)
+        if event is not None:
+            raise StepError(f"one event too many: {event.outcome} of {event.key}")
+
+    def waiting_commands(self) -> int:
+        """How many commands are ready on the queue, by the broker's count."""
+        return self._mailbox.count("unlink.commands.default")
+
+    def dead_letters(self) -> int:
+        """How many messages are on the dead-letter queue."""
+        return self._mailbox.count("unlink.dead")
+
+
+def mailbox_of(playground: SandboxEnvironment) -> BrokerClient:
+    """A mailbox on the playground's broker."""
+    return BrokerClient(BrokerSettings.model_validate({"url": playground.broker.url}))

@@ -1,0 +1,1 @@
+"""What several commands print: tables, event text, error text."""

@@ -1,0 +1,37 @@
+"""How the command line says that it cannot do what was asked: one line each, and an exit status."""
+
+from __future__ import annotations
+
+from typing import NoReturn, TypeVar
+
+import typer
+
+from worker.settings import ClientSettings, LedgerClientSettings, Settings, SettingsInvalidError, load
+
+#: Exit statuses besides those of an outcome (`worker.cli.submit.command`).
+WRONG_USAGE = 2
+
+SettingsKind = TypeVar("SettingsKind", Settings, ClientSettings, LedgerClientSettings)
+
+
+def refuse(message: str, status: int = WRONG_USAGE) -> NoReturn:
+    """Print the message on standard error and exit."""
+    typer.secho(message, err=True)
+    raise typer.Exit(status)
+
+
+def settings_or_exit(kind: type[SettingsKind]) -> SettingsKind:
+    """Read the settings; wrong ones are named one a line, with exit status 2."""
+    try:
+        return load(kind)
+    except SettingsInvalidError as error:
+        refuse_settings(error)
+
+
+def refuse_settings(error: SettingsInvalidError) -> NoReturn:
+    """Say which settings are wrong, one a line, and exit with status 2."""
+    refuse(f"The settings are wrong:\n{_indented(str(error))}\nThe README lists them all.")
+
+
+def _indented(lines: str) -> str:
+    return "\n".join(f"  {line}" for line in lines.splitlines())

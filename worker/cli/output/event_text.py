@@ -1,0 +1,53 @@
+"""An event in words, for a person."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from contracts.events import Outcome
+from worker.cli.output.terminal import printable
+
+if TYPE_CHECKING:
+    from worker.broker.client import ReceivedEvent
+
+_EVIDENCE = {
+    "task": "its task finished",
+    "links": "the job no longer lists it",
+    "absent": "there was no such link",
+}
+
+
+def in_words(event: ReceivedEvent) -> str:
+    """One line: the key, the outcome, and how it is known or why not. Others' words in it cannot steer a terminal."""
+    return printable(f"{event.key or '(no key)'}  {event.outcome}  {explanation(event)}".rstrip())
+
+
+def explanation(event: ReceivedEvent) -> str:
+    """How an outcome is known, or why it came to that."""
+    data = event.data
+    task = data.get("task") or {}
+    reason = data.get("reason")
+    if reason:
+        return f"{reason['code']}: {reason['message']}"
+    match Outcome(event.outcome):
+        case Outcome.SUBMITTED:
+            return f"as {task.get('id', 'a task')}"
+        case Outcome.SUCCEEDED:
+            known = _EVIDENCE.get(data.get("evidence") or "", "")
+            message = f" ({task['message']})" if task.get("message") else ""
+            unseen = "" if data.get("verified") else "; the job's list does not show it yet"
+            return f"{known}{message}{unseen}"
+        case Outcome.CANCELLED:
+            return "nothing was changed" if data.get("changed") is False else ""
+        case Outcome.PLANNED:
+            return _plan(data)
+        case _:
+            return ""
+
+
+def _plan(data: dict[str, Any]) -> str:
+    if data.get("evidence") == "absent":
+        return "there is no such link"
+    backups = len(data.get("linked_backups_removed") or [])
+    drops = f" and drop {backups} linked backups" if backups else ""
+    return f"would remove link {data['repository']['link_id']}{drops}"

@@ -1,0 +1,1 @@
+"""The commands `sandbox ...`: all parts on this machine until Ctrl-C."""

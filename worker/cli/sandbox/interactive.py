@@ -1,0 +1,125 @@
+"""The sandbox that a person tries things in: all parts, an estate, and what a shell needs to reach them."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sysconfig
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit
+
+from worker.broker.topology import DEAD
+from worker.cli.demo.script import PATIENCE, mailbox_of
+from worker.cli.sandbox import estate
+from worker.cli.sandbox.tickets import ticketing_system
+from worker.sandbox.environment import SandboxEnvironment
+from worker.sandbox.errors import PartFailedError
+from worker.sandbox.processes.supervisor import wait_until
+from worker.sandbox.simulated_enterprise_manager import Behaviour
+from worker.sandbox.simulated_enterprise_manager.control import control_over_https
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+#: How long an edit of a job takes, in seconds: long enough to be watched.
+_EDIT_SECONDS = 3.0
+
+#: Commands that end on the dead-letter queue, by routing key: a misspelt field, and an unknown Enterprise Manager.
+_DEAD_LETTERS: tuple[tuple[str, dict[str, Any]], ...] = (
+    (
+        "default",
+        {
+            "command": "unlink.v1",
+            "idempotency_key": "CHG0030188",
+            "job": {"name": "Copy to Vienna"},
+            "repository": {"name": "Scale-out 1"},
+            "dryrun": True,
+        },
+    ),
+    (
+        "branch-office",
+        {
+            "command": "unlink.v1",
+            "idempotency_key": "CHG0030189",
+            "enterprise_manager": "branch-office",
+            "job": {"name": "Copy to Vienna"},
+            "repository": {"name": "Scale-out 1"},
+        },
+    ),
+)
+
+
+class InteractiveSandbox:
+    """A sandbox with an estate, a control channel, a ticketing system, one worker and two dead letters.
+
+    A context manager; nothing of it is left when it closes.
+    """
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            playground = SandboxEnvironment(behaviour=Behaviour(edit_seconds=_EDIT_SECONDS), management=True)
+            self._playground = stack.enter_context(playground)
+            estate.furnish(self._playground.enterprise_manager)
+            self._control_url = stack.enter_context(control_over_https(self._playground.enterprise_manager))
+            self._tickets_url = stack.enter_context(ticketing_system())
+            self.worker = self._playground.start_worker()
+            self._make_dead_letters()
+            self._write("netrc", self._netrc())
+            #: A file with all of `exports`, for the shell's `.` command, readable by its owner alone.
+            self.settings_file = self._write("settings", self.exports)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    @property
+    def management_url(self) -> str:
+        """RabbitMQ's HTTP API and management pages, without user and password."""
+        address = urlsplit(self._playground.broker.management_url)
+        return f"{address.scheme}://{address.hostname}:{address.port}"
+
+    @property
+    def control_url(self) -> str:
+        """The control of the simulated Enterprise Manager, over HTTPS."""
+        return self._control_url.rstrip("/")
+
+    @property
+    def exports(self) -> str:
+        """Lines that set up a shell. They hold passwords: for the user's own terminal, not for a log."""
+        lines = [f'export PATH={shlex.quote(sysconfig.get_path("scripts"))}:"$PATH"']
+        lines += [f"export {name}={shlex.quote(value)}" for name, value in sorted(self._variables().items())]
+        return "".join(f"{line}\n" for line in lines)
+
+    def _variables(self) -> dict[str, str]:
+        return self._playground.environment | {
+            "AMQP_URL": self._playground.broker.url,
+            "RABBITMQ_API": self.management_url,
+            "RABBITMQ_NETRC": str(self._playground.supervisor.directory / "netrc"),
+            "SANDBOX_CA_FILE": str(self._playground.enterprise_manager.ca_file),
+            "SANDBOX_CONTROL_URL": self.control_url,
+            "TICKETS_API": self._tickets_url,
+            "UNLINK_BROKER__MANAGEMENT_URL": self._playground.broker.management_url,
+        }
+
+    def _netrc(self) -> str:
+        """The broker's user for programs that speak HTTP, so that no command line holds the password."""
+        address = urlsplit(self._playground.broker.management_url)
+        return f"machine {address.hostname} login {address.username} password {address.password}\n"
+
+    def _write(self, name: str, content: str) -> Path:
+        file = self._playground.supervisor.directory / name
+        file.touch(mode=0o600)
+        file.write_text(content, encoding="utf-8")
+        return file
+
+    def _make_dead_letters(self) -> None:
+        with mailbox_of(self._playground) as mailbox:
+            for routing_key, command in _DEAD_LETTERS:
+                mailbox.publish(json.dumps(command).encode(), routing_key)
+            if not wait_until(lambda: mailbox.count(DEAD) == len(_DEAD_LETTERS), seconds=PATIENCE):
+                raise PartFailedError(f"no dead letters within {PATIENCE:g} s; see {self.worker.log_file}")

@@ -1,0 +1,134 @@
+"""`unlink-worker submit`: one command from options, or many from a file; with `--wait`, their events up to the end."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path  # noqa: TC003 - typer reads the annotations
+from typing import Annotated, Any, Literal
+
+import typer
+
+from worker.cli.output.errors import refuse, settings_or_exit
+from worker.cli.output.terminal import Output  # noqa: TC001 - typer reads the annotations
+from worker.cli.submit.drafts import (
+    Draft,
+    DraftError,
+    draft,
+    from_csv,
+    from_json_lines,
+    job_reference,
+    repository_reference,
+)
+from worker.cli.submit.submission import submit_all
+from worker.settings import ClientSettings
+
+
+def submit(  # noqa: PLR0913 - one parameter an option
+    *,
+    job: Annotated[str | None, typer.Option(help="The backup copy job: its ID (UUID or urn:...) or its name.")] = None,
+    link: Annotated[str | None, typer.Option(help="The link's ObjectInJobId.")] = None,
+    repository: Annotated[
+        str | None, typer.Option(help="Instead of --link: the repository's UID (UUID or urn:...) or its name.")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="Many commands: a file of JSON Lines or CSV; - is standard input.")
+    ] = None,
+    file_format: Annotated[
+        Literal["jsonl", "csv"] | None, typer.Option("--format", help="The file's format, if its name does not tell.")
+    ] = None,
+    enterprise_manager: Annotated[
+        str, typer.Option("--enterprise-manager", "--em", help="Its configured name.")
+    ] = "default",
+    key: Annotated[
+        str | None, typer.Option(help="The idempotency key. Without it: derived from ticket, job and repository.")
+    ] = None,
+    job_server: Annotated[str | None, typer.Option(help="Narrows a job's name to one backup server.")] = None,
+    repository_server: Annotated[str | None, typer.Option(help="Narrows a repository's name likewise.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Look and plan, change nothing.")] = False,
+    allow_linked_backups_removal: Annotated[
+        bool, typer.Option("--allow-linked-backups-removal", help="Consent to the loss of the job's linked backups.")
+    ] = False,
+    if_absent: Annotated[
+        Literal["succeed", "fail"], typer.Option(help="What a link that is not there means.")
+    ] = "succeed",
+    timeout: Annotated[int, typer.Option(help="Seconds from the DELETE to the end, 10 to 1500.")] = 600,
+    not_after: Annotated[str | None, typer.Option(help="RFC 3339; past it, the command is not started.")] = None,
+    requested_by: Annotated[str | None, typer.Option(help="Who asks.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Why.")] = None,
+    ticket: Annotated[str | None, typer.Option(help="SYSTEM:ID, e.g. jira:OPS-4711.")] = None,
+    ticket_url: Annotated[str | None, typer.Option(help="Where the ticket is.")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, repeated in the events. Up to 20.")] = None,
+    correlation_id: Annotated[str | None, typer.Option(help="Repeated in the events.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the end; the exit status says how it ended.")] = False,
+    wait_seconds: Annotated[float | None, typer.Option(help="Wait no longer than this; then exit with 3.")] = None,
+    output: Annotated[Output, typer.Option(help="How events are printed.")] = "text",
+) -> None:
+    """Put unlink commands on the queue: one from options, or many from a file.
+
+    With --wait the exit status is 0 for succeeded or planned, 1 failed, 2 rejected or wrong usage, 3 timed out,
+    4 cancelled; of many, the worst of failed, timed out, rejected, cancelled decides.
+    """
+    try:
+        if file is not None:
+            drafts = _from_file(file, file_format, other_options=any((job, link, repository, key)))
+        else:
+            content = {
+                "idempotency_key": key,
+                "enterprise_manager": enterprise_manager,
+                "job": _job(job, job_server),
+                "repository": repository_reference(link, repository, repository_server),
+                "dry_run": dry_run,
+                "allow_linked_backups_removal": allow_linked_backups_removal,
+                "if_absent": if_absent,
+                "timeout_seconds": timeout,
+                "not_after": not_after,
+                "requested_by": requested_by,
+                "reason": reason,
+                "ticket": _ticket(ticket, ticket_url),
+                "labels": dict(_label(each) for each in label or []),
+                "correlation_id": correlation_id,
+            }
+            drafts = [draft(content)]
+    except DraftError as error:
+        refuse(f"Nothing was submitted.\n{error}")
+    settings = settings_or_exit(ClientSettings)
+    raise typer.Exit(submit_all(settings, drafts, wait=wait, seconds=wait_seconds, output=output))
+
+
+def _job(job: str | None, backup_server: str | None) -> dict[str, str]:
+    if job is None:
+        raise DraftError("name the job by --job, or a file of commands by --file")
+    return job_reference(job, backup_server)
+
+
+def _from_file(path: Path, file_format: str | None, *, other_options: bool) -> list[Draft]:
+    if other_options:
+        raise DraftError("with --file, what is to be unlinked stands in the file and not in options")
+    read = from_csv if (file_format or path.suffix.lstrip(".")) == "csv" else from_json_lines
+    try:
+        if str(path) == "-":
+            drafts = read(sys.stdin)
+        else:
+            with path.open(encoding="utf-8-sig", newline="") as lines:
+                drafts = read(lines)
+    except (OSError, UnicodeDecodeError) as error:
+        raise DraftError(f"{path} cannot be read: {error}") from error
+    if not drafts:
+        raise DraftError(f"{path} holds no commands")
+    return drafts
+
+
+def _ticket(ticket: str | None, url: str | None) -> dict[str, Any] | None:
+    if ticket is None:
+        return None
+    system, colon, number = ticket.partition(":")
+    if not (system and colon and number):
+        raise DraftError("--ticket is SYSTEM:ID, such as jira:OPS-4711")
+    return {"system": system, "id": number} | ({"url": url} if url else {})
+
+
+def _label(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise DraftError("--label is NAME=VALUE")
+    return name, value

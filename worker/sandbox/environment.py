@@ -1,0 +1,95 @@
+"""The whole sandbox: a private broker, a simulated Enterprise Manager, a ledger, and as many workers as asked for."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Self
+
+from worker.sandbox.processes.supervisor import ProcessSupervisor
+from worker.sandbox.processes.worker_process import WorkerProcess
+from worker.sandbox.rabbitmq.private_broker import PrivateBroker
+from worker.sandbox.simulated_enterprise_manager import SimulatedEnterpriseManager
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+    from typing import Literal
+
+    from worker.sandbox.simulated_enterprise_manager import Behaviour
+
+#: How a worker is set up to be watched by a person: whatever waits for minutes in production waits for seconds here.
+HURRIED = {
+    "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__POLL_INTERVAL_SECONDS": "0.4",
+    "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__VERIFY_SECONDS": "10",
+    "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__SETTLING_SECONDS": "4",
+    "UNLINK_LEDGER__LEASE_SECONDS": "3",
+    "UNLINK_DRAIN_SECONDS": "2",
+}
+
+
+def worker_environment(
+    broker_url: str,
+    ledger_url: str,
+    enterprise_manager: SimulatedEnterpriseManager,
+    response_format: Literal["xml", "json"] = "xml",
+) -> dict[str, str]:
+    """The settings of a worker between these parts. They hold passwords: not for a log."""
+    return HURRIED | {
+        "UNLINK_BROKER__URL": broker_url,
+        "UNLINK_LEDGER__URL": ledger_url,
+        "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__URL": enterprise_manager.url,
+        "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__USERNAME": enterprise_manager.username,
+        "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__PASSWORD": enterprise_manager.password,
+        "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__CA_FILE": str(enterprise_manager.ca_file),
+        "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__FORMAT": response_format,
+        "UNLINK_HTTP__PORT": "0",
+    }
+
+
+class SandboxEnvironment:
+    """All parts of the sandbox, as a context manager; nothing of it is left when it closes.
+
+    Args:
+        behaviour: how the simulated Enterprise Manager behaves at first.
+        response_format: what the workers ask it for.
+        management: whether the broker has its management plugin.
+    """
+
+    def __init__(
+        self,
+        *,
+        behaviour: Behaviour | None = None,
+        response_format: Literal["xml", "json"] = "xml",
+        management: bool = False,
+    ) -> None:
+        self._behaviour = behaviour
+        self._management = management
+        self._format = response_format
+        self._stack = ExitStack()
+        self._started = 0
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self.supervisor = stack.enter_context(ProcessSupervisor("sandbox"))
+            self.enterprise_manager = stack.enter_context(SimulatedEnterpriseManager.start(behaviour=self._behaviour))
+            self.broker = stack.enter_context(PrivateBroker(management=self._management))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The settings of a worker of this sandbox. They hold passwords: not for a log."""
+        ledger_url = f"sqlite:///{self.supervisor.directory / 'ledger.sqlite'}"
+        return worker_environment(self.broker.url, ledger_url, self.enterprise_manager, self._format)
+
+    def start_worker(self, changes: Mapping[str, str] | None = None) -> WorkerProcess:
+        """Start one more worker; returns once it takes commands."""
+        self._started += 1
+        worker = WorkerProcess(self.supervisor, f"worker-{self._started}", self.environment | dict(changes or {}))
+        worker.wait_until_started()
+        return worker

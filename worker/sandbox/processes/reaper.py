@@ -1,0 +1,202 @@
+"""The program that makes sure: a directory and the programs in it do not outlive whoever asked for them.
+
+Run as `python -I reaper.py PARENT_PID PREFIX`; `supervisor` is its other side. It makes a directory, starts programs on
+request, and when it is told to end, or its parent is gone in whatever way (SIGKILL included), it ends every program
+that descends from it and removes the directory.
+
+Requests come as JSON, one a line, on standard input; each is answered by one line on standard output. The end of the
+input is the request to end: the system closes the pipe of a dead parent. Nothing but the standard library is imported,
+so that it starts at once and runs wherever Python does.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+#: How often the parent is looked for, in seconds: a child that it forked may hold the pipe open after its death.
+_PARENT_CHECK_SECONDS = 1.0
+
+#: How long a program may take over its own ending before it is killed, in seconds.
+_GRACE_SECONDS = 10.0
+
+#: `PR_SET_CHILD_SUBREAPER` of prctl(2), Linux: orphans among our descendants become our children.
+_SET_CHILD_SUBREAPER = 36
+
+
+class Reaper:
+    """The programs that were started, and how each wants to be ended."""
+
+    def __init__(self, parent: int, prefix: str) -> None:
+        self._parent = parent
+        self._directory = Path(tempfile.mkdtemp(prefix=prefix))
+        self._endings: dict[int, signal.Signals] = {}
+        self._afterwards: list[list[str]] = []
+
+    def serve(self) -> None:
+        """Answer requests until there will be no more of them, then leave nothing behind."""
+        try:
+            _answer({"directory": str(self._directory)})
+            for request in self._requests():
+                _answer(self._start(request))
+        finally:
+            self._end()
+
+    def _requests(self) -> Any:
+        pending = b""
+        while os.getppid() == self._parent:
+            if not select.select([sys.stdin], [], [], _PARENT_CHECK_SECONDS)[0]:
+                continue
+            received = os.read(sys.stdin.fileno(), 65536)
+            if not received:
+                return
+            *lines, pending = (pending + received).split(b"\n")
+            yield from map(json.loads, lines)
+
+    def _start(self, request: dict[str, Any]) -> dict[str, Any]:
+        identity = {"user": request["user"], "group": request["group"], "extra_groups": []} if request["user"] else {}
+        try:
+            with Path(request["log"]).open("ab") as log:
+                program = subprocess.Popen(  # noqa: S603 - the parent's own programs
+                    request["arguments"],
+                    env=request["environment"],
+                    cwd=request["folder"],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                    **identity,
+                )
+        except OSError as error:
+            return {"error": str(error)}
+        if request["ending"]:
+            self._endings[program.pid] = signal.Signals[request["ending"]]
+        if request["afterwards"]:
+            self._afterwards.append(request["afterwards"])
+        # It is reaped by the handler of SIGCHLD, like everything else that ends here.
+        program.returncode = 0
+        return {"pid": program.pid}
+
+    def _end(self) -> None:
+        signal.signal(signal.SIGTERM, _carry_on)
+        signal.signal(signal.SIGHUP, _carry_on)
+        for leader, ending in self._endings.items():
+            _signal_group(leader, ending)
+        deadline = time.monotonic() + _GRACE_SECONDS
+        while any(map(_is_there, self._endings)) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        _kill_descendants()
+        for command in self._afterwards:
+            subprocess.run(command, check=False, capture_output=True, timeout=60)  # noqa: S603 - as above
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+
+def _answer(answer: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.stdout.flush()
+
+
+def _adopt_orphans() -> None:
+    """Become the parent of every descendant whose own parent ends. Elsewhere than on Linux, sessions must do."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _reap(_signal: int, _frame: FrameType | None) -> None:
+    """Take the leave of every child that has ended; the parent sees by the missing PID that it has."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        pass
+
+
+def _kill_descendants() -> None:
+    """Kill children until there are none: theirs become ours as they end."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    while True:
+        for child in _children():
+            _signal_group(child, signal.SIGKILL)
+            _signal_one(child, signal.SIGKILL)
+        try:
+            if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                time.sleep(0.005)
+        except ChildProcessError:
+            return
+
+
+def _children() -> list[int]:
+    parents = _parents_by_proc() if Path("/proc/self/stat").exists() else _parents_by_ps()
+    return [pid for pid, parent in parents.items() if parent == os.getpid()]
+
+
+def _parents_by_proc() -> dict[int, int]:
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                # After the program's name in brackets come its state and its parent (proc_pid_stat(5)).
+                parents[int(entry.name)] = int((entry / "stat").read_bytes().rpartition(b")")[2].split()[1])
+            except OSError:
+                continue  # it has ended since
+    return parents
+
+
+def _parents_by_ps() -> dict[int, int]:
+    listing = subprocess.check_output(["ps", "-A", "-o", "pid=,ppid="], text=True, timeout=60)  # noqa: S607 - POSIX
+    return {int(pid): int(parent) for pid, parent in map(str.split, listing.splitlines())}
+
+
+def _is_there(pid: int) -> bool:
+    return _signal_one(pid, 0)
+
+
+def _signal_one(pid: int, number: int) -> bool:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _signal_group(leader: int, number: int) -> None:
+    try:
+        os.killpg(leader, number)
+    except (ProcessLookupError, PermissionError):
+        # PermissionError is what macOS says of a group whose members have all ended.
+        return
+
+
+def _exit(_signal: int, _frame: FrameType | None) -> None:
+    sys.exit(0)
+
+
+def _carry_on(_signal: int, _frame: FrameType | None) -> None:
+    """Take no notice. A handler, not SIG_IGN: the programs that are started here would inherit that."""
+
+
+def main() -> None:
+    """Guard until told to end."""
+    _adopt_orphans()
+    signal.signal(signal.SIGCHLD, _reap)
+    signal.signal(signal.SIGINT, _carry_on)
+    signal.signal(signal.SIGTERM, _exit)
+    signal.signal(signal.SIGHUP, _exit)
+    Reaper(int(sys.argv[1]), sys.argv[2]).serve()
+
+
+if __name__ == "__main__":
+    main()

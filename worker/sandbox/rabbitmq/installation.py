@@ -1,0 +1,199 @@
+"""Where a RabbitMQ to run privately comes from: named, installed, or unpacked from packages; version 4 if possible."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from worker.sandbox.errors import MissingPartError
+from worker.sandbox.packages import already_unpacked, available_version, unpacked
+from worker.sandbox.rabbitmq.relocated_erlang import ERLANG, relocate
+
+#: The variable by which a user names a RabbitMQ of their own: the folder that holds `sbin/rabbitmq-server`.
+HOME_VARIABLE = "SANDBOX_RABBITMQ_HOME"
+
+#: The variable by which a user asks for a version, such as `4.3`; without it, the newest released one that can be had.
+VERSION_VARIABLE = "SANDBOX_RABBITMQ_VERSION"
+
+#: Versions that can be asked for, and the suite of Debian whose packages hold each. The first one is the newest.
+SUITES = {"4.3": "forky", "4.0": "trixie", "3.10": "bookworm"}
+
+#: The suite of the newest released Debian, under whatever name.
+_NEWEST_RELEASED = "stable"
+
+#: The first major version that gets bug fixes today; older ones are a fallback.
+_PREFERRED_MAJOR = 4
+
+#: What is unpacked with rabbitmq-server: Erlang, and all libraries, so that the system's own may be older or missing.
+_COMPANIONS = r"erlang-.*|lib.*|zlib1g"
+
+_PART = "RabbitMQ"
+
+_WHAT_TO_INSTALL = f"""\
+there is no RabbitMQ to run privately. Any one of these will do:
+  - on Debian or Ubuntu: apt with a reachable mirror (nothing is installed; packages are unpacked into the user's cache)
+  - an installed RabbitMQ 3.10 or later (https://www.rabbitmq.com/docs/download); it need not be running
+  - a RabbitMQ unpacked anywhere and named by {HOME_VARIABLE}, with Erlang's erl on the PATH
+  - a container engine: docker or podman"""
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """The programs of one RabbitMQ.
+
+    Attributes:
+        scripts: the folder of `rabbitmq-server` and `rabbitmqctl`: the real ones, not a distribution's wrappers, which
+            change to a user of their own.
+        version: such as `4.3.6`.
+        erlang: the folder of an `erl` that was unpacked with it; without it, `erl` is on the PATH.
+        drawback: for the user: why it is not a better one.
+    """
+
+    scripts: Path
+    version: str
+    erlang: Path | None = None
+    drawback: str | None = None
+
+    @property
+    def description(self) -> str:
+        """One line for the user, such as `RabbitMQ 4.0.5`."""
+        return f"RabbitMQ {self.version}" + (f" ({self.drawback})" if self.drawback else "")
+
+    def search_path(self) -> str:
+        """The PATH under which the scripts find an `erl` that runs."""
+        path = os.environ.get("PATH", os.defpath)
+        return f"{self.erlang}:{path}" if self.erlang else path
+
+
+def find_installation(version: str | None = None) -> Installation:
+    """The RabbitMQ to run privately.
+
+    The one that `SANDBOX_RABBITMQ_HOME` names goes before all. Else, without a version: RabbitMQ 4 or later, installed,
+    from the system's own packages, or from those of the newest released Debian; and if none of these can be had, an
+    older one, whose drawback is said.
+
+    Args:
+        version: major and minor version, such as `4.3`; by default what `SANDBOX_RABBITMQ_VERSION` says, if anything.
+
+    Raises:
+        MissingPartError: none can be had without a container engine; the message says what to install.
+    """
+    named = os.environ.get(HOME_VARIABLE)
+    if named:
+        return _named(Path(named))
+    version = version or os.environ.get(VERSION_VARIABLE)
+    if version:
+        return _of_version(version)
+    reasons: list[str] = []
+    for source in (_installed, _unpacked_before, _from_own_packages, _from_newest_debian):
+        try:
+            found = source()
+        except MissingPartError as error:
+            reasons.append(str(error))
+            continue
+        if found is not None and _major(found.version) >= _PREFERRED_MAJOR:
+            return found
+    return _older(reasons)
+
+
+def _named(home: Path) -> Installation:
+    scripts = home / "sbin"
+    if not (scripts / "rabbitmq-server").is_file():
+        raise MissingPartError(f"{HOME_VARIABLE} is {home}, but there is no {scripts}/rabbitmq-server", part=_PART)
+    return Installation(scripts, _version(scripts))
+
+
+def _of_version(version: str) -> Installation:
+    installed = _installed()
+    if installed is not None and _has_version(installed, version):
+        return installed
+    suite = SUITES.get(version)
+    if suite is None:
+        raise MissingPartError(
+            f"{VERSION_VARIABLE} is {version}, and can be one of {', '.join(SUITES)}", part=f"{_PART} {version}"
+        )
+    try:
+        found = _unpacked(suite)
+    except MissingPartError as error:
+        error.part = f"{_PART} {version}"
+        raise
+    if not _has_version(found, version):
+        raise MissingPartError(
+            f"Debian's suite {suite} has RabbitMQ {found.version} by now, not {version}", part=f"{_PART} {version}"
+        )
+    return found
+
+
+def _installed() -> Installation | None:
+    if shutil.which("erl") is None:
+        return None
+    # On Debian, Ubuntu and Fedora /usr/sbin/rabbitmq-server is a wrapper; the folder of the real one comes first.
+    on_path = shutil.which("rabbitmq-server")
+    for link in (Path("/usr/lib/rabbitmq/bin"), Path(on_path).parent if on_path else None):
+        if link is None or not (link / "rabbitmq-server").is_file():
+            continue
+        scripts = (link / "rabbitmq-server").resolve().parent
+        if all((scripts / name).is_file() for name in ("rabbitmq-server", "rabbitmqctl", "rabbitmq-env")):
+            return Installation(scripts, _version(scripts))
+    return None
+
+
+def _unpacked_before() -> Installation | None:
+    # First of all sources that apt is behind: apt takes seconds, and may have no network.
+    for suite in (None, _NEWEST_RELEASED):
+        root = already_unpacked("rabbitmq-server", suite)
+        if root is not None and _major((found := _in(root)).version) >= _PREFERRED_MAJOR:
+            return found
+    return None
+
+
+def _from_own_packages() -> Installation | None:
+    version = available_version("rabbitmq-server")
+    if version is None or _major(version) < _PREFERRED_MAJOR:
+        return None
+    return _unpacked()
+
+
+def _from_newest_debian() -> Installation:
+    return _unpacked(_NEWEST_RELEASED)
+
+
+def _older(reasons: list[str]) -> Installation:
+    try:
+        found = _installed() or _unpacked()
+    except MissingPartError as error:
+        raise MissingPartError(f"{_WHAT_TO_INSTALL}\n({error})", part=_PART) from error
+    why = f": {reasons[-1].splitlines()[0]}" if reasons else ""
+    return replace(found, drawback=f"no RabbitMQ 4 can be had here{why}")
+
+
+def _unpacked(suite: str | None = None) -> Installation:
+    return _in(unpacked("rabbitmq-server", _COMPANIONS, suite, prepare=relocate))
+
+
+def _in(root: Path) -> Installation:
+    scripts = next(root.glob("usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin"), None)
+    if scripts is None:
+        raise MissingPartError(f"{root} holds no RabbitMQ; remove the folder, and it is unpacked again", part=_PART)
+    return Installation(scripts, _version(scripts), root / ERLANG / "bin")
+
+
+def _version(scripts: Path) -> str:
+    """The version of the RabbitMQ whose scripts these are: its plugins carry it in their names."""
+    for plugin in sorted((scripts.parent / "plugins").glob("rabbit-*")):
+        return plugin.name.removeprefix("rabbit-").removesuffix(".ez")
+    raise MissingPartError(
+        f"there is no plugins/rabbit-VERSION beside {scripts}, so this is no RabbitMQ that runs", part=_PART
+    )
+
+
+def _major(version: str) -> int:
+    number = re.match(r"\d+", version)
+    return int(number.group()) if number else 0
+
+
+def _has_version(installation: Installation, version: str) -> bool:
+    return installation.version == version or installation.version.startswith(f"{version}.")

@@ -1,0 +1,190 @@
+"""What became of an unlink, and the event that says so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from contracts.events import (
+    Event,
+    EventData,
+    Evidence,
+    JobSeen,
+    LinkedBackupSeen,
+    Outcome,
+    Reason,
+    ReasonCode,
+    RepositorySeen,
+    TaskSeen,
+    event_id,
+    rejection_id,
+    source_of,
+)
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from contracts.commands import UnlinkCommand
+    from contracts.reading import PartialParse
+    from worker.unlinks.ports import Entry, Intent, Job, Task
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """The end of an unlink: what is known, and how.
+
+    `seen` is what Enterprise Manager showed of job and link; `job` what it showed where there was no link to see.
+    """
+
+    outcome: Outcome
+    changed: bool | None = None
+    evidence: Evidence | None = None
+    verified: bool | None = None
+    reason: Reason | None = None
+    task: Task | None = None
+    seen: Intent | None = None
+    job: Job | None = None
+
+
+def succeeded(seen: Intent | None, evidence: Evidence, *, verified: bool, task: Task | None = None) -> Ending:
+    """The link was there, and is gone."""
+    return Ending(Outcome.SUCCEEDED, True, evidence, verified, task=task, seen=seen)
+
+
+def already_absent(job: Job) -> Ending:
+    """There was no link to remove."""
+    return Ending(Outcome.SUCCEEDED, changed=False, evidence=Evidence.ABSENT, verified=True, job=job)
+
+
+def failed(
+    code: ReasonCode,
+    message: str,
+    *,
+    changed: bool | None = False,
+    task: Task | None = None,
+    seen: Intent | None = None,
+    job: Job | None = None,
+) -> Ending:
+    """The link was not removed; with `changed` None, it is not known whether it was."""
+    return Ending(Outcome.FAILED, changed, reason=Reason(code=code, message=message), task=task, seen=seen, job=job)
+
+
+def timed_out(seen: Intent | None, message: str, *, task: Task | None) -> Ending:
+    """It could not be known in time whether the link goes."""
+    reason = Reason(code=ReasonCode.GAVE_UP, message=message)
+    return Ending(Outcome.TIMED_OUT, verified=False, reason=reason, task=task, seen=seen)
+
+
+def cancelled(seen: Intent | None, *, changed: bool | None = False, task: Task | None = None) -> Ending:
+    """Stopped: the link is where it was; with `changed` None, a task that could not be stopped may yet remove it."""
+    return Ending(Outcome.CANCELLED, changed=changed, task=task, seen=seen)
+
+
+def planned(seen: Intent, reason: Reason | None = None) -> Ending:
+    """A dry run's: what would be done, or why it would not."""
+    return Ending(Outcome.PLANNED, changed=False, reason=reason, seen=seen)
+
+
+def as_plan(ending: Ending) -> Ending:
+    """A dry run ends as planned, whatever it found: the real command uses the key again, with an end of its own."""
+    return replace(ending, outcome=Outcome.PLANNED, changed=False)
+
+
+def compose(command: UnlinkCommand, entry: Entry, ending: Ending, *, correlation_id: str, now: datetime) -> Event:
+    """The event of a ending; `correlation_id` is the command's own, or what stands in for it."""
+    seen = ending.seen
+    return Event(
+        id=event_id(command.idempotency_key, ending.outcome),
+        source=source_of(command.enterprise_manager),
+        type=ending.outcome.event_type,
+        subject=command.idempotency_key,
+        time=now,
+        data=EventData(
+            idempotency_key=command.idempotency_key,
+            enterprise_manager=command.enterprise_manager,
+            outcome=ending.outcome,
+            changed=ending.changed,
+            evidence=ending.evidence,
+            verified=ending.verified,
+            job=_job(command, ending),
+            repository=_repository(command, seen),
+            linked_backups_removed=_linked_backups(ending),
+            task=_task(entry, ending.task),
+            reason=ending.reason,
+            requested_by=command.requested_by,
+            ticket=command.ticket,
+            labels=dict(command.labels),
+            correlation_id=correlation_id,
+            attempts=entry.attempts,
+            received_at=entry.received_at,
+            submitted_at=entry.submitted_at,
+            finished_at=now if ending.outcome.terminal else None,
+        ),
+    )
+
+
+def compose_rejection(
+    body: bytes,
+    partial: PartialParse,
+    reason: Reason,
+    *,
+    enterprise_manager: str,
+    correlation_id: str | None,
+    now: datetime,
+) -> Event:
+    """The event of a message that is not run: its ID is of the message's bytes."""
+    return Event(
+        id=rejection_id(body),
+        source=source_of(enterprise_manager),
+        type=Outcome.REJECTED.event_type,
+        subject=partial.idempotency_key,
+        time=now,
+        data=EventData(
+            idempotency_key=partial.idempotency_key,
+            enterprise_manager=enterprise_manager,
+            outcome=Outcome.REJECTED,
+            changed=False,
+            reason=reason,
+            requested_by=partial.requested_by,
+            ticket=partial.ticket,
+            labels=partial.labels,
+            correlation_id=partial.correlation_id or correlation_id or partial.idempotency_key,
+            received_at=now,
+            finished_at=now,
+        ),
+    )
+
+
+def _job(command: UnlinkCommand, ending: Ending) -> JobSeen:
+    if ending.seen is not None:
+        return JobSeen(id=ending.seen.job_id, name=ending.seen.job_name)
+    if ending.job is not None:
+        return JobSeen(id=ending.job.id, name=ending.job.name)
+    return JobSeen(id=command.job.id, name=command.job.name)
+
+
+def _repository(command: UnlinkCommand, seen: Intent | None) -> RepositorySeen:
+    named = command.repository
+    if seen is None:
+        return RepositorySeen(link_id=named.link_id, uid=named.uid, name=named.name)
+    link = seen.link
+    return RepositorySeen(
+        link_id=link.object_in_job_id, uid=link.repository_uid, name=link.repository_name or named.name
+    )
+
+
+def _linked_backups(ending: Ending) -> list[LinkedBackupSeen]:
+    """Those that went; in a plan, those that would go."""
+    concerned = ending.outcome is Outcome.PLANNED or ending.changed is True
+    if ending.seen is None or not concerned:
+        return []
+    return [
+        LinkedBackupSeen(link_id=backup.object_in_job_id, uid=backup.uid, name=backup.name)
+        for backup in ending.seen.linked_backups
+    ]
+
+
+def _task(entry: Entry, task: Task | None) -> TaskSeen | None:
+    if task is not None:
+        return TaskSeen(id=task.ticket.task_id, operation=task.operation, message=task.message)
+    return TaskSeen(id=entry.task.task_id) if entry.task is not None else None

@@ -1,0 +1,145 @@
+"""How long one unlink may wait, and for what: the only place where the core lets time pass.
+
+Four things end a wait early: the delivery has been held long enough (`DeferredError`), the command's own time is over
+(`DeadlinePassedError`), somebody asked to cancel it (`CancelRequestedError`), or this worker is to stop
+(`LeavingError`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+import structlog
+
+from worker.unlinks.ports import CancelRequestedError, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from worker.unlinks.ports import Clock, EnterpriseManager
+
+log = structlog.get_logger()
+
+#: The first pause after an Enterprise Manager that says it is available did not answer, and the longest, in seconds.
+FIRST_PAUSE = 1.0
+LONGEST_PAUSE = 30.0
+#: How long a wait goes on, in seconds, before it is looked at again whether it has to end.
+LONGEST_LOOK = 30.0
+#: How often an Enterprise Manager that is available may leave one question unanswered.
+MOST_UNANSWERED = 6
+
+Answer = TypeVar("Answer")
+
+
+class DeferredError(Exception):
+    """Not now: the command goes to a delay queue, with its state in the ledger."""
+
+    def __init__(self, why: str, seconds: float) -> None:
+        super().__init__(why)
+        self.why = why
+        self.seconds = seconds
+
+
+class DeadlinePassedError(Exception):
+    """The command's `timeout_seconds` since the DELETE are over."""
+
+
+class LeavingError(Exception):
+    """This worker is to stop: the command is left to redelivery."""
+
+
+class UnansweredError(Exception):
+    """An Enterprise Manager that answers others did not answer this question, again and again."""
+
+
+@dataclass(slots=True)
+class Waiting:
+    """One unlink's waiting.
+
+    `hold_until` says until when its deliveries may stay unacknowledged, `deadline` when its own time is over, both by
+    the monotonic clock; `leaving` is set when the worker is to stop, `cancelled` when somebody asked to cancel it. With
+    `heeds_cancel` off, a cancel ends no wait: it is not its hold, or it was taken note of.
+    """
+
+    clock: Clock
+    hold_until: Callable[[], float]
+    leaving: asyncio.Event
+    cancelled: asyncio.Event
+    heeds_cancel: bool = True
+    deadline: float | None = None
+
+    async def wait(self, seconds: float) -> None:
+        """Let `seconds` pass."""
+        await self._bounded(asyncio.sleep(max(seconds, 0)))
+
+    def require_not_cancelled(self) -> None:
+        """Go on, unless somebody asked to cancel.
+
+        Raises:
+            CancelRequestedError: somebody did.
+        """
+        if self.cancelled.is_set() and self.heeds_cancel:
+            raise CancelRequestedError
+
+    async def wait_while_staying(self, seconds: float) -> bool:
+        """Let `seconds` pass whatever the hold and the deadline say; False, at once, if the worker is to stop."""
+        try:
+            async with asyncio.timeout(max(seconds, 0)):
+                await self.leaving.wait()
+        except TimeoutError:
+            return True
+        return False
+
+    async def until(self, condition: Awaitable[Answer]) -> Answer:
+        """Wait for something that takes as long as it takes."""
+        return await self._bounded(condition)
+
+    async def ask(self, enterprise_manager: EnterpriseManager, question: Callable[[], Awaitable[Answer]]) -> Answer:
+        """Ask until there is an answer, through an Enterprise Manager that goes away and comes back.
+
+        Raises:
+            UnansweredError: it is there, and yet does not answer this.
+        """
+        pause = FIRST_PAUSE
+        for _ in range(MOST_UNANSWERED):
+            try:
+                return await question()
+            except Unavailable as error:
+                problem = str(error)
+            log.warning("unlink.waiting_for_enterprise_manager", problem=problem)
+            await self.until(enterprise_manager.until_available())
+            await self.wait(self.clock.jitter(pause))
+            pause = min(pause * 2, LONGEST_PAUSE)
+        raise UnansweredError(problem)
+
+    async def _bounded(self, awaitable: Awaitable[Answer]) -> Answer:
+        waiting = asyncio.ensure_future(awaitable)
+        heeded = [self.leaving, self.cancelled] if self.heeds_cancel else [self.leaving]
+        signals = [asyncio.ensure_future(signal.wait()) for signal in heeded]
+        try:
+            while True:
+                await asyncio.wait([waiting, *signals], timeout=self._left(), return_when=asyncio.FIRST_COMPLETED)
+                if waiting.done():
+                    return waiting.result()
+                self._require_time()
+        finally:
+            for future in (waiting, *signals):
+                future.cancel()
+
+    def _left(self) -> float:
+        """Until the next look at what may end a wait: a delivery that joins may bring an earlier end of the hold."""
+        ends = [self.hold_until()] + ([] if self.deadline is None else [self.deadline])
+        return min(max(min(ends) - self.clock.monotonic(), 0), LONGEST_LOOK)
+
+    def _require_time(self) -> None:
+        """Raise if a wait has to end. The hold may have moved during it: a delivery came, or its channel has gone."""
+        now = self.clock.monotonic()
+        if self.leaving.is_set():
+            raise LeavingError
+        self.require_not_cancelled()
+        if self.deadline is not None and self.deadline <= now:
+            raise DeadlinePassedError
+        if self.hold_until() <= now:
+            raise DeferredError("the delivery was held as long as it may be", FIRST_PAUSE)

@@ -1,0 +1,382 @@
+"""The workflow of one unlink, from the claim to the ending: look, intend, DELETE, follow, verify.
+
+It reads top to bottom. What comes before (reading, claiming) and after (settling, publishing, acknowledging) is in
+`dispatcher`. Each step that must survive a crash is in the ledger before the next one is taken.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import structlog
+
+from contracts.events import Evidence, Reason, ReasonCode
+from worker.unlinks.following import Follower
+from worker.unlinks.outcome import already_absent, cancelled, failed, planned, succeeded, timed_out
+from worker.unlinks.ports import (
+    AnswerLost,
+    CancelRequestedError,
+    EnterpriseManagerError,
+    Intent,
+    Job,
+    LeaseLostError,
+    LinkNotFound,
+    Refused,
+    Stage,
+    TaskNotFound,
+    Unavailable,
+)
+from worker.unlinks.waiting import Answer, DeadlinePassedError, DeferredError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
+
+    from contracts.commands import UnlinkCommand
+    from worker.unlinks.job_locks import JobLocks
+    from worker.unlinks.outcome import Ending
+    from worker.unlinks.ports import Clock, EnterpriseManager, Entry, Ledger, Link, LinkedBackup, Task, TaskTicket
+    from worker.unlinks.waiting import Waiting
+
+log = structlog.get_logger()
+
+#: How often the same DELETE is sent at most, the first time included, when its answer keeps getting lost.
+MOST_SENDS = 3
+#: How long a command waits, in seconds, when another worker has an unlink of the same job under way.
+BUSY_JOB_SECONDS = 5.0
+
+
+class _NotSentError(Exception):
+    """The DELETE certainly did not leave."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How patiently one Enterprise Manager is followed, in seconds."""
+
+    poll_interval: float = 2
+    verify: float = 60
+    settling: float = 120
+
+
+@dataclass(slots=True)
+class Workflow:
+    """One unlink under way in this worker. `entry` is what the ledger knows of it; a dry run has no ledger.
+
+    `authorized` is the job that the command was let in for, if it was looked at then: no other may be meant by it now.
+    """
+
+    command: UnlinkCommand
+    entry: Entry
+    enterprise_manager: EnterpriseManager
+    ledger: Ledger
+    job_locks: JobLocks
+    waiting: Waiting
+    clock: Clock
+    pace: Pace
+    on_submitted: Callable[[Entry, Task | None], None]
+    authorized: Job | None = None
+    follow: Follower = field(init=False)
+    stopping: bool = False
+
+    def __post_init__(self) -> None:
+        self.follow = Follower(self.enterprise_manager, self.waiting, self.clock, self.pace)
+
+    async def to_ending(self) -> Ending:
+        """Go on from where the ledger says, to the end.
+
+        Raises:
+            DeferredError: not now.
+            LeavingError: the worker is to stop.
+            LeaseLostError: another worker has the key now.
+            UnansweredError: Enterprise Manager is there and does not answer.
+        """
+        try:
+            if self.entry.stage is not Stage.CLAIMED:
+                self.waiting.heeds_cancel = False  # what was sent is taken up again first
+                async with self._hold(self._intent.job_id):
+                    self.waiting.heeds_cancel = True
+                    return await self._resume()
+            return await self._start_until_sent()
+        except Refused as no:
+            return failed(no.code, no.message, changed=False if self.entry.sends == 0 else None, seen=self.entry.intent)
+        except CancelRequestedError:  # once something was sent, it is caught where the links decide
+            return cancelled(self.entry.intent)
+
+    def require_lease(self) -> None:
+        """Stop before anything leaves this worker, if it was paused for so long that another one may be at it.
+
+        The answer of a ledger that was slow, or read late, says only what was true when it was written.
+        """
+        if not self.ledger.alive(self.entry.lease):
+            raise LeaseLostError
+
+    async def _start_until_sent(self) -> Ending:
+        while True:
+            with suppress(_NotSentError):
+                return await self._start()
+            await self.waiting.until(self.enterprise_manager.until_available())
+            await self.waiting.wait(self.clock.jitter(1))
+
+    # --- from the start ---------------------------------------------------------------------------------------------
+
+    async def _start(self) -> Ending:
+        """Look, intend, send, follow.
+
+        Raises:
+            _NotSentError: the DELETE certainly did not leave; the key is back at its start.
+        """
+        self.waiting.require_not_cancelled()
+        if self._expired():
+            return self._too_late()
+        job = await self._job()
+        async with self._hold(job.id):
+            link = await self._link(job)
+            if link is None:
+                return self._absent(job)
+            backups = tuple(await self._ask(lambda: self.enterprise_manager.linked_backups(job.id)))
+            intent = Intent(job_id=job.id, job_name=job.name, link=link, linked_backups=backups)
+            if self.command.dry_run:
+                return planned(intent, self._reason_against(backups))
+            self._require_consent(backups)
+            if self._expired():
+                return self._too_late()
+            await self._intend(intent)
+            return await self._send()
+
+    async def _job(self) -> Job:
+        pinned = self.entry.intent
+        if pinned is not None:
+            return Job(pinned.job_id, pinned.job_name)
+        if self.authorized is not None:
+            return self.authorized
+        return await self._ask(lambda: self.enterprise_manager.find_job(self.command.job))
+
+    async def _link(self, job: Job) -> Link | None:
+        """The link that is meant. Once one was recorded for this key, only ever that one."""
+        named = self.command.repository
+        pinned = self.entry.intent.link.object_in_job_id if self.entry.intent is not None else named.link_id
+        uid = None if pinned else await self._ask(lambda: self.enterprise_manager.find_repository(named))
+        links = await self._ask(lambda: self.enterprise_manager.links(job.id))
+        meant = [link for link in links if (link.object_in_job_id == pinned if pinned else link.repository_uid == uid)]
+        if len(meant) > 1:
+            candidates = ", ".join(link.object_in_job_id for link in meant)
+            raise Refused(
+                ReasonCode.REPOSITORY_AMBIGUOUS,
+                f"the job links this repository more than once; by link_id: {candidates}",
+            )
+        return meant[0] if meant else None
+
+    def _absent(self, job: Job) -> Ending:
+        log.info("unlink.absent", job_id=job.id)
+        if self.command.if_absent == "fail":
+            return failed(ReasonCode.LINK_ABSENT, f"job {job.name or job.id!r} has no such link", job=job)
+        return already_absent(job)
+
+    def _require_consent(self, backups: tuple[LinkedBackup, ...]) -> None:
+        against = self._reason_against(backups)
+        if against is not None:
+            raise Refused(against.code, against.message)
+
+    def _reason_against(self, backups: tuple[LinkedBackup, ...]) -> Reason | None:
+        if not backups or self.command.allow_linked_backups_removal:
+            return None
+        names = ", ".join(backup.name or backup.uid or backup.object_in_job_id for backup in backups)
+        message = (
+            f"any edit of this job drops its linked backups ({names}); to consent, set allow_linked_backups_removal"
+        )
+        return Reason(code=ReasonCode.LINKED_BACKUPS_AT_RISK, message=message)
+
+    def _expired(self) -> bool:
+        return self.command.not_after is not None and self.clock.now() > self.command.not_after
+
+    def _too_late(self) -> Ending:
+        return failed(ReasonCode.EXPIRED, f"not started by {self.command.not_after}, as not_after asks")
+
+    async def _intend(self, intent: Intent) -> None:
+        sent_at = self.clock.now()
+        free = await self.ledger.intend(self.entry.lease, intent, sent_at)
+        self.entry = replace(self.entry, intent=intent)
+        if not free:
+            raise DeferredError("another worker has an unlink of this job under way", BUSY_JOB_SECONDS)
+        self.entry = replace(self.entry, stage=Stage.INTENDED, sent_at=sent_at, sends=self.entry.sends + 1)
+        self._start_the_deadline()
+
+    # --- the DELETE -------------------------------------------------------------------------------------------------
+
+    async def _send(self) -> Ending:
+        """Send the recorded DELETE, once, and go on to the end."""
+        link_id = self._intent.link.object_in_job_id
+        self.require_lease()
+        log.info("unlink.sending", job_id=self._intent.job_id, link_id=link_id, send=self.entry.sends)
+        try:
+            task = await self.enterprise_manager.delete_link(self._intent.job_id, link_id)
+        except Unavailable as error:
+            log.warning("unlink.not_sent", problem=str(error))
+            return await self._not_sent()
+        except AnswerLost as error:
+            log.warning("unlink.answer_lost", problem=str(error))
+            return await self._let_the_links_decide()
+        except LinkNotFound:
+            return await self._link_not_found()
+        except Refused as no:
+            return await self._refused(no)
+        await self._submitted(task)
+        return await self._follow(task.ticket)
+
+    async def _not_sent(self) -> Ending:
+        if self._sent_before:
+            return await self._let_the_links_decide()
+        await self.ledger.withdraw(self.entry.lease)
+        self.waiting.deadline = None
+        self.entry = replace(self.entry, stage=Stage.CLAIMED, sent_at=None, sends=0)
+        raise _NotSentError
+
+    async def _link_not_found(self) -> Ending:
+        """404: somebody else was faster, or an earlier DELETE of ours was carried out; unless the list still has it."""
+        gone = await self.follow.until_gone(self._intent)
+        if not gone:
+            known = "yet lists the link" if gone is False else "its list cannot be read"
+            message = f"Enterprise Manager answers 404 to the DELETE, and {known}"
+            changed = None if self._sent_before else False
+            return failed(ReasonCode.ENTERPRISE_MANAGER_ERROR, message, changed=changed, seen=self.entry.intent)
+        if self._sent_before:
+            return succeeded(self.entry.intent, Evidence.LINKS, verified=True)
+        return self._absent(Job(self._intent.job_id, self._intent.job_name))
+
+    async def _refused(self, no: Refused) -> Ending:
+        """A definite no to this DELETE; an earlier one may have been carried out all the same."""
+        if self._sent_before and await self.follow.is_gone(self._intent):
+            return succeeded(self.entry.intent, Evidence.LINKS, verified=True)
+        return failed(no.code, no.message, changed=None if self._sent_before else False, seen=self.entry.intent)
+
+    async def _submitted(self, task: Task) -> None:
+        submitted_at = self.clock.now()
+        await self.ledger.submitted(self.entry.lease, task.ticket, submitted_at)
+        self.entry = replace(self.entry, stage=Stage.SUBMITTED, task=task.ticket, submitted_at=submitted_at)
+        log.info("unlink.submitted", job_id=self._intent.job_id, task_id=task.ticket.task_id)
+        self.require_lease()
+        self.on_submitted(self.entry, task)
+
+    # --- to the end -------------------------------------------------------------------------------------------------
+
+    async def _resume(self) -> Ending:
+        """After a crash, a take-over, or a rest in a delay queue."""
+        self.require_lease()
+        log.info("unlink.resumed", stage=self.entry.stage, attempt=self.entry.attempts)
+        self._start_the_deadline()
+        if self.entry.stage is Stage.SUBMITTED and self.entry.task is not None:
+            self.on_submitted(self.entry, None)
+            return await self._follow(self.entry.task)
+        return await self._let_the_links_decide()
+
+    async def _follow(self, ticket: TaskTicket) -> Ending:
+        try:
+            task = await self.follow.to_its_end(ticket)
+        except DeadlinePassedError:
+            return await self._time_is_over(ticket)
+        except CancelRequestedError:
+            await self._stop(ticket)
+            return await self._follow(ticket)
+        except (TaskNotFound, Refused) as error:
+            log.warning("unlink.task_unknown", task_id=ticket.task_id, problem=str(error))
+            return await self._let_the_links_decide()
+        if task.success:
+            verified = await self.follow.until_gone(self._intent)
+            return succeeded(self.entry.intent, Evidence.TASK, verified=verified is True, task=task)
+        return await self._task_did_not_succeed(task)
+
+    async def _task_did_not_succeed(self, task: Task) -> Ending:
+        """`Finished`, and not `Success="true"`: failed, unless the link is gone all the same.
+
+        One that was sent before may fail just because the first has removed the link, and the list lags.
+        """
+        log.warning("unlink.task_failed", task_id=task.ticket.task_id, problem=task.message)
+        it_failed = task.success is False and not self._sent_before
+        gone = await (self.follow.is_gone(self._intent) if it_failed else self.follow.until_gone(self._intent))
+        if gone:
+            return succeeded(self.entry.intent, Evidence.LINKS, verified=True, task=task)
+        unchanged = gone is False and it_failed
+        if self.stopping and gone is False:
+            return cancelled(self.entry.intent, changed=False if unchanged else None, task=task)
+        if task.success is None:
+            code, message = (
+                ReasonCode.ENTERPRISE_MANAGER_ERROR,
+                f"the task finished without a result; {'the link is listed' if gone is False else 'no list was read'}",
+            )
+        else:
+            code, message = ReasonCode.TASK_FAILED, task.message or "Enterprise Manager gave no message"
+        return failed(code, message, changed=False if unchanged else None, task=task, seen=self.entry.intent)
+
+    async def _let_the_links_decide(self) -> Ending:
+        """It is not known whether the DELETE was carried out: look, let an old task settle, look, send it again."""
+        try:
+            if await self.follow.gone_by(self.pace.settling, self._intent):
+                return succeeded(self.entry.intent, Evidence.LINKS, verified=True)
+            if self.stopping:
+                return cancelled(self.entry.intent, changed=None, task=self.follow.last_seen)
+            if self.entry.sends >= MOST_SENDS:
+                message = f"sent {self.entry.sends} times without an answer; the link is still listed"
+                return failed(ReasonCode.GAVE_UP, message, changed=None, seen=self.entry.intent)
+            backups = await self._ask(lambda: self.enterprise_manager.linked_backups(self._intent.job_id))
+            self._require_consent(tuple(backups))
+            await self.ledger.send_again(self.entry.lease)
+        except DeadlinePassedError:
+            return await self._time_is_over(None)
+        except CancelRequestedError:
+            await self._stop(None)
+            return await self._let_the_links_decide()
+        self.entry = replace(self.entry, sends=self.entry.sends + 1)
+        return await self._send()
+
+    async def _stop(self, ticket: TaskTicket | None) -> None:
+        """Somebody asked to cancel what was sent: stop the task if it can be stopped, and send nothing again."""
+        self.stopping = True
+        self.waiting.heeds_cancel = False
+        log.info("unlink.stopping", task_id=ticket and ticket.task_id)
+        await self._stop_task(ticket)
+
+    async def _time_is_over(self, ticket: TaskTicket | None) -> Ending:
+        """Stop the task if it can be stopped, look once more, and say what is known."""
+        self.waiting.deadline = None
+        await self._stop_task(ticket)
+        gone = await self.follow.is_gone(self._intent)
+        if gone:
+            return succeeded(self.entry.intent, Evidence.LINKS, verified=True, task=self.follow.last_seen)
+        known = "the job's links could not be read" if gone is None else "the link was still listed"
+        message = f"not known to be done {self.command.timeout_seconds} s after the DELETE; {known}"
+        return timed_out(self.entry.intent, message, task=self.follow.last_seen)
+
+    async def _stop_task(self, ticket: TaskTicket | None) -> None:
+        if ticket is None:
+            return
+        try:
+            await self.enterprise_manager.stop_task(ticket)
+        except EnterpriseManagerError as error:
+            log.warning("unlink.task_not_stopped", task_id=ticket.task_id, problem=str(error))
+
+    # --- small words ------------------------------------------------------------------------------------------------
+
+    @property
+    def _sent_before(self) -> bool:
+        """Whether a DELETE before this one may have been carried out."""
+        return self.entry.sends > 1
+
+    @property
+    def _intent(self) -> Intent:
+        if self.entry.intent is None:
+            raise AssertionError("past the claim, an unlink has an intent")
+        return self.entry.intent
+
+    def _start_the_deadline(self) -> None:
+        """`timeout_seconds` run from the DELETE as recorded, by whichever worker."""
+        elapsed = (self.clock.now() - self.entry.sent_at).total_seconds() if self.entry.sent_at else 0.0
+        self.waiting.deadline = self.clock.monotonic() + self.command.timeout_seconds - max(elapsed, 0.0)
+
+    def _hold(self, job_id: str) -> AbstractAsyncContextManager[None]:
+        return self.job_locks.hold(self.command.enterprise_manager, job_id, self.waiting)
+
+    async def _ask(self, question: Callable[[], Awaitable[Answer]]) -> Answer:
+        return await self.waiting.ask(self.enterprise_manager, question)
