@@ -61,9 +61,11 @@ chaos: $(ready) ## Kill, pause, restart and cut off parts for some minutes under
 bench: $(ready) ## Run the benchmarks, one after the other: some minutes each
 	@for benchmark in $(benchmarks); do $(bin)/python -m tests.benchmarks.$$benchmark || exit 1; done
 
-lint: $(ready) ## Check style, format and types
+lint: $(ready) ## Check style, format, spelling, types, and what imports what
 	@$(bin)/ruff check
 	@$(bin)/ruff format --check
+	@$(bin)/codespell
+	@$(bin)/lint-imports --no-logo >/dev/null || $(bin)/lint-imports --no-logo
 	@$(bin)/mypy contracts worker tests $(scripts)
 	@$(bin)/python .ci/check_locks.py
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 
 class SystemClock:
-    """The operating system's (`worker.unlinks.ports.Clock`)."""
+    """The operating system's (`worker.unlinks.ports.clock.Clock`)."""
 
     def now(self) -> datetime:
         """The time of day, UTC."""

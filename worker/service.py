@@ -19,9 +19,9 @@ from worker.ledger import SqlLedger
 from worker.settings import SettingsInvalidError
 from worker.telemetry.instruments import Telemetry
 from worker.telemetry.tracing import outgoing_headers
-from worker.unlinks.dispatcher import Dispatcher, Rules
+from worker.unlinks.dispatcher import Dispatcher
 from worker.unlinks.policy import PolicyInvalidError, read_policy
-from worker.unlinks.workflow import Pace
+from worker.unlinks.rules import Pace, Rules
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine

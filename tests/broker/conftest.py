@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pika.adapters.blocking_connection import BlockingChannel
 
     from worker.sandbox.rabbitmq.private_broker import PrivateBroker
-    from worker.unlinks.ports import Delivery
+    from worker.unlinks.ports.broker import Delivery
 
     #: Properties, routing key, body.
     Message = tuple[pika.BasicProperties, str, bytes]

@@ -33,7 +33,8 @@ from worker.unlinks.outcome import (
     succeeded,
     timed_out,
 )
-from worker.unlinks.ports import Entry, Intent, Job, Lease, Link, LinkedBackup, Stage, Task, TaskTicket
+from worker.unlinks.ports.enterprise_manager import Job, Link, LinkedBackup, Task, TaskTicket
+from worker.unlinks.ports.ledger import Entry, Intent, Lease, Stage
 
 FOLDER = Path(contracts.__file__).parent
 CONTRACT_PAGE = FOLDER.parent / ".ci" / "contract_page.py"

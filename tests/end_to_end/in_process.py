@@ -17,15 +17,16 @@ from worker.clock import SystemClock
 from worker.enterprise_manager import Gateway
 from worker.ledger.memory import InMemoryDatabase, InMemoryLedger
 from worker.settings import EnterpriseManagerSettings
-from worker.unlinks.dispatcher import Dispatcher, Rules
-from worker.unlinks.workflow import Pace
+from worker.unlinks.dispatcher import Dispatcher
+from worker.unlinks.rules import Pace, Rules
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Mapping
 
     from contracts.events import Reason
     from worker.sandbox.simulated_enterprise_manager import Simulation
-    from worker.unlinks.ports import Clock, Delivery
+    from worker.unlinks.ports.broker import Delivery
+    from worker.unlinks.ports.clock import Clock
 
 #: How long a command may take to its end, in seconds: these machines are shared.
 PATIENCE = 60.0

@@ -28,7 +28,7 @@ from worker.cli import app
 from worker.clock import SystemClock
 from worker.ledger import SqlLedger
 from worker.settings import LedgerSettings
-from worker.unlinks.ports import Claimed, NewClaim
+from worker.unlinks.ports.ledger import Claimed, NewClaim
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

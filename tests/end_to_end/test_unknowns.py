@@ -24,7 +24,7 @@ from worker.sandbox.simulated_enterprise_manager import (
     LinkedRepository,
     SimulatedEnterpriseManager,
 )
-from worker.unlinks.workflow import Pace
+from worker.unlinks.rules import Pace
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

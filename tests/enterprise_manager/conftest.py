@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from pathlib import Path
 
-    from worker.unlinks.ports import Task, TaskTicket
+    from worker.unlinks.ports.enterprise_manager import Task, TaskTicket
 
 
 class QuickClock:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from worker.enterprise_manager.availability import Availability
-from worker.unlinks.ports import Unavailable
+from worker.unlinks.ports.enterprise_manager import Unavailable
 
 
 class Probe:

@@ -12,10 +12,7 @@ from worker.sandbox.simulated_enterprise_manager import (
     Fault,
     SimulatedEnterpriseManager,
 )
-from worker.unlinks.ports import (
-    AnswerLost,
-    Unavailable,
-)
+from worker.unlinks.ports.enterprise_manager import AnswerLost, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable

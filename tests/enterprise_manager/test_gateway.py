@@ -16,7 +16,7 @@ from worker.sandbox.simulated_enterprise_manager import (
     LinkedBackup,
     SimulatedEnterpriseManager,
 )
-from worker.unlinks.ports import (
+from worker.unlinks.ports.enterprise_manager import (
     AnswerLost,
     EnterpriseManager,
     Job,
@@ -25,7 +25,7 @@ from worker.unlinks.ports import (
     Refused,
     TaskNotFound,
 )
-from worker.unlinks.ports import LinkedBackup as LinkedBackupSeen
+from worker.unlinks.ports.enterprise_manager import LinkedBackup as LinkedBackupSeen
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from contracts.commands import JobReference, RepositoryReference
 from worker.enterprise_manager import Gateway
 from worker.enterprise_manager.tasks import FEW
-from worker.unlinks.ports import AnswerLost, EnterpriseManagerError, TaskTicket, Unavailable
+from worker.unlinks.ports.enterprise_manager import AnswerLost, EnterpriseManagerError, TaskTicket, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -8,10 +8,7 @@ import pytest
 
 from contracts.commands import JobReference, RepositoryReference
 from contracts.events import ReasonCode
-from worker.unlinks.ports import (
-    Job,
-    Refused,
-)
+from worker.unlinks.ports.enterprise_manager import Job, Refused
 
 if TYPE_CHECKING:
     from worker.enterprise_manager import Gateway

@@ -13,9 +13,7 @@ from worker.sandbox.simulated_enterprise_manager import (
     Fault,
     SimulatedEnterpriseManager,
 )
-from worker.unlinks.ports import (
-    Unavailable,
-)
+from worker.unlinks.ports.enterprise_manager import Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,11 +15,7 @@ from worker.sandbox.simulated_enterprise_manager import (
     SimulatedEnterpriseManager,
 )
 from worker.unlinks.following import SLOWEST
-from worker.unlinks.ports import (
-    TaskNotFound,
-    TaskTicket,
-    Unavailable,
-)
+from worker.unlinks.ports.enterprise_manager import TaskNotFound, TaskTicket, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,13 +9,13 @@ import pytest
 
 from worker.enterprise_manager.tasks import FEW
 from worker.sandbox.simulated_enterprise_manager import Behaviour, Fault, SimulatedEnterpriseManager
-from worker.unlinks.ports import TaskNotFound
+from worker.unlinks.ports.enterprise_manager import TaskNotFound
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from worker.enterprise_manager import Gateway
-    from worker.unlinks.ports import Task, TaskTicket
+    from worker.unlinks.ports.enterprise_manager import Task, TaskTicket
 
 REPOSITORY = "88788f9e-d8f5-4eb4-bc4f-9b3f5403bcec"
 MANY = 60

@@ -15,13 +15,14 @@ from pydantic import SecretStr
 from worker.clock import SystemClock
 from worker.ledger import InMemoryDatabase, InMemoryLedger, SqlLedger
 from worker.settings import LedgerSettings
-from worker.unlinks.ports import Claimed, Intent, Link, LinkedBackup, NewClaim
+from worker.unlinks.ports.enterprise_manager import Link, LinkedBackup
+from worker.unlinks.ports.ledger import Claimed, Intent, NewClaim
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    from worker.unlinks.ports import Entry, Lease
+    from worker.unlinks.ports.ledger import Entry, Lease
 
 AnyLedger = SqlLedger | InMemoryLedger
 Kind = Literal["sqlite", "postgresql", "memory"]

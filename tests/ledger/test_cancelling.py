@@ -13,7 +13,8 @@ from contracts.events import Outcome
 from worker.ledger import OutOfOrderError, Step
 from worker.ledger.database import open_engine, read_url
 from worker.ledger.transaction import Transaction
-from worker.unlinks.ports import (
+from worker.unlinks.ports.enterprise_manager import TaskTicket
+from worker.unlinks.ports.ledger import (
     AlreadySettled,
     CancelRequest,
     CancelRequestedError,
@@ -21,7 +22,6 @@ from worker.unlinks.ports import (
     KeyReused,
     Lease,
     Stage,
-    TaskTicket,
 )
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ import pytest
 
 from contracts.events import Outcome
 from worker.ledger import OutOfOrderError, Step
-from worker.unlinks.ports import (
+from worker.unlinks.ports.enterprise_manager import TaskTicket
+from worker.unlinks.ports.ledger import (
     AlreadySettled,
     Claimed,
     Entry,
@@ -20,7 +21,6 @@ from worker.unlinks.ports import (
     Lease,
     LeaseLostError,
     Stage,
-    TaskTicket,
 )
 
 if TYPE_CHECKING:

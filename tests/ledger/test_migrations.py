@@ -15,7 +15,8 @@ from worker.ledger import SchemaTooNewError
 from worker.ledger.database import open_engine, read_url
 from worker.ledger.migrations import migrate
 from worker.ledger.tables import metadata
-from worker.unlinks.ports import AlreadySettled, Claimed, Stage, TaskTicket
+from worker.unlinks.ports.enterprise_manager import TaskTicket
+from worker.unlinks.ports.ledger import AlreadySettled, Claimed, Stage
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine

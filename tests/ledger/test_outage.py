@@ -16,7 +16,8 @@ from contracts.events import Outcome
 from worker.ledger import LedgerClosedError, SqlLedger, Step
 from worker.ledger.database import Trouble, open_engine, read_url, trouble_of
 from worker.settings import LedgerSettings, SettingsInvalidError
-from worker.unlinks.ports import AlreadySettled, Claimed, TaskTicket
+from worker.unlinks.ports.enterprise_manager import TaskTicket
+from worker.unlinks.ports.ledger import AlreadySettled, Claimed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

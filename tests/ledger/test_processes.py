@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from contracts.events import Outcome
-from worker.unlinks.ports import Stage
+from worker.unlinks.ports.ledger import Stage
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine, event
 
 from contracts.events import Outcome
-from worker.unlinks.ports import Claimed, Lease, LeaseLostError
+from worker.unlinks.ports.ledger import Claimed, Lease, LeaseLostError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

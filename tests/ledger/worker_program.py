@@ -14,7 +14,8 @@ from contracts.events import Outcome
 from worker.clock import SystemClock
 from worker.ledger import SqlLedger
 from worker.settings import LedgerSettings
-from worker.unlinks.ports import Claimed, Intent, Lease, LeaseLostError, Link, LinkedBackup, NewClaim
+from worker.unlinks.ports.enterprise_manager import Link, LinkedBackup
+from worker.unlinks.ports.ledger import Claimed, Intent, Lease, LeaseLostError, NewClaim
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 INTENT = Intent(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tests.simulation.promises import RequestObserver
     from tests.simulation.scenario import Weather
     from tests.simulation.world import Process, World
-    from worker.unlinks.ports import Delivery
+    from worker.unlinks.ports.broker import Delivery
 
 #: The delay queues, in seconds.
 TIERS = (5, 30, 120, 600)
@@ -138,7 +138,7 @@ class Broker:
 
 
 class SimulatedDelivery:
-    """`worker.unlinks.ports.Delivery`."""
+    """`worker.unlinks.ports.broker.Delivery`."""
 
     def __init__(
         self, broker: Broker, observer: RequestObserver, connection: Connection, number: int, message: Message
@@ -187,7 +187,7 @@ def _message(delivery: Delivery) -> Message:
 
 
 class SimulatedOutbox:
-    """`worker.unlinks.ports.Outbox`: publishes again until the broker has confirmed."""
+    """`worker.unlinks.ports.broker.Outbox`: publishes again until the broker has confirmed."""
 
     def __init__(self, broker: Broker, process: Process, observer: RequestObserver, weather: Weather) -> None:
         self._broker = broker

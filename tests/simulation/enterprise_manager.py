@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 import structlog
 
 from contracts.events import ReasonCode
-from worker.unlinks.ports import (
+from worker.unlinks.ports.enterprise_manager import (
     AnswerLost,
     Job,
     Link,
@@ -331,7 +331,7 @@ class Server:
 
 
 class SimulatedGateway:
-    """`worker.unlinks.ports.EnterpriseManager`: one worker's sessions and requests."""
+    """`worker.unlinks.ports.enterprise_manager.EnterpriseManager`: one worker's sessions and requests."""
 
     def __init__(self, server: Server, process: Process, observer: RequestObserver, weather: Weather) -> None:
         self._server = server

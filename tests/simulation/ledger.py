@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from tests.simulation.scenario import Weather
     from tests.simulation.world import Process, ProcessClock
     from worker.ledger.memory import InMemoryDatabase
-    from worker.unlinks.ports import (
+    from worker.unlinks.ports.enterprise_manager import TaskTicket
+    from worker.unlinks.ports.ledger import (
         AlreadySettled,
         CancelRequest,
         ClaimResult,
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
         KeyReused,
         Lease,
         NewClaim,
-        TaskTicket,
     )
 
 
@@ -32,7 +32,7 @@ LAST_WORDS_SECONDS = 1.0
 
 
 class RemoteLedger:
-    """`worker.unlinks.ports.Ledger`: a call takes effect at the database while the worker waits, or is dead by then."""
+    """The port `Ledger`: a call takes effect at the database while the worker waits, or is dead by then."""
 
     def __init__(
         self,

@@ -16,19 +16,15 @@ from worker.unlinks import dispatcher
 from worker.unlinks.dispatcher import Dispatcher, _Running
 from worker.unlinks.following import FIRST_LOOK, Follower
 from worker.unlinks.outcome import failed, succeeded
-from worker.unlinks.ports import (
+from worker.unlinks.ports.enterprise_manager import AnswerLost, Task, TaskNotFound, TaskTicket, Unavailable
+from worker.unlinks.ports.ledger import (
     AlreadySettled,
-    AnswerLost,
     CancelRequestedError,
     Claimed,
     Entry,
     Lease,
     LeaseLostError,
     Stage,
-    Task,
-    TaskNotFound,
-    TaskTicket,
-    Unavailable,
 )
 from worker.unlinks.waiting import FIRST_PAUSE, DeadlinePassedError, DeferredError, LeavingError, Waiting
 from worker.unlinks.workflow import Workflow
@@ -40,7 +36,8 @@ if TYPE_CHECKING:
     from tests.simulation.promises import Violation
     from worker.ledger.records import Record
     from worker.unlinks.outcome import Ending
-    from worker.unlinks.ports import ClaimResult, Delivery, Intent, NewClaim
+    from worker.unlinks.ports.broker import Delivery
+    from worker.unlinks.ports.ledger import ClaimResult, Intent, NewClaim
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from contracts.commands import CancelCommand, UnlinkCommand
 from contracts.events import Outcome, event_id, rejection_id
 from contracts.reading import UnreadableMessageError, read_message
 from tests.simulation.world import EPOCH
-from worker.unlinks.ports import AlreadySettled, Claimed, Stage
+from worker.unlinks.ports.ledger import AlreadySettled, Claimed, Stage
 from worker.unlinks.workflow import MOST_SENDS
 
 if TYPE_CHECKING:
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from tests.simulation.broker import Message
     from tests.simulation.enterprise_manager import Server, Span, TrueTask
     from tests.simulation.world import Process, World
-    from worker.unlinks.ports import Intent, Lease, TaskTicket
+    from worker.unlinks.ports.enterprise_manager import TaskTicket
+    from worker.unlinks.ports.ledger import Intent, Lease
 
 NOTHING_LOST = "1 nothing is lost"
 NOTHING_TWICE = "2 nothing is done twice"

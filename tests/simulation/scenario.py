@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from worker.unlinks.dispatcher import Rules
-from worker.unlinks.workflow import Pace
+from worker.unlinks.rules import Pace, Rules
 
 if TYPE_CHECKING:
     from tests.simulation.world import World

@@ -385,7 +385,7 @@ class Process(asyncio.AbstractEventLoop):
 
 
 class ProcessClock:
-    """One process's clock and chance (`worker.unlinks.ports.Clock`)."""
+    """One process's clock and chance (`worker.unlinks.ports.clock.Clock`)."""
 
     def __init__(self, process: Process, seed: str) -> None:
         self._process = process

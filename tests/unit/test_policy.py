@@ -17,7 +17,8 @@ from worker.clock import SystemClock
 from worker.ledger import InMemoryDatabase, InMemoryLedger
 from worker.unlinks.authorization import Authorized, Authorizer
 from worker.unlinks.policy import DeniedError, Policy, PolicyInvalidError, read_policy
-from worker.unlinks.ports import Claimed, Intent, Job, Link, NewClaim, Refused
+from worker.unlinks.ports.enterprise_manager import Job, Link, Refused
+from worker.unlinks.ports.ledger import Claimed, Intent, NewClaim
 from worker.unlinks.waiting import Waiting
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import structlog
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from worker.unlinks.ports import Clock
+    from worker.unlinks.ports.clock import Clock
 
 #: Seconds before the first new try; the wait doubles from there.
 SHORTEST = 0.5

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from worker.broker.delivery import BrokerDelivery
     from worker.settings import BrokerSettings
-    from worker.unlinks.ports import Clock
+    from worker.unlinks.ports.clock import Clock
 
 #: Seconds that `Broker.close` gives to publishes that still wait for their confirm.
 FLUSH_SECONDS = 10.0

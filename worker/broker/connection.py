@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pika.adapters.asyncio_connection import AsyncioConnection
 
     from worker.settings import BrokerSettings
-    from worker.unlinks.ports import Clock
+    from worker.unlinks.ports.clock import Clock
 
 #: Seconds for the TCP connection to one address; and for TCP, TLS and AMQP together.
 CONNECT_SECONDS = 10.0

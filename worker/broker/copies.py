@@ -12,7 +12,7 @@ from worker.broker.senders import SENDER_HEADER, signed_by_forwarder, signed_by_
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from worker.unlinks.ports import Delivery
+    from worker.unlinks.ports.broker import Delivery
 
 #: A property of AMQP 0-9-1 that is text holds at most so many bytes.
 MAX_SHORT_TEXT = 255

@@ -21,7 +21,7 @@ _DEEPEST = 20
 
 
 class BrokerDelivery:
-    """One delivery (`worker.unlinks.ports.Delivery`). To be used on the event loop's thread only.
+    """One delivery (`worker.unlinks.ports.broker.Delivery`). To be used on the event loop's thread only.
 
     A delivery tag means something on its channel and nowhere else (on another it would acknowledge another message), so
     it is kept together with that channel.

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from pika.spec import Basic, BasicProperties
 
     from worker.broker.connection import SupervisedConnection
-    from worker.unlinks.ports import Clock, Outbox
+    from worker.unlinks.ports.broker import Outbox
+    from worker.unlinks.ports.clock import Clock
 
 #: Seconds after which a message comes back whose delivery failed in the worker for a reason nobody foresaw.
 RETRY_SECONDS = 5.0

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
     from contracts.events import Reason
     from worker.broker.connection import SupervisedConnection
-    from worker.unlinks.ports import Clock, Delivery
+    from worker.unlinks.ports.broker import Delivery
+    from worker.unlinks.ports.clock import Clock
 
 APP_ID = "unlink-worker"
 
@@ -43,7 +44,7 @@ _log = structlog.get_logger()
 
 
 class BrokerOutbox:
-    """The outbox (`worker.unlinks.ports.Outbox`) on a connection of its own.
+    """The outbox (`worker.unlinks.ports.broker.Outbox`) on a connection of its own.
 
     Consuming stays on another: in a memory or disk alarm the broker stops reading from connections that publish, and
     acknowledgements must still get through.

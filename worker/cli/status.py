@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from worker.ledger import KeyHistory, Record, RecordedStep
-    from worker.unlinks.ports import CancelRequest
+    from worker.unlinks.ports.ledger import CancelRequest
 
 NOT_ENDED = 5
 UNKNOWN = 6

@@ -15,14 +15,14 @@ from worker.enterprise_manager.remedies import Remedies
 from worker.enterprise_manager.responses import Again, NotFound, Unauthorized, judge
 from worker.enterprise_manager.transport import Request, Transport, TransportError
 from worker.enterprise_manager.wire import Wire
-from worker.unlinks.ports import Refused, Unavailable
+from worker.unlinks.ports.enterprise_manager import Refused, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from worker.enterprise_manager.documents.tree import Node
     from worker.settings import EnterpriseManagerSettings
-    from worker.unlinks.ports import Clock
+    from worker.unlinks.ports.clock import Clock
 
 #: A certificate that ends within so many days is told in time.
 DAYS_OF_NOTICE = 30

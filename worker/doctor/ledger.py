@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
     from worker.settings import LedgerSettings
-    from worker.unlinks.ports import Clock
+    from worker.unlinks.ports.clock import Clock
 
 _VARIABLE = "UNLINK_LEDGER__URL"
 

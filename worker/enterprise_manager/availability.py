@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from worker.unlinks.ports import Unavailable
+from worker.unlinks.ports.enterprise_manager import Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from worker.unlinks.ports import Clock
+    from worker.unlinks.ports.clock import Clock
 
 #: The pauses between probes, in seconds, before jitter: doubled from the first to the longest.
 FIRST_PAUSE = 1.0

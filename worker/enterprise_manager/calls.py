@@ -11,7 +11,7 @@ from worker.enterprise_manager.documents.tree import UnreadableDocumentError
 from worker.enterprise_manager.logon import TOKEN_HEADER
 from worker.enterprise_manager.responses import UNAUTHORIZED, Again, NotFound, Unauthorized, judge
 from worker.enterprise_manager.transport import Request, TransportError
-from worker.unlinks.ports import Refused, Unavailable
+from worker.unlinks.ports.enterprise_manager import Refused, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from worker.enterprise_manager.remedies import Remedies
     from worker.enterprise_manager.transport import Answer
     from worker.enterprise_manager.wire import Wire
-    from worker.unlinks.ports import Clock
+    from worker.unlinks.ports.clock import Clock
 
 #: How often a request is sent in all, before it counts as not available.
 ATTEMPTS = 3

@@ -22,7 +22,7 @@ from worker.enterprise_manager.responses import (
     judge,
 )
 from worker.enterprise_manager.transport import NotConnectedError, Request, TransportError
-from worker.unlinks.ports import AnswerLost, LinkNotFound, Unavailable
+from worker.unlinks.ports.enterprise_manager import AnswerLost, LinkNotFound, Unavailable
 
 if TYPE_CHECKING:
     from worker.enterprise_manager.calls import Calls

@@ -30,7 +30,7 @@ from worker.enterprise_manager.responses import Again, NotFound, Unauthorized, j
 from worker.enterprise_manager.tasks import Tasks
 from worker.enterprise_manager.transport import Request, Transport, TransportError
 from worker.enterprise_manager.wire import Wire
-from worker.unlinks.ports import (
+from worker.unlinks.ports.enterprise_manager import (
     Job,
     Link,
     LinkedBackup,
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from worker.enterprise_manager.logon import LogonSession
     from worker.enterprise_manager.wire import RequestObserver
     from worker.settings import EnterpriseManagerSettings
-    from worker.unlinks.ports import Clock
+    from worker.unlinks.ports.clock import Clock
 
 #: The types of job that have linked repositories (vendor, `GET /jobs/{ID}`).
 COPY_JOBS = frozenset({"backupcopy", "immediatebackupcopy"})
@@ -81,7 +81,7 @@ class _Look:
 
 
 class Gateway:
-    """Implements `worker.unlinks.ports.EnterpriseManager`, whose docstrings say what each call raises.
+    """Implements the port `EnterpriseManager`, whose docstrings say what each call raises.
 
     Blocking requests run on a thread pool of its own, so that one Enterprise Manager that does not answer leaves the
     others alone. To be used on one event loop.

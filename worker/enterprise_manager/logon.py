@@ -22,13 +22,13 @@ from worker.enterprise_manager.documents.records import read_session_id
 from worker.enterprise_manager.documents.tree import DocumentError
 from worker.enterprise_manager.responses import FORBIDDEN, UNAUTHORIZED, Again, NotFound, judge, server_message
 from worker.enterprise_manager.transport import Answer, Request, TransportError
-from worker.unlinks.ports import Refused, Unavailable
+from worker.unlinks.ports.enterprise_manager import Refused, Unavailable
 
 if TYPE_CHECKING:
     from worker.enterprise_manager.remedies import Remedies
     from worker.enterprise_manager.wire import Wire
     from worker.settings import EnterpriseManagerSettings
-    from worker.unlinks.ports import Clock
+    from worker.unlinks.ports.clock import Clock
 
 TOKEN_HEADER = "X-RestSvcSessionId"  # noqa: S105 - the name of the header, not a token
 

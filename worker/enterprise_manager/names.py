@@ -14,7 +14,7 @@ from contracts.events import ReasonCode
 from worker.enterprise_manager import paths
 from worker.enterprise_manager.documents.records import Page, ReferenceRecord, read_page
 from worker.enterprise_manager.documents.tree import UnexpectedDocumentError, cleaned
-from worker.unlinks.ports import Refused
+from worker.unlinks.ports.enterprise_manager import Refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -12,7 +12,7 @@ from contracts.events import ReasonCode
 from worker.enterprise_manager.documents.reading import html_title, is_html, read_document
 from worker.enterprise_manager.documents.records import read_error
 from worker.enterprise_manager.documents.tree import DocumentError
-from worker.unlinks.ports import Refused
+from worker.unlinks.ports.enterprise_manager import Refused
 
 if TYPE_CHECKING:
     from worker.enterprise_manager.remedies import Remedies

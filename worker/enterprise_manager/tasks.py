@@ -22,13 +22,13 @@ import structlog
 from worker.enterprise_manager import paths
 from worker.enterprise_manager.documents.records import TaskRecord, read_task, read_tasks
 from worker.enterprise_manager.documents.tree import UnexpectedDocumentError
-from worker.unlinks.ports import TaskTicket
+from worker.unlinks.ports.enterprise_manager import TaskTicket
 
 if TYPE_CHECKING:
     from worker.enterprise_manager.calls import Calls
     from worker.enterprise_manager.documents.records import TaskPage
     from worker.enterprise_manager.logon import LogonSession
-    from worker.unlinks.ports import Clock
+    from worker.unlinks.ports.clock import Clock
 
 #: Up to so many tasks under way, each is looked at by itself.
 FEW = 8

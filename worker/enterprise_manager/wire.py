@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from worker.enterprise_manager.documents.tree import Node
     from worker.enterprise_manager.transport import Answer, Request, Transport
-    from worker.unlinks.ports import Clock
+    from worker.unlinks.ports.clock import Clock
 
 #: From this size on, in bytes, reading a document takes long enough for others to notice.
 _LONG_BODY = 64 * 1024

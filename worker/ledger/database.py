@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
     from sqlalchemy.engine.interfaces import DBAPIConnection
 
-    from worker.unlinks.ports import Clock
+    from worker.unlinks.ports.clock import Clock
 
 _URL_VARIABLE: Final = "UNLINK_LEDGER__URL"
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from worker.unlinks.ports import Lease, Stage
+    from worker.unlinks.ports.ledger import Lease, Stage
 
 
 class LedgerError(Exception):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from worker.ledger.records import KeyHistory, Pause
     from worker.settings import LedgerSettings
-    from worker.unlinks.ports import Clock
+    from worker.unlinks.ports.clock import Clock
 
 #: What is done here is not done by a worker, and takes no lease.
 _NOBODY = "command line"

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from worker.unlinks.ports import Clock, Lease
+    from worker.unlinks.ports.clock import Clock
+    from worker.unlinks.ports.ledger import Lease
 
 #: The part of a lease that is not relied on.
 MARGIN: Final = 0.1

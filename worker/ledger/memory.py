@@ -17,7 +17,7 @@ from worker.ledger.leases import RENEWALS_IN_A_LEASE, Leases
 from worker.ledger.records import MOST_STEPS, KeyHistory, Record, RecordedStep, Step
 from worker.ledger.rows import who_and_why
 from worker.ledger.tables import EPOCH
-from worker.unlinks.ports import (
+from worker.unlinks.ports.ledger import (
     AlreadySettled,
     CancelRequestedError,
     Claimed,
@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from contracts.events import Outcome
-    from worker.unlinks.ports import CancelRequest, ClaimResult, Clock, Intent, NewClaim, TaskTicket
+    from worker.unlinks.ports.clock import Clock
+    from worker.unlinks.ports.enterprise_manager import TaskTicket
+    from worker.unlinks.ports.ledger import CancelRequest, ClaimResult, Intent, NewClaim
 
 _IN_FLIGHT = frozenset({Stage.INTENDED, Stage.SUBMITTED})
 
@@ -102,7 +104,7 @@ class InMemoryDatabase:
 
 
 class InMemoryLedger:
-    """The port `worker.unlinks.ports.Ledger`, and the rest of what `SqlLedger` offers.
+    """The port `worker.unlinks.ports.ledger.Ledger`, and the rest of what `SqlLedger` offers.
 
     Args:
         database: shared by all workers.

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from contracts.events import Outcome
-    from worker.unlinks.ports import CancelRequest, Entry
+    from worker.unlinks.ports.ledger import CancelRequest, Entry
 
 
 class Step(StrEnum):

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from contracts.events import Outcome
 from worker.ledger.records import Record, RecordedStep, Step
-from worker.unlinks.ports import CancelRequest, Entry, Intent, Lease, Link, LinkedBackup, Stage, TaskTicket
+from worker.unlinks.ports.enterprise_manager import Link, LinkedBackup, TaskTicket
+from worker.unlinks.ports.ledger import CancelRequest, Entry, Intent, Lease, Stage
 
 if TYPE_CHECKING:
     from sqlalchemy import RowMapping

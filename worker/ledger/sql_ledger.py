@@ -16,7 +16,7 @@ from worker.ledger.migrations import migrate
 from worker.ledger.statements import PRUNED_AT_ONCE
 from worker.ledger.transaction import Transaction
 from worker.ledger.writer import Writer
-from worker.unlinks.ports import Claimed, LeaseLostError
+from worker.unlinks.ports.ledger import Claimed, LeaseLostError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
     from worker.ledger.records import KeyHistory
     from worker.ledger.transaction import Renewed
     from worker.settings import LedgerSettings
-    from worker.unlinks.ports import (
+    from worker.unlinks.ports.clock import Clock
+    from worker.unlinks.ports.enterprise_manager import TaskTicket
+    from worker.unlinks.ports.ledger import (
         AlreadySettled,
         CancelRequest,
         ClaimResult,
-        Clock,
         Intent,
         KeyReused,
         Lease,
         NewClaim,
-        TaskTicket,
     )
 
 _log = structlog.get_logger()
@@ -56,7 +56,7 @@ T = TypeVar("T")
 
 
 class SqlLedger:
-    """The port `worker.unlinks.ports.Ledger`. Its calls wait for as long as the database is away.
+    """The port `worker.unlinks.ports.ledger.Ledger`. Its calls wait for as long as the database is away.
 
     Args:
         settings: where the database is, and how long a lease lasts.

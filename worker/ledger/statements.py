@@ -26,7 +26,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from worker.ledger.records import MOST_STEPS
 from worker.ledger.tables import EPOCH, Now, cancellations, in_flight, pauses, steps, unlinks, unsettled
-from worker.unlinks.ports import Stage
+from worker.unlinks.ports.ledger import Stage
 
 if TYPE_CHECKING:
     from sqlalchemy import BindParameter, ColumnElement, Insert, Update

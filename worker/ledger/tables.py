@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.sql.compiler import SQLCompiler
 
-    from worker.unlinks.ports import Clock
+    from worker.unlinks.ports.clock import Clock
 
 #: A lease that ends here is over.
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

@@ -47,7 +47,7 @@ from worker.ledger.statements import (
     TAKE,
     WITHDRAW,
 )
-from worker.unlinks.ports import (
+from worker.unlinks.ports.ledger import (
     AlreadySettled,
     CancelRequestedError,
     Claimed,
@@ -64,7 +64,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, RowMapping, Update
 
     from contracts.events import Outcome
-    from worker.unlinks.ports import CancelRequest, ClaimResult, Intent, NewClaim, TaskTicket
+    from worker.unlinks.ports.enterprise_manager import TaskTicket
+    from worker.unlinks.ports.ledger import CancelRequest, ClaimResult, Intent, NewClaim
 
 _MICROSECONDS: Final = 1_000_000
 _DAY: Final = 24 * 60 * 60 * _MICROSECONDS

@@ -23,7 +23,7 @@ import structlog
 
 from worker.ledger.database import Trouble, problem_in, trouble_of
 from worker.ledger.errors import LedgerClosedError, LedgerError
-from worker.unlinks.ports import CancelRequestedError, LeaseLostError
+from worker.unlinks.ports.ledger import CancelRequestedError, LeaseLostError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
     from worker.ledger.transaction import Transaction
-    from worker.unlinks.ports import Clock
+    from worker.unlinks.ports.clock import Clock
 
 _log = structlog.get_logger()
 

@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from worker.settings import Settings, TracesSettings
     from worker.telemetry.tracing import Recorder
     from worker.unlinks.dispatcher import Dispatcher
-    from worker.unlinks.ports import Clock, EnterpriseManager, Ledger, Outbox
+    from worker.unlinks.ports.broker import Outbox
+    from worker.unlinks.ports.clock import Clock
+    from worker.unlinks.ports.enterprise_manager import EnterpriseManager
+    from worker.unlinks.ports.ledger import Ledger
 
 
 class Telemetry:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span, Tracer
 
     from worker.settings import TracesSettings
-    from worker.unlinks.ports import Delivery
+    from worker.unlinks.ports.broker import Delivery
 
 #: How long one request to the collector may take, in seconds, repeats included.
 EXPORT_SECONDS: Final = 10

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from worker.unlinks.ports import Delivery
+    from worker.unlinks.ports.broker import Delivery
 
 #: A later version may say more at the end; version ff is none.
 _TRACEPARENT: Final = re.compile(

@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING
 
 from contracts.commands import CancelCommand
 from worker.unlinks.policy import DeniedError
-from worker.unlinks.ports import Refused
+from worker.unlinks.ports.enterprise_manager import Refused
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from contracts.commands import Command, UnlinkCommand
     from worker.unlinks.policy import Policy
-    from worker.unlinks.ports import EnterpriseManager, Job, Ledger
+    from worker.unlinks.ports.enterprise_manager import EnterpriseManager, Job
+    from worker.unlinks.ports.ledger import Ledger
     from worker.unlinks.waiting import Waiting
 
 

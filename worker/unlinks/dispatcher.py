@@ -21,7 +21,7 @@ from worker.unlinks.authorization import Authorizer
 from worker.unlinks.job_locks import JobLocks
 from worker.unlinks.outcome import Ending, as_plan, compose, compose_rejection, failed
 from worker.unlinks.policy import DeniedError
-from worker.unlinks.ports import (
+from worker.unlinks.ports.ledger import (
     AlreadySettled,
     CancelRequest,
     Claimed,
@@ -33,8 +33,9 @@ from worker.unlinks.ports import (
     NewClaim,
     Stage,
 )
+from worker.unlinks.rules import Pace
 from worker.unlinks.waiting import DeferredError, LeavingError, Waiting
-from worker.unlinks.workflow import Pace, Workflow
+from worker.unlinks.workflow import Workflow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
@@ -42,8 +43,11 @@ if TYPE_CHECKING:
     from contracts.commands import Command, UnlinkCommand
     from contracts.events import Event
     from worker.unlinks.authorization import Authorized
-    from worker.unlinks.policy import Policy
-    from worker.unlinks.ports import Clock, Delivery, EnterpriseManager, Job, Ledger, Outbox, Task
+    from worker.unlinks.ports.broker import Delivery, Outbox
+    from worker.unlinks.ports.clock import Clock
+    from worker.unlinks.ports.enterprise_manager import EnterpriseManager, Job, Task
+    from worker.unlinks.ports.ledger import Ledger
+    from worker.unlinks.rules import Rules
 
 log = structlog.get_logger()
 
@@ -55,19 +59,6 @@ RETRY_FACTOR = 3.0
 LONGEST_RETRY_SECONDS = 600.0
 #: How long a cancelled unlink has to let its lease go, in seconds.
 CANCEL_SECONDS = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """How long a delivery is held, how often an attempt may fail, how each Enterprise Manager is followed, who may.
-
-    Without a policy everybody may do everything.
-    """
-
-    hold_seconds: float = 1500
-    max_attempts: int = 10
-    paces: Mapping[str, Pace] = field(default_factory=dict)
-    policy: Policy | None = None
 
 
 @dataclass(slots=True)

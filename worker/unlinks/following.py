@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from worker.unlinks.ports import EnterpriseManagerError
+from worker.unlinks.ports.enterprise_manager import EnterpriseManagerError
 
 if TYPE_CHECKING:
-    from worker.unlinks.ports import Clock, EnterpriseManager, Intent, Task, TaskTicket
+    from worker.unlinks.ports.clock import Clock
+    from worker.unlinks.ports.enterprise_manager import EnterpriseManager, Task, TaskTicket
+    from worker.unlinks.ports.ledger import Intent
+    from worker.unlinks.rules import Pace
     from worker.unlinks.waiting import Waiting
-    from worker.unlinks.workflow import Pace
 
 log = structlog.get_logger()
 

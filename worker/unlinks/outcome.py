@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
     from contracts.commands import UnlinkCommand
     from contracts.reading import PartialParse
-    from worker.unlinks.ports import Entry, Intent, Job, Task
+    from worker.unlinks.ports.enterprise_manager import Job, Task
+    from worker.unlinks.ports.ledger import Entry, Intent
 
 
 @dataclass(frozen=True, slots=True)

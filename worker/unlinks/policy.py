@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from contracts.commands import UnlinkCommand
-    from worker.unlinks.ports import Job
+    from worker.unlinks.ports.enterprise_manager import Job
 
 _JOB_ID = re.compile(r"(?:urn:veeam:Job:)?([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})", re.IGNORECASE)
 

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
-from worker.unlinks.ports import CancelRequestedError, Unavailable
+from worker.unlinks.ports.enterprise_manager import Unavailable
+from worker.unlinks.ports.ledger import CancelRequestedError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from worker.unlinks.ports import Clock, EnterpriseManager
+    from worker.unlinks.ports.clock import Clock
+    from worker.unlinks.ports.enterprise_manager import EnterpriseManager
 
 log = structlog.get_logger()
 

@@ -15,19 +15,16 @@ import structlog
 from contracts.events import Evidence, Reason, ReasonCode
 from worker.unlinks.following import Follower
 from worker.unlinks.outcome import already_absent, cancelled, failed, planned, succeeded, timed_out
-from worker.unlinks.ports import (
+from worker.unlinks.ports.enterprise_manager import (
     AnswerLost,
-    CancelRequestedError,
     EnterpriseManagerError,
-    Intent,
     Job,
-    LeaseLostError,
     LinkNotFound,
     Refused,
-    Stage,
     TaskNotFound,
     Unavailable,
 )
+from worker.unlinks.ports.ledger import CancelRequestedError, Intent, LeaseLostError, Stage
 from worker.unlinks.waiting import Answer, DeadlinePassedError, DeferredError
 
 if TYPE_CHECKING:
@@ -37,7 +34,10 @@ if TYPE_CHECKING:
     from contracts.commands import UnlinkCommand
     from worker.unlinks.job_locks import JobLocks
     from worker.unlinks.outcome import Ending
-    from worker.unlinks.ports import Clock, EnterpriseManager, Entry, Ledger, Link, LinkedBackup, Task, TaskTicket
+    from worker.unlinks.ports.clock import Clock
+    from worker.unlinks.ports.enterprise_manager import EnterpriseManager, Link, LinkedBackup, Task, TaskTicket
+    from worker.unlinks.ports.ledger import Entry, Ledger
+    from worker.unlinks.rules import Pace
     from worker.unlinks.waiting import Waiting
 
 log = structlog.get_logger()
@@ -50,15 +50,6 @@ BUSY_JOB_SECONDS = 5.0
 
 class _NotSentError(Exception):
     """The DELETE certainly did not leave."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How patiently one Enterprise Manager is followed, in seconds."""
-
-    poll_interval: float = 2
-    verify: float = 60
-    settling: float = 120
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ from worker.telemetry.tracing import present_journey
 
 if TYPE_CHECKING:
     from worker.telemetry.metrics import Metrics
-    from worker.unlinks.ports import Clock
+    from worker.unlinks.ports.clock import Clock
 
 #: How many settled events are remembered until they are published; they are published at once, but for an outage.
 _MOST_REMEMBERED: Final = 10_000

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from contracts.commands import JobReference, RepositoryReference
     from worker.enterprise_manager.wire import Exchange
     from worker.telemetry.metrics import Metrics
-    from worker.unlinks.ports import EnterpriseManager, Job, Link, LinkedBackup, Task, TaskTicket
+    from worker.unlinks.ports.enterprise_manager import EnterpriseManager, Job, Link, LinkedBackup, Task, TaskTicket
 
 
 class WatchedEnterpriseManager:
-    """An Enterprise Manager (`worker.unlinks.ports.EnterpriseManager`) from whose calls the steps follow."""
+    """An Enterprise Manager from whose calls the steps follow."""
 
     def __init__(self, enterprise_manager: EnterpriseManager) -> None:
         self._enterprise_manager = enterprise_manager

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from worker.telemetry import tracing
-from worker.unlinks.ports import AlreadySettled, Claimed, HeldElsewhere, KeyReused, LeaseLostError, Stage
+from worker.unlinks.ports.ledger import AlreadySettled, Claimed, HeldElsewhere, KeyReused, LeaseLostError, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -15,20 +15,13 @@ if TYPE_CHECKING:
     from contracts.events import Outcome
     from worker.telemetry.metrics import Metrics
     from worker.telemetry.watched.ends import Ends
-    from worker.unlinks.ports import (
-        CancelRequest,
-        ClaimResult,
-        Clock,
-        Intent,
-        Lease,
-        Ledger,
-        NewClaim,
-        TaskTicket,
-    )
+    from worker.unlinks.ports.clock import Clock
+    from worker.unlinks.ports.enterprise_manager import TaskTicket
+    from worker.unlinks.ports.ledger import CancelRequest, ClaimResult, Intent, Lease, Ledger, NewClaim
 
 
 class WatchedLedger:
-    """A ledger (`worker.unlinks.ports.Ledger`) that tells what is asked of it."""
+    """A ledger (`worker.unlinks.ports.ledger.Ledger`) that tells what is asked of it."""
 
     def __init__(self, ledger: Ledger, metrics: Metrics, ends: Ends, clock: Clock) -> None:
         self._ledger = ledger

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from contracts.events import Event, Reason
     from worker.telemetry.metrics import Metrics
     from worker.telemetry.watched.ends import Ends
-    from worker.unlinks.ports import Delivery, Outbox
+    from worker.unlinks.ports.broker import Delivery, Outbox
 
 
 class WatchedOutbox:
-    """An outbox (`worker.unlinks.ports.Outbox`) that tells what the broker has confirmed."""
+    """An outbox (`worker.unlinks.ports.broker.Outbox`) that tells what the broker has confirmed."""
 
     def __init__(self, outbox: Outbox, metrics: Metrics, ends: Ends) -> None:
         self._outbox = outbox

@@ -1,0 +1,94 @@
+"""The broker: deliveries in, an outbox out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from contracts.events import Event, Reason
+
+
+class Delivery(Protocol):
+    """One delivery of one message, unacknowledged until this object is told otherwise."""
+
+    @property
+    def body(self) -> bytes:
+        """The message."""
+        ...
+
+    @property
+    def content_type(self) -> str | None:
+        """The AMQP property of that name."""
+        ...
+
+    @property
+    def correlation_id(self) -> str | None:
+        """The AMQP property of that name."""
+        ...
+
+    @property
+    def reply_to(self) -> str | None:
+        """The AMQP property of that name, if the allowed patterns match it; else None."""
+        ...
+
+    @property
+    def user_id(self) -> str | None:
+        """The broker user who published the message, if it says so and the broker has verified it; else None.
+
+        Of a copy that was delayed: the original's.
+        """
+        ...
+
+    @property
+    def headers(self) -> Mapping[str, object]:
+        """The message's headers."""
+        ...
+
+    @property
+    def enterprise_manager(self) -> str:
+        """The Enterprise Manager on whose queue the message came."""
+        ...
+
+    @property
+    def attempt(self) -> int:
+        """1, and one more for each earlier attempt that failed (`Outbox.delay` with `failed`)."""
+        ...
+
+    @property
+    def taken_at(self) -> float:
+        """When it was delivered, by `Clock.monotonic`."""
+        ...
+
+    @property
+    def live(self) -> bool:
+        """Whether the channel that it came on is still open."""
+        ...
+
+    def acknowledge(self) -> None:
+        """Tell the broker that it is done with. Does nothing if the channel that it came on has gone."""
+        ...
+
+    def requeue(self) -> None:
+        """Give it back to its queue. Does nothing if the channel that it came on has gone."""
+        ...
+
+
+class Outbox(Protocol):
+    """What leaves for the broker. Each call returns once the broker has confirmed, and waits through reconnections."""
+
+    async def publish(self, event: Event | bytes, reply_to: Collection[str] = ()) -> None:
+        """Publish an event to the events exchange; a stored one byte for byte. A terminal one also to `reply_to`."""
+        ...
+
+    async def delay(self, delivery: Delivery, seconds: float, *, failed: bool) -> None:
+        """Put a copy of the message into the delay queue nearest to `seconds`; it comes back to its queue.
+
+        `failed` counts the attempt against the message (`Delivery.attempt`). The caller then acknowledges.
+        """
+        ...
+
+    async def dead_letter(self, delivery: Delivery, reason: Reason) -> None:
+        """Put a copy of the message into `unlink.dead`, the reason in its headers. The caller then acknowledges."""
+        ...

@@ -1,0 +1,28 @@
+"""The clock and chance. Times of day are aware datetimes in UTC; durations are seconds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+
+class Clock(Protocol):
+    """The only source of time and of chance."""
+
+    def now(self) -> datetime:
+        """The time of day, UTC."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds since some fixed instant; never goes back."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        ...
+
+    def jitter(self, seconds: float) -> float:
+        """`seconds`, times a random factor between 0.5 and 1.5."""
+        ...

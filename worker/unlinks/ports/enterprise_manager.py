@@ -1,0 +1,168 @@
+"""Enterprise Manager, and every error that it may raise.
+
+EnterpriseManagerError
++-- Unavailable      nothing was done, and nothing is known; try again when it is back
++-- AnswerLost       a DELETE may have arrived; only the links can tell
++-- LinkNotFound     the DELETE was answered with 404
++-- TaskNotFound     this logon session knows no such task
++-- Refused          a definite no, with the reason code that the event will carry
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from contracts.commands import JobReference, RepositoryReference
+    from contracts.events import ReasonCode
+
+
+class EnterpriseManagerError(Exception):
+    """Enterprise Manager could not, or would not."""
+
+
+class Unavailable(EnterpriseManagerError):  # noqa: N818 - the tree above reads as what happened
+    """Nothing was done and nothing is known: unreachable, overloaded, or it refuses the logon. Try when it is back."""
+
+
+class AnswerLost(EnterpriseManagerError):  # noqa: N818 - as above
+    """A DELETE left, and no answer that can be read came back: it may have been carried out."""
+
+
+class LinkNotFound(EnterpriseManagerError):  # noqa: N818 - as above
+    """The DELETE was answered with 404: there is no such link, or no such job."""
+
+
+class TaskNotFound(EnterpriseManagerError):  # noqa: N818 - as above
+    """The present logon session knows no such task: it belongs to another session, or was forgotten."""
+
+
+class Refused(EnterpriseManagerError):  # noqa: N818 - as above
+    """A definite no. Nothing was done."""
+
+    def __init__(self, code: ReasonCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job, by its bare lower-case UUID."""
+
+    id: str
+    name: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A repository's link to a job. A repository that is unlinked and linked again has another `object_in_job_id`."""
+
+    object_in_job_id: str
+    repository_uid: str
+    repository_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LinkedBackup:
+    """A backup linked to a copy job, dropped by any edit of the job."""
+
+    object_in_job_id: str
+    uid: str | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskTicket:
+    """A task's ID together with the logon session that it means something in (a name made here, no secret)."""
+
+    task_id: str
+    session: str
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A task as last seen. `finished` only if its state is `Finished`; `success` is None if it has no result (yet)."""
+
+    ticket: TaskTicket
+    operation: str | None
+    finished: bool
+    success: bool | None
+    message: str | None
+
+
+class EnterpriseManager(Protocol):
+    """One Enterprise Manager.
+
+    Every call may raise `Unavailable`, after a few short retries of its own where that is safe.
+
+    IDs are bare lower-case UUIDs.
+    """
+
+    async def find_job(self, reference: JobReference) -> Job:
+        """The one backup copy job that the reference names.
+
+        Raises:
+            Refused: job_not_found, job_ambiguous, not_a_copy_job, access_denied, enterprise_manager_error.
+        """
+        ...
+
+    async def find_repository(self, reference: RepositoryReference) -> str:
+        """The UID of the one repository that the reference names (`uid` as it is, `name` looked up; never `link_id`).
+
+        Raises:
+            Refused: repository_not_found, repository_ambiguous, access_denied, enterprise_manager_error.
+        """
+        ...
+
+    async def links(self, job_id: str) -> Sequence[Link]:
+        """The repositories linked to the job, as listed now: the list may lag behind a finished task.
+
+        Raises:
+            Refused: job_not_found, access_denied, enterprise_manager_error.
+        """
+        ...
+
+    async def linked_backups(self, job_id: str) -> Sequence[LinkedBackup]:
+        """The linked backups that any edit of the job drops.
+
+        Raises:
+            Refused: job_not_found, access_denied, enterprise_manager_error (also where the answer does not say).
+        """
+        ...
+
+    async def delete_link(self, job_id: str, object_in_job_id: str) -> Task:
+        """Send the DELETE, once. Repeated inside only where it is certain that it was not carried out.
+
+        Raises:
+            Unavailable: it was certainly not carried out.
+            AnswerLost: it may have been.
+            LinkNotFound: answered with 404.
+            Refused: access_denied, enterprise_manager_error.
+        """
+        ...
+
+    async def task(self, ticket: TaskTicket) -> Task:
+        """Look at a task once.
+
+        Raises:
+            TaskNotFound: it is of another logon session, or forgotten.
+            Refused: access_denied, enterprise_manager_error.
+        """
+        ...
+
+    async def stop_task(self, ticket: TaskTicket) -> None:
+        """Ask for the task to be stopped, through its Delete link. Whether it stops, the links decide.
+
+        Raises:
+            TaskNotFound: it is of another logon session, or forgotten.
+            Refused: access_denied, enterprise_manager_error.
+        """
+        ...
+
+    async def until_available(self) -> None:
+        """Return when calls make sense again: at once, unless an earlier one raised `Unavailable`."""
+        ...
