@@ -1,7 +1,7 @@
-"""A whole worker inside the test: the real dispatcher, core and client, with a ledger and an outbox in memory.
+"""A whole worker inside the test: the real dispatcher, core, ledger and client, with an outbox in memory.
 
 What it talks to is a simulated Enterprise Manager over HTTPS. It is for what depends on Enterprise Manager alone, of
-which there are hundreds of cases: a process, a broker and a database for each would add minutes and nothing else.
+which there are hundreds of cases: a process and a broker for each would add minutes and nothing else.
 """
 
 from __future__ import annotations
@@ -10,13 +10,16 @@ import asyncio
 import json
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
+
+from pydantic import SecretStr
 
 from contracts.events import Event
 from worker.clock import SystemClock
 from worker.enterprise_manager import Gateway
-from worker.ledger.memory import InMemoryDatabase, InMemoryLedger
-from worker.settings import EnterpriseManagerSettings
+from worker.ledger import SqlLedger
+from worker.settings import EnterpriseManagerSettings, LedgerSettings
 from worker.unlinks.dispatcher import Dispatcher
 from worker.unlinks.rules import Pace, Rules
 
@@ -151,7 +154,8 @@ async def worker_for(
     }
     configured = EnterpriseManagerSettings.model_validate(given | settings)
     gateway = Gateway("default", configured, clock)
-    ledger = InMemoryLedger(InMemoryDatabase(), "in-process", clock, lease_seconds=30)
+    folder = TemporaryDirectory()
+    ledger = SqlLedger(LedgerSettings(url=SecretStr(f"sqlite:///{folder.name}/ledger.db")), "in-process", clock)
     await ledger.start()
     heard = ReceivedEvent()
     dispatcher = Dispatcher(
@@ -170,3 +174,4 @@ async def worker_for(
         ended = await dispatcher.drain(0.2)
         await gateway.close(log_off=ended)
         await ledger.close()
+        folder.cleanup()

@@ -1,4 +1,4 @@
-"""One ledger port, three databases: what the tests of the ledger share."""
+"""One ledger, two databases: what the tests of the ledger share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from pydantic import SecretStr
 
 from worker.clock import SystemClock
-from worker.ledger import InMemoryDatabase, InMemoryLedger, SqlLedger
+from worker.ledger import SqlLedger
 from worker.settings import LedgerSettings
 from worker.unlinks.ports.enterprise_manager import Link, LinkedBackup
 from worker.unlinks.ports.ledger import Claimed, Intent, NewClaim
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
     from worker.unlinks.ports.ledger import Entry, Lease
 
-AnyLedger = SqlLedger | InMemoryLedger
-Kind = Literal["sqlite", "postgresql", "memory"]
+Kind = Literal["sqlite", "postgresql"]
 
 LEASE_SECONDS = 30.0
 NOON = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
@@ -57,20 +56,17 @@ class Database:
         self.kind = kind
         self.url = url
         self.clock = SteppedClock()
-        self.memory = InMemoryDatabase()
         self._opened = AsyncExitStack()
 
     def settings(self, lease_seconds: float = LEASE_SECONDS) -> LedgerSettings:
         """Settings that lead to it."""
         return LedgerSettings(url=SecretStr(self.url), lease_seconds=lease_seconds)
 
-    def new(self, worker: str = "worker-a", lease_seconds: float = LEASE_SECONDS) -> AnyLedger:
+    def new(self, worker: str = "worker-a", lease_seconds: float = LEASE_SECONDS) -> SqlLedger:
         """A worker's ledger, not started."""
-        if self.kind == "memory":
-            return InMemoryLedger(self.memory, worker, self.clock, lease_seconds)
         return SqlLedger(self.settings(lease_seconds), worker, self.clock)
 
-    async def ledger(self, worker: str = "worker-a", lease_seconds: float = LEASE_SECONDS) -> AnyLedger:
+    async def ledger(self, worker: str = "worker-a", lease_seconds: float = LEASE_SECONDS) -> SqlLedger:
         """A worker's ledger, started; closed at the end of the test."""
         ledger = self.new(worker, lease_seconds)
         await ledger.start()
@@ -100,17 +96,9 @@ def _url(kind: Kind, request: pytest.FixtureRequest, folder: Path) -> str:
     return f"sqlite:///{folder / 'ledger.db'}"
 
 
-@pytest.fixture(params=["sqlite", "postgresql", "memory"])
-async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
-    """Each of the three, one after the other."""
-    database = Database(request.param, _url(request.param, request, tmp_path))
-    yield database
-    await database.close()
-
-
 @pytest.fixture(params=["sqlite", "postgresql"])
-async def sql_database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
-    """Each of the real ones, one after the other."""
+async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
+    """Each of the two, one after the other."""
     database = Database(request.param, _url(request.param, request, tmp_path))
     yield database
     await database.close()
@@ -150,14 +138,14 @@ class Words:
         return Intent(job, "Copy job 1", chosen, (LinkedBackup("b-1", "uid-1", "Backup 1"), LinkedBackup("b-2")))
 
     @classmethod
-    async def claim(cls, ledger: AnyLedger, key: str = "CHG-1") -> Lease:
+    async def claim(cls, ledger: SqlLedger, key: str = "CHG-1") -> Lease:
         """Claim a key that must be free, and return its lease."""
         result = await ledger.claim(cls.claim_of(key))
         assert isinstance(result, Claimed)
         return result.entry.lease
 
     @classmethod
-    async def take_over(cls, ledger: AnyLedger, key: str = "CHG-1") -> Entry:
+    async def take_over(cls, ledger: SqlLedger, key: str = "CHG-1") -> Entry:
         """Claim a key as soon as its lease is over."""
         while not isinstance(result := await ledger.claim(cls.claim_of(key)), Claimed):  # noqa: ASYNC110 - as above
             await asyncio.sleep(0.01)

@@ -1,4 +1,4 @@
-"""A request to cancel before, while and after an unlink is sent: on SQLite, on PostgreSQL, and in memory."""
+"""A request to cancel before, while and after an unlink is sent: on SQLite and on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from worker.unlinks.ports.ledger import (
 )
 
 if TYPE_CHECKING:
-    from tests.ledger.conftest import AnyLedger, Database, Words
-    from worker.ledger import KeyHistory
+    from tests.ledger.conftest import Database, Words
+    from worker.ledger import KeyHistory, SqlLedger
 
 EVENT = b'{"specversion":"1.0"}'
 TASK = TaskTicket("task-1", "session-a")
@@ -38,7 +38,7 @@ def request_to_cancel(words: type[Words]) -> CancelRequest:
     return CancelRequest("CHG-1", "default", "j.doe", "wrong repository", words.noon)
 
 
-async def history_of(ledger: AnyLedger, key: str = "CHG-1") -> KeyHistory:
+async def history_of(ledger: SqlLedger, key: str = "CHG-1") -> KeyHistory:
     """What is known of a key that is known."""
     history = await ledger.history(key)
     assert history is not None

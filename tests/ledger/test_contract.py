@@ -1,9 +1,8 @@
-"""What every ledger promises, asked of SQLite, of PostgreSQL and of the twin in memory."""
+"""What the ledger promises, asked of SQLite and of PostgreSQL."""
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -24,7 +23,8 @@ from worker.unlinks.ports.ledger import (
 )
 
 if TYPE_CHECKING:
-    from tests.ledger.conftest import AnyLedger, Database, Words
+    from tests.ledger.conftest import Database, Words
+    from worker.ledger import SqlLedger
 
 EVENT = b'{"specversion":"1.0","n":"\xc3\xa9"}'
 TASK = TaskTicket("task-1", "session-a")
@@ -215,10 +215,7 @@ async def test_a_renewal_finds_out_that_a_lease_was_lost(database: Database, wor
 
 async def release_behind_the_back_of(database: Database, lease: Lease) -> None:
     """What a pause of the worker amounts to: the database's lease is over, and the worker does not know."""
-    if database.kind == "memory":
-        record = database.memory.records[lease.key]
-        database.memory.records[lease.key] = replace(record, worker=None)
-    elif database.kind == "postgresql":
+    if database.kind == "postgresql":
         database.execute(f"UPDATE unlinks SET worker = NULL WHERE key = '{lease.key}'")  # noqa: S608 - our own key
     else:
         await (await database.ledger("worker-c")).release(lease)
@@ -227,7 +224,7 @@ async def release_behind_the_back_of(database: Database, lease: Lease) -> None:
 # --- writing --------------------------------------------------------------------------------------------------------
 
 
-async def every_write(ledger: AnyLedger, lease: Lease, words: type[Words]) -> None:
+async def every_write(ledger: SqlLedger, lease: Lease, words: type[Words]) -> None:
     """Each of them finds the lease lost."""
     for write in (
         ledger.intend(lease, words.intent_of(), words.noon),

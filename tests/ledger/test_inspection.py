@@ -26,26 +26,26 @@ def inspection_of(database: Database) -> Inspection:
     return Inspection(database.settings(), database.clock)
 
 
-async def test_it_sees_what_a_running_worker_has_written(sql_database: Database, words: type[Words]) -> None:
+async def test_it_sees_what_a_running_worker_has_written(database: Database, words: type[Words]) -> None:
     """An operator would be told of a state that is not so, or would have to stop the workers to look."""
-    ledger = await sql_database.ledger()
+    ledger = await database.ledger()
     lease = await words.claim(ledger)
     await ledger.intend(lease, words.intent_of(), words.noon)
-    inspection = inspection_of(sql_database)
+    inspection = inspection_of(database)
     assert inspection.history("CHG-1") == await ledger.history("CHG-1")
     assert inspection.history("CHG-2") is None
     assert ledger.alive(lease)
     await ledger.settle(lease, Outcome.SUCCEEDED, b"event", words.noon)
 
 
-async def test_it_prunes_what_it_counts(sql_database: Database, words: type[Words]) -> None:
+async def test_it_prunes_what_it_counts(database: Database, words: type[Words]) -> None:
     """`--dry-run` would promise one thing, and the next call do another."""
-    ledger = await sql_database.ledger()
-    now = sql_database.clock.now()
+    ledger = await database.ledger()
+    now = database.clock.now()
     for n in range(600):
         age = timedelta(days=91 if n < 550 else 89)
         await ledger.settle(await words.claim(ledger, f"CHG-{n}"), Outcome.SUCCEEDED, b"event", now - age)
-    inspection = inspection_of(sql_database)
+    inspection = inspection_of(database)
     assert inspection.count_long_settled(90) == 550
     assert inspection.prune(90) == 550
     assert inspection.count_long_settled(90) == 0
@@ -53,14 +53,12 @@ async def test_it_prunes_what_it_counts(sql_database: Database, words: type[Word
     assert inspection.history("CHG-599") is not None
 
 
-async def test_a_step_that_a_newer_worker_wrote_is_shown_as_it_stands(
-    sql_database: Database, words: type[Words]
-) -> None:
+async def test_a_step_that_a_newer_worker_wrote_is_shown_as_it_stands(database: Database, words: type[Words]) -> None:
     """During a roll-out, `status` of the version before would fail just when somebody looks."""
-    await words.claim(await sql_database.ledger())
-    with open_engine(read_url(sql_database.settings().url), sql_database.clock).begin() as connection:
+    await words.claim(await database.ledger())
+    with open_engine(read_url(database.settings().url), database.clock).begin() as connection:
         connection.execute(text("UPDATE steps SET step = 'pondered'"))
-    history = inspection_of(sql_database).history("CHG-1")
+    history = inspection_of(database).history("CHG-1")
     assert history is not None
     assert [step.step for step in history.steps] == ["pondered"]
 
@@ -78,16 +76,16 @@ def test_where_there_is_no_file_none_is_made(tmp_path: Path, words: type[Words])
     ("revision", "said"), [(None, "no worker has run on it yet"), ("0002", "schema 2, and this version reads 4")]
 )
 def test_a_database_without_this_versions_ledger_is_left_as_it_is(
-    sql_database: Database, revision: str | None, said: str
+    database: Database, revision: str | None, said: str
 ) -> None:
     """A look with a newer program would change the schema under the workers that run."""
-    engine = open_engine(read_url(sql_database.settings().url), sql_database.clock)
+    engine = open_engine(read_url(database.settings().url), database.clock)
     with engine.begin() as connection:
         if revision is not None:
             migrate(connection, revision)
     for _ in range(2):
         with pytest.raises(InspectionError, match=said):
-            inspection_of(sql_database).history("CHG-1")
+            inspection_of(database).history("CHG-1")
 
 
 def test_a_database_that_cannot_be_reached_is_told_in_one_line_without_the_password(words: type[Words]) -> None:

@@ -51,14 +51,14 @@ def insert_older_rows(connection: Connection, words: type[Words]) -> None:
 
 @pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004"])
 async def test_an_older_schema_with_its_rows_is_brought_forward(
-    sql_database: Database, words: type[Words], revision: str
+    database: Database, words: type[Words], revision: str
 ) -> None:
     """An upgrade of the worker would lose the memory of what was done, and do it again."""
-    engine = engine_of(sql_database)
+    engine = engine_of(database)
     with engine.begin() as connection:
         migrate(connection, revision)
         insert_older_rows(connection, words)
-    ledger = await sql_database.ledger()
+    ledger = await database.ledger()
     result = await ledger.claim(words.claim_of())
     assert isinstance(result, Claimed)
     entry = result.entry
@@ -71,16 +71,16 @@ async def test_an_older_schema_with_its_rows_is_brought_forward(
     assert await ledger.claim(words.claim_of("CHG-2")) == AlreadySettled(words.claim_of().command)
 
 
-async def test_the_migrated_schema_is_the_one_that_the_statements_are_made_for(sql_database: Database) -> None:
+async def test_the_migrated_schema_is_the_one_that_the_statements_are_made_for(database: Database) -> None:
     """A column or the index that keeps jobs apart would be missing in production, and only there."""
-    await sql_database.ledger()
-    with engine_of(sql_database).connect() as connection:
+    await database.ledger()
+    with engine_of(database).connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
 
 
-async def test_many_workers_may_start_on_an_empty_database_at_once(sql_database: Database, words: type[Words]) -> None:
+async def test_many_workers_may_start_on_an_empty_database_at_once(database: Database, words: type[Words]) -> None:
     """The first roll-out of several replicas would fail half of the time."""
-    ledgers = await asyncio.gather(*(sql_database.ledger(f"worker-{n}") for n in range(6)))
+    ledgers = await asyncio.gather(*(database.ledger(f"worker-{n}") for n in range(6)))
     for n, ledger in enumerate(ledgers):
         await words.claim(ledger, f"CHG-{n}")
 
@@ -95,29 +95,29 @@ def leave_a_newer_schema(database: Database, *, usable_from: int) -> None:
         connection.execute(text("UPDATE ledger_schema SET usable_from = :number"), {"number": usable_from})
 
 
-async def test_on_a_newer_schema_that_only_adds_the_worker_runs(sql_database: Database, words: type[Words]) -> None:
+async def test_on_a_newer_schema_that_only_adds_the_worker_runs(database: Database, words: type[Words]) -> None:
     """A roll-out in steps, or a roll-back, would stop every worker of the previous version."""
-    leave_a_newer_schema(sql_database, usable_from=1)
-    ledger = await sql_database.ledger()
+    leave_a_newer_schema(database, usable_from=1)
+    ledger = await database.ledger()
     lease = await words.claim(ledger)
     assert await ledger.intend(lease, words.intent_of(), words.noon)
     await ledger.settle(lease, Outcome.SUCCEEDED, b"event", words.noon)
     assert await ledger.claim(words.claim_of()) == AlreadySettled(b"event")
 
 
-async def test_on_a_schema_that_it_cannot_work_with_the_worker_refuses_to_start(sql_database: Database) -> None:
+async def test_on_a_schema_that_it_cannot_work_with_the_worker_refuses_to_start(database: Database) -> None:
     """An old worker would write rows that the new ones misread."""
-    leave_a_newer_schema(sql_database, usable_from=99)
+    leave_a_newer_schema(database, usable_from=99)
     with pytest.raises(SchemaTooNewError, match="needs a worker that knows schema 99 or later; this one knows 4"):
-        await sql_database.ledger()
+        await database.ledger()
 
 
 async def test_a_ledger_opens_sqlite_so_that_commits_survive_a_power_cut(
-    sql_database: Database,
+    database: Database,
 ) -> None:
     """The last commits before a power cut would be gone, and their unlinks done again."""
-    with engine_of(sql_database).connect() as connection:
-        if sql_database.kind == "sqlite":
+    with engine_of(database).connect() as connection:
+        if database.kind == "sqlite":
             assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
             assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
         else:

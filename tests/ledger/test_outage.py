@@ -215,9 +215,9 @@ async def test_a_worker_can_stop_while_its_database_is_away(tmp_path: Path, word
         await ledger.claim(words.claim_of())
 
 
-async def test_closing_finishes_what_waits(sql_database: Database, words: type[Words]) -> None:
+async def test_closing_finishes_what_waits(database: Database, words: type[Words]) -> None:
     """The last ends before a restart would be forgotten, though the database was there."""
-    ledger = sql_database.new()
+    ledger = database.new()
     await ledger.start()
     lease = await words.claim(ledger)
     settling = asyncio.create_task(ledger.settle(lease, Outcome.SUCCEEDED, b"event", words.noon))
@@ -225,12 +225,12 @@ async def test_closing_finishes_what_waits(sql_database: Database, words: type[W
     await ledger.close()
     await settling
     assert not ledger.up
-    assert await (await sql_database.ledger()).claim(words.claim_of()) == AlreadySettled(b"event")
+    assert await (await database.ledger()).claim(words.claim_of()) == AlreadySettled(b"event")
 
 
-async def test_a_claim_that_nobody_waits_for_any_more_is_let_go(sql_database: Database, words: type[Words]) -> None:
+async def test_a_claim_that_nobody_waits_for_any_more_is_let_go(database: Database, words: type[Words]) -> None:
     """A key would be held for as long as the worker runs, by nobody, and no other worker could take it."""
-    ledger, other = await sql_database.ledger(), await sql_database.ledger("worker-b")
+    ledger, other = await database.ledger(), await database.ledger("worker-b")
     for n in range(20):
         claim = words.claim_of(f"CHG-{n}")
         claiming = asyncio.create_task(ledger.claim(claim))

@@ -59,12 +59,12 @@ def go(process: Process) -> None:
     process.stdin.write(b"go\n")
 
 
-async def test_of_several_processes_one_gets_each_key(sql_database: Database) -> None:
+async def test_of_several_processes_one_gets_each_key(database: Database) -> None:
     """Two workers that hold the same command would both carry it out."""
     keys = 150
     async with AsyncExitStack() as stack:
         racers = [
-            await stack.enter_async_context(worker(sql_database, f"worker-{n}", "race", str(keys), lease_seconds=60))
+            await stack.enter_async_context(worker(database, f"worker-{n}", "race", str(keys), lease_seconds=60))
             for n in range(2)
         ]
         for racer in racers:
@@ -75,13 +75,11 @@ async def test_of_several_processes_one_gets_each_key(sql_database: Database) ->
     assert set(won.values()) == {1}
 
 
-async def test_a_worker_that_was_paused_beyond_its_lease_writes_nothing(
-    sql_database: Database, words: type[Words]
-) -> None:
+async def test_a_worker_that_was_paused_beyond_its_lease_writes_nothing(database: Database, words: type[Words]) -> None:
     """It would overwrite the work of the one that took over, and publish a second end."""
-    async with worker(sql_database, "paused", "hold", "CHG-1") as paused:
+    async with worker(database, "paused", "hold", "CHG-1") as paused:
         paused.send_signal(signal.SIGSTOP)
-        other = await sql_database.ledger("worker-b")
+        other = await database.ledger("worker-b")
         entry = await words.take_over(other)
         await other.settle(entry.lease, Outcome.SUCCEEDED, b"event", words.noon)
         paused.send_signal(signal.SIGCONT)
@@ -93,13 +91,13 @@ async def test_a_worker_that_was_paused_beyond_its_lease_writes_nothing(
     assert (history.record.event, history.record.entry.intent) == (b"event", None)
 
 
-async def test_what_was_written_before_a_kill_is_there_after_it(sql_database: Database, words: type[Words]) -> None:
+async def test_what_was_written_before_a_kill_is_there_after_it(database: Database, words: type[Words]) -> None:
     """The worker after it would not know of the DELETE that was sent, and pick another link."""
-    async with worker(sql_database, "killed", "die", "CHG-1") as killed:
+    async with worker(database, "killed", "die", "CHG-1") as killed:
         go(killed)
         assert await line_of(killed) == "intended"
         assert await killed.wait() == -signal.SIGKILL
-    other = await sql_database.ledger("worker-b")
+    other = await database.ledger("worker-b")
     entry = await words.take_over(other)
     assert entry.stage is Stage.INTENDED
     assert entry.intent == words.intent_of()

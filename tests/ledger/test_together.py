@@ -15,7 +15,8 @@ from worker.unlinks.ports.ledger import Claimed, Lease, LeaseLostError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.ledger.conftest import AnyLedger, Database, Words
+    from tests.ledger.conftest import Database, Words
+    from worker.ledger import SqlLedger
 
 
 @pytest.fixture
@@ -32,18 +33,18 @@ def commits() -> Iterator[list[object]]:
 
 
 async def test_two_hundred_writes_at_once_share_a_few_commits(
-    sql_database: Database, words: type[Words], commits: list[object]
+    database: Database, words: type[Words], commits: list[object]
 ) -> None:
     """A worker with thousands in flight would be as slow as one disk flush after the other."""
-    ledger = await sql_database.ledger()
+    ledger = await database.ledger()
     commits.clear()
     await asyncio.gather(*(words.claim(ledger, f"CHG-{n}") for n in range(200)))
     assert len(commits) <= 3
 
 
-async def test_a_write_that_fails_does_not_spoil_those_beside_it(sql_database: Database, words: type[Words]) -> None:
+async def test_a_write_that_fails_does_not_spoil_those_beside_it(database: Database, words: type[Words]) -> None:
     """One lost lease, one busy job or one strange key would fail every unlink that happens to be due with it."""
-    ledger = await sql_database.ledger()
+    ledger = await database.ledger()
     leases = [await words.claim(ledger, f"CHG-{n}") for n in range(20)]
     await ledger.intend(await words.claim(ledger, "CHG-busy"), words.intent_of(job="busy"), words.noon)
     good = [ledger.intend(lease, words.intent_of(job=lease.key), words.noon) for lease in leases[:10]]
@@ -71,14 +72,14 @@ async def test_strange_names_of_other_systems_do_not_stop_an_unlink(database: Da
 
 
 async def test_workers_that_want_the_same_jobs_in_any_order_all_get_an_answer(
-    sql_database: Database, words: type[Words]
+    database: Database, words: type[Words]
 ) -> None:
     """Two workers' transactions would wait for each other, and every unlink with them."""
-    ledgers = [await sql_database.ledger(f"worker-{n}") for n in range(3)]
+    ledgers = [await database.ledger(f"worker-{n}") for n in range(3)]
     for turn in range(5):
         jobs = [f"job-{turn}-{n}" for n in range(20)]
 
-        async def ask(ledger: AnyLedger, job: str, key: str) -> bool:
+        async def ask(ledger: SqlLedger, job: str, key: str) -> bool:
             lease = await words.claim(ledger, key)
             return await ledger.intend(lease, words.intent_of(job=job), words.noon)
 
@@ -90,9 +91,9 @@ async def test_workers_that_want_the_same_jobs_in_any_order_all_get_an_answer(
         assert sum(await asyncio.gather(*asked)) == len(jobs)
 
 
-async def test_how_much_faster_it_is_together(sql_database: Database, words: type[Words]) -> None:
+async def test_how_much_faster_it_is_together(database: Database, words: type[Words]) -> None:
     """Prints it (pytest -s); judges nothing, since machines differ."""
-    ledger = await sql_database.ledger()
+    ledger = await database.ledger()
 
     async def rate(name: str, at_once: int, rounds: int) -> float:
         began = time.perf_counter()
@@ -103,6 +104,6 @@ async def test_how_much_faster_it_is_together(sql_database: Database, words: typ
     alone = await rate("alone", at_once=1, rounds=100)
     together = await rate("together", at_once=200, rounds=5)
     print(  # noqa: T201 - what it is for
-        f"\n{sql_database.kind}: {alone:,.0f} writes/s with 1 waiting, {together:,.0f} with 200: "
+        f"\n{database.kind}: {alone:,.0f} writes/s with 1 waiting, {together:,.0f} with 200: "
         f"{together / alone:.1f} times as many"
     )

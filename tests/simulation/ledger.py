@@ -1,134 +1,155 @@
-"""A worker's way to the database: the in-memory twin of the real ledger, behind a network."""
+"""The ledger that ships, on an SQLite database in memory, with a simulated network between its writer and the database.
+
+Each transaction is carried out in one instant of virtual time, in the simulation's own thread.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from worker.ledger.memory import InMemoryLedger
+from sqlalchemy.engine import make_url
+
+from worker.clock import SystemClock
+from worker.ledger.database import open_engine
+from worker.ledger.migrations import migrate
+from worker.ledger.tables import lend_clock
+from worker.ledger.writer import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-    from datetime import datetime
+    from collections.abc import Callable, Sequence
 
-    from contracts.events import Outcome
+    from sqlalchemy import Connection, Engine
+
     from tests.simulation.promises import RequestObserver
     from tests.simulation.scenario import Weather
-    from tests.simulation.world import Process, ProcessClock
-    from worker.ledger.memory import InMemoryDatabase
-    from worker.unlinks.ports.enterprise_manager import TaskTicket
-    from worker.unlinks.ports.ledger import (
-        AlreadySettled,
-        CancelRequest,
-        ClaimResult,
-        Intent,
-        KeyReused,
-        Lease,
-        NewClaim,
-    )
+    from tests.simulation.world import Process
+    from worker.ledger.transaction import Transaction
+    from worker.ledger.writer import Write
+    from worker.unlinks.ports.clock import Clock
 
-
-#: What a worker has sent when it dies still takes effect; what waited in it for the database to come back does not.
+#: A transaction that a worker has sent before it dies is still carried out; one that waited for the database is not.
 LAST_WORDS_SECONDS = 1.0
 
+T = TypeVar("T")
 
-class RemoteLedger:
-    """The port `Ledger`: a call takes effect at the database while the worker waits, or is dead by then."""
+
+@cache
+def _prepared() -> tuple[Engine, Connection]:
+    """The engine of all runs, since it keeps the compiled statements, and a database to copy."""
+    engine = open_engine(make_url("sqlite://"), SystemClock())
+    connection = engine.connect()
+    with connection.begin():
+        migrate(connection)
+    return engine, connection
+
+
+def _driver_of(connection: Connection) -> Any:
+    return connection.connection.driver_connection
+
+
+class Database:
+    """The database of one run. `clock` measures the leases, as PostgreSQL's own clock does."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.engine, prepared = _prepared()
+        self.connection = self.engine.connect()
+        _driver_of(prepared).backup(_driver_of(self.connection))
+        lend_clock(_driver_of(self.connection), clock)
+
+    def has_leases_of(self, worker: str) -> bool:
+        """Whether a worker has anything to renew."""
+        query = "SELECT 1 FROM unlinks WHERE worker = ? AND stage != 'settled'"
+        return _driver_of(self.connection).execute(query, (worker,)).fetchone() is not None
+
+
+class SimulatedWriter(Writer):
+    """The ledger's writer, driven by virtual time instead of a thread."""
 
     def __init__(
         self,
-        database: InMemoryDatabase,
+        database: Database,
         process: Process,
-        clock: ProcessClock,
         observer: RequestObserver,
         weather: Weather,
-        *,
-        worker: str,
-        lease_seconds: float,
+        transaction: Callable[[Connection, float], Transaction],
+        clock: Clock,
+        available: Callable[[bool], None],
     ) -> None:
-        self._twin = InMemoryLedger(database, worker, clock, lease_seconds)
+        def observed(connection: Connection, began: float) -> Transaction:
+            return cast("Transaction", ObservedTransaction(transaction(connection, began), process, observer))
+
+        super().__init__(database.engine, observed, clock, available, "simulation")
+        self._connection = database.connection
         self._process = process
-        self._clock = clock
-        self._observer = observer
         self._weather = weather
-        self._lease_seconds = lease_seconds
+        self._sending = False
+        self._answers: list[Callable[[], None]] = []
 
-    async def keep_renewing(self) -> None:
-        """Renew all leases of this worker, three times in the length of one."""
-        while True:
-            await self._clock.sleep(self._lease_seconds / 3)
-            await self._call("renew")
+    async def write(
+        self,
+        carry_out: Callable[[Transaction], T],
+        *,
+        order: tuple[int, str],
+        key: str | None = None,
+        landed: Callable[[T], None] | None = None,
+    ) -> T:
+        """As the ledger's writer has it."""
+        await self._process.may_die()
+        self._process.call_soon(self._send)
+        return await super().write(carry_out, order=order, key=key, landed=landed)
 
-    async def claim(self, claim: NewClaim) -> ClaimResult:
-        """As the port has it."""
-        result: ClaimResult = await self._call("claim", claim)
-        return result
+    def _send(self) -> None:
+        """Send the queued writes in one transaction, unless one is already under way."""
+        if self._sending or self._process.dead or not self._queue:
+            return
+        self._sending = True
+        world = self._process.world
+        there, back = self._weather.way_to_database()
+        world.after(there, partial(self._arrive, self._take() or (), world.now, back))
+        self._process.count_request()
 
-    async def intend(self, lease: Lease, intent: Intent, sent_at: datetime) -> bool:
-        """As the port has it."""
-        free: bool = await self._call("intend", lease, intent, sent_at)
-        return free
+    def _arrive(self, batch: Sequence[Write[Any]], sent: float, back: float) -> None:
+        world = self._process.world
+        if self._process.dead and world.now - sent > LAST_WORDS_SECONDS:
+            return
+        self._commit(batch)
+        world.after(back, lambda: self._process.deliver(self._answered))
 
-    async def withdraw(self, lease: Lease) -> None:
-        """As the port has it."""
-        await self._call("withdraw", lease)
+    def _on_loop(self, callback: Callable[[], None]) -> None:
+        self._answers.append(callback)
 
-    async def send_again(self, lease: Lease) -> None:
-        """As the port has it."""
-        await self._call("send_again", lease)
+    def _answered(self) -> None:
+        answers, self._answers = self._answers, []
+        for answer in answers:
+            answer()
+        self._sending = False
+        self._send()
 
-    async def submitted(self, lease: Lease, task: TaskTicket, submitted_at: datetime) -> None:
-        """As the port has it."""
-        await self._call("submitted", lease, task, submitted_at)
+    def _hang_up(self) -> None:
+        """Keep the connection: it holds the database of all workers."""
 
-    async def settle(self, lease: Lease, outcome: Outcome, event: bytes, finished_at: datetime) -> None:
-        """As the port has it."""
-        await self._call("settle", lease, outcome, event, finished_at)
 
-    async def release(self, lease: Lease) -> None:
-        """As the port has it."""
-        await self._call("release", lease)
+class ObservedTransaction:
+    """A transaction whose calls are reported to the observer."""
 
-    async def cancel(self, request: CancelRequest) -> AlreadySettled | KeyReused | None:
-        """As the port has it."""
-        result: AlreadySettled | KeyReused | None = await self._call("cancel", request)
-        return result
+    def __init__(self, transaction: Transaction, process: Process, observer: RequestObserver) -> None:
+        self._transaction = transaction
+        self._process = process
+        self._observer = observer
+        self.began = transaction.began
+        self.write_steps = transaction.write_steps
 
-    async def has_decided(self, key: str, fingerprint: str) -> bool:
-        """As the port has it."""
-        decided: bool = await self._call("has_decided", key, fingerprint)
-        return decided
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        """A method of the transaction, observed."""
 
-    def on_cancel(self, listener: Callable[[str], None]) -> None:
-        """As the port has it."""
-        self._twin.on_cancel(lambda key: self._process.deliver(lambda: listener(key)))
-
-    def alive(self, lease: Lease) -> bool:
-        """As the port has it."""
-        return self._twin.alive(lease)
-
-    async def _call(self, name: str, *arguments: Any) -> Any:
-        process, observer = self._process, self._observer
-        sent = observer.world.now
-
-        def act() -> Any:
-            if process.dead and observer.world.now - sent > LAST_WORDS_SECONDS:
-                raise ConnectionError
+        def call(*arguments: Any) -> Any:
             try:
-                result = _at_once(getattr(self._twin, name)(*arguments))
+                result = getattr(self._transaction, name)(*arguments)
             except Exception as error:
-                observer.world.note("ledger", f"refuses {name} of {process.name}: {error}")
+                self._observer.world.note("ledger", f"refuses {name} of {self._process.name}: {error}")
                 raise
-            observer.wrote(process, name, arguments, result)
+            self._observer.wrote(self._process, name, arguments, result)
             return result
 
-        there, back = self._weather.way_to_database()
-        return await process.request(act, there, back)
-
-
-def _at_once(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Carry out a call of the twin, which never waits: it is done at the instant at which it reaches the database."""
-    try:
-        coroutine.send(None)
-    except StopIteration as end:
-        return end.value
-    raise AssertionError("the ledger's twin waited")
+        return call

@@ -7,11 +7,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
+from sqlalchemy import and_, bindparam, exists
+
 from contracts.events import Evidence, ReasonCode
 from tests.simulation.enterprise_manager import SimulatedGateway
-from tests.simulation.ledger import RemoteLedger
+from tests.simulation.ledger import Database
 from tests.simulation.simulation import run
-from worker.ledger.memory import InMemoryDatabase
+from worker.ledger import SqlLedger, transaction
+from worker.ledger.statements import _before_its_intent, _write
+from worker.ledger.tables import one_in_flight_per_job, unlinks
+from worker.ledger.transaction import Transaction
 from worker.unlinks import dispatcher
 from worker.unlinks.dispatcher import Dispatcher, _Running
 from worker.unlinks.following import FIRST_LOOK, Follower
@@ -32,12 +37,14 @@ from worker.unlinks.workflow import Workflow
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from sqlalchemy import RowMapping, Update
+
     from contracts.commands import UnlinkCommand
     from tests.simulation.promises import Violation
-    from worker.ledger.records import Record
     from worker.unlinks.outcome import Ending
     from worker.unlinks.ports.broker import Delivery
-    from worker.unlinks.ports.ledger import ClaimResult, Intent, NewClaim
+    from worker.unlinks.ports.clock import Clock
+    from worker.unlinks.ports.ledger import CancelRequest, ClaimResult, Intent, KeyReused, NewClaim
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,29 +147,38 @@ async def _intend_although_busy(self: Workflow, intent: Intent) -> None:
     self._start_the_deadline()
 
 
-_true_claim = RemoteLedger.claim
-_true_call = RemoteLedger._call  # noqa: SLF001 - a mutant is made of the core's inside
+_true_update = Transaction._update  # noqa: SLF001 - a mutant is made of the core's inside
+_true_require = Transaction._require  # noqa: SLF001 - as above
 
 
-async def _write_with_the_newest_token(self: RemoteLedger, name: str, *arguments: Any) -> Any:
+def _newest(self: Transaction, lease: Lease) -> Lease:
     """Every write, whoever makes it, is made with the token that the database has."""
-    if name not in {"claim", "renew", "cancel"}:
-        lease = arguments[0]
-        known = self._twin._database.records[lease.key].entry  # noqa: SLF001 - a mutant is made of the core's inside
-        arguments = (known.lease, *arguments[1:])
-    return await _true_call(self, name, *arguments)
+    row = self._row(lease.key)
+    return lease if row is None else Lease(lease.key, row["token"])
 
 
-async def _claim_settled_keys_too(self: RemoteLedger, claim: NewClaim) -> ClaimResult:
+def _update_the_newest(self: Transaction, statement: Update, lease: Lease, **parameters: Any) -> bool:
+    return _true_update(self, statement, _newest(self, lease), **parameters)
+
+
+def _require_the_newest(self: Transaction, lease: Lease) -> RowMapping:
+    return _true_require(self, _newest(self, lease))
+
+
+_true_claim = SqlLedger.claim
+_true_write = SqlLedger._write  # noqa: SLF001 - as above
+
+
+async def _claim_settled_keys_too(self: SqlLedger, claim: NewClaim) -> ClaimResult:
     result = await _true_claim(self, claim)
     if isinstance(result, AlreadySettled):
         return Claimed(Entry(Lease(claim.key, 1), Stage.CLAIMED, 2, claim.received_at))
     return result
 
 
-async def _write_nothing_of_settled_keys(self: RemoteLedger, name: str, *arguments: Any) -> Any:
+async def _write_nothing_of_settled_keys(self: SqlLedger, *arguments: Any, **named: Any) -> Any:
     try:
-        return await _true_call(self, name, *arguments)
+        return await _true_write(self, *arguments, **named)
     except LeaseLostError:
         return True
 
@@ -195,18 +211,25 @@ async def _publish_before_settling(self: Dispatcher, command: UnlinkCommand, ent
     await self._ledger.settle(workflow.entry.lease, ending.outcome, event.to_bytes(), event.time)
 
 
-def _busy_until_submitted(self: InMemoryDatabase, key: str, enterprise_manager: str, job_id: str) -> bool:
-    return any(
-        record.entry.stage is Stage.INTENDED
-        and record.enterprise_manager == enterprise_manager
-        and record.entry.intent is not None
-        and record.entry.intent.job_id == job_id
-        for other, record in self.records.items()
-        if other != key
-    )
+_intended = unlinks.alias("intended")
+_busy_until_submitted = exists().where(
+    _intended.c.enterprise_manager == unlinks.c.enterprise_manager,
+    _intended.c.job_id == bindparam("seen_job_id"),
+    _intended.c.stage == Stage.INTENDED.value,
+)
+_intend_once_submitted = _write(
+    and_(_before_its_intent, ~_busy_until_submitted), stage=Stage.INTENDED.value, sends=unlinks.c.sends + 1
+)
+_true_database = Database.__init__
 
 
-def _always_alive(self: RemoteLedger, lease: Lease) -> bool:
+def _without_the_index_of_jobs(self: Database, clock: Clock) -> None:
+    _true_database(self, clock)
+    with self.connection.begin():
+        one_in_flight_per_job.drop(self.connection)
+
+
+def _always_alive(self: SqlLedger, lease: Lease) -> bool:
     del self, lease
     return True
 
@@ -289,9 +312,8 @@ def _never_ask_for_consent(self: Workflow, backups: Any) -> None:
     del self, backups
 
 
-def _hear_no_cancel(self: InMemoryDatabase, record: Record) -> Record:
-    del self
-    return record
+def _remember_no_cancel(self: Transaction, request: CancelRequest) -> AlreadySettled | KeyReused | None:
+    return self._beyond_cancelling(request)
 
 
 def _heed_no_cancel(self: Waiting) -> None:
@@ -318,21 +340,25 @@ MUTANTS = (
     Mutant("sends although the job is busy", ((Workflow, "_intend", _intend_although_busy),), known_seed=5),
     Mutant(
         "frees the job once the task is known",
-        ((InMemoryDatabase, "job_is_busy", _busy_until_submitted),),
+        ((transaction, "INTEND", _intend_once_submitted), (Database, "__init__", _without_the_index_of_jobs)),
         known_seed=5,
     ),
     Mutant(
         "ignores the fencing token",
-        ((RemoteLedger, "_call", _write_with_the_newest_token), (RemoteLedger, "alive", _always_alive)),
+        (
+            (Transaction, "_update", _update_the_newest),
+            (Transaction, "_require", _require_the_newest),
+            (SqlLedger, "alive", _always_alive),
+        ),
         known_seed=117,
     ),
-    Mutant("never asks whether its lease is alive", ((RemoteLedger, "alive", _always_alive),), known_seed=798),
+    Mutant("never asks whether its lease is alive", ((SqlLedger, "alive", _always_alive),), known_seed=798),
     Mutant(
         "runs a settled key again",
         (
-            (RemoteLedger, "claim", _claim_settled_keys_too),
-            (RemoteLedger, "_call", _write_nothing_of_settled_keys),
-            (RemoteLedger, "alive", _always_alive),
+            (SqlLedger, "claim", _claim_settled_keys_too),
+            (SqlLedger, "_write", _write_nothing_of_settled_keys),
+            (SqlLedger, "alive", _always_alive),
         ),
     ),
     Mutant(
@@ -381,7 +407,11 @@ MUTANTS = (
     ),
     Mutant(
         "sends although somebody asked to cancel",
-        ((InMemoryDatabase, "as_seen_now", _hear_no_cancel), (Waiting, "require_not_cancelled", _heed_no_cancel)),
+        (
+            (Transaction, "cancel", _remember_no_cancel),
+            (Transaction, "mark_cancelled", _remember_no_cancel),
+            (Waiting, "require_not_cancelled", _heed_no_cancel),
+        ),
         known_seed=5,
     ),
     Mutant("delays nothing", ((Dispatcher, "_delay", _delay_nothing),)),

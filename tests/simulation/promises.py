@@ -213,7 +213,7 @@ class RequestObserver:
         """A call of a worker has taken effect."""
         if name == "claim":
             self._claimed(process, arguments[0], result)
-        elif name == "cancel":
+        elif name in {"cancel", "mark_cancelled"}:
             self._cancel_asked(arguments[0].key, result)
         elif name not in {"renew", "has_decided"}:
             self._wrote_of_lease(process, name, arguments, result)

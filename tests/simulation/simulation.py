@@ -12,11 +12,11 @@ import structlog
 
 from tests.simulation.broker import Broker, Message
 from tests.simulation.enterprise_manager import Server, TrueJob
+from tests.simulation.ledger import Database
 from tests.simulation.promises import KEEPS_GOING, RequestObserver, Violation
 from tests.simulation.scenario import Scenario, Weather, draw, encode, repository_name, repository_uid
 from tests.simulation.worker import SimulatedWorker
 from tests.simulation.world import DatabaseClock, EndlessLoopError, Process, World
-from worker.ledger.memory import InMemoryDatabase
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -56,7 +56,7 @@ class Simulation:
         self.broker = Broker(world, self.observer, self.weather)
         self.server = Server(world, self.observer, self.weather)
         self.observer.server = self.server
-        self.database = InMemoryDatabase(clock=DatabaseClock(world))
+        self.database = Database(DatabaseClock(world))
         self._link_ids = self._furnish()
         self._to_come = 0
         self.sent: list[bytes] = []
@@ -157,6 +157,7 @@ class Simulation:
                 self.observer.broken(KEEPS_GOING, f"{process.name}: nobody heard of {unheard[0]}")
         for process in self.processes:
             process.end()
+        self.database.connection.close()
 
     @property
     def processes(self) -> list[Process]:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
+
+from pydantic import SecretStr
 
 from tests.simulation.broker import HEARTBEAT_SECONDS, Connection, SimulatedDelivery, SimulatedOutbox
 from tests.simulation.enterprise_manager import SimulatedGateway
-from tests.simulation.ledger import RemoteLedger
+from tests.simulation.ledger import SimulatedWriter
 from tests.simulation.world import Process, ProcessClock
+from worker.ledger import SqlLedger
+from worker.ledger.leases import RENEWALS_IN_A_LEASE
+from worker.settings import LedgerSettings
 from worker.unlinks.dispatcher import Dispatcher
 
 if TYPE_CHECKING:
     from tests.simulation.broker import Broker
     from tests.simulation.enterprise_manager import Server
+    from tests.simulation.ledger import Database
     from tests.simulation.promises import RequestObserver
     from tests.simulation.scenario import Scenario, Weather
     from tests.simulation.world import World
-    from worker.ledger.memory import InMemoryDatabase
 
 
 class SimulatedWorker:
@@ -29,7 +35,7 @@ class SimulatedWorker:
         world: World,
         broker: Broker,
         server: Server,
-        database: InMemoryDatabase,
+        database: Database,
         observer: RequestObserver,
         weather: Weather,
     ) -> None:
@@ -70,14 +76,11 @@ class SimulatedWorker:
             self._world, f"worker-{self._number}.{self._incarnation}", wall_offset=self._wall_offset
         )
         clock = ProcessClock(process, f"{process.name} of {self._scenario.seed}")
-        ledger = RemoteLedger(
-            self._database,
-            process,
+        ledger = SqlLedger(
+            LedgerSettings(url=SecretStr("sqlite://"), lease_seconds=self._scenario.lease_seconds),
+            name,
             clock,
-            self._observer,
-            self._weather,
-            worker=name,
-            lease_seconds=self._scenario.lease_seconds,
+            partial(SimulatedWriter, self._database, process, self._observer, self._weather),
         )
         self._dispatcher = Dispatcher(
             ledger=ledger,
@@ -88,9 +91,16 @@ class SimulatedWorker:
         )
         process.on_death = self._died
         self.processes.append(process)
-        process.spawn(ledger.keep_renewing())
+        process.spawn(self._keep_renewing(ledger, name, clock))
         self._world.note(process.name, "STARTED")
         self._connect()
+
+    async def _keep_renewing(self, ledger: SqlLedger, name: str, clock: ProcessClock) -> None:
+        """Renew as the ledger does once started, but skip idle renewals: they are most transactions of a run."""
+        while True:
+            await clock.sleep(self._scenario.lease_seconds / RENEWALS_IN_A_LEASE)
+            if self._database.has_leases_of(name):
+                await ledger.renew()
 
     def _connect(self) -> None:
         dispatcher = self._dispatcher

@@ -236,7 +236,7 @@ class Process(asyncio.AbstractEventLoop):
 
         `lost` is empty, "request" or "answer": a caller whose request or answer is lost waits for ever.
         """
-        await self._may_die()
+        await self.may_die()
         future: asyncio.Future[Answer] = self.create_future()
         world = self.world
 
@@ -260,18 +260,23 @@ class Process(asyncio.AbstractEventLoop):
                 future.set_exception(error)
 
         world.after(world.travel() if there is None else there, arrive)
-        await self._may_die()
+        await self.may_die()
         return await future
 
-    async def _may_die(self) -> None:
+    async def may_die(self) -> None:
+        """Count a request to the outside. Never returns if the process dies of it."""
         if self.ending:
             raise asyncio.CancelledError
+        self.count_request()
+        if self.dead:
+            await self.create_future()
+
+    def count_request(self) -> None:
+        """Kill the process if `die_later` said so."""
         if self._requests_to_live:
             self._requests_to_live -= 1
             if not self._requests_to_live:
                 self.kill()
-        if self.dead:
-            await self.create_future()
 
     def run(self) -> None:
         """Run what is ready, until the process waits."""

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pydantic import SecretStr
 
 from contracts.commands import CancelCommand, JobReference, UnlinkCommand
 from contracts.events import Outcome, ReasonCode
 from worker.broker.senders import SENDER_HEADER, sender_of, signed_by_forwarder, signed_by_worker
 from worker.clock import SystemClock
-from worker.ledger import InMemoryDatabase, InMemoryLedger
+from worker.ledger import SqlLedger
+from worker.settings import LedgerSettings
 from worker.unlinks.authorization import Authorized, Authorizer
 from worker.unlinks.policy import DeniedError, Policy, PolicyInvalidError, read_policy
 from worker.unlinks.ports.enterprise_manager import Job, Link, Refused
@@ -22,7 +24,7 @@ from worker.unlinks.ports.ledger import Claimed, Intent, NewClaim
 from worker.unlinks.waiting import Waiting
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import AsyncIterator, Collection
 
 FRANKFURT = "d1b85018-2769-45be-89bc-03f66b60e6cb"
 OTHER = "0c4ac4fb-5ca8-45ac-a5c5-a2e6b2a4a4d1"
@@ -187,13 +189,11 @@ class Directory:
 
 @dataclass(slots=True)
 class Door:
-    """Authorizer, with a ledger in memory."""
+    """Authorizer, with a ledger."""
 
     policy: Policy
+    ledger: SqlLedger
     directory: Directory = field(default_factory=Directory)
-    ledger: InMemoryLedger = field(
-        default_factory=lambda: InMemoryLedger(InMemoryDatabase(), "worker", SystemClock(), 30)
-    )
 
     async def authorize(self, order: UnlinkCommand | CancelCommand, user_id: str | None) -> Authorized:
         """Authorizer's word."""
@@ -203,30 +203,41 @@ class Door:
         return await Authorizer(self.policy, self.ledger, enterprise_managers).authorize(order, user_id, waiting)
 
 
-async def test_the_unlink_goes_on_with_the_very_job_that_was_judged(policy: Policy) -> None:
+@pytest.fixture
+async def ledger(tmp_path: Path) -> AsyncIterator[SqlLedger]:
+    """One that is empty."""
+    ledger = SqlLedger(LedgerSettings(url=SecretStr(f"sqlite:///{tmp_path}/ledger.db")), "worker", SystemClock())
+    await ledger.start()
+    yield ledger
+    await ledger.close()
+
+
+async def test_the_unlink_goes_on_with_the_very_job_that_was_judged(policy: Policy, ledger: SqlLedger) -> None:
     """Between look and unlink the name could come to mean another job, which nobody judged."""
     job = Job(FRANKFURT, "Frankfurt")
-    door = Door(policy, Directory(job))
+    door = Door(policy, ledger, Directory(job))
     assert await door.authorize(command(job={"name": "Frankfurt"}), "snow") == Authorized(job)
 
 
-async def test_a_job_that_cannot_be_looked_at_is_denied_without_a_word_of_others(policy: Policy) -> None:
+async def test_a_job_that_cannot_be_looked_at_is_denied_without_a_word_of_others(
+    policy: Policy, ledger: SqlLedger
+) -> None:
     """A stranger would learn the names of jobs by asking for them; or be let in by naming one that is not there."""
     with pytest.raises(DeniedError, match="job_ambiguous") as caught:
-        await Door(policy).authorize(command(job={"id": OTHER}), "snow")
+        await Door(policy, ledger).authorize(command(job={"id": OTHER}), "snow")
     assert "Payroll" not in str(caught.value)
 
 
-async def test_what_is_denied_leaves_nothing_in_the_ledger(policy: Policy) -> None:
+async def test_what_is_denied_leaves_nothing_in_the_ledger(policy: Policy, ledger: SqlLedger) -> None:
     """A stranger could keep a key from its rightful user."""
-    door = Door(policy, Directory(Job(OTHER, "Paris")))
+    door = Door(policy, ledger, Directory(Job(OTHER, "Paris")))
     for user_id in ("mallory", "snow"):
         with pytest.raises(DeniedError):
             await door.authorize(command(job={"id": OTHER}), user_id)
-    assert await door.ledger.history("K") is None
+    assert await ledger.history("K") is None
 
 
-async def claim(ledger: InMemoryLedger, order: UnlinkCommand) -> Claimed:
+async def claim(ledger: SqlLedger, order: UnlinkCommand) -> Claimed:
     """As the dispatcher does."""
     fingerprint = order.fingerprint
     result = await ledger.claim(NewClaim("K", fingerprint, "default", b"{}", datetime.now(UTC)))
@@ -234,18 +245,18 @@ async def claim(ledger: InMemoryLedger, order: UnlinkCommand) -> Claimed:
     return result
 
 
-async def test_what_was_decided_before_is_not_judged_again(policy: Policy) -> None:
+async def test_what_was_decided_before_is_not_judged_again(policy: Policy, ledger: SqlLedger) -> None:
     """A command whose DELETE was sent would end twice when the policy has changed, and its job has gone, since."""
     order = command(job={"id": OTHER})
-    door = Door(policy)
-    claimed = await claim(door.ledger, order)
+    door = Door(policy, ledger)
+    claimed = await claim(ledger, order)
     with pytest.raises(DeniedError):  # only claimed: nothing was decided yet
         await door.authorize(order, "mallory")
     now = datetime.now(UTC)
-    await door.ledger.intend(claimed.entry.lease, Intent(OTHER, "Paris", Link(LINK, OTHER)), now)
+    await ledger.intend(claimed.entry.lease, Intent(OTHER, "Paris", Link(LINK, OTHER)), now)
     for user_id in ("mallory", "snow"):
         assert await door.authorize(order, user_id) == Authorized()
-    await door.ledger.settle(claimed.entry.lease, Outcome.SUCCEEDED, b"{}", now)
+    await ledger.settle(claimed.entry.lease, Outcome.SUCCEEDED, b"{}", now)
     assert await door.authorize(order, "mallory") == Authorized()
     with pytest.raises(DeniedError):  # the same key, another command
         await door.authorize(command(job={"id": OTHER}, reason="x"), "mallory")
@@ -253,10 +264,9 @@ async def test_what_was_decided_before_is_not_judged_again(policy: Policy) -> No
         await door.authorize(command(job={"id": OTHER}, dry_run=True), "mallory")
 
 
-async def test_without_a_policy_all_is_let_in(policy: Policy) -> None:
+async def test_without_a_policy_all_is_let_in(ledger: SqlLedger) -> None:
     """Who has set nothing up would be locked out."""
-    door = Door(policy)
-    admission = Authorizer(None, door.ledger, {})
+    admission = Authorizer(None, ledger, {})
     waiting = Waiting(SystemClock(), lambda: 0, asyncio.Event(), asyncio.Event())
     for order in (command(), CANCEL):
         assert await admission.authorize(order, None, waiting) == Authorized()

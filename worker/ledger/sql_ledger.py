@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from sqlalchemy import Connection
+    from sqlalchemy.engine import URL
 
     from contracts.events import Outcome
     from worker.ledger.records import KeyHistory
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
         Lease,
         NewClaim,
     )
+
+    MakeWriter = Callable[[Callable[[Connection, float], Transaction], Clock, Callable[[bool], None]], Writer]
 
 _log = structlog.get_logger()
 
@@ -63,13 +66,14 @@ class SqlLedger:
         worker: this worker's name. No two that run at the same time may share one: a worker that starts takes what
             its name held for its own, left by an earlier run.
         clock: for leases on SQLite, for pauses, and for `alive`.
+        writer: makes the writer, which carries out all transactions; without it, one with a thread and a database.
 
     Raises:
         SettingsInvalidError: the URL cannot be read.
     """
 
-    def __init__(self, settings: LedgerSettings, worker: str, clock: Clock) -> None:
-        url = read_url(settings.url)
+    def __init__(self, settings: LedgerSettings, worker: str, clock: Clock, writer: MakeWriter | None = None) -> None:
+        make_writer = writer or partial(_writer_on, read_url(settings.url))
         self._worker = worker
         self._clock = clock
         self._lease_seconds = settings.lease_seconds
@@ -82,9 +86,7 @@ class SqlLedger:
         self._up = False
         self._renewing: asyncio.Task[None] | None = None
         self._letting_go: set[asyncio.Task[None]] = set()
-        self._writer = Writer(
-            open_engine(url, clock), self._transaction, clock, self._set_up, f"{url.host or ''}/{url.database}"
-        )
+        self._writer = make_writer(self._transaction, clock, self._set_up)
 
     # --- its life ---------------------------------------------------------------------------------------------------
 
@@ -209,15 +211,17 @@ class SqlLedger:
             lambda transaction: transaction.has_decided(key, fingerprint), order=(_BY_KEY, key), key=key
         )
 
+    async def renew(self) -> None:
+        """Make every lease of this worker last from now on. Done at intervals from `start` to `close`."""
+        await self._writer.write(
+            lambda transaction: (transaction.renew(), transaction.began), order=(_FIRST, ""), landed=self._renewed
+        )
+
     async def _keep_renewing(self) -> None:
         while True:
             await self._clock.sleep(self._lease_seconds / RENEWALS_IN_A_LEASE)
             try:
-                await self._writer.write(
-                    lambda transaction: (transaction.renew(), transaction.began),
-                    order=(_FIRST, ""),
-                    landed=self._renewed,
-                )
+                await self.renew()
             except LedgerClosedError:
                 return
             except Exception as error:  # noqa: BLE001 - a renewal that failed must not be the last one
@@ -258,14 +262,15 @@ class SqlLedger:
 
         In two transactions: when the second one begins, every write that begins from then on sees the request.
         """
-        for carry_out in (Transaction.cancel, Transaction.mark_cancelled):
+        key, order = request.key, (_BY_KEY, request.key)
+        answer = await self._writer.write(lambda transaction: transaction.cancel(request), order=order, key=key)
+        if answer is None:
             answer = await self._writer.write(
-                partial(carry_out, request=request), order=(_BY_KEY, request.key), key=request.key
+                lambda transaction: transaction.mark_cancelled(request), order=order, key=key
             )
-            if answer is not None:
-                return answer
-        self._tell_cancelled(request.key)
-        return None
+        if answer is None:
+            self._tell_cancelled(key)
+        return answer
 
     def on_cancel(self, listener: Callable[[str], None]) -> None:
         """Have the listener told of this worker's keys that somebody asked to cancel. See the port."""
@@ -347,6 +352,12 @@ class SqlLedger:
     async def history(self, key: str) -> KeyHistory | None:
         """All that is known of a key; None if it is not known."""
         return await self._writer.write(lambda transaction: transaction.history(key), order=(_LAST, ""))
+
+
+def _writer_on(
+    url: URL, transaction: Callable[[Connection, float], Transaction], clock: Clock, available: Callable[[bool], None]
+) -> Writer:
+    return Writer(open_engine(url, clock), transaction, clock, available, f"{url.host or ''}/{url.database}")
 
 
 def _order(lease: Lease) -> tuple[int, str]:
