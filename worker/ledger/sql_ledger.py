@@ -66,7 +66,7 @@ class SqlLedger:
         worker: this worker's name. No two that run at the same time may share one: a worker that starts takes what
             its name held for its own, left by an earlier run.
         clock: for leases on SQLite, for pauses, and for `alive`.
-        writer: makes the writer, which carries out all transactions; without it, one with a thread and a database.
+        writer: makes the writer; by default, one with a thread and a connection to the database of `settings`.
 
     Raises:
         SettingsInvalidError: the URL cannot be read.
