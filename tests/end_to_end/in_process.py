@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from contracts.events import Event
+from tests.steps import RecordedSteps
 from worker.clock import SystemClock
 from worker.enterprise_manager import Gateway
 from worker.ledger.memory import InMemoryDatabase, InMemoryLedger
@@ -45,6 +46,7 @@ class Handed:
     user_id: str | None = None
     headers: Mapping[str, object] = field(default_factory=dict)
     attempt: int = 1
+    redelivered: bool = False
     live: bool = True
     acknowledged: bool = False
 
@@ -57,7 +59,7 @@ class Handed:
         raise AssertionError("a delivery was given back")
 
 
-class ReceivedEvent:
+class KeptOutbox:
     """An outbox that keeps what it is given, and brings back at once what is to be delayed."""
 
     def __init__(self) -> None:
@@ -98,7 +100,7 @@ class ReceivedEvent:
 class InProcessWorker:
     """A worker of one Enterprise Manager, called `default`."""
 
-    def __init__(self, dispatcher: Dispatcher, gateway: Gateway, heard: ReceivedEvent, clock: Clock) -> None:
+    def __init__(self, dispatcher: Dispatcher, gateway: Gateway, heard: KeptOutbox, clock: Clock) -> None:
         self.gateway = gateway
         self.heard = heard
         self._dispatcher = dispatcher
@@ -153,13 +155,14 @@ async def worker_for(
     gateway = Gateway("default", configured, clock)
     ledger = InMemoryLedger(InMemoryDatabase(), "in-process", clock, lease_seconds=30)
     await ledger.start()
-    heard = ReceivedEvent()
+    heard = KeptOutbox()
     dispatcher = Dispatcher(
         ledger=ledger,
         outbox=heard,
         enterprise_managers={"default": gateway},
         clock=clock,
         rules=Rules(paces={"default": pace or Pace(poll_interval=configured.poll_interval_seconds)}),
+        steps=RecordedSteps(),
     )
     worker = InProcessWorker(dispatcher, gateway, heard, clock)
     redelivering = asyncio.create_task(worker.redeliver_for_ever())

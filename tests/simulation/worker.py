@@ -8,6 +8,7 @@ from tests.simulation.broker import HEARTBEAT_SECONDS, Connection, SimulatedDeli
 from tests.simulation.enterprise_manager import SimulatedGateway
 from tests.simulation.ledger import RemoteLedger
 from tests.simulation.world import Process, ProcessClock
+from worker.telemetry.step_log import StepLog
 from worker.unlinks.dispatcher import Dispatcher
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ class SimulatedWorker:
             enterprise_managers={"default": SimulatedGateway(self._server, process, self._observer, self._weather)},
             clock=clock,
             rules=self._scenario.rules,
+            steps=StepLog(),
         )
         process.on_death = self._died
         self.processes.append(process)
