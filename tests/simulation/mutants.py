@@ -12,10 +12,9 @@ from tests.simulation.enterprise_manager import SimulatedGateway
 from tests.simulation.ledger import RemoteLedger
 from tests.simulation.simulation import run
 from worker.ledger.memory import InMemoryDatabase
-from worker.unlinks import dispatcher
 from worker.unlinks.dispatcher import Dispatcher, _Running
 from worker.unlinks.following import FIRST_LOOK, Follower
-from worker.unlinks.outcome import failed, succeeded
+from worker.unlinks.outcome import Ending, failed, succeeded
 from worker.unlinks.ports.enterprise_manager import AnswerLost, Task, TaskNotFound, TaskTicket, Unavailable
 from worker.unlinks.ports.ledger import (
     AlreadySettled,
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
     from contracts.events import Event
     from tests.simulation.promises import Violation
     from worker.ledger.records import Record
-    from worker.unlinks.outcome import Ending
     from worker.unlinks.ports.broker import Delivery
     from worker.unlinks.ports.ledger import ClaimResult, Intent, NewClaim
     from worker.unlinks.ports.steps import Reporter
@@ -372,7 +370,7 @@ MUTANTS = (
         "drops linked backups without consent", ((Workflow, "_require_consent", _never_ask_for_consent),), known_seed=8
     ),
     Mutant("publishes to the reply queues only once", ((Replies, "publish", _publish_once),), known_seed=28),
-    Mutant("gives up without a dead letter", ((dispatcher, "_is_dead", lambda _ending: False),), known_seed=2),
+    Mutant("gives up without a dead letter", ((Ending, "gave_up", None),), known_seed=2),
     Mutant(
         "rejects a reused key before the ledger says whose it is",
         ((Dispatcher, "_join", _reject_whatever_is_second),),

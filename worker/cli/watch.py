@@ -94,12 +94,12 @@ def _watch(settings: BrokerSettings, routing_keys: list[str], display: _Display)
     ever_connected = False
     while True:
         try:
-            with BrokerClient(settings) as mailbox:
-                mailbox.listen(*routing_keys)
+            with BrokerClient(settings) as client:
+                client.listen(*routing_keys)
                 display.connected()
                 ever_connected, pause = True, _FIRST_PAUSE
                 while True:
-                    if (event := _next(mailbox)) is not None:
+                    if (event := _next(client)) is not None:
                         display.heard(event)
                     else:
                         display.nothing_heard()
@@ -111,13 +111,13 @@ def _watch(settings: BrokerSettings, routing_keys: list[str], display: _Display)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
 
-def _next(mailbox: BrokerClient) -> ReceivedEvent | None:
+def _next(client: BrokerClient) -> ReceivedEvent | None:
     """The next event; what somebody else has put on the exchange, and is none, is passed over.
 
     Not held against the contract: a newer worker may say more in an event.
     """
     try:
-        event = mailbox.next_event(_LISTEN_SECONDS)
+        event = client.next_event(_LISTEN_SECONDS)
     except ValueError:  # no JSON
         return None
     content: Any = event.content if event is not None else None

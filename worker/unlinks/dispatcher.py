@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from contracts.commands import CancelCommand
 from contracts.events import Outcome, ReasonCode
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
 
     from contracts.commands import Command, UnlinkCommand
-    from contracts.events import Event, Reason
+    from contracts.events import Event
     from worker.unlinks.authorization import Authorized
     from worker.unlinks.ports.broker import Delivery, Outbox
     from worker.unlinks.ports.clock import Clock
@@ -295,13 +295,13 @@ class Dispatcher:
         try:
             ending = await self._ending(workflow, running)
             event = self._event(command, workflow.entry, ending, running)
-            if _is_dead(ending):
+            if ending.gave_up is not None:
                 # Before it is settled: whoever finds it settled after a crash would only publish its event.
                 workflow.require_lease()
-                await self._replies.dead_letter(running.deliveries[0], _reason(ending), running.report)
+                await self._replies.dead_letter(running.deliveries[0], ending.gave_up, running.report)
             running.report(StepKind.SETTLING)
             await self._ledger.settle(workflow.entry.lease, ending.outcome, event.to_bytes(), event.time)
-            running.report(StepKind.SETTLED, event=event, **_facts(ending))
+            running.report(StepKind.SETTLED, event=event, **ending.facts)
             await asyncio.gather(*progress)
         finally:
             for publishing in progress:
@@ -323,7 +323,7 @@ class Dispatcher:
         workflow = self._workflow(command, entry, running, lambda _entry, _task: None)
         ending = as_plan(await self._ending(workflow, running))
         event = self._event(command, workflow.entry, ending, running)
-        report(StepKind.PLANNED, event=event, **_facts(ending))
+        report(StepKind.PLANNED, event=event, **ending.facts)
         await self._replies.publish(event, [delivery], report)
 
     # --- a cancel ---------------------------------------------------------------------------------------------------
@@ -396,24 +396,3 @@ def _attempt_of(deliveries: list[Delivery]) -> int:
 def _retry_seconds(attempt: int) -> float:
     # The attempt comes from a header, so it may be any number: one too large to raise anything to.
     return min(FIRST_RETRY_SECONDS * RETRY_FACTOR ** (min(attempt, 10) - 1), LONGEST_RETRY_SECONDS)
-
-
-def _is_dead(ending: Ending) -> bool:
-    return ending.outcome is Outcome.FAILED and ending.reason is not None and ending.reason.code is ReasonCode.GAVE_UP
-
-
-def _reason(ending: Ending) -> Reason:
-    if ending.reason is None:
-        raise AssertionError("an ending that goes to the dead letters has a reason")
-    return ending.reason
-
-
-def _facts(ending: Ending) -> dict[str, Any]:
-    reason = ending.reason
-    return {
-        "outcome": ending.outcome.value,
-        "changed": ending.changed,
-        "evidence": ending.evidence,
-        "verified": ending.verified,
-        **({"reason": reason.code.value, "problem": reason.message} if reason is not None else {}),
-    }
