@@ -84,10 +84,6 @@ def hunt(mutant: Mutant, seeds: Iterable[int]) -> Caught | None:
     return None
 
 
-def _stored(event: Event | bytes) -> bytes:
-    return event if isinstance(event, bytes) else event.to_bytes()
-
-
 # --- nothing is lost ------------------------------------------------------------------------------------------------
 
 
@@ -95,7 +91,7 @@ async def _acknowledge_first(self: Replies, event: Event | bytes, deliveries: li
     del report
     for delivery in deliveries:
         delivery.acknowledge()
-    await self.outbox.publish(_stored(event))
+    await self.outbox.publish(event)
 
 
 async def _delay_after_acknowledging(
@@ -117,7 +113,7 @@ async def _forget_the_new_delivery(
 async def _publish_once(self: Replies, event: Event | bytes, deliveries: list[Delivery], report: Reporter) -> None:
     """Whoever joins while the event is being published gets no reply."""
     del report
-    await self.outbox.publish(_stored(event), {each.reply_to for each in deliveries if each.reply_to is not None})
+    await self.outbox.publish(event, {each.reply_to for each in deliveries if each.reply_to is not None})
     for delivery in deliveries:
         delivery.acknowledge()
 

@@ -39,11 +39,10 @@ class Replies:
             report: of the delivery whose end it is.
         """
         report(StepKind.PUBLISHING)
-        stored = event if isinstance(event, bytes) else event.to_bytes()
         reply_to = _reply_to(deliveries)
-        await self.outbox.publish(stored, reply_to)
+        await self.outbox.publish(event, reply_to)
         while late := _reply_to(deliveries) - reply_to:  # of deliveries that joined meanwhile
-            await self.outbox.publish(stored, late)
+            await self.outbox.publish(event, late)
             reply_to |= late
         report(StepKind.PUBLISHED, event=None if isinstance(event, bytes) else event)
         for delivery in deliveries:
