@@ -52,6 +52,13 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ[VERSION_VARIABLE] = newest
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give the slow tests ten minutes, where they do not say themselves how long they may take."""
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(600))
+
+
 def pytest_report_header() -> str:
     """Which RabbitMQ the tests run against."""
     try:
