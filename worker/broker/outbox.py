@@ -10,7 +10,7 @@ import structlog
 from pika.spec import BasicProperties
 
 from contracts.events import CONTENT_TYPE, Event, Outcome
-from worker.broker.back_off import BackOff, forever
+from worker.broker.back_off import forever, new_back_off
 from worker.broker.confirms import Confirmation, ConfirmChannel, Message
 from worker.broker.copies import (
     FAILED_AT_HEADER,
@@ -168,7 +168,7 @@ class BrokerOutbox:
 
     async def _confirmed(self, message: Message) -> None:
         """Publish until the broker has confirmed it, as routed to a queue."""
-        back_off = BackOff(self._clock)
+        back_off = new_back_off(self._clock)
         self._unconfirmed += 1
         self._idle.clear()
         try:
@@ -178,7 +178,7 @@ class BrokerOutbox:
                     _tell_unconfirmed(message, confirmation)
                     if confirmation is Confirmation.UNROUTABLE:
                         await self._restore()
-                    await back_off.wait()
+                    await self._clock.sleep(back_off.pause())
         finally:
             self._unconfirmed -= 1
             if not self._unconfirmed:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import sys
 import time
 from collections import deque
@@ -21,7 +20,9 @@ from worker.broker.client import BrokerClient, BrokerClientError, ReceivedEvent
 from worker.cli.output.errors import refuse, settings_or_exit
 from worker.cli.output.event_text import explanation
 from worker.cli.output.terminal import console, local_clock, outcome_text, printable, read_time
+from worker.clock import SystemClock
 from worker.settings import ClientSettings
+from worker.unlinks.back_off import BackOff
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -90,14 +91,15 @@ class _Display(Protocol):
 
 
 def _watch(settings: BrokerSettings, routing_keys: list[str], display: _Display) -> NoReturn:
-    pause = _FIRST_PAUSE
+    back_off = BackOff(SystemClock(), _FIRST_PAUSE, _LONGEST_PAUSE)
     ever_connected = False
     while True:
         try:
             with BrokerClient(settings) as client:
                 client.listen(*routing_keys)
                 display.connected()
-                ever_connected, pause = True, _FIRST_PAUSE
+                ever_connected = True
+                back_off.reset()
                 while True:
                     if (event := _next(client)) is not None:
                         display.heard(event)
@@ -107,8 +109,7 @@ def _watch(settings: BrokerSettings, routing_keys: list[str], display: _Display)
             if not ever_connected:
                 refuse(str(error), status=1)
             display.lost(str(error))
-            time.sleep(pause * (0.5 + random.random()))  # noqa: S311 - jitter, no secret
-            pause = min(2 * pause, _LONGEST_PAUSE)
+            time.sleep(back_off.pause())
 
 
 def _next(client: BrokerClient) -> ReceivedEvent | None:

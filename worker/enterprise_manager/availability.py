@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from worker.unlinks.back_off import BackOff
 from worker.unlinks.ports.enterprise_manager import Unavailable
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Availability:
         self._listeners: list[Callable[[bool], None]] = []
         self._probing: asyncio.Task[None] | None = None
         self._closed = False
-        self._pause = FIRST_PAUSE
+        self._back_off = BackOff(clock, FIRST_PAUSE, LONGEST_PAUSE)
         self._down_since: float | None = None
         self.last_problem: str | None = None
 
@@ -61,7 +62,7 @@ class Availability:
 
     def went_right(self) -> None:
         """A call was answered: the next pause is a short one again."""
-        self._pause = FIRST_PAUSE
+        self._back_off.reset()
 
     def went_wrong(self, problem: str, *, everywhere: bool) -> None:
         """A call ended with `Unavailable`; `everywhere` if others would end likewise."""
@@ -98,8 +99,7 @@ class Availability:
 
     async def _probe_until_up(self) -> None:
         while True:
-            pause, self._pause = self._pause, min(self._pause * 2, LONGEST_PAUSE)
-            await self._clock.sleep(self._clock.jitter(pause))
+            await self._clock.sleep(self._back_off.pause())
             try:
                 await self._probe()
             except Unavailable as error:
