@@ -12,22 +12,10 @@ from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_ID, Simulated
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Iterator
 
     from worker.sandbox.simulated_enterprise_manager import Behaviour
 
 REPOSITORY = "88788f9e-d8f5-4eb4-bc4f-9b3f5403bcec"
-
-
-@pytest.fixture
-def world_on_postgresql(broker_url: str, postgresql_url: str) -> Iterator[World]:
-    """A world whose ledger several hosts could share."""
-    with SimulatedEnterpriseManager.start() as enterprise_manager:
-        world = World(broker_url, postgresql_url, enterprise_manager)
-        try:
-            yield world
-        finally:
-            world.close()
 
 
 def unlink_worker(world: World, *arguments: str) -> subprocess.CompletedProcess[str]:

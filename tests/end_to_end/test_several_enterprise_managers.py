@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pika
 import pytest
 
-from tests.end_to_end.world import PATIENCE, vendor_command
+from tests.end_to_end.world import vendor_command
+from tests.waiting import wait_until as until
 from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_ID, VENDOR_LINK_ID, Fault, SimulatedEnterpriseManager
 
 if TYPE_CHECKING:
@@ -68,14 +69,6 @@ def consumers(broker_url: str, enterprise_manager: str) -> int:
     with pika.BlockingConnection(pika.URLParameters(broker_url)) as connection:
         queue = connection.channel().queue_declare(f"unlink.commands.{enterprise_manager}", passive=True)
         return int(queue.method.consumer_count)
-
-
-def until(condition: Any, what: str) -> None:
-    """Wait for what another process brings about."""
-    over = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < over, f"never: {what}"
-        time.sleep(0.05)
 
 
 def assert_all_succeeded(world: World, keys: list[str]) -> None:

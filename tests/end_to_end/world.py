@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 import requests
@@ -149,7 +149,10 @@ class World:
         for worker in self.workers:
             self.until(lambda worker=worker: not worker.running or in_hand(worker) == 0, "nothing in hand")
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """Leave nothing running."""
         if self._mailbox is not None:
             self._mailbox.__exit__(None, None, None)

@@ -107,23 +107,22 @@ def test_a_rotated_broker_password_loses_nothing(
     """Work that is under way while a password changes ends once, with one DELETE."""
     before, after = rotated
     behaviour.edits_held = True
-    with SimulatedEnterpriseManager.start(behaviour=behaviour) as enterprise_manager:
-        world = World(before, f"sqlite:///{tmp_path / 'ledger.sqlite'}", enterprise_manager)
-        try:
-            old = Observed(world.start_worker(LOOPBACK))
-            world.listen()
-            world.send(vendor_command())
-            old.worker.wait_for_log("unlink.submitted")
-            give_password(broker, "second password")
-            world.start_worker(LOOPBACK | {"UNLINK_BROKER__URL": after})
-            assert old.get("/readyz").status_code == 200
-            old.worker.stop()
-            behaviour.edits_held = False
-            world.until_ended("CHG1")
-            assert {outcome for outcome, _ in world.ends_of("CHG1")} == {"succeeded"}
-            assert enterprise_manager.deletes_of(VENDOR_LINK_ID) == 1
-        finally:
-            world.close()
+    with (
+        SimulatedEnterpriseManager.start(behaviour=behaviour) as enterprise_manager,
+        World(before, f"sqlite:///{tmp_path / 'ledger.sqlite'}", enterprise_manager) as world,
+    ):
+        old = Observed(world.start_worker(LOOPBACK))
+        world.listen()
+        world.send(vendor_command())
+        old.worker.wait_for_log("unlink.submitted")
+        give_password(broker, "second password")
+        world.start_worker(LOOPBACK | {"UNLINK_BROKER__URL": after})
+        assert old.get("/readyz").status_code == 200
+        old.worker.stop()
+        behaviour.edits_held = False
+        world.until_ended("CHG1")
+        assert {outcome for outcome, _ in world.ends_of("CHG1")} == {"succeeded"}
+        assert enterprise_manager.deletes_of(VENDOR_LINK_ID) == 1
 
 
 def test_a_lost_ledger_does_no_harm_to_what_was_done(world: World, behaviour: Behaviour, tmp_path: Path) -> None:
