@@ -85,9 +85,9 @@ class _Display(Protocol):
 
     def lost(self, problem: str) -> None: ...
 
-    def heard(self, event: ReceivedEvent) -> None: ...
+    def received(self, event: ReceivedEvent) -> None: ...
 
-    def nothing_heard(self) -> None: ...
+    def nothing_received(self) -> None: ...
 
 
 def _watch(settings: BrokerSettings, routing_keys: list[str], display: _Display) -> NoReturn:
@@ -102,9 +102,9 @@ def _watch(settings: BrokerSettings, routing_keys: list[str], display: _Display)
                 back_off.reset()
                 while True:
                     if (event := _next(client)) is not None:
-                        display.heard(event)
+                        display.received(event)
                     else:
-                        display.nothing_heard()
+                        display.nothing_received()
         except BrokerClientError as error:
             if not ever_connected:
                 refuse(str(error), status=1)
@@ -156,12 +156,12 @@ class _Lines:
             typer.echo(f"{problem}\nWaiting for the broker.", err=True)
         self._lost = True
 
-    def heard(self, event: ReceivedEvent) -> None:
+    def received(self, event: ReceivedEvent) -> None:
         """One line, at once."""
         sys.stdout.write(event.body.decode().replace("\n", " ") + "\n")
         sys.stdout.flush()
 
-    def nothing_heard(self) -> None:
+    def nothing_received(self) -> None:
         """Nothing to say."""
 
 
@@ -210,13 +210,13 @@ class _Screen:
         self._shown.state = Text(said, style="bold red", no_wrap=True, overflow="ellipsis")
         self._live.refresh()
 
-    def heard(self, event: ReceivedEvent) -> None:
+    def received(self, event: ReceivedEvent) -> None:
         self._shown.events.append(event)
         self._shown.count += 1
         if time.monotonic() > self._drawn + _DRAW_SECONDS:
             self._draw()
 
-    def nothing_heard(self) -> None:
+    def nothing_received(self) -> None:
         """A pause in which to catch up."""
         self._draw()
 

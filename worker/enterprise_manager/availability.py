@@ -1,6 +1,6 @@
 """Up, in doubt, down, probing, up again.
 
-An Enterprise Manager that cannot be reached is down: its listeners hear of it, calls fail at once, and probes with
+An Enterprise Manager that cannot be reached is down: its listeners are notified, calls fail at once, and probes with
 growing, jittered pauses find out when it is back. If only one resource answers badly, it is in doubt: callers that wait
 are held back as long, but nobody else notices unless the probe fails too.
 """
@@ -114,7 +114,7 @@ class Availability:
         self.last_problem = problem
         if self.up:
             self._down_since = self._clock.monotonic()
-            self._tell(up=False)
+            self._notify(up=False)
 
     def _come_up(self) -> None:
         if self._down_since is None:
@@ -122,9 +122,9 @@ class Availability:
         seconds = round(self._clock.monotonic() - self._down_since, 1)
         log.info("enterprise_manager.up", enterprise_manager=self._name, seconds_down=seconds)
         self._down_since = None
-        self._tell(up=True)
+        self._notify(up=True)
 
-    def _tell(self, *, up: bool) -> None:
+    def _notify(self, *, up: bool) -> None:
         loop = asyncio.get_running_loop()
         for listener in self._listeners:
             # In a call of its own, so that a listener that fails does not stop the probes.

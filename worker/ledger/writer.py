@@ -98,7 +98,7 @@ class Writer:
         engine: opens the connection.
         transaction: what a write is given, made of a connection and of when its transaction began.
         clock: for pauses and for when transactions began.
-        available: told on the event loop when the database is there again, or away.
+        available: notified on the event loop when the database is there again, or away.
         database: what the log calls the database; holds no password.
     """
 
@@ -121,7 +121,7 @@ class Writer:
         self._connection: Connection | None = None
         self._back_off = BackOff(clock, _FIRST_PAUSE, _LONGEST_PAUSE)
         self._away_since: float | None = None
-        self._told: bool | None = None
+        self._notified: bool | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
@@ -250,7 +250,7 @@ class Writer:
         if self._away_since is None:
             self._away_since = self._clock.monotonic()
             self._log.warning("ledger.database_lost", problem=problem_in(error))
-            self._tell(available=False)
+            self._notify(available=False)
         self._closing.wait(self._back_off.pause())
 
     def _is_back(self) -> None:
@@ -259,11 +259,11 @@ class Writer:
             self._log.info("ledger.database_back", seconds=seconds)
             self._away_since = None
             self._back_off.reset()
-        self._tell(available=True)
+        self._notify(available=True)
 
-    def _tell(self, *, available: bool) -> None:
-        if self._told is not available:
-            self._told = available
+    def _notify(self, *, available: bool) -> None:
+        if self._notified is not available:
+            self._notified = available
             self._on_loop(lambda: self._available(available))
 
     def _log_once_blocked(self, write: Write[Any], error: Exception) -> None:
