@@ -84,7 +84,7 @@ def test_a_rolling_restart_loses_nothing_and_does_nothing_twice(
     for key, link in links.items():
         assert [outcome for outcome, _ in world.ends_of(key)] == ["succeeded"], key
         assert world.enterprise_manager.deletes_of(link) == 1, key
-    assert world.mailbox.count("unlink.dead") == 0
+    assert world.client.count("unlink.dead") == 0
 
 
 def send_wave(world: World, wave: int) -> dict[str, str]:

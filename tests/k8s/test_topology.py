@@ -194,7 +194,7 @@ def test_a_worker_does_its_work_as_the_operator_s_user_on_the_operator_s_queues(
         world.send(vendor_command("CHG1"))
         world.until_ended("CHG1")
         world.send(b"not a command")
-        world.until(lambda: world.mailbox.count("unlink.dead") == 1, "a dead letter")
+        world.until(lambda: world.client.count("unlink.dead") == 1, "a dead letter")
         world.until_acknowledged()
         worker.stop()
         assert "ACCESS_REFUSED" not in worker.log()

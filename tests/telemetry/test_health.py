@@ -134,7 +134,7 @@ def test_one_enterprise_manager_of_two_is_enough(world: World) -> None:
         # One after the other: the longer one is away, the longer are the pauses between the looks for it.
         for name, away in (("second", second), ("default", world.enterprise_manager)):
             away.refuse_connections()
-            world.mailbox.publish(_plan(name), name)
+            world.client.publish(_plan(name), name)
             worker.until(lambda name=name: _is_down(worker, name), f"{name} away")  # type: ignore[misc] # no type for it
         told = worker.until_ready(ready=False)
         assert {name: each["ok"] for name, each in told["enterprise_managers"].items()} == {

@@ -67,13 +67,13 @@ def test_every_command_runs(world: World, broker: PrivateBroker, tmp_path: Path)
     assert len(COMMANDS) > 10
     for command in COMMANDS:
         if command.startswith("unlink-worker dead discard"):  # replayed by the line before, and rejected again
-            world.until(lambda: world.mailbox.count("unlink.dead") == 1, "the dead letter, back again")
+            world.until(lambda: world.client.count("unlink.dead") == 1, "the dead letter, back again")
         if command.startswith("unlink-worker dead"):
             command = command.replace("KEY", "DEAD")  # noqa: PLW2901 - the same command, about another one
         done = unlink_worker(world, command, tmp_path)
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
         assert "Traceback" not in done.stderr
-    assert world.mailbox.count("unlink.dead") == 0
+    assert world.client.count("unlink.dead") == 0
     assert "DEAD" in (tmp_path / "discarded.jsonl").read_text()
 
 
