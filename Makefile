@@ -1,7 +1,7 @@
 # Everything that is needed is set up on first use, in .venv and in the user's cache folder; nothing is installed elsewhere.
 
 .DEFAULT_GOAL := help
-.PHONY: help contracts contract-page demo sandbox test test-all chaos bench lint lock clean venv simulate mutants
+.PHONY: help contracts demo sandbox test test-all chaos bench lint lock clean venv simulate mutants
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 bin := .venv/bin
 ready := .venv/.complete
-scripts := .ci/virtual_environment.py .ci/check_locks.py .ci/contract_page.py .ci/check_release.py .ci/suites.py
+scripts := .ci/virtual_environment.py .ci/check_locks.py .ci/check_release.py .ci/suites.py
 
 # Which Python to make .venv with: the first of these that is there and new enough. `make PYTHON=... demo` names another.
 PYTHON ?=
@@ -84,12 +84,8 @@ lock: $(ready) ## Pin all dependencies anew: requirements.lock, requirements-dev
 	@$(compile) pyproject.toml --all-extras --group dev -c requirements.lock -c k8s/image/build.lock \
 		-c k8s/image/sandbox.lock -o requirements-dev.lock
 
-contracts: $(ready) ## Write the published contract anew from the models: contracts/schemas, contracts/asyncapi.json
+contracts: $(ready) ## Generate the published contract from the models: contracts/schemas, contracts/asyncapi.json
 	@$(bin)/unlink-worker contracts --write contracts
-
-contract-page: $(ready) ## Make a page of the contract to read in a browser: build/contract.html (needs Node.js)
-	@mkdir -p build
-	@$(bin)/python .ci/contract_page.py page contracts/asyncapi.json build/contract.html && echo build/contract.html
 
 clean: ## Remove .venv, .venv-* and what tools leave behind (downloads in the user's cache folder stay)
 	@rm -rf .venv .venv-* .coverage .coverage.* htmlcov build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -12,14 +12,16 @@ import hypothesis
 import pytest
 import requests
 
+from tests.end_to_end.world import World
 from tests.private_servers.postgresql import PrivatePostgresql
 from worker.sandbox.errors import MissingPartError
 from worker.sandbox.rabbitmq.installation import HOME_VARIABLE, SUITES, VERSION_VARIABLE, find_installation
 from worker.sandbox.rabbitmq.private_broker import PrivateBroker
-from worker.sandbox.simulated_enterprise_manager import SimulatedEnterpriseManager
+from worker.sandbox.simulated_enterprise_manager import Behaviour, SimulatedEnterpriseManager
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 pytest_plugins = ["tests.missing_parts"]
 
@@ -50,6 +52,13 @@ def pytest_configure(config: pytest.Config) -> None:
     except MissingPartError:
         return  # what the demo would take is taken instead, and the header says so
     os.environ[VERSION_VARIABLE] = newest
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give the slow tests ten minutes, where they do not say themselves how long they may take."""
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(600))
 
 
 def pytest_report_header() -> str:
@@ -116,3 +125,29 @@ def simulated_enterprise_manager() -> Iterator[SimulatedEnterpriseManager]:
     """A simulated Enterprise Manager of this test's own, over HTTPS; how it behaves can be changed while it runs."""
     with SimulatedEnterpriseManager.start() as enterprise_manager:
         yield enterprise_manager
+
+
+@pytest.fixture
+def behaviour() -> Behaviour:
+    """How the Enterprise Manager of a `World` behaves; a test changes it before or while it runs."""
+    return Behaviour()
+
+
+@pytest.fixture
+def world(broker_url: str, tmp_path: Path, behaviour: Behaviour) -> Iterator[World]:
+    """Everything that one worker needs, without the worker."""
+    with (
+        SimulatedEnterpriseManager.start(behaviour=behaviour) as enterprise_manager,
+        World(broker_url, f"sqlite:///{tmp_path / 'ledger.sqlite'}", enterprise_manager) as world,
+    ):
+        yield world
+
+
+@pytest.fixture
+def world_on_postgresql(broker_url: str, postgresql_url: str, behaviour: Behaviour) -> Iterator[World]:
+    """A world whose ledger several workers can share, and can go away."""
+    with (
+        SimulatedEnterpriseManager.start(behaviour=behaviour) as enterprise_manager,
+        World(broker_url, postgresql_url, enterprise_manager) as world,
+    ):
+        yield world

@@ -72,11 +72,12 @@ class Worker:
             forwarders=policy.forwarders if policy is not None else (),
         )
         self.dispatcher = Dispatcher(
-            ledger=self.telemetry.ledger(self.ledger),
-            outbox=self.telemetry.outbox(self.broker.outbox),
-            enterprise_managers=self.telemetry.enterprise_managers(self.gateways),
+            ledger=self.ledger,
+            outbox=self.broker.outbox,
+            enterprise_managers=self.gateways,
             clock=clock,
             rules=_rules(settings, policy),
+            steps=self.telemetry,
         )
         self.telemetry.look_at(self.broker, self.ledger, self.gateways, self.dispatcher)
 
@@ -136,7 +137,7 @@ class Worker:
         log.info("worker.stopped", worker=self._name, all_ended=all_ended)
 
     def _deliver(self, delivery: BrokerDelivery) -> None:
-        self.telemetry.deliver(delivery, self.dispatcher)
+        self.dispatcher.receive(delivery)
 
     def _enterprise_manager_changed(self, name: str, up: bool) -> None:  # noqa: FBT001 - the listener's shape
         self._pause_or_resume(name, _AWAY, up=up)

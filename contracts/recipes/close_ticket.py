@@ -14,12 +14,12 @@ def on_event(channel, method, _properties, body):
     event = json.loads(body)
     data = event["data"]
     if data["ticket"] is not None:
-        tell(data["ticket"]["id"], data)
-    # Only now: an event whose ticket could not be reached comes again. Telling a ticket twice does no harm.
+        update_ticket(data["ticket"]["id"], data)
+    # Acknowledge last: if the update fails, the event is delivered again. A ticket can be updated twice without harm.
     channel.basic_ack(method.delivery_tag)
 
 
-def tell(ticket, data):
+def update_ticket(ticket, data):
     done = data["outcome"] == "succeeded"
     why = data["reason"]["message"] if data["reason"] else ""
     update = {"state": "closed" if done else "open", "note": f"unlink {data['outcome']} {why}".strip()}

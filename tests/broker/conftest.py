@@ -169,18 +169,6 @@ async def worker(make_worker: Callable[..., Worker]) -> Worker:
 
 
 @pytest.fixture
-def eventually() -> Callable[..., Any]:
-    """Waits until a condition is true."""
-
-    async def wait(condition: Callable[[], object], seconds: float = 20) -> None:
-        async with asyncio.timeout(seconds):
-            while not condition():  # noqa: ASYNC110 - any condition, so there is no one event to wait for
-                await asyncio.sleep(0.02)
-
-    return wait
-
-
-@pytest.fixture
 def logs() -> Iterator[list[MutableMapping[str, Any]]]:
     """What was logged."""
     with capture_logs() as entries:

@@ -10,6 +10,7 @@ import pytest
 import trustme
 from pydantic import SecretStr
 
+from tests.waiting import until
 from worker.settings import BrokerSettings, SettingsInvalidError
 
 if TYPE_CHECKING:
@@ -20,13 +21,13 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def problem_with(make_worker: Callable[..., Any], eventually: Any, logs: list[Any]) -> Callable[..., Any]:
+def problem_with(make_worker: Callable[..., Any], logs: list[Any]) -> Callable[..., Any]:
     """What a worker with these settings says is wrong."""
 
     async def problem(url: str, **settings: Any) -> str:
         worker = make_worker(BrokerSettings(url=SecretStr(url), **settings))
         start = asyncio.create_task(worker.broker.start())
-        await eventually(lambda: worker.broker.last_problem)
+        await until(lambda: worker.broker.last_problem)
         assert not worker.broker.up
         assert not start.done()
         start.cancel()
@@ -85,12 +86,12 @@ async def test_unknown_host_is_told(problem_with: Callable[..., Any]) -> None:
 
 
 async def test_worker_that_starts_before_its_virtual_host_gets_there(
-    make_worker: Callable[..., Any], broker: PrivateBroker, eventually: Any
+    make_worker: Callable[..., Any], broker: PrivateBroker
 ) -> None:
     """A worker deployed before its broker was set up would crash, and crash again, or never start."""
     worker = make_worker(BrokerSettings(url=SecretStr(f"{broker.url}later")))
     start = asyncio.create_task(worker.broker.start())
-    await eventually(lambda: worker.broker.last_problem)
+    await until(lambda: worker.broker.last_problem)
     await asyncio.to_thread(broker.rabbitmqctl, "add_vhost", "later")
     await asyncio.to_thread(broker.rabbitmqctl, "set_permissions", "-p", "later", "unlink", ".*", ".*", ".*")
     async with asyncio.timeout(30):

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pika
 import pytest
 
+from tests.waiting import until
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -66,7 +68,7 @@ async def test_requeued_delivery_comes_again(worker: Any, neighbour: Any) -> Non
 
 
 async def test_settling_a_delivery_twice_or_too_late_does_nothing(
-    worker: Any, neighbour: Any, close_connections: Callable[[], None], eventually: Any, logs: list[Any]
+    worker: Any, neighbour: Any, close_connections: Callable[[], None], logs: list[Any]
 ) -> None:
     """An old delivery tag would acknowledge somebody else's command, or end the channel with all in hand."""
     neighbour.send(b"twice")
@@ -77,8 +79,8 @@ async def test_settling_a_delivery_twice_or_too_late_does_nothing(
     neighbour.send(b"late")
     late = await worker.next()
     await asyncio.to_thread(close_connections)
-    await eventually(lambda: not late.live)
-    await eventually(lambda: worker.broker.consuming)
+    await until(lambda: not late.live)
+    await until(lambda: worker.broker.consuming)
     again = await worker.next()
     late.acknowledge()
     late.requeue()
@@ -87,54 +89,48 @@ async def test_settling_a_delivery_twice_or_too_late_does_nothing(
     assert not _logged(logs, "broker.channel_lost")
 
 
-async def test_prefetch_is_the_limit_of_each_queue_by_itself(
-    make_worker: Callable[..., Any], neighbour: Any, eventually: Any
-) -> None:
+async def test_prefetch_is_the_limit_of_each_queue_by_itself(make_worker: Callable[..., Any], neighbour: Any) -> None:
     """One Enterprise Manager that is slow would take the places of another's commands."""
     worker = make_worker(queues={"default": 2, "other": 3})
     await worker.broker.start()
     for _ in range(5):
         neighbour.send(b"d")
         neighbour.send(b"o", routing_key="other")
-    await eventually(lambda: len(worker.deliveries) == 5)
+    await until(lambda: len(worker.deliveries) == 5)
     assert sorted(delivery.body for delivery in worker.deliveries) == [b"d", b"d", b"o", b"o", b"o"]
     assert neighbour.count(QUEUE) == 3
     worker.deliveries[0].acknowledge()
-    await eventually(lambda: len(worker.deliveries) == 6)
+    await until(lambda: len(worker.deliveries) == 6)
 
 
-async def test_paused_queue_delivers_nothing_until_every_reason_is_gone(
-    worker: Any, neighbour: Any, eventually: Any
-) -> None:
+async def test_paused_queue_delivers_nothing_until_every_reason_is_gone(worker: Any, neighbour: Any) -> None:
     """Commands would be taken while their Enterprise Manager is down, or stay untouched when it is back."""
     neighbour.send(b"in hand")
     in_hand = await worker.next()
     worker.broker.pause("default", "down")
     worker.broker.pause("default", "ledger")
     worker.broker.pause("default", "ledger")
-    await eventually(lambda: not worker.broker.consuming)
+    await until(lambda: not worker.broker.consuming)
     assert worker.broker.up
     neighbour.send(b"waits")
     worker.broker.resume("default", "down")
     assert in_hand.live
     in_hand.acknowledge()
-    await eventually(lambda: neighbour.count(QUEUE) == 1)
+    await until(lambda: neighbour.count(QUEUE) == 1)
     assert not worker.broker.consuming
     worker.broker.resume("default", "ledger")
     assert (await worker.next()).body == b"waits"
-    await eventually(lambda: worker.broker.consuming == {"default"})
+    await until(lambda: worker.broker.consuming == {"default"})
 
 
-async def test_what_was_in_hand_before_a_pause_stays_so_when_consuming_goes_on(
-    worker: Any, neighbour: Any, eventually: Any
-) -> None:
+async def test_what_was_in_hand_before_a_pause_stays_so_when_consuming_goes_on(worker: Any, neighbour: Any) -> None:
     """Each short outage of a database would end in a lost connection, and all that was in hand would come again."""
     for body in (b"1", b"2", b"3"):
         neighbour.send(body)
     in_hand = [await worker.next() for _ in range(3)]
     for body in (b"4", b"5"):
         worker.broker.pause("default", "ledger")
-        await eventually(lambda: not worker.broker.consuming)
+        await until(lambda: not worker.broker.consuming)
         worker.broker.resume("default", "ledger")
         neighbour.send(body)
         in_hand.append(await worker.next())
@@ -153,7 +149,7 @@ async def test_paused_and_resumed_at_once_it_consumes(worker: Any, neighbour: An
     assert (await worker.next()).body == b"body"
 
 
-async def test_pause_before_the_start_is_kept(make_worker: Callable[..., Any], neighbour: Any, eventually: Any) -> None:
+async def test_pause_before_the_start_is_kept(make_worker: Callable[..., Any], neighbour: Any) -> None:
     """A worker that starts while an Enterprise Manager is down would take its commands."""
     worker = make_worker()
     worker.broker.pause("default", "down")
@@ -164,18 +160,18 @@ async def test_pause_before_the_start_is_kept(make_worker: Callable[..., Any], n
     assert neighbour.count(QUEUE) == 1
     worker.broker.resume("default", "down")
     await worker.next()
-    await eventually(lambda: worker.broker.consuming == {"default"})
+    await until(lambda: worker.broker.consuming == {"default"})
 
 
 async def test_pause_survives_a_lost_connection(
-    worker: Any, neighbour: Any, close_connections: Callable[[], None], eventually: Any
+    worker: Any, neighbour: Any, close_connections: Callable[[], None]
 ) -> None:
     """A reconnection would let the commands of an Enterprise Manager in that is down."""
     worker.broker.pause("default", "down")
-    await eventually(lambda: not worker.broker.consuming)
+    await until(lambda: not worker.broker.consuming)
     await asyncio.to_thread(close_connections)
-    await eventually(lambda: not worker.broker.up)
-    await eventually(lambda: worker.broker.up)
+    await until(lambda: not worker.broker.up)
+    await until(lambda: worker.broker.up)
     neighbour.send(b"waits")
     assert not worker.broker.consuming
     worker.broker.resume("default", "down")
@@ -199,7 +195,7 @@ async def test_drained_worker_takes_nothing_more_and_can_still_acknowledge(
 
 
 async def test_drained_while_it_connects_the_worker_takes_nothing(
-    make_worker: Callable[..., Any], neighbour: Any, eventually: Any
+    make_worker: Callable[..., Any], neighbour: Any
 ) -> None:
     """A worker told to stop in its first second would take commands that nobody does."""
     first = make_worker()
@@ -213,7 +209,7 @@ async def test_drained_while_it_connects_the_worker_takes_nothing(
             await asyncio.sleep(0)
         await worker.broker.stop_consuming()
         taken = len(worker.deliveries)
-        await eventually(lambda worker=worker: worker.broker.up)
+        await until(lambda worker=worker: worker.broker.up)
         assert not worker.broker.consuming
         assert len(worker.deliveries) == taken
         await start
@@ -222,7 +218,7 @@ async def test_drained_while_it_connects_the_worker_takes_nothing(
 
 
 async def test_lost_connection_is_named_and_the_consumer_comes_back(
-    worker: Any, neighbour: Any, close_connections: Callable[[], None], eventually: Any, logs: list[Any]
+    worker: Any, neighbour: Any, close_connections: Callable[[], None], logs: list[Any]
 ) -> None:
     """After a network failure the worker would look alive and take no command."""
     told: list[bool] = []
@@ -230,10 +226,10 @@ async def test_lost_connection_is_named_and_the_consumer_comes_back(
     neighbour.send(b"in hand")
     in_hand = await worker.next()
     await asyncio.to_thread(close_connections)
-    await eventually(lambda: _logged(logs, "broker.connection_lost"))
+    await until(lambda: _logged(logs, "broker.connection_lost"))
     assert not in_hand.live
     assert (await worker.next()).body == b"in hand"
-    await eventually(lambda: worker.broker.up)
+    await until(lambda: worker.broker.up)
     assert {entry["purpose"] for entry in _logged(logs, "broker.connection_lost")} <= {"consume", "publish"}
     assert "tidying up" in _logged(logs, "broker.connection_lost")[0]["problem"]
     assert told[0] is False
@@ -241,13 +237,11 @@ async def test_lost_connection_is_named_and_the_consumer_comes_back(
     assert worker.broker.last_problem is None
 
 
-async def test_deleted_queue_is_named_declared_anew_and_consumed(
-    worker: Any, neighbour: Any, eventually: Any, logs: list[Any]
-) -> None:
+async def test_deleted_queue_is_named_declared_anew_and_consumed(worker: Any, neighbour: Any, logs: list[Any]) -> None:
     """After an operator's mistake the worker would look alive and take no command."""
     neighbour.delete_queue(QUEUE)
-    await eventually(lambda: _logged(logs, "broker.consumer_cancelled"))
-    await eventually(lambda: worker.broker.consuming == {"default"})
+    await until(lambda: _logged(logs, "broker.consumer_cancelled"))
+    await until(lambda: worker.broker.consuming == {"default"})
     assert "the queue was deleted" in _logged(logs, "broker.consumer_cancelled")[0]["problem"]
     assert not _logged(logs, "broker.connection_lost")
     neighbour.send(b"body")
@@ -271,7 +265,7 @@ def impatient_consumer_timeout(broker: PrivateBroker) -> Iterator[None]:
 
 @pytest.mark.usefixtures("impatient_consumer_timeout")
 async def test_delivery_held_too_long_loses_only_its_own_consumer_and_the_remedy_is_logged(
-    make_worker: Callable[..., Any], neighbour: Any, eventually: Any, logs: list[Any]
+    make_worker: Callable[..., Any], neighbour: Any, logs: list[Any]
 ) -> None:
     """One command held too long would take all Enterprise Managers' commands with it, or leave its queue unconsumed."""
     worker = make_worker(queues={"default": 4, "other": 4})
@@ -283,7 +277,7 @@ async def test_delivery_held_too_long_loses_only_its_own_consumer_and_the_remedy
         # RabbitMQ closes the channel; from 4.3 on it cancels the consumer.
         return _logged(logs, "broker.channel_lost") + _logged(logs, "broker.consumer_cancelled")
 
-    await eventually(losses)
+    await until(losses)
     (lost,) = losses()
     assert lost["enterprise_manager"] == "default"
     assert "consumer_timeout" in lost["problem"]
@@ -296,16 +290,16 @@ async def test_delivery_held_too_long_loses_only_its_own_consumer_and_the_remedy
     again = await worker.next()
     assert again.body == b"held"
     again.acknowledge()
-    await eventually(lambda: worker.broker.consuming == {"default", "other"})
+    await until(lambda: worker.broker.consuming == {"default", "other"})
 
 
 async def test_message_that_the_worker_fails_on_is_set_aside_and_comes_back(
-    worker: Any, neighbour: Any, eventually: Any, logs: list[Any]
+    worker: Any, neighbour: Any, logs: list[Any]
 ) -> None:
     """One message that trips over a mistake of ours would stop its queue, or be lost."""
     worker.fail_with = RuntimeError("a mistake of ours")
     neighbour.send(b"trips")
-    await eventually(lambda: _logged(logs, "broker.delivery_failed"))
+    await until(lambda: _logged(logs, "broker.delivery_failed"))
     neighbour.send(b"next")
     assert (await worker.next()).body == b"next"
     again = await worker.next()

@@ -11,6 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from contracts.events import Outcome, Reason, ReasonCode
+from tests.waiting import until
 from worker.broker.problems import BrokerClosedError
 from worker.settings import BrokerSettings
 
@@ -111,19 +112,19 @@ async def test_two_thousand_outstanding_publishes_are_all_confirmed(
 
 
 async def test_broker_restarted_under_publishes_loses_none_and_the_consumer_comes_back(
-    worker: Any, neighbour: Any, make_event: Callable[..., Any], broker: PrivateBroker, eventually: Any
+    worker: Any, neighbour: Any, make_event: Callable[..., Any], broker: PrivateBroker
 ) -> None:
     """A restart of the broker in the middle of a busy hour would lose results, or leave the worker deaf."""
     events = [make_event(key=f"key-{number}") for number in range(3000)]
     publishes = [asyncio.ensure_future(worker.broker.outbox.publish(event)) for event in events[:1500]]
     restart = asyncio.create_task(asyncio.to_thread(broker.restart))
-    await eventually(lambda: not worker.broker.up)
+    await until(lambda: not worker.broker.up)
     publishes += [asyncio.ensure_future(worker.broker.outbox.publish(event)) for event in events[1500:]]
     async with asyncio.timeout(90):
         await asyncio.gather(restart, *publishes)
     arrived = {properties.message_id for properties, _, _ in neighbour.take_all("unlink.unrouted")}
     assert arrived == {event.id for event in events}
-    await eventually(lambda: worker.broker.consuming == {"default"}, seconds=60)
+    await until(lambda: worker.broker.consuming == {"default"})
     neighbour.send(b"after")
     assert (await worker.next()).body == b"after"
 
@@ -134,7 +135,6 @@ async def test_memory_alarm_delays_publishes_without_repeating_them_and_lets_ack
     neighbour: Any,
     make_event: Callable[..., Any],
     in_alarm: Callable[..., None],
-    eventually: Any,
     logs: list[Any],
 ) -> None:
     """In an alarm of an hour each waiting event would be sent again and again, or finished work redelivered."""
@@ -145,7 +145,7 @@ async def test_memory_alarm_delays_publishes_without_repeating_them_and_lets_ack
     first = await worker.next()
     await asyncio.to_thread(in_alarm, on=True)
     publish = asyncio.ensure_future(worker.broker.outbox.publish(make_event()))
-    await eventually(lambda: any(entry["event"] == "broker.blocked" for entry in logs))
+    await until(lambda: any(entry["event"] == "broker.blocked" for entry in logs))
     first.acknowledge()
     assert (await worker.next()).body == b"second"
     assert not publish.done()
@@ -232,7 +232,7 @@ async def test_delayed_twice_in_the_same_tier_a_message_still_comes_back(worker:
     assert (delivery.properties.message_id, delivery.properties.type, delivery.properties.app_id) == ("m", "t", "a")
 
 
-async def test_delay_takes_the_shortest_tier_that_is_long_enough(worker: Any, neighbour: Any, eventually: Any) -> None:
+async def test_delay_takes_the_shortest_tier_that_is_long_enough(worker: Any, neighbour: Any) -> None:
     """A command would come back before its time, and in vain."""
     neighbour.send(b"command")
     delivery = await worker.next()
@@ -242,17 +242,17 @@ async def test_delay_takes_the_shortest_tier_that_is_long_enough(worker: Any, ne
     await worker.broker.outbox.delay(delivery, 9999, failed=False)
     assert neighbour.count("unlink.delay.2s") == 2
     delivery.acknowledge()
-    await eventually(lambda: len(worker.deliveries) == 2)
+    await until(lambda: len(worker.deliveries) == 2)
 
 
 async def test_expiration_user_and_further_routing_keys_stay_behind_when_delayed(
-    make_worker: Callable[..., Any], neighbour: Any, eventually: Any
+    make_worker: Callable[..., Any], neighbour: Any
 ) -> None:
     """A command would expire while it waits, be refused for its user, or multiply with each delay."""
     worker = make_worker(queues={"default": 16, "other": 16})
     await worker.broker.start()
     neighbour.send(b"command", user_id="unlink", expiration="60000", headers={"CC": ["other"], "BCC": ["default"]})
-    await eventually(lambda: len(worker.deliveries) == 2)
+    await until(lambda: len(worker.deliveries) == 2)
     first = next(one for one in worker.deliveries if one.enterprise_manager == "default")
     worker.deliveries.clear()
     await worker.broker.outbox.delay(first, 1, failed=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from tests.waiting import until
 from worker.broker.topology import describe
 
 if TYPE_CHECKING:
@@ -43,14 +44,14 @@ async def test_second_worker_finds_it_declared(worker: Any, make_worker: Callabl
 
 
 async def test_queue_that_differs_is_named_with_the_remedy_and_taken_once_it_is_gone(
-    make_worker: Callable[..., Any], neighbour: Any, eventually: Any
+    make_worker: Callable[..., Any], neighbour: Any
 ) -> None:
     """A queue left over from an older version would stop the worker without a word."""
     with neighbour.channel() as channel:
         channel.queue_declare("unlink.commands.default", durable=True, arguments={"x-queue-type": "quorum"})
     worker = make_worker()
     start = asyncio.create_task(worker.broker.start())
-    await eventually(lambda: worker.broker.last_problem)
+    await until(lambda: worker.broker.last_problem)
     assert "queue unlink.commands.default cannot be declared" in worker.broker.last_problem
     assert "x-dead-letter-exchange" in worker.broker.last_problem
     assert "UNLINK_BROKER__TOPOLOGY=verify" in worker.broker.last_problem
@@ -61,12 +62,12 @@ async def test_queue_that_differs_is_named_with_the_remedy_and_taken_once_it_is_
 
 
 async def test_verifying_names_all_that_is_missing_and_starts_once_it_is_there(
-    make_worker: Callable[..., Any], settings: BrokerSettings, eventually: Any
+    make_worker: Callable[..., Any], settings: BrokerSettings
 ) -> None:
     """Where the broker's owner declares the topology, nobody would know what is still missing."""
     verifying = make_worker(settings.model_copy(update={"topology": "verify"}))
     start = asyncio.create_task(verifying.broker.start())
-    await eventually(lambda: verifying.broker.last_problem)
+    await until(lambda: verifying.broker.last_problem)
     for name in ("exchange unlink.events", "queue unlink.commands.default", "queue unlink.delay.2s"):
         assert name in verifying.broker.last_problem
     declaring = make_worker()

@@ -136,11 +136,8 @@ def site(broker: PrivateBroker, tmp_path_factory: pytest.TempPathFactory) -> Ite
     requests.put(vhost, timeout=30).raise_for_status()
     with SimulatedEnterpriseManager.start() as enterprise_manager:
         ledger = tmp_path_factory.mktemp("site") / "ledger.sqlite"
-        world = World(broker.url + name, f"sqlite:///{ledger}", enterprise_manager)
-        try:
+        with World(broker.url + name, f"sqlite:///{ledger}", enterprise_manager) as world:
             world.start_worker()
             world.listen()
             yield Site(world, broker, name)
-        finally:
-            world.close()
     requests.delete(vhost, timeout=30).raise_for_status()

@@ -158,10 +158,10 @@ def test_a_command_for_nobody_is_a_dead_letter_though_the_http_api_calls_it_rout
     site: Site, http_api: dict[str, str], recipes: Path
 ) -> None:
     """What contracts/README.md warns of: a misspelt routing key is answered with `routed`, and nobody does it."""
-    before = site.world.mailbox.count("unlink.dead")
+    before = site.world.client.count("unlink.dead")
     done = run(["sh", recipes / "publish.sh", "nobody"], site.new_command("nobody"), http_api)
     assert done.returncode == 0
-    site.world.until(lambda: site.world.mailbox.count("unlink.dead") == before + 1, "a dead letter")
+    site.world.until(lambda: site.world.client.count("unlink.dead") == before + 1, "a dead letter")
 
 
 @pytest.fixture(scope="module")

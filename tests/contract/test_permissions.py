@@ -133,10 +133,10 @@ def test_who_listens_hears_events_and_publishes_none(
 ) -> None:
     """Watching gives no power to forge an event."""
     settings = BrokerSettings.model_validate({"url": url_of(name)})
-    with BrokerClient(settings) as mailbox:
-        mailbox.listen()
+    with BrokerClient(settings) as client:
+        client.listen()
         admin.basic_publish("unlink.events", "succeeded.default", EVENT.to_bytes())
-        heard = mailbox.next_event(WAIT_SECONDS)
+        heard = client.next_event(WAIT_SECONDS)
     assert heard is not None
     assert heard.id == EVENT.id
     assert refused(lambda: channel_of(name).basic_publish("unlink.events", "succeeded.default", b"{}"))
@@ -144,10 +144,10 @@ def test_who_listens_hears_events_and_publishes_none(
 
 def test_a_pipeline_finds_out_whether_somebody_serves_its_commands(url_of: UrlOf) -> None:
     """`submit --wait` works with a pipeline's permissions from first to last."""
-    with BrokerClient(BrokerSettings.model_validate({"url": url_of("unlink-pipeline")})) as mailbox:
-        mailbox.require_queue("default")
-        mailbox.listen()
-        mailbox.publish(COMMAND, "default")
+    with BrokerClient(BrokerSettings.model_validate({"url": url_of("unlink-pipeline")})) as client:
+        client.require_queue("default")
+        client.listen()
+        client.publish(COMMAND, "default")
 
 
 def test_an_observer_keeps_a_lasting_queue_and_publishes_no_command(

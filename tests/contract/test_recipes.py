@@ -209,7 +209,7 @@ def test_a_next_step_that_always_fails_is_put_aside(site: Site, recipes: Path) -
     with running([sys.executable, recipes / "chain.py", "false"], {"AMQP_URL": site.amqp_url}):
         until_consumed(site, "observer.chain")
         site.world.send(site.new_command("chain-broken"))
-        site.world.until(lambda: site.world.mailbox.count("observer.chain.failed") == 1, "the event put aside")
+        site.world.until(lambda: site.world.client.count("observer.chain.failed") == 1, "the event put aside")
 
 
 def test_the_consumer_that_closes_tickets_stays_short(recipes: Path) -> None:

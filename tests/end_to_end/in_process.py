@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import SecretStr
 
 from contracts.events import Event
+from tests.steps import RecordedSteps
 from worker.clock import SystemClock
 from worker.enterprise_manager import Gateway
 from worker.ledger import SqlLedger
@@ -48,6 +49,7 @@ class Handed:
     user_id: str | None = None
     headers: Mapping[str, object] = field(default_factory=dict)
     attempt: int = 1
+    redelivered: bool = False
     live: bool = True
     acknowledged: bool = False
 
@@ -60,7 +62,7 @@ class Handed:
         raise AssertionError("a delivery was given back")
 
 
-class ReceivedEvent:
+class KeptOutbox:
     """An outbox that keeps what it is given, and brings back at once what is to be delayed."""
 
     def __init__(self) -> None:
@@ -101,7 +103,7 @@ class ReceivedEvent:
 class InProcessWorker:
     """A worker of one Enterprise Manager, called `default`."""
 
-    def __init__(self, dispatcher: Dispatcher, gateway: Gateway, heard: ReceivedEvent, clock: Clock) -> None:
+    def __init__(self, dispatcher: Dispatcher, gateway: Gateway, heard: KeptOutbox, clock: Clock) -> None:
         self.gateway = gateway
         self.heard = heard
         self._dispatcher = dispatcher
@@ -157,13 +159,14 @@ async def worker_for(
     folder = TemporaryDirectory()
     ledger = SqlLedger(LedgerSettings(url=SecretStr(f"sqlite:///{folder.name}/ledger.db")), "in-process", clock)
     await ledger.start()
-    heard = ReceivedEvent()
+    heard = KeptOutbox()
     dispatcher = Dispatcher(
         ledger=ledger,
         outbox=heard,
         enterprise_managers={"default": gateway},
         clock=clock,
         rules=Rules(paces={"default": pace or Pace(poll_interval=configured.poll_interval_seconds)}),
+        steps=RecordedSteps(),
     )
     worker = InProcessWorker(dispatcher, gateway, heard, clock)
     redelivering = asyncio.create_task(worker.redeliver_for_ever())

@@ -348,7 +348,7 @@ def test_a_command_denied_by_mistake_is_carried_out_as_its_senders(
         body = json.dumps(vendor_command()).encode()
         connection.channel().basic_publish("unlink.commands", "default", body, pika.BasicProperties(user_id="snow"))
     world.until_ended("CHG1")
-    world.until(lambda: world.mailbox.count("unlink.dead") == 1, "a dead letter")
+    world.until(lambda: world.client.count("unlink.dead") == 1, "a dead letter")
     worker.stop()
     policy.write_text('forwarders = ["unlink"]\n[[rules]]\nusers = ["snow"]\n')
     world.start_worker(as_keeper)

@@ -109,12 +109,12 @@ def test_looking_changes_nothing(world: World, broker: PrivateBroker, virtual_ho
 def test_a_command_that_waits_is_still_there_afterwards(world: World, doctor: Any) -> None:
     """Else who asks for help would lose what he asks for."""
     world.send(b"waits")
-    world.until(lambda: world.mailbox.count("unlink.commands.default") == 1, "the command on its queue")
+    world.until(lambda: world.client.count("unlink.commands.default") == 1, "the command on its queue")
     assert doctor().status == 0
-    world.until(lambda: world.mailbox.count("unlink.commands.default") == 1, "the command back on its queue")
-    assert world.mailbox.count("unlink.dead") == 0
-    assert world.mailbox.count("unlink.unrouted") == 0
-    assert world.mailbox.count("unlink.delay.5s") == 0
+    world.until(lambda: world.client.count("unlink.commands.default") == 1, "the command back on its queue")
+    assert world.client.count("unlink.dead") == 0
+    assert world.client.count("unlink.unrouted") == 0
+    assert world.client.count("unlink.delay.5s") == 0
 
 
 # --- what is wrong ----------------------------------------------------------------------------------------------------

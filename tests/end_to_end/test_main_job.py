@@ -104,7 +104,7 @@ def test_an_unreadable_message_blocks_nobody(world: World) -> None:
     world.until_acknowledged()
     (rejected,) = world.of(None)
     assert rejected.data["reason"]["code"] == "invalid_message"
-    assert world.mailbox.count("unlink.dead") == 1
+    assert world.client.count("unlink.dead") == 1
 
 
 def test_a_reused_key_runs_nothing(world: World) -> None:

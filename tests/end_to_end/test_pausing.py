@@ -12,22 +12,10 @@ from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_ID, Simulated
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Iterator
 
     from worker.sandbox.simulated_enterprise_manager import Behaviour
 
 REPOSITORY = "88788f9e-d8f5-4eb4-bc4f-9b3f5403bcec"
-
-
-@pytest.fixture
-def world_on_postgresql(broker_url: str, postgresql_url: str) -> Iterator[World]:
-    """A world whose ledger several hosts could share."""
-    with SimulatedEnterpriseManager.start() as enterprise_manager:
-        world = World(broker_url, postgresql_url, enterprise_manager)
-        try:
-            yield world
-        finally:
-            world.close()
 
 
 def unlink_worker(world: World, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -49,14 +37,14 @@ def test_a_paused_enterprise_manager_s_commands_wait_until_it_is_resumed(
     for worker in workers:
         worker.wait_for_log("broker.paused")
     world.send(vendor_command())
-    world.until(lambda: world.mailbox.count("unlink.commands.default") == 1, "a command that waits")
+    world.until(lambda: world.client.count("unlink.commands.default") == 1, "a command that waits")
     later = world.start_worker()  # a worker that starts meanwhile heeds it too
     listed = unlink_worker(world, "pause").stdout
     assert "default  paused" in listed
     assert "by ada: upgrade to 13" in listed
     world.listen_for(1)
     assert world.of("CHG1") == []
-    assert world.mailbox.count("unlink.commands.default") == 1
+    assert world.client.count("unlink.commands.default") == 1
     assert "broker.consuming" not in later.log()
     resumed = unlink_worker(world, "resume", "default")
     assert (resumed.returncode, resumed.stderr) == (0, "")
@@ -94,7 +82,7 @@ def test_the_others_commands_are_taken_meanwhile(world: World) -> None:
         world.listen()
         assert unlink_worker(world, "pause", "default").returncode == 0
         worker.wait_for_log("broker.paused")
-        world.mailbox.publish(_command_for("second"), "second")
+        world.client.publish(_command_for("second"), "second")
         world.until_ended("SECOND")
         assert second.count("DELETE", "/linkedBackupRepositories/") == 1
 

@@ -134,7 +134,7 @@ def dead_letters(world: World, users: Users) -> list[tuple[pika.BasicProperties,
     taken = []
     with closing(pika.BlockingConnection(pika.URLParameters(users.url("reader")))) as connection:
         channel = connection.channel()
-        for _ in range(world.mailbox.count("unlink.dead")):
+        for _ in range(world.client.count("unlink.dead")):
             _, properties, body = channel.basic_get("unlink.dead", auto_ack=True)
             assert properties is not None
             assert body is not None

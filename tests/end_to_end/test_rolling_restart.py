@@ -11,11 +11,9 @@ import pytest
 from tests.end_to_end import supervised_worker
 from tests.end_to_end.world import PATIENCE, World, vendor_command
 from worker.sandbox.processes.supervisor import wait_until
-from worker.sandbox.simulated_enterprise_manager import SimulatedEnterpriseManager
 from worker.service import ENDED_AT_ONCE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from worker.sandbox.processes.worker_process import WorkerProcess
@@ -28,17 +26,6 @@ DRAIN_SECONDS = 2.0
 GRACE_SECONDS = 2 * DRAIN_SECONDS + 40
 
 UNLINKS_A_WAVE = 60
-
-
-@pytest.fixture
-def shared_world(broker_url: str, postgresql_url: str, behaviour: Behaviour) -> Iterator[World]:
-    """A world whose ledger several workers share, as in production."""
-    with SimulatedEnterpriseManager.start(behaviour=behaviour) as enterprise_manager:
-        world = World(broker_url, postgresql_url, enterprise_manager)
-        try:
-            yield world
-        finally:
-            world.close()
 
 
 class Fleet:
@@ -75,10 +62,10 @@ class Fleet:
 
 @pytest.mark.timeout(300)
 def test_a_rolling_restart_loses_nothing_and_does_nothing_twice(
-    shared_world: World, behaviour: Behaviour, tmp_path: Path
+    world_on_postgresql: World, behaviour: Behaviour, tmp_path: Path
 ) -> None:
     """Every unlink of an upgrade ends once, with one DELETE, and each worker leaves by itself within its grace time."""
-    world, fleet = shared_world, Fleet(shared_world, tmp_path)
+    world, fleet = world_on_postgresql, Fleet(world_on_postgresql, tmp_path)
     # Longer than the drain: whatever is under way when its worker leaves is finished by another.
     behaviour.edit_seconds = 3 * DRAIN_SECONDS
     old = [fleet.start() for _ in range(3)]
@@ -97,7 +84,7 @@ def test_a_rolling_restart_loses_nothing_and_does_nothing_twice(
     for key, link in links.items():
         assert [outcome for outcome, _ in world.ends_of(key)] == ["succeeded"], key
         assert world.enterprise_manager.deletes_of(link) == 1, key
-    assert world.mailbox.count("unlink.dead") == 0
+    assert world.client.count("unlink.dead") == 0
 
 
 def send_wave(world: World, wave: int) -> dict[str, str]:
@@ -119,10 +106,10 @@ def under_way(world: World) -> set[str | None]:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_signal_ends_it_at_once(
-    shared_world: World, behaviour: Behaviour, tmp_path: Path, number: signal.Signals
+    world_on_postgresql: World, behaviour: Behaviour, tmp_path: Path, number: signal.Signals
 ) -> None:
     """Whoever cannot wait for the drain says so twice, and loses nothing: the broker has every command still."""
-    world, fleet = shared_world, Fleet(shared_world, tmp_path)
+    world, fleet = world_on_postgresql, Fleet(world_on_postgresql, tmp_path)
     behaviour.edits_held = True
     worker = fleet.start()
     world.listen()

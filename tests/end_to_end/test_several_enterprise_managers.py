@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pika
 import pytest
 
-from tests.end_to_end.world import PATIENCE, vendor_command
+from tests.end_to_end.world import vendor_command
+from tests.waiting import wait_until as until
 from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_ID, VENDOR_LINK_ID, Fault, SimulatedEnterpriseManager
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def start(world: World, branch: SimulatedEnterpriseManager, **changes: str) -> W
 def send_to_the_branch(world: World, key: str = "BRANCH1") -> None:
     """An unlink of the vendor's example on the branch."""
     command = vendor_command(key, enterprise_manager="branch")
-    world.mailbox.publish(json.dumps(command).encode(), "branch")
+    world.client.publish(json.dumps(command).encode(), "branch")
 
 
 def send_many(world: World) -> list[str]:
@@ -68,14 +69,6 @@ def consumers(broker_url: str, enterprise_manager: str) -> int:
     with pika.BlockingConnection(pika.URLParameters(broker_url)) as connection:
         queue = connection.channel().queue_declare(f"unlink.commands.{enterprise_manager}", passive=True)
         return int(queue.method.consumer_count)
-
-
-def until(condition: Any, what: str) -> None:
-    """Wait for what another process brings about."""
-    over = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < over, f"never: {what}"
-        time.sleep(0.05)
 
 
 def assert_all_succeeded(world: World, keys: list[str]) -> None:
@@ -112,7 +105,7 @@ def test_one_in_trouble_leaves_the_other_alone_and_resumes_by_itself(
     # counted until it has settled what it has, so that their number would not tell.)
     worker.wait_for_log("broker.paused")
     send_to_the_branch(world, "BRANCH2")
-    until(lambda: world.mailbox.count("unlink.commands.branch") >= 1, "a command that waits where it was put")
+    until(lambda: world.client.count("unlink.commands.branch") >= 1, "a command that waits where it was put")
     assert world.of("BRANCH1") == world.of("BRANCH2") == []
     branch.clear_faults()
     world.until_ended("BRANCH1", "BRANCH2")
@@ -131,7 +124,7 @@ def test_one_that_is_away_uses_up_no_attempts(
     assert consumers(broker_url, "default") == 1
     for number in range(5):
         send_to_the_branch(world, f"BRANCH{number}")
-    until(lambda: world.mailbox.count("unlink.commands.branch") == 5, "the commands where they were put")
+    until(lambda: world.client.count("unlink.commands.branch") == 5, "the commands where they were put")
     branch.accept_connections()
     world.until_ended(*(f"BRANCH{number}" for number in range(5)))
     assert {event.data["attempts"] for event in world.heard if event.outcome == "succeeded"} == {1}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.end_to_end.in_process import InProcessWorker, worker_for
+from tests.waiting import until
 from worker.sandbox.simulated_enterprise_manager import (
     JSON_LINKS_NAMES,
     VENDOR_JOB_ID,
@@ -561,10 +562,3 @@ def test_every_switch_is_thrown_here() -> None:
     of_time = {"edit_seconds", "latency_seconds", "session_idle_seconds"}
     missing = [name for name in Behaviour.__slots__ if name not in source and name not in of_time]
     assert missing == []
-
-
-async def until(condition: Any) -> None:
-    """Wait for what another thread brings about."""
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 - no event of this loop tells of it
-            await asyncio.sleep(0.01)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 import requests
@@ -72,7 +72,7 @@ class World:
         self.heard: list[ReceivedEvent] = []
         self.supervisor = ProcessSupervisor("end-to-end") if started_by_exec else Preloaded()
         self._settings = BrokerSettings.model_validate({"url": broker_url})
-        self._mailbox: BrokerClient | None = None
+        self._client: BrokerClient | None = None
 
     def start_worker(
         self, changes: Mapping[str, str] | None = None, program: Sequence[str] = RUN, *, wait: bool = True
@@ -92,30 +92,30 @@ class World:
 
     def listen(self) -> None:
         """Hear the events from now on; the worker has declared the exchange."""
-        self.mailbox.listen()
+        self.client.listen()
 
     @property
-    def mailbox(self) -> BrokerClient:
+    def client(self) -> BrokerClient:
         """The publisher's connection."""
-        if self._mailbox is None:
-            self._mailbox = BrokerClient(self._settings).__enter__()
-        return self._mailbox
+        if self._client is None:
+            self._client = BrokerClient(self._settings).__enter__()
+        return self._client
 
     def reconnect(self) -> None:
         """A new connection of the publisher's; events in between are not heard."""
-        self.mailbox.__exit__(None, None, None)
-        self._mailbox = BrokerClient(self._settings).__enter__()
+        self.client.__exit__(None, None, None)
+        self._client = BrokerClient(self._settings).__enter__()
 
     def send(self, command: dict[str, Any] | bytes) -> None:
         """Publish a command, or anything."""
         body = command if isinstance(command, bytes) else json.dumps(command).encode()
-        self.mailbox.publish(body, "default")
+        self.client.publish(body, "default")
 
     def until_ended(self, *keys: str | None) -> None:
         """Listen until each of these keys had a terminal event."""
         over = time.monotonic() + PATIENCE
         while missing := set(keys) - {event.key for event in self.heard if event.outcome != "submitted"}:
-            event = self.mailbox.next_event(seconds=0.5)
+            event = self.client.next_event(seconds=0.5)
             if event is not None:
                 self.heard.append(event)
             logs = "\n".join(worker.log()[-3000:] for worker in self.workers)
@@ -125,14 +125,14 @@ class World:
         """Wait for a condition while listening."""
         over = time.monotonic() + PATIENCE
         while not condition():
-            event = self.mailbox.next_event(seconds=0.05)
+            event = self.client.next_event(seconds=0.05)
             if event is not None:
                 self.heard.append(event)
             assert time.monotonic() < over, f"never: {what}"
 
     def listen_for(self, seconds: float) -> None:
         """Hear what else comes."""
-        while (event := self.mailbox.next_event(seconds)) is not None:
+        while (event := self.client.next_event(seconds)) is not None:
             self.heard.append(event)
 
     def of(self, key: str | None) -> list[ReceivedEvent]:
@@ -145,12 +145,15 @@ class World:
 
     def until_acknowledged(self) -> None:
         """Wait until no command is ready on the queue (the broker's count leaves out delivered ones) or in hand."""
-        self.until(lambda: self.mailbox.count("unlink.commands.default") == 0, "an empty queue")
+        self.until(lambda: self.client.count("unlink.commands.default") == 0, "an empty queue")
         for worker in self.workers:
             self.until(lambda worker=worker: not worker.running or in_hand(worker) == 0, "nothing in hand")
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """Leave nothing running."""
-        if self._mailbox is not None:
-            self._mailbox.__exit__(None, None, None)
+        if self._client is not None:
+            self._client.__exit__(None, None, None)
         self.supervisor.close()

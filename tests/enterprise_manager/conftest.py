@@ -250,18 +250,6 @@ def gateway(gateway_with: Callable[..., Gateway]) -> Gateway:
 
 
 @pytest.fixture
-def until() -> Callable[[Callable[[], bool]], Awaitable[None]]:
-    """Waits for a condition that another thread brings about."""
-
-    async def wait(condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10):
-            while not condition():  # noqa: ASYNC110 - no event of this loop tells of it
-                await asyncio.sleep(0.01)
-
-    return wait
-
-
-@pytest.fixture
 def finish() -> Callable[[Gateway, TaskTicket], Awaitable[Task]]:
     """Follows a task to its end."""
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from requests.structures import CaseInsensitiveDict
 
+from tests.enterprise_manager.ids import JOB
+from tests.waiting import until
 from worker.enterprise_manager.concurrency_limit import (
     GOOD_ANSWERS_FOR_A_PLACE,
     ConcurrencyLimit,
@@ -22,8 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from worker.enterprise_manager import Gateway
-
-JOB = "d1b85018-2769-45be-89bc-03f66b60e6cb"
 
 
 @asynccontextmanager
@@ -123,7 +123,7 @@ def test_a_pause_may_be_asked_for_in_seconds_or_by_date(after: str, seconds: flo
 
 
 async def test_a_request_that_nobody_waits_for_any_more_keeps_its_place_until_it_is_over(
-    em: SimulatedEnterpriseManager, gateway_with: Callable[..., Gateway], until: Any
+    em: SimulatedEnterpriseManager, gateway_with: Callable[..., Gateway]
 ) -> None:
     """Else cancelled unlinks would send a server more requests at once than it is to have."""
     gateway = gateway_with(max_requests=1)

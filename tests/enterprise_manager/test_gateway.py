@@ -9,6 +9,7 @@ import pytest
 
 from contracts.commands import JobReference
 from contracts.events import ReasonCode
+from tests.enterprise_manager.ids import ABSENT, JOB, LINK, OTHER_LINK, OTHER_UID, UID
 from worker.enterprise_manager.gateway import FRESH_SECONDS
 from worker.sandbox.simulated_enterprise_manager import (
     JSON_LINKS_NAMES,
@@ -32,12 +33,6 @@ if TYPE_CHECKING:
 
     from worker.enterprise_manager import Gateway
 
-JOB = "d1b85018-2769-45be-89bc-03f66b60e6cb"
-LINK = "27a1d57f-7c15-43c6-9162-d05aff1c9bb9"
-OTHER_LINK = "961c9350-dc5a-43d6-8efa-867995e9404e"
-UID = "da49abfc-838a-40a1-90a3-40acd2bc7000"
-OTHER_UID = "5ef453b0-f3c3-4fe7-be52-2106b6d79ca6"
-ABSENT = "00000000-0000-4000-8000-000000000000"
 
 FORMATS = {
     "xml": ("xml", {}),

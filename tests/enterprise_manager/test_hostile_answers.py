@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from contracts.commands import JobReference, RepositoryReference
+from tests.enterprise_manager.ids import JOB, LINK
 from worker.enterprise_manager import Gateway
 from worker.enterprise_manager.tasks import FEW
 from worker.unlinks.ports.enterprise_manager import AnswerLost, EnterpriseManagerError, TaskTicket, Unavailable
@@ -18,8 +19,6 @@ from worker.unlinks.ports.enterprise_manager import AnswerLost, EnterpriseManage
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-JOB = "d1b85018-2769-45be-89bc-03f66b60e6cb"
-LINK = "27a1d57f-7c15-43c6-9162-d05aff1c9bb9"
 SESSION = b"<LogonSession><UserName>svc-unlink</UserName><SessionId>96cff3b1</SessionId></LogonSession>"
 HEAD = b"HTTP/1.1 201 Created\r\nConnection: close\r\nX-RestSvcSessionId: token\r\nContent-Length: %d\r\n\r\n"
 LOGON = HEAD % len(SESSION) + SESSION

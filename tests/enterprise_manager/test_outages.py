@@ -9,6 +9,8 @@ import pytest
 from pydantic import SecretStr
 
 from contracts.commands import JobReference
+from tests.enterprise_manager.ids import JOB, LINK
+from tests.waiting import until
 from worker.sandbox.simulated_enterprise_manager import (
     Fault,
     SimulatedEnterpriseManager,
@@ -19,13 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from worker.enterprise_manager import Gateway
-
-JOB = "d1b85018-2769-45be-89bc-03f66b60e6cb"
-LINK = "27a1d57f-7c15-43c6-9162-d05aff1c9bb9"
-OTHER_LINK = "961c9350-dc5a-43d6-8efa-867995e9404e"
-UID = "da49abfc-838a-40a1-90a3-40acd2bc7000"
-OTHER_UID = "5ef453b0-f3c3-4fe7-be52-2106b6d79ca6"
-ABSENT = "00000000-0000-4000-8000-000000000000"
 
 
 @pytest.mark.parametrize(
@@ -93,7 +88,7 @@ async def test_calls_fail_at_once_while_it_is_down(em: SimulatedEnterpriseManage
 
 
 async def test_a_refused_password_is_said_once_and_not_hammered(
-    em: SimulatedEnterpriseManager, gateway_with: Callable[..., Gateway], clock: Any, until: Any
+    em: SimulatedEnterpriseManager, gateway_with: Callable[..., Gateway], clock: Any
 ) -> None:
     """Else the worker would have its own account locked."""
     gateway = gateway_with(password=SecretStr("wrong horse"))

@@ -6,11 +6,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.enterprise_manager.ids import JOB, LINK
 from worker.enterprise_manager import paths
 from worker.enterprise_manager.names import name_filter
 
-JOB = "d1b85018-2769-45be-89bc-03f66b60e6cb"
-LINK = "27a1d57f-7c15-43c6-9162-d05aff1c9bb9"
 DOCUMENTED = f"/api/jobs/{JOB}/linkedBackupRepositories/{LINK}"
 
 

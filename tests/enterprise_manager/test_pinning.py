@@ -15,6 +15,7 @@ import pytest
 import trustme
 from pydantic import SecretStr, ValidationError
 
+from tests.enterprise_manager.ids import JOB
 from worker.enterprise_manager.pinning import PinnedContext, with_colons
 from worker.enterprise_manager.remedies import Remedies
 from worker.enterprise_manager.transport import NotConnectedError, Request, Transport
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOK"
 LOGON = Request("POST", "/api/sessionMngr/", headers={"Authorization": "Basic c2VjcmV0"})
-JOB = "d1b85018-2769-45be-89bc-03f66b60e6cb"
 
 
 def _keep_answering(connection: Any) -> None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pydantic import ValidationError
 
+from tests.enterprise_manager.ids import JOB, LINK, OTHER_LINK
+from tests.waiting import until
 from worker.enterprise_manager.logon import RENEWED_AFTER_SECONDS
 from worker.sandbox.simulated_enterprise_manager import (
     Fault,
@@ -21,13 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from worker.enterprise_manager import Gateway
-
-JOB = "d1b85018-2769-45be-89bc-03f66b60e6cb"
-LINK = "27a1d57f-7c15-43c6-9162-d05aff1c9bb9"
-OTHER_LINK = "961c9350-dc5a-43d6-8efa-867995e9404e"
-UID = "da49abfc-838a-40a1-90a3-40acd2bc7000"
-OTHER_UID = "5ef453b0-f3c3-4fe7-be52-2106b6d79ca6"
-ABSENT = "00000000-0000-4000-8000-000000000000"
 
 
 async def test_a_task_of_another_session_is_not_asked_for(
@@ -94,7 +89,7 @@ async def test_many_calls_at_once_share_one_logon(em: SimulatedEnterpriseManager
 
 
 async def test_a_caller_that_goes_away_does_not_take_the_logon_with_it(
-    em: SimulatedEnterpriseManager, gateway: Gateway, until: Any
+    em: SimulatedEnterpriseManager, gateway: Gateway
 ) -> None:
     """Else one cancelled unlink would fail all that wait for the same logon."""
     em.inject(Fault("latency", method="POST", seconds=0.3))
@@ -164,7 +159,7 @@ async def test_closing_never_fails(
 
 
 async def test_closing_fails_the_calls_that_still_wait_for_their_turn(
-    em: SimulatedEnterpriseManager, gateway_with: Callable[..., Gateway], until: Any
+    em: SimulatedEnterpriseManager, gateway_with: Callable[..., Gateway]
 ) -> None:
     """Else an unlink would take the end of its gateway for its own cancellation."""
     gateway = gateway_with(max_requests=1, request_timeout_seconds=1)

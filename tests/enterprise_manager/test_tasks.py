@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.waiting import until
 from worker.enterprise_manager.tasks import FEW
 from worker.sandbox.simulated_enterprise_manager import Behaviour, Fault, SimulatedEnterpriseManager
 from worker.unlinks.ports.enterprise_manager import TaskNotFound
@@ -216,7 +217,7 @@ async def test_a_session_that_ends_under_the_query_ends_the_following(
 
 
 async def test_one_that_goes_away_does_not_take_the_query_with_it(
-    em: SimulatedEnterpriseManager, gateway_with: Callable[..., Gateway], begin: Any, until: Any
+    em: SimulatedEnterpriseManager, gateway_with: Callable[..., Gateway], begin: Any
 ) -> None:
     """Else one cancelled unlink would fail all that wait for the same answer."""
     gateway = gateway_with()

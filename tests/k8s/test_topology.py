@@ -185,20 +185,19 @@ def test_a_worker_does_its_work_as_the_operator_s_user_on_the_operator_s_queues(
     """With a permission too few, the first event, delay or dead letter would stop the worker, in production only."""
     as_operator(rendered_topology())
     restricted = _as_user(broker_url, _user("unlink-worker", virtual_host))
-    with SimulatedEnterpriseManager.start() as enterprise_manager:
-        world = World(broker_url, f"sqlite:///{tmp_path / 'ledger.sqlite'}", enterprise_manager)
-        try:
-            worker = world.start_worker({"UNLINK_BROKER__URL": restricted, "UNLINK_BROKER__TOPOLOGY": "verify"})
-            world.listen()
-            world.send(vendor_command("CHG1"))
-            world.until_ended("CHG1")
-            world.send(b"not a command")
-            world.until(lambda: world.mailbox.count("unlink.dead") == 1, "a dead letter")
-            world.until_acknowledged()
-            worker.stop()
-            assert "ACCESS_REFUSED" not in worker.log()
-        finally:
-            world.close()
+    with (
+        SimulatedEnterpriseManager.start() as enterprise_manager,
+        World(broker_url, f"sqlite:///{tmp_path / 'ledger.sqlite'}", enterprise_manager) as world,
+    ):
+        worker = world.start_worker({"UNLINK_BROKER__URL": restricted, "UNLINK_BROKER__TOPOLOGY": "verify"})
+        world.listen()
+        world.send(vendor_command("CHG1"))
+        world.until_ended("CHG1")
+        world.send(b"not a command")
+        world.until(lambda: world.client.count("unlink.dead") == 1, "a dead letter")
+        world.until_acknowledged()
+        worker.stop()
+        assert "ACCESS_REFUSED" not in worker.log()
     assert [outcome for outcome, _ in world.ends_of("CHG1")] == ["succeeded"]
 
 

@@ -1,7 +1,8 @@
-"""The documents of the project: what they link to is there, and what they say of versions is so."""
+"""The documents of the project: what they link to and name exists, and what they say of versions is true."""
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
 from pathlib import Path
@@ -14,6 +15,11 @@ from worker.doctor.broker import OLDEST_VERSION as OLDEST_RABBITMQ
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")]
 README = DOCUMENTS[0].read_text()
+#: How the code is arranged, for those who work on it.
+GUIDES = sorted((ROOT / "docs").rglob("*.md"))
+#: Names of Enterprise Manager that the guides mention.
+FOREIGN = {"Finished", "ObjectInJobId"}
+CODE = [path for folder in ("contracts", "worker") for path in (ROOT / folder).rglob("*.py")]
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
@@ -24,7 +30,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+@pytest.mark.parametrize("document", [*DOCUMENTS, *GUIDES], ids=lambda document: document.name)
 def test_links_lead_somewhere(document: Path) -> None:
     """Whoever follows a link in a hurry arrives."""
     for target in re.findall(r"\]\(([^)]+)\)", document.read_text()):
@@ -36,18 +42,50 @@ def test_links_lead_somewhere(document: Path) -> None:
         assert not anchor or anchor in anchors(file), target
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
-def test_folders_and_files_that_are_named_are_there(document: Path) -> None:
+@pytest.mark.parametrize("document", [*DOCUMENTS, *GUIDES], ids=lambda document: document.name)
+def test_folders_and_files_that_are_named_exist(document: Path) -> None:
     """A map that shows what is gone is worse than none."""
-    named = re.findall(r"`((?:worker|tests|contracts|k8s|\.ci|\.github)/[\w./-]*)`", document.read_text())
-    for path in named:
-        assert (ROOT / path).exists(), path
+    folders = r"worker|tests|contracts|k8s|docs|\.ci|\.github"
+    named = re.findall(rf"(?<![\w./-])((?:{folders})/[\w./-]*)", document.read_text())
+    assert [path for path in named if not (ROOT / path.rstrip(".")).exists()] == []
+
+
+@pytest.mark.parametrize("document", GUIDES, ids=lambda document: document.name)
+def test_modules_classes_and_methods_that_are_named_exist(document: Path) -> None:
+    """A reader searches for a name that was changed since."""
+    text = document.read_text()
+    named = set(re.findall(r"(?<![\w/])\w+\.py\b", text)) | set(re.findall(r"`([A-Z]\w*[a-z]\w*(?:\.\w+)?)`", text))
+    assert named - {path.name for path in CODE} - _classes_and_methods() - FOREIGN == set()
+
+
+def _classes_and_methods() -> set[str]:
+    nodes = (node for path in CODE for node in ast.walk(ast.parse(path.read_text())))
+    classes = [node for node in nodes if isinstance(node, ast.ClassDef)]
+    methods = {
+        f"{each.name}.{part.name}"
+        for each in classes
+        for part in each.body
+        if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    return methods | {each.name for each in classes}
+
+
+def test_every_guide_is_found_from_the_contributing_page() -> None:
+    """A page that no other page leads to is never read."""
+    architecture = ROOT / "docs" / "architecture.md"
+    linked = {
+        (page.parent / target).resolve()
+        for page in (ROOT / "CONTRIBUTING.md", architecture)
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text())
+    }
+    assert [guide.name for guide in GUIDES if guide not in linked] == []
+    assert "(docs/architecture.md)" in README.partition("## Work on it")[2]
 
 
 def test_what_make_is_said_to_do_it_does() -> None:
     """The first command that a newcomer types fails."""
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
-    for document in DOCUMENTS:
+    for document in [*DOCUMENTS, *GUIDES]:
         named = set(re.findall(r"(?:`| {4})make ([a-z-]+)", document.read_text()))
         assert named <= targets
 

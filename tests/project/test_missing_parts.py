@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-#: A suite on a machine that has Node.js, and neither PostgreSQL nor promtool nor operators' schemas.
+#: A suite on a machine that has neither PostgreSQL nor promtool nor the operators' schemas.
 SUITE = """
 import pytest
 from worker.sandbox.errors import MissingPartError
@@ -40,9 +40,9 @@ def test_of_what_this_platform_does_not_have():
     pytest.skip("Windows alone has drive letters")
 
 
-def test_of_a_page():
+def test_of_a_missing_program():
     with pytest.raises(MissingPartError):
-        raise MissingPartError("no page", part="a page")
+        raise MissingPartError("there is no curl", part="curl")
 """
 
 NOT_RUN = "Not run: 5 tests, for want of PostgreSQL (3), promtool (1), schemas (1)"
@@ -67,7 +67,7 @@ def run(folder: Path, suite: str, *options: str, ci: str | None = None) -> subpr
 
 @pytest.mark.parametrize("processes", ["0", "2"])
 def test_tests_without_their_parts_are_named_in_one_line(tmp_path: Path, processes: str) -> None:
-    """Who has no PostgreSQL would take a red run for a broken project, or a green one for a complete one."""
+    """Without the line, a failed run looks like a broken project, and a passed one like a complete run."""
     done = run(tmp_path, SUITE, "-n", processes)
     assert done.returncode == 0, done.stdout + done.stderr
     *_, said, counts = done.stdout.splitlines()
@@ -78,7 +78,7 @@ def test_tests_without_their_parts_are_named_in_one_line(tmp_path: Path, process
 
 @pytest.mark.parametrize("processes", ["0", "2"])
 def test_in_ci_a_part_that_cannot_be_had_is_an_error(tmp_path: Path, processes: str) -> None:
-    """CI on a machine where nothing can be had would be green with nothing tested."""
+    """A CI run on a machine that lacks the parts must not pass with nothing tested."""
     done = run(tmp_path, SUITE, "-n", processes, ci="true")
     assert done.returncode == 1, done.stdout + done.stderr
     *_, said, counts = done.stdout.splitlines()
@@ -87,7 +87,7 @@ def test_in_ci_a_part_that_cannot_be_had_is_an_error(tmp_path: Path, processes: 
 
 
 def test_a_run_that_lacks_nothing_says_nothing(tmp_path: Path) -> None:
-    """A line that is always there is soon not read any more."""
+    """A line that is always printed is not read."""
     done = run(tmp_path, "def test_of_something():\n    pass\n")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Not run" not in done.stdout

@@ -35,7 +35,7 @@ TYPED = {"unlink-worker", "curl", "printf"}
 SET_ASIDE = {
     r"make (demo|sandbox)": "the program's own commands of these names run in tests of their own, and here",
     r"make (test|test-all|test-pythons|simulate|mutants|chaos|bench)": "runs the tests",
-    r"make (lint|lock|contracts|contract-page)": "for who works on the project: changes or checks its files",
+    r"make (lint|lock|contracts)": "for who works on the project: changes or checks its files",
     r"docker compose .*": "run by tests/containers where there is a container engine",
     r"pip install .*": "run by the tests of the set-up",
     r"export UNLINK_[A-Z_]+=.*": "a template with the reader's own values in place of the sandbox's",

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import defusedxml.ElementTree
 import requests
 
+from tests.waiting import wait_until
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from xml.etree.ElementTree import Element
 
     from worker.sandbox.simulated_enterprise_manager import Simulation
@@ -34,14 +34,6 @@ _LISTS = {
     "Tasks",
 }
 _NIL = "{http://www.w3.org/2001/XMLSchema-instance}nil"
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
-    """Return once the condition is true; fail if it never is."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.005)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from contextlib import closing
 import pytest
 import requests
 
-from tests.simulated_enterprise_manager.client import Client, wait_until
+from tests.simulated_enterprise_manager.client import Client
+from tests.waiting import wait_until
 from worker.sandbox.simulated_enterprise_manager import (
     VENDOR_JOB_ID,
     VENDOR_LINK_ID,

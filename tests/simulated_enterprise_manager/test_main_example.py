@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import defusedxml.ElementTree
 
-from tests.simulated_enterprise_manager.client import wait_until
+from tests.waiting import wait_until
 from worker.sandbox.simulated_enterprise_manager import (
     VENDOR_JOB_ID,
     VENDOR_JOB_NAME,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 
-from tests.simulated_enterprise_manager.client import wait_until
+from tests.waiting import wait_until
 from worker.sandbox.simulated_enterprise_manager import (
     JSON_LINKS_NAMES,
     VENDOR_JOB_ID,

@@ -160,6 +160,7 @@ class SimulatedDelivery:
     user_id: str | None = None
     headers: Mapping[str, object] = {}
     enterprise_manager = "default"
+    redelivered = False
 
     def acknowledge(self) -> None:
         """As the port has it."""

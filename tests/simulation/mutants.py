@@ -17,10 +17,9 @@ from worker.ledger import SqlLedger, transaction
 from worker.ledger.statements import _before_its_intent, _write
 from worker.ledger.tables import one_in_flight_per_job, unlinks
 from worker.ledger.transaction import Transaction
-from worker.unlinks import dispatcher
 from worker.unlinks.dispatcher import Dispatcher, _Running
 from worker.unlinks.following import FIRST_LOOK, Follower
-from worker.unlinks.outcome import failed, succeeded
+from worker.unlinks.outcome import Ending, failed, succeeded
 from worker.unlinks.ports.enterprise_manager import AnswerLost, Task, TaskNotFound, TaskTicket, Unavailable
 from worker.unlinks.ports.ledger import (
     AlreadySettled,
@@ -31,6 +30,7 @@ from worker.unlinks.ports.ledger import (
     LeaseLostError,
     Stage,
 )
+from worker.unlinks.replies import Replies
 from worker.unlinks.waiting import FIRST_PAUSE, DeadlinePassedError, DeferredError, LeavingError, Waiting
 from worker.unlinks.workflow import Workflow
 
@@ -40,11 +40,12 @@ if TYPE_CHECKING:
     from sqlalchemy import RowMapping, Update
 
     from contracts.commands import UnlinkCommand
+    from contracts.events import Event
     from tests.simulation.promises import Violation
-    from worker.unlinks.outcome import Ending
     from worker.unlinks.ports.broker import Delivery
     from worker.unlinks.ports.clock import Clock
     from worker.unlinks.ports.ledger import CancelRequest, ClaimResult, Intent, KeyReused, NewClaim
+    from worker.unlinks.ports.steps import Reporter
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,39 +94,42 @@ def hunt(mutant: Mutant, seeds: Iterable[int]) -> Caught | None:
 # --- nothing is lost ------------------------------------------------------------------------------------------------
 
 
-async def _acknowledge_first(self: Dispatcher, event: bytes, deliveries: list[Delivery]) -> None:
+async def _acknowledge_first(self: Replies, event: Event | bytes, deliveries: list[Delivery], report: Reporter) -> None:
+    del report
     for delivery in deliveries:
         delivery.acknowledge()
-    await self._outbox.publish(event)
+    await self.outbox.publish(event)
 
 
 async def _delay_after_acknowledging(
-    self: Dispatcher, deliveries: list[Delivery], seconds: float, *, failed: bool
+    self: Replies, deliveries: list[Delivery], seconds: float, report: Reporter, *, failed: bool
 ) -> None:
+    del report
     while deliveries:
         delivery = deliveries.pop()
         delivery.acknowledge()
-        await self._outbox.delay(delivery, seconds, failed=failed)
+        await self.outbox.delay(delivery, seconds, failed=failed)
 
 
 async def _forget_the_new_delivery(
-    self: Dispatcher, running: _Running, command: UnlinkCommand, delivery: Delivery
+    self: Dispatcher, running: _Running, command: UnlinkCommand, delivery: Delivery, report: Reporter
 ) -> None:
-    del self, running, command, delivery
+    del self, running, command, delivery, report
 
 
-async def _publish_once(self: Dispatcher, event: bytes, deliveries: list[Delivery]) -> None:
+async def _publish_once(self: Replies, event: Event | bytes, deliveries: list[Delivery], report: Reporter) -> None:
     """Whoever joins while the event is being published gets no reply."""
-    await self._outbox.publish(event, {each.reply_to for each in deliveries if each.reply_to is not None})
+    del report
+    await self.outbox.publish(event, {each.reply_to for each in deliveries if each.reply_to is not None})
     for delivery in deliveries:
         delivery.acknowledge()
 
 
 async def _reject_whatever_is_second(
-    self: Dispatcher, running: _Running, command: UnlinkCommand, delivery: Delivery
+    self: Dispatcher, running: _Running, command: UnlinkCommand, delivery: Delivery, report: Reporter
 ) -> None:
     running.claimed = True
-    await _true_join(self, running, command, delivery)
+    await _true_join(self, running, command, delivery, report)
 
 
 _true_join = Dispatcher._join  # noqa: SLF001 - a mutant is made of the core's inside
@@ -205,9 +209,9 @@ async def _resend_at_once(self: Workflow) -> Ending:
 
 async def _publish_before_settling(self: Dispatcher, command: UnlinkCommand, entry: Entry, running: _Running) -> None:
     workflow = self._workflow(command, entry, running, lambda _entry, _task: None)
-    ending = await self._ending(workflow, running.deliveries)
+    ending = await self._ending(workflow, running)
     event = self._event(command, workflow.entry, ending, running)
-    await self._publish(event.to_bytes(), running.deliveries)
+    await self._replies.publish(event, running.deliveries, running.report)
     await self._ledger.settle(workflow.entry.lease, ending.outcome, event.to_bytes(), event.time)
 
 
@@ -323,8 +327,10 @@ def _heed_no_cancel(self: Waiting) -> None:
 # --- it keeps going -------------------------------------------------------------------------------------------------
 
 
-async def _delay_nothing(self: Dispatcher, deliveries: list[Delivery], seconds: float, *, failed: bool) -> None:
-    del self, deliveries, seconds, failed
+async def _delay_nothing(
+    self: Replies, deliveries: list[Delivery], seconds: float, report: Reporter, *, failed: bool
+) -> None:
+    del self, deliveries, seconds, report, failed
 
 
 async def _put_off_for_ever(self: Workflow) -> Ending:
@@ -333,8 +339,8 @@ async def _put_off_for_ever(self: Workflow) -> Ending:
 
 
 MUTANTS = (
-    Mutant("acknowledges before the event is confirmed", ((Dispatcher, "_publish", _acknowledge_first),)),
-    Mutant("acknowledges before the delayed copy is confirmed", ((Dispatcher, "_delay", _delay_after_acknowledging),)),
+    Mutant("acknowledges before the event is confirmed", ((Replies, "publish", _acknowledge_first),)),
+    Mutant("acknowledges before the delayed copy is confirmed", ((Replies, "delay", _delay_after_acknowledging),)),
     Mutant("does not adopt a new delivery of what is under way", ((Dispatcher, "_join", _forget_the_new_delivery),)),
     Mutant("skips the intend write", ((Workflow, "_intend", _intend_nothing),)),
     Mutant("sends although the job is busy", ((Workflow, "_intend", _intend_although_busy),)),
@@ -381,8 +387,8 @@ MUTANTS = (
     Mutant(
         "drops linked backups without consent", ((Workflow, "_require_consent", _never_ask_for_consent),), known_seed=8
     ),
-    Mutant("publishes to the reply queues only once", ((Dispatcher, "_publish", _publish_once),), known_seed=30),
-    Mutant("gives up without a dead letter", ((dispatcher, "_is_dead", lambda _ending: False),), known_seed=2),
+    Mutant("publishes to the reply queues only once", ((Replies, "publish", _publish_once),), known_seed=30),
+    Mutant("gives up without a dead letter", ((Ending, "gave_up", None),), known_seed=2),
     Mutant(
         "rejects a reused key before the ledger says whose it is",
         ((Dispatcher, "_join", _reject_whatever_is_second),),
@@ -409,6 +415,6 @@ MUTANTS = (
         ),
         known_seed=5,
     ),
-    Mutant("delays nothing", ((Dispatcher, "_delay", _delay_nothing),)),
+    Mutant("delays nothing", ((Replies, "delay", _delay_nothing),)),
     Mutant("resumes nothing", ((Workflow, "_resume", _put_off_for_ever),)),
 )

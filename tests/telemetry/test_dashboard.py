@@ -74,7 +74,7 @@ class Load:
             world.send(command)
         world.send(vendor_command(f"refused-{self._sent}", job={"name": "none"}))
         world.send(b"junk")
-        while (event := world.mailbox.next_event(0.05)) is not None:
+        while (event := world.client.next_event(0.05)) is not None:
             world.heard.append(event)
 
 

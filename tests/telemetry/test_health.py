@@ -11,11 +11,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-import pytest
 import requests
 from prometheus_client import CollectorRegistry
 
-from tests.end_to_end.world import World
 from tests.telemetry.observed import LOOPBACK, Observed
 from worker.sandbox.simulated_enterprise_manager import SimulatedEnterpriseManager
 from worker.settings import HttpSettings
@@ -23,8 +21,7 @@ from worker.telemetry.health import GracePeriods, Health
 from worker.telemetry.http import TelemetryServer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
+    from tests.end_to_end.world import World
     from tests.private_servers.postgresql import PrivatePostgresql
     from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 
@@ -53,17 +50,6 @@ def health_of(broker: There, **grace: float) -> Health:
 def served(health: Health) -> TelemetryServer:
     """A server for it, on any port."""
     return TelemetryServer(HttpSettings(host="127.0.0.1", port=0), health, CollectorRegistry())
-
-
-@pytest.fixture
-def world_on_postgresql(broker_url: str, postgresql_url: str) -> Iterator[World]:
-    """A world whose ledger can go away."""
-    with SimulatedEnterpriseManager.start() as enterprise_manager:
-        world = World(broker_url, postgresql_url, enterprise_manager)
-        try:
-            yield world
-        finally:
-            world.close()
 
 
 async def test_a_loop_that_is_stuck_is_seen_while_it_is() -> None:
@@ -148,7 +134,7 @@ def test_one_enterprise_manager_of_two_is_enough(world: World) -> None:
         # One after the other: the longer one is away, the longer are the pauses between the looks for it.
         for name, away in (("second", second), ("default", world.enterprise_manager)):
             away.refuse_connections()
-            world.mailbox.publish(_plan(name), name)
+            world.client.publish(_plan(name), name)
             worker.until(lambda name=name: _is_down(worker, name), f"{name} away")  # type: ignore[misc] # no type for it
         told = worker.until_ready(ready=False)
         assert {name: each["ok"] for name, each in told["enterprise_managers"].items()} == {

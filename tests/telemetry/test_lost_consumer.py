@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 
+from tests.waiting import until
 from worker.broker import Broker
 from worker.broker.intake import QueueIntake
 from worker.clock import SystemClock
@@ -109,14 +110,6 @@ async def consuming(url: str, server: PrivateBroker, virtual_host: str) -> Async
     finally:
         watch.cancel()
         await consumer.broker.close()
-
-
-async def until(condition: Callable[[], bool], what: str) -> None:
-    """Wait for something."""
-    over = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < over, f"never: {what}"
-        await asyncio.sleep(0.02)
 
 
 @pytest.mark.parametrize("way", WAYS)

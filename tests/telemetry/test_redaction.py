@@ -65,13 +65,12 @@ def marked_broker_url(broker: PrivateBroker, virtual_host: str) -> Iterator[str]
 def marked_world(marked_broker_url: str, postgresql_url: str, tokens: list[str], tmp_path: Path) -> Iterator[World]:
     """A world of marked secrets."""
     del tokens
-    with SimulatedEnterpriseManager.start(password=ENTERPRISE_MANAGER_PASSWORD, folder=tmp_path) as enterprise_manager:
+    with (
+        SimulatedEnterpriseManager.start(password=ENTERPRISE_MANAGER_PASSWORD, folder=tmp_path) as enterprise_manager,
         # Its command line is looked at, too: a worker as it is started in production.
-        world = World(marked_broker_url, postgresql_url, enterprise_manager, started_by_exec=True)
-        try:
-            yield world
-        finally:
-            world.close()
+        World(marked_broker_url, postgresql_url, enterprise_manager, started_by_exec=True) as world,
+    ):
+        yield world
 
 
 @contextmanager

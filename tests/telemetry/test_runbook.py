@@ -67,13 +67,13 @@ def test_every_command_runs(world: World, broker: PrivateBroker, tmp_path: Path)
     assert len(COMMANDS) > 10
     for command in COMMANDS:
         if command.startswith("unlink-worker dead discard"):  # replayed by the line before, and rejected again
-            world.until(lambda: world.mailbox.count("unlink.dead") == 1, "the dead letter, back again")
+            world.until(lambda: world.client.count("unlink.dead") == 1, "the dead letter, back again")
         if command.startswith("unlink-worker dead"):
             command = command.replace("KEY", "DEAD")  # noqa: PLW2901 - the same command, about another one
         done = unlink_worker(world, command, tmp_path)
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
         assert "Traceback" not in done.stderr
-    assert world.mailbox.count("unlink.dead") == 0
+    assert world.client.count("unlink.dead") == 0
     assert "DEAD" in (tmp_path / "discarded.jsonl").read_text()
 
 
@@ -107,23 +107,22 @@ def test_a_rotated_broker_password_loses_nothing(
     """Work that is under way while a password changes ends once, with one DELETE."""
     before, after = rotated
     behaviour.edits_held = True
-    with SimulatedEnterpriseManager.start(behaviour=behaviour) as enterprise_manager:
-        world = World(before, f"sqlite:///{tmp_path / 'ledger.sqlite'}", enterprise_manager)
-        try:
-            old = Observed(world.start_worker(LOOPBACK))
-            world.listen()
-            world.send(vendor_command())
-            old.worker.wait_for_log("unlink.submitted")
-            give_password(broker, "second password")
-            world.start_worker(LOOPBACK | {"UNLINK_BROKER__URL": after})
-            assert old.get("/readyz").status_code == 200
-            old.worker.stop()
-            behaviour.edits_held = False
-            world.until_ended("CHG1")
-            assert {outcome for outcome, _ in world.ends_of("CHG1")} == {"succeeded"}
-            assert enterprise_manager.deletes_of(VENDOR_LINK_ID) == 1
-        finally:
-            world.close()
+    with (
+        SimulatedEnterpriseManager.start(behaviour=behaviour) as enterprise_manager,
+        World(before, f"sqlite:///{tmp_path / 'ledger.sqlite'}", enterprise_manager) as world,
+    ):
+        old = Observed(world.start_worker(LOOPBACK))
+        world.listen()
+        world.send(vendor_command())
+        old.worker.wait_for_log("unlink.submitted")
+        give_password(broker, "second password")
+        world.start_worker(LOOPBACK | {"UNLINK_BROKER__URL": after})
+        assert old.get("/readyz").status_code == 200
+        old.worker.stop()
+        behaviour.edits_held = False
+        world.until_ended("CHG1")
+        assert {outcome for outcome, _ in world.ends_of("CHG1")} == {"succeeded"}
+        assert enterprise_manager.deletes_of(VENDOR_LINK_ID) == 1
 
 
 def test_a_lost_ledger_does_no_harm_to_what_was_done(world: World, behaviour: Behaviour, tmp_path: Path) -> None:

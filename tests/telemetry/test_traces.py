@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import json
 import subprocess
 import sys
@@ -12,11 +13,13 @@ from collections import Counter
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pika
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.trace import NoOpTracer, get_current_span
 
 from tests.end_to_end.world import vendor_command
 from tests.telemetry.observed import LOOPBACK, Observed, lines
@@ -25,16 +28,9 @@ from worker.enterprise_manager import Gateway
 from worker.sandbox.simulated_enterprise_manager import VENDOR_LINK_ID, Fault
 from worker.settings import EnterpriseManagerSettings
 from worker.telemetry.metrics import Metrics
-from worker.telemetry.tracing import (
-    Journey,
-    PassingOn,
-    TraceContext,
-    new_context,
-    outgoing_headers,
-    read_context,
-    set_out,
-)
-from worker.telemetry.watched import RequestObserver
+from worker.telemetry.requests import RequestMetrics
+from worker.telemetry.tracing import StepSpans, outgoing_headers, read_context
+from worker.unlinks.ports.steps import Step, StepKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -71,6 +67,24 @@ def event_headers(world: World) -> Iterator[list[dict[str, str]]]:
             heard.append({name: str(value) for name, value in (properties.headers or {}).items()})
 
 
+def take_up(headers: dict[str, object]) -> None:
+    """What the core reports when a delivery with these headers came."""
+    delivery: Any = SimpleNamespace(
+        enterprise_manager="default", body=b"{}", attempt=1, correlation_id=None, headers=headers
+    )
+    StepSpans(NoOpTracer()).report(Step(StepKind.RECEIVED, "default", delivery=delivery))
+
+
+def passed_on(headers: Mapping[str, object]) -> dict[str, str]:
+    """What leaves for the outside while such a delivery is worked on."""
+
+    def within() -> dict[str, str]:
+        take_up(dict(headers))
+        return outgoing_headers()
+
+    return contextvars.copy_context().run(within)
+
+
 # --- passing on -----------------------------------------------------------------------------------------------------
 
 
@@ -90,28 +104,28 @@ def event_headers(world: World) -> Iterator[list[dict[str, str]]]:
 )
 def test_a_trace_that_cannot_be_read_is_none(headers: dict[str, object]) -> None:
     """A publisher's broken header breaks nothing, and is not passed on."""
-    assert read_context(headers) is None
+    assert read_context(headers) == {}
 
 
 def test_a_trace_travels_unchanged() -> None:
     """Who only passes a trace on stays out of it."""
     headers = {"traceparent": PARENT, "tracestate": "vendor=1,other=2"}
-    context = read_context(headers)
-    assert context == TraceContext(TRACE, SPAN, sampled=True, state="vendor=1,other=2")
-    assert context.headers == headers
+    assert passed_on(headers) == headers
 
 
 def test_a_later_version_is_read_as_ours() -> None:
     """A caller with a newer library is not cut off; a hostile one fills no headers with its trace state."""
-    context = read_context({"traceparent": f"cc-{TRACE}-{SPAN}-00-more", "tracestate": "x" * 5000})
-    assert context == TraceContext(TRACE, SPAN, sampled=False)
+    later = {"traceparent": f"cc-{TRACE}-{SPAN}-00-more", "tracestate": "x" * 5000}
+    assert passed_on(later) == {"traceparent": f"00-{TRACE}-{SPAN}-00"}
+    context = get_current_span(read_context(later)).get_span_context()
+    assert (context.is_remote, context.trace_flags.sampled) == (True, False)
 
 
 def test_a_command_without_a_trace_begins_one() -> None:
     """Its lines in the log can be found all the same; no two commands share one."""
-    first, second = new_context(), new_context()
-    assert first.trace_id != second.trace_id
-    assert read_context(first.headers) == first
+    first, second = passed_on({})["traceparent"], passed_on({})["traceparent"]
+    assert first.split("-")[1] != second.split("-")[1]
+    assert read_context({"traceparent": first}) != {}
 
 
 def test_the_callers_trace_is_in_events_and_log(world: World) -> None:
@@ -157,11 +171,10 @@ async def test_enterprise_manager_is_told_the_trace() -> None:
         settings = EnterpriseManagerSettings.model_validate(
             {"url": f"http://127.0.0.1:{port}", "username": "u", "password": "p"}
         )
-        gateway = Gateway("default", settings, SystemClock(), RequestObserver("default", Metrics(["default"])))
-        journey = Journey(PassingOn().begin(None, read_context({"traceparent": PARENT})))  # type: ignore[arg-type] # unread
+        gateway = Gateway("default", settings, SystemClock(), RequestMetrics("default", Metrics(["default"])))
 
         async def within() -> None:
-            set_out(journey)
+            take_up({"traceparent": PARENT})
             await gateway.probe()
 
         await asyncio.create_task(within())
@@ -304,7 +317,7 @@ def test_nothing_of_it_is_imported_when_it_is_off() -> None:
         "em = {'url': 'https://em', 'username': 'u', 'password': 'p'}\n"
         "Worker(Settings(broker={'url': 'amqp://u:p@host'}, ledger={'url': 'sqlite:///x'},"
         " enterprise_managers={'default': em}))\n"
-        "print([name for name in sys.modules if name.startswith('opentelemetry')])\n"
+        "print([name for name in sys.modules if name.startswith(('opentelemetry.sdk', 'opentelemetry.exporter'))])\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"
@@ -318,4 +331,4 @@ def test_asking_for_it_without_the_sdk_is_one_readable_line(monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
     monkeypatch.delitem(sys.modules, "worker.telemetry.spans", raising=False)
     with pytest.raises(SettingsInvalidError, match=r"UNLINK_TRACES__ENDPOINT: needs .*unlink-worker\[otel\]"):
-        instruments._recorder(TracesSettings(endpoint="http://collector:4318/v1/traces"), "w")  # noqa: SLF001 - its one way in
+        instruments._span_export(TracesSettings(endpoint="http://collector:4318/v1/traces"), "w")  # noqa: SLF001 - its one way in

@@ -13,6 +13,7 @@ from pydantic import SecretStr
 
 from contracts.commands import CancelCommand, JobReference, UnlinkCommand
 from contracts.events import Outcome, ReasonCode
+from tests.steps import RecordedSteps
 from worker.broker.senders import SENDER_HEADER, sender_of, signed_by_forwarder, signed_by_worker
 from worker.clock import SystemClock
 from worker.ledger import SqlLedger
@@ -21,10 +22,14 @@ from worker.unlinks.authorization import Authorized, Authorizer
 from worker.unlinks.policy import DeniedError, Policy, PolicyInvalidError, read_policy
 from worker.unlinks.ports.enterprise_manager import Job, Link, Refused
 from worker.unlinks.ports.ledger import Claimed, Intent, NewClaim
+from worker.unlinks.ports.steps import Reporter
 from worker.unlinks.waiting import Waiting
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection
+
+#: The steps are of no interest here.
+UNREAD = Reporter(RecordedSteps(), "default")
 
 FRANKFURT = "d1b85018-2769-45be-89bc-03f66b60e6cb"
 OTHER = "0c4ac4fb-5ca8-45ac-a5c5-a2e6b2a4a4d1"
@@ -196,10 +201,10 @@ class Door:
     directory: Directory = field(default_factory=Directory)
 
     async def authorize(self, order: UnlinkCommand | CancelCommand, user_id: str | None) -> Authorized:
-        """Authorizer's word."""
+        """What the authorizer says."""
         enterprise_managers: Any = {"default": self.directory}
         clock = SystemClock()
-        waiting = Waiting(clock, lambda: clock.monotonic() + 60, asyncio.Event(), asyncio.Event())
+        waiting = Waiting(clock, lambda: clock.monotonic() + 60, asyncio.Event(), asyncio.Event(), UNREAD)
         return await Authorizer(self.policy, self.ledger, enterprise_managers).authorize(order, user_id, waiting)
 
 
@@ -266,10 +271,10 @@ async def test_what_was_decided_before_is_not_judged_again(policy: Policy, ledge
 
 async def test_without_a_policy_all_is_let_in(ledger: SqlLedger) -> None:
     """Who has set nothing up would be locked out."""
-    admission = Authorizer(None, ledger, {})
-    waiting = Waiting(SystemClock(), lambda: 0, asyncio.Event(), asyncio.Event())
+    authorizer = Authorizer(None, ledger, {})
+    waiting = Waiting(SystemClock(), lambda: 0, asyncio.Event(), asyncio.Event(), UNREAD)
     for order in (command(), CANCEL):
-        assert await admission.authorize(order, None, waiting) == Authorized()
+        assert await authorizer.authorize(order, None, waiting) == Authorized()
 
 
 # --- the file -------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ visit        a connection for a while, tried once
 channels     pika's channels, awaitable
 tolerant     what pika alone would not survive of a message
 problems     errors, each one readable line with the remedy
-back_off     waiting before trying again, without end
+back_off     trying again without end
 """
 
 from worker.broker.broker import Broker

@@ -1,4 +1,4 @@
-"""Waiting before trying again: without end, ever longer, with jitter."""
+"""Trying again without end."""
 
 from __future__ import annotations
 
@@ -6,51 +6,38 @@ from typing import TYPE_CHECKING, NoReturn
 
 import structlog
 
+from worker.unlinks.back_off import BackOff
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from worker.unlinks.ports.clock import Clock
 
-#: Seconds before the first new try; the wait doubles from there.
-SHORTEST = 0.5
+#: The first and the longest pause, in seconds, before jitter.
+FIRST_PAUSE = 0.5
+LONGEST_PAUSE = 30.0
 
-#: Seconds between tries at most.
-LONGEST = 30.0
-
-#: After so many seconds without trouble, the next wait is the shortest again.
+#: After so many seconds without trouble, the next pause is the first again.
 QUIET = 5.0
 
 _log = structlog.get_logger()
 
 
-class BackOff:
-    """The waits between the tries of one thing."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._next = SHORTEST
-        self._last_wait_ended = clock.monotonic()
-
-    async def wait(self) -> None:
-        """Wait before the next try; twice as long as the last time, unless the last time is long past."""
-        if self._clock.monotonic() - self._last_wait_ended > QUIET:
-            self._next = SHORTEST
-        seconds = self._next
-        self._next = min(LONGEST, 2 * seconds)
-        await self._clock.sleep(self._clock.jitter(seconds))
-        self._last_wait_ended = self._clock.monotonic()
+def new_back_off(clock: Clock) -> BackOff:
+    """The pauses between the tries of one thing that needs the broker."""
+    return BackOff(clock, FIRST_PAUSE, LONGEST_PAUSE, quiet=QUIET)
 
 
 async def forever(part: str, once: Callable[[], Awaitable[None]], clock: Clock) -> NoReturn:
-    """Keep a part at work: whenever and however it ends, wait, and start it again.
+    """Run `once` again whenever it returns or raises, after a pause.
 
-    A part deals with the errors that it knows; one that it does not know is logged with its trace, and must not end the
-    part either: a worker that looks alive and consumes nothing is the worst of all.
+    `once` deals with the errors that it knows. Any other error is logged with its trace and does not end the loop: a
+    worker that looks alive and consumes nothing would be worse.
     """
-    back_off = BackOff(clock)
+    back_off = new_back_off(clock)
     while True:
         try:
             await once()
         except Exception:  # noqa: BLE001 - as said above
             _log.exception("broker.part_failed", part=part)
-        await back_off.wait()
+        await clock.sleep(back_off.pause())

@@ -10,7 +10,7 @@ import structlog
 from pika.spec import BasicProperties
 
 from contracts.events import CONTENT_TYPE, Event, Outcome
-from worker.broker.back_off import BackOff, forever
+from worker.broker.back_off import forever, new_back_off
 from worker.broker.confirms import Confirmation, ConfirmChannel, Message
 from worker.broker.copies import (
     FAILED_AT_HEADER,
@@ -96,8 +96,7 @@ class BrokerOutbox:
         Raises:
             BrokerClosedError: `close` was called before the broker confirmed.
         """
-        body = event if isinstance(event, bytes) else event.to_bytes()
-        message, terminal = self._event_message(body)
+        message, terminal = self._event_message(event)
         await self._confirmed(message)
         if terminal:
             for queue in reply_to:
@@ -147,26 +146,29 @@ class BrokerOutbox:
         properties = copied_properties(delivery, headers, self._user)
         await self._confirmed(Message(exchange, delivery.enterprise_manager, delivery.body, properties))
 
-    def _event_message(self, body: bytes) -> tuple[Message, bool]:
-        # Not through the contract's models: what an older or a newer worker stored must leave too.
-        event = json.loads(body)
-        said = event["data"]
-        outcome = Outcome(said["outcome"])
+    def _event_message(self, event: Event | bytes) -> tuple[Message, bool]:
+        if isinstance(event, bytes):
+            # Not through the contract's models: what an older or a newer worker stored must leave too.
+            body, content = event, json.loads(event)
+            data = content["data"]
+        else:
+            body, content, data = event.to_bytes(), vars(event), vars(event.data)
+        outcome = Outcome(data["outcome"])
         properties = BasicProperties(
             content_type=CONTENT_TYPE,
             headers=dict(self._event_headers()),
             delivery_mode=2,
-            message_id=short_text(event["id"]),
-            correlation_id=short_text(said.get("correlation_id")) or short_text(said.get("idempotency_key")),
+            message_id=short_text(content["id"]),
+            correlation_id=short_text(data.get("correlation_id")) or short_text(data.get("idempotency_key")),
             timestamp=int(self._clock.now().timestamp()),
-            type=short_text(event["type"]),
+            type=short_text(content["type"]),
             app_id=APP_ID,
         )
-        return Message(EVENTS, f"{outcome}.{said['enterprise_manager']}", body, properties), outcome.terminal
+        return Message(EVENTS, f"{outcome}.{data['enterprise_manager']}", body, properties), outcome.terminal
 
     async def _confirmed(self, message: Message) -> None:
         """Publish until the broker has confirmed it, as routed to a queue."""
-        back_off = BackOff(self._clock)
+        back_off = new_back_off(self._clock)
         self._unconfirmed += 1
         self._idle.clear()
         try:
@@ -176,7 +178,7 @@ class BrokerOutbox:
                     _tell_unconfirmed(message, confirmation)
                     if confirmation is Confirmation.UNROUTABLE:
                         await self._restore()
-                    await back_off.wait()
+                    await self._clock.sleep(back_off.pause())
         finally:
             self._unconfirmed -= 1
             if not self._unconfirmed:

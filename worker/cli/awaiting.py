@@ -66,11 +66,11 @@ class Following:
             self.ended[key] = event
         return True
 
-    def until_ended(self, mailbox: BrokerClient, seconds: float | None, tell: Callable[[ReceivedEvent], None]) -> None:
+    def until_ended(self, client: BrokerClient, seconds: float | None, tell: Callable[[ReceivedEvent], None]) -> None:
         """Listen until all have ended, or `seconds` are over; tell each event that concerns them."""
         over = None if seconds is None else time.monotonic() + seconds
         while self.open and (over is None or time.monotonic() < over):
-            event = mailbox.next_event(seconds=0.5)
+            event = client.next_event(seconds=0.5)
             if event is not None and self.hear(event):
                 tell(event)
 

@@ -46,15 +46,15 @@ def cancel(
     settings = settings_or_exit(ClientSettings)
     following = Following([Awaited(key, body)])
     try:
-        with BrokerClient(settings.broker) as mailbox:
-            mailbox.require_queue(enterprise_manager)
+        with BrokerClient(settings.broker) as client:
+            client.require_queue(enterprise_manager)
             if wait:
-                mailbox.listen(f"*.{enterprise_manager}")
-            mailbox.publish(body, enterprise_manager)
+                client.listen(f"*.{enterprise_manager}")
+            client.publish(body, enterprise_manager)
             if output == "text":
                 typer.echo(f"{key}  the request to cancel is on the queue of {enterprise_manager}")
             if wait:
-                _follow(following, mailbox, wait_seconds, output)
+                _follow(following, client, wait_seconds, output)
     except BrokerClientError as error:
         refuse(str(error), status=1)
     except KeyboardInterrupt:
@@ -80,13 +80,13 @@ def _command(key: str, enterprise_manager: str, requested_by: str | None, reason
     return body
 
 
-def _follow(following: Following, mailbox: BrokerClient, seconds: float | None, output: Output) -> None:
+def _follow(following: Following, client: BrokerClient, seconds: float | None, output: Output) -> None:
     with Spinner("waiting for the unlink to end") as spinner:
 
         def tell(event: ReceivedEvent) -> None:
             spinner.say(event.body.decode() if output == "json" else in_words(event))
 
-        following.until_ended(mailbox, seconds, tell)
+        following.until_ended(client, seconds, tell)
 
 
 def _how_to_look_later(key: str) -> str:

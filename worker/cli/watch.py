@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import sys
 import time
 from collections import deque
@@ -21,7 +20,9 @@ from worker.broker.client import BrokerClient, BrokerClientError, ReceivedEvent
 from worker.cli.output.errors import refuse, settings_or_exit
 from worker.cli.output.event_text import explanation
 from worker.cli.output.terminal import console, local_clock, outcome_text, printable, read_time
+from worker.clock import SystemClock
 from worker.settings import ClientSettings
+from worker.unlinks.back_off import BackOff
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -84,40 +85,40 @@ class _Display(Protocol):
 
     def lost(self, problem: str) -> None: ...
 
-    def heard(self, event: ReceivedEvent) -> None: ...
+    def received(self, event: ReceivedEvent) -> None: ...
 
-    def nothing_heard(self) -> None: ...
+    def nothing_received(self) -> None: ...
 
 
 def _watch(settings: BrokerSettings, routing_keys: list[str], display: _Display) -> NoReturn:
-    pause = _FIRST_PAUSE
+    back_off = BackOff(SystemClock(), _FIRST_PAUSE, _LONGEST_PAUSE)
     ever_connected = False
     while True:
         try:
-            with BrokerClient(settings) as mailbox:
-                mailbox.listen(*routing_keys)
+            with BrokerClient(settings) as client:
+                client.listen(*routing_keys)
                 display.connected()
-                ever_connected, pause = True, _FIRST_PAUSE
+                ever_connected = True
+                back_off.reset()
                 while True:
-                    if (event := _next(mailbox)) is not None:
-                        display.heard(event)
+                    if (event := _next(client)) is not None:
+                        display.received(event)
                     else:
-                        display.nothing_heard()
+                        display.nothing_received()
         except BrokerClientError as error:
             if not ever_connected:
                 refuse(str(error), status=1)
             display.lost(str(error))
-            time.sleep(pause * (0.5 + random.random()))  # noqa: S311 - jitter, no secret
-            pause = min(2 * pause, _LONGEST_PAUSE)
+            time.sleep(back_off.pause())
 
 
-def _next(mailbox: BrokerClient) -> ReceivedEvent | None:
+def _next(client: BrokerClient) -> ReceivedEvent | None:
     """The next event; what somebody else has put on the exchange, and is none, is passed over.
 
     Not held against the contract: a newer worker may say more in an event.
     """
     try:
-        event = mailbox.next_event(_LISTEN_SECONDS)
+        event = client.next_event(_LISTEN_SECONDS)
     except ValueError:  # no JSON
         return None
     content: Any = event.content if event is not None else None
@@ -155,12 +156,12 @@ class _Lines:
             typer.echo(f"{problem}\nWaiting for the broker.", err=True)
         self._lost = True
 
-    def heard(self, event: ReceivedEvent) -> None:
+    def received(self, event: ReceivedEvent) -> None:
         """One line, at once."""
         sys.stdout.write(event.body.decode().replace("\n", " ") + "\n")
         sys.stdout.flush()
 
-    def nothing_heard(self) -> None:
+    def nothing_received(self) -> None:
         """Nothing to say."""
 
 
@@ -209,13 +210,13 @@ class _Screen:
         self._shown.state = Text(said, style="bold red", no_wrap=True, overflow="ellipsis")
         self._live.refresh()
 
-    def heard(self, event: ReceivedEvent) -> None:
+    def received(self, event: ReceivedEvent) -> None:
         self._shown.events.append(event)
         self._shown.count += 1
         if time.monotonic() > self._drawn + _DRAW_SECONDS:
             self._draw()
 
-    def nothing_heard(self) -> None:
+    def nothing_received(self) -> None:
         """A pause in which to catch up."""
         self._draw()
 

@@ -1,6 +1,6 @@
 """Up, in doubt, down, probing, up again.
 
-An Enterprise Manager that cannot be reached is down: its listeners hear of it, calls fail at once, and probes with
+An Enterprise Manager that cannot be reached is down: its listeners are notified, calls fail at once, and probes with
 growing, jittered pauses find out when it is back. If only one resource answers badly, it is in doubt: callers that wait
 are held back as long, but nobody else notices unless the probe fails too.
 """
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from worker.unlinks.back_off import BackOff
 from worker.unlinks.ports.enterprise_manager import Unavailable
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Availability:
         self._listeners: list[Callable[[bool], None]] = []
         self._probing: asyncio.Task[None] | None = None
         self._closed = False
-        self._pause = FIRST_PAUSE
+        self._back_off = BackOff(clock, FIRST_PAUSE, LONGEST_PAUSE)
         self._down_since: float | None = None
         self.last_problem: str | None = None
 
@@ -61,7 +62,7 @@ class Availability:
 
     def went_right(self) -> None:
         """A call was answered: the next pause is a short one again."""
-        self._pause = FIRST_PAUSE
+        self._back_off.reset()
 
     def went_wrong(self, problem: str, *, everywhere: bool) -> None:
         """A call ended with `Unavailable`; `everywhere` if others would end likewise."""
@@ -98,8 +99,7 @@ class Availability:
 
     async def _probe_until_up(self) -> None:
         while True:
-            pause, self._pause = self._pause, min(self._pause * 2, LONGEST_PAUSE)
-            await self._clock.sleep(self._clock.jitter(pause))
+            await self._clock.sleep(self._back_off.pause())
             try:
                 await self._probe()
             except Unavailable as error:
@@ -114,7 +114,7 @@ class Availability:
         self.last_problem = problem
         if self.up:
             self._down_since = self._clock.monotonic()
-            self._tell(up=False)
+            self._notify(up=False)
 
     def _come_up(self) -> None:
         if self._down_since is None:
@@ -122,9 +122,9 @@ class Availability:
         seconds = round(self._clock.monotonic() - self._down_since, 1)
         log.info("enterprise_manager.up", enterprise_manager=self._name, seconds_down=seconds)
         self._down_since = None
-        self._tell(up=True)
+        self._notify(up=True)
 
-    def _tell(self, *, up: bool) -> None:
+    def _notify(self, *, up: bool) -> None:
         loop = asyncio.get_running_loop()
         for listener in self._listeners:
             # In a call of its own, so that a listener that fails does not stop the probes.

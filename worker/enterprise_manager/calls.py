@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 import tenacity
 
@@ -11,10 +12,11 @@ from worker.enterprise_manager.documents.tree import UnreadableDocumentError
 from worker.enterprise_manager.logon import TOKEN_HEADER
 from worker.enterprise_manager.responses import UNAUTHORIZED, Again, NotFound, Unauthorized, judge
 from worker.enterprise_manager.transport import Request, TransportError
+from worker.unlinks.back_off import BackOff
 from worker.unlinks.ports.enterprise_manager import Refused, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from worker.enterprise_manager.availability import Availability
     from worker.enterprise_manager.documents.tree import Node
@@ -27,8 +29,11 @@ if TYPE_CHECKING:
 #: How often a request is sent in all, before it counts as not available.
 ATTEMPTS = 3
 
-#: The first pause between two attempts, in seconds, before jitter; doubled by each further one.
+#: The pauses between attempts, in seconds, before jitter.
 FIRST_PAUSE = 0.5
+LONGEST_PAUSE = 1.0
+
+_T = TypeVar("_T")
 
 
 class Calls:
@@ -49,89 +54,63 @@ class Calls:
         patient._patient = True  # noqa: SLF001 - it is one of us
         return patient
 
-    async def get(self, path: str, query: Mapping[str, str] | None = None) -> Node:
-        """The document at `path`, in whichever session is the present one.
+    async def get(
+        self, path: str, query: Mapping[str, str] | None = None, *, session: LogonSession | None = None
+    ) -> Node:
+        """The document at `path`, in that session and no other; without one, in whichever is the present one.
 
         Raises:
             NotFound: 404.
+            Unauthorized: the given session is gone. The next call without one makes another.
             Refused: access_denied, enterprise_manager_error.
             Unavailable: after a few attempts.
         """
-        request = Request("GET", path, query or {})
-        try:
-            async for attempt in self.attempts():
-                with attempt:
-                    answer = await self._in_present_session(request, attempt.retry_state.attempt_number)
-                    document = await self._document(answer)
-        except (Again, Unavailable) as error:
-            raise self.unavailable(error) from None
-        self._availability.went_right()
-        return document
-
-    async def get_in(self, session: LogonSession, path: str) -> Node:
-        """The document at `path`, in that session and no other.
-
-        Raises:
-            NotFound, Refused, Unavailable: as `get`.
-            Unauthorized: the session is gone. The next call makes another.
-        """
-        request = Request("GET", path)
-        try:
-            async for attempt in self.attempts():
-                with attempt:
-                    answer = await self._in_session(session, request, attempt.retry_state.attempt_number)
-                    document = await self._document(answer)
-        except (Again, Unavailable) as error:
-            raise self.unavailable(error) from None
-        self._availability.went_right()
-        return document
+        return await self.repeat(partial(self._document, Request("GET", path, query or {}), session))
 
     async def ask_in(self, session: LogonSession, path: str, query: Mapping[str, str]) -> Node | None:
         """The document, in that session; None where this very question is not answered, as others may be.
 
         Raises:
-            Unavailable, Unauthorized: as `get_in`.
+            Unavailable, Unauthorized: as `get`.
         """
-        request = Request("GET", path, query)
         try:
-            async for attempt in self.attempts():
-                with attempt:
-                    answer = await self._in_session(session, request, attempt.retry_state.attempt_number)
-                    document = await self._document(answer)
+            return await self._repeat(partial(self._document, Request("GET", path, query), session))
         except (NotFound, Refused):
             return None
         except (Again, Unavailable) as error:
             if isinstance(error, Again) and not error.everywhere:
                 return None
             raise self.unavailable(error) from None
-        self._availability.went_right()
-        return document
 
     async def delete_in(self, session: LogonSession, path: str) -> None:
-        """Delete what is at `path`, in that session: for what may be deleted twice. Raises as `get_in`."""
-        request = Request("DELETE", path)
-        try:
-            async for attempt in self.attempts():
-                with attempt:
-                    await self._in_session(session, request, attempt.retry_state.attempt_number)
-        except (Again, Unavailable) as error:
-            raise self.unavailable(error) from None
-        self._availability.went_right()
+        """Delete what is at `path`, in that session: for what may be deleted twice. Raises as `get`."""
+        await self.repeat(partial(self._in_session, Request("DELETE", path), session))
 
-    def attempts(self) -> tenacity.AsyncRetrying:
-        """A few attempts, repeated on `Again`, which is raised if the last one fails too.
+    async def repeat(self, once: Callable[[int], Awaitable[_T]]) -> _T:
+        """What `once` returns; it is given the number of the attempt, and tried a few times while it raises `Again`.
 
         Raises:
-            Unavailable: Enterprise Manager is known to be down; no attempt is made.
+            Unavailable: the last attempt failed too; or Enterprise Manager is known to be down, and none was made.
         """
+        try:
+            return await self._repeat(once)
+        except (Again, Unavailable) as error:
+            raise self.unavailable(error) from None
+
+    async def _repeat(self, once: Callable[[int], Awaitable[_T]]) -> _T:
         self._availability.require_up()
-        return tenacity.AsyncRetrying(
+        back_off = BackOff(self._clock, FIRST_PAUSE, LONGEST_PAUSE)
+        async for attempt in tenacity.AsyncRetrying(
             stop=tenacity.stop_after_attempt(ATTEMPTS),
-            wait=self._pause,
+            wait=lambda state: max(_asked_for(state), back_off.pause()),
             retry=tenacity.retry_if_exception_type(Again),
             sleep=self._clock.sleep,
             reraise=True,
-        )
+        ):
+            with attempt:
+                result = await once(attempt.retry_state.attempt_number)
+        self._availability.went_right()
+        return result
 
     def unavailable(self, error: Again | Unavailable) -> Unavailable:
         """The error to raise to the caller, after telling the availability of it."""
@@ -140,17 +119,16 @@ class Calls:
         return Unavailable(str(error))
 
     async def _in_present_session(self, request: Request, attempt: int) -> Answer:
-        session = await self._logon.session()
         try:
-            return await self._in_session(session, request, attempt)
+            return await self._in_session(request, await self._logon.session(), attempt)
         except Unauthorized:
             session = await self._logon.session()
         try:
-            return await self._in_session(session, request, attempt)
+            return await self._in_session(request, session, attempt)
         except Unauthorized as error:
             raise Unavailable(str(error)) from None
 
-    async def _in_session(self, session: LogonSession, request: Request, attempt: int) -> Answer:
+    async def _in_session(self, request: Request, session: LogonSession, attempt: int) -> Answer:
         signed = Request(request.method, request.path, request.query, {TOKEN_HEADER: session.token})
         try:
             answer = await self._wire.exchange(signed, attempt=attempt, patient=self._patient)
@@ -163,14 +141,19 @@ class Calls:
         judge(answer, self._remedies)
         return answer
 
-    async def _document(self, answer: Answer) -> Node:
+    async def _document(self, request: Request, session: LogonSession | None, attempt: int) -> Node:
+        if session is None:
+            answer = await self._in_present_session(request, attempt)
+        else:
+            answer = await self._in_session(request, session, attempt)
         try:
             return await self._wire.read(answer)
         except UnreadableDocumentError as error:
             problem = self._remedies.answered(f"sent an answer that cannot be read: {error}")
             raise Again(problem, everywhere=False) from None
 
-    def _pause(self, state: tenacity.RetryCallState) -> float:
-        error = state.outcome.exception() if state.outcome is not None else None
-        asked_for = error.retry_after if isinstance(error, Again) else 0.0
-        return max(asked_for, self._clock.jitter(FIRST_PAUSE * 2 ** (state.attempt_number - 1)))
+
+def _asked_for(state: tenacity.RetryCallState) -> float:
+    """The server's `Retry-After`, in seconds."""
+    error = state.outcome.exception() if state.outcome is not None else None
+    return error.retry_after if isinstance(error, Again) else 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -60,13 +61,7 @@ class Deletion:
             LinkNotFound: answered with 404.
             Refused: access_denied, enterprise_manager_error.
         """
-        try:
-            async for attempt in self._calls.attempts():
-                with attempt:
-                    session, answer = await self._deliver(path, attempt.retry_state.attempt_number)
-                    self._judge(answer)
-        except (Again, Unavailable) as error:
-            raise self._calls.unavailable(error) from None
+        session, answer = await self._calls.repeat(partial(self._deliver, path))
         try:
             return Accepted(read_task(await self._wire.read(answer)), session)
         except DocumentError as error:
@@ -75,7 +70,7 @@ class Deletion:
             ) from None
 
     async def _deliver(self, path: str, attempt: int) -> tuple[LogonSession, Answer]:
-        """Send it in the present session, and once more in a new one if that is answered with 401."""
+        """Send it in the present session, and once more in a new one if that is answered with 401; judge the answer."""
         session = await self._logon.session()
         answer = await self._exchange(session, path, attempt)
         if answer.status == UNAUTHORIZED:
@@ -86,6 +81,7 @@ class Deletion:
             self._logon.drop(session)
             raise Unavailable(self._remedies.refused_sessions())
         self._logon.used(session)
+        self._judge(answer)
         return session, answer
 
     async def _exchange(self, session: LogonSession, path: str, attempt: int) -> Answer:

@@ -22,6 +22,7 @@ from worker.enterprise_manager.documents.records import read_session_id
 from worker.enterprise_manager.documents.tree import DocumentError
 from worker.enterprise_manager.responses import FORBIDDEN, UNAUTHORIZED, Again, NotFound, judge, server_message
 from worker.enterprise_manager.transport import Answer, Request, TransportError
+from worker.unlinks.back_off import BackOff
 from worker.unlinks.ports.enterprise_manager import Refused, Unavailable
 
 if TYPE_CHECKING:
@@ -66,6 +67,10 @@ class Logon:
         self._used_at = 0.0
         self._logging_on: asyncio.Task[LogonSession] | None = None
         self._refusals = 0
+        # Jitter never shortens the wait: a directory may lock the account.
+        self._back_off = BackOff(
+            clock, FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, jitter=lambda wait: wait + clock.jitter(wait) / 4
+        )
         self._refused_until = 0.0
         self._refusal = ""
 
@@ -156,6 +161,7 @@ class Logon:
             raise Again(str(error)) from None
         session = self._read(answer)
         self._refusals = 0
+        self._back_off.reset()
         log.info("enterprise_manager.logged_on", enterprise_manager=self._wire.name, session=session.name)
         return session
 
@@ -175,8 +181,7 @@ class Logon:
 
     def _refuse(self, problem: str) -> None:
         self._refusals += 1
-        wait = min(FIRST_WAIT_SECONDS * 2 ** (self._refusals - 1), LONGEST_WAIT_SECONDS)
-        wait += self._clock.jitter(wait) / 4
+        wait = self._back_off.pause()
         self._refused_until = self._clock.monotonic() + wait
         self._refusal = problem
         log.error(

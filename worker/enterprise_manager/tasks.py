@@ -139,7 +139,7 @@ class Tasks:
     # --- one ----------------------------------------------------------------------------------------------------------
 
     async def _alone(self, session: LogonSession, ticket: TaskTicket) -> TaskRecord:
-        return read_task(await self._calls.patiently.get_in(session, self.path(ticket)))
+        return read_task(await self._calls.patiently.get(self.path(ticket), session=session))
 
     # --- many ---------------------------------------------------------------------------------------------------------
 

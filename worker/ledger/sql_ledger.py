@@ -19,7 +19,7 @@ from worker.ledger.writer import Writer
 from worker.unlinks.ports.ledger import Claimed, LeaseLostError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from datetime import datetime
 
     from sqlalchemy import Connection
@@ -80,6 +80,7 @@ class SqlLedger:
         self._leases = Leases(clock, settings.lease_seconds)
         self._listeners: list[Callable[[bool], None]] = []
         self._renewal_listeners: list[Callable[[bool], None]] = []
+        self._call_listeners: list[Callable[[str, float], None]] = []
         self._cancel_listeners: list[Callable[[str], None]] = []
         self._paused: frozenset[str] = frozenset()
         self._pause_listeners: list[Callable[[frozenset[str]], None]] = []
@@ -131,6 +132,18 @@ class SqlLedger:
         """Have the listener called on the event loop after each renewal of the leases: true if it was written."""
         self._renewal_listeners.append(listener)
 
+    def on_call(self, listener: Callable[[str, float], None]) -> None:
+        """Have the listener called on the event loop after each call of the port: its name, and how long it took."""
+        self._call_listeners.append(listener)
+
+    async def _timed(self, call: str, answer: Awaitable[T]) -> T:
+        began = self._clock.monotonic()
+        try:
+            return await answer
+        finally:
+            for listener in self._call_listeners:
+                listener(call, self._clock.monotonic() - began)
+
     def _set_up(self, up: bool) -> None:  # noqa: FBT001 - the listeners' own form
         if up is not self._up:
             self._up = up
@@ -163,7 +176,8 @@ class SqlLedger:
                     self._let_go_later(had)
 
         try:
-            result, _ = await self._writer.write(take, order=(_BY_KEY, claim.key), key=claim.key, landed=landed)
+            written = self._writer.write(take, order=(_BY_KEY, claim.key), key=claim.key, landed=landed)
+            result, _ = await self._timed("claim", written)
         except asyncio.CancelledError:
             caller_gone = True
             if had is not None:
@@ -185,7 +199,8 @@ class SqlLedger:
     async def release(self, lease: Lease) -> None:
         """Let go of an unsettled key. See the port."""
         self._leases.let_go(lease)
-        await self._writer.write(lambda transaction: transaction.release(lease), order=_order(lease), key=lease.key)
+        release = self._writer.write(lambda transaction: transaction.release(lease), order=_order(lease), key=lease.key)
+        await self._timed("release", release)
 
     async def release_all(self) -> None:
         """At drain: every unsettled lease of this worker is over at once, so that others go on without waiting.
@@ -207,9 +222,10 @@ class SqlLedger:
 
     async def has_decided(self, key: str, fingerprint: str) -> bool:
         """Whether the fate of this very command is decided. See the port."""
-        return await self._writer.write(
+        read = self._writer.write(
             lambda transaction: transaction.has_decided(key, fingerprint), order=(_BY_KEY, key), key=key
         )
+        return await self._timed("has_decided", read)
 
     async def renew(self) -> None:
         """Make every lease of this worker last from now on. Done at intervals from `start` to `close`."""
@@ -263,11 +279,11 @@ class SqlLedger:
         In two transactions: when the second one begins, every write that begins from then on sees the request.
         """
         key, order = request.key, (_BY_KEY, request.key)
-        answer = await self._writer.write(lambda transaction: transaction.cancel(request), order=order, key=key)
+        write = self._writer.write(lambda transaction: transaction.cancel(request), order=order, key=key)
+        answer = await self._timed("cancel", write)
         if answer is None:
-            answer = await self._writer.write(
-                lambda transaction: transaction.mark_cancelled(request), order=order, key=key
-            )
+            write = self._writer.write(lambda transaction: transaction.mark_cancelled(request), order=order, key=key)
+            answer = await self._timed("cancel", write)
         if answer is None:
             self._tell_cancelled(key)
         return answer
@@ -292,6 +308,7 @@ class SqlLedger:
             OutOfOrderError: it was sent already, or another link was recorded for the key.
         """
         return await self._write(
+            "intend",
             lease,
             lambda transaction: transaction.intend(lease, intent, sent_at),
             order=(_BY_JOB, f"{intent.job_id} {lease.key}"),
@@ -299,7 +316,7 @@ class SqlLedger:
 
     async def withdraw(self, lease: Lease) -> None:
         """The DELETE certainly did not leave. See the port."""
-        await self._write(lease, lambda transaction: transaction.withdraw(lease))
+        await self._write("withdraw", lease, lambda transaction: transaction.withdraw(lease))
 
     async def send_again(self, lease: Lease) -> None:
         """Record that the same DELETE is about to be sent once more. See the port.
@@ -311,7 +328,7 @@ class SqlLedger:
             CancelRequestedError: as the port says.
             OutOfOrderError: it was never sent.
         """
-        await self._write(lease, lambda transaction: transaction.send_again(lease))
+        await self._write("send_again", lease, lambda transaction: transaction.send_again(lease))
 
     async def submitted(self, lease: Lease, task: TaskTicket, submitted_at: datetime) -> None:
         """Record the task. See the port.
@@ -320,18 +337,19 @@ class SqlLedger:
             LeaseLostError: as every write.
             OutOfOrderError: there is no intent.
         """
-        await self._write(lease, lambda transaction: transaction.submitted(lease, task, submitted_at))
+        await self._write("submitted", lease, lambda transaction: transaction.submitted(lease, task, submitted_at))
 
     async def settle(self, lease: Lease, outcome: Outcome, event: bytes, finished_at: datetime) -> None:
         """Record the end. See the port."""
-        await self._write(lease, lambda transaction: transaction.settle(lease, outcome, event, finished_at))
+        await self._write("settle", lease, lambda transaction: transaction.settle(lease, outcome, event, finished_at))
         self._leases.let_go(lease)
 
     async def _write(
-        self, lease: Lease, carry_out: Callable[[Transaction], T], order: tuple[int, str] | None = None
+        self, call: str, lease: Lease, carry_out: Callable[[Transaction], T], order: tuple[int, str] | None = None
     ) -> T:
         try:
-            return await self._writer.write(carry_out, order=order or _order(lease), key=lease.key)
+            write = self._writer.write(carry_out, order=order or _order(lease), key=lease.key)
+            return await self._timed(call, write)
         except LeaseLostError:
             self._leases.let_go(lease)
             raise

@@ -16,13 +16,14 @@ import asyncio
 import threading
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import structlog
 
 from worker.ledger.database import Trouble, problem_in, trouble_of
 from worker.ledger.errors import LedgerClosedError, LedgerError
+from worker.unlinks.back_off import BackOff
 from worker.unlinks.ports.ledger import CancelRequestedError, LeaseLostError
 
 if TYPE_CHECKING:
@@ -90,14 +91,6 @@ class _Landing:
             future.set_exception(self.error)
 
 
-@dataclass(slots=True)
-class _Outage:
-    """The time for which the database has been away."""
-
-    since: float
-    tries: int = field(default=0)
-
-
 class Writer:
     """One thread with one connection.
 
@@ -105,7 +98,7 @@ class Writer:
         engine: opens the connection.
         transaction: what a write is given, made of a connection and of when its transaction began.
         clock: for pauses and for when transactions began.
-        available: told on the event loop when the database is there again, or away.
+        available: notified on the event loop when the database is there again, or away.
         database: what the log calls the database; holds no password.
     """
 
@@ -126,8 +119,9 @@ class Writer:
         self._changed = threading.Condition()
         self._closing = threading.Event()
         self._connection: Connection | None = None
-        self._outage: _Outage | None = None
-        self._told: bool | None = None
+        self._back_off = BackOff(clock, _FIRST_PAUSE, _LONGEST_PAUSE)
+        self._away_since: float | None = None
+        self._notified: bool | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
@@ -183,7 +177,7 @@ class Writer:
         """The writes that are due together, in order; None when there is no more to do."""
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._closing.is_set())
-            if self._closing.is_set() and (self._outage is not None or not self._queue):
+            if self._closing.is_set() and (self._away_since is not None or not self._queue):
                 return None
             batch: list[Write[Any]] = []
             later: list[Write[Any]] = []
@@ -253,24 +247,23 @@ class Writer:
             connection.close()
 
     def _wait_out(self, error: Exception) -> None:
-        if self._outage is None:
-            self._outage = _Outage(since=self._clock.monotonic())
+        if self._away_since is None:
+            self._away_since = self._clock.monotonic()
             self._log.warning("ledger.database_lost", problem=problem_in(error))
-            self._tell(available=False)
-        pause = min(_FIRST_PAUSE * 2 ** min(self._outage.tries, 10), _LONGEST_PAUSE)
-        self._outage.tries += 1
-        self._closing.wait(self._clock.jitter(pause))
+            self._notify(available=False)
+        self._closing.wait(self._back_off.pause())
 
     def _is_back(self) -> None:
-        if self._outage is not None:
-            seconds = round(self._clock.monotonic() - self._outage.since, 3)
+        if self._away_since is not None:
+            seconds = round(self._clock.monotonic() - self._away_since, 3)
             self._log.info("ledger.database_back", seconds=seconds)
-            self._outage = None
-        self._tell(available=True)
+            self._away_since = None
+            self._back_off.reset()
+        self._notify(available=True)
 
-    def _tell(self, *, available: bool) -> None:
-        if self._told is not available:
-            self._told = available
+    def _notify(self, *, available: bool) -> None:
+        if self._notified is not available:
+            self._notified = available
             self._on_loop(lambda: self._available(available))
 
     def _log_once_blocked(self, write: Write[Any], error: Exception) -> None:

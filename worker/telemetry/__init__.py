@@ -1,10 +1,13 @@
 """What an operator sees of the worker.
 
-logs        one way in for log lines, and no secret out
-metrics     what is counted and measured, for `/metrics`
-tracing     the trace that a command belongs to: taken from it, passed on with all that leaves because of it
-spans       the same, recorded and sent to a collector; imported only where that is set up
-watched     the core's ports, watched: where metrics and steps come from
-health      whether the worker lives, and whether it is ready
-http        the small server for all of these
+logs          the only way in for log lines; removes secrets
+step_log      the log lines of an unlink, written from the steps that the core reports
+metrics       what is counted and measured, for `/metrics`
+step_metrics  the metrics of an unlink, written from the same steps
+tracing       the trace that a command belongs to, and its spans, written from the same steps
+spans         records spans and sends them to a collector; imported only if that is set up
+requests      counts requests to Enterprise Manager, and sends the trace with them
+health        whether the worker lives, and whether it is ready
+http          the HTTP server for `/livez`, `/readyz` and `/metrics`
+instruments   all of these together, for one worker
 """

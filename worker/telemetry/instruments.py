@@ -3,40 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 from typing import TYPE_CHECKING
 
-import structlog
+from opentelemetry.trace import NoOpTracer
 
 from worker.settings import SettingsInvalidError, secrets_of
-from worker.telemetry import watched
 from worker.telemetry.health import Health
 from worker.telemetry.http import TelemetryServer
 from worker.telemetry.logs import Redactor
 from worker.telemetry.metrics import Metrics
-from worker.telemetry.tracing import Journey, PassingOn, read_context, set_out
-from worker.telemetry.watched.ends import Ends
+from worker.telemetry.requests import RequestMetrics
+from worker.telemetry.step_log import StepLog
+from worker.telemetry.step_metrics import StepMetrics
+from worker.telemetry.tracing import StepSpans
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from worker.broker import Broker
-    from worker.broker.delivery import BrokerDelivery
     from worker.enterprise_manager import Gateway
     from worker.ledger import SqlLedger
     from worker.settings import Settings, TracesSettings
-    from worker.telemetry.tracing import Recorder
+    from worker.telemetry.spans import SpanExport
     from worker.unlinks.dispatcher import Dispatcher
-    from worker.unlinks.ports.broker import Outbox
     from worker.unlinks.ports.clock import Clock
-    from worker.unlinks.ports.enterprise_manager import EnterpriseManager
-    from worker.unlinks.ports.ledger import Ledger
+    from worker.unlinks.ports.steps import Step, Steps
 
 
 class Telemetry:
     """What one worker counts, records and says of itself.
 
-    First the ports are wrapped, then `look_at` is given the parts, then `serve` answers.
+    `look_at` is given the parts, then `serve` answers.
 
     Raises:
         SettingsInvalidError: spans are asked for, and the SDK is not there.
@@ -46,40 +43,21 @@ class Telemetry:
         self._settings = settings
         self._clock = clock
         self.metrics = Metrics(settings.enterprise_managers)
-        self._ends = Ends(self.metrics, clock)
-        self._recorder = _recorder(settings.traces, worker)
+        self._export = _span_export(settings.traces, worker)
+        tracer = NoOpTracer() if self._export is None else self._export.tracer
+        # Spans first: they give the log its trace_id.
+        self._told: tuple[Steps, ...] = (StepSpans(tracer), StepLog(), StepMetrics(self.metrics, clock))
         self._paused: frozenset[str] = frozenset()
         self.health: Health
 
-    # --- the ports, watched -----------------------------------------------------------------------------------------
+    def report(self, step: Step) -> None:
+        """Write spans, log lines and metrics from a step (`worker.unlinks.ports.steps.Steps`)."""
+        for each in self._told:
+            each.report(step)
 
-    def observer(self, enterprise_manager: str) -> watched.RequestObserver:
-        """Who sees the requests to an Enterprise Manager."""
-        return watched.RequestObserver(enterprise_manager, self.metrics)
-
-    def ledger(self, ledger: Ledger) -> Ledger:
-        """The ledger for the core."""
-        return watched.WatchedLedger(ledger, self.metrics, self._ends, self._clock)
-
-    def outbox(self, outbox: Outbox) -> Outbox:
-        """The outbox for the core."""
-        return watched.WatchedOutbox(outbox, self.metrics, self._ends)
-
-    def enterprise_managers(self, gateways: Mapping[str, EnterpriseManager]) -> Mapping[str, EnterpriseManager]:
-        """The Enterprise Managers for the core."""
-        return {name: watched.WatchedEnterpriseManager(gateway) for name, gateway in gateways.items()}
-
-    def deliver(self, delivery: BrokerDelivery, dispatcher: Dispatcher) -> None:
-        """Hand a delivery to the core, in a context of its own that knows its trace."""
-        contextvars.copy_context().run(self._deliver, delivery, dispatcher)
-
-    def _deliver(self, delivery: BrokerDelivery, dispatcher: Dispatcher) -> None:
-        redelivered = "true" if delivery.redelivered else "false"
-        self.metrics.deliveries.labels(delivery.enterprise_manager, redelivered).inc()
-        journey = Journey(self._recorder.begin(delivery, read_context(delivery.headers)))
-        set_out(journey)
-        structlog.contextvars.bind_contextvars(trace_id=journey.context.trace_id)
-        dispatcher.receive(delivery).add_done_callback(lambda _task: journey.end())
+    def observer(self, enterprise_manager: str) -> RequestMetrics:
+        """Who observes the requests to an Enterprise Manager."""
+        return RequestMetrics(enterprise_manager, self.metrics)
 
     # --- the parts, looked at ---------------------------------------------------------------------------------------
 
@@ -113,6 +91,7 @@ class Telemetry:
         )
         ledger.on_paused(self._set_paused)
         broker.on_availability(_from_the_second_time(metrics.reconnections.inc))
+        ledger.on_call(lambda call, seconds: metrics.ledger_seconds.labels(call).observe(seconds))
         ledger.on_renewal(lambda well: (metrics.renewals if well else metrics.renewal_failures).inc())
         self.health = Health(
             broker=broker,
@@ -135,19 +114,20 @@ class Telemetry:
 
     async def close(self) -> None:
         """Send the spans that are left, within a few seconds."""
-        await asyncio.to_thread(self._recorder.close)
+        if self._export is not None:
+            await asyncio.to_thread(self._export.close)
 
 
-def _recorder(settings: TracesSettings, worker: str) -> Recorder:
+def _span_export(settings: TracesSettings, worker: str) -> SpanExport | None:
     if settings.endpoint is None:
-        return PassingOn()
+        return None
     try:
-        from worker.telemetry.spans import OpenTelemetryRecorder  # noqa: PLC0415 - imported only if asked for
+        from worker.telemetry import spans  # noqa: PLC0415 - imported only if asked for
     except ImportError:
         raise SettingsInvalidError(
             "UNLINK_TRACES__ENDPOINT: needs OpenTelemetry's SDK: pip install 'unlink-worker[otel]', or leave it out"
         ) from None
-    return OpenTelemetryRecorder(settings, worker)
+    return spans.SpanExport(settings, worker)
 
 
 def _from_the_second_time(count: Callable[[], None]) -> Callable[[bool], None]:

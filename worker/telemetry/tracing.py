@@ -1,187 +1,177 @@
-"""The trace that a command belongs to: taken from its headers, in every log line, passed on with all that follows.
+"""The trace that a command belongs to: read from its headers, in every log line, passed on with all that follows.
 
-Whoever publishes a command may send W3C's `traceparent` and `tracestate` as plain headers
-(https://www.w3.org/TR/trace-context/). The same go out with the command's events, with its copies in delay queues, and
-with the requests to Enterprise Manager. Without a recorder the caller's span stays the parent of all of them, as the
-recommendation asks of whoever only passes a trace on; a command that names no trace begins one of its own, so that its
+A publisher may send W3C's `traceparent` and `tracestate` as plain headers (https://www.w3.org/TR/trace-context/). The
+same go out with the command's events, with its copies in delay queues, and with the requests to Enterprise Manager.
+Without an SDK the caller's span stays the parent of all of them. A command that names no trace begins one, so that its
 lines in the log can be found by `trace_id`.
 """
 
 from __future__ import annotations
 
-import re
 import secrets
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+from opentelemetry.context import Context
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    SpanContext,
+    SpanKind,
+    StatusCode,
+    format_trace_id,
+    set_span_in_context,
+)
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from contracts.events import Outcome
+from worker.unlinks.ports.steps import StepKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from worker.unlinks.ports.broker import Delivery
+    from opentelemetry.trace import Span, Tracer
 
-#: A later version may say more at the end; version ff is none.
-_TRACEPARENT: Final = re.compile(
-    r"(?:00|(?!00|ff)(?P<later>[0-9a-f]{2}))"
-    r"-(?P<trace>[0-9a-f]{32})-(?P<span>[0-9a-f]{16})-(?P<flags>[0-9a-f]{2})(?(later)(?:-.*)?)"
-)
+    from worker.unlinks.ports.broker import Delivery
+    from worker.unlinks.ports.steps import Step
+
+_W3C: Final = TraceContextTextMapPropagator()
 
 #: The longest `tracestate` that is passed on, in characters: what the recommendation asks for at least.
 MAX_TRACESTATE: Final = 512
 
-_SAMPLED: Final = 1
+_COMMANDS: Final = "unlink.commands"
+_EVENTS: Final = "unlink.events"
+
+#: The span that begins with a step, and its kind.
+_SPANS: Final = {
+    StepKind.CLAIMING: ("claim", SpanKind.INTERNAL),
+    StepKind.LOOKING: ("look", SpanKind.CLIENT),
+    StepKind.INTENDING: ("intend", SpanKind.INTERNAL),
+    StepKind.SENDING: ("delete", SpanKind.CLIENT),
+    StepKind.FOLLOWING: ("follow", SpanKind.CLIENT),
+    StepKind.VERIFYING: ("verify", SpanKind.CLIENT),
+    StepKind.STOPPING_TASK: ("stop", SpanKind.CLIENT),
+    StepKind.SETTLING: ("settle", SpanKind.INTERNAL),
+    StepKind.PUBLISHING: ("publish", SpanKind.PRODUCER),
+    StepKind.DELAYING: ("delay", SpanKind.PRODUCER),
+    StepKind.DEAD_LETTERING: ("dead-letter", SpanKind.PRODUCER),
+}
+_PUBLISHING: Final = {
+    "messaging.system": "rabbitmq",
+    "messaging.operation.type": "send",
+    "messaging.operation.name": "publish",
+    "messaging.destination.name": _EVENTS,
+}
+_FAILED: Final = {Outcome.FAILED, Outcome.TIMED_OUT, Outcome.REJECTED}
 
 
-@dataclass(frozen=True, slots=True)
-class TraceContext:
-    """A place in a trace: what comes next is a child of it. IDs are lower-case hexadecimal."""
-
-    trace_id: str
-    span_id: str
-    sampled: bool
-    state: str = ""
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """As it travels."""
-        flags = _SAMPLED if self.sampled else 0
-        parent = {"traceparent": f"00-{self.trace_id}-{self.span_id}-{flags:02x}"}
-        return parent | ({"tracestate": self.state} if self.state else {})
+def read_context(headers: Mapping[str, object]) -> Context:
+    """The trace that a message belongs to; an empty context if it names none that can be read."""
+    carrier = {name: value for name in _W3C.fields if isinstance(value := headers.get(name), str)}
+    if len(carrier.get("tracestate", "")) > MAX_TRACESTATE:
+        del carrier["tracestate"]
+    return _W3C.extract(carrier, Context())
 
 
-def read_context(headers: Mapping[str, object]) -> TraceContext | None:
-    """The trace that a message belongs to; None if it names none that can be read."""
-    match = _TRACEPARENT.fullmatch(_text(headers.get("traceparent")).strip())
-    if match is None or not int(match["trace"], 16) or not int(match["span"], 16):
-        return None
-    state = _text(headers.get("tracestate")).strip()
-    sampled = bool(int(match["flags"], 16) & _SAMPLED)
-    passed_on = state if len(state) <= MAX_TRACESTATE and state.isascii() and state.isprintable() else ""
-    return TraceContext(match["trace"], match["span"], sampled, passed_on)
+@dataclass(slots=True)
+class _Trace:
+    """The spans of one delivery: the whole, and the step that is under way."""
+
+    whole: Span
+    step: Span | None = None
+    name: str | None = None
+
+    def begin(self, tracer: Tracer, name: str, kind: SpanKind) -> None:
+        """End the step before, and begin this one; does nothing if it is under way."""
+        if name == self.name:
+            return
+        self.end_step()
+        self.name = name
+        self.step = tracer.start_span(
+            f"publish {_EVENTS}" if name == "publish" else name,
+            context=set_span_in_context(self.whole),
+            kind=kind,
+            attributes={"unlink.step": name} | (_PUBLISHING if name == "publish" else {}),
+        )
+
+    def end_step(self) -> None:
+        if self.step is not None:
+            self.step.end()
+            self.step = None
 
 
-def new_context() -> TraceContext:
-    """A trace that begins here, and that nobody records."""
-    return TraceContext(secrets.token_hex(16), secrets.token_hex(8), sampled=False)
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
-
-
-class Recording(Protocol):
-    """The spans of one delivery, while it is worked on."""
-
-    @property
-    def context(self) -> TraceContext:
-        """The span that is open now: the parent of whatever leaves."""
-        ...
-
-    def step(self, name: str) -> None:
-        """The step before is over; this one begins."""
-        ...
-
-    def note(self, **attributes: str) -> None:
-        """Something to remember of the whole."""
-        ...
-
-    def end(self) -> None:
-        """All is over."""
-        ...
-
-
-class Recorder(Protocol):
-    """Makes spans."""
-
-    def begin(self, delivery: Delivery, parent: TraceContext | None) -> Recording:
-        """The span of a delivery, child of the one that published it."""
-        ...
-
-    def close(self) -> None:
-        """Send what is left, within a few seconds. Blocks."""
-        ...
-
-
-class _PassedOn:
-    """A recording of nothing: the caller's place in the trace, unchanged."""
-
-    def __init__(self, context: TraceContext) -> None:
-        self.context = context
-
-    def step(self, name: str) -> None:
-        pass
-
-    def note(self, **attributes: str) -> None:
-        pass
-
-    def end(self) -> None:
-        pass
-
-
-class PassingOn:
-    """The recorder where none is set up."""
-
-    def begin(self, delivery: Delivery, parent: TraceContext | None) -> Recording:
-        """Pass the trace on, or begin one."""
-        del delivery
-        return _PassedOn(parent or new_context())
-
-    def close(self) -> None:
-        """Nothing is left."""
-
-
-class Journey:
-    """One delivery on its way through the core; its steps follow from what the core asks its ports.
-
-    `sent`: a DELETE has left for it, now or in an earlier attempt, so that a look at the links verifies.
-    """
-
-    def __init__(self, recording: Recording) -> None:
-        self._recording = recording
-        self._step: str | None = None
-        self.sent = False
-
-    @property
-    def context(self) -> TraceContext:
-        """The parent of whatever leaves now."""
-        return self._recording.context
-
-    def at(self, step: str) -> None:
-        """It is at this step now; being there already is no news."""
-        if step != self._step:
-            self._step = step
-            self._recording.step(step)
-
-    def note(self, **attributes: str) -> None:
-        """Something to remember of the whole."""
-        self._recording.note(**attributes)
-
-    def end(self) -> None:
-        """It is over."""
-        self._recording.end()
-
-
-_present: ContextVar[Journey | None] = ContextVar("journey", default=None)
-
-
-def present_journey() -> Journey | None:
-    """The journey in whose service this code runs; None outside of any, as in a probe or a renewal."""
-    return _present.get()
-
-
-def set_out(journey: Journey) -> None:
-    """Make it the present one for this context and all tasks that come of it."""
-    _present.set(journey)
-
-
-def at(step: str) -> None:
-    """The present journey, if there is one, is at this step now."""
-    journey = _present.get()
-    if journey is not None:
-        journey.at(step)
+_present: ContextVar[_Trace | None] = ContextVar("trace", default=None)
 
 
 def outgoing_headers() -> dict[str, str]:
-    """What goes along with whatever leaves now; nothing outside of any journey."""
-    journey = _present.get()
-    return journey.context.headers if journey is not None else {}
+    """What goes along with whatever leaves now; nothing outside of a delivery's task, as in a probe or a renewal."""
+    trace = _present.get()
+    headers: dict[str, str] = {}
+    if trace is not None:
+        _W3C.inject(headers, set_span_in_context(trace.step or trace.whole))
+    return headers
+
+
+class StepSpans:
+    """One span for a delivery, and one child for each step. With the API's own tracer nothing is recorded."""
+
+    def __init__(self, tracer: Tracer) -> None:
+        self._tracer = tracer
+
+    def report(self, step: Step) -> None:
+        """Begin and end spans."""
+        if step.kind is StepKind.RECEIVED and step.delivery is not None:
+            whole = self._begin(step.delivery)
+            _present.set(_Trace(whole))
+            structlog.contextvars.bind_contextvars(trace_id=format_trace_id(whole.get_span_context().trace_id))
+            return
+        trace = _present.get()
+        if trace is None:
+            return
+        if step.kind in _SPANS:
+            trace.begin(self._tracer, *_SPANS[step.kind])
+        elif step.kind is StepKind.ANSWERED:
+            trace.end_step()
+            trace.whole.end()
+        elif step.event is not None and step.kind in {StepKind.SETTLED, StepKind.PUBLISHED}:
+            _set_outcome(trace.whole, step.event.data)
+
+    def _begin(self, delivery: Delivery) -> Span:
+        name = delivery.enterprise_manager
+        queue = f"{_COMMANDS}.{name}"
+        attributes: dict[str, str | int] = {
+            "messaging.system": "rabbitmq",
+            "messaging.operation.type": "process",
+            "messaging.operation.name": "process",
+            "messaging.destination.name": f"{_COMMANDS}:{name}:{queue}",
+            "messaging.rabbitmq.destination.routing_key": name,
+            "messaging.message.body.size": len(delivery.body),
+            "unlink.enterprise_manager": name,
+            "unlink.attempt": delivery.attempt,
+        }
+        if delivery.correlation_id is not None:
+            attributes["messaging.message.conversation_id"] = delivery.correlation_id
+        span = self._tracer.start_span(
+            f"process {queue}",
+            context=read_context(delivery.headers),
+            kind=SpanKind.CONSUMER,
+            attributes=attributes,
+        )
+        return span if span.get_span_context().is_valid else _new_trace()
+
+
+def _new_trace() -> Span:
+    """A trace that begins here, and that nobody records."""
+    return NonRecordingSpan(SpanContext(secrets.randbits(128) | 1, secrets.randbits(64) | 1, is_remote=False))
+
+
+def _set_outcome(span: Span, data: Any) -> None:
+    """Say how it ended; an outcome that is no success is an error."""
+    span.set_attribute("unlink.outcome", data.outcome.value)
+    reason = data.reason.code.value if data.reason else None
+    span.set_attribute("unlink.reason", reason or "none")
+    if data.outcome in _FAILED:
+        span.set_attribute("error.type", reason or data.outcome.value)
+        span.set_status(StatusCode.ERROR, reason or data.outcome.value)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from contracts.commands import CancelCommand
 from worker.unlinks.policy import DeniedError
 from worker.unlinks.ports.enterprise_manager import Refused
+from worker.unlinks.ports.steps import StepKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -76,6 +77,7 @@ class Authorizer:
 
     async def _look(self, command: UnlinkCommand, waiting: Waiting) -> Job:
         enterprise_manager = self._enterprise_managers[command.enterprise_manager]
+        waiting.report(StepKind.LOOKING)
         try:
             return await waiting.ask(enterprise_manager, lambda: enterprise_manager.find_job(command.job))
         except Refused as no:

@@ -1,9 +1,4 @@
-"""What a delivery finds, and what becomes of it: read, claim, run the workflow, settle, publish, acknowledge.
-
-A delivery is acknowledged only after its terminal event (or its rejection and dead letter, or its copy in a delay
-queue) is confirmed by the broker. Whatever goes wrong before that leaves it unacknowledged, and the broker delivers it
-again.
-"""
+"""One delivery: read, authorize, claim, run the workflow, settle, answer."""
 
 from __future__ import annotations
 
@@ -12,14 +7,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-import structlog
-
 from contracts.commands import CancelCommand
-from contracts.events import Outcome, Reason, ReasonCode
-from contracts.reading import PartialParse, UnreadableMessageError, read_message
+from contracts.events import Outcome, ReasonCode
+from contracts.reading import UnreadableMessageError, read_message
 from worker.unlinks.authorization import Authorizer
 from worker.unlinks.job_locks import JobLocks
-from worker.unlinks.outcome import Ending, as_plan, compose, compose_rejection, failed
+from worker.unlinks.outcome import Ending, as_plan, compose, failed
 from worker.unlinks.policy import DeniedError
 from worker.unlinks.ports.ledger import (
     AlreadySettled,
@@ -33,6 +26,8 @@ from worker.unlinks.ports.ledger import (
     NewClaim,
     Stage,
 )
+from worker.unlinks.ports.steps import Reporter, StepKind
+from worker.unlinks.replies import Replies, known_of
 from worker.unlinks.rules import Pace
 from worker.unlinks.waiting import DeferredError, LeavingError, Waiting
 from worker.unlinks.workflow import Workflow
@@ -47,9 +42,8 @@ if TYPE_CHECKING:
     from worker.unlinks.ports.clock import Clock
     from worker.unlinks.ports.enterprise_manager import EnterpriseManager, Job, Task
     from worker.unlinks.ports.ledger import Ledger
+    from worker.unlinks.ports.steps import Steps
     from worker.unlinks.rules import Rules
-
-log = structlog.get_logger()
 
 #: How long a command waits, in seconds, when another worker has its key.
 HELD_ELSEWHERE_SECONDS = 5.0
@@ -57,7 +51,7 @@ HELD_ELSEWHERE_SECONDS = 5.0
 FIRST_RETRY_SECONDS = 5.0
 RETRY_FACTOR = 3.0
 LONGEST_RETRY_SECONDS = 600.0
-#: How long a cancelled unlink has to let its lease go, in seconds.
+#: How long a cancelled unlink has to release its lease, in seconds.
 CANCEL_SECONDS = 5.0
 
 
@@ -71,6 +65,7 @@ class _Running:
 
     fingerprint: str
     deliveries: list[Delivery]
+    report: Reporter
     job: Job | None = None
     claimed: bool = False
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
@@ -87,24 +82,25 @@ class Dispatcher:
         enterprise_managers: Mapping[str, EnterpriseManager],
         clock: Clock,
         rules: Rules,
+        steps: Steps,
     ) -> None:
         self._ledger = ledger
+        self._replies = Replies(outbox, clock)
         self._outbox = outbox
         self._enterprise_managers = enterprise_managers
         self._clock = clock
         self._rules = rules
+        self._steps = steps
         self._authorizer = Authorizer(rules.policy, ledger, enterprise_managers)
         self._job_locks = JobLocks()
         self._leaving = asyncio.Event()
         self._running: dict[str, _Running] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        ledger.on_cancel(self._hear_cancel)
-
-    # --- coming and going -------------------------------------------------------------------------------------------
+        ledger.on_cancel(self._on_cancel)
 
     def receive(self, delivery: Delivery) -> asyncio.Task[None]:
         """Take a delivery; returns at once, with the task that sees to it."""
-        task = asyncio.create_task(self._answer(delivery))
+        task = asyncio.create_task(self._receive(delivery))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
@@ -117,7 +113,7 @@ class Dispatcher:
     async def drain(self, seconds: float) -> bool:
         """Let what can end within `seconds` end; leave the rest to redelivery. True if all ended.
 
-        What does not end is left at its next wait, not in the middle of a request, and its lease is let go.
+        What does not end is left at its next wait, not in the middle of a request, and its lease is released.
         """
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=seconds)
@@ -133,35 +129,22 @@ class Dispatcher:
 
     # --- one delivery -----------------------------------------------------------------------------------------------
 
-    async def _answer(self, delivery: Delivery) -> None:
-        structlog.contextvars.bind_contextvars(enterprise_manager=delivery.enterprise_manager)
+    async def _receive(self, delivery: Delivery) -> None:
         try:
             command = self._read(delivery)
-        except UnreadableMessageError as error:
-            await self._reject(delivery, error.partial, ReasonCode.INVALID_MESSAGE, error.problem, dead_letter=True)
-            return
-        structlog.contextvars.bind_contextvars(idempotency_key=command.idempotency_key)
-        if command.enterprise_manager not in self._enterprise_managers:
-            problem = f"no Enterprise Manager is configured as {command.enterprise_manager!r}"
-            code = ReasonCode.UNKNOWN_ENTERPRISE_MANAGER
-            await self._reject(delivery, _known(command), code, problem, dead_letter=True)
-        elif (authorized := await self._authorize(command, delivery)) is not None:
-            await self._carry_out(command, delivery, authorized)
-
-    async def _carry_out(self, command: Command, delivery: Delivery, authorized: Authorized) -> None:
-        if isinstance(command, CancelCommand):
-            await self._attempt([delivery], self._cancel(command, delivery))
-        elif command.dry_run:
-            await self._attempt([delivery], self._plan(command, delivery, authorized))
-        elif (running := self._running.get(command.idempotency_key)) is not None:
-            await self._join(running, command, delivery)
+        except UnreadableMessageError as unreadable:
+            report = Reporter(self._steps, delivery.enterprise_manager)
+            answer = self._replies.reject(
+                delivery, unreadable.partial, ReasonCode.INVALID_MESSAGE, unreadable.problem, report, dead_letter=True
+            )
         else:
-            running = _Running(command.fingerprint, [delivery], authorized.job)
-            self._running[command.idempotency_key] = running
-            try:
-                await self._attempt(running.deliveries, self._unlink(command, running))
-            finally:
-                del self._running[command.idempotency_key]
+            report = Reporter(self._steps, delivery.enterprise_manager, command.idempotency_key)
+            answer = self._answer(command, delivery, report)
+        report(StepKind.RECEIVED, delivery=delivery)
+        try:
+            await answer
+        finally:
+            report(StepKind.ANSWERED)
 
     def _read(self, delivery: Delivery) -> Command:
         command = read_message(delivery.body, delivery.content_type)
@@ -173,75 +156,102 @@ class Dispatcher:
                 f"enterprise_manager: the command names {command.enterprise_manager!r}, "
                 f"but its routing key was {delivery.enterprise_manager!r}"
             )
-            raise UnreadableMessageError(problem, _known(command))
+            raise UnreadableMessageError(problem, known_of(command))
         return command
 
-    async def _authorize(self, command: Command, delivery: Delivery) -> Authorized | None:
-        """Let it in; or else reject it or put it off, and return None."""
+    async def _answer(self, command: Command, delivery: Delivery, report: Reporter) -> None:
+        if command.enterprise_manager not in self._enterprise_managers:
+            problem = f"no Enterprise Manager is configured as {command.enterprise_manager!r}"
+            code = ReasonCode.UNKNOWN_ENTERPRISE_MANAGER
+            await self._replies.reject(delivery, command, code, problem, report, dead_letter=True)
+        elif (authorized := await self._authorize(command, delivery, report)) is not None:
+            await self._run(command, delivery, authorized, report)
+
+    async def _authorize(self, command: Command, delivery: Delivery, report: Reporter) -> Authorized | None:
+        """Authorize it; or else reject it or defer it, and return None."""
         authorized: Authorized | None = None
 
         async def authorize() -> None:
             nonlocal authorized
             hold_until = partial(self._hold_until, [delivery])
-            waiting = Waiting(self._clock, hold_until, self._leaving, asyncio.Event(), heeds_cancel=False)
+            waiting = Waiting(self._clock, hold_until, self._leaving, asyncio.Event(), report, heeds_cancel=False)
             try:
                 authorized = await self._authorizer.authorize(command, delivery.user_id, waiting)
             except DeniedError as no:
-                log.warning("command.denied", user_id=delivery.user_id, job_id=_job_id(command), problem=str(no))
-                await self._reject(delivery, _known(command), ReasonCode.ACCESS_DENIED, str(no), dead_letter=True)
-            except Exception as error:
-                if isinstance(error, (DeferredError, LeavingError)) or delivery.attempt < self._rules.max_attempts:
-                    raise
-                log.exception("unlink.gave_up", attempt=delivery.attempt)
-                problem = f"gave up after {delivery.attempt} attempts: {error}"
-                await self._reject(delivery, _known(command), ReasonCode.GAVE_UP, problem, dead_letter=True)
+                report(StepKind.DENIED, user_id=delivery.user_id, job_id=_job_id(command), problem=str(no))
+                code = ReasonCode.ACCESS_DENIED
+                await self._replies.reject(delivery, command, code, str(no), report, dead_letter=True)
+            except Exception as error:  # noqa: BLE001 - raised again, unless it was the last attempt
+                problem = self._gave_up(error, [delivery], report)
+                code = ReasonCode.GAVE_UP
+                await self._replies.reject(delivery, command, code, problem, report, dead_letter=True)
 
-        await self._attempt([delivery], authorize())
+        await self._attempt([delivery], authorize(), report)
         return authorized
 
-    async def _join(self, running: _Running, command: UnlinkCommand, delivery: Delivery) -> None:
+    async def _run(self, command: Command, delivery: Delivery, authorized: Authorized, report: Reporter) -> None:
+        if isinstance(command, CancelCommand):
+            await self._attempt([delivery], self._cancel(command, delivery, report), report)
+        elif command.dry_run:
+            await self._attempt([delivery], self._plan(command, delivery, authorized, report), report)
+        elif (running := self._running.get(command.idempotency_key)) is not None:
+            await self._join(running, command, delivery, report)
+        else:
+            running = _Running(command.fingerprint, [delivery], report, authorized.job)
+            self._running[command.idempotency_key] = running
+            try:
+                await self._attempt(running.deliveries, self._unlink(command, running), report)
+            finally:
+                del self._running[command.idempotency_key]
+
+    async def _join(self, running: _Running, command: UnlinkCommand, delivery: Delivery, report: Reporter) -> None:
         """The key is under way here: its end answers this delivery too."""
         if running.fingerprint != command.fingerprint:
             if running.claimed:
-                await self._reject_reuse(delivery, command)
+                await self._replies.reject_reuse(delivery, command, report)
             else:  # which of the two came first, only the ledger knows
-                await self._delay([delivery], HELD_ELSEWHERE_SECONDS, failed=False)
+                await self._replies.delay([delivery], HELD_ELSEWHERE_SECONDS, report, failed=False)
             return
-        log.info("unlink.redelivered", live=sum(each.live for each in running.deliveries))
+        report(StepKind.JOINED, live=sum(each.live for each in running.deliveries))
         running.deliveries.append(delivery)
 
-    async def _attempt(self, deliveries: list[Delivery], work: Coroutine[None, None, None]) -> None:
+    async def _attempt(self, deliveries: list[Delivery], work: Coroutine[None, None, None], report: Reporter) -> None:
         """Do the work; if it does not come to an end, see to it that the deliveries come back."""
         try:
             await work
         except DeferredError as later:
-            log.info("unlink.deferred", why=later.why, seconds=later.seconds)
-            await self._delay(deliveries, later.seconds, failed=False)
+            report(StepKind.DEFERRING, why=later.why, seconds=later.seconds)
+            await self._replies.delay(deliveries, later.seconds, report, failed=False)
         except LeavingError:
-            log.info("unlink.left_to_redelivery")
+            report(StepKind.LEFT)
         except LeaseLostError:
-            log.warning("unlink.lease_lost")
+            report(StepKind.LEASE_LOST)
             for delivery in deliveries:
                 delivery.requeue()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the deliveries must come back
             if self._leaving.is_set():  # what it worked with is closed under it, as a drain does in the end
-                log.warning("unlink.left_to_redelivery", problem=str(error))
+                report(StepKind.CUT_OFF, problem=str(error))
                 return
-            attempt = max(delivery.attempt for delivery in deliveries)
-            log.exception("unlink.attempt_failed", attempt=attempt, problem=str(error))
-            await self._delay(deliveries, self._clock.jitter(_retry_seconds(attempt)), failed=True)
+            attempt = _attempt_of(deliveries)
+            report(StepKind.ATTEMPT_FAILED, attempt=attempt, problem=str(error), error=error)
+            await self._replies.delay(deliveries, self._clock.jitter(_retry_seconds(attempt)), report, failed=True)
 
-    async def _delay(self, deliveries: list[Delivery], seconds: float, *, failed: bool) -> None:
-        while deliveries:  # one that joins meanwhile is delayed too; one whose channel has gone comes back by itself
-            delivery = deliveries.pop()
-            if delivery.live:
-                await self._outbox.delay(delivery, seconds, failed=failed)
-                delivery.acknowledge()
+    def _gave_up(self, error: Exception, deliveries: list[Delivery], report: Reporter) -> str:
+        """Report that the last attempt has failed, and say so for the event; raises the error if it was not the last.
+
+        To be deferred, to leave and to lose a lease are no failures.
+        """
+        attempt = _attempt_of(deliveries)
+        if isinstance(error, (DeferredError, LeavingError, LeaseLostError)) or attempt < self._rules.max_attempts:
+            raise error
+        report(StepKind.GAVE_UP, attempt=attempt, error=error)
+        return f"gave up after {attempt} attempts: {error}"
 
     # --- a command --------------------------------------------------------------------------------------------------
 
     async def _unlink(self, command: UnlinkCommand, running: _Running) -> None:
         """Claim the key and see its unlink through."""
+        report = running.report
         claim = NewClaim(
             key=command.idempotency_key,
             fingerprint=command.fingerprint,
@@ -249,22 +259,27 @@ class Dispatcher:
             command=running.deliveries[0].body,
             received_at=self._clock.now(),
         )
+        report(StepKind.CLAIMING)
         match await self._ledger.claim(claim):
             case AlreadySettled(event):
-                log.info("unlink.settled_before")
-                await self._publish(event, running.deliveries)
+                report(StepKind.SETTLED_BEFORE)
+                await self._replies.publish(event, running.deliveries, report)
             case KeyReused():
+                report(StepKind.KEY_REUSED)
                 while running.deliveries:
-                    await self._reject_reuse(running.deliveries.pop(), command)
+                    await self._replies.reject_reuse(running.deliveries.pop(), command, report)
             case HeldElsewhere():
+                report(StepKind.HELD_ELSEWHERE)
                 raise DeferredError("another worker has this key", HELD_ELSEWHERE_SECONDS)
             case Claimed(entry):
+                report(StepKind.CLAIMED if entry.lease.token == 1 else StepKind.TOOK_OVER)
                 running.claimed = True
                 if entry.cancelled:
                     running.cancelled.set()
                 try:
                     await self._see_through(command, entry, running)
                 except BaseException:
+                    report(StepKind.RELEASED)
                     # Also where the lease seems to be lost: if it is not, its renewals would keep everybody else off.
                     await self._ledger.release(entry.lease)
                     raise
@@ -278,46 +293,43 @@ class Dispatcher:
 
         workflow = self._workflow(command, entry, running, on_submitted)
         try:
-            ending = await self._ending(workflow, running.deliveries)
+            ending = await self._ending(workflow, running)
             event = self._event(command, workflow.entry, ending, running)
-            if _is_dead(ending):
+            if ending.gave_up is not None:
                 # Before it is settled: whoever finds it settled after a crash would only publish its event.
                 workflow.require_lease()
-                await self._outbox.dead_letter(running.deliveries[0], _reason(ending))
+                await self._replies.dead_letter(running.deliveries[0], ending.gave_up, running.report)
+            running.report(StepKind.SETTLING)
             await self._ledger.settle(workflow.entry.lease, ending.outcome, event.to_bytes(), event.time)
-            _log_end(ending)
+            running.report(StepKind.SETTLED, event=event, **ending.facts)
             await asyncio.gather(*progress)
         finally:
             for publishing in progress:
                 publishing.cancel()
-        await self._publish(event.to_bytes(), running.deliveries)
+        await self._replies.publish(event, running.deliveries, running.report)
 
-    async def _ending(self, workflow: Workflow, deliveries: list[Delivery]) -> Ending:
+    async def _ending(self, workflow: Workflow, running: _Running) -> Ending:
         try:
             return await workflow.to_ending()
-        except Exception as error:
-            attempt = max(delivery.attempt for delivery in deliveries)
-            if isinstance(error, (DeferredError, LeavingError, LeaseLostError)) or attempt < self._rules.max_attempts:
-                raise
-            log.exception("unlink.gave_up", attempt=attempt)
+        except Exception as error:  # noqa: BLE001 - raised again, unless it was the last attempt
+            message = self._gave_up(error, running.deliveries, running.report)
             sent = workflow.entry.stage is not Stage.CLAIMED
-            message = f"gave up after {attempt} attempts: {error}"
             return failed(ReasonCode.GAVE_UP, message, changed=None if sent else False, seen=workflow.entry.intent)
 
-    async def _plan(self, command: UnlinkCommand, delivery: Delivery, authorized: Authorized) -> None:
+    async def _plan(self, command: UnlinkCommand, delivery: Delivery, authorized: Authorized, report: Reporter) -> None:
         """A dry run: the workflow as far as the intend, without a trace in the ledger."""
         entry = Entry(Lease(command.idempotency_key, 0), Stage.CLAIMED, delivery.attempt, self._clock.now())
-        running = _Running(command.fingerprint, [delivery], authorized.job)
+        running = _Running(command.fingerprint, [delivery], report, authorized.job)
         workflow = self._workflow(command, entry, running, lambda _entry, _task: None)
-        ending = as_plan(await self._ending(workflow, running.deliveries))
+        ending = as_plan(await self._ending(workflow, running))
         event = self._event(command, workflow.entry, ending, running)
-        _log_end(ending)
-        await self._publish(event.to_bytes(), [delivery])
+        report(StepKind.PLANNED, event=event, **ending.facts)
+        await self._replies.publish(event, [delivery], report)
 
     # --- a cancel ---------------------------------------------------------------------------------------------------
 
-    async def _cancel(self, command: CancelCommand, delivery: Delivery) -> None:
-        """Remember the wish; whoever has the key acts on it. The unlink's end answers it."""
+    async def _cancel(self, command: CancelCommand, delivery: Delivery, report: Reporter) -> None:
+        """Record the request; whoever has the key acts on it. The unlink's end answers it."""
         request = CancelRequest(
             key=command.idempotency_key,
             enterprise_manager=command.enterprise_manager,
@@ -327,20 +339,19 @@ class Dispatcher:
         )
         match await self._ledger.cancel(request):
             case AlreadySettled(event):
-                log.info("unlink.settled_before")
-                await self._publish(event, [delivery])
+                report(StepKind.CANCELLED_TOO_LATE)
+                await self._replies.publish(event, [delivery], report)
             case KeyReused():
-                problem = "this idempotency_key belongs to an unlink of another enterprise_manager"
-                await self._reject(delivery, _known(command), ReasonCode.KEY_REUSED, problem, dead_letter=False)
+                await self._replies.reject_reuse(delivery, command, report)
             case None:
-                log.info("unlink.cancel_recorded", requested_by=command.requested_by)
+                report(StepKind.CANCEL_RECORDED, requested_by=command.requested_by)
                 delivery.acknowledge()
 
-    def _hear_cancel(self, key: str) -> None:
+    def _on_cancel(self, key: str) -> None:
         if (running := self._running.get(key)) is not None:
             running.cancelled.set()
 
-    # --- small words ------------------------------------------------------------------------------------------------
+    # --- parts ------------------------------------------------------------------------------------------------------
 
     def _workflow(
         self,
@@ -349,18 +360,18 @@ class Dispatcher:
         running: _Running,
         on_submitted: Callable[[Entry, Task | None], None],
     ) -> Workflow:
+        hold_until = partial(self._hold_until, running.deliveries)
         return Workflow(
             command=command,
             entry=entry,
             enterprise_manager=self._enterprise_managers[command.enterprise_manager],
             ledger=self._ledger,
             job_locks=self._job_locks,
-            waiting=Waiting(
-                self._clock, lambda: self._hold_until(running.deliveries), self._leaving, running.cancelled
-            ),
+            waiting=Waiting(self._clock, hold_until, self._leaving, running.cancelled, running.report),
             clock=self._clock,
             pace=self._rules.paces.get(command.enterprise_manager, Pace()),
             on_submitted=on_submitted,
+            report=running.report,
             authorized=running.job,
         )
 
@@ -373,76 +384,15 @@ class Dispatcher:
         correlation_id = command.correlation_id or running.deliveries[0].correlation_id or command.idempotency_key
         return compose(command, entry, ending, correlation_id=correlation_id, now=self._clock.now())
 
-    async def _publish(self, event: bytes, deliveries: list[Delivery]) -> None:
-        """Publish a terminal event, confirmed; then, and only then, acknowledge all that waited for it."""
-        reply_to = _reply_to(deliveries)
-        await self._outbox.publish(event, reply_to)
-        while late := _reply_to(deliveries) - reply_to:  # of deliveries that joined meanwhile
-            await self._outbox.publish(event, late)
-            reply_to |= late
-        for delivery in deliveries:
-            delivery.acknowledge()
-
-    async def _reject_reuse(self, delivery: Delivery, command: UnlinkCommand) -> None:
-        problem = "this idempotency_key belongs to a command with other content; a new command needs a new key"
-        await self._reject(delivery, _known(command), ReasonCode.KEY_REUSED, problem, dead_letter=False)
-
-    async def _reject(
-        self, delivery: Delivery, partial: PartialParse, code: ReasonCode, problem: str, *, dead_letter: bool
-    ) -> None:
-        log.warning("command.rejected", reason=code.value, problem=problem)
-        reason = Reason(code=code, message=problem)
-        event = compose_rejection(
-            delivery.body,
-            partial,
-            reason,
-            enterprise_manager=delivery.enterprise_manager,
-            correlation_id=delivery.correlation_id,
-            now=self._clock.now(),
-        )
-        if dead_letter:
-            await self._outbox.dead_letter(delivery, reason)
-        await self._publish(event.to_bytes(), [delivery])
-
 
 def _job_id(command: Command) -> str | None:
     return None if isinstance(command, CancelCommand) else command.job.id
 
 
-def _known(command: Command) -> PartialParse:
-    if isinstance(command, CancelCommand):
-        return PartialParse(command.idempotency_key, requested_by=command.requested_by)
-    return PartialParse(
-        command.idempotency_key, command.correlation_id, command.requested_by, command.ticket, dict(command.labels)
-    )
+def _attempt_of(deliveries: list[Delivery]) -> int:
+    return max(delivery.attempt for delivery in deliveries)
 
 
 def _retry_seconds(attempt: int) -> float:
     # The attempt comes from a header, so it may be any number: one too large to raise anything to.
     return min(FIRST_RETRY_SECONDS * RETRY_FACTOR ** (min(attempt, 10) - 1), LONGEST_RETRY_SECONDS)
-
-
-def _reply_to(deliveries: list[Delivery]) -> set[str]:
-    return {delivery.reply_to for delivery in deliveries if delivery.reply_to is not None}
-
-
-def _is_dead(ending: Ending) -> bool:
-    return ending.outcome is Outcome.FAILED and ending.reason is not None and ending.reason.code is ReasonCode.GAVE_UP
-
-
-def _reason(ending: Ending) -> Reason:
-    if ending.reason is None:
-        raise AssertionError("a ending that goes to the dead letters has a reason")
-    return ending.reason
-
-
-def _log_end(ending: Ending) -> None:
-    reason = ending.reason
-    log.info(
-        "unlink.finished",
-        outcome=ending.outcome.value,
-        changed=ending.changed,
-        evidence=ending.evidence,
-        verified=ending.verified,
-        **({"reason": reason.code.value, "problem": reason.message} if reason is not None else {}),
-    )

@@ -5,18 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import structlog
-
 from worker.unlinks.ports.enterprise_manager import EnterpriseManagerError
+from worker.unlinks.ports.steps import StepKind
 
 if TYPE_CHECKING:
     from worker.unlinks.ports.clock import Clock
     from worker.unlinks.ports.enterprise_manager import EnterpriseManager, Task, TaskTicket
     from worker.unlinks.ports.ledger import Intent
+    from worker.unlinks.ports.steps import Reporter
     from worker.unlinks.rules import Pace
     from worker.unlinks.waiting import Waiting
-
-log = structlog.get_logger()
 
 #: The first look at a task comes after this share of the poll interval: most tasks are short.
 FIRST_LOOK = 0.25
@@ -33,6 +31,7 @@ class Follower:
     waiting: Waiting
     clock: Clock
     pace: Pace
+    report: Reporter
     last_seen: Task | None = None
 
     async def to_its_end(self, ticket: TaskTicket) -> Task:
@@ -42,6 +41,7 @@ class Follower:
             TaskNotFound: it is of another logon session, or forgotten.
             DeadlinePassedError: the command's time is over.
         """
+        self.report(StepKind.FOLLOWING)
         pause = self.pace.poll_interval * FIRST_LOOK
         while True:
             await self.waiting.wait(self.clock.jitter(pause))
@@ -56,7 +56,7 @@ class Follower:
         try:
             return await self._gone(intent)
         except EnterpriseManagerError as error:
-            log.warning("unlink.links_unread", job_id=intent.job_id, problem=str(error))
+            self.report(StepKind.LINKS_UNREAD, job_id=intent.job_id, problem=str(error))
             return None
 
     async def until_gone(self, intent: Intent) -> bool | None:
@@ -94,5 +94,6 @@ class Follower:
             pause = min(pause * SLOWER, self.pace.poll_interval * SLOWEST)
 
     async def _gone(self, intent: Intent) -> bool:
+        self.report(StepKind.VERIFYING)
         links = await self.enterprise_manager.links(intent.job_id)
         return all(link.object_in_job_id != intent.link.object_in_job_id for link in links)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from contracts.events import (
     Event,
@@ -45,6 +45,24 @@ class Ending:
     task: Task | None = None
     seen: Intent | None = None
     job: Job | None = None
+
+    @property
+    def gave_up(self) -> Reason | None:
+        """The reason, if the worker gave up: the command then goes to the dead letters, too."""
+        dead = self.outcome is Outcome.FAILED and self.reason is not None and self.reason.code is ReasonCode.GAVE_UP
+        return self.reason if dead else None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the log says of it."""
+        reason = self.reason
+        return {
+            "outcome": self.outcome.value,
+            "changed": self.changed,
+            "evidence": self.evidence,
+            "verified": self.verified,
+            **({"reason": reason.code.value, "problem": reason.message} if reason is not None else {}),
+        }
 
 
 def succeeded(seen: Intent | None, evidence: Evidence, *, verified: bool, task: Task | None = None) -> Ending:

@@ -11,18 +11,16 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-import structlog
-
 from worker.unlinks.ports.enterprise_manager import Unavailable
 from worker.unlinks.ports.ledger import CancelRequestedError
+from worker.unlinks.ports.steps import StepKind
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from worker.unlinks.ports.clock import Clock
     from worker.unlinks.ports.enterprise_manager import EnterpriseManager
-
-log = structlog.get_logger()
+    from worker.unlinks.ports.steps import Reporter
 
 #: The first pause after an Enterprise Manager that says it is available did not answer, and the longest, in seconds.
 FIRST_PAUSE = 1.0
@@ -69,6 +67,7 @@ class Waiting:
     hold_until: Callable[[], float]
     leaving: asyncio.Event
     cancelled: asyncio.Event
+    report: Reporter
     heeds_cancel: bool = True
     deadline: float | None = None
 
@@ -110,7 +109,7 @@ class Waiting:
                 return await question()
             except Unavailable as error:
                 problem = str(error)
-            log.warning("unlink.waiting_for_enterprise_manager", problem=problem)
+            self.report(StepKind.WAITING, problem=problem)
             await self.until(enterprise_manager.until_available())
             await self.wait(self.clock.jitter(pause))
             pause = min(pause * 2, LONGEST_PAUSE)

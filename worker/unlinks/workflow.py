@@ -10,8 +10,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-import structlog
-
 from contracts.events import Evidence, Reason, ReasonCode
 from worker.unlinks.following import Follower
 from worker.unlinks.outcome import already_absent, cancelled, failed, planned, succeeded, timed_out
@@ -25,6 +23,7 @@ from worker.unlinks.ports.enterprise_manager import (
     Unavailable,
 )
 from worker.unlinks.ports.ledger import CancelRequestedError, Intent, LeaseLostError, Stage
+from worker.unlinks.ports.steps import StepKind
 from worker.unlinks.waiting import Answer, DeadlinePassedError, DeferredError
 
 if TYPE_CHECKING:
@@ -37,10 +36,9 @@ if TYPE_CHECKING:
     from worker.unlinks.ports.clock import Clock
     from worker.unlinks.ports.enterprise_manager import EnterpriseManager, Link, LinkedBackup, Task, TaskTicket
     from worker.unlinks.ports.ledger import Entry, Ledger
+    from worker.unlinks.ports.steps import Reporter
     from worker.unlinks.rules import Pace
     from worker.unlinks.waiting import Waiting
-
-log = structlog.get_logger()
 
 #: How often the same DELETE is sent at most, the first time included, when its answer keeps getting lost.
 MOST_SENDS = 3
@@ -68,12 +66,13 @@ class Workflow:
     clock: Clock
     pace: Pace
     on_submitted: Callable[[Entry, Task | None], None]
+    report: Reporter
     authorized: Job | None = None
     follow: Follower = field(init=False)
     stopping: bool = False
 
     def __post_init__(self) -> None:
-        self.follow = Follower(self.enterprise_manager, self.waiting, self.clock, self.pace)
+        self.follow = Follower(self.enterprise_manager, self.waiting, self.clock, self.pace, self.report)
 
     async def to_ending(self) -> Ending:
         """Go on from where the ledger says, to the end.
@@ -122,6 +121,7 @@ class Workflow:
         self.waiting.require_not_cancelled()
         if self._expired():
             return self._too_late()
+        self.report(StepKind.LOOKING)
         job = await self._job()
         async with self._hold(job.id):
             link = await self._link(job)
@@ -161,7 +161,7 @@ class Workflow:
         return meant[0] if meant else None
 
     def _absent(self, job: Job) -> Ending:
-        log.info("unlink.absent", job_id=job.id)
+        self.report(StepKind.ABSENT, job_id=job.id)
         if self.command.if_absent == "fail":
             return failed(ReasonCode.LINK_ABSENT, f"job {job.name or job.id!r} has no such link", job=job)
         return already_absent(job)
@@ -187,6 +187,7 @@ class Workflow:
         return failed(ReasonCode.EXPIRED, f"not started by {self.command.not_after}, as not_after asks")
 
     async def _intend(self, intent: Intent) -> None:
+        self.report(StepKind.INTENDING)
         sent_at = self.clock.now()
         free = await self.ledger.intend(self.entry.lease, intent, sent_at)
         self.entry = replace(self.entry, intent=intent)
@@ -201,14 +202,14 @@ class Workflow:
         """Send the recorded DELETE, once, and go on to the end."""
         link_id = self._intent.link.object_in_job_id
         self.require_lease()
-        log.info("unlink.sending", job_id=self._intent.job_id, link_id=link_id, send=self.entry.sends)
+        self.report(StepKind.SENDING, job_id=self._intent.job_id, link_id=link_id, send=self.entry.sends)
         try:
             task = await self.enterprise_manager.delete_link(self._intent.job_id, link_id)
         except Unavailable as error:
-            log.warning("unlink.not_sent", problem=str(error))
+            self.report(StepKind.NOT_SENT, problem=str(error))
             return await self._not_sent()
         except AnswerLost as error:
-            log.warning("unlink.answer_lost", problem=str(error))
+            self.report(StepKind.ANSWER_LOST, problem=str(error))
             return await self._let_the_links_decide()
         except LinkNotFound:
             return await self._link_not_found()
@@ -247,7 +248,7 @@ class Workflow:
         submitted_at = self.clock.now()
         await self.ledger.submitted(self.entry.lease, task.ticket, submitted_at)
         self.entry = replace(self.entry, stage=Stage.SUBMITTED, task=task.ticket, submitted_at=submitted_at)
-        log.info("unlink.submitted", job_id=self._intent.job_id, task_id=task.ticket.task_id)
+        self.report(StepKind.SUBMITTED, job_id=self._intent.job_id, task_id=task.ticket.task_id)
         self.require_lease()
         self.on_submitted(self.entry, task)
 
@@ -256,7 +257,7 @@ class Workflow:
     async def _resume(self) -> Ending:
         """After a crash, a take-over, or a rest in a delay queue."""
         self.require_lease()
-        log.info("unlink.resumed", stage=self.entry.stage, attempt=self.entry.attempts)
+        self.report(StepKind.RESUMED, stage=self.entry.stage, attempt=self.entry.attempts)
         self._start_the_deadline()
         if self.entry.stage is Stage.SUBMITTED and self.entry.task is not None:
             self.on_submitted(self.entry, None)
@@ -272,7 +273,7 @@ class Workflow:
             await self._stop(ticket)
             return await self._follow(ticket)
         except (TaskNotFound, Refused) as error:
-            log.warning("unlink.task_unknown", task_id=ticket.task_id, problem=str(error))
+            self.report(StepKind.TASK_UNKNOWN, task_id=ticket.task_id, problem=str(error))
             return await self._let_the_links_decide()
         if task.success:
             verified = await self.follow.until_gone(self._intent)
@@ -284,7 +285,7 @@ class Workflow:
 
         One that was sent before may fail just because the first has removed the link, and the list lags.
         """
-        log.warning("unlink.task_failed", task_id=task.ticket.task_id, problem=task.message)
+        self.report(StepKind.TASK_FAILED, task_id=task.ticket.task_id, problem=task.message)
         it_failed = task.success is False and not self._sent_before
         gone = await (self.follow.is_gone(self._intent) if it_failed else self.follow.until_gone(self._intent))
         if gone:
@@ -326,7 +327,7 @@ class Workflow:
         """Somebody asked to cancel what was sent: stop the task if it can be stopped, and send nothing again."""
         self.stopping = True
         self.waiting.heeds_cancel = False
-        log.info("unlink.stopping", task_id=ticket and ticket.task_id)
+        self.report(StepKind.STOPPING, task_id=ticket and ticket.task_id)
         await self._stop_task(ticket)
 
     async def _time_is_over(self, ticket: TaskTicket | None) -> Ending:
@@ -343,10 +344,11 @@ class Workflow:
     async def _stop_task(self, ticket: TaskTicket | None) -> None:
         if ticket is None:
             return
+        self.report(StepKind.STOPPING_TASK)
         try:
             await self.enterprise_manager.stop_task(ticket)
         except EnterpriseManagerError as error:
-            log.warning("unlink.task_not_stopped", task_id=ticket.task_id, problem=str(error))
+            self.report(StepKind.TASK_NOT_STOPPED, task_id=ticket.task_id, problem=str(error))
 
     # --- small words ------------------------------------------------------------------------------------------------
 

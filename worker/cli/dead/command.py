@@ -49,17 +49,17 @@ _WITHOUT_LEDGER = (
 @dead.command(name="list")
 def list_(
     *,
-    each: Annotated[bool, typer.Option("--each", help="A line for each letter, with its position.")] = False,
+    each: Annotated[bool, typer.Option("--each", help="A line for each message, with its position.")] = False,
     reason: _Reason = None,
     enterprise_manager: _Manager = None,
     output: Annotated[
-        Output, typer.Option(help="json: one object; with --each one a line, whole letters, their times in UTC.")
+        Output, typer.Option(help="json: one object; with --each one a line, whole messages, their times in UTC.")
     ] = "text",
 ) -> None:
     """Count the dead letters by reason and Enterprise Manager. Exit status 0; 1 if the broker cannot be reached."""
     selection = Selection(reason=reason, enterprise_manager=enterprise_manager)
-    with _queue() as queue, queue.letters() as letters:
-        chosen = selection.among(letters)
+    with _queue() as queue, queue.messages() as messages:
+        chosen = selection.among(messages)
         if each:
             print_each(chosen, output)
         else:
@@ -75,12 +75,12 @@ def show(
 ) -> None:
     """Show one dead letter: why it is there, its properties, headers and body. Of several with one key, the oldest.
 
-    Exit status 0; 1 if there is no such letter, or the broker cannot be reached; 2 wrong usage.
+    Exit status 0; 1 if there is no such message, or the broker cannot be reached; 2 wrong usage.
     """
     selection = Selection(name=name, position=position)
     _require(selection, "KEY or --position")
-    with _queue() as queue, queue.letters() as letters:
-        taken = next(selection.among(letters), None)
+    with _queue() as queue, queue.messages() as messages:
+        taken = next(selection.among(messages), None)
         if taken is not None:
             print_one(taken, output)
     if taken is None:
@@ -106,7 +106,7 @@ def replay(
     Each is safe on the commands' queue before it leaves the dead letters. What the ledger knows to have ended is not
     sent again, and stays; so does what would come straight back. Needs UNLINK_LEDGER__URL, or --without-ledger.
 
-    Exit status 0; 1 if there is no such letter, if some stay that have not ended, or if broker or ledger cannot be
+    Exit status 0; 1 if there is no such message, if some stay that have not ended, or if broker or ledger cannot be
     reached; 2 wrong usage.
     """
     selection = Selection(name, position, reason, enterprise_manager, everything)
@@ -148,7 +148,7 @@ def discard(
 ) -> None:
     """Throw dead letters away: one, a group, or all; each is written down in full first, safe on the disk.
 
-    Exit status 0; 1 if there is no such letter, if it was not confirmed, or if the broker cannot be reached; 2 wrong
+    Exit status 0; 1 if there is no such message, if it was not confirmed, or if the broker cannot be reached; 2 wrong
     usage, or the record cannot be written.
     """
     selection = Selection(name, position, reason, enterprise_manager, everything)
@@ -157,9 +157,9 @@ def discard(
         refuse("Without a terminal to ask on, --yes is needed.")
     confirmed = None if yes else _confirmed(selection)
     try:
-        with opened_record(record) as file, _queue() as queue, queue.letters() as letters:
+        with opened_record(record) as file, _queue() as queue, queue.messages() as messages:
             written = Record(file, why, queue.user)
-            for taken in selection.among(letters):
+            for taken in selection.among(messages):
                 if confirmed is None or _digest(taken) in confirmed:
                     written.discard(queue, taken)
             written.finish(queue)
@@ -171,9 +171,9 @@ def discard(
 
 
 def _confirmed(selection: Selection) -> set[bytes]:
-    """Ask; the letters that were meant then. They are not kept in hand while somebody thinks."""
-    with _queue() as queue, queue.letters() as letters:
-        meant = [_digest(taken) for taken in selection.among(letters)]
+    """Ask; the messages that were meant then. They are not kept in hand while somebody thinks."""
+    with _queue() as queue, queue.messages() as messages:
+        meant = [_digest(taken) for taken in selection.among(messages)]
     if not meant:
         refuse("There is no such dead letter.", status=1)
     if not typer.confirm(f"Discard {count_of(len(meant))}?", err=True):
@@ -182,9 +182,9 @@ def _confirmed(selection: Selection) -> set[bytes]:
 
 
 def _digest(taken: Taken) -> bytes:
-    letter = taken.letter
-    known = (letter.message_id, letter.reason_code, letter.since)
-    return hashlib.blake2b(repr(known).encode() + letter.body, digest_size=16).digest()
+    message = taken.message
+    known = (message.message_id, message.reason_code, message.since)
+    return hashlib.blake2b(repr(known).encode() + message.body, digest_size=16).digest()
 
 
 def _require(selection: Selection, what: str) -> None:
@@ -220,5 +220,5 @@ def _progress() -> Iterator[Callable[[str], None]]:
     if not screen.is_terminal:
         yield lambda _text: None
         return
-    with screen.status("taking the letters") as status:
+    with screen.status("taking the messages") as status:
         yield status.update

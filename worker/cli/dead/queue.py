@@ -1,4 +1,4 @@
-"""Going through `unlink.dead`: each letter is taken unacknowledged, and then removed, or given back at the end.
+"""Going through `unlink.dead`: each message is taken unacknowledged, and then removed, or given back at the end.
 
 Nothing is lost: what is not acknowledged returns to the queue, also if this program is killed. What is given back
 keeps its order, as long as the program gets to give it back. Each look counts against the queue's delivery limit
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
     from pika.adapters.blocking_connection import BlockingChannel
 
-#: How many letters one consumer takes, and so how many are in memory. A quorum queue mixes up those that return all at
+#: How many messages one consumer takes, and so how many are in memory. A quorum queue mixes up those that return all at
 #: once, from one consumer, if they are more than 32: it keeps them in an Erlang map, which is sorted only up to that
 #: size (measured on RabbitMQ 3.10.8; the same for what returns faster than the queue writes it down).
 BATCH = 32
 
-#: After so long without a letter, in seconds, somebody else has taken those that are missing.
+#: After so long without a message, in seconds, somebody else has taken those that are missing.
 QUIET_SECONDS = 5.0
 
 #: How long the queue may take to show what was given back to it, in seconds, if nobody else takes it at once.
@@ -38,10 +38,10 @@ BACK_SECONDS = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A letter in hand. `position` counts from 1, from the head of the queue."""
+    """A message in hand. `position` counts from 1, from the head of the queue."""
 
     position: int
-    letter: DeadLetter
+    message: DeadLetter
     tag: int
 
 
@@ -52,32 +52,32 @@ class DeadQueue(BrokerClient):
         BrokerClientError: in every method, if the broker is away or refuses.
     """
 
-    #: The batch of each letter in hand, by its delivery tag.
+    #: The batch of each message in hand, by its delivery tag.
     _held: dict[int, int]
     _reader: BlockingChannel
     _served: dict[str, bool]
 
     @contextmanager
-    def letters(self) -> Iterator[Iterator[Taken]]:
-        """The letters that are there now, oldest first; when the context ends, those that were not removed go back."""
+    def messages(self) -> Iterator[Iterator[Taken]]:
+        """The messages that are there now, oldest first; when the context ends, those that were not removed go back."""
         with translated():
             self._held, self._served = {}, {}
             self._reader = self._connection.channel()
-        letters = self._all()
+        messages = self._all()
         try:
-            yield letters
-            # To the end also for one letter's sake: what was given back before, and is not taken now, would come
+            yield messages
+            # To the end also for one message's sake: what was given back before, and is not taken now, would come
             # before what is given back next. The positions that were listed would be others by then.
-            for _ in letters:
+            for _ in messages:
                 pass
         finally:
             self._give_back()
 
-    def replay(self, letter: DeadLetter) -> None:
-        """Publish its command anew; returns once the broker has it safe. Whoever calls then removes the letter."""
-        properties = replayed_properties(letter.properties, self._user)
+    def replay(self, message: DeadLetter) -> None:
+        """Publish its command anew; returns once the broker has it safe. Whoever calls then removes the message."""
+        properties = replayed_properties(message.properties, self._user)
         with translated():
-            self._channel.basic_publish(COMMANDS, letter.enterprise_manager, letter.body, properties, mandatory=True)
+            self._channel.basic_publish(COMMANDS, message.enterprise_manager, message.body, properties, mandatory=True)
 
     def remove(self, taken: Taken) -> None:
         """Take it out of the queue for good."""
@@ -109,7 +109,7 @@ class DeadQueue(BrokerClient):
             position += len(batch)
 
     def _batch(self, position: int, size: int) -> list[Taken]:
-        # The prefetch is the size, and nothing is acknowledged before the consumer is cancelled: no letter more comes.
+        # The prefetch is the size, and nothing is acknowledged before the consumer is cancelled: no message more comes.
         batch: list[Taken] = []
         with translated():
             self._reader.basic_qos(prefetch_count=size)
@@ -117,8 +117,8 @@ class DeadQueue(BrokerClient):
                 if method is None or properties is None or body is None or method.delivery_tag is None:
                     break
                 self._held[method.delivery_tag] = position
-                letter = DeadLetter(body, properties, method.routing_key or "")
-                batch.append(Taken(position + len(batch) + 1, letter, method.delivery_tag))
+                message = DeadLetter(body, properties, method.routing_key or "")
+                batch.append(Taken(position + len(batch) + 1, message, method.delivery_tag))
                 if len(batch) == size:
                     break
             self._reader.cancel()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from worker.broker.dead_letters import DeadLetter
     from worker.cli.dead.queue import DeadQueue, Taken
 
-#: How many letters are written down before they are made safe on the disk together, and then removed.
+#: How many messages are written down before they are made safe on the disk together, and then removed.
 AT_ONCE = 100
 
 _PROPERTIES = (
@@ -43,22 +43,22 @@ _PROPERTIES = (
 )
 
 
-def as_json(letter: DeadLetter) -> dict[str, Any]:
-    """All of a letter. The body is text if it is UTF-8, else base64 under another name."""
-    given = {name: getattr(letter.properties, name) for name in _PROPERTIES}
+def as_json(message: DeadLetter) -> dict[str, Any]:
+    """All of a message. The body is text if it is UTF-8, else base64 under another name."""
+    given = {name: getattr(message.properties, name) for name in _PROPERTIES}
     try:
-        body = {"body": letter.body.decode()}
+        body = {"body": message.body.decode()}
     except UnicodeDecodeError:
-        body = {"body_base64": base64.b64encode(letter.body).decode()}
+        body = {"body_base64": base64.b64encode(message.body).decode()}
     return {
-        "reason_code": letter.reason_code,
-        "reason": letter.reason,
-        "enterprise_manager": letter.enterprise_manager,
-        "idempotency_key": letter.key,
-        "since": in_utc(letter.since),
-        "routing_key": letter.routing_key,
+        "reason_code": message.reason_code,
+        "reason": message.reason,
+        "enterprise_manager": message.enterprise_manager,
+        "idempotency_key": message.key,
+        "since": in_utc(message.since),
+        "routing_key": message.routing_key,
         "properties": {name: _plain(value) for name, value in given.items() if value is not None},
-        "headers": _plain(plain_headers(letter.properties.headers)),
+        "headers": _plain(plain_headers(message.properties.headers)),
         **body,
     }
 
@@ -89,10 +89,10 @@ def _plain(value: Any) -> Any:
 
 
 class Record:
-    """A file to which a line of JSON is added for each letter that is discarded.
+    """A file to which a line of JSON is added for each message that is discarded.
 
-    A letter leaves the queue only once its line is safe on the disk. Whoever is interrupted in between finds the letter
-    in the queue still, and its line twice after the next time.
+    A message leaves the queue only once its line is safe on the disk. Whoever is interrupted in between finds the
+    message in the queue still, and its line twice after the next time.
     """
 
     def __init__(self, file: BinaryIO, why: str | None, broker_user: str) -> None:
@@ -105,8 +105,8 @@ class Record:
         self.discarded = 0
 
     def discard(self, queue: DeadQueue, taken: Taken) -> None:
-        """Write a letter down; it is removed from the queue by and by, at the latest by `finish`."""
-        line = {"discarded_at": in_utc(datetime.now(UTC)), **self._circumstances, **as_json(taken.letter)}
+        """Write a message down; it is removed from the queue by and by, at the latest by `finish`."""
+        line = {"discarded_at": in_utc(datetime.now(UTC)), **self._circumstances, **as_json(taken.message)}
         self._file.write(json.dumps(line, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
         self._written.append(taken)
         if len(self._written) >= AT_ONCE:

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from worker.cli.dead.selection import Selection
     from worker.ledger import Inspection, Record
 
-#: How many letters that stay are named.
+#: How many messages that stay are named.
 MOST_NAMED = 20
 
 
 class Left(StrEnum):
-    """Why a letter stays where it is."""
+    """Why a message stays where it is."""
 
     SETTLED = "settled"
     KEY_REUSED = "key_reused"
@@ -41,7 +41,7 @@ MEANINGS = {
 
 @dataclass(slots=True)
 class Report:
-    """How many letters were replayed, how many stay and why, and the first of these by name."""
+    """How many messages were replayed, how many stay and why, and the first of these by name."""
 
     replayed: int = 0
     left: Counter[Left] = field(default_factory=Counter)
@@ -52,12 +52,12 @@ class Report:
         self.left[why] += 1
         named = self.named.setdefault(why, [])
         if len(named) < MOST_NAMED:
-            name = taken.letter.key or taken.letter.message_id or "(no key)"
+            name = taken.message.key or taken.message.message_id or "(no key)"
             named.append(f"{name}  {outcome}" if outcome else name)
 
     @property
     def all_seen_to(self) -> bool:
-        """Whether no letter stays that somebody would still have to look after."""
+        """Whether no message stays that somebody would still have to look after."""
         return set(self.left) <= {Left.SETTLED}
 
 
@@ -65,8 +65,8 @@ class Report:
 class Replay:
     """The work on one queue. Without a ledger nothing is known to have settled.
 
-    Each letter is published, the broker confirms that, and only then it is removed: whoever is interrupted leaves at
-    most one letter in both places, and its idempotency key sees to it that this does no harm.
+    Each message is published, the broker confirms that, and only then it is removed: whoever is interrupted leaves at
+    most one message in both places, and its idempotency key sees to it that this does no harm.
     """
 
     queue: DeadQueue
@@ -81,28 +81,28 @@ class Replay:
             BrokerClientError: the broker went away, or refused.
             InspectionError: the ledger did.
         """
-        with self.queue.letters() as letters:
-            for taken in selection.among(letters):
-                why, outcome = self._why_left(taken.letter)
+        with self.queue.messages() as messages:
+            for taken in selection.among(messages):
+                why, outcome = self._why_left(taken.message)
                 if why is None:
-                    self.queue.replay(taken.letter)
+                    self.queue.replay(taken.message)
                     self.queue.remove(taken)
                     report.replayed += 1
                 else:
                     report.leave(why, taken, outcome)
                 self.progress(report)
 
-    def _why_left(self, letter: DeadLetter) -> tuple[Left | None, str | None]:
-        if letter.command is None and not self.force:
-            return Left.UNREADABLE, letter.problem
-        why, outcome = self._standing(letter)
-        if why is None and not self.queue.is_served(letter.enterprise_manager):
-            return Left.NOT_SERVED, letter.enterprise_manager
+    def _why_left(self, message: DeadLetter) -> tuple[Left | None, str | None]:
+        if message.command is None and not self.force:
+            return Left.UNREADABLE, message.problem
+        why, outcome = self._standing(message)
+        if why is None and not self.queue.is_served(message.enterprise_manager):
+            return Left.NOT_SERVED, message.enterprise_manager
         return why, outcome
 
-    def _standing(self, letter: DeadLetter) -> tuple[Left | None, str | None]:
-        record = self._record(letter)
-        command = letter.command
+    def _standing(self, message: DeadLetter) -> tuple[Left | None, str | None]:
+        record = self._record(message)
+        command = message.command
         if record is None or command is None:
             return None, None
         if isinstance(command, CancelCommand):
@@ -114,8 +114,8 @@ class Replay:
         # One that has not ended joins what is under way.
         return (Left.SETTLED, record.outcome.value) if record.outcome is not None else (None, None)
 
-    def _record(self, letter: DeadLetter) -> Record | None:
-        command = letter.command
+    def _record(self, message: DeadLetter) -> Record | None:
+        command = message.command
         if self.ledger is None or command is None:
             return None
         if not isinstance(command, CancelCommand) and command.dry_run:

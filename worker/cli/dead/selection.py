@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Letters by name (idempotency key or message ID), by position, by reason code, by Enterprise Manager; or all.
+    """Messages by name (idempotency key or message ID), by position, by reason code, by Enterprise Manager; or all.
 
     What is given must all be so.
     """
@@ -26,7 +26,7 @@ class Selection:
 
     @property
     def one(self) -> bool:
-        """Whether it means one letter."""
+        """Whether it means one message."""
         return self.name is not None or self.position is not None
 
     @property
@@ -34,19 +34,19 @@ class Selection:
         """Whether anything was said at all."""
         return self.one or self.everything or self.reason is not None or self.enterprise_manager is not None
 
-    def among(self, letters: Iterable[Taken]) -> Iterator[Taken]:
-        """Those of the letters that are meant."""
-        for taken in letters:
+    def among(self, messages: Iterable[Taken]) -> Iterator[Taken]:
+        """Those of the messages that are meant."""
+        for taken in messages:
             if self._means(taken):
                 yield taken
             if taken.position == self.position:
                 return
 
     def _means(self, taken: Taken) -> bool:
-        letter = taken.letter
+        message = taken.message
         return (
-            (self.name is None or self.name in {letter.key, letter.message_id})
+            (self.name is None or self.name in {message.key, message.message_id})
             and (self.position is None or self.position == taken.position)
-            and (self.reason is None or self.reason == letter.reason_code)
-            and (self.enterprise_manager is None or self.enterprise_manager == letter.enterprise_manager)
+            and (self.reason is None or self.reason == message.reason_code)
+            and (self.enterprise_manager is None or self.enterprise_manager == message.enterprise_manager)
         )

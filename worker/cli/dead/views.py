@@ -30,38 +30,38 @@ _MOST_SHOWN = 20_000
 
 @dataclass(slots=True)
 class Group:
-    """Letters with one reason code, for one Enterprise Manager."""
+    """Messages with one reason code, for one Enterprise Manager."""
 
-    letters: int = 0
+    messages: int = 0
     oldest: datetime | None = None
     newest: datetime | None = None
 
     def add(self, since: datetime | None) -> None:
         """One more."""
-        self.letters += 1
+        self.messages += 1
         if since is not None:
             self.oldest = min(self.oldest or since, since)
             self.newest = max(self.newest or since, since)
 
 
-def groups_of(letters: Iterable[Taken]) -> dict[tuple[str, str], Group]:
-    """The letters, counted by reason code and Enterprise Manager."""
+def groups_of(messages: Iterable[Taken]) -> dict[tuple[str, str], Group]:
+    """The messages, counted by reason code and Enterprise Manager."""
     groups: dict[tuple[str, str], Group] = {}
-    for taken in letters:
-        letter = taken.letter
-        groups.setdefault((letter.reason_code, letter.enterprise_manager), Group()).add(letter.since)
+    for taken in messages:
+        message = taken.message
+        groups.setdefault((message.reason_code, message.enterprise_manager), Group()).add(message.since)
     return dict(sorted(groups.items()))
 
 
 def print_groups(groups: dict[tuple[str, str], Group], output: Output) -> None:
     """The groups, as a table or as one JSON object."""
-    total = sum(group.letters for group in groups.values())
+    total = sum(group.messages for group in groups.values())
     if output == "json":
         listed = [
             {
                 "reason_code": reason,
                 "enterprise_manager": manager,
-                "letters": group.letters,
+                "letters": group.messages,
                 "oldest": in_utc(group.oldest),
                 "newest": in_utc(group.newest),
             }
@@ -77,26 +77,26 @@ def print_groups(groups: dict[tuple[str, str], Group], output: Output) -> None:
     table.add_column("newest", no_wrap=True)
     for (reason, manager), group in groups.items():
         times = (_minute(group.oldest), _minute(group.newest))
-        table.add_row(printable(reason), printable(manager), str(group.letters), *times)
+        table.add_row(printable(reason), printable(manager), str(group.messages), *times)
     screen = console()
     if groups:
         screen.print(table)
     screen.print(Text(count_of(total), style="dim"))
 
 
-def print_each(letters: Iterable[Taken], output: Output) -> int:
-    """A line for each letter, as they come; says how many."""
+def print_each(messages: Iterable[Taken], output: Output) -> int:
+    """A line for each message, as they come; says how many."""
     screen = console()
     count = 0
-    for taken in letters:
-        letter = taken.letter
+    for taken in messages:
+        message = taken.message
         count += 1
         if output == "json":
-            typer.echo(json.dumps({"position": taken.position, **as_json(letter)}, ensure_ascii=False))
+            typer.echo(json.dumps({"position": taken.position, **as_json(message)}, ensure_ascii=False))
             continue
-        line = Text(f"{taken.position:>5}  {_minute(letter.since):16}  ")
-        line.append(printable(letter.reason_code), style="bold")
-        line.append(f"  {printable(letter.enterprise_manager)}  {printable(_name(letter))}")
+        line = Text(f"{taken.position:>5}  {_minute(message.since):16}  ")
+        line.append(printable(message.reason_code), style="bold")
+        line.append(f"  {printable(message.enterprise_manager)}  {printable(_name(message))}")
         screen.print(line, soft_wrap=not screen.is_terminal)
     if output == "text":
         screen.print(Text(count_of(count), style="dim"))
@@ -104,22 +104,22 @@ def print_each(letters: Iterable[Taken], output: Output) -> int:
 
 
 def print_one(taken: Taken, output: Output) -> None:
-    """All of one letter."""
-    letter = taken.letter
+    """All of one message."""
+    message = taken.message
     if output == "json":
-        typer.echo(json.dumps({"position": taken.position, **as_json(letter)}, ensure_ascii=False))
+        typer.echo(json.dumps({"position": taken.position, **as_json(message)}, ensure_ascii=False))
         return
     screen = console()
-    screen.print(Text(printable(_name(letter)), style="bold"), Text("  "), _reason(letter), sep="", soft_wrap=True)
+    screen.print(Text(printable(_name(message)), style="bold"), Text("  "), _reason(message), sep="", soft_wrap=True)
     screen.print(_facts(_known(taken)))
-    headers = as_json(letter)["headers"]
+    headers = as_json(message)["headers"]
     if headers:
         screen.print()
         screen.print(Text("headers", style="dim"))
         screen.print(_facts((f"  {name}", _short(value)) for name, value in sorted(headers.items())))
     screen.print()
-    screen.print(Text(f"body, {len(letter.body)} bytes", style="dim"))
-    screen.print(_body(letter))
+    screen.print(Text(f"body, {len(message.body)} bytes", style="dim"))
+    screen.print(_body(message))
 
 
 def print_report(report: Report, output: Output) -> None:
@@ -142,26 +142,26 @@ def print_report(report: Report, output: Output) -> None:
 
 
 def _known(taken: Taken) -> Iterator[tuple[str, str]]:
-    letter = taken.letter
-    if letter.reason:
-        yield "because", letter.reason
-    if letter.problem and letter.problem != letter.reason:
-        yield "unreadable", letter.problem
+    message = taken.message
+    if message.reason:
+        yield "because", message.reason
+    if message.problem and message.problem != message.reason:
+        yield "unreadable", message.problem
     yield "position", str(taken.position)
-    yield "manager", letter.enterprise_manager
-    yield "since", "unknown" if letter.since is None else local_time(letter.since)
-    if letter.routing_key:
-        yield "routing key", letter.routing_key
-    for name, value in as_json(letter)["properties"].items():
+    yield "manager", message.enterprise_manager
+    yield "since", "unknown" if message.since is None else local_time(message.since)
+    if message.routing_key:
+        yield "routing key", message.routing_key
+    for name, value in as_json(message)["properties"].items():
         yield name.replace("_", " "), _short(value)
 
 
-def _reason(letter: DeadLetter) -> Text:
-    return Text(printable(letter.reason_code), style="bold red")
+def _reason(message: DeadLetter) -> Text:
+    return Text(printable(message.reason_code), style="bold red")
 
 
-def _name(letter: DeadLetter) -> str:
-    return letter.key or letter.message_id or "(no key)"
+def _name(message: DeadLetter) -> str:
+    return message.key or message.message_id or "(no key)"
 
 
 def _facts(facts: Iterable[tuple[str, str]]) -> Table:
@@ -178,11 +178,11 @@ def _short(value: Any) -> str:
     return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]} (and {len(text) - _MOST_SHOWN} characters more)"
 
 
-def _body(letter: DeadLetter) -> Text:
+def _body(message: DeadLetter) -> Text:
     try:
-        text = letter.body.decode("utf-8-sig")
+        text = message.body.decode("utf-8-sig")
     except UnicodeDecodeError:
-        text = as_json(letter)["body_base64"]
+        text = as_json(message)["body_base64"]
     lines = _short(_indented(text)).splitlines()
     return JSONHighlighter()(Text("\n".join(printable(line) for line in lines), overflow="fold"))
 
@@ -206,6 +206,6 @@ def _minute(moment: datetime | None) -> str:
     return "unknown" if moment is None else f"{moment.astimezone():%Y-%m-%d %H:%M}"
 
 
-def count_of(letters: int) -> str:
-    """A number of letters in words."""
-    return "1 dead letter" if letters == 1 else f"{letters or 'no'} dead letters"
+def count_of(messages: int) -> str:
+    """A number of messages in words."""
+    return "1 dead letter" if messages == 1 else f"{messages or 'no'} dead letters"

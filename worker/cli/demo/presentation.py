@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from worker.broker.client import BrokerClientError
-from worker.cli.demo.script import DemoScript, StepError, mailbox_of
+from worker.cli.demo.script import DemoScript, StepError, client_of
 from worker.cli.demo.steps import STEPS
 from worker.sandbox.environment import SandboxEnvironment
 from worker.sandbox.errors import SandboxError
@@ -105,13 +105,13 @@ def play(console: Console) -> bool:
     with console.status("starting a private RabbitMQ, a simulated Enterprise Manager and a worker") as status:
         if not console.is_terminal:
             console.print("starting a private RabbitMQ, a simulated Enterprise Manager and a worker")
-        playground = SandboxEnvironment()
-        with playground:
+        sandbox = SandboxEnvironment()
+        with sandbox:
             table = StepTable(console)
-            with mailbox_of(playground) as mailbox:
-                script = DemoScript(playground, mailbox, table.tell)
+            with client_of(sandbox) as client:
+                script = DemoScript(sandbox, client, table.tell)
                 status.stop()
-                console.print(_cast(script, playground), highlight=False)
+                console.print(_cast(script, sandbox), highlight=False)
                 with Live(table, console=console, refresh_per_second=12) if console.is_terminal else _Quiet():
                     ends = [_step(step, script, table) for step in STEPS]
                     all_well = all(ends)
@@ -130,9 +130,9 @@ def _step(step: Callable[[DemoScript], None], script: DemoScript, table: StepTab
     return True
 
 
-def _cast(script: DemoScript, playground: SandboxEnvironment) -> str:
+def _cast(script: DemoScript, sandbox: SandboxEnvironment) -> str:
     return (
-        f"{playground.broker.description} on port {playground.broker.port}, a simulated Enterprise Manager at "
+        f"{sandbox.broker.description} on port {sandbox.broker.port}, a simulated Enterprise Manager at "
         f"{script.enterprise_manager.url}, and a worker: all private, gone when this ends.\n"
     )
 

@@ -31,25 +31,25 @@ class StepError(Exception):
 class DemoScript:
     """The sandbox as a step sees it. `tell` shows the audience a line as it happens."""
 
-    def __init__(self, playground: SandboxEnvironment, mailbox: BrokerClient, tell: Callable[[str], None]) -> None:
-        self._playground = playground
-        self._mailbox = mailbox
+    def __init__(self, sandbox: SandboxEnvironment, client: BrokerClient, tell: Callable[[str], None]) -> None:
+        self._sandbox = sandbox
+        self._client = client
         self.tell = tell
-        self.worker: WorkerProcess = playground.start_worker()
-        mailbox.listen()
+        self.worker: WorkerProcess = sandbox.start_worker()
+        client.listen()
 
     @property
     def enterprise_manager(self) -> SimulatedEnterpriseManager:
         """The simulated Enterprise Manager."""
-        return self._playground.enterprise_manager
+        return self._sandbox.enterprise_manager
 
     def replace_worker(self) -> None:
         """Start a second worker in the place of the first."""
-        self.worker = self._playground.start_worker()
+        self.worker = self._sandbox.start_worker()
 
     def send(self, command: dict[str, Any]) -> None:
         """Publish a command, or whatever is in the place of one."""
-        self._mailbox.publish(json.dumps(command).encode(), "default")
+        self._client.publish(json.dumps(command).encode(), "default")
 
     def events_until_the_end(self, key: str | None) -> list[ReceivedEvent]:
         """Tell the events about this key up to its terminal one, and return them."""
@@ -62,7 +62,7 @@ class DemoScript:
         """Tell the next event about this key, and return it."""
         over = time.monotonic() + PATIENCE
         while time.monotonic() < over:
-            event = self._mailbox.next_event(seconds=0.5)
+            event = self._client.next_event(seconds=0.5)
             if event is not None and event.key == key:
                 self.tell(f"{event.outcome}: {explanation(event)}")
                 return event
@@ -79,19 +79,19 @@ class DemoScript:
 
     def expect_silence(self) -> None:
         """See that no further event comes."""
-        event = self._mailbox.next_event(seconds=SILENCE)
+        event = self._client.next_event(seconds=SILENCE)
         if event is not None:
             raise StepError(f"one event too many: {event.outcome} of {event.key}")
 
     def waiting_commands(self) -> int:
         """How many commands are ready on the queue, by the broker's count."""
-        return self._mailbox.count("unlink.commands.default")
+        return self._client.count("unlink.commands.default")
 
     def dead_letters(self) -> int:
         """How many messages are on the dead-letter queue."""
-        return self._mailbox.count("unlink.dead")
+        return self._client.count("unlink.dead")
 
 
-def mailbox_of(playground: SandboxEnvironment) -> BrokerClient:
-    """A mailbox on the playground's broker."""
-    return BrokerClient(BrokerSettings.model_validate({"url": playground.broker.url}))
+def client_of(sandbox: SandboxEnvironment) -> BrokerClient:
+    """A client on the sandbox's broker."""
+    return BrokerClient(BrokerSettings.model_validate({"url": sandbox.broker.url}))

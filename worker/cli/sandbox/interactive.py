@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 from worker.broker.topology import DEAD
-from worker.cli.demo.script import PATIENCE, mailbox_of
+from worker.cli.demo.script import PATIENCE, client_of
 from worker.cli.sandbox import estate
 from worker.cli.sandbox.tickets import ticketing_system
 from worker.sandbox.environment import SandboxEnvironment
@@ -59,12 +59,12 @@ class InteractiveSandbox:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            playground = SandboxEnvironment(behaviour=Behaviour(edit_seconds=_EDIT_SECONDS), management=True)
-            self._playground = stack.enter_context(playground)
-            estate.furnish(self._playground.enterprise_manager)
-            self._control_url = stack.enter_context(control_over_https(self._playground.enterprise_manager))
+            sandbox = SandboxEnvironment(behaviour=Behaviour(edit_seconds=_EDIT_SECONDS), management=True)
+            self._sandbox = stack.enter_context(sandbox)
+            estate.furnish(self._sandbox.enterprise_manager)
+            self._control_url = stack.enter_context(control_over_https(self._sandbox.enterprise_manager))
             self._tickets_url = stack.enter_context(ticketing_system())
-            self.worker = self._playground.start_worker()
+            self.worker = self._sandbox.start_worker()
             self._make_dead_letters()
             self._write("netrc", self._netrc())
             #: A file with all of `exports`, for the shell's `.` command, readable by its owner alone.
@@ -80,7 +80,7 @@ class InteractiveSandbox:
     @property
     def management_url(self) -> str:
         """RabbitMQ's HTTP API and management pages, without user and password."""
-        address = urlsplit(self._playground.broker.management_url)
+        address = urlsplit(self._sandbox.broker.management_url)
         return f"{address.scheme}://{address.hostname}:{address.port}"
 
     @property
@@ -96,30 +96,30 @@ class InteractiveSandbox:
         return "".join(f"{line}\n" for line in lines)
 
     def _variables(self) -> dict[str, str]:
-        return self._playground.environment | {
-            "AMQP_URL": self._playground.broker.url,
+        return self._sandbox.environment | {
+            "AMQP_URL": self._sandbox.broker.url,
             "RABBITMQ_API": self.management_url,
-            "RABBITMQ_NETRC": str(self._playground.supervisor.directory / "netrc"),
-            "SANDBOX_CA_FILE": str(self._playground.enterprise_manager.ca_file),
+            "RABBITMQ_NETRC": str(self._sandbox.supervisor.directory / "netrc"),
+            "SANDBOX_CA_FILE": str(self._sandbox.enterprise_manager.ca_file),
             "SANDBOX_CONTROL_URL": self.control_url,
             "TICKETS_API": self._tickets_url,
-            "UNLINK_BROKER__MANAGEMENT_URL": self._playground.broker.management_url,
+            "UNLINK_BROKER__MANAGEMENT_URL": self._sandbox.broker.management_url,
         }
 
     def _netrc(self) -> str:
         """The broker's user for programs that speak HTTP, so that no command line holds the password."""
-        address = urlsplit(self._playground.broker.management_url)
+        address = urlsplit(self._sandbox.broker.management_url)
         return f"machine {address.hostname} login {address.username} password {address.password}\n"
 
     def _write(self, name: str, content: str) -> Path:
-        file = self._playground.supervisor.directory / name
+        file = self._sandbox.supervisor.directory / name
         file.touch(mode=0o600)
         file.write_text(content, encoding="utf-8")
         return file
 
     def _make_dead_letters(self) -> None:
-        with mailbox_of(self._playground) as mailbox:
+        with client_of(self._sandbox) as client:
             for routing_key, command in _DEAD_LETTERS:
-                mailbox.publish(json.dumps(command).encode(), routing_key)
-            if not wait_until(lambda: mailbox.count(DEAD) == len(_DEAD_LETTERS), seconds=PATIENCE):
+                client.publish(json.dumps(command).encode(), routing_key)
+            if not wait_until(lambda: client.count(DEAD) == len(_DEAD_LETTERS), seconds=PATIENCE):
                 raise PartFailedError(f"no dead letters within {PATIENCE:g} s; see {self.worker.log_file}")

@@ -34,18 +34,18 @@ def submit_all(
     following = Following(awaited)
     submitted = 0
     try:
-        with BrokerClient(settings.broker) as mailbox:
+        with BrokerClient(settings.broker) as client:
             for name in {each.command.enterprise_manager for each in drafts}:
-                mailbox.require_queue(name)
+                client.require_queue(name)
             if wait:
-                mailbox.listen()
+                client.listen()
             with _Teller(following, output, waiting=wait) as teller:
                 for each in drafts:
-                    mailbox.publish(each.body, each.command.enterprise_manager)
+                    client.publish(each.body, each.command.enterprise_manager)
                     submitted += 1
                     teller.submitted(each)
                 if wait:
-                    following.until_ended(mailbox, seconds, teller.heard)
+                    following.until_ended(client, seconds, teller.heard)
     except BrokerClientError as error:
         _say_what_is_open(following, submitted, len(drafts), f"{error}\n")
         return 1

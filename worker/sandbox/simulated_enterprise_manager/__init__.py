@@ -16,8 +16,9 @@ from worker.sandbox.simulated_enterprise_manager.behaviour import JSON_LINKS_NAM
 from worker.sandbox.simulated_enterprise_manager.control import ControlFailedError, SimulationControl
 from worker.sandbox.simulated_enterprise_manager.faults import Fault
 from worker.sandbox.simulated_enterprise_manager.model import LinkedBackup, LinkedRepository
+from worker.sandbox.simulated_enterprise_manager.operations import Simulation
 from worker.sandbox.simulated_enterprise_manager.server import RecordedRequest
-from worker.sandbox.simulated_enterprise_manager.simulation import SimulatedEnterpriseManager, Simulation
+from worker.sandbox.simulated_enterprise_manager.simulation import SimulatedEnterpriseManager
 from worker.sandbox.simulated_enterprise_manager.state import (
     VENDOR_JOB_ID,
     VENDOR_JOB_NAME,

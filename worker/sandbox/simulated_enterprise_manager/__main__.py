@@ -97,9 +97,9 @@ def _serve(options: argparse.Namespace, stopping: threading.Event) -> None:
         username=options.username,
         password=_password_in(password_file),
     ) as simulated:
-        about = simulated.operations.about()
+        about = simulated.about()
         about["password_file"] = str(password_file)
-        control = ControlListener(simulated.operations)
+        control = ControlListener(simulated)
         asyncio.run_coroutine_threadsafe(control.open(options.control_port), simulated.loop).result()
         sys.stdout.write(json.dumps(about | {"control_url": control.url}) + "\n")
         sys.stdout.flush()

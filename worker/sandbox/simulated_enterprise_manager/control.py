@@ -1,28 +1,30 @@
-"""Control from another process: the same operations as JSON over HTTP or HTTPS, on the loopback address alone."""
+"""Control from another process: the operations as JSON over HTTP or HTTPS, on the loopback address alone."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import json
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import requests
 from aiohttp import web
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError, validate_call
+from pydantic_core import to_jsonable_python
 
 from worker.sandbox.certificates import certificates_in
 from worker.sandbox.processes.free_ports import LOOPBACK
 from worker.sandbox.simulated_enterprise_manager.behaviour import Behaviour, UnknownBehaviourError
-from worker.sandbox.simulated_enterprise_manager.simulation import BEHAVIOUR_NAMES, Simulation
+from worker.sandbox.simulated_enterprise_manager.operations import OPERATIONS, Simulation
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    from worker.sandbox.simulated_enterprise_manager.operations import Operations
     from worker.sandbox.simulated_enterprise_manager.simulation import SimulatedEnterpriseManager
 
 _TIMEOUT_SECONDS = 30.0
@@ -38,12 +40,12 @@ class ControlListener:
     """The listener. Belongs to the event loop that the simulated Enterprise Manager runs on.
 
     Args:
-        operations: what it offers.
+        simulated: what it controls.
         context: with it, the listener speaks HTTPS; its URL then names `localhost`.
     """
 
-    def __init__(self, operations: Operations, context: ssl.SSLContext | None = None) -> None:
-        self._operations = operations
+    def __init__(self, simulated: SimulatedEnterpriseManager, context: ssl.SSLContext | None = None) -> None:
+        self._simulated = simulated
         self._context = context
         self._server: web.Server | None = None
         self._runner: web.ServerRunner | None = None
@@ -74,22 +76,35 @@ class ControlListener:
         # The content type keeps pages in a browser from reaching this: they cannot send it without asking first.
         if request.method != "POST" or request.content_type != "application/json":
             return _error(405, "POST a JSON object")
+        name = request.path.removeprefix(_PREFIX)
+        if name not in OPERATIONS:
+            return _error(400, f"there is no operation {name}")
         try:
             arguments = json.loads(await request.read())
-            result = self._operations.perform(request.path.removeprefix(_PREFIX), arguments)
+            result = self._simulated.begin(_checked(OPERATIONS[name]), arguments)
             if inspect.isawaitable(result):
                 result = await result
         except UnknownBehaviourError as problem:
             return _error(422, str(problem))
         except (ValueError, TypeError, LookupError, ValidationError) as problem:
             return _error(400, str(problem))
-        return _json({"result": result})
+        return _json({"result": to_jsonable_python(result)})
+
+
+@functools.cache
+def _checked(body: Callable[..., Any]) -> Callable[..., Any]:
+    return validate_call(body)
+
+
+@functools.cache
+def _result_type(operation: str) -> TypeAdapter[Any]:
+    return TypeAdapter(get_type_hints(OPERATIONS[operation])["return"])
 
 
 @contextmanager
 def control_over_https(simulated: SimulatedEnterpriseManager) -> Iterator[str]:
     """Offer the control of a simulated Enterprise Manager of this process, with its own certificate; the URL."""
-    control = ControlListener(simulated.operations, certificates_in(simulated.ca_file.parent).server_context())
+    control = ControlListener(simulated, certificates_in(simulated.ca_file.parent).server_context())
     asyncio.run_coroutine_threadsafe(control.open(), simulated.loop).result()
     try:
         yield control.url
@@ -119,21 +134,21 @@ class SimulationControl(Simulation):
     @property
     def password(self) -> str:
         """With what to log on."""
-        return Path(self._perform("about")["password_file"]).read_text(encoding="utf-8").strip()
+        return Path(self.about()["password_file"]).read_text(encoding="utf-8").strip()
 
     @property
     def behaviour(self) -> Behaviour:
         """Every switch; set a field of it to change it at once."""
-        return _RemoteBehaviour.of(self, self._perform("behaviour"))
+        return _RemoteBehaviour.of(self, asdict(super().behaviour))
 
-    def _perform(self, operation: str, **arguments: Any) -> Any:
-        answer = requests.post(self._url + operation, json=arguments, timeout=_TIMEOUT_SECONDS)
+    def _perform(self, operation: str, /, **arguments: Any) -> Any:
+        answer = requests.post(self._url + operation, json=to_jsonable_python(arguments), timeout=_TIMEOUT_SECONDS)
         content = answer.json()
         if answer.status_code == requests.codes.unprocessable:
             raise UnknownBehaviourError(content["error"])
         if "error" in content:
             raise ControlFailedError(f"{operation}: {content['error']}")
-        return content["result"]
+        return _result_type(operation).validate_python(content["result"])
 
 
 class _RemoteBehaviour(Behaviour):
@@ -148,6 +163,6 @@ class _RemoteBehaviour(Behaviour):
         return behaviour
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if self._control is not None and name in BEHAVIOUR_NAMES:
+        if self._control is not None:
             self._control.change_behaviour(**{name: value})
         object.__setattr__(self, name, value)

@@ -1,159 +1,270 @@
-"""What may be done to a simulated Enterprise Manager from outside of its API, in terms that JSON can carry."""
+"""What can be done to a simulated Enterprise Manager from outside of its API: one table of operations."""
 
 from __future__ import annotations
 
+import functools
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Sequence  # noqa: TC003 - the annotations of operations are read at run time
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
 
 from pydantic import TypeAdapter
 
+from worker.sandbox.simulated_enterprise_manager.behaviour import Behaviour  # noqa: TC001 - as above
 from worker.sandbox.simulated_enterprise_manager.faults import Fault, Faults
-from worker.sandbox.simulated_enterprise_manager.model import Linked, LinkedBackup, LinkedRepository
+from worker.sandbox.simulated_enterprise_manager.model import COPY_JOB, Linked, LinkedBackup, LinkedRepository
+from worker.sandbox.simulated_enterprise_manager.server import RecordedRequest, Server  # noqa: TC001 - as above
+from worker.sandbox.simulated_enterprise_manager.state import DEFAULT_BACKUP_SERVER, State
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Callable, Coroutine
 
-    from worker.sandbox.simulated_enterprise_manager.server import Server
-    from worker.sandbox.simulated_enterprise_manager.state import State
+    _P = ParamSpec("_P")
+    _R = TypeVar("_R")
 
 _FAULT = TypeAdapter(Fault)
+
+#: The operations by name, to be carried out where the state is, under its lock. Coroutines belong to the server's loop.
+OPERATIONS: dict[str, Callable[..., Any]] = {}
 
 
 class AlreadyLinkedError(LookupError):
     """The repository is linked to the job already."""
 
 
-class Operations:
-    """The operations by name (`perform`). Those of the listener are coroutines of the server's event loop."""
+@overload
+def operation(
+    method: Callable[Concatenate[Any, _P], Coroutine[Any, Any, _R]],
+) -> Callable[Concatenate[Any, _P], _R]: ...
+@overload
+def operation(method: Callable[Concatenate[Any, _P], _R]) -> Callable[Concatenate[Any, _P], _R]: ...
+def operation(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Enter a method of `Simulation` into the table; calling it performs the operation wherever the state is."""
+    OPERATIONS[method.__name__] = method
+    _, *names = inspect.signature(method).parameters
 
-    def __init__(self, state: State, faults: Faults, server: Server, about: dict[str, str]) -> None:
-        self._state = state
-        self._faults = faults
-        self._server = server
-        self._about = about
+    @functools.wraps(method)
+    def perform(simulation: Simulation, *positional: Any, **named: Any) -> Any:
+        arguments = dict(zip(names, positional, strict=False)) | named
+        return simulation._perform(method.__name__, **arguments)  # noqa: SLF001 - its own decorator
 
-    def perform(self, operation: str, arguments: dict[str, Any]) -> Any:
-        """Do it; what it returns, or a coroutine of what it returns.
+    return perform
 
-        Raises:
-            ValueError: there is no such operation.
-            TypeError: it takes other arguments.
-        """
-        if operation.startswith("_") or operation == "perform" or not hasattr(Operations, operation):
-            raise ValueError(f"there is no operation {operation}")
-        with self._state.lock:
-            return getattr(self, operation)(**arguments)
 
-    # --- contents ---
+class Simulation(ABC):
+    """What can be done to a simulated Enterprise Manager, from any thread. IDs are bare UUIDs.
 
+    The bodies of the operations run in the process of the simulated Enterprise Manager, which alone has the attributes.
+    """
+
+    _state: State
+    _faults: Faults
+    _server: Server
+    _about: dict[str, str]
+
+    @abstractmethod
+    def _perform(self, operation: str, /, **arguments: Any) -> Any: ...
+
+    # --- where it is ---
+
+    @operation
     def about(self) -> dict[str, str]:
         """Where it is, and who may log on."""
         return self._about
 
-    def add_repository(self, name: str, uid: str | None, backup_server: str) -> str:
+    @property
+    def url(self) -> str:
+        """Such as `https://localhost:12345`."""
+        return self.about()["url"]
+
+    @property
+    def ca_file(self) -> Path:
+        """What to verify its certificate against, PEM."""
+        return Path(self.about()["ca_file"])
+
+    @property
+    def username(self) -> str:
+        """Who may log on."""
+        return self.about()["username"]
+
+    @property
+    @abstractmethod
+    def password(self) -> str:
+        """With what."""
+
+    # --- contents ---
+
+    @operation
+    def add_repository(self, name: str, uid: str | None = None, backup_server: str = DEFAULT_BACKUP_SERVER) -> str:
         """Add a repository; its UID."""
         return self._state.add_repository(name, uid, backup_server)
 
-    def add_job(self, links: list[list[str]], linked_backups: list[list[str]], **properties: Any) -> str:
-        """Add a job; its ID."""
+    @operation
+    def add_job(
+        self,
+        *,
+        name: str,
+        links: Sequence[str | LinkedRepository] = (),
+        job_type: str = COPY_JOB,
+        platform: str = "VMware",
+        linked_backups: Sequence[str | LinkedBackup] = (),
+        id: str | None = None,  # noqa: A002 - what it is called everywhere else
+        backup_server: str = DEFAULT_BACKUP_SERVER,
+    ) -> str:
+        """Add a job; its ID.
+
+        Args:
+            name: need not be unique.
+            links: linked repositories, each by its UID, or with the link's own ID too. Unknown ones are added.
+            job_type: `ImmediateBackupCopy`, `BackupCopy` (made in 11a or earlier), `Backup`, `Replica`, ...
+            platform: `VMware`, `Hyperv` or `vCloud`.
+            linked_backups: backups that any edit drops, each by its UID, or with its own ID too.
+            id: a random one if it is left out.
+            backup_server: the name of the backup server that it is configured on.
+        """
+        new_id = self._state.new_id
         return self._state.add_job(
-            links=[self._new_link(*link) for link in links],
-            linked_backups=[LinkedBackup(backup[0] or self._state.new_id(), backup[1]) for backup in linked_backups],
-            **properties,
+            name,
+            job_id=id,
+            job_type=job_type,
+            platform=platform,
+            backup_server=backup_server,
+            links=[self._known(LinkedRepository(new_id(), link) if isinstance(link, str) else link) for link in links],
+            linked_backups=[
+                LinkedBackup(new_id(), backup) if isinstance(backup, str) else backup for backup in linked_backups
+            ],
         )
 
-    def set_running(self, job_id: str, *, running: bool) -> None:
-        """Let a job start or stop running."""
+    @operation
+    def set_running(self, job_id: str, *, running: bool = True) -> None:
+        """Let a job start running, or stop."""
         self._state.set_running(job_id, running=running)
 
-    def links(self, job_id: str) -> list[list[str]]:
-        """What is truly linked."""
-        self._state.now()
-        linked = self._state.job(job_id).linked
-        return [[link.object_in_job_id, link.repository_uid] for link in linked.repositories]
+    @operation
+    def links(self, job_id: str) -> list[LinkedRepository]:
+        """What is truly linked to a job now, whatever a lagging list shows."""
+        return list(self._linked(job_id).repositories)
 
-    def linked_backups(self, job_id: str) -> list[list[str]]:
-        """What backups are truly linked."""
-        self._state.now()
-        return [[backup.object_in_job_id, backup.uid] for backup in self._state.job(job_id).linked.backups]
+    @operation
+    def linked_backups(self, job_id: str) -> list[LinkedBackup]:
+        """What backups are truly linked to a job now."""
+        return list(self._linked(job_id).backups)
 
-    def add_link(self, job_id: str, repository_uid: str, object_in_job_id: str | None) -> str:
-        """Link a repository at once, as somebody else does; the link's ID."""
-        self._state.now()
-        link = self._new_link(object_in_job_id or "", repository_uid)
-        self._state.relink(job_id, self._state.job(job_id).linked.plus(link))
-        return link.object_in_job_id
+    @operation
+    def add_link(self, job_id: str, repository_uid: str, object_in_job_id: str | None = None) -> str:
+        """Link a repository at once, as somebody else does at the console; the new link's ID."""
+        return self._link(job_id, repository_uid, object_in_job_id)
 
+    @operation
     def put_back(self, job: str, repository: str, backup_server: str | None = None) -> str:
-        """Link a repository to a job as somebody does at the console, both by ID or name; the new link's ID.
+        """Link a repository to a job at once, both by ID or name; the new link's ID.
+
+        Args:
+            job: its ID or name.
+            repository: its UID or name, on the job's backup server.
+            backup_server: which job is meant, where several have the name.
 
         Raises:
-            LookupError: no job or no repository is called so, or several are; or the repository is linked already.
+            LookupError: there is no such job or repository, or several; or the repository is linked already.
+            ControlFailedError: the same in another process.
         """
         found_job = self._state.job_called(job, backup_server)
         found_repository = self._state.repository_called(repository, found_job.backup_server)
         if any(link.repository_uid == found_repository.uid for link in found_job.linked.repositories):
             raise AlreadyLinkedError(f"{repository} is linked to {job}")
-        return self.add_link(found_job.id, found_repository.uid, None)
+        return self._link(found_job.id, found_repository.uid, None)
 
+    @operation
     def remove_link(self, job_id: str, object_in_job_id: str) -> None:
-        """Remove a link at once, as somebody else does; its linked backups too."""
-        self._state.now()
-        linked = self._state.job(job_id).linked.without(object_in_job_id)
-        self._state.relink(job_id, Linked(linked.repositories))
+        """Remove a link at once, as somebody else does at the console; the job's linked backups go with it."""
+        self._state.relink(job_id, Linked(self._linked(job_id).without(object_in_job_id).repositories))
 
+    @property
+    @operation
     def departures(self) -> dict[str, float]:
-        """When each link went that is there no more, by `time.monotonic`."""
+        """When each link truly went that is there no more, by `time.monotonic`; a job's last 200 changes only.
+
+        The system's monotonic clock is one for all processes of a machine.
+        """
         return self._state.departures()
 
-    def _new_link(self, object_in_job_id: str, repository_uid: str) -> LinkedRepository:
-        if repository_uid not in self._state.repositories:
-            self._state.add_repository(f"Repository {len(self._state.repositories) + 1}", repository_uid)
-        return LinkedRepository(object_in_job_id or self._state.new_id(), repository_uid)
+    def _linked(self, job_id: str) -> Linked:
+        self._state.now()
+        return self._state.job(job_id).linked
+
+    def _link(self, job_id: str, repository_uid: str, object_in_job_id: str | None) -> str:
+        link = self._known(LinkedRepository(object_in_job_id or self._state.new_id(), repository_uid))
+        self._state.relink(job_id, self._linked(job_id).plus(link))
+        return link.object_in_job_id
+
+    def _known(self, link: LinkedRepository) -> LinkedRepository:
+        """The link, once its repository is known."""
+        if link.repository_uid not in self._state.repositories:
+            self._state.add_repository(f"Repository {len(self._state.repositories) + 1}", link.repository_uid)
+        return link
 
     # --- behaviour and faults ---
 
-    def behaviour(self) -> dict[str, Any]:
-        """Every switch as it is."""
-        return asdict(self._state.behaviour)
+    @property
+    @operation
+    def behaviour(self) -> Behaviour:
+        """Every switch; set a field of it to change it at once."""
+        return self._state.behaviour
 
-    def change_behaviour(self, changes: dict[str, Any]) -> None:
-        """Set several switches, after all that was due under the old ones."""
+    @operation
+    def change_behaviour(self, /, **changes: Any) -> None:
+        """Set several switches at once, after all that was due under the old ones.
+
+        Raises:
+            UnknownBehaviourError: for a field that does not exist or a value that it cannot have.
+        """
         self._state.now()
         self._state.behaviour.change(**changes)
 
-    def inject(self, fault: dict[str, Any]) -> None:
-        """Let one fault wait for its requests."""
-        self._faults.add(_FAULT.validate_python(fault))
+    @operation
+    def inject(self, fault: Fault) -> None:
+        """Let the next requests that match meet this fault; of several faults the oldest that matches."""
+        self._faults.add(_FAULT.validate_python(asdict(fault)))
 
-    def faults(self) -> list[dict[str, Any]]:
-        """The faults that still wait."""
-        return [asdict(fault) for fault in self._faults.left()]
+    @property
+    @operation
+    def faults(self) -> list[Fault]:
+        """Those that have not met all of their requests."""
+        return self._faults.left()
 
+    @operation
     def clear_faults(self) -> None:
-        """Forget them."""
+        """Let no more faults happen."""
         self._faults.clear()
 
     # --- sessions and the listener ---
 
+    @property
+    @operation
     def sessions(self) -> list[str]:
-        """The IDs of the sessions that live."""
+        """The IDs of the logon sessions that live."""
         return [session.id for session in self._state.live_sessions()]
 
+    @operation
     def expire_sessions(self) -> None:
-        """End all sessions."""
+        """End all logon sessions, as if they had idled too long."""
         self._state.forget_sessions()
 
-    def refuse_connections(self) -> Awaitable[None]:
-        """Close the listener and every connection."""
-        return self._server.close()
+    @operation
+    async def refuse_connections(self) -> None:
+        """Reset every connection and let nobody connect."""
+        await self._server.close()
 
-    def accept_connections(self) -> Awaitable[None]:
-        """Open the listener again, on its port."""
-        return self._server.open()
+    @operation
+    async def accept_connections(self) -> None:
+        """Let clients connect again, at the same port."""
+        await self._server.open()
 
+    @operation
     async def restart(self) -> None:
-        """Stop, forget sessions and with them tasks, start again. Edits go on at the backup server."""
+        """Reset every connection and forget all sessions and tasks. Edits go on at the backup server."""
         await self._server.close()
         with self._state.lock:
             self._state.forget_sessions()
@@ -161,19 +272,25 @@ class Operations:
 
     # --- what was seen ---
 
-    def requests(self) -> list[dict[str, Any]]:
-        """All requests so far."""
-        return [asdict(request) for request in self._server.requests()]
+    @property
+    @operation
+    def requests(self) -> list[RecordedRequest]:
+        """Every request so far, in the order in which they came."""
+        return self._server.requests()
 
-    def count(self, method: str, path: str) -> int:
-        """How many were of this method (empty: any) with this in their path."""
-        path = path.lower()
+    @operation
+    def count(self, method: str = "", path: str = "") -> int:
+        """How many requests were of this method (empty: any) with this in their path."""
         return sum(
-            1
+            method in {"", request.method} and path.lower() in request.path.lower()
             for request in self._server.requests()
-            if (not method or request.method == method) and path in request.path.lower()
         )
 
+    def deletes_of(self, object_in_job_id: str) -> int:
+        """How often a DELETE of this link came, whatever it was answered with."""
+        return self.count("DELETE", f"/linkedBackupRepositories/{object_in_job_id}")
+
+    @operation
     def forget_requests(self) -> None:
-        """Count anew."""
+        """Begin to count anew."""
         self._server.forget_requests()

@@ -57,6 +57,11 @@ class Delivery(Protocol):
         ...
 
     @property
+    def redelivered(self) -> bool:
+        """Whether the broker says that it may have delivered it before."""
+        ...
+
+    @property
     def taken_at(self) -> float:
         """When it was delivered, by `Clock.monotonic`."""
         ...

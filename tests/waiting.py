@@ -1,0 +1,29 @@
+"""Waiting for what another thread, process or server brings about."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: How long a test waits for what should happen, in seconds: these machines are shared.
+PATIENCE = 90.0
+
+
+async def until(condition: Callable[..., object], what: str = "what was waited for", seconds: float = PATIENCE) -> None:
+    """Return once the condition is true; fail if it does not become true in time. The event loop runs meanwhile."""
+    over = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < over, f"never: {what}"
+        await asyncio.sleep(0.01)
+
+
+def wait_until(condition: Callable[..., object], what: str = "what was waited for", seconds: float = PATIENCE) -> None:
+    """Return once the condition is true; fail if it does not become true in time."""
+    over = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < over, f"never: {what}"
+        time.sleep(0.01)

@@ -1,0 +1,33 @@
+"""Requests to Enterprise Manager: counted, and sent with the trace that they belong to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from worker.telemetry.tracing import outgoing_headers
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from worker.enterprise_manager.wire import Exchange
+    from worker.telemetry.metrics import Metrics
+
+
+class RequestMetrics:
+    """Observes each request to one Enterprise Manager (`worker.enterprise_manager.wire.RequestObserver`)."""
+
+    def __init__(self, enterprise_manager: str, metrics: Metrics) -> None:
+        self._name = enterprise_manager
+        self._metrics = metrics
+
+    def headers(self) -> Mapping[str, str]:
+        """The trace goes along."""
+        return outgoing_headers()
+
+    def exchanged(self, exchange: Exchange) -> None:
+        """Count it, by the class of its status."""
+        status = "none" if exchange.status is None else f"{exchange.status // 100}xx"
+        self._metrics.requests.labels(self._name, exchange.method, status).inc()
+        self._metrics.request_seconds.labels(self._name, exchange.method).observe(exchange.seconds)
+        if exchange.attempt > 1:
+            self._metrics.request_retries.labels(self._name).inc()

@@ -1,0 +1,59 @@
+"""The log lines of an unlink, one for each step that people look for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from worker.unlinks.ports.steps import StepKind
+
+if TYPE_CHECKING:
+    from worker.unlinks.ports.steps import Step
+
+_log = structlog.get_logger()
+
+#: The event and the level of each step; a step that is not here is not logged.
+STEP_EVENTS: Final = {
+    StepKind.JOINED: ("unlink.redelivered", "info"),
+    StepKind.DENIED: ("command.denied", "warning"),
+    StepKind.REJECTED: ("command.rejected", "warning"),
+    StepKind.SETTLED_BEFORE: ("unlink.settled_before", "info"),
+    StepKind.CANCELLED_TOO_LATE: ("unlink.settled_before", "info"),
+    StepKind.CANCEL_RECORDED: ("unlink.cancel_recorded", "info"),
+    StepKind.RESUMED: ("unlink.resumed", "info"),
+    StepKind.ABSENT: ("unlink.absent", "info"),
+    StepKind.SENDING: ("unlink.sending", "info"),
+    StepKind.NOT_SENT: ("unlink.not_sent", "warning"),
+    StepKind.ANSWER_LOST: ("unlink.answer_lost", "warning"),
+    StepKind.SUBMITTED: ("unlink.submitted", "info"),
+    StepKind.TASK_FAILED: ("unlink.task_failed", "warning"),
+    StepKind.TASK_UNKNOWN: ("unlink.task_unknown", "warning"),
+    StepKind.TASK_NOT_STOPPED: ("unlink.task_not_stopped", "warning"),
+    StepKind.STOPPING: ("unlink.stopping", "info"),
+    StepKind.LINKS_UNREAD: ("unlink.links_unread", "warning"),
+    StepKind.WAITING: ("unlink.waiting_for_enterprise_manager", "warning"),
+    StepKind.SETTLED: ("unlink.finished", "info"),
+    StepKind.PLANNED: ("unlink.finished", "info"),
+    StepKind.DEFERRING: ("unlink.deferred", "info"),
+    StepKind.ATTEMPT_FAILED: ("unlink.attempt_failed", "error"),
+    StepKind.GAVE_UP: ("unlink.gave_up", "error"),
+    StepKind.LEASE_LOST: ("unlink.lease_lost", "warning"),
+    StepKind.LEFT: ("unlink.left_to_redelivery", "info"),
+    StepKind.CUT_OFF: ("unlink.left_to_redelivery", "warning"),
+}
+
+
+class StepLog:
+    """Writes the lines. Every line of a delivery's task, whoever writes it, names its Enterprise Manager and key."""
+
+    def report(self, step: Step) -> None:
+        """Log a step."""
+        if step.kind is StepKind.RECEIVED:
+            structlog.contextvars.bind_contextvars(enterprise_manager=step.enterprise_manager)
+            if step.key is not None:
+                structlog.contextvars.bind_contextvars(idempotency_key=step.key)
+        elif step.kind in STEP_EVENTS:
+            event, level = STEP_EVENTS[step.kind]
+            error = {} if step.error is None else {"exc_info": step.error}
+            getattr(_log, level)(event, **step.facts, **error)

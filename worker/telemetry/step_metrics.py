@@ -1,0 +1,95 @@
+"""What is counted of the steps of unlinks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from contracts.events import Outcome
+from worker.telemetry.metrics import NO_REASON
+from worker.unlinks.ports.steps import StepKind
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from contracts.events import EventData
+    from worker.telemetry.metrics import Metrics
+    from worker.unlinks.ports.clock import Clock
+    from worker.unlinks.ports.steps import Step
+
+#: The value of the label `result` for what a claim can find.
+_CLAIMS: Final = {
+    StepKind.CLAIMED: "new",
+    StepKind.TOOK_OVER: "taken_over",
+    StepKind.SETTLED_BEFORE: "settled_before",
+    StepKind.HELD_ELSEWHERE: "held_elsewhere",
+    StepKind.KEY_REUSED: "key_reused",
+}
+
+#: Outcomes that the ledger never holds.
+_NEVER_SETTLED: Final = {Outcome.PLANNED, Outcome.REJECTED}
+
+
+class StepMetrics:
+    """Counts each end once: when it is settled or planned, or when the broker has confirmed a rejection."""
+
+    def __init__(self, metrics: Metrics, clock: Clock) -> None:
+        self._metrics = metrics
+        self._clock = clock
+        self._claimed: set[str | None] = set()
+        #: Those that count a step by its Enterprise Manager alone.
+        self._counters = {
+            StepKind.LEASE_LOST: metrics.leases_lost,
+            StepKind.DEFERRED: metrics.deferrals,
+            StepKind.RETRIED: metrics.retries,
+        }
+
+    def report(self, step: Step) -> None:
+        """Count a step."""
+        metrics, name = self._metrics, step.enterprise_manager
+        if step.kind in self._counters:
+            self._counters[step.kind].labels(name).inc()
+        elif step.kind in _CLAIMS:
+            metrics.claims.labels(name, _CLAIMS[step.kind]).inc()
+        match step.kind:
+            case StepKind.RECEIVED if step.delivery is not None:
+                metrics.deliveries.labels(name, "true" if step.delivery.redelivered else "false").inc()
+            case StepKind.CLAIMED | StepKind.TOOK_OVER:
+                self._claimed.add(step.key)
+                metrics.in_flight.labels(name).inc()
+            case StepKind.RELEASED | StepKind.SETTLED:
+                self._no_longer_claimed(step)
+            case StepKind.DEAD_LETTERED:
+                metrics.dead_letters.labels(name, step.facts["reason"]).inc()
+        if step.event is not None:
+            self._count_event(step.kind, name, step.event.data)
+
+    def _count_event(self, kind: StepKind, name: str, data: EventData) -> None:
+        if (kind is StepKind.PUBLISHED) == (data.outcome in _NEVER_SETTLED):
+            self._count_end(name, data)
+        if kind is StepKind.PUBLISHED:
+            self._observe_phase(name, "publish", data.finished_at, self._clock.now())
+
+    def _no_longer_claimed(self, step: Step) -> None:
+        if step.key in self._claimed:
+            self._claimed.remove(step.key)
+            self._metrics.in_flight.labels(step.enterprise_manager).dec()
+
+    def _count_end(self, name: str, data: EventData) -> None:
+        self._metrics.unlinks.labels(
+            name, data.outcome.value, data.reason.code.value if data.reason else NO_REASON
+        ).inc()
+        seconds = _seconds(data.received_at, data.finished_at)
+        if seconds is not None:
+            self._metrics.duration.labels(name, data.outcome.value).observe(seconds)
+        self._observe_phase(name, "submit", data.received_at, data.submitted_at)
+        self._observe_phase(name, "finish", data.submitted_at, data.finished_at)
+
+    def _observe_phase(self, name: str, phase: str, since: datetime | None, until: datetime | None) -> None:
+        seconds = _seconds(since, until)
+        if seconds is not None:
+            self._metrics.phases.labels(name, phase).observe(seconds)
+
+
+def _seconds(since: datetime | None, until: datetime | None) -> float | None:
+    """From one time of day to another, of hosts whose clocks may differ: never less than nothing."""
+    return None if since is None or until is None else max((until - since).total_seconds(), 0.0)

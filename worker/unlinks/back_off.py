@@ -1,0 +1,54 @@
+"""The pauses between the tries of one thing."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from worker.unlinks.ports.clock import Clock
+
+
+class BackOff:
+    """Exponential back-off with jitter: each pause is twice as long as the one before, up to the longest.
+
+    Args:
+        clock: measures the quiet, and gives the jitter.
+        first: the first pause in seconds, before jitter.
+        longest: the longest pause in seconds, before jitter.
+        quiet: after so many seconds since a pause ended, the next pause is the first again.
+        jitter: what makes the pause that is waited of a pause; without it `Clock.jitter`.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        first: float,
+        longest: float,
+        *,
+        quiet: float = math.inf,
+        jitter: Callable[[float], float] | None = None,
+    ) -> None:
+        self._clock = clock
+        self._first = first
+        self._longest = longest
+        self._quiet = quiet
+        self._jitter = jitter or clock.jitter
+        self._next = first
+        self._ended_at = clock.monotonic()
+
+    def pause(self) -> float:
+        """The seconds to wait now before the next try."""
+        now = self._clock.monotonic()
+        if now - self._ended_at > self._quiet:
+            self.reset()
+        seconds = self._jitter(self._next)
+        self._next = min(2 * self._next, self._longest)
+        self._ended_at = now + seconds
+        return seconds
+
+    def reset(self) -> None:
+        """Begin anew: the last try succeeded."""
+        self._next = self._first

@@ -1,0 +1,115 @@
+"""How a delivery is answered: an event, a rejection, a copy in a delay queue, a dead letter; then its acknowledgement.
+
+A delivery is acknowledged only after the broker has confirmed what answers it. Whatever goes wrong before that leaves
+it unacknowledged, and the broker delivers it again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from contracts.commands import CancelCommand
+from contracts.events import Reason, ReasonCode
+from contracts.reading import PartialParse
+from worker.unlinks.outcome import compose_rejection
+from worker.unlinks.ports.steps import StepKind
+
+if TYPE_CHECKING:
+    from contracts.commands import Command
+    from contracts.events import Event
+    from worker.unlinks.ports.broker import Delivery, Outbox
+    from worker.unlinks.ports.clock import Clock
+    from worker.unlinks.ports.steps import Reporter
+
+
+@dataclass(frozen=True, slots=True)
+class Replies:
+    """What leaves for the broker about a delivery."""
+
+    outbox: Outbox
+    clock: Clock
+
+    async def publish(self, event: Event | bytes, deliveries: list[Delivery], report: Reporter) -> None:
+        """Publish a terminal event, confirmed; then, and only then, acknowledge all deliveries that waited for it.
+
+        Args:
+            event: a new one; or the bytes of one that was settled before.
+            deliveries: more may join while it is being published.
+            report: of the delivery whose end it is.
+        """
+        report(StepKind.PUBLISHING)
+        reply_to = _reply_to(deliveries)
+        await self.outbox.publish(event, reply_to)
+        while late := _reply_to(deliveries) - reply_to:  # of deliveries that joined meanwhile
+            await self.outbox.publish(event, late)
+            reply_to |= late
+        report(StepKind.PUBLISHED, event=None if isinstance(event, bytes) else event)
+        for delivery in deliveries:
+            delivery.acknowledge()
+
+    async def reject(
+        self,
+        delivery: Delivery,
+        known: Command | PartialParse,
+        code: ReasonCode,
+        problem: str,
+        report: Reporter,
+        *,
+        dead_letter: bool,
+    ) -> None:
+        """Answer a command that is not run with a `rejected` event."""
+        report(StepKind.REJECTED, reason=code.value, problem=problem)
+        reason = Reason(code=code, message=problem)
+        event = compose_rejection(
+            delivery.body,
+            known if isinstance(known, PartialParse) else known_of(known),
+            reason,
+            enterprise_manager=delivery.enterprise_manager,
+            correlation_id=delivery.correlation_id,
+            now=self.clock.now(),
+        )
+        if dead_letter:
+            await self.dead_letter(delivery, reason, report)
+        await self.publish(event, [delivery], report)
+
+    async def reject_reuse(self, delivery: Delivery, command: Command, report: Reporter) -> None:
+        """Answer a command whose key is known with other content."""
+        problem = (
+            "this idempotency_key belongs to an unlink of another enterprise_manager"
+            if isinstance(command, CancelCommand)
+            else "this idempotency_key belongs to a command with other content; a new command needs a new key"
+        )
+        await self.reject(delivery, command, ReasonCode.KEY_REUSED, problem, report, dead_letter=False)
+
+    async def delay(self, deliveries: list[Delivery], seconds: float, report: Reporter, *, failed: bool) -> None:
+        """Put copies into a delay queue. A delivery that joins meanwhile is delayed too.
+
+        One whose channel has closed is redelivered by the broker.
+        """
+        while deliveries:
+            delivery = deliveries.pop()
+            if delivery.live:
+                report(StepKind.DELAYING)
+                await self.outbox.delay(delivery, seconds, failed=failed)
+                report(StepKind.RETRIED if failed else StepKind.DEFERRED)
+                delivery.acknowledge()
+
+    async def dead_letter(self, delivery: Delivery, reason: Reason, report: Reporter) -> None:
+        """Put a copy into the dead letters. The delivery stays unacknowledged."""
+        report(StepKind.DEAD_LETTERING)
+        await self.outbox.dead_letter(delivery, reason)
+        report(StepKind.DEAD_LETTERED, reason=reason.code.value)
+
+
+def known_of(command: Command) -> PartialParse:
+    """What a rejection repeats of a command."""
+    if isinstance(command, CancelCommand):
+        return PartialParse(command.idempotency_key, requested_by=command.requested_by)
+    return PartialParse(
+        command.idempotency_key, command.correlation_id, command.requested_by, command.ticket, dict(command.labels)
+    )
+
+
+def _reply_to(deliveries: list[Delivery]) -> set[str]:
+    return {delivery.reply_to for delivery in deliveries if delivery.reply_to is not None}
