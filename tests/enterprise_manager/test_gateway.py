@@ -58,10 +58,11 @@ def test_the_gateway_is_the_port(gateway: Gateway) -> None:
 
 async def test_one_unlink_from_look_to_end(em: SimulatedEnterpriseManager, gateway: Gateway, finish: Any) -> None:
     """Else nothing works: the whole road of one unlink, with one logon and one DELETE."""
-    assert await gateway.find_job(JobReference(id=JOB)) == Job(JOB, "Copy to Frankfurt")
+    job = await gateway.find_job(JobReference(id=JOB))
+    assert job == Job(JOB, "Copy to Frankfurt")
     links = await gateway.links(JOB)
     assert links == [Link(LINK, UID), Link(OTHER_LINK, OTHER_UID)]
-    assert await gateway.linked_backups(JOB) == []
+    assert await gateway.linked_backups(job) == ()
     task = await gateway.delete_link(JOB, LINK)
     assert (task.finished, task.operation, task.success) == (False, "UpdateJob", None)
     finished = await finish(gateway, task.ticket)
@@ -75,7 +76,11 @@ async def test_one_unlink_from_look_to_end(em: SimulatedEnterpriseManager, gatew
 
 async def test_a_job_that_is_not_there(gateway: Gateway) -> None:
     """Else a typing error in a ticket would not be told from an outage."""
-    for call in (gateway.find_job(JobReference(id=ABSENT)), gateway.links(ABSENT), gateway.linked_backups(ABSENT)):
+    for call in (
+        gateway.find_job(JobReference(id=ABSENT)),
+        gateway.links(ABSENT),
+        gateway.linked_backups(Job(ABSENT, None)),
+    ):
         with pytest.raises(Refused, match=r"Cannot find job|no job") as refused:
             await call
         assert refused.value.code is ReasonCode.JOB_NOT_FOUND
@@ -91,7 +96,7 @@ async def test_a_job_of_another_type(em: SimulatedEnterpriseManager, gateway: Ga
             await gateway.find_job(reference)
         assert refused.value.code is ReasonCode.NOT_A_COPY_JOB
     with pytest.raises(Refused, match="which backups are linked") as unclear:
-        await gateway.linked_backups(ABSENT)
+        await gateway.linked_backups(Job(ABSENT, None))
     assert unclear.value.code is ReasonCode.ENTERPRISE_MANAGER_ERROR
 
 
@@ -102,9 +107,10 @@ async def test_linked_backups_of_both_kinds_of_copy_job(
 ) -> None:
     """Else the guard would let backups be dropped that nobody consented to lose."""
     backup = LinkedBackup(LINK, "58c917c7-7b7a-41ff-8676-226656c35c05")
-    job = em.add_job(name="Copy 2", job_type=job_type, platform=platform, linked_backups=[backup])
-    assert (await gateway.find_job(JobReference(id=job))).id == job
-    assert await gateway.linked_backups(job) == [LinkedBackupSeen(LINK, "58c917c7-7b7a-41ff-8676-226656c35c05")]
+    job_id = em.add_job(name="Copy 2", job_type=job_type, platform=platform, linked_backups=[backup])
+    job = await gateway.find_job(JobReference(id=job_id))
+    assert job.id == job_id
+    assert await gateway.linked_backups(job) == (LinkedBackupSeen(LINK, "58c917c7-7b7a-41ff-8676-226656c35c05"),)
 
 
 @pytest.mark.parametrize("name", JSON_LINKS_NAMES)
@@ -219,7 +225,7 @@ async def test_an_answer_about_another_job_is_not_believed(em: SimulatedEnterpri
     body = f"""<Job UID="urn:veeam:Job:{ABSENT}" Name="Another"><JobType>BackupCopy</JobType>
       <JobInfo><BackupCopyJobInfo/></JobInfo></Job>"""
     em.inject(Fault("wrong_content", path="format=Entity", body=body, content_type="application/xml", times=2))
-    for call in (gateway.find_job(JobReference(id=JOB)), gateway.linked_backups(JOB)):
+    for call in (gateway.find_job(JobReference(id=JOB)), gateway.linked_backups(Job(JOB, None))):
         with pytest.raises(Refused, match=f"asked for the job {JOB}, it tells of {ABSENT}") as refused:
             await call
         assert refused.value.code is ReasonCode.ENTERPRISE_MANAGER_ERROR
@@ -251,8 +257,8 @@ async def test_a_look_reads_its_job_once(em: SimulatedEnterpriseManager, gateway
     """Else each unlink would cost a request that tells nothing new."""
     for _ in range(2):
         em.forget_requests()
-        await gateway.find_job(JobReference(id=JOB))
-        assert await gateway.linked_backups(JOB) == []
+        job = await gateway.find_job(JobReference(id=JOB))
+        assert await gateway.linked_backups(job) == ()
         assert em.count("GET", "format=Entity") == 1
 
 
@@ -263,15 +269,15 @@ async def test_the_guard_is_read_anew_wherever_an_edit_may_have_come_between(
 
     async def reads(between: Callable[[], Any]) -> int:
         em.forget_requests()
-        await gateway.find_job(JobReference(id=JOB))
+        job = await gateway.find_job(JobReference(id=JOB))
         if (waiting := between()) is not None:
             await waiting
-        await gateway.linked_backups(JOB)
+        await gateway.linked_backups(job)
         return em.count("GET", "format=Entity")
 
     assert await reads(lambda: None) == 1
     assert await reads(lambda: clock.waited.append(FRESH_SECONDS + 1)) == 2
-    assert await reads(lambda: gateway.linked_backups(JOB)) == 2
+    assert await reads(lambda: gateway.linked_backups(Job(JOB, None))) == 2
     assert await reads(lambda: asyncio.create_task(gateway.find_job(JobReference(id=JOB)))) == 2
     ticket = (await gateway.delete_link(JOB, LINK)).ticket
     assert await reads(lambda: None) == 2
@@ -281,6 +287,6 @@ async def test_the_guard_is_read_anew_wherever_an_edit_may_have_come_between(
 
 async def test_what_one_unlink_has_read_is_no_others(em: SimulatedEnterpriseManager, gateway: Gateway) -> None:
     """Else an unlink would be judged by what another one saw before it."""
-    await asyncio.create_task(gateway.find_job(JobReference(id=JOB)))
-    await gateway.linked_backups(JOB)
+    await gateway.find_job(JobReference(id=JOB))
+    await gateway.linked_backups(Job(JOB, None))
     assert em.count("GET", "format=Entity") == 2

@@ -14,7 +14,7 @@ from contracts.commands import JobReference, RepositoryReference
 from tests.enterprise_manager.ids import JOB, LINK
 from worker.enterprise_manager import Gateway
 from worker.enterprise_manager.tasks import FEW
-from worker.unlinks.ports.enterprise_manager import AnswerLost, EnterpriseManagerError, TaskTicket, Unavailable
+from worker.unlinks.ports.enterprise_manager import AnswerLost, EnterpriseManagerError, Job, TaskTicket, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -143,7 +143,7 @@ def test_any_answer_ends_in_a_result_or_in_an_error_of_the_port(
             lambda: gateway.delete_link(JOB, LINK),
             lambda: gateway.find_job(JobReference(id=JOB)),
             lambda: gateway.links(JOB),
-            lambda: gateway.linked_backups(JOB),
+            lambda: gateway.linked_backups(Job(JOB, None)),
             lambda: gateway.find_job(JobReference(name="a")),
             lambda: gateway.find_repository(RepositoryReference(name="a", backup_server="b")),
             lambda: gateway.task(ticket()),

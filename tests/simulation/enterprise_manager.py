@@ -356,12 +356,12 @@ class SimulatedGateway:
         """As the port has it."""
         return await self._ask(lambda _: self._server.links(job_id))
 
-    async def linked_backups(self, job_id: str) -> Sequence[LinkedBackup]:
+    async def linked_backups(self, job: Job) -> Sequence[LinkedBackup]:
         """As the port has it."""
 
         def look(_: str) -> list[LinkedBackup]:
-            self._observer.looked_for_backups(self._process, job_id)
-            return self._server.linked_backups(job_id)
+            self._observer.looked_for_backups(self._process, job.id)
+            return self._server.linked_backups(job.id)
 
         return await self._ask(look)
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import OrderedDict
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import structlog
 
@@ -57,7 +54,7 @@ COPY_JOBS = frozenset({"backupcopy", "immediatebackupcopy"})
 #: The one that was made in version 11a or earlier: its entity has no list of linked repositories.
 LEGACY_COPY_JOB = "backupcopy"
 
-#: For how long, in seconds, what a look has read of a job need not be read again within the same look.
+#: For how long, in seconds, the linked backups that were read with a job need not be read again.
 FRESH_SECONDS = 2.0
 
 _Key = TypeVar("_Key")
@@ -70,14 +67,6 @@ _MOST_HREFS = 20_000
 _MOST_JOBS = 20_000
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class _Look:
-    """What an unlink has read of its job, and when."""
-
-    job: JobRecord
-    read_at: float
 
 
 class Gateway:
@@ -103,7 +92,6 @@ class Gateway:
         self._tasks = Tasks(name, self._calls, clock, settings.poll_interval_seconds)
         self._clock = clock
         self._link_hrefs: OrderedDict[tuple[str, str], str] = OrderedDict()
-        self._looks: WeakKeyDictionary[asyncio.Task[Any], _Look] = WeakKeyDictionary()
         self._edited: OrderedDict[str, None] = OrderedDict()
         self._unlisted: OrderedDict[str, None] = OrderedDict()
         if not settings.verify_tls:
@@ -165,9 +153,7 @@ class Gateway:
             )
         if job.job_type.casefold() == LEGACY_COPY_JOB:
             _remember(self._unlisted, job.id, None, _MOST_JOBS)
-        if (look := asyncio.current_task()) is not None:
-            self._looks[look] = _Look(job, self._clock.monotonic())
-        return Job(job.id, job.name)
+        return Job(job.id, job.name, _backups(job), self._clock.monotonic())
 
     async def find_repository(self, reference: RepositoryReference) -> str:
         """The UID of the one repository that the reference names."""
@@ -205,16 +191,18 @@ class Gateway:
                 _remember(self._link_hrefs, (job_id, record.object_in_job_id), record.delete_href, _MOST_HREFS)
         return [Link(record.object_in_job_id, record.repository_uid, record.repository_name) for record in records]
 
-    async def linked_backups(self, job_id: str) -> Sequence[LinkedBackup]:
+    async def linked_backups(self, job: Job) -> Sequence[LinkedBackup]:
         """The linked backups that any edit of the job drops.
 
-        What `find_job` has just read in the same look will do, unless this worker has ever edited the job: then an
-        edit may have come between the two.
+        Once this worker has edited the job, they are always read anew.
         """
-        job = self._just_read(job_id) or await self._job(job_id, self._calls)
-        if job.linked_backups is None:
+        fresh = job.id not in self._edited and self._clock.monotonic() - job.read_at <= FRESH_SECONDS
+        if fresh and job.linked_backups is not None:
+            return job.linked_backups
+        backups = _backups(await self._job(job.id, self._calls))
+        if backups is None:
             self._refuse(UnexpectedDocumentError("it does not say which backups are linked to the job"))
-        return [LinkedBackup(backup.object_in_job_id, backup.uid, backup.name) for backup in job.linked_backups]
+        return backups
 
     async def delete_link(self, job_id: str, object_in_job_id: str) -> Task:
         """Send the DELETE, once."""
@@ -253,13 +241,6 @@ class Gateway:
             self._tasks.forget(ticket)
             raise TaskNotFound(f"{ticket.task_id} is of another logon session")
         return session
-
-    def _just_read(self, job_id: str) -> JobRecord | None:
-        task = asyncio.current_task()
-        look = self._looks.pop(task, None) if task is not None else None
-        if look is None or look.job.id != job_id or job_id in self._edited:
-            return None
-        return look.job if self._clock.monotonic() - look.read_at <= FRESH_SECONDS else None
 
     async def _job_named(self, name: str, backup_server: str | None) -> str:
         try:
@@ -313,6 +294,12 @@ class Gateway:
 
 def _no_such_job(job_id: str, error: NotFound) -> Refused:
     return Refused(ReasonCode.JOB_NOT_FOUND, f"there is no job {job_id}: {error}")
+
+
+def _backups(job: JobRecord) -> tuple[LinkedBackup, ...] | None:
+    if job.linked_backups is None:
+        return None
+    return tuple(LinkedBackup(each.object_in_job_id, each.uid, each.name) for each in job.linked_backups)
 
 
 def _task(ticket: TaskTicket, record: TaskRecord) -> Task:

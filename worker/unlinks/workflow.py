@@ -127,7 +127,7 @@ class Workflow:
             link = await self._link(job)
             if link is None:
                 return self._absent(job)
-            backups = tuple(await self._ask(lambda: self.enterprise_manager.linked_backups(job.id)))
+            backups = tuple(await self._ask(lambda: self.enterprise_manager.linked_backups(job)))
             intent = Intent(job_id=job.id, job_name=job.name, link=link, linked_backups=backups)
             if self.command.dry_run:
                 return planned(intent, self._reason_against(backups))
@@ -312,7 +312,8 @@ class Workflow:
             if self.entry.sends >= MOST_SENDS:
                 message = f"sent {self.entry.sends} times without an answer; the link is still listed"
                 return failed(ReasonCode.GAVE_UP, message, changed=None, seen=self.entry.intent)
-            backups = await self._ask(lambda: self.enterprise_manager.linked_backups(self._intent.job_id))
+            job = Job(self._intent.job_id, self._intent.job_name)
+            backups = await self._ask(lambda: self.enterprise_manager.linked_backups(job))
             self._require_consent(tuple(backups))
             await self.ledger.send_again(self.entry.lease)
         except DeadlinePassedError:

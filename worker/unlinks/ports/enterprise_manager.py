@@ -10,7 +10,7 @@ EnterpriseManagerError
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -51,10 +51,16 @@ class Refused(EnterpriseManagerError):  # noqa: N818 - as above
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job, by its bare lower-case UUID."""
+    """A job, by its bare lower-case UUID.
+
+    `linked_backups` if they were read with it, and `read_at`, by `Clock.monotonic`: see
+    `EnterpriseManager.linked_backups`.
+    """
 
     id: str
     name: str | None
+    linked_backups: tuple[LinkedBackup, ...] | None = field(default=None, compare=False)
+    read_at: float = field(default=float("-inf"), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +132,10 @@ class EnterpriseManager(Protocol):
         """
         ...
 
-    async def linked_backups(self, job_id: str) -> Sequence[LinkedBackup]:
+    async def linked_backups(self, job: Job) -> Sequence[LinkedBackup]:
         """The linked backups that any edit of the job drops.
+
+        Those that `find_job` has just read with the job, unless an edit may have come since.
 
         Raises:
             Refused: job_not_found, access_denied, enterprise_manager_error (also where the answer does not say).
