@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from tests.simulation.scenario import Trouble
 
-#: While one of these lasts, a delivery cannot be put off, however long it was held.
+#: While one of these lasts, a delivery cannot be deferred, however long it was held.
 NOTHING_LET_GO = {"publishes_lost", "confirms_late", "broker_away", "database_away", "database_slow"}
 #: After the last fault, everything has to come to its end within so many seconds.
 CALM_SECONDS = 6 * 3600.0

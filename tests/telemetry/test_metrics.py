@@ -123,20 +123,20 @@ def test_a_take_over_is_counted_by_who_takes_over(world: World, behaviour: Behav
     world.until_ended("CHG1")
 
 
-def test_a_key_that_another_worker_has_is_put_off(world: World, behaviour: Behaviour) -> None:
+def test_a_key_that_another_worker_has_is_deferred(world: World, behaviour: Behaviour) -> None:
     """Two workers with the same command show as waiting, not as failing."""
     behaviour.edits_held = True
     worker = observed(world)
     world.send(vendor_command())
     worker.until(lambda: worker.value("unlink_in_flight") == 1, "an unlink in flight")
     second = Observed(world.start_worker(LOOPBACK))
-    worker.until(lambda: _repeat_until_put_off(world, second), "a put-off")
+    worker.until(lambda: _repeat_until_deferred(world, second), "a deferral")
     assert second.value("unlink_retries_total") == 0
     behaviour.edits_held = False
     world.until_ended("CHG1")
 
 
-def _repeat_until_put_off(world: World, worker: Observed) -> bool:
+def _repeat_until_deferred(world: World, worker: Observed) -> bool:
     world.send(vendor_command())  # it goes to either of the two
     return worker.value("unlink_deferrals_total") >= 1
 

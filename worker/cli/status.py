@@ -32,7 +32,7 @@ _STEPS = {
     Step.CLAIMED: "taken up",
     Step.TAKEN_OVER: "taken up again, {detail} by then",
     Step.INTENDED: "DELETE to be sent, of link {detail}",
-    Step.JOB_BUSY: "put off: another unlink of the job is under way",
+    Step.JOB_BUSY: "deferred: another unlink of the job is under way",
     Step.WITHDRAWN: "the DELETE did not leave",
     Step.SENT_AGAIN: "the same DELETE to be sent again",
     Step.SUBMITTED: "Enterprise Manager is at work: {detail}",
