@@ -7,8 +7,7 @@ import json
 import time
 import uuid
 from collections import Counter
-from contextlib import ExitStack
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import pika
 
@@ -16,6 +15,7 @@ from tests.chaos.arena import start_enterprise_manager
 from tests.chaos.outsiders import Observer
 from tests.private_servers.postgresql import PrivatePostgresql
 from worker.broker.topology import COMMANDS
+from worker.sandbox.contexts import Assembly
 from worker.sandbox.errors import PartFailedError
 from worker.sandbox.processes.supervisor import ProcessSupervisor, wait_until
 from worker.sandbox.processes.worker_process import WorkerProcess
@@ -23,7 +23,7 @@ from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from types import TracebackType
+    from contextlib import ExitStack
 
 #: How many unlinks each benchmark runs.
 UNLINKS = 1000
@@ -34,28 +34,19 @@ _PATIENCE_SECONDS = 900.0
 EM = "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__"
 
 
-class Bench:
+class Bench(Assembly):
     """A broker of one node, PostgreSQL, an Enterprise Manager in a process of its own. A context manager."""
 
     def __init__(self) -> None:
-        self._stack = ExitStack()
         self._numbers = itertools.count(1)
 
-    def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            self.supervisor = stack.enter_context(ProcessSupervisor("benchmark"))
-            self.broker = stack.enter_context(PrivateBroker())
-            self._postgresql = stack.enter_context(PrivatePostgresql())
-            self.enterprise_manager = start_enterprise_manager(self.supervisor)
-            self._observer = Observer(lambda: self.broker.url)
-            self._listens = False
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.close()
+    def _open(self, stack: ExitStack) -> None:
+        self.supervisor = stack.enter_context(ProcessSupervisor("benchmark"))
+        self.broker = stack.enter_context(PrivateBroker())
+        self._postgresql = stack.enter_context(PrivatePostgresql())
+        self.enterprise_manager = start_enterprise_manager(self.supervisor)
+        self._observer = Observer(lambda: self.broker.url)
+        self._listens = False
 
     def new_ledger(self) -> str:
         """The URL of an empty database."""

@@ -8,16 +8,16 @@ import os
 import signal
 import sys
 import time
-from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from tests.chaos.plan import repository_name
 from tests.chaos.proxy import Network
 from tests.private_servers.postgresql import PrivatePostgresql
 from tests.private_servers.rabbitmq_cluster import PrivateCluster
+from worker.sandbox.contexts import Assembly
 from worker.sandbox.errors import PartFailedError
 from worker.sandbox.processes.supervisor import ProcessSupervisor, wait_until
 from worker.sandbox.processes.worker_process import WorkerProcess
@@ -25,8 +25,8 @@ from worker.sandbox.simulated_enterprise_manager import SimulationControl
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from contextlib import ExitStack
     from pathlib import Path
-    from types import TracebackType
 
     from tests.chaos.plan import Plan
     from tests.chaos.proxy import Proxy
@@ -84,33 +84,24 @@ class Seat:
         return self.broker, self.enterprise_manager, self.ledger
 
 
-class Arena:
+class Arena(Assembly):
     """All parts, as a context manager; nothing of them is left when it closes."""
 
     def __init__(self, workers: int) -> None:
         self._workers = workers
-        self._stack = ExitStack()
         self._names = itertools.count(1)
         self.seats: list[Seat] = []
         self.all_workers: list[WorkerProcess] = []
 
-    def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            self.supervisor = stack.enter_context(ProcessSupervisor("chaos"))
-            self.network = stack.enter_context(Network())
-            self.cluster = stack.enter_context(PrivateCluster(nodes=3))
-            self.postgresql = stack.enter_context(PrivatePostgresql())
-            self._ledger_url = self.postgresql.create_database("ledger")
-            self.enterprise_manager = start_enterprise_manager(self.supervisor)
-            self.enterprise_manager.change_behaviour(**_BEHAVIOUR)
-            self.outsiders_way = self.network.proxy([node.port for node in self.cluster.nodes])
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.close()
+    def _open(self, stack: ExitStack) -> None:
+        self.supervisor = stack.enter_context(ProcessSupervisor("chaos"))
+        self.network = stack.enter_context(Network())
+        self.cluster = stack.enter_context(PrivateCluster(nodes=3))
+        self.postgresql = stack.enter_context(PrivatePostgresql())
+        self._ledger_url = self.postgresql.create_database("ledger")
+        self.enterprise_manager = start_enterprise_manager(self.supervisor)
+        self.enterprise_manager.change_behaviour(**_BEHAVIOUR)
+        self.outsiders_way = self.network.proxy([node.port for node in self.cluster.nodes])
 
     # --- workers ---
 

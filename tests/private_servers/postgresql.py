@@ -9,11 +9,12 @@ import shutil
 import signal
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import psycopg
 from psycopg import sql
 
+from worker.sandbox.contexts import Server
 from worker.sandbox.errors import MissingPartError, PartFailedError
 from worker.sandbox.processes.free_ports import LOOPBACK, free_port, is_open
 from worker.sandbox.processes.supervisor import ProcessSupervisor, wait_until
@@ -21,7 +22,6 @@ from worker.sandbox.secret import new_secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
 
     from worker.sandbox.processes.supervisor import Program
 
@@ -55,7 +55,7 @@ _SETTINGS = {
 }
 
 
-class PrivatePostgresql:
+class PrivatePostgresql(Server):
     """A private PostgreSQL server, never one of the machine's.
 
     As a context manager it starts the server, and leaves neither process nor file behind; nor does it if this program
@@ -139,19 +139,6 @@ class PrivatePostgresql:
     def close(self) -> None:
         """End the server and remove every trace of it. Closing again does nothing."""
         self._supervisor.close()
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _make(self) -> Path:
         directory = self._supervisor.directory / "server"

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
-
+from worker.sandbox.contexts import Server
 from worker.sandbox.processes.supervisor import ProcessSupervisor
 from worker.sandbox.rabbitmq.installation import find_installation
 from worker.sandbox.rabbitmq.node import Credentials, PortMapper, RabbitmqNode
 
-if TYPE_CHECKING:
-    from types import TracebackType
 
-
-class PrivateCluster:
+class PrivateCluster(Server):
     """Private RabbitMQ nodes that are one cluster; quorum queues declared on it have a member on each of up to five.
 
     As a context manager it starts them all, and leaves neither process nor file behind; nor does it if this program
@@ -75,16 +71,3 @@ class PrivateCluster:
     def close(self) -> None:
         """Kill the nodes and remove every trace of them. Closing again does nothing."""
         self._supervisor.close()
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

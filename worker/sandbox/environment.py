@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
+from worker.sandbox.contexts import Assembly
 from worker.sandbox.processes.supervisor import ProcessSupervisor
 from worker.sandbox.processes.worker_process import WorkerProcess
 from worker.sandbox.rabbitmq.private_broker import PrivateBroker
@@ -12,7 +12,7 @@ from worker.sandbox.simulated_enterprise_manager import SimulatedEnterpriseManag
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from types import TracebackType
+    from contextlib import ExitStack
     from typing import Literal
 
     from worker.sandbox.simulated_enterprise_manager import Behaviour
@@ -46,7 +46,7 @@ def worker_environment(
     }
 
 
-class SandboxEnvironment:
+class SandboxEnvironment(Assembly):
     """All parts of the sandbox, as a context manager; nothing of it is left when it closes.
 
     Args:
@@ -65,21 +65,12 @@ class SandboxEnvironment:
         self._behaviour = behaviour
         self._management = management
         self._format = response_format
-        self._stack = ExitStack()
         self._started = 0
 
-    def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            self.supervisor = stack.enter_context(ProcessSupervisor("sandbox"))
-            self.enterprise_manager = stack.enter_context(SimulatedEnterpriseManager.start(behaviour=self._behaviour))
-            self.broker = stack.enter_context(PrivateBroker(management=self._management))
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.close()
+    def _open(self, stack: ExitStack) -> None:
+        self.supervisor = stack.enter_context(ProcessSupervisor("sandbox"))
+        self.enterprise_manager = stack.enter_context(SimulatedEnterpriseManager.start(behaviour=self._behaviour))
+        self.broker = stack.enter_context(PrivateBroker(management=self._management))
 
     @property
     def environment(self) -> dict[str, str]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import shlex
 import sysconfig
-from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from worker.broker.topology import DEAD
 from worker.cli.demo.script import PATIENCE, client_of
 from worker.cli.sandbox import estate
 from worker.cli.sandbox.tickets import ticketing_system
+from worker.sandbox.contexts import Assembly
 from worker.sandbox.environment import SandboxEnvironment
 from worker.sandbox.errors import PartFailedError
 from worker.sandbox.processes.supervisor import wait_until
@@ -20,8 +20,8 @@ from worker.sandbox.simulated_enterprise_manager import Behaviour
 from worker.sandbox.simulated_enterprise_manager.control import control_over_https
 
 if TYPE_CHECKING:
+    from contextlib import ExitStack
     from pathlib import Path
-    from types import TracebackType
 
 #: How long an edit of a job takes, in seconds: long enough to be watched.
 _EDIT_SECONDS = 3.0
@@ -51,31 +51,23 @@ _DEAD_LETTERS: tuple[tuple[str, dict[str, Any]], ...] = (
 )
 
 
-class InteractiveSandbox:
+class InteractiveSandbox(Assembly):
     """A sandbox with an estate, a control channel, a ticketing system, one worker and two dead letters.
 
     A context manager; nothing of it is left when it closes.
     """
 
-    def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            sandbox = SandboxEnvironment(behaviour=Behaviour(edit_seconds=_EDIT_SECONDS), management=True)
-            self._sandbox = stack.enter_context(sandbox)
-            estate.furnish(self._sandbox.enterprise_manager)
-            self._control_url = stack.enter_context(control_over_https(self._sandbox.enterprise_manager))
-            self._tickets_url = stack.enter_context(ticketing_system())
-            self.worker = self._sandbox.start_worker()
-            self._make_dead_letters()
-            self._write("netrc", self._netrc())
-            #: A file with all of `exports`, for the shell's `.` command, readable by its owner alone.
-            self.settings_file = self._write("settings", self.exports)
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.close()
+    def _open(self, stack: ExitStack) -> None:
+        sandbox = SandboxEnvironment(behaviour=Behaviour(edit_seconds=_EDIT_SECONDS), management=True)
+        self._sandbox = stack.enter_context(sandbox)
+        estate.furnish(self._sandbox.enterprise_manager)
+        self._control_url = stack.enter_context(control_over_https(self._sandbox.enterprise_manager))
+        self._tickets_url = stack.enter_context(ticketing_system())
+        self.worker = self._sandbox.start_worker()
+        self._make_dead_letters()
+        self._write("netrc", self._netrc())
+        #: A file with all of `exports`, for the shell's `.` command, readable by its owner alone.
+        self.settings_file = self._write("settings", self.exports)
 
     @property
     def management_url(self) -> str:

@@ -36,6 +36,37 @@ def wait_until(condition: Callable[[], bool], *, seconds: float, interval: float
     return True
 
 
+def output_of(
+    command: Sequence[str], what: str, *, seconds: float, environment: Mapping[str, str] | None = None
+) -> str:
+    """Run a program to its end and return what it prints.
+
+    Args:
+        command: the program and its arguments.
+        what: its name in an error.
+        seconds: how long it may take.
+        environment: by default this process's own.
+
+    Raises:
+        PartFailedError: it failed or took too long; the message is what it said.
+    """
+    try:
+        done = subprocess.run(  # noqa: S603 - the arguments are the caller's
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=seconds,
+        )
+    except subprocess.CalledProcessError as error:
+        raise PartFailedError(f"{what} failed:\n{error.stderr}{error.stdout}") from error
+    except subprocess.TimeoutExpired as error:
+        raise PartFailedError(f"{what} did not end in {seconds:g} s") from error
+    return done.stdout
+
+
 @dataclass(frozen=True, slots=True)
 class Program:
     """A program in a supervisor: the leader of a session of its own, which signals reach as a whole."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from worker.sandbox.errors import PartFailedError
 from worker.sandbox.processes.free_ports import LOOPBACK, free_port, is_open
-from worker.sandbox.processes.supervisor import wait_until
+from worker.sandbox.processes.supervisor import output_of, wait_until
 
 if TYPE_CHECKING:
     from worker.sandbox.processes.supervisor import ProcessSupervisor, Program
@@ -138,17 +138,4 @@ class ContainerNode:
             self._program.wait(seconds=_ENGINE_SECONDS)
 
     def _command(self, *arguments: str) -> str:
-        try:
-            done = subprocess.run(  # noqa: S603 - the arguments are the caller's
-                [self._engine, *arguments],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                check=True,
-                timeout=_ENGINE_SECONDS,
-            )
-        except subprocess.CalledProcessError as error:
-            raise PartFailedError(f"{self._engine} {arguments[0]} failed:\n{error.stderr}{error.stdout}") from error
-        except subprocess.TimeoutExpired as error:
-            raise PartFailedError(f"{self._engine} {arguments[0]} did not end in {_ENGINE_SECONDS:g} s") from error
-        return done.stdout
+        return output_of([self._engine, *arguments], f"{self._engine} {arguments[0]}", seconds=_ENGINE_SECONDS)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import shutil
 import signal
-import subprocess
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from worker.sandbox.errors import PartFailedError
 from worker.sandbox.processes.free_ports import LOOPBACK, free_port, is_open
-from worker.sandbox.processes.supervisor import wait_until
+from worker.sandbox.processes.supervisor import output_of, wait_until
 from worker.sandbox.secret import new_secret
 
 if TYPE_CHECKING:
@@ -196,21 +195,7 @@ class RabbitmqNode:
             PartFailedError: it failed; the message is what it said.
         """
         command = [str(self._scripts / "rabbitmqctl"), "--quiet", "--node", self.name, *arguments]
-        try:
-            done = subprocess.run(  # noqa: S603 - the arguments are the caller's
-                command,
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                check=True,
-                timeout=_CONTROL_SECONDS,
-            )
-        except subprocess.CalledProcessError as error:
-            raise PartFailedError(f"rabbitmqctl {arguments[0]} failed:\n{error.stderr}{error.stdout}") from error
-        except subprocess.TimeoutExpired as error:
-            raise PartFailedError(f"rabbitmqctl {arguments[0]} did not end in {_CONTROL_SECONDS:g} s") from error
-        return done.stdout
+        return output_of(command, f"rabbitmqctl {arguments[0]}", seconds=_CONTROL_SECONDS, environment=self.environment)
 
     def log_tail(self) -> str:
         """The last lines of its log."""

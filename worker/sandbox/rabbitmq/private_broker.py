@@ -8,8 +8,7 @@ way, a container engine with the official image.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
-
+from worker.sandbox.contexts import Server
 from worker.sandbox.errors import MissingPartError
 from worker.sandbox.processes.free_ports import LOOPBACK
 from worker.sandbox.processes.supervisor import ProcessSupervisor
@@ -17,11 +16,8 @@ from worker.sandbox.rabbitmq.container_node import ContainerNode, find_engine
 from worker.sandbox.rabbitmq.installation import find_installation
 from worker.sandbox.rabbitmq.node import Credentials, PortMapper, RabbitmqNode
 
-if TYPE_CHECKING:
-    from types import TracebackType
 
-
-class PrivateBroker:
+class PrivateBroker(Server):
     """A private RabbitMQ node, never the machine's own.
 
     As a context manager it starts the node, and leaves neither process nor file behind; nor does it if this program
@@ -153,16 +149,3 @@ class PrivateBroker:
         return RabbitmqNode(
             self._supervisor, installation, mapper, name=name, credentials=self._credentials, management=management
         )
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
