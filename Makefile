@@ -65,7 +65,7 @@ lint: $(ready) ## Check style, format, spelling, types, and what imports what
 	@$(bin)/ruff check
 	@$(bin)/ruff format --check
 	@$(bin)/codespell
-	@$(bin)/lint-imports --no-logo >/dev/null || $(bin)/lint-imports --no-logo
+	@$(bin)/lint-imports --no-logo
 	@$(bin)/mypy contracts worker tests $(scripts)
 	@$(bin)/python .ci/check_locks.py
 

@@ -6,6 +6,8 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
+from worker.sandbox.processes import supervisor as processes
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -23,7 +25,4 @@ async def until(condition: Callable[..., object], what: str = "what was waited f
 
 def wait_until(condition: Callable[..., object], what: str = "what was waited for", seconds: float = PATIENCE) -> None:
     """Return once the condition is true; fail if it does not become true in time."""
-    over = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < over, f"never: {what}"
-        time.sleep(0.01)
+    assert processes.wait_until(lambda: bool(condition()), seconds=seconds, interval=0.01), f"never: {what}"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -15,6 +13,7 @@ from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from contracts.events import Event, EventData, Outcome, event_id, source_of
+from tests.waiting import until
 from worker.broker import Broker
 from worker.clock import SystemClock
 from worker.settings import BrokerSettings
@@ -74,13 +73,15 @@ class Neighbour:
 
     async def take(self, queue: str, seconds: float = 15) -> Message:
         """The next message. Waits for it."""
-        deadline = time.monotonic() + seconds
+        taken: list[Message] = []
         with self.channel() as channel:
-            while time.monotonic() < deadline:
-                if message := _get(channel, queue):
-                    return message
-                await asyncio.sleep(0.02)
-        raise AssertionError(f"no message in {queue}")
+
+            def took_one() -> bool:
+                taken.extend(message for message in [_get(channel, queue)] if message)
+                return bool(taken)
+
+            await until(took_one, f"a message in {queue}", seconds)
+        return taken[0]
 
     def take_all(self, queue: str) -> list[Message]:
         """All messages that are ready."""
@@ -128,9 +129,7 @@ class Worker:
 
     async def next(self) -> Delivery:
         """The next delivery; waits for it."""
-        async with asyncio.timeout(20):
-            while not self.deliveries:  # noqa: ASYNC110 - a list has no event to wait for
-                await asyncio.sleep(0.01)
+        await until(lambda: self.deliveries, "a delivery", seconds=20)
         return self.deliveries.pop(0)
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 import pika
 from pika.exceptions import AMQPError, NackError, UnroutableError
 
-from tests.chaos.reckoning import Published, ReceivedEvent
+from tests.chaos.reckoning import ObservedEvent, Published
 from worker.broker.topology import COMMANDS, EVENTS
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ class Observer(_Outsider):
     def __init__(self, url: Callable[[], str]) -> None:
         super().__init__(url)
         self._lock = threading.Lock()
-        self._heard: list[ReceivedEvent] = []
+        self._heard: list[ObservedEvent] = []
         self._listening = threading.Event()
 
     def until_listening(self, seconds: float) -> bool:
@@ -165,7 +165,7 @@ class Observer(_Outsider):
         return self._listening.wait(seconds)
 
     @property
-    def heard(self) -> list[ReceivedEvent]:
+    def heard(self) -> list[ObservedEvent]:
         """Every event so far."""
         with self._lock:
             return list(self._heard)
@@ -190,7 +190,7 @@ class Observer(_Outsider):
     def _on_message(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
         del properties
         content = json.loads(body)
-        event = ReceivedEvent(
+        event = ObservedEvent(
             id=content["id"],
             key=content.get("subject"),
             outcome=content["data"]["outcome"],

@@ -30,7 +30,7 @@ class Published:
 
 
 @dataclass(frozen=True, slots=True)
-class ReceivedEvent:
+class ObservedEvent:
     """One event as it came out of the observer's queue; `again` if the queue itself may have given it before."""
 
     id: str
@@ -63,7 +63,7 @@ class Books:
 
     unlinks: Mapping[str, Unlink]
     published: Sequence[Published]
-    heard: Sequence[ReceivedEvent]
+    heard: Sequence[ObservedEvent]
     gone: Mapping[str, datetime]
     nobodys: AbstractSet[str]
     deletes: Mapping[str, int]
@@ -112,7 +112,7 @@ def reckon(books: Books) -> Tally:
     """Compare."""
     attempted = {each.key for each in books.published}
     acknowledged = {each.key for each in books.published if each.confirmed}
-    ends: dict[str, list[ReceivedEvent]] = defaultdict(list)
+    ends: dict[str, list[ObservedEvent]] = defaultdict(list)
     for event in books.heard:
         if event.terminal and event.key in attempted:
             ends[event.key].append(event)
@@ -135,7 +135,7 @@ def reckon(books: Books) -> Tally:
     )
 
 
-def _expected(event: ReceivedEvent, attempted: AbstractSet[str]) -> bool:
+def _expected(event: ObservedEvent, attempted: AbstractSet[str]) -> bool:
     """Only what was sent is answered; and nothing that was sent deserves to be rejected."""
     return event.key in attempted and event.outcome != "rejected"
 
@@ -149,7 +149,7 @@ def _claimed_too_early(books: Books) -> Iterable[str]:
                 yield event.key
 
 
-def _denied(books: Books, first: Mapping[str, ReceivedEvent]) -> Iterable[str]:
+def _denied(books: Books, first: Mapping[str, ObservedEvent]) -> Iterable[str]:
     """Keys whose link is gone though all who were told to remove it say that they changed nothing."""
     of_link: dict[str, list[str]] = defaultdict(list)
     for key in first:
@@ -160,7 +160,7 @@ def _denied(books: Books, first: Mapping[str, ReceivedEvent]) -> Iterable[str]:
             yield from keys
 
 
-def _altered(heard: Iterable[ReceivedEvent]) -> Iterable[str]:
+def _altered(heard: Iterable[ObservedEvent]) -> Iterable[str]:
     """Terminal events that came again with other bytes."""
     bodies: dict[str, bytes] = {}
     for event in heard:
@@ -168,7 +168,7 @@ def _altered(heard: Iterable[ReceivedEvent]) -> Iterable[str]:
             yield event.id
 
 
-def _outcome(event: ReceivedEvent) -> str:
+def _outcome(event: ObservedEvent) -> str:
     reason = event.data.get("reason")
     how = reason["code"] if reason else event.data.get("evidence")
     doubt = ", not verified" if event.outcome == "succeeded" and not event.data["verified"] else ""

@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 
 from tests.chaos.plan import Unlink, draw
-from tests.chaos.reckoning import Books, Published, ReceivedEvent, reckon
+from tests.chaos.reckoning import Books, ObservedEvent, Published, reckon
 from worker.sandbox.simulated_enterprise_manager import LinkedRepository
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
-def succeeded(key: str = "K", seconds: float = 1, **changes: Any) -> ReceivedEvent:
+def succeeded(key: str = "K", seconds: float = 1, **changes: Any) -> ObservedEvent:
     """A terminal event, some time after noon."""
     data = {"changed": True, "verified": True, "evidence": "task", "reason": None}
-    event = ReceivedEvent(f"id-{key}", key, "succeeded", NOON + timedelta(seconds=seconds), data, b"event", again=False)
+    event = ObservedEvent(f"id-{key}", key, "succeeded", NOON + timedelta(seconds=seconds), data, b"event", again=False)
     return replace(event, **changes)
 
 
@@ -57,7 +57,7 @@ def test_an_end_without_an_acknowledged_command_is_recovered(books: Books) -> No
 
 
 @pytest.mark.parametrize("event", [succeeded("other"), succeeded(outcome="rejected")])
-def test_what_nobody_asked_for_is_unexpected(books: Books, event: ReceivedEvent) -> None:
+def test_what_nobody_asked_for_is_unexpected(books: Books, event: ObservedEvent) -> None:
     """An answer without a question, or a rejection of what was right."""
     assert reckon(replace(books, heard=[*books.heard, event])).unexpected
 

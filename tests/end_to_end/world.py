@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
-import requests
-
 from tests.preloaded.preloaded import Preloaded
+from tests.telemetry.observed import Observed
 from worker.broker.client import BrokerClient, ReceivedEvent
 from worker.sandbox.environment import worker_environment
 from worker.sandbox.processes.supervisor import ProcessSupervisor
@@ -40,12 +38,9 @@ def vendor_command(key: str = "CHG1", **changes: Any) -> dict[str, Any]:
     }
 
 
-def in_hand(worker: WorkerProcess) -> int:
-    """How many deliveries the worker is working on, by its metrics; it must log where it serves them."""
-    (port,) = re.findall(r'"port": (\d+), "event": "http.listening"', worker.log())
-    metrics = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=10).text
-    (count,) = re.findall(r"^unlink_deliveries_in_hand (\S+)$", metrics, re.MULTILINE)
-    return int(float(count))
+def unanswered(worker: WorkerProcess) -> float:
+    """How many deliveries the worker has not answered yet, by its metrics. Its log must name their port."""
+    return Observed(worker).value("unlink_deliveries_in_hand")
 
 
 class World:
@@ -144,10 +139,13 @@ class World:
         return {(event.outcome, event.id) for event in self.of(key) if event.outcome != "submitted"}
 
     def until_acknowledged(self) -> None:
-        """Wait until no command is ready on the queue (the broker's count leaves out delivered ones) or in hand."""
+        """Wait until the queue is empty and the workers have answered all deliveries.
+
+        The broker's count alone does not include unacknowledged messages.
+        """
         self.until(lambda: self.client.count("unlink.commands.default") == 0, "an empty queue")
         for worker in self.workers:
-            self.until(lambda worker=worker: not worker.running or in_hand(worker) == 0, "nothing in hand")
+            self.until(lambda worker=worker: not worker.running or unanswered(worker) == 0, "all deliveries answered")
 
     def __enter__(self) -> Self:
         return self

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
     from contracts.events import Reason
-    from tests.simulation.promises import RequestObserver
+    from tests.simulation.promises import Observer
     from tests.simulation.scenario import Weather
     from tests.simulation.world import Process, World
     from worker.unlinks.ports.broker import Delivery
@@ -48,7 +48,7 @@ class Connection:
 class Broker:
     """The server."""
 
-    def __init__(self, world: World, observer: RequestObserver, weather: Weather) -> None:
+    def __init__(self, world: World, observer: Observer, weather: Weather) -> None:
         self._world = world
         self._observer = observer
         self._weather = weather
@@ -141,7 +141,7 @@ class SimulatedDelivery:
     """`worker.unlinks.ports.broker.Delivery`."""
 
     def __init__(
-        self, broker: Broker, observer: RequestObserver, connection: Connection, number: int, message: Message
+        self, broker: Broker, observer: Observer, connection: Connection, number: int, message: Message
     ) -> None:
         self._broker = broker
         self._observer = observer
@@ -190,7 +190,7 @@ def _message(delivery: Delivery) -> Message:
 class SimulatedOutbox:
     """`worker.unlinks.ports.broker.Outbox`: publishes again until the broker has confirmed."""
 
-    def __init__(self, broker: Broker, process: Process, observer: RequestObserver, weather: Weather) -> None:
+    def __init__(self, broker: Broker, process: Process, observer: Observer, weather: Weather) -> None:
         self._broker = broker
         self._process = process
         self._observer = observer

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from contracts.commands import JobReference, RepositoryReference
-    from tests.simulation.promises import RequestObserver
+    from tests.simulation.promises import Observer
     from tests.simulation.scenario import Weather
     from tests.simulation.world import Process, World
 
@@ -142,7 +142,7 @@ class TrueTask:
 class Server:
     """Enterprise Manager itself."""
 
-    def __init__(self, world: World, observer: RequestObserver, weather: Weather) -> None:
+    def __init__(self, world: World, observer: Observer, weather: Weather) -> None:
         self._world = world
         self._observer = observer
         self._weather = weather
@@ -333,7 +333,7 @@ class Server:
 class SimulatedGateway:
     """`worker.unlinks.ports.enterprise_manager.EnterpriseManager`: one worker's sessions and requests."""
 
-    def __init__(self, server: Server, process: Process, observer: RequestObserver, weather: Weather) -> None:
+    def __init__(self, server: Server, process: Process, observer: Observer, weather: Weather) -> None:
         self._server = server
         self._process = process
         self._observer = observer

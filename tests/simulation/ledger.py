@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
 
-    from tests.simulation.promises import RequestObserver
+    from tests.simulation.promises import Observer
     from tests.simulation.scenario import Weather
     from tests.simulation.world import Process
     from worker.ledger.transaction import Transaction
@@ -70,7 +70,7 @@ class SimulatedWriter(Writer):
         self,
         database: Database,
         process: Process,
-        observer: RequestObserver,
+        observer: Observer,
         weather: Weather,
         transaction: Callable[[Connection, float], Transaction],
         clock: Clock,
@@ -133,7 +133,7 @@ class SimulatedWriter(Writer):
 class ObservedTransaction:
     """A transaction whose calls are reported to the observer."""
 
-    def __init__(self, transaction: Transaction, process: Process, observer: RequestObserver) -> None:
+    def __init__(self, transaction: Transaction, process: Process, observer: Observer) -> None:
         self._transaction = transaction
         self._process = process
         self._observer = observer

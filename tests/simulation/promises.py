@@ -82,7 +82,7 @@ class Reading:
     rejection: str
 
 
-class RequestObserver:
+class Observer:
     """Sees everything, and remembers the first promise that was broken."""
 
     def __init__(self, world: World, *, hold_seconds: float) -> None:

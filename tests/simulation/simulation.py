@@ -13,7 +13,7 @@ import structlog
 from tests.simulation.broker import Broker, Message
 from tests.simulation.enterprise_manager import Server, TrueJob
 from tests.simulation.ledger import Database
-from tests.simulation.promises import KEEPS_GOING, RequestObserver, Violation
+from tests.simulation.promises import KEEPS_GOING, Observer, Violation
 from tests.simulation.scenario import Scenario, Weather, draw, encode, repository_name, repository_uid
 from tests.simulation.worker import SimulatedWorker
 from tests.simulation.world import DatabaseClock, EndlessLoopError, Process, World
@@ -48,7 +48,7 @@ class Simulation:
     def __init__(self, seed: int, *, tracing: bool = False) -> None:
         self.scenario = scenario = draw(seed)
         self.world = world = World(f"world {seed}", tracing=tracing)
-        self.observer = RequestObserver(
+        self.observer = Observer(
             world,
             hold_seconds=float("inf") if scenario.faults & NOTHING_LET_GO else scenario.rules.hold_seconds,
         )

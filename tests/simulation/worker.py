@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tests.simulation.broker import Broker
     from tests.simulation.enterprise_manager import Server
     from tests.simulation.ledger import Database
-    from tests.simulation.promises import RequestObserver
+    from tests.simulation.promises import Observer
     from tests.simulation.scenario import Scenario, Weather
     from tests.simulation.world import World
 
@@ -37,7 +37,7 @@ class SimulatedWorker:
         broker: Broker,
         server: Server,
         database: Database,
-        observer: RequestObserver,
+        observer: Observer,
         weather: Weather,
     ) -> None:
         self._number = number

@@ -19,7 +19,7 @@ class Clock(SystemClock):
 
 
 def test_pauses_double_up_to_the_longest_until_a_try_succeeds() -> None:
-    """A server that is down would be asked without a pause, or for ever at the longest one."""
+    """Without the growth, an unavailable server is flooded; without the reset, later tries wait too long."""
     back_off = BackOff(Clock(), 1, 5)
     assert [back_off.pause() for _ in range(5)] == [1, 2, 4, 5, 5]
     back_off.reset()

@@ -1,4 +1,4 @@
-"""The command line's side of the broker: commands out, events in. One connection, one thread, blocking."""
+"""A blocking client of the broker for tools: publishes commands, receives events. One connection, one thread."""
 
 from __future__ import annotations
 

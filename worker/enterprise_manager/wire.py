@@ -32,7 +32,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One request as its observer is told of it; `status` is None if no complete answer came."""
+    """One request. `status` is None if no complete answer came."""
 
     method: str
     status: int | None
@@ -41,7 +41,7 @@ class Exchange:
 
 
 class RequestObserver(Protocol):
-    """Sees every request."""
+    """Notified of every request."""
 
     def headers(self) -> Mapping[str, str]:
         """What goes along with a request, such as the trace that it belongs to. No secrets."""
@@ -53,7 +53,7 @@ class RequestObserver(Protocol):
 
 
 class Nobody:
-    """A observer that sees nothing."""
+    """Observes nothing."""
 
     def headers(self) -> Mapping[str, str]:
         """None."""

@@ -46,13 +46,13 @@ class Telemetry:
         self._export = _span_export(settings.traces, worker)
         tracer = NoOpTracer() if self._export is None else self._export.tracer
         # Spans first: they give the log its trace_id.
-        self._told: tuple[Steps, ...] = (StepSpans(tracer), StepLog(), StepMetrics(self.metrics, clock))
+        self._sinks: tuple[Steps, ...] = (StepSpans(tracer), StepLog(), StepMetrics(self.metrics, clock))
         self._paused: frozenset[str] = frozenset()
         self.health: Health
 
     def report(self, step: Step) -> None:
         """Write spans, log lines and metrics from a step (`worker.unlinks.ports.steps.Steps`)."""
-        for each in self._told:
+        for each in self._sinks:
             each.report(step)
 
     def observer(self, enterprise_manager: str) -> RequestMetrics:

@@ -50,9 +50,8 @@ class StepLog:
     def report(self, step: Step) -> None:
         """Log a step."""
         if step.kind is StepKind.RECEIVED:
-            structlog.contextvars.bind_contextvars(enterprise_manager=step.enterprise_manager)
-            if step.key is not None:
-                structlog.contextvars.bind_contextvars(idempotency_key=step.key)
+            key = {} if step.key is None else {"idempotency_key": step.key}
+            structlog.contextvars.bind_contextvars(enterprise_manager=step.enterprise_manager, **key)
         elif step.kind in STEP_EVENTS:
             event, level = STEP_EVENTS[step.kind]
             error = {} if step.error is None else {"exc_info": step.error}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import secrets
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 from opentelemetry.context import Context
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.trace import Span, Tracer
 
+    from contracts.events import EventData
     from worker.unlinks.ports.broker import Delivery
     from worker.unlinks.ports.steps import Step
 
@@ -167,7 +168,7 @@ def _new_trace() -> Span:
     return NonRecordingSpan(SpanContext(secrets.randbits(128) | 1, secrets.randbits(64) | 1, is_remote=False))
 
 
-def _set_outcome(span: Span, data: Any) -> None:
+def _set_outcome(span: Span, data: EventData) -> None:
     """Say how it ended; an outcome that is no success is an error."""
     span.set_attribute("unlink.outcome", data.outcome.value)
     reason = data.reason.code.value if data.reason else None

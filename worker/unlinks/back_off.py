@@ -12,12 +12,13 @@ if TYPE_CHECKING:
 
 
 class BackOff:
-    """Exponential back-off with jitter: each pause is twice as long as the one before, up to the longest.
+    """Exponential back-off with jitter: each pause is longer than the one before by a factor, up to the longest.
 
     Args:
         clock: measures the quiet, and gives the jitter.
         first: the first pause in seconds, before jitter.
         longest: the longest pause in seconds, before jitter.
+        factor: by which a pause is longer than the one before.
         quiet: after so many seconds since a pause ended, the next pause is the first again.
         jitter: what makes the pause that is waited of a pause; without it `Clock.jitter`.
     """
@@ -28,12 +29,14 @@ class BackOff:
         first: float,
         longest: float,
         *,
+        factor: float = 2,
         quiet: float = math.inf,
         jitter: Callable[[float], float] | None = None,
     ) -> None:
         self._clock = clock
         self._first = first
         self._longest = longest
+        self._factor = factor
         self._quiet = quiet
         self._jitter = jitter or clock.jitter
         self._next = first
@@ -45,7 +48,7 @@ class BackOff:
         if now - self._ended_at > self._quiet:
             self.reset()
         seconds = self._jitter(self._next)
-        self._next = min(2 * self._next, self._longest)
+        self._next = min(self._factor * self._next, self._longest)
         self._ended_at = now + seconds
         return seconds
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from contracts.commands import CancelCommand
 from contracts.events import Outcome, ReasonCode
@@ -54,6 +54,8 @@ LONGEST_RETRY_SECONDS = 600.0
 #: How long a cancelled unlink has to release its lease, in seconds.
 CANCEL_SECONDS = 5.0
 
+T = TypeVar("T")
+
 
 @dataclass(slots=True)
 class _Running:
@@ -86,7 +88,6 @@ class Dispatcher:
     ) -> None:
         self._ledger = ledger
         self._replies = Replies(outbox, clock)
-        self._outbox = outbox
         self._enterprise_managers = enterprise_managers
         self._clock = clock
         self._rules = rules
@@ -164,30 +165,24 @@ class Dispatcher:
             problem = f"no Enterprise Manager is configured as {command.enterprise_manager!r}"
             code = ReasonCode.UNKNOWN_ENTERPRISE_MANAGER
             await self._replies.reject(delivery, command, code, problem, report, dead_letter=True)
-        elif (authorized := await self._authorize(command, delivery, report)) is not None:
+            return
+        authorized = await self._attempt([delivery], self._authorize(command, delivery, report), report)
+        if authorized is not None:
             await self._run(command, delivery, authorized, report)
 
     async def _authorize(self, command: Command, delivery: Delivery, report: Reporter) -> Authorized | None:
-        """Authorize it; or else reject it or defer it, and return None."""
-        authorized: Authorized | None = None
-
-        async def authorize() -> None:
-            nonlocal authorized
-            hold_until = partial(self._hold_until, [delivery])
-            waiting = Waiting(self._clock, hold_until, self._leaving, asyncio.Event(), report, heeds_cancel=False)
-            try:
-                authorized = await self._authorizer.authorize(command, delivery.user_id, waiting)
-            except DeniedError as no:
-                report(StepKind.DENIED, user_id=delivery.user_id, job_id=_job_id(command), problem=str(no))
-                code = ReasonCode.ACCESS_DENIED
-                await self._replies.reject(delivery, command, code, str(no), report, dead_letter=True)
-            except Exception as error:  # noqa: BLE001 - raised again, unless it was the last attempt
-                problem = self._gave_up(error, [delivery], report)
-                code = ReasonCode.GAVE_UP
-                await self._replies.reject(delivery, command, code, problem, report, dead_letter=True)
-
-        await self._attempt([delivery], authorize(), report)
-        return authorized
+        """Authorize it; or else reject it, and return None."""
+        hold_until = partial(self._hold_until, [delivery])
+        waiting = Waiting(self._clock, hold_until, self._leaving, asyncio.Event(), report, heeds_cancel=False)
+        try:
+            return await self._authorizer.authorize(command, delivery.user_id, waiting)
+        except DeniedError as no:
+            report(StepKind.DENIED, user_id=delivery.user_id, job_id=_job_id(command), problem=str(no))
+            code, problem = ReasonCode.ACCESS_DENIED, str(no)
+        except Exception as error:  # noqa: BLE001 - raised again, unless it was the last attempt
+            code, problem = ReasonCode.GAVE_UP, self._gave_up(error, [delivery], report)
+        await self._replies.reject(delivery, command, code, problem, report, dead_letter=True)
+        return None
 
     async def _run(self, command: Command, delivery: Delivery, authorized: Authorized, report: Reporter) -> None:
         if isinstance(command, CancelCommand):
@@ -215,10 +210,10 @@ class Dispatcher:
         report(StepKind.JOINED, live=sum(each.live for each in running.deliveries))
         running.deliveries.append(delivery)
 
-    async def _attempt(self, deliveries: list[Delivery], work: Coroutine[None, None, None], report: Reporter) -> None:
-        """Do the work; if it does not come to an end, see to it that the deliveries come back."""
+    async def _attempt(self, deliveries: list[Delivery], work: Coroutine[None, None, T], report: Reporter) -> T | None:
+        """Do the work; if it does not come to an end, see to it that the deliveries come back, and return None."""
         try:
-            await work
+            return await work
         except DeferredError as later:
             report(StepKind.DEFERRING, why=later.why, seconds=later.seconds)
             await self._replies.delay(deliveries, later.seconds, report, failed=False)
@@ -231,10 +226,11 @@ class Dispatcher:
         except Exception as error:  # noqa: BLE001 - whatever it is, the deliveries must come back
             if self._leaving.is_set():  # what it worked with is closed under it, as a drain does in the end
                 report(StepKind.CUT_OFF, problem=str(error))
-                return
+                return None
             attempt = _attempt_of(deliveries)
             report(StepKind.ATTEMPT_FAILED, attempt=attempt, problem=str(error), error=error)
             await self._replies.delay(deliveries, self._clock.jitter(_retry_seconds(attempt)), report, failed=True)
+        return None
 
     def _gave_up(self, error: Exception, deliveries: list[Delivery], report: Reporter) -> str:
         """Report that the last attempt has failed, and say so for the event; raises the error if it was not the last.
@@ -289,7 +285,7 @@ class Dispatcher:
 
         def on_submitted(entry: Entry, task: Task | None) -> None:
             event = self._event(command, entry, Ending(Outcome.SUBMITTED, seen=entry.intent, task=task), running)
-            progress.append(asyncio.create_task(self._outbox.publish(event)))
+            progress.append(asyncio.create_task(self._replies.outbox.publish(event)))
 
         workflow = self._workflow(command, entry, running, on_submitted)
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from worker.unlinks.back_off import BackOff
 from worker.unlinks.ports.enterprise_manager import EnterpriseManagerError
 from worker.unlinks.ports.steps import StepKind
 
@@ -42,14 +43,13 @@ class Follower:
             DeadlinePassedError: the command's time is over.
         """
         self.report(StepKind.FOLLOWING)
-        pause = self.pace.poll_interval * FIRST_LOOK
+        pauses = self._pauses(FIRST_LOOK)
         while True:
-            await self.waiting.wait(self.clock.jitter(pause))
+            await self.waiting.wait(pauses.pause())
             task = await self.waiting.ask(self.enterprise_manager, lambda: self.enterprise_manager.task(ticket))
             self.last_seen = task
             if task.finished:
                 return task
-            pause = min(pause * SLOWER, self.pace.poll_interval * SLOWEST)
 
     async def is_gone(self, intent: Intent) -> bool | None:
         """Look once at the job's links. None if they cannot be read now."""
@@ -66,15 +66,14 @@ class Follower:
         known by now: only a worker that is to stop ends it early.
         """
         over = self.clock.monotonic() + self.pace.verify
-        pause = self.pace.poll_interval * FIRST_LOOK
+        pauses = self._pauses(FIRST_LOOK)
         while True:
             gone = await self.is_gone(intent)
             left = over - self.clock.monotonic()
             if gone or left <= 0:
                 return gone
-            if not await self.waiting.wait_while_staying(min(self.clock.jitter(pause), left)):
+            if not await self.waiting.wait_while_staying(min(pauses.pause(), left)):
                 return gone
-            pause = min(pause * SLOWER, self.pace.poll_interval * SLOWEST)
 
     async def gone_by(self, seconds: float, intent: Intent) -> bool:
         """Look for `seconds`, in which an old task may still do its work; whether the link is gone by then.
@@ -83,15 +82,19 @@ class Follower:
             DeadlinePassedError: the command's time is over.
         """
         over = self.clock.monotonic() + seconds
-        pause = self.pace.poll_interval
+        pauses = self._pauses()
         while True:
             if await self.waiting.ask(self.enterprise_manager, lambda: self._gone(intent)):
                 return True
             left = over - self.clock.monotonic()
             if left <= 0:
                 return False
-            await self.waiting.wait(min(self.clock.jitter(pause), left))
-            pause = min(pause * SLOWER, self.pace.poll_interval * SLOWEST)
+            await self.waiting.wait(min(pauses.pause(), left))
+
+    def _pauses(self, first: float = 1) -> BackOff:
+        """The pauses between looks; the first one, and all, in poll intervals."""
+        interval = self.pace.poll_interval
+        return BackOff(self.clock, interval * first, interval * SLOWEST, factor=SLOWER)
 
     async def _gone(self, intent: Intent) -> bool:
         self.report(StepKind.VERIFYING)

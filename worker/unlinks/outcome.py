@@ -110,7 +110,7 @@ def as_plan(ending: Ending) -> Ending:
 
 
 def compose(command: UnlinkCommand, entry: Entry, ending: Ending, *, correlation_id: str, now: datetime) -> Event:
-    """The event of a ending; `correlation_id` is the command's own, or what stands in for it."""
+    """The event of an ending; `correlation_id` is the command's own, or what stands in for it."""
     seen = ending.seen
     return Event(
         id=event_id(command.idempotency_key, ending.outcome),

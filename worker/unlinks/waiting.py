@@ -11,6 +11,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from worker.unlinks.back_off import BackOff
 from worker.unlinks.ports.enterprise_manager import Unavailable
 from worker.unlinks.ports.ledger import CancelRequestedError
 from worker.unlinks.ports.steps import StepKind
@@ -103,7 +104,7 @@ class Waiting:
         Raises:
             UnansweredError: it is there, and yet does not answer this.
         """
-        pause = FIRST_PAUSE
+        back_off = BackOff(self.clock, FIRST_PAUSE, LONGEST_PAUSE)
         for _ in range(MOST_UNANSWERED):
             try:
                 return await question()
@@ -111,8 +112,7 @@ class Waiting:
                 problem = str(error)
             self.report(StepKind.WAITING, problem=problem)
             await self.until(enterprise_manager.until_available())
-            await self.wait(self.clock.jitter(pause))
-            pause = min(pause * 2, LONGEST_PAUSE)
+            await self.wait(back_off.pause())
         raise UnansweredError(problem)
 
     async def _bounded(self, awaitable: Awaitable[Answer]) -> Answer:

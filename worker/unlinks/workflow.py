@@ -351,7 +351,7 @@ class Workflow:
         except EnterpriseManagerError as error:
             self.report(StepKind.TASK_NOT_STOPPED, task_id=ticket.task_id, problem=str(error))
 
-    # --- small words ------------------------------------------------------------------------------------------------
+    # --- parts ------------------------------------------------------------------------------------------------------
 
     @property
     def _sent_before(self) -> bool:

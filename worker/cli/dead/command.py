@@ -171,7 +171,7 @@ def discard(
 
 
 def _confirmed(selection: Selection) -> set[bytes]:
-    """Ask; the messages that were meant then. They are not kept in hand while somebody thinks."""
+    """Ask for confirmation; return the messages selected before it. They are not held while the user decides."""
     with _queue() as queue, queue.messages() as messages:
         meant = [_digest(taken) for taken in selection.among(messages)]
     if not meant:

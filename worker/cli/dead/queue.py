@@ -38,7 +38,7 @@ BACK_SECONDS = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A message in hand. `position` counts from 1, from the head of the queue."""
+    """A message taken from the queue and not acknowledged. `position` counts from 1, from the head of the queue."""
 
     position: int
     message: DeadLetter
@@ -52,7 +52,7 @@ class DeadQueue(BrokerClient):
         BrokerClientError: in every method, if the broker is away or refuses.
     """
 
-    #: The batch of each message in hand, by its delivery tag.
+    #: The batch of each unacknowledged message, by its delivery tag.
     _held: dict[int, int]
     _reader: BlockingChannel
     _served: dict[str, bool]

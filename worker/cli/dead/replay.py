@@ -65,8 +65,8 @@ class Report:
 class Replay:
     """The work on one queue. Without a ledger nothing is known to have settled.
 
-    Each message is published, the broker confirms that, and only then it is removed: whoever is interrupted leaves at
-    most one message in both places, and its idempotency key sees to it that this does no harm.
+    A message is removed only after the broker has confirmed its publication. An interrupted replay leaves at most one
+    message in both places; its idempotency key makes the copy harmless.
     """
 
     queue: DeadQueue
