@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from contracts.events import Event, EventData, Outcome, event_id, source_of
-from tests.waiting import until
+from tests.waiting import until, wait_until
 from worker.broker import Broker
 from worker.clock import SystemClock
 from worker.settings import BrokerSettings
@@ -215,10 +215,15 @@ def close_connections(broker: PrivateBroker, virtual_host: str) -> Callable[[], 
 
 @pytest.fixture
 def in_alarm(broker: PrivateBroker) -> Iterator[Callable[..., None]]:
-    """Puts the broker into a memory alarm, or ends it."""
+    """Puts the broker into a memory alarm, or ends it; the connections have been notified when it returns.
+
+    The command returns earlier: a publish that follows at once may still be confirmed, and is then not blocked.
+    """
 
     def alarm(*, on: bool) -> None:
         broker.rabbitmqctl("set_vm_memory_high_watermark", "0.000001" if on else "0.6")
+        check = f"{broker.management_url}/api/health/checks/local-alarms"
+        wait_until(lambda: requests.get(check, timeout=30).ok is not on, "the alarm" if on else "the end of the alarm")
 
     yield alarm
     alarm(on=False)

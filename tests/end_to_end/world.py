@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 from tests.preloaded.preloaded import Preloaded
-from tests.telemetry.observed import Observed
 from worker.broker.client import BrokerClient, ReceivedEvent
 from worker.sandbox.environment import worker_environment
 from worker.sandbox.processes.supervisor import ProcessSupervisor
@@ -36,11 +35,6 @@ def vendor_command(key: str = "CHG1", **changes: Any) -> dict[str, Any]:
         "repository": {"link_id": VENDOR_LINK_ID},
         **changes,
     }
-
-
-def unanswered(worker: WorkerProcess) -> float:
-    """How many deliveries the worker has not answered yet, by its metrics. Its log must name their port."""
-    return Observed(worker).value("unlink_deliveries_in_hand")
 
 
 class World:
@@ -145,7 +139,7 @@ class World:
         """
         self.until(lambda: self.client.count("unlink.commands.default") == 0, "an empty queue")
         for worker in self.workers:
-            self.until(lambda worker=worker: not worker.running or unanswered(worker) == 0, "all deliveries answered")
+            self.until(lambda worker=worker: not worker.running or worker.unacknowledged() == 0, "all acknowledged")
 
     def __enter__(self) -> Self:
         return self

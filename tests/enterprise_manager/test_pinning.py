@@ -8,6 +8,7 @@ import hashlib
 import select
 import socket
 import ssl
+import threading
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -126,10 +127,17 @@ async def test_an_unlinks_road_with_nothing_but_the_pin(
 
 def test_a_connection_that_was_reset_before_its_handshake_is_closed(serve: Any) -> None:
     """Else each attempt to connect to a load balancer without a server may leave a socket open for a while."""
-    server = serve(lambda connection: connection.reset())
+    connected = threading.Event()
+
+    def reset(connection: Any) -> None:
+        connected.wait(10)  # a reset that comes earlier may end the connect call itself
+        connection.reset()
+
+    server = serve(reset)
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always", ResourceWarning)
         with socket.create_connection(("127.0.0.1", server.port), timeout=10) as raw:
+            connected.set()
             assert select.select([raw], [], [], 10)[0], "the reset has not come"
             with pytest.raises(ConnectionResetError):
                 PinnedContext.of(None).wrap_socket(raw, server_hostname="localhost")

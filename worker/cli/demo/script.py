@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from worker.broker.client import BrokerClient
 from worker.cli.output.event_text import explanation
+from worker.sandbox.processes.supervisor import wait_until
 from worker.settings import BrokerSettings
 
 if TYPE_CHECKING:
@@ -42,6 +43,15 @@ class DemoScript:
     def enterprise_manager(self) -> SimulatedEnterpriseManager:
         """The simulated Enterprise Manager."""
         return self._sandbox.enterprise_manager
+
+    def until_acknowledged(self) -> None:
+        """Wait until the worker has acknowledged what it took: a repeat that comes earlier gets no event of its own.
+
+        Raises:
+            StepError: it has not in time.
+        """
+        if not wait_until(lambda: self.worker.unacknowledged() == 0, seconds=PATIENCE, interval=0.02):
+            raise StepError(f"a command was not acknowledged within {PATIENCE:g} s")
 
     def replace_worker(self) -> None:
         """Start a second worker in the place of the first."""

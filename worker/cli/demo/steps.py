@@ -39,6 +39,7 @@ def vendor_page(script: DemoScript) -> None:
 
 def duplicate(script: DemoScript) -> None:
     """The same message once more."""
+    script.until_acknowledged()
     script.send(_command(VENDOR_PAGE_KEY, VENDOR_JOB_ID, VENDOR_LINK_ID))
     (again,) = script.events_until_the_end(VENDOR_PAGE_KEY)
     script.expect("the event's ID", seen=again.id, wanted=event_id(VENDOR_PAGE_KEY, Outcome.SUCCEEDED))

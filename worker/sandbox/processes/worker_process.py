@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
 from typing import TYPE_CHECKING, Protocol
+
+import requests
+from prometheus_client.parser import text_string_to_metric_families
 
 from worker.sandbox.errors import PartFailedError
 from worker.sandbox.processes.supervisor import wait_until
@@ -89,6 +93,13 @@ class WorkerProcess:
     def wait_until_started(self) -> None:
         """Return once it takes commands."""
         self.wait_for_log("worker.started")
+
+    def unacknowledged(self) -> int:
+        """How many deliveries it has not acknowledged yet, by its metrics; its log, in JSON, names their port."""
+        lines = (json.loads(line) for line in self.log().splitlines() if '"http.listening"' in line)
+        metrics = requests.get(f"http://127.0.0.1:{next(lines)['port']}/metrics", timeout=10).text
+        families = {family.name: family for family in text_string_to_metric_families(metrics)}
+        return int(families["unlink_deliveries_in_hand"].samples[0].value)
 
     def kill(self) -> None:
         """SIGKILL: no chance to say goodbye."""
