@@ -6,11 +6,13 @@ What is said here in `title`, `description` and `examples` goes into the publish
 from __future__ import annotations
 
 import hashlib
+import json
 import uuid
 from enum import StrEnum
 from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, ConfigDict, Field, WithJsonSchema
+from pydantic_core import PydanticSerializationError
 
 from contracts.commands import Message, Ticket
 
@@ -215,9 +217,16 @@ class Event(Message):
     data: EventData
 
     def to_bytes(self) -> bytes:
-        """The message body: JSON, UTF-8. CloudEvents attributes that are null are left out, as the format asks."""
+        """The message body: JSON, UTF-8. CloudEvents attributes that are null are left out, as the format asks.
+
+        A lone surrogate, which UTF-8 does not have and a server's JSON may hold, becomes a question mark.
+        """
         left_out = {"subject"} if self.subject is None else None
-        return self.model_dump_json(exclude=left_out).encode()
+        try:
+            return self.model_dump_json(exclude=left_out).encode()
+        except PydanticSerializationError:
+            content = json.dumps(self.model_dump(mode="json", exclude=left_out), ensure_ascii=False)
+            return content.encode("utf-8", "replace")
 
     @property
     def routing_key(self) -> str:

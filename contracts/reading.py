@@ -185,4 +185,6 @@ def _partial(content: dict[str, Any]) -> PartialParse:
 
 
 def _short_text(value: object, longest: int) -> str | None:
-    return value if isinstance(value, str) and 0 < len(value) <= longest else None
+    if not isinstance(value, str) or not 0 < len(value) <= longest:
+        return None
+    return value.encode("utf-8", "replace").decode()  # a lone surrogate, which no event can hold, as a question mark

@@ -54,10 +54,10 @@ class Neighbour:
             channel.confirm_delivery()
             channel.basic_publish(exchange, routing_key, body, pika.BasicProperties(**properties))
 
-    def queue(self, name: str, exchange: str, routing_key: str = "") -> None:
+    def queue(self, name: str, exchange: str, routing_key: str = "", **arguments: Any) -> None:
         """Make a queue and bind it."""
         with self.channel() as channel:
-            channel.queue_declare(name, durable=True, arguments={"x-queue-type": "quorum"})
+            channel.queue_declare(name, durable=True, arguments={"x-queue-type": "quorum", **arguments})
             if exchange:
                 channel.queue_bind(name, exchange, routing_key)
 

@@ -14,6 +14,7 @@ from contracts.events import Outcome, Reason, ReasonCode
 from tests.waiting import until
 from worker.broker.problems import BrokerClosedError
 from worker.settings import BrokerSettings
+from worker.unlinks.ports.broker import PublishRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -155,6 +156,41 @@ async def test_memory_alarm_delays_publishes_without_repeating_them_and_lets_ack
     repeats = [entry for entry in logs if entry["event"] == "broker.publish_failed"]
     assert len(neighbour.take_all("unlink.unrouted")) == 1 + len(repeats)
     assert len(repeats) <= 1, "only what waited before the broker told of its alarm"
+
+
+#: Of a classic queue, since a quorum queue takes a few messages more.
+FULL_AFTER_ONE = {"x-queue-type": "classic", "x-max-length": 1, "x-overflow": "reject-publish"}
+
+
+async def test_event_that_a_full_subscriber_refuses_is_given_back_and_holds_nothing_up(
+    worker: Any, neighbour: Any, make_event: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One subscriber's full queue would make the worker send the same event for ever, and hold all its slots."""
+    monkeypatch.setattr("worker.broker.outbox.REFUSED_SECONDS", 0.5)
+    neighbour.queue("healthy", "unlink.events", "#")
+    neighbour.queue("full", "unlink.events", "failed.*", **FULL_AFTER_ONE)
+    neighbour.send(b"fills it up", "", "full")
+    refused = make_event(outcome=Outcome.FAILED)
+    with pytest.raises(PublishRefusedError):
+        await worker.broker.outbox.publish(refused)
+    with pytest.raises(PublishRefusedError):
+        await worker.broker.outbox.offer(refused)
+    await worker.broker.outbox.publish(make_event(outcome=Outcome.SUCCEEDED))
+    received = [properties.message_id for properties, _, _ in neighbour.take_all("healthy")]
+    assert received[-1] != refused.id
+    assert set(received[:-1]) == {refused.id}
+
+
+@pytest.mark.parametrize("count", [2**31, 2**63 - 1, -1, True])
+async def test_attempt_that_is_no_count_does_not_keep_a_message_from_being_delayed(
+    worker: Any, neighbour: Any, count: int
+) -> None:
+    """One more than AMQP's largest number cannot be encoded: the message could be neither delayed nor dead-lettered."""
+    neighbour.send(b"odd", headers={"unlink-attempt": count})
+    delivery = await worker.next()
+    await worker.broker.outbox.delay(delivery, 1, failed=True)
+    delivery.acknowledge()
+    assert (await worker.next()).attempt == 2
 
 
 async def test_reply_goes_to_the_queue_asked_for_when_the_command_has_ended(

@@ -35,7 +35,7 @@ _SUSPICIOUS_SECONDS = 60.0
 _REPEATED = 50
 
 #: A worker's log events that say that something happened which nobody foresaw.
-_UNFORESEEN = ("unlink.attempt_failed", "broker.part_failed", "broker.delivery_failed", "unlink.gave_up")
+_UNFORESEEN = ("unlink.attempt_failed", "broker.part_failed", "unlink.requeued", "unlink.gave_up")
 
 _DELETE = re.compile(r"/linkedBackupRepositories/([0-9a-f-]{36})", re.IGNORECASE)
 

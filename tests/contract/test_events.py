@@ -47,3 +47,15 @@ def test_a_rejection_without_a_key_has_no_subject() -> None:
     content = json.loads(event.to_bytes())
     assert "subject" not in content
     assert content["data"]["idempotency_key"] is None
+
+
+def test_a_lone_surrogate_does_not_keep_an_event_from_being_written() -> None:
+    """A job's name in a server's JSON may hold one; the unlink would end, and nobody could be notified of it."""
+    event = Event.model_validate_json((EXAMPLES / "unlink.succeeded.v1.json").read_bytes())
+    strange = event.data.model_copy(update={"labels": {"job": "Copy\ud800"}})
+    written = json.loads(event.model_copy(update={"data": strange}).to_bytes())
+    assert written["data"]["labels"] == {"job": "Copy?"}
+    del written["data"]["labels"]
+    expected = json.loads(event.to_bytes())
+    del expected["data"]["labels"]
+    assert written == expected

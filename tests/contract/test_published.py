@@ -263,7 +263,7 @@ def test_a_rejection_of_bytes_fits_the_schema() -> None:
     """The event of a message that could not be read fits its schema too."""
     reason = Reason(code=ReasonCode.INVALID_MESSAGE, message="no")
     event = compose_rejection(
-        b"\xff", PartialParse(), reason, enterprise_manager="default", correlation_id=None, now=NOON
+        b"\xff", PartialParse(), reason, changed=False, enterprise_manager="default", correlation_id=None, now=NOON
     )
     validator_of(event.type).validate(json.loads(event.to_bytes()))
 

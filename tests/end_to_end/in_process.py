@@ -78,6 +78,10 @@ class KeptOutbox:
             self.events.append(content["data"])
             self._arrived.notify_all()
 
+    async def offer(self, event: Event) -> None:
+        """Keep a progress event."""
+        await self.publish(event)
+
     async def delay(self, delivery: Delivery, seconds: float, *, failed: bool) -> None:
         """Bring it back at once; an attempt that fails is a fault of the worker."""
         del seconds

@@ -204,6 +204,10 @@ class SimulatedOutbox:
         await self._until_confirmed(lambda: self._broker.events.append(body), story)
         self._process.confirmed.update(f"{story} to {queue}" for queue in reply_to)
 
+    async def offer(self, event: Event) -> None:
+        """As the port has it."""
+        await self.publish(event)
+
     async def delay(self, delivery: Delivery, seconds: float, *, failed: bool) -> None:
         """As the port has it."""
         message = _message(delivery)
@@ -228,6 +232,7 @@ class SimulatedOutbox:
             world.note("broker", f"stores {what} of {process.name}")
             store()
 
+        weather.break_now_and_then()
         while True:
             lost = weather.fate_of_publish()
             try:
@@ -237,4 +242,5 @@ class SimulatedOutbox:
             except TimeoutError:
                 continue
             process.confirmed.add(what)
+            weather.break_now_and_then()
             return

@@ -96,8 +96,13 @@ class SimulatedWriter(Writer):
     ) -> T:
         """As the ledger's writer has it."""
         await self._process.may_die()
+        if key is not None:
+            self._weather.break_now_and_then()
         self._process.call_soon(self._send)
-        return await super().write(carry_out, order=order, key=key, landed=landed)
+        result = await super().write(carry_out, order=order, key=key, landed=landed)
+        if key is not None:
+            self._weather.break_now_and_then()
+        return result
 
     def _send(self) -> None:
         """Send the queued writes in one transaction, unless one is already under way."""

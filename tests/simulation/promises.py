@@ -85,9 +85,13 @@ class Reading:
 class Observer:
     """Sees everything, and remembers the first promise that was broken."""
 
-    def __init__(self, world: World, *, hold_seconds: float) -> None:
+    def __init__(self, world: World, *, hold_seconds: float, unforeseen: bool) -> None:
         self.world = world
         self.hold_seconds = hold_seconds
+        #: Whether the worker meets errors that nobody foresaw, and may so give a command up.
+        self.unforeseen = unforeseen
+        #: The rejections of commands that were given up.
+        self.given_up: set[str] = set()
         #: How often situations came about that a run is meant to reach.
         self.situations: Counter[str] = Counter()
         self.server: Server
@@ -127,10 +131,13 @@ class Observer:
         reading = self.read(message.body)
         if isinstance(reading.command, CancelCommand) and reading.command.idempotency_key in self.cancels:
             return  # the wish is in the database, and the unlink's own end answers it
+        dead = f"dead {message.number}" in process.confirmed
+        if dead and reading.rejection in self.given_up & process.confirmed:
+            return
         if self.is_rejected(reading):
             confirmed = reading.rejection in process.confirmed
             if self.is_dead(reading):
-                confirmed = confirmed and f"dead {message.number}" in process.confirmed
+                confirmed = confirmed and dead
             ends = {reading.rejection}
         else:
             ends = self.ends(reading)
@@ -179,7 +186,9 @@ class Observer:
         key = data["idempotency_key"]
         story = self.stories.get(key)
         self.world.note(process.name, f"publishes {data['outcome']} of {key}")
-        if event["id"] in self._rejections:
+        if event["id"] in self._rejections and data["reason"]["code"] == "gave_up":
+            self._given_up(event["id"], data)
+        elif event["id"] in self._rejections:
             if not self.is_rejected(self.readings[self._rejections[event["id"]]]):
                 self.broken(NOTHING_LOST, f"a command with the key {key} was rejected that should have been run")
         elif data["outcome"] == Outcome.PLANNED:
@@ -193,6 +202,14 @@ class Observer:
         elif story.settled != body:
             self.broken(NOTHING_TWICE, f"{data['outcome']} of {key} was published; settled was {story.outcome}")
         return str(event["id"])
+
+    def _given_up(self, rejection: str, data: dict[str, Any]) -> None:
+        self.situations["given up"] += 1
+        self.given_up.add(rejection)
+        if not self.unforeseen:
+            self.broken(KEEPS_GOING, f"{data['idempotency_key']} was given up, and nothing unforeseen happened")
+        if data["changed"] is not None:
+            self.broken(NOTHING_CLAIMED, "a command was given up, and its event says whether it changed anything")
 
     def _planned(self, key: str, data: dict[str, Any]) -> None:
         commands = [reading.command for reading in self.readings.values() if isinstance(reading.command, UnlinkCommand)]

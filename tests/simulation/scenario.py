@@ -57,6 +57,7 @@ RATES_OF_FAULTS = {
     "lists_lag": {"list_lags": 0.6},
     "others_edit": {"added_again": 0.5},
     "database_slow": {"database_slow": 0.1},
+    "ports_break": {"breaking": 0.1},
 }
 RATES = [name for rates in RATES_OF_FAULTS.values() for name in rates]
 
@@ -81,6 +82,7 @@ class Weather:
     forgets: float = 0
     added_again: float = 0
     database_slow: float = 0
+    breaking: float = 0
     broker_away_until: float = 0
     database_away_until: float = 0
     #: What Enterprise Manager does where its documentation leaves it open.
@@ -142,6 +144,11 @@ class Weather:
     def surprises(self) -> bool:
         """Whether a call fails in a way that nobody foresaw."""
         return self.world.chance(self.surprising)
+
+    def break_now_and_then(self) -> None:
+        """Fail as code fails that has a mistake: with an error that nobody foresaw."""
+        if self.breaking and self.world.chance(self.breaking):
+            raise RuntimeError("a mistake")
 
     def fate_of_task(self) -> str:
         """What becomes of a task."""
@@ -245,6 +252,8 @@ def draw(seed: int) -> Scenario:
     chance = Random(f"scenario {seed}")  # noqa: S311 - must be repeatable
     appetite = chance.choice((0.0, 0.15, 0.3, 0.3, 0.5))
     faults = [fault for fault in FAULTS if chance.random() < appetite]
+    if Random(f"ports {seed}").random() < appetite / 3:  # noqa: S311 - repeatable, and apart: other draws stay as they were
+        faults.append("ports_break")
     horizon = chance.uniform(60, 600)
     strict = chance.random() < 0.8
     settling = chance.choice((90, 120, 120))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 NOTHING_LET_GO = {"publishes_lost", "confirms_late", "broker_away", "database_away", "database_slow"}
 #: After the last fault, everything has to come to its end within so many seconds.
 CALM_SECONDS = 6 * 3600.0
+#: When an operator replays the dead letters, in seconds after the last fault.
+REPLAY_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ class Simulation:
         self.observer = Observer(
             world,
             hold_seconds=float("inf") if scenario.faults & NOTHING_LET_GO else scenario.rules.hold_seconds,
+            unforeseen=not scenario.faults.isdisjoint({"ports_break", "surprises"}),
         )
         self.weather = Weather(world, **scenario.weather)
         self.broker = Broker(world, self.observer, self.weather)
@@ -94,6 +97,9 @@ class Simulation:
         for trouble in scenario.troubles:
             world.after(trouble.at, partial(self._happen, trouble))
         world.after(scenario.horizon, self._calm)
+        if "ports_break" in scenario.faults:
+            self._to_come += 1
+            world.after(scenario.horizon + REPLAY_SECONDS, self._replay)
         try:
             self._run_until_quiet()
             self._put_links_back()
@@ -128,6 +134,14 @@ class Simulation:
             self.broker.put(Message(number, body, reply_to=reply_to))
 
         self.world.after(seconds, publish)
+
+    def _replay(self) -> None:
+        """An operator replays what was given up: else a command that was given up in flight would block its job."""
+        self._to_come -= 1
+        for message in self.broker.dead_letters:
+            if self.observer.read(message.body).rejection in self.observer.given_up:
+                self.world.note("operator", f"replays {message.number}")
+                self.broker.put(replace(message, number=self.world.serial(), attempt=1))
 
     def _put_links_back(self) -> None:
         """Before old commands come once more, somebody links again what was unlinked."""

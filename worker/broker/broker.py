@@ -10,7 +10,7 @@ import structlog
 from worker.broker import topology
 from worker.broker.connection import SupervisedConnection, user_of
 from worker.broker.delivery import reply_patterns
-from worker.broker.intake import DeliveryGuard, QueueIntake
+from worker.broker.intake import QueueIntake
 from worker.broker.outbox import BrokerOutbox
 from worker.broker.problems import BrokerError
 from worker.broker.topology import DELAY_TIERS
@@ -78,7 +78,6 @@ class Broker:
             restore=self._restore,
             event_headers=event_headers,
         )
-        guard = DeliveryGuard(deliver, self.outbox)
         self._intakes = {
             name: QueueIntake(
                 name,
@@ -87,7 +86,7 @@ class Broker:
                 clock,
                 reply_patterns=reply_patterns(reply_to),
                 forwarders={user, *forwarders},
-                receive=guard.receive,
+                receive=deliver,
                 restore=self._restore,
             )
             for name, prefetch in queues.items()

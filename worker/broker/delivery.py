@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from worker.broker.senders import sender_of
 
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 #: The header that counts the attempts. Without the prefix `x-`, which is the broker's.
 ATTEMPT_HEADER = "unlink-attempt"
+
+#: A number that no count of attempts reaches; one more than the largest of AMQP's could not be written in a copy.
+_NO_COUNT = 2**31
 
 #: How deep a header may be nested and still be read.
 _DEEPEST = 20
@@ -80,7 +83,8 @@ class BrokerDelivery:
     def attempt(self) -> int:
         """1, and one more for each earlier attempt that failed. A header that makes no sense counts as none."""
         count = self.headers.get(ATTEMPT_HEADER)
-        return count if isinstance(count, int) and not isinstance(count, bool) and count >= 1 else 1
+        sensible = isinstance(count, int) and not isinstance(count, bool) and 1 <= count < _NO_COUNT
+        return cast("int", count) if sensible else 1
 
     @property
     def settled(self) -> bool:

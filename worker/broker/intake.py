@@ -27,11 +27,7 @@ if TYPE_CHECKING:
     from pika.spec import Basic, BasicProperties
 
     from worker.broker.connection import SupervisedConnection
-    from worker.unlinks.ports.broker import Outbox
     from worker.unlinks.ports.clock import Clock
-
-#: Seconds after which a message comes back whose delivery failed in the worker for a reason nobody foresaw.
-RETRY_SECONDS = 5.0
 
 #: Seconds for closing a channel in good order.
 CLOSE_SECONDS = 5.0
@@ -228,39 +224,6 @@ class QueueIntake:
         )
         self._deliveries.add(delivery)
         self._receive(delivery)
-
-
-class DeliveryGuard:
-    """Hands deliveries on, and keeps a message safe that the worker fails on in a way nobody foresaw.
-
-    Such a message is put into a delay queue, counted as a failed attempt, and only then acknowledged: it is not lost,
-    it does not come back at once and for ever, and the queue behind it moves on.
-    """
-
-    def __init__(self, deliver: Callable[[BrokerDelivery], None], outbox: Outbox) -> None:
-        self._deliver = deliver
-        self._outbox = outbox
-        self._setting_aside: set[asyncio.Task[None]] = set()
-
-    def receive(self, delivery: BrokerDelivery) -> None:
-        """Hand a delivery on. Never raises: pika would close the connection for it."""
-        try:
-            self._deliver(delivery)
-        except Exception:  # noqa: BLE001 - whatever it is, the message must be kept, and the connection too
-            _log.exception(
-                "broker.delivery_failed", enterprise_manager=delivery.enterprise_manager, attempt=delivery.attempt
-            )
-            task = asyncio.get_running_loop().create_task(self._set_aside(delivery))
-            self._setting_aside.add(task)
-            task.add_done_callback(self._setting_aside.discard)
-
-    async def _set_aside(self, delivery: BrokerDelivery) -> None:
-        try:
-            await self._outbox.delay(delivery, RETRY_SECONDS, failed=True)
-        except BrokerError:
-            # Shutting down: unacknowledged, it returns to its queue with the channel.
-            return
-        delivery.acknowledge()
 
 
 async def _first(*conditions: Awaitable[object]) -> None:

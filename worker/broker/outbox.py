@@ -1,4 +1,4 @@
-"""What leaves for the broker: each call returns once the broker has confirmed, however long that may take."""
+"""What leaves for the broker: each call returns once the broker has confirmed, or has refused it for a minute."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from worker.broker.copies import (
 from worker.broker.delivery import ATTEMPT_HEADER
 from worker.broker.problems import BrokerClosedError, ChannelLostError, one_line
 from worker.broker.topology import DEAD, EVENTS, command_queue, delay_exchange
+from worker.unlinks.ports.broker import PublishRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
@@ -36,6 +37,9 @@ APP_ID = "unlink-worker"
 
 #: Seconds for one reply; it is tried once, since the events exchange is the durable way back.
 REPLY_SECONDS = 5.0
+
+#: Seconds after which a message that the broker does not take is refused to the caller. A lost channel is waited out.
+REFUSED_SECONDS = 60.0
 
 #: Characters of a reason in a dead letter's header.
 MAX_REASON = 1000
@@ -95,6 +99,7 @@ class BrokerOutbox:
 
         Raises:
             BrokerClosedError: `close` was called before the broker confirmed.
+            PublishRefusedError: the broker did not take it within `REFUSED_SECONDS`.
         """
         message, terminal = self._event_message(event)
         await self._confirmed(message)
@@ -102,11 +107,24 @@ class BrokerOutbox:
             for queue in reply_to:
                 await self._reply(queue, message)
 
+    async def offer(self, event: Event) -> None:
+        """Publish an event to the events exchange, once.
+
+        Raises:
+            BrokerClosedError: `close` was called before the broker confirmed.
+            PublishRefusedError: it was not confirmed.
+        """
+        message, _ = self._event_message(event)
+        confirmation = await self._attempt(message)
+        if confirmation is not Confirmation.CONFIRMED:
+            raise PublishRefusedError(confirmation.value)
+
     async def delay(self, delivery: Delivery, seconds: float, *, failed: bool) -> None:
         """Put a copy of the message into the shortest delay queue of at least `seconds`; it comes back to its queue.
 
         Raises:
             BrokerClosedError: `close` was called before the broker confirmed.
+            PublishRefusedError: the broker did not take it within `REFUSED_SECONDS`.
         """
         tier = next((tier for tier in self._delay_tiers if tier >= seconds), self._delay_tiers[-1])
         attempt = {ATTEMPT_HEADER: delivery.attempt + (1 if failed else 0)}
@@ -117,6 +135,7 @@ class BrokerOutbox:
 
         Raises:
             BrokerClosedError: `close` was called before the broker confirmed.
+            PublishRefusedError: the broker did not take it within `REFUSED_SECONDS`.
         """
         headers = {
             ATTEMPT_HEADER: delivery.attempt,
@@ -169,6 +188,7 @@ class BrokerOutbox:
     async def _confirmed(self, message: Message) -> None:
         """Publish until the broker has confirmed it, as routed to a queue."""
         back_off = new_back_off(self._clock)
+        began = self._clock.monotonic()
         self._unconfirmed += 1
         self._idle.clear()
         try:
@@ -176,6 +196,8 @@ class BrokerOutbox:
                 # What goes down with its channel is told by whoever lost that, once, and goes out on the next.
                 if confirmation is not Confirmation.LOST:
                     _tell_unconfirmed(message, confirmation)
+                    if self._clock.monotonic() - began >= REFUSED_SECONDS:
+                        raise PublishRefusedError(confirmation.value)
                     if confirmation is Confirmation.UNROUTABLE:
                         await self._restore()
                     await self._clock.sleep(back_off.pause())

@@ -27,6 +27,7 @@ STEP_EVENTS: Final = {
     StepKind.NOT_SENT: ("unlink.not_sent", "warning"),
     StepKind.ANSWER_LOST: ("unlink.answer_lost", "warning"),
     StepKind.SUBMITTED: ("unlink.submitted", "info"),
+    StepKind.PROGRESS_LOST: ("unlink.progress_lost", "warning"),
     StepKind.TASK_FAILED: ("unlink.task_failed", "warning"),
     StepKind.TASK_UNKNOWN: ("unlink.task_unknown", "warning"),
     StepKind.TASK_NOT_STOPPED: ("unlink.task_not_stopped", "warning"),
@@ -40,6 +41,7 @@ STEP_EVENTS: Final = {
     StepKind.GAVE_UP: ("unlink.gave_up", "error"),
     StepKind.LEASE_LOST: ("unlink.lease_lost", "warning"),
     StepKind.LEFT: ("unlink.left_to_redelivery", "info"),
+    StepKind.REQUEUED: ("unlink.requeued", "error"),
     StepKind.CUT_OFF: ("unlink.left_to_redelivery", "warning"),
 }
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from contracts.commands import CancelCommand
 from contracts.events import Outcome, ReasonCode
 from contracts.reading import UnreadableMessageError, read_message
+from worker.unlinks.attempts import Attempts
 from worker.unlinks.authorization import Authorizer
 from worker.unlinks.job_locks import JobLocks
 from worker.unlinks.outcome import Ending, as_plan, compose, failed
@@ -22,18 +23,17 @@ from worker.unlinks.ports.ledger import (
     HeldElsewhere,
     KeyReused,
     Lease,
-    LeaseLostError,
     NewClaim,
     Stage,
 )
 from worker.unlinks.ports.steps import Reporter, StepKind
 from worker.unlinks.replies import Replies, known_of
 from worker.unlinks.rules import Pace
-from worker.unlinks.waiting import DeferredError, LeavingError, Waiting
+from worker.unlinks.waiting import DeferredError, Waiting
 from worker.unlinks.workflow import Workflow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping
+    from collections.abc import Callable, Mapping
 
     from contracts.commands import Command, UnlinkCommand
     from contracts.events import Event
@@ -47,14 +47,8 @@ if TYPE_CHECKING:
 
 #: How long a command waits, in seconds, when another worker has its key.
 HELD_ELSEWHERE_SECONDS = 5.0
-#: The wait after an attempt that failed in an unforeseen way, in seconds: it grows by the factor, up to the longest.
-FIRST_RETRY_SECONDS = 5.0
-RETRY_FACTOR = 3.0
-LONGEST_RETRY_SECONDS = 600.0
 #: How long a cancelled unlink has to release its lease, in seconds.
 CANCEL_SECONDS = 5.0
-
-T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -95,6 +89,7 @@ class Dispatcher:
         self._authorizer = Authorizer(rules.policy, ledger, enterprise_managers)
         self._job_locks = JobLocks()
         self._leaving = asyncio.Event()
+        self._attempts = Attempts(self._replies, clock, self._leaving, rules.max_attempts)
         self._running: dict[str, _Running] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         ledger.on_cancel(self._on_cancel)
@@ -131,19 +126,17 @@ class Dispatcher:
     # --- one delivery -----------------------------------------------------------------------------------------------
 
     async def _receive(self, delivery: Delivery) -> None:
+        command: Command | Exception
         try:
             command = self._read(delivery)
-        except UnreadableMessageError as unreadable:
-            report = Reporter(self._steps, delivery.enterprise_manager)
-            answer = self._replies.reject(
-                delivery, unreadable.partial, ReasonCode.INVALID_MESSAGE, unreadable.problem, report, dead_letter=True
-            )
-        else:
-            report = Reporter(self._steps, delivery.enterprise_manager, command.idempotency_key)
-            answer = self._answer(command, delivery, report)
+        except Exception as error:  # noqa: BLE001 - raised again or answered below, as an attempt
+            command = error
+        key = None if isinstance(command, Exception) else command.idempotency_key
+        report = Reporter(self._steps, delivery.enterprise_manager, key)
         report(StepKind.RECEIVED, delivery=delivery)
         try:
-            await answer
+            deliveries = [delivery]
+            await self._attempts.run(deliveries, self._answer(command, delivery, report), report)
         finally:
             report(StepKind.ANSWERED)
 
@@ -160,42 +153,42 @@ class Dispatcher:
             raise UnreadableMessageError(problem, known_of(command))
         return command
 
-    async def _answer(self, command: Command, delivery: Delivery, report: Reporter) -> None:
-        if command.enterprise_manager not in self._enterprise_managers:
+    async def _answer(self, command: Command | Exception, delivery: Delivery, report: Reporter) -> None:
+        if isinstance(command, UnreadableMessageError):
+            code, problem, known = ReasonCode.INVALID_MESSAGE, command.problem, command.partial
+        elif isinstance(command, Exception):
+            raise command
+        elif command.enterprise_manager not in self._enterprise_managers:
+            code, known = ReasonCode.UNKNOWN_ENTERPRISE_MANAGER, known_of(command)
             problem = f"no Enterprise Manager is configured as {command.enterprise_manager!r}"
-            code = ReasonCode.UNKNOWN_ENTERPRISE_MANAGER
-            await self._replies.reject(delivery, command, code, problem, report, dead_letter=True)
-            return
-        authorized = await self._attempt([delivery], self._authorize(command, delivery, report), report)
-        if authorized is not None:
-            await self._run(command, delivery, authorized, report)
+        else:
+            try:
+                authorized = await self._authorize(command, delivery, report)
+            except DeniedError as no:
+                report(StepKind.DENIED, user_id=delivery.user_id, job_id=_job_id(command), problem=str(no))
+                code, problem, known = ReasonCode.ACCESS_DENIED, str(no), known_of(command)
+            else:
+                await self._run(command, delivery, authorized, report)
+                return
+        await self._replies.reject(delivery, known, code, problem, report, dead_letter=True)
 
-    async def _authorize(self, command: Command, delivery: Delivery, report: Reporter) -> Authorized | None:
-        """Authorize it; or else reject it, and return None."""
+    async def _authorize(self, command: Command, delivery: Delivery, report: Reporter) -> Authorized:
         hold_until = partial(self._hold_until, [delivery])
         waiting = Waiting(self._clock, hold_until, self._leaving, asyncio.Event(), report, heeds_cancel=False)
-        try:
-            return await self._authorizer.authorize(command, delivery.user_id, waiting)
-        except DeniedError as no:
-            report(StepKind.DENIED, user_id=delivery.user_id, job_id=_job_id(command), problem=str(no))
-            code, problem = ReasonCode.ACCESS_DENIED, str(no)
-        except Exception as error:  # noqa: BLE001 - raised again, unless it was the last attempt
-            code, problem = ReasonCode.GAVE_UP, self._gave_up(error, [delivery], report)
-        await self._replies.reject(delivery, command, code, problem, report, dead_letter=True)
-        return None
+        return await self._authorizer.authorize(command, delivery.user_id, waiting)
 
     async def _run(self, command: Command, delivery: Delivery, authorized: Authorized, report: Reporter) -> None:
         if isinstance(command, CancelCommand):
-            await self._attempt([delivery], self._cancel(command, delivery, report), report)
+            await self._cancel(command, delivery, report)
         elif command.dry_run:
-            await self._attempt([delivery], self._plan(command, delivery, authorized, report), report)
+            await self._plan(command, delivery, authorized, report)
         elif (running := self._running.get(command.idempotency_key)) is not None:
             await self._join(running, command, delivery, report)
         else:
             running = _Running(command.fingerprint, [delivery], report, authorized.job)
             self._running[command.idempotency_key] = running
             try:
-                await self._attempt(running.deliveries, self._unlink(command, running), report)
+                await self._attempts.run(running.deliveries, self._unlink(command, running), report)
             finally:
                 del self._running[command.idempotency_key]
 
@@ -209,39 +202,6 @@ class Dispatcher:
             return
         report(StepKind.JOINED, live=sum(each.live for each in running.deliveries))
         running.deliveries.append(delivery)
-
-    async def _attempt(self, deliveries: list[Delivery], work: Coroutine[None, None, T], report: Reporter) -> T | None:
-        """Do the work; if it does not come to an end, see to it that the deliveries come back, and return None."""
-        try:
-            return await work
-        except DeferredError as later:
-            report(StepKind.DEFERRING, why=later.why, seconds=later.seconds)
-            await self._replies.delay(deliveries, later.seconds, report, failed=False)
-        except LeavingError:
-            report(StepKind.LEFT)
-        except LeaseLostError:
-            report(StepKind.LEASE_LOST)
-            for delivery in deliveries:
-                delivery.requeue()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the deliveries must come back
-            if self._leaving.is_set():  # what it worked with is closed under it, as a drain does in the end
-                report(StepKind.CUT_OFF, problem=str(error))
-                return None
-            attempt = _attempt_of(deliveries)
-            report(StepKind.ATTEMPT_FAILED, attempt=attempt, problem=str(error), error=error)
-            await self._replies.delay(deliveries, self._clock.jitter(_retry_seconds(attempt)), report, failed=True)
-        return None
-
-    def _gave_up(self, error: Exception, deliveries: list[Delivery], report: Reporter) -> str:
-        """Report that the last attempt has failed, and say so for the event; raises the error if it was not the last.
-
-        To be deferred, to leave and to lose a lease are no failures.
-        """
-        attempt = _attempt_of(deliveries)
-        if isinstance(error, (DeferredError, LeavingError, LeaseLostError)) or attempt < self._rules.max_attempts:
-            raise error
-        report(StepKind.GAVE_UP, attempt=attempt, error=error)
-        return f"gave up after {attempt} attempts: {error}"
 
     # --- a command --------------------------------------------------------------------------------------------------
 
@@ -259,11 +219,12 @@ class Dispatcher:
         match await self._ledger.claim(claim):
             case AlreadySettled(event):
                 report(StepKind.SETTLED_BEFORE)
-                await self._replies.publish(event, running.deliveries, report)
+                await self._replies.publish_settled(event, running.deliveries, report)
             case KeyReused():
                 report(StepKind.KEY_REUSED)
                 while running.deliveries:
-                    await self._replies.reject_reuse(running.deliveries.pop(), command, report)
+                    await self._replies.reject_reuse(running.deliveries[0], command, report)
+                    del running.deliveries[0]
             case HeldElsewhere():
                 report(StepKind.HELD_ELSEWHERE)
                 raise DeferredError("another worker has this key", HELD_ELSEWHERE_SECONDS)
@@ -285,7 +246,7 @@ class Dispatcher:
 
         def on_submitted(entry: Entry, task: Task | None) -> None:
             event = self._event(command, entry, Ending(Outcome.SUBMITTED, seen=entry.intent, task=task), running)
-            progress.append(asyncio.create_task(self._replies.outbox.publish(event)))
+            progress.append(asyncio.create_task(self._replies.offer(event, running.report)))
 
         workflow = self._workflow(command, entry, running, on_submitted)
         try:
@@ -298,17 +259,16 @@ class Dispatcher:
             running.report(StepKind.SETTLING)
             await self._ledger.settle(workflow.entry.lease, ending.outcome, event.to_bytes(), event.time)
             running.report(StepKind.SETTLED, event=event, **ending.facts)
-            await asyncio.gather(*progress)
         finally:
             for publishing in progress:
                 publishing.cancel()
-        await self._replies.publish(event, running.deliveries, running.report)
+        await self._replies.publish_settled(event, running.deliveries, running.report)
 
     async def _ending(self, workflow: Workflow, running: _Running) -> Ending:
         try:
             return await workflow.to_ending()
         except Exception as error:  # noqa: BLE001 - raised again, unless it was the last attempt
-            message = self._gave_up(error, running.deliveries, running.report)
+            message = self._attempts.gave_up(error, running.deliveries, running.report)
             sent = workflow.entry.stage is not Stage.CLAIMED
             return failed(ReasonCode.GAVE_UP, message, changed=None if sent else False, seen=workflow.entry.intent)
 
@@ -336,7 +296,7 @@ class Dispatcher:
         match await self._ledger.cancel(request):
             case AlreadySettled(event):
                 report(StepKind.CANCELLED_TOO_LATE)
-                await self._replies.publish(event, [delivery], report)
+                await self._replies.publish_settled(event, [delivery], report)
             case KeyReused():
                 await self._replies.reject_reuse(delivery, command, report)
             case None:
@@ -383,12 +343,3 @@ class Dispatcher:
 
 def _job_id(command: Command) -> str | None:
     return None if isinstance(command, CancelCommand) else command.job.id
-
-
-def _attempt_of(deliveries: list[Delivery]) -> int:
-    return max(delivery.attempt for delivery in deliveries)
-
-
-def _retry_seconds(attempt: int) -> float:
-    # The attempt comes from a header, so it may be any number: one too large to raise anything to.
-    return min(FIRST_RETRY_SECONDS * RETRY_FACTOR ** (min(attempt, 10) - 1), LONGEST_RETRY_SECONDS)

@@ -147,11 +147,15 @@ def compose_rejection(
     partial: PartialParse,
     reason: Reason,
     *,
+    changed: bool | None,
     enterprise_manager: str,
     correlation_id: str | None,
     now: datetime,
 ) -> Event:
-    """The event of a message that is not run: its ID is of the message's bytes."""
+    """The event of a message that is not run: its ID is of the message's bytes.
+
+    `changed` is None if an earlier attempt may have removed the link.
+    """
     return Event(
         id=rejection_id(body),
         source=source_of(enterprise_manager),
@@ -162,7 +166,7 @@ def compose_rejection(
             idempotency_key=partial.idempotency_key,
             enterprise_manager=enterprise_manager,
             outcome=Outcome.REJECTED,
-            changed=False,
+            changed=changed,
             reason=reason,
             requested_by=partial.requested_by,
             ticket=partial.ticket,

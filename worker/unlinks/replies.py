@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from worker.unlinks.ports.steps import Reporter
 
 
+class UnpublishedError(Exception):
+    """A settled event could not be published. It is in the ledger, and the next delivery of its command repeats it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Replies:
     """What leaves for the broker about a delivery."""
@@ -48,6 +52,24 @@ class Replies:
         for delivery in deliveries:
             delivery.acknowledge()
 
+    async def offer(self, event: Event, report: Reporter) -> None:
+        """Publish a progress event once. Never raises: nothing depends on it."""
+        try:
+            await self.outbox.offer(event)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the unlink goes on
+            report(StepKind.PROGRESS_LOST, problem=str(error))
+
+    async def publish_settled(self, event: Event | bytes, deliveries: list[Delivery], report: Reporter) -> None:
+        """Publish the event of a settled key, as `publish` does.
+
+        Raises:
+            UnpublishedError: it failed, for whatever reason.
+        """
+        try:
+            await self.publish(event, deliveries, report)
+        except Exception as error:
+            raise UnpublishedError(str(error)) from error
+
     async def reject(
         self,
         delivery: Delivery,
@@ -59,12 +81,26 @@ class Replies:
         dead_letter: bool,
     ) -> None:
         """Answer a command that is not run with a `rejected` event."""
-        report(StepKind.REJECTED, reason=code.value, problem=problem)
+        partial = known if isinstance(known, PartialParse) else known_of(known)
         reason = Reason(code=code, message=problem)
+        await self._reject(delivery, partial, reason, report, changed=False, dead_letter=dead_letter)
+
+    async def _reject(
+        self,
+        delivery: Delivery,
+        partial: PartialParse,
+        reason: Reason,
+        report: Reporter,
+        *,
+        changed: bool | None,
+        dead_letter: bool,
+    ) -> None:
+        report(StepKind.REJECTED, reason=reason.code.value, problem=reason.message)
         event = compose_rejection(
             delivery.body,
-            known if isinstance(known, PartialParse) else known_of(known),
+            partial,
             reason,
+            changed=changed,
             enterprise_manager=delivery.enterprise_manager,
             correlation_id=delivery.correlation_id,
             now=self.clock.now(),
@@ -88,12 +124,23 @@ class Replies:
         One whose channel has closed is redelivered by the broker.
         """
         while deliveries:
-            delivery = deliveries.pop()
+            delivery = deliveries[0]
             if delivery.live:
                 report(StepKind.DELAYING)
                 await self.outbox.delay(delivery, seconds, failed=failed)
                 report(StepKind.RETRIED if failed else StepKind.DEFERRED)
                 delivery.acknowledge()
+            del deliveries[0]
+
+    async def give_up(self, deliveries: list[Delivery], problem: str, report: Reporter) -> None:
+        """Reject and dead-letter deliveries that the worker failed to handle; also those that join meanwhile.
+
+        Nothing of the message is repeated but a valid key, since any other part of it may be what the worker failed on.
+        """
+        reason = Reason(code=ReasonCode.GAVE_UP, message=problem)
+        while deliveries:
+            await self._reject(deliveries[0], PartialParse(report.key), reason, report, changed=None, dead_letter=True)
+            del deliveries[0]
 
     async def dead_letter(self, delivery: Delivery, reason: Reason, report: Reporter) -> None:
         """Put a copy into the dead letters. The delivery stays unacknowledged."""

@@ -80,11 +80,27 @@ class Delivery(Protocol):
         ...
 
 
+class PublishRefusedError(Exception):
+    """The broker is there, and did not take a message in time, however often it was sent."""
+
+
 class Outbox(Protocol):
-    """What leaves for the broker. Each call returns once the broker has confirmed, and waits through reconnections."""
+    """What leaves for the broker. Each call returns once the broker has confirmed, and waits through reconnections.
+
+    Each raises `PublishRefusedError` if the broker refuses the message for a minute, as it does when a subscriber's
+    queue is full and has `x-overflow` `reject-publish`.
+    """
 
     async def publish(self, event: Event | bytes, reply_to: Collection[str] = ()) -> None:
         """Publish an event to the events exchange; a stored one byte for byte. A terminal one also to `reply_to`."""
+        ...
+
+    async def offer(self, event: Event) -> None:
+        """Publish a progress event once; nothing is repeated if the broker does not take it.
+
+        Raises:
+            PublishRefusedError: it did not.
+        """
         ...
 
     async def delay(self, delivery: Delivery, seconds: float, *, failed: bool) -> None:

@@ -41,6 +41,7 @@ class StepKind(StrEnum):
     NOT_SENT = "not_sent"  # problem
     ANSWER_LOST = "answer_lost"  # problem
     SUBMITTED = "submitted"  # job_id, task_id
+    PROGRESS_LOST = "progress_lost"  # problem: the event `submitted` was not published
     RESUMED = "resumed"  # stage, attempt
     FOLLOWING = "following"
     TASK_FAILED = "task_failed"  # task_id, problem
@@ -66,6 +67,7 @@ class StepKind(StrEnum):
     ATTEMPT_FAILED = "attempt_failed"  # attempt, problem, with the error
     GAVE_UP = "gave_up"  # attempt, with the error
     LEFT = "left"  # the worker stops; the broker delivers it again
+    REQUEUED = "requeued"  # problem, with the error: it could not be answered, and returns to its queue after a pause
     CUT_OFF = "cut_off"  # problem: as LEFT, and something it worked with was closed under it
 
     CANCEL_RECORDED = "cancel_recorded"  # requested_by
