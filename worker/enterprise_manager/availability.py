@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
 
+#: The problem of a probe that ended with an unforeseen error, whose stack trace is in the log.
+UNFORESEEN = "the probe ended with an unforeseen error; see enterprise_manager.probe_failed in the log"
+
 log = structlog.get_logger()
 
 
@@ -80,6 +83,12 @@ class Availability:
             )
             self._probing.add_done_callback(self._probed)
 
+    async def probe(self) -> None:
+        """Probe once, before any call. If that fails, it is down, and is probed until it is up. Never raises."""
+        problem = await self._problem()
+        if problem is not None:
+            self.went_wrong(problem, everywhere=True)
+
     async def until_up(self) -> None:
         """Return at once if nothing went wrong lately, else when a probe has succeeded since."""
         while self._probing is not None:
@@ -100,13 +109,22 @@ class Availability:
     async def _probe_until_up(self) -> None:
         while True:
             await self._clock.sleep(self._back_off.pause())
-            try:
-                await self._probe()
-            except Unavailable as error:
-                self._go_down(str(error))
-            else:
+            problem = await self._problem()
+            if problem is None:
                 self._come_up()
                 return
+            self._go_down(problem)
+
+    async def _problem(self) -> str | None:
+        """Probe once. None if the probe succeeded."""
+        try:
+            await self._probe()
+        except Unavailable as error:
+            return str(error)
+        except Exception:  # nothing else would start the probes again
+            log.warning("enterprise_manager.probe_failed", enterprise_manager=self._name, exc_info=True)
+            return UNFORESEEN
+        return None
 
     def _go_down(self, problem: str) -> None:
         if problem != self.last_problem or self.up:

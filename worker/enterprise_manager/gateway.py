@@ -117,11 +117,8 @@ class Gateway:
         self._availability.on_change(listener)
 
     async def probe(self) -> None:
-        """See whether it is there, and lets us log on, before anybody asks for anything. Never raises."""
-        try:
-            await self._probe()
-        except Unavailable as error:
-            self._availability.went_wrong(str(error), everywhere=True)
+        """Check that it answers and accepts the logon, before the first call. Never raises."""
+        await self._availability.probe()
 
     async def until_available(self) -> None:
         """Return when calls make sense again."""

@@ -98,7 +98,7 @@ def retry_after(answer: Answer) -> float:
         return min(float(text[:6]), LONGEST_RETRY_AFTER)
     try:
         seconds = parsedate_to_datetime(text) - parsedate_to_datetime(answer.headers.get("Date", ""))
-    except (ValueError, TypeError):  # TypeError: only one of them names its time zone
+    except (ValueError, TypeError, OverflowError):  # TypeError: only one names its zone; OverflowError: year 10000
         return 0.0
     return min(max(seconds.total_seconds(), 0.0), LONGEST_RETRY_AFTER)
 

@@ -12,7 +12,7 @@ import structlog
 from worker.enterprise_manager.concurrency_limit import ConcurrencyLimit, ConcurrencyLimitClosedError
 from worker.enterprise_manager.documents.reading import read_document
 from worker.enterprise_manager.responses import SERVICE_UNAVAILABLE, TOO_MANY, retry_after
-from worker.enterprise_manager.threads import beside_the_loop
+from worker.enterprise_manager.threads import Threads
 from worker.enterprise_manager.transport import NotConnectedError, TransportError
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _LONG_BODY = 64 * 1024
 
 _ENDING = "the worker is about to end"
+_NO_THREAD = "this process cannot start a thread: is there a limit on its processes (ulimit -u, pids.max)?"
 
 log = structlog.get_logger()
 
@@ -77,6 +78,8 @@ class Wire:
         self._transport = transport
         self._clock = clock
         self._limit = ConcurrencyLimit(requests)
+        # One more than requests: a document is read even while every request hangs.
+        self._threads = Threads(f"enterprise-manager-{name}", requests + 1)
         self._not_before = float("-inf")
         self._closed = False
 
@@ -95,10 +98,12 @@ class Wire:
             raise NotConnectedError(_ENDING) from None
         try:
             await self._until_wanted()
+            under_way = self._start(request, afresh=afresh)
         except BaseException:
             self._limit.leave()
             raise
-        return await self._exchange(request, afresh=afresh, attempt=attempt)
+        under_way.add_done_callback(lambda _: self._limit.leave())
+        return await self._outcome(under_way, request, attempt)
 
     async def _until_wanted(self) -> None:
         while (left := self._not_before - self._clock.monotonic()) > 0 and not self._closed:
@@ -106,11 +111,15 @@ class Wire:
         if self._closed:
             raise NotConnectedError(_ENDING)
 
-    async def _exchange(self, request: Request, *, afresh: bool, attempt: int) -> Answer:
+    def _start(self, request: Request, *, afresh: bool) -> asyncio.Future[Answer]:
         send = self._transport.exchange_afresh if afresh else self._transport.exchange
         request = replace(request, headers={**self._observer.headers(), **request.headers})
-        under_way = beside_the_loop(partial(send, request), f"enterprise-manager-{self.name}")
-        under_way.add_done_callback(lambda _: self._limit.leave())
+        try:
+            return self._threads.run(partial(send, request))
+        except RuntimeError:
+            raise NotConnectedError(_NO_THREAD) from None
+
+    async def _outcome(self, under_way: asyncio.Future[Answer], request: Request, attempt: int) -> Answer:
         started = self._clock.monotonic()
         status: int | None = None
         problem: str | None = None
@@ -162,10 +171,11 @@ class Wire:
         """
         if len(answer.body) < _LONG_BODY:
             return read_document(answer.body)
-        return await beside_the_loop(partial(read_document, answer.body), f"enterprise-manager-{self.name}")
+        return await self._threads.run(partial(read_document, answer.body))
 
     def close(self) -> None:
-        """Let go of connections; an exchange that is under way ends by its own time-out, or with the process."""
+        """Close idle connections and threads. An exchange under way ends by its own time-out, or with the process."""
         self._closed = True
         self._limit.close()
         self._transport.close()
+        self._threads.close()
