@@ -11,22 +11,23 @@ from worker.broker.delivery import BrokerDelivery
 from worker.cli import main
 from worker.enterprise_manager import Gateway
 from worker.ledger import SqlLedger
+from worker.unlinks.ports.ledger import Intended, Settled, Submitted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: For each boundary: the class and the method, and whether it is crossed before or after the call.
-BOUNDARIES: dict[str, tuple[type, str, str]] = {
+#: For each boundary: the class and the method, whether it is crossed before or after the call, and with which change.
+BOUNDARIES: dict[str, tuple[Any, ...]] = {
     "delivered": (SqlLedger, "claim", "before"),
     "claimed": (SqlLedger, "claim", "after"),
-    "looked": (SqlLedger, "intend", "before"),
+    "looked": (SqlLedger, "record", "before", Intended),
     "intended": (Gateway, "delete_link", "before"),
     "deleted": (Gateway, "delete_link", "after"),
-    "submitted": (SqlLedger, "submitted", "after"),
+    "submitted": (SqlLedger, "record", "after", Submitted),
     "following": (Gateway, "task", "before"),
     "followed": (Gateway, "task", "after_finished"),
-    "verified": (SqlLedger, "settle", "before"),
-    "settled": (SqlLedger, "settle", "after"),
+    "verified": (SqlLedger, "record", "before", Settled),
+    "settled": (SqlLedger, "record", "after", Settled),
     "published": (BrokerDelivery, "acknowledge", "before"),
 }
 
@@ -39,11 +40,13 @@ def die() -> NoReturn:
 
 def arm(boundary: str) -> None:
     """Put the crash in place."""
-    owner, name, when = BOUNDARIES[boundary]
+    owner, name, when, *changes = BOUNDARIES[boundary]
     original: Callable[..., Any] = getattr(owner, name)
 
     @functools.wraps(original)
     async def crashing(*arguments: Any, **named: Any) -> Any:
+        if changes and not isinstance(arguments[-1], *changes):
+            return await original(*arguments, **named)
         if when == "before":
             die()
         result = await original(*arguments, **named)

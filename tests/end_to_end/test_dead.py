@@ -28,7 +28,11 @@ from worker.cli import app
 from worker.clock import SystemClock
 from worker.ledger import SqlLedger
 from worker.settings import LedgerSettings
-from worker.unlinks.ports.ledger import Claimed, NewClaim
+from worker.unlinks.ports.ledger import (
+    Claimed,
+    NewClaim,
+    Settled,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -117,7 +121,7 @@ class Desk:
         fingerprint = UnlinkCommand.model_validate_json(json.dumps(command)).fingerprint
         claimed = await ledger.claim(NewClaim(key, fingerprint, "default", b"{}", now))
         assert isinstance(claimed, Claimed)
-        await ledger.settle(claimed.entry.lease, Outcome.FAILED, b"{}", now)
+        await ledger.record(claimed.entry.lease, Settled(Outcome.FAILED, b"{}", now))
         await ledger.close()
 
     def close(self) -> None:

@@ -19,9 +19,14 @@ from worker.unlinks.ports.ledger import (
     CancelRequest,
     CancelRequestedError,
     Claimed,
+    Intended,
     KeyReused,
     Lease,
+    SentAgain,
+    Settled,
     Stage,
+    Submitted,
+    Withdrawn,
 )
 
 if TYPE_CHECKING:
@@ -55,7 +60,7 @@ async def test_a_request_that_comes_first_cancels_the_unlink_that_comes_later(
     assert isinstance(result, Claimed)
     assert result.entry.cancelled
     with pytest.raises(CancelRequestedError, match="CHG-1"):
-        await other.intend(result.entry.lease, words.intent_of(), words.noon)
+        await other.record(result.entry.lease, Intended(words.intent_of(), words.noon))
 
 
 async def test_after_a_request_nothing_is_intended_and_nothing_written(
@@ -67,14 +72,14 @@ async def test_after_a_request_nothing_is_intended_and_nothing_written(
     await other.cancel(request_to_cancel)
     for _ in range(2):
         with pytest.raises(CancelRequestedError):
-            await ledger.intend(lease, words.intent_of(), words.noon)
+            await ledger.record(lease, Intended(words.intent_of(), words.noon))
     history = await history_of(ledger)
     assert history.record is not None
     assert (history.record.entry.stage, history.record.entry.intent) == (Stage.CLAIMED, None)
-    assert await other.intend(await words.claim(other, "CHG-2"), words.intent_of(), words.noon)
+    assert await other.record(await words.claim(other, "CHG-2"), Intended(words.intent_of(), words.noon))
     with pytest.raises(CancelRequestedError):  # also of a job that is busy
-        await ledger.intend(lease, words.intent_of(), words.noon)
-    await ledger.settle(lease, Outcome.CANCELLED, EVENT, words.noon)
+        await ledger.record(lease, Intended(words.intent_of(), words.noon))
+    await ledger.record(lease, Settled(Outcome.CANCELLED, EVENT, words.noon))
     assert await other.cancel(request_to_cancel) == AlreadySettled(EVENT)
 
 
@@ -84,11 +89,11 @@ async def test_a_request_does_not_stop_an_intent_that_came_before_it(
     """The DELETE has left: its task would not be recorded, or the job would never be free again."""
     ledger = await database.ledger()
     lease = await words.claim(ledger)
-    assert await ledger.intend(lease, words.intent_of(), words.noon)
+    assert await ledger.record(lease, Intended(words.intent_of(), words.noon))
     await ledger.cancel(request_to_cancel)
-    assert await ledger.intend(lease, words.intent_of(), words.noon)  # repeated after a lost answer
-    await ledger.submitted(lease, TASK, words.noon)
-    await ledger.settle(lease, Outcome.SUCCEEDED, EVENT, words.noon)
+    assert await ledger.record(lease, Intended(words.intent_of(), words.noon))  # repeated after a lost answer
+    await ledger.record(lease, Submitted(TASK, words.noon))
+    await ledger.record(lease, Settled(Outcome.SUCCEEDED, EVENT, words.noon))
     assert await ledger.claim(words.claim_of()) == AlreadySettled(EVENT)
 
 
@@ -98,14 +103,14 @@ async def test_after_a_request_the_delete_is_not_sent_again(
     """Somebody cancels while a worker is away, and the one that takes over removes the link."""
     first, second = await database.ledger(), await database.ledger("worker-b")
     lease = await words.claim(first)
-    await first.intend(lease, words.intent_of(), words.noon)
-    await first.submitted(lease, TASK, words.noon)
+    await first.record(lease, Intended(words.intent_of(), words.noon))
+    await first.record(lease, Submitted(TASK, words.noon))
     await second.cancel(request_to_cancel)
     database.let_leases_run_out()
     entry = await words.take_over(second)
     assert (entry.cancelled, entry.stage) == (True, Stage.SUBMITTED)
     with pytest.raises(CancelRequestedError):
-        await second.send_again(entry.lease)
+        await second.record(entry.lease, SentAgain())
     history = await history_of(second)
     assert history.record is not None
     assert history.record.entry == entry
@@ -117,13 +122,13 @@ async def test_what_certainly_did_not_leave_may_be_withdrawn_after_a_request(
     """The job would stay closed for an unlink that was never sent; and the next try would send it."""
     ledger = await database.ledger()
     lease = await words.claim(ledger)
-    await ledger.intend(lease, words.intent_of(), words.noon)
+    await ledger.record(lease, Intended(words.intent_of(), words.noon))
     await ledger.cancel(request_to_cancel)
-    await ledger.withdraw(lease)
-    with pytest.raises(OutOfOrderError, match="sending again"):
-        await ledger.send_again(lease)
+    await ledger.record(lease, Withdrawn())
+    with pytest.raises(OutOfOrderError, match="send_again"):
+        await ledger.record(lease, SentAgain())
     with pytest.raises(CancelRequestedError):
-        await ledger.intend(lease, words.intent_of(), words.noon)
+        await ledger.record(lease, Intended(words.intent_of(), words.noon))
 
 
 async def test_a_request_for_what_has_ended_is_answered_with_its_end(
@@ -131,7 +136,7 @@ async def test_a_request_for_what_has_ended_is_answered_with_its_end(
 ) -> None:
     """Who cancels too late would wait for an answer for ever."""
     ledger = await database.ledger()
-    await ledger.settle(await words.claim(ledger), Outcome.SUCCEEDED, EVENT, words.noon)
+    await ledger.record(await words.claim(ledger), Settled(Outcome.SUCCEEDED, EVENT, words.noon))
     assert await ledger.cancel(request_to_cancel) == AlreadySettled(EVENT)
     assert (await history_of(ledger)).cancellations == ()
 
@@ -147,10 +152,10 @@ async def test_a_request_that_names_another_enterprise_manager_cancels_nothing_o
     assert isinstance(result, Claimed)
     assert not result.entry.cancelled
     assert await ledger.cancel(elsewhere) == KeyReused()
-    assert await ledger.intend(result.entry.lease, words.intent_of(), words.noon)
+    assert await ledger.record(result.entry.lease, Intended(words.intent_of(), words.noon))
     assert await ledger.cancel(request_to_cancel) is None
     with pytest.raises(CancelRequestedError):
-        await ledger.send_again(result.entry.lease)
+        await ledger.record(result.entry.lease, SentAgain())
 
 
 async def test_the_history_tells_who_cancelled_and_why_and_a_repeat_adds_nothing(
@@ -211,14 +216,14 @@ async def test_of_a_request_and_an_intent_at_once_one_is_first(
         key = f"CHG-{n}"
         lease = await words.claim(ledger, key)
         answers = await asyncio.gather(
-            ledger.intend(lease, words.intent_of(job=key), words.noon),
+            ledger.record(lease, Intended(words.intent_of(job=key), words.noon)),
             other.cancel(replace(request_to_cancel, key=key)),
             return_exceptions=True,
         )
         assert answers[1] is None
         assert answers[0] is True or isinstance(answers[0], CancelRequestedError)
         with pytest.raises(CancelRequestedError if answers[0] is True else OutOfOrderError):
-            await ledger.send_again(lease)
+            await ledger.record(lease, SentAgain())
 
 
 async def test_an_intent_that_waited_while_a_request_was_written_hears_of_it(
@@ -232,7 +237,7 @@ async def test_an_intent_that_waited_while_a_request_was_written_hears_of_it(
     with engine.connect() as connection, connection.begin():
         transaction = Transaction(connection, 0.0, "worker-b", 30)
         connection.exec_driver_sql("SELECT 1 FROM unlinks FOR UPDATE")
-        intending = asyncio.create_task(ledger.intend(lease, words.intent_of(), words.noon))
+        intending = asyncio.create_task(ledger.record(lease, Intended(words.intent_of(), words.noon)))
         await words.until(lambda: postgresql_database.execute(waiting))
         transaction.cancel(request_to_cancel)
         transaction.mark_cancelled(request_to_cancel)
@@ -251,13 +256,13 @@ async def test_requests_are_pruned_with_their_keys_and_when_nothing_ever_came(
     for key, asked in (("CHG-settled", now), ("CHG-unmet", long_ago), ("CHG-young", now), ("CHG-running", long_ago)):
         await ledger.cancel(replace(request_to_cancel, key=key, requested_at=asked))
     await words.claim(ledger, "CHG-running")
-    await ledger.settle(await words.claim(ledger, "CHG-settled"), Outcome.CANCELLED, EVENT, long_ago)
+    await ledger.record(await words.claim(ledger, "CHG-settled"), Settled(Outcome.CANCELLED, EVENT, long_ago))
     assert await ledger.prune(90) == 1
     assert await ledger.history("CHG-settled") is None
     assert await ledger.history("CHG-unmet") is None
     assert (await history_of(ledger, "CHG-young")).cancellations
     with pytest.raises(CancelRequestedError):
-        await ledger.intend(Lease("CHG-running", 1), words.intent_of(), words.noon)
+        await ledger.record(Lease("CHG-running", 1), Intended(words.intent_of(), words.noon))
     for key in ("CHG-settled", "CHG-unmet"):
-        assert await ledger.intend(await words.claim(ledger, key), words.intent_of(job=key), words.noon)
+        assert await ledger.record(await words.claim(ledger, key), Intended(words.intent_of(job=key), words.noon))
         assert [step.step for step in (await history_of(ledger, key)).steps] == [Step.CLAIMED, Step.INTENDED]

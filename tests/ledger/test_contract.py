@@ -16,10 +16,15 @@ from worker.unlinks.ports.ledger import (
     Claimed,
     Entry,
     HeldElsewhere,
+    Intended,
     KeyReused,
     Lease,
     LeaseLostError,
+    SentAgain,
+    Settled,
     Stage,
+    Submitted,
+    Withdrawn,
 )
 
 if TYPE_CHECKING:
@@ -51,7 +56,7 @@ async def test_a_settled_key_answers_with_its_event_byte_for_byte(database: Data
     """A publisher that repeats its command would get another answer, or a second unlink."""
     ledger = await database.ledger()
     lease = await words.claim(ledger)
-    await ledger.settle(lease, Outcome.SUCCEEDED, EVENT, words.noon)
+    await ledger.record(lease, Settled(Outcome.SUCCEEDED, EVENT, words.noon))
     assert await ledger.claim(words.claim_of()) == AlreadySettled(EVENT)
     other = await database.ledger("worker-b")
     assert await other.claim(words.claim_of()) == AlreadySettled(EVENT)
@@ -65,7 +70,7 @@ async def test_a_key_with_other_content_is_refused_at_every_stage(database: Data
     assert await ledger.claim(changed) == KeyReused()
     database.let_leases_run_out()
     assert await ledger.claim(changed) == KeyReused()
-    await ledger.settle(lease, Outcome.FAILED, EVENT, words.noon)
+    await ledger.record(lease, Settled(Outcome.FAILED, EVENT, words.noon))
     assert await ledger.claim(changed) == KeyReused()
 
 
@@ -90,9 +95,9 @@ async def test_a_lease_that_is_over_is_taken_over_with_all_that_is_known(
     first = await database.ledger()
     lease = await words.claim(first)
     sent_at = words.noon + timedelta(seconds=1)
-    assert await first.intend(lease, words.intent_of(), sent_at)
+    assert await first.record(lease, Intended(words.intent_of(), sent_at))
     submitted_at = words.noon + timedelta(seconds=2)
-    await first.submitted(lease, TASK, submitted_at)
+    await first.record(lease, Submitted(TASK, submitted_at))
     database.let_leases_run_out()
     entry = entry_of(await (await database.ledger("worker-b")).claim(words.claim_of()))
     assert entry == Entry(
@@ -227,11 +232,11 @@ async def release_behind_the_back_of(database: Database, lease: Lease) -> None:
 async def every_write(ledger: SqlLedger, lease: Lease, words: type[Words]) -> None:
     """Each of them finds the lease lost."""
     for write in (
-        ledger.intend(lease, words.intent_of(), words.noon),
-        ledger.withdraw(lease),
-        ledger.send_again(lease),
-        ledger.submitted(lease, TASK, words.noon),
-        ledger.settle(lease, Outcome.FAILED, b"other", words.noon),
+        ledger.record(lease, Intended(words.intent_of(), words.noon)),
+        ledger.record(lease, Withdrawn()),
+        ledger.record(lease, SentAgain()),
+        ledger.record(lease, Submitted(TASK, words.noon)),
+        ledger.record(lease, Settled(Outcome.FAILED, b"other", words.noon)),
     ):
         with pytest.raises(LeaseLostError, match=r"CHG-1 .* token 1 "):
             await write
@@ -242,7 +247,7 @@ async def test_after_a_take_over_the_older_token_writes_nothing(database: Databa
     """A paused worker that comes back would overwrite what the one after it has recorded."""
     first, second = await database.ledger(), await database.ledger("worker-b")
     lease = await words.claim(first)
-    await first.intend(lease, words.intent_of(), words.noon)
+    await first.record(lease, Intended(words.intent_of(), words.noon))
     database.let_leases_run_out()
     await words.claim(second)
     before = await second.history("CHG-1")
@@ -254,7 +259,7 @@ async def test_after_its_end_a_key_is_not_written_to(database: Database, words: 
     """A terminal event that consumers have seen would be replaced by another one."""
     ledger = await database.ledger()
     lease = await words.claim(ledger)
-    await ledger.settle(lease, Outcome.SUCCEEDED, EVENT, words.noon)
+    await ledger.record(lease, Settled(Outcome.SUCCEEDED, EVENT, words.noon))
     assert not ledger.alive(lease)
     await every_write(ledger, lease, words)
     assert await ledger.claim(words.claim_of()) == AlreadySettled(EVENT)
@@ -270,16 +275,16 @@ async def test_a_lease_that_ran_out_unnoticed_still_writes(database: Database, w
     ledger = await database.ledger()
     lease = await words.claim(ledger)
     database.let_leases_run_out()
-    assert await ledger.intend(lease, words.intent_of(), words.noon)
+    assert await ledger.record(lease, Intended(words.intent_of(), words.noon))
 
 
 async def test_withdrawing_leaves_what_was_seen(database: Database, words: type[Words]) -> None:
     """The next try would pick a link that was put there after the command."""
     ledger = await database.ledger()
     lease = await words.claim(ledger)
-    await ledger.intend(lease, words.intent_of(), words.noon)
-    await ledger.withdraw(lease)
-    await ledger.withdraw(lease)
+    await ledger.record(lease, Intended(words.intent_of(), words.noon))
+    await ledger.record(lease, Withdrawn())
+    await ledger.record(lease, Withdrawn())
     entry = entry_of(await ledger.claim(words.claim_of()))
     assert (entry.stage, entry.intent, entry.sends, entry.sent_at) == (Stage.CLAIMED, words.intent_of(), 0, None)
 
@@ -288,20 +293,20 @@ async def test_no_other_link_is_ever_recorded_for_a_key(database: Database, word
     """A link that somebody put back would be removed by an old command."""
     ledger = await database.ledger()
     lease = await words.claim(ledger)
-    await ledger.intend(lease, words.intent_of(), words.noon)
-    await ledger.withdraw(lease)
-    with pytest.raises(OutOfOrderError, match="CHG-1 is claimed: an intent for another link"):
-        await ledger.intend(lease, words.intent_of(link="put-back"), words.noon)
-    assert await ledger.intend(lease, words.intent_of(), words.noon)
+    await ledger.record(lease, Intended(words.intent_of(), words.noon))
+    await ledger.record(lease, Withdrawn())
+    with pytest.raises(OutOfOrderError, match="CHG-1 is claimed: intend of another link"):
+        await ledger.record(lease, Intended(words.intent_of(link="put-back"), words.noon))
+    assert await ledger.record(lease, Intended(words.intent_of(), words.noon))
 
 
 async def test_sending_again_counts_and_keeps_the_first_instant(database: Database, words: type[Words]) -> None:
     """The time-out would start afresh with each DELETE; and an old task would be taken for the new DELETE's."""
     ledger = await database.ledger()
     lease = await words.claim(ledger)
-    await ledger.intend(lease, words.intent_of(), words.noon)
-    await ledger.submitted(lease, TASK, words.noon)
-    await ledger.send_again(lease)
+    await ledger.record(lease, Intended(words.intent_of(), words.noon))
+    await ledger.record(lease, Submitted(TASK, words.noon))
+    await ledger.record(lease, SentAgain())
     entry = entry_of(await ledger.claim(words.claim_of()))
     assert (entry.stage, entry.sends, entry.sent_at, entry.task) == (Stage.INTENDED, 2, words.noon, None)
 
@@ -312,10 +317,10 @@ async def test_a_key_without_an_intent_has_nothing_to_send_again_and_no_task(
     """A DELETE could be under way without its job being closed to others."""
     ledger = await database.ledger()
     lease = await words.claim(ledger)
-    with pytest.raises(OutOfOrderError, match="sending again"):
-        await ledger.send_again(lease)
-    with pytest.raises(OutOfOrderError, match="a task"):
-        await ledger.submitted(lease, TASK, words.noon)
+    with pytest.raises(OutOfOrderError, match="send_again"):
+        await ledger.record(lease, SentAgain())
+    with pytest.raises(OutOfOrderError, match="submitted"):
+        await ledger.record(lease, Submitted(TASK, words.noon))
 
 
 async def test_a_write_repeated_after_a_lost_answer_is_a_success(database: Database, words: type[Words]) -> None:
@@ -323,24 +328,24 @@ async def test_a_write_repeated_after_a_lost_answer_is_a_success(database: Datab
     ledger = await database.ledger()
     lease = await words.claim(ledger)
     for _ in range(2):
-        assert await ledger.intend(lease, words.intent_of(), words.noon)
+        assert await ledger.record(lease, Intended(words.intent_of(), words.noon))
     for _ in range(2):
-        await ledger.submitted(lease, TASK, words.noon)
+        await ledger.record(lease, Submitted(TASK, words.noon))
     history = await ledger.history("CHG-1")
     assert history is not None
     assert history.record is not None
     assert history.record.entry.sends == 1
     for _ in range(2):
-        await ledger.settle(lease, Outcome.SUCCEEDED, EVENT, words.noon)
+        await ledger.record(lease, Settled(Outcome.SUCCEEDED, EVENT, words.noon))
 
 
 async def test_a_second_intent_after_the_first_is_refused(database: Database, words: type[Words]) -> None:
     """A DELETE would be sent that is not counted."""
     ledger = await database.ledger()
     lease = await words.claim(ledger)
-    await ledger.intend(lease, words.intent_of(), words.noon)
-    with pytest.raises(OutOfOrderError, match="CHG-1 is intended: an intent"):
-        await ledger.intend(lease, words.intent_of(), words.noon + timedelta(seconds=1))
+    await ledger.record(lease, Intended(words.intent_of(), words.noon))
+    with pytest.raises(OutOfOrderError, match="CHG-1 is intended: intend"):
+        await ledger.record(lease, Intended(words.intent_of(), words.noon + timedelta(seconds=1)))
 
 
 # --- one unlink per job ---------------------------------------------------------------------------------------------
@@ -350,10 +355,10 @@ async def test_a_busy_job_is_refused_and_what_was_seen_recorded(database: Databa
     """Two edits of one job at once: one of them would be lost."""
     first, second = await database.ledger(), await database.ledger("worker-b")
     holder, waiting = await words.claim(first, "CHG-1"), await words.claim(second, "CHG-2")
-    assert await first.intend(holder, words.intent_of(), words.noon)
-    assert not await second.intend(waiting, words.intent_of(link="second"), words.noon)
-    await first.submitted(holder, TASK, words.noon)
-    assert not await second.intend(waiting, words.intent_of(link="second"), words.noon)
+    assert await first.record(holder, Intended(words.intent_of(), words.noon))
+    assert not await second.record(waiting, Intended(words.intent_of(link="second"), words.noon))
+    await first.record(holder, Submitted(TASK, words.noon))
+    assert not await second.record(waiting, Intended(words.intent_of(link="second"), words.noon))
     entry = entry_of(await second.claim(words.claim_of("CHG-2")))
     assert (entry.stage, entry.intent, entry.sends) == (Stage.CLAIMED, words.intent_of(link="second"), 0)
 
@@ -363,30 +368,32 @@ async def test_a_job_is_free_again_after_the_end(database: Database, words: type
     """After one unlink no other of its job would ever run."""
     ledger = await database.ledger()
     holder, waiting = await words.claim(ledger, "CHG-1"), await words.claim(ledger, "CHG-2")
-    await ledger.intend(holder, words.intent_of(), words.noon)
-    assert not await ledger.intend(waiting, words.intent_of(), words.noon)
+    await ledger.record(holder, Intended(words.intent_of(), words.noon))
+    assert not await ledger.record(waiting, Intended(words.intent_of(), words.noon))
     await (
-        ledger.withdraw(holder) if end == "withdraw" else ledger.settle(holder, Outcome.SUCCEEDED, EVENT, words.noon)
+        ledger.record(holder, Withdrawn())
+        if end == "withdraw"
+        else ledger.record(holder, Settled(Outcome.SUCCEEDED, EVENT, words.noon))
     )
-    assert await ledger.intend(waiting, words.intent_of(), words.noon)
+    assert await ledger.record(waiting, Intended(words.intent_of(), words.noon))
 
 
 async def test_a_job_stays_closed_while_nobody_holds_its_unlink(database: Database, words: type[Words]) -> None:
     """The DELETE of a crashed worker may still be at work when another edit of the job begins."""
     ledger = await database.ledger()
     holder, waiting = await words.claim(ledger, "CHG-1"), await words.claim(ledger, "CHG-2")
-    await ledger.intend(holder, words.intent_of(), words.noon)
+    await ledger.record(holder, Intended(words.intent_of(), words.noon))
     await ledger.release(holder)
-    assert not await ledger.intend(waiting, words.intent_of(), words.noon)
+    assert not await ledger.record(waiting, Intended(words.intent_of(), words.noon))
 
 
 async def test_other_jobs_and_other_enterprise_managers_are_not_busy(database: Database, words: type[Words]) -> None:
     """One unlink would hold up those that have nothing to do with it."""
     ledger = await database.ledger()
-    await ledger.intend(await words.claim(ledger, "CHG-1"), words.intent_of(), words.noon)
-    assert await ledger.intend(await words.claim(ledger, "CHG-2"), words.intent_of(job="other"), words.noon)
+    await ledger.record(await words.claim(ledger, "CHG-1"), Intended(words.intent_of(), words.noon))
+    assert await ledger.record(await words.claim(ledger, "CHG-2"), Intended(words.intent_of(job="other"), words.noon))
     elsewhere = entry_of(await ledger.claim(words.claim_of("CHG-3", enterprise_manager="berlin")))
-    assert await ledger.intend(elsewhere.lease, words.intent_of(), words.noon)
+    assert await ledger.record(elsewhere.lease, Intended(words.intent_of(), words.noon))
 
 
 async def test_of_many_that_intend_one_job_at_once_one_may(database: Database, words: type[Words]) -> None:
@@ -396,7 +403,7 @@ async def test_of_many_that_intend_one_job_at_once_one_may(database: Database, w
         leases = [await words.claim(ledger, f"CHG-{turn}-{n}") for n, ledger in enumerate(ledgers)]
         intent = words.intent_of(job=f"job-{turn}")
         allowed = await asyncio.gather(
-            *(ledger.intend(lease, intent, words.noon) for ledger, lease in zip(ledgers, leases, strict=True))
+            *(ledger.record(lease, Intended(intent, words.noon)) for ledger, lease in zip(ledgers, leases, strict=True))
         )
         assert sorted(allowed) == [False, False, False, True]
 
@@ -408,12 +415,12 @@ async def test_the_history_of_a_key_tells_what_was_done_and_by_whom(database: Da
     """`status KEY` would leave an operator in the dark about a command that somebody asks for."""
     first, second = await database.ledger(), await database.ledger("worker-b")
     lease = await words.claim(first)
-    await first.intend(lease, words.intent_of(), words.noon)
+    await first.record(lease, Intended(words.intent_of(), words.noon))
     await first.release(lease)
     taken = await words.claim(second)
-    await second.send_again(taken)
-    await second.submitted(taken, TASK, words.noon)
-    await second.settle(taken, Outcome.SUCCEEDED, EVENT, words.noon)
+    await second.record(taken, SentAgain())
+    await second.record(taken, Submitted(TASK, words.noon))
+    await second.record(taken, Settled(Outcome.SUCCEEDED, EVENT, words.noon))
     history = await first.history("CHG-1")
     assert history is not None
     assert [(step.step, step.worker, step.token) for step in history.steps] == [
@@ -444,7 +451,7 @@ async def test_pruning_deletes_what_ended_long_ago_and_nothing_else(database: Da
     now = database.clock.now()
     for key, age in (("CHG-old", 91), ("CHG-recent", 89)):
         lease = await words.claim(ledger, key)
-        await ledger.settle(lease, Outcome.SUCCEEDED, EVENT, now - timedelta(days=age))
+        await ledger.record(lease, Settled(Outcome.SUCCEEDED, EVENT, now - timedelta(days=age)))
     await words.claim(ledger, "CHG-unsettled")
     assert await ledger.prune(90) == 1
     assert await ledger.history("CHG-old") is None

@@ -14,6 +14,7 @@ from worker.ledger import Inspection, InspectionError
 from worker.ledger.database import open_engine, read_url
 from worker.ledger.migrations import migrate
 from worker.settings import LedgerSettings
+from worker.unlinks.ports.ledger import Intended, Settled
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,12 +31,12 @@ async def test_it_sees_what_a_running_worker_has_written(database: Database, wor
     """An operator would be told of a state that is not so, or would have to stop the workers to look."""
     ledger = await database.ledger()
     lease = await words.claim(ledger)
-    await ledger.intend(lease, words.intent_of(), words.noon)
+    await ledger.record(lease, Intended(words.intent_of(), words.noon))
     inspection = inspection_of(database)
     assert inspection.history("CHG-1") == await ledger.history("CHG-1")
     assert inspection.history("CHG-2") is None
     assert ledger.alive(lease)
-    await ledger.settle(lease, Outcome.SUCCEEDED, b"event", words.noon)
+    await ledger.record(lease, Settled(Outcome.SUCCEEDED, b"event", words.noon))
 
 
 async def test_it_prunes_what_it_counts(database: Database, words: type[Words]) -> None:
@@ -44,7 +45,7 @@ async def test_it_prunes_what_it_counts(database: Database, words: type[Words]) 
     now = database.clock.now()
     for n in range(600):
         age = timedelta(days=91 if n < 550 else 89)
-        await ledger.settle(await words.claim(ledger, f"CHG-{n}"), Outcome.SUCCEEDED, b"event", now - age)
+        await ledger.record(await words.claim(ledger, f"CHG-{n}"), Settled(Outcome.SUCCEEDED, b"event", now - age))
     inspection = inspection_of(database)
     assert inspection.count_long_settled(90) == 550
     assert inspection.prune(90) == 550

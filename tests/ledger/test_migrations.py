@@ -16,7 +16,14 @@ from worker.ledger.database import open_engine, read_url
 from worker.ledger.migrations import migrate
 from worker.ledger.tables import metadata
 from worker.unlinks.ports.enterprise_manager import TaskTicket
-from worker.unlinks.ports.ledger import AlreadySettled, Claimed, Stage
+from worker.unlinks.ports.ledger import (
+    AlreadySettled,
+    Claimed,
+    Intended,
+    Settled,
+    Stage,
+    Submitted,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -66,8 +73,8 @@ async def test_an_older_schema_with_its_rows_is_brought_forward(
     assert entry.received_at == words.noon
     assert entry.intent is not None
     assert entry.intent.linked_backups[0].object_in_job_id == "b-1"
-    await ledger.submitted(entry.lease, TaskTicket("task-1", "session"), words.noon)
-    await ledger.settle(entry.lease, Outcome.SUCCEEDED, b"event", words.noon)
+    await ledger.record(entry.lease, Submitted(TaskTicket("task-1", "session"), words.noon))
+    await ledger.record(entry.lease, Settled(Outcome.SUCCEEDED, b"event", words.noon))
     assert await ledger.claim(words.claim_of("CHG-2")) == AlreadySettled(words.claim_of().command)
 
 
@@ -100,8 +107,8 @@ async def test_on_a_newer_schema_that_only_adds_the_worker_runs(database: Databa
     leave_a_newer_schema(database, usable_from=1)
     ledger = await database.ledger()
     lease = await words.claim(ledger)
-    assert await ledger.intend(lease, words.intent_of(), words.noon)
-    await ledger.settle(lease, Outcome.SUCCEEDED, b"event", words.noon)
+    assert await ledger.record(lease, Intended(words.intent_of(), words.noon))
+    await ledger.record(lease, Settled(Outcome.SUCCEEDED, b"event", words.noon))
     assert await ledger.claim(words.claim_of()) == AlreadySettled(b"event")
 
 

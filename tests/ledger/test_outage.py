@@ -17,7 +17,13 @@ from worker.ledger import LedgerClosedError, SqlLedger, Step
 from worker.ledger.database import Trouble, open_engine, read_url, trouble_of
 from worker.settings import LedgerSettings, SettingsInvalidError
 from worker.unlinks.ports.enterprise_manager import TaskTicket
-from worker.unlinks.ports.ledger import AlreadySettled, Claimed
+from worker.unlinks.ports.ledger import (
+    AlreadySettled,
+    Claimed,
+    Intended,
+    Settled,
+    Submitted,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -44,7 +50,7 @@ async def test_a_write_waits_for_a_database_that_was_stopped(
     lease = await words.claim(ledger)
     with capture_logs() as logs:
         await asyncio.to_thread(postgresql_that_stops.stop)
-        write = asyncio.create_task(ledger.intend(lease, words.intent_of(), words.noon))
+        write = asyncio.create_task(ledger.record(lease, Intended(words.intent_of(), words.noon)))
         await words.until(lambda: not ledger.up)
         given_up = asyncio.create_task(ledger.claim(words.claim_of("CHG-2")))
         await asyncio.sleep(0)
@@ -75,7 +81,7 @@ async def test_a_server_that_is_killed_loses_nothing_that_was_reported(
 
     async def settle(key: str) -> None:
         lease = await words.claim(ledger, key)
-        await ledger.settle(lease, Outcome.SUCCEEDED, key.encode(), words.noon)
+        await ledger.record(lease, Settled(Outcome.SUCCEEDED, key.encode(), words.noon))
 
     work = asyncio.gather(*(settle(key) for key in keys))
     await asyncio.sleep(0)
@@ -140,9 +146,9 @@ async def test_a_commit_whose_answer_is_lost_is_neither_lost_nor_done_twice(
         lease = await words.claim(ledger)
         assert ledger.alive(lease)
         for write in (
-            ledger.intend(lease, words.intent_of(), words.noon),
-            ledger.submitted(lease, TaskTicket("task-1", "session"), words.noon),
-            ledger.settle(lease, Outcome.SUCCEEDED, b"event", words.noon),
+            ledger.record(lease, Intended(words.intent_of(), words.noon)),
+            ledger.record(lease, Submitted(TaskTicket("task-1", "session"), words.noon)),
+            ledger.record(lease, Settled(Outcome.SUCCEEDED, b"event", words.noon)),
         ):
             proxy.lose_the_next_answer = True
             assert await write in {True, None}
@@ -165,8 +171,8 @@ async def test_a_worker_paused_in_a_transaction_holds_up_its_own_keys_and_only_f
     paused = open_engine(read_url(postgresql_database.settings().url), postgresql_database.clock).connect()
     paused.execute(text("UPDATE unlinks SET attempts = 2 WHERE key = 'CHG-locked'"))
     with capture_logs() as logs:
-        waiting = asyncio.create_task(ledger.settle(locked, Outcome.SUCCEEDED, b"event", words.noon))
-        await ledger.settle(free, Outcome.SUCCEEDED, b"event", words.noon)
+        waiting = asyncio.create_task(ledger.record(locked, Settled(Outcome.SUCCEEDED, b"event", words.noon)))
+        await ledger.record(free, Settled(Outcome.SUCCEEDED, b"event", words.noon))
         await words.until(lambda: logs)
         assert not waiting.done()
         assert ledger.up
@@ -220,7 +226,7 @@ async def test_closing_finishes_what_waits(database: Database, words: type[Words
     ledger = database.new()
     await ledger.start()
     lease = await words.claim(ledger)
-    settling = asyncio.create_task(ledger.settle(lease, Outcome.SUCCEEDED, b"event", words.noon))
+    settling = asyncio.create_task(ledger.record(lease, Settled(Outcome.SUCCEEDED, b"event", words.noon)))
     await asyncio.sleep(0)
     await ledger.close()
     await settling

@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from contracts.events import Outcome
-from worker.unlinks.ports.ledger import Stage
+from worker.unlinks.ports.ledger import (
+    Settled,
+    Stage,
+)
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
@@ -81,7 +84,7 @@ async def test_a_worker_that_was_paused_beyond_its_lease_writes_nothing(database
         paused.send_signal(signal.SIGSTOP)
         other = await database.ledger("worker-b")
         entry = await words.take_over(other)
-        await other.settle(entry.lease, Outcome.SUCCEEDED, b"event", words.noon)
+        await other.record(entry.lease, Settled(Outcome.SUCCEEDED, b"event", words.noon))
         paused.send_signal(signal.SIGCONT)
         go(paused)
         assert await line_of(paused) == "alive: False; intend: lost; settle: lost"

@@ -10,7 +10,13 @@ import pytest
 from sqlalchemy import Engine, event
 
 from contracts.events import Outcome
-from worker.unlinks.ports.ledger import Claimed, Lease, LeaseLostError
+from worker.unlinks.ports.ledger import (
+    Claimed,
+    Intended,
+    Lease,
+    LeaseLostError,
+    Settled,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,10 +52,10 @@ async def test_a_write_that_fails_does_not_spoil_those_beside_it(database: Datab
     """One lost lease, one busy job or one strange key would fail every unlink that happens to be due with it."""
     ledger = await database.ledger()
     leases = [await words.claim(ledger, f"CHG-{n}") for n in range(20)]
-    await ledger.intend(await words.claim(ledger, "CHG-busy"), words.intent_of(job="busy"), words.noon)
-    good = [ledger.intend(lease, words.intent_of(job=lease.key), words.noon) for lease in leases[:10]]
-    busy = [ledger.intend(lease, words.intent_of(job="busy"), words.noon) for lease in leases[10:15]]
-    lost = [ledger.settle(Lease(lease.key, 99), Outcome.FAILED, b"", words.noon) for lease in leases[15:]]
+    await ledger.record(await words.claim(ledger, "CHG-busy"), Intended(words.intent_of(job="busy"), words.noon))
+    good = [ledger.record(lease, Intended(words.intent_of(job=lease.key), words.noon)) for lease in leases[:10]]
+    busy = [ledger.record(lease, Intended(words.intent_of(job="busy"), words.noon)) for lease in leases[10:15]]
+    lost = [ledger.record(Lease(lease.key, 99), Settled(Outcome.FAILED, b"", words.noon)) for lease in leases[15:]]
     strange = [ledger.claim(words.claim_of(f"\ud800{n}")) for n in range(3)]
     results = await asyncio.gather(*good, *busy, *lost, *strange, return_exceptions=True)
     assert results[:10] == [True] * 10
@@ -64,7 +70,7 @@ async def test_strange_names_of_other_systems_do_not_stop_an_unlink(database: Da
     lease = await words.claim(ledger)
     intent = words.intent_of()
     strange = type(intent)(intent.job_id, "\ud800 and \0", intent.link, intent.linked_backups)
-    assert await ledger.intend(lease, strange, words.noon)
+    assert await ledger.record(lease, Intended(strange, words.noon))
     result = await ledger.claim(words.claim_of())
     assert isinstance(result, Claimed)
     assert result.entry.intent is not None
@@ -81,7 +87,7 @@ async def test_workers_that_want_the_same_jobs_in_any_order_all_get_an_answer(
 
         async def ask(ledger: SqlLedger, job: str, key: str) -> bool:
             lease = await words.claim(ledger, key)
-            return await ledger.intend(lease, words.intent_of(job=job), words.noon)
+            return await ledger.record(lease, Intended(words.intent_of(job=job), words.noon))
 
         asked = [
             ask(ledger, job, f"CHG-{turn}-{worker}-{job}")

@@ -15,7 +15,15 @@ from worker.clock import SystemClock
 from worker.ledger import SqlLedger
 from worker.settings import LedgerSettings
 from worker.unlinks.ports.enterprise_manager import Link, LinkedBackup
-from worker.unlinks.ports.ledger import Claimed, Intent, Lease, LeaseLostError, NewClaim
+from worker.unlinks.ports.ledger import (
+    Claimed,
+    Intended,
+    Intent,
+    Lease,
+    LeaseLostError,
+    NewClaim,
+    Settled,
+)
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 INTENT = Intent(
@@ -61,11 +69,11 @@ async def hold(ledger: SqlLedger, key: str) -> None:
     await wait_for_go()
     said = [f"alive: {ledger.alive(lease)}"]
     try:
-        await ledger.intend(lease, INTENT, NOON)
+        await ledger.record(lease, Intended(INTENT, NOON))
     except LeaseLostError:
         said.append("intend: lost")
     try:
-        await ledger.settle(lease, Outcome.FAILED, b"another event", NOON)
+        await ledger.record(lease, Settled(Outcome.FAILED, b"another event", NOON))
     except LeaseLostError:
         said.append("settle: lost")
     say("; ".join(said))
@@ -77,7 +85,7 @@ async def die(ledger: SqlLedger, key: str) -> None:
     await wait_for_go()
     lease = await claim(ledger, key)
     assert lease is not None
-    await ledger.intend(lease, INTENT, NOON)
+    await ledger.record(lease, Intended(INTENT, NOON))
     say("intended")
     os.kill(os.getpid(), signal.SIGKILL)
 

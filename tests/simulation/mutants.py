@@ -13,8 +13,8 @@ from contracts.events import Evidence, ReasonCode
 from tests.simulation.enterprise_manager import SimulatedGateway
 from tests.simulation.ledger import Database
 from tests.simulation.simulation import run
-from worker.ledger import SqlLedger, transaction
-from worker.ledger.statements import _before_its_intent, _write
+from worker.ledger import SqlLedger, Step, transaction
+from worker.ledger.statements import RECORD, _before_its_intent, _write
 from worker.ledger.tables import one_in_flight_per_job, unlinks
 from worker.ledger.transaction import Transaction
 from worker.unlinks.dispatcher import Dispatcher, _Running
@@ -26,8 +26,11 @@ from worker.unlinks.ports.ledger import (
     CancelRequestedError,
     Claimed,
     Entry,
+    Intended,
     Lease,
     LeaseLostError,
+    SentAgain,
+    Settled,
     Stage,
 )
 from worker.unlinks.replies import Replies
@@ -37,14 +40,14 @@ from worker.unlinks.workflow import Workflow
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from sqlalchemy import RowMapping, Update
+    from sqlalchemy import Update
 
     from contracts.commands import UnlinkCommand
     from contracts.events import Event
     from tests.simulation.promises import Violation
     from worker.unlinks.ports.broker import Delivery
     from worker.unlinks.ports.clock import Clock
-    from worker.unlinks.ports.ledger import CancelRequest, ClaimResult, Intent, KeyReused, NewClaim
+    from worker.unlinks.ports.ledger import CancelRequest, Change, ClaimResult, Intent, KeyReused, NewClaim
     from worker.unlinks.ports.steps import Reporter
 
 
@@ -146,13 +149,12 @@ async def _intend_nothing(self: Workflow, intent: Intent) -> None:
 
 async def _intend_although_busy(self: Workflow, intent: Intent) -> None:
     now = self.clock.now()
-    await self.ledger.intend(self.entry.lease, intent, now)
+    await self.ledger.record(self.entry.lease, Intended(intent, now))
     self.entry = replace(self.entry, intent=intent, stage=Stage.INTENDED, sent_at=now, sends=self.entry.sends + 1)
     self._start_the_deadline()
 
 
 _true_update = Transaction._update  # noqa: SLF001 - a mutant is made of the core's inside
-_true_require = Transaction._require  # noqa: SLF001 - as above
 
 
 def _newest(self: Transaction, lease: Lease) -> Lease:
@@ -165,12 +167,8 @@ def _update_the_newest(self: Transaction, statement: Update, lease: Lease, **par
     return _true_update(self, statement, _newest(self, lease), **parameters)
 
 
-def _require_the_newest(self: Transaction, lease: Lease) -> RowMapping:
-    return _true_require(self, _newest(self, lease))
-
-
 _true_claim = SqlLedger.claim
-_true_write = SqlLedger._write  # noqa: SLF001 - as above
+_true_record = SqlLedger.record
 
 
 async def _claim_settled_keys_too(self: SqlLedger, claim: NewClaim) -> ClaimResult:
@@ -180,9 +178,9 @@ async def _claim_settled_keys_too(self: SqlLedger, claim: NewClaim) -> ClaimResu
     return result
 
 
-async def _write_nothing_of_settled_keys(self: SqlLedger, *arguments: Any, **named: Any) -> Any:
+async def _write_nothing_of_settled_keys(self: SqlLedger, lease: Lease, change: Change) -> bool:
     try:
-        return await _true_write(self, *arguments, **named)
+        return await _true_record(self, lease, change)
     except LeaseLostError:
         return True
 
@@ -202,7 +200,7 @@ async def _resend_to_the_newest_link(self: Workflow) -> Ending:
 
 async def _resend_at_once(self: Workflow) -> Ending:
     """Nothing is looked at, and no old task is waited out."""
-    await self.ledger.send_again(self.entry.lease)
+    await self.ledger.record(self.entry.lease, SentAgain())
     self.entry = replace(self.entry, sends=self.entry.sends + 1)
     return await self._send()
 
@@ -212,7 +210,7 @@ async def _publish_before_settling(self: Dispatcher, command: UnlinkCommand, ent
     ending = await self._ending(workflow, running)
     event = self._event(command, workflow.entry, ending, running)
     await self._replies.publish(event, running.deliveries, running.report)
-    await self._ledger.settle(workflow.entry.lease, ending.outcome, event.to_bytes(), event.time)
+    await self._ledger.record(workflow.entry.lease, Settled(ending.outcome, event.to_bytes(), event.time))
 
 
 _intended = unlinks.alias("intended")
@@ -346,13 +344,15 @@ MUTANTS = (
     Mutant("sends although the job is busy", ((Workflow, "_intend", _intend_although_busy),)),
     Mutant(
         "frees the job once the task is known",
-        ((transaction, "INTEND", _intend_once_submitted), (Database, "__init__", _without_the_index_of_jobs)),
+        (
+            (transaction, "RECORD", {**RECORD, Intended: (_intend_once_submitted, Step.INTENDED)}),
+            (Database, "__init__", _without_the_index_of_jobs),
+        ),
     ),
     Mutant(
         "ignores the fencing token",
         (
             (Transaction, "_update", _update_the_newest),
-            (Transaction, "_require", _require_the_newest),
             (SqlLedger, "alive", _always_alive),
         ),
         known_seed=30,
@@ -362,7 +362,7 @@ MUTANTS = (
         "runs a settled key again",
         (
             (SqlLedger, "claim", _claim_settled_keys_too),
-            (SqlLedger, "_write", _write_nothing_of_settled_keys),
+            (SqlLedger, "record", _write_nothing_of_settled_keys),
             (SqlLedger, "alive", _always_alive),
         ),
     ),

@@ -15,7 +15,16 @@ from contracts.commands import CancelCommand, UnlinkCommand
 from contracts.events import Outcome, event_id, rejection_id
 from contracts.reading import UnreadableMessageError, read_message
 from tests.simulation.world import EPOCH
-from worker.unlinks.ports.ledger import AlreadySettled, Claimed, Stage
+from worker.unlinks.ports.ledger import (
+    AlreadySettled,
+    Claimed,
+    Intended,
+    SentAgain,
+    Settled,
+    Stage,
+    Submitted,
+    Withdrawn,
+)
 from worker.unlinks.workflow import MOST_SENDS
 
 if TYPE_CHECKING:
@@ -243,16 +252,17 @@ class Observer:
             return
         if lease.token != story.token or story.holder is not process or story.stage is Stage.SETTLED:
             self.broken(NOTHING_TWICE, f"{process.name} wrote {name} of {lease.key} after it was taken over or settled")
-        if name == "intend":
-            self._intended(story, arguments[1], arguments[2], free=result)
-        elif name == "withdraw":
-            self._withdrawn(story)
-        elif name == "send_again":
-            self._sent_again(story, process)
-        elif name == "submitted":
-            story.stage, story.recorded = Stage.SUBMITTED, arguments[1]
-        elif name == "settle":
-            self._settled(story, process, arguments[2])
+        match arguments[1]:
+            case Intended(intent, sent_at):
+                self._intended(story, intent, sent_at, free=result)
+            case Withdrawn():
+                self._withdrawn(story)
+            case SentAgain():
+                self._sent_again(story, process)
+            case Submitted(task, _):
+                story.stage, story.recorded = Stage.SUBMITTED, task
+            case Settled(_, event, _):
+                self._settled(story, process, event)
 
     def _cancel_asked(self, key: str, result: Any) -> None:
         self.world.note("ledger", f"cancel {key}: {result if result is None else type(result).__name__}")

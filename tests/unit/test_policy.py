@@ -21,7 +21,13 @@ from worker.settings import LedgerSettings
 from worker.unlinks.authorization import Authorized, Authorizer
 from worker.unlinks.policy import DeniedError, Policy, PolicyInvalidError, read_policy
 from worker.unlinks.ports.enterprise_manager import Job, Link, Refused
-from worker.unlinks.ports.ledger import Claimed, Intent, NewClaim
+from worker.unlinks.ports.ledger import (
+    Claimed,
+    Intended,
+    Intent,
+    NewClaim,
+    Settled,
+)
 from worker.unlinks.ports.steps import Reporter
 from worker.unlinks.waiting import Waiting
 
@@ -258,10 +264,10 @@ async def test_what_was_decided_before_is_not_judged_again(policy: Policy, ledge
     with pytest.raises(DeniedError):  # only claimed: nothing was decided yet
         await door.authorize(order, "mallory")
     now = datetime.now(UTC)
-    await ledger.intend(claimed.entry.lease, Intent(OTHER, "Paris", Link(LINK, OTHER)), now)
+    await ledger.record(claimed.entry.lease, Intended(Intent(OTHER, "Paris", Link(LINK, OTHER)), now))
     for user_id in ("mallory", "snow"):
         assert await door.authorize(order, user_id) == Authorized()
-    await ledger.settle(claimed.entry.lease, Outcome.SUCCEEDED, b"{}", now)
+    await ledger.record(claimed.entry.lease, Settled(Outcome.SUCCEEDED, b"{}", now))
     assert await door.authorize(order, "mallory") == Authorized()
     with pytest.raises(DeniedError):  # the same key, another command
         await door.authorize(command(job={"id": OTHER}, reason="x"), "mallory")

@@ -37,7 +37,7 @@ _STEPS = {
     Step.SENT_AGAIN: "the same DELETE to be sent again",
     Step.SUBMITTED: "Enterprise Manager is at work: {detail}",
     Step.SETTLED: "ended: {detail}",
-    Step.RELEASED: "let go, for any worker to take up",
+    Step.RELEASED: "released, for any worker to take up",
     Step.CANCEL_REQUESTED: "asked to cancel, by {detail}",
 }
 

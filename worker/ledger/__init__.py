@@ -4,7 +4,7 @@ What is stored. Table `unlinks` has one row a key: the command as it came and it
 come (`stage`), who works on it and until when (`worker`, `token`, `lease_until`), what was seen before the DELETE (the
 job, the link's `ObjectInJobId`, the linked backups), the task that answered it, and the bytes of the terminal event.
 Table `cancellations` has a row for each request to cancel: who, why and when, also for a key that never came yet. Table
-`steps` has a row for each thing that was written down about a key, for people: nothing is decided by it. Table
+`steps` has a row for each change of a key, for people: nothing is decided by it. Table
 `ledger_schema` says which versions of this program may use the database; `alembic_version` is Alembic's. No password
 or session token is stored, but commands and events hold what their publishers put into them: names, tickets, reasons.
 Instants are microseconds since 1970, UTC: `to_timestamp(updated_at / 1e6)` on PostgreSQL,
@@ -21,7 +21,7 @@ What an operator may delete.
 - A row of `unlinks` with stage `settled`, once no copy of its command can arrive any more.
 - A row of `pauses`: the Enterprise Manager's queue is then consumed again, as after `unlink-worker resume`.
 - A row of `cancellations` whose key has no row in `unlinks`: if the unlink comes after that, it is sent.
-- A row of another stage only if its command is certainly in no queue any more (somebody purged it), no worker runs it
+- A row of another stage only if its command is certainly in no queue any more (the queue was purged), no worker runs it
   (`lease_until` has passed) and no task of it is at work in Enterprise Manager. Such a row in stage `intended` or
   `submitted` keeps its job closed to every other unlink; deleting it opens the job again.
 - Never a row whose lease is alive, and nothing in the other two tables.

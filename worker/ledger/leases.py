@@ -1,7 +1,7 @@
 """What this process knows about its own leases without asking the database.
 
 A lease lasts `lease_seconds` from the moment at which the database last wrote it, and the database did so after the
-transaction began here. So until `lease_seconds` after that beginning, by the monotonic clock, nobody else can have
+transaction began here. So until `lease_seconds` after that beginning, by the monotonic clock, no other worker can have
 taken the key over. A margin is left off for clocks that run at different speeds.
 """
 
@@ -38,11 +38,11 @@ class Leases:
         self._held: dict[str, _Held] = {}
 
     def had(self, lease: Lease, began: float) -> None:
-        """It was claimed, in a transaction that began then."""
+        """The lease was claimed, in a transaction that began at `began`."""
         self._held[lease.key] = _Held(lease.token, began + self._certain_seconds)
 
     def renewed(self, leases: Iterable[Lease], began: float) -> None:
-        """These, and no others, were renewed; one that is held but not among them has been taken over."""
+        """Exactly these were renewed; one that is held but not among them has been taken over."""
         last = {lease.key: lease.token for lease in leases}
         self._held = {
             key: _Held(held.token, max(held.certain_until, began + self._certain_seconds))
@@ -54,17 +54,17 @@ class Leases:
         """Whether there is a lease for the key, even one that may be over."""
         return key in self._held
 
-    def let_go(self, lease: Lease) -> None:
-        """It is over."""
+    def end(self, lease: Lease) -> None:
+        """The lease is over."""
         held = self._held.get(lease.key)
         if held is not None and held.token == lease.token:
             del self._held[lease.key]
 
-    def let_all_go(self) -> None:
-        """All are over."""
+    def end_all(self) -> None:
+        """All leases are over."""
         self._held.clear()
 
     def alive(self, lease: Lease) -> bool:
-        """Whether nobody else can have the key yet."""
+        """Whether no other worker can have the key yet."""
         held = self._held.get(lease.key)
         return held is not None and held.token == lease.token and self._clock.monotonic() < held.certain_until

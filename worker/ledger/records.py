@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Step(StrEnum):
-    """What was written down about a key."""
+    """What was recorded about a key."""
 
     CLAIMED = "claimed"
     TAKEN_OVER = "taken_over"
@@ -30,7 +30,7 @@ class Step(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Somebody wants no worker to consume an Enterprise Manager's queue. What is under way goes on."""
+    """No worker is to consume this Enterprise Manager's queue. What is under way goes on."""
 
     enterprise_manager: str
     paused_by: str | None
@@ -40,7 +40,7 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class RecordedStep:
-    """One thing that was written down, by whom, with which fencing token (0: with none).
+    """One step, with the worker that recorded it and its fencing token (0: none).
 
     `detail` is for people. A `step` that is none of `Step` was written by a newer version of this program.
     """
@@ -70,7 +70,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class KeyHistory:
-    """A key's row, and what was written down about it, oldest first (the newest `MOST_STEPS` of it).
+    """A key's row, and the steps recorded about it, oldest first (the newest `MOST_STEPS` of it).
 
     No row, but requests to cancel: they came before the unlink did.
     """
@@ -80,5 +80,5 @@ class KeyHistory:
     cancellations: tuple[CancelRequest, ...] = ()
 
 
-#: A command that waits for a busy job for days is claimed and released many times; nobody reads all of it.
+#: A command that waits for a busy job for days is claimed and released many times.
 MOST_STEPS = 500

@@ -1,4 +1,4 @@
-"""Between the ledger's rows and the words of the core."""
+"""Conversions between the ledger's rows and the records of the core."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Any
 from contracts.events import Outcome
 from worker.ledger.records import Record, RecordedStep, Step
 from worker.unlinks.ports.enterprise_manager import Link, LinkedBackup, TaskTicket
-from worker.unlinks.ports.ledger import CancelRequest, Entry, Intent, Lease, Stage
+from worker.unlinks.ports.ledger import CancelRequest, Entry, Intended, Intent, Lease, Settled, Stage, Submitted
 
 if TYPE_CHECKING:
     from sqlalchemy import RowMapping
+
+    from worker.unlinks.ports.ledger import Change
 
 _STEPS = {step.value: step for step in Step}
 
 
 def intent_columns(intent: Intent) -> dict[str, Any]:
-    """What is stored of an intent."""
+    """The columns of an intent, and the parameters that compare it with an earlier one."""
     backups = [[backup.object_in_job_id, backup.uid, backup.name] for backup in intent.linked_backups]
     return {
         "job_id": intent.job_id,
@@ -26,11 +28,27 @@ def intent_columns(intent: Intent) -> dict[str, Any]:
         "repository_uid": intent.link.repository_uid,
         "repository_name": intent.link.repository_name,
         "linked_backups": json.dumps(backups),
+        "seen_link_id": intent.link.object_in_job_id,
+        "seen_job_id": intent.job_id,
     }
 
 
+def columns_of(change: Change) -> tuple[dict[str, Any], str | None]:
+    """The columns that a change fills, and what the history says of it."""
+    match change:
+        case Intended(intent, sent_at):
+            return {**intent_columns(intent), "sent_at": sent_at}, intent.link.object_in_job_id
+        case Submitted(task, submitted_at):
+            columns = {"task_id": task.task_id, "task_session": task.session, "submitted_at": submitted_at}
+            return columns, task.task_id
+        case Settled(outcome, event, finished_at):
+            return {"outcome": outcome.value, "event": event, "finished_at": finished_at}, outcome.value
+        case _:
+            return {}, None
+
+
 def entry_from(row: RowMapping) -> Entry:
-    """A row, as the core sees it."""
+    """A row as the core's record."""
     return Entry(
         lease=Lease(row["key"], row["token"]),
         stage=Stage(row["stage"]),
@@ -57,7 +75,7 @@ def _intent_from(row: RowMapping) -> Intent | None:
 
 
 def record_from(row: RowMapping) -> Record:
-    """A row, as a person sees it."""
+    """A row with everything in it."""
     return Record(
         entry=entry_from(row),
         fingerprint=row["fingerprint"],

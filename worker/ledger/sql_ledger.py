@@ -16,26 +16,23 @@ from worker.ledger.migrations import migrate
 from worker.ledger.statements import PRUNED_AT_ONCE
 from worker.ledger.transaction import Transaction
 from worker.ledger.writer import Writer
-from worker.unlinks.ports.ledger import Claimed, LeaseLostError
+from worker.unlinks.ports.ledger import Claimed, Intended, LeaseLostError, Settled
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-    from datetime import datetime
+    from collections.abc import Callable
 
     from sqlalchemy import Connection
     from sqlalchemy.engine import URL
 
-    from contracts.events import Outcome
     from worker.ledger.records import KeyHistory
     from worker.ledger.transaction import Renewed
     from worker.settings import LedgerSettings
     from worker.unlinks.ports.clock import Clock
-    from worker.unlinks.ports.enterprise_manager import TaskTicket
     from worker.unlinks.ports.ledger import (
         AlreadySettled,
         CancelRequest,
+        Change,
         ClaimResult,
-        Intent,
         KeyReused,
         Lease,
         NewClaim,
@@ -52,7 +49,7 @@ _BY_KEY: Final = 1
 _BY_JOB: Final = 2
 _LAST: Final = 3
 
-#: How long a worker that drains tries to let its leases go, in seconds.
+#: How long a worker that drains tries to release its leases, in seconds.
 _RELEASE_SECONDS: Final = 10.0
 
 T = TypeVar("T")
@@ -86,13 +83,13 @@ class SqlLedger:
         self._pause_listeners: list[Callable[[frozenset[str]], None]] = []
         self._up = False
         self._renewing: asyncio.Task[None] | None = None
-        self._letting_go: set[asyncio.Task[None]] = set()
+        self._releasing: set[asyncio.Task[None]] = set()
         self._writer = make_writer(self._transaction, clock, self._set_up)
 
     # --- its life ---------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Open the database, bring its schema forward, end the leases of an earlier run, hear what is paused, renew.
+        """Open the database, migrate its schema, end the leases of an earlier run, read what is paused, renew.
 
         Waits for a database that is away, with one line in the log.
 
@@ -110,13 +107,13 @@ class SqlLedger:
         self._renewing = asyncio.create_task(self._keep_renewing(), name="ledger renewals")
 
     async def close(self) -> None:
-        """Finish the writes that wait, if the database is there, and let go of it. Leases are left to run out."""
+        """Finish the queued writes, if the database is available, and disconnect. Leases run out by themselves."""
         if self._renewing is not None:
             self._renewing.cancel()
             with suppress(asyncio.CancelledError):
                 await self._renewing
         await self._writer.stop()
-        # Not told to the listeners: nothing went away that could come back.
+        # The listeners are not notified: nothing went away that could come back.
         self._up = False
 
     @property
@@ -136,10 +133,17 @@ class SqlLedger:
         """Have the listener called on the event loop after each call of the port: its name, and how long it took."""
         self._call_listeners.append(listener)
 
-    async def _timed(self, call: str, answer: Awaitable[T]) -> T:
+    async def _call(
+        self,
+        call: str,
+        key: str,
+        carry_out: Callable[[Transaction], T],
+        order: tuple[int, str] | None = None,
+        landed: Callable[[T], None] | None = None,
+    ) -> T:
         began = self._clock.monotonic()
         try:
-            return await answer
+            return await self._writer.write(carry_out, order=order or (_BY_KEY, key), key=key, landed=landed)
         finally:
             for listener in self._call_listeners:
                 listener(call, self._clock.monotonic() - began)
@@ -158,7 +162,7 @@ class SqlLedger:
     async def claim(self, claim: NewClaim) -> ClaimResult:
         """Take a key. See the port.
 
-        If the caller is cancelled meanwhile, the key is let go again: nobody would know that it is held here.
+        If the caller is cancelled meanwhile, the key is released again: no unlink would use its lease.
         """
         caller_gone = False
         had: Lease | None = None
@@ -173,41 +177,39 @@ class SqlLedger:
                 had = result.entry.lease
                 self._leases.had(had, began)
                 if caller_gone:
-                    self._let_go_later(had)
+                    self._release_later(had)
 
         try:
-            written = self._writer.write(take, order=(_BY_KEY, claim.key), key=claim.key, landed=landed)
-            result, _ = await self._timed("claim", written)
+            result, _ = await self._call("claim", claim.key, take, landed=landed)
         except asyncio.CancelledError:
             caller_gone = True
             if had is not None:
-                self._let_go_later(had)
+                self._release_later(had)
             raise
         return result
 
-    def _let_go_later(self, lease: Lease) -> None:
-        letting_go = asyncio.get_running_loop().create_task(self._let_go(lease), name="ledger release")
-        self._letting_go.add(letting_go)
-        letting_go.add_done_callback(self._letting_go.discard)
+    def _release_later(self, lease: Lease) -> None:
+        releasing = asyncio.get_running_loop().create_task(self._release_unwaited(lease), name="ledger release")
+        self._releasing.add(releasing)
+        releasing.add_done_callback(self._releasing.discard)
 
-    async def _let_go(self, lease: Lease) -> None:
+    async def _release_unwaited(self, lease: Lease) -> None:
         try:
             await self.release(lease)
-        except Exception as error:  # noqa: BLE001 - nobody waits for it; the lease runs out once the worker ends
+        except Exception as error:  # noqa: BLE001 - no caller waits for it; the lease runs out once the worker ends
             _log.warning("ledger.release_failed", idempotency_key=lease.key, problem=problem_in(error))
 
     async def release(self, lease: Lease) -> None:
-        """Let go of an unsettled key. See the port."""
-        self._leases.let_go(lease)
-        release = self._writer.write(lambda transaction: transaction.release(lease), order=_order(lease), key=lease.key)
-        await self._timed("release", release)
+        """Release an unsettled key. See the port."""
+        self._leases.end(lease)
+        await self._call("release", lease.key, lambda transaction: transaction.release(lease))
 
     async def release_all(self) -> None:
         """At drain: every unsettled lease of this worker is over at once, so that others go on without waiting.
 
         Does not wait for a database that is away: the leases then run out by themselves.
         """
-        self._leases.let_all_go()
+        self._leases.end_all()
         if not self._up:
             return
         try:
@@ -221,11 +223,8 @@ class SqlLedger:
         return self._leases.alive(lease)
 
     async def has_decided(self, key: str, fingerprint: str) -> bool:
-        """Whether the fate of this very command is decided. See the port."""
-        read = self._writer.write(
-            lambda transaction: transaction.has_decided(key, fingerprint), order=(_BY_KEY, key), key=key
-        )
-        return await self._timed("has_decided", read)
+        """Whether the key is past its claim with this content. See the port."""
+        return await self._call("has_decided", key, lambda transaction: transaction.has_decided(key, fingerprint))
 
     async def renew(self) -> None:
         """Make every lease of this worker last from now on. Done at intervals from `start` to `close`."""
@@ -242,17 +241,17 @@ class SqlLedger:
                 return
             except Exception as error:  # noqa: BLE001 - a renewal that failed must not be the last one
                 _log.error("ledger.renewal_failed", problem=problem_in(error))
-                self._tell_renewed(well=False)
+                self._notify_renewed(well=False)
 
     def _renewed(self, answer: tuple[Renewed, float]) -> None:
         renewed, began = answer
         self._leases.renewed(renewed.leases, began)
         for lease in renewed.cancelled:
-            self._tell_cancelled(lease.key)
+            self._notify_cancelled(lease.key)
         self._set_paused(renewed.paused)
-        self._tell_renewed(well=True)
+        self._notify_renewed(well=True)
 
-    def _tell_renewed(self, *, well: bool) -> None:
+    def _notify_renewed(self, *, well: bool) -> None:
         for listener in self._renewal_listeners:
             listener(well)
 
@@ -274,90 +273,50 @@ class SqlLedger:
     # --- cancelling -------------------------------------------------------------------------------------------------
 
     async def cancel(self, request: CancelRequest) -> AlreadySettled | KeyReused | None:
-        """Remember somebody's wish. See the port.
+        """Store a request to cancel. See the port.
 
         In two transactions: when the second one begins, every write that begins from then on sees the request.
         """
-        key, order = request.key, (_BY_KEY, request.key)
-        write = self._writer.write(lambda transaction: transaction.cancel(request), order=order, key=key)
-        answer = await self._timed("cancel", write)
+        answer = await self._call("cancel", request.key, lambda transaction: transaction.cancel(request))
         if answer is None:
-            write = self._writer.write(lambda transaction: transaction.mark_cancelled(request), order=order, key=key)
-            answer = await self._timed("cancel", write)
+            answer = await self._call("cancel", request.key, lambda transaction: transaction.mark_cancelled(request))
         if answer is None:
-            self._tell_cancelled(key)
+            self._notify_cancelled(request.key)
         return answer
 
     def on_cancel(self, listener: Callable[[str], None]) -> None:
-        """Have the listener told of this worker's keys that somebody asked to cancel. See the port."""
+        """Call the listener with each key of this worker whose cancellation was requested. See the port."""
         self._cancel_listeners.append(listener)
 
-    def _tell_cancelled(self, key: str) -> None:
+    def _notify_cancelled(self, key: str) -> None:
         if self._leases.holds(key):
             for listener in self._cancel_listeners:
                 listener(key)
 
-    # --- writing down -----------------------------------------------------------------------------------------------
+    # --- recording --------------------------------------------------------------------------------------------------
 
-    async def intend(self, lease: Lease, intent: Intent, sent_at: datetime) -> bool:
-        """Record that the DELETE is about to be sent. See the port.
-
-        Raises:
-            LeaseLostError: as every write.
-            CancelRequestedError: as the port says.
-            OutOfOrderError: it was sent already, or another link was recorded for the key.
-        """
-        return await self._write(
-            "intend",
-            lease,
-            lambda transaction: transaction.intend(lease, intent, sent_at),
-            order=(_BY_JOB, f"{intent.job_id} {lease.key}"),
-        )
-
-    async def withdraw(self, lease: Lease) -> None:
-        """The DELETE certainly did not leave. See the port."""
-        await self._write("withdraw", lease, lambda transaction: transaction.withdraw(lease))
-
-    async def send_again(self, lease: Lease) -> None:
-        """Record that the same DELETE is about to be sent once more. See the port.
-
-        Back to `intended`: the task of the DELETE before this one says nothing about this one.
+    async def record(self, lease: Lease, change: Change) -> bool:
+        """Record a change. See the port.
 
         Raises:
-            LeaseLostError: as every write.
-            CancelRequestedError: as the port says.
-            OutOfOrderError: it was never sent.
+            OutOfOrderError: the key's stage does not allow it, or an earlier intent names another link.
         """
-        await self._write("send_again", lease, lambda transaction: transaction.send_again(lease))
-
-    async def submitted(self, lease: Lease, task: TaskTicket, submitted_at: datetime) -> None:
-        """Record the task. See the port.
-
-        Raises:
-            LeaseLostError: as every write.
-            OutOfOrderError: there is no intent.
-        """
-        await self._write("submitted", lease, lambda transaction: transaction.submitted(lease, task, submitted_at))
-
-    async def settle(self, lease: Lease, outcome: Outcome, event: bytes, finished_at: datetime) -> None:
-        """Record the end. See the port."""
-        await self._write("settle", lease, lambda transaction: transaction.settle(lease, outcome, event, finished_at))
-        self._leases.let_go(lease)
-
-    async def _write(
-        self, call: str, lease: Lease, carry_out: Callable[[Transaction], T], order: tuple[int, str] | None = None
-    ) -> T:
+        order = (_BY_JOB, f"{change.intent.job_id} {lease.key}") if isinstance(change, Intended) else None
         try:
-            write = self._writer.write(carry_out, order=order or _order(lease), key=lease.key)
-            return await self._timed(call, write)
+            recorded = await self._call(
+                change.call, lease.key, lambda transaction: transaction.record(lease, change), order
+            )
         except LeaseLostError:
-            self._leases.let_go(lease)
+            self._leases.end(lease)
             raise
+        if isinstance(change, Settled):
+            self._leases.end(lease)
+        return recorded
 
     # --- for people -------------------------------------------------------------------------------------------------
 
     async def prune(self, older_than_days: float) -> int:
-        """Delete the keys that were settled longer ago, some at a time, so that nobody waits long; says how many."""
+        """Delete the keys that were settled longer ago, some at a time, so that no write waits long. Count them."""
         total = 0
         while pruned := await self._writer.write(
             lambda transaction: transaction.prune(older_than_days), order=(_LAST, "")
@@ -376,7 +335,3 @@ def _writer_on(
     url: URL, transaction: Callable[[Connection, float], Transaction], clock: Clock, available: Callable[[bool], None]
 ) -> Writer:
     return Writer(open_engine(url, clock), transaction, clock, available, f"{url.host or ''}/{url.database}")
-
-
-def _order(lease: Lease) -> tuple[int, str]:
-    return (_BY_KEY, lease.key)

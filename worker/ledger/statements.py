@@ -24,9 +24,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
-from worker.ledger.records import MOST_STEPS
+from worker.ledger.records import MOST_STEPS, Step
 from worker.ledger.tables import EPOCH, Now, cancellations, in_flight, pauses, steps, unlinks, unsettled
-from worker.unlinks.ports.ledger import Stage
+from worker.unlinks.ports.ledger import Change, Intended, SentAgain, Settled, Stage, Submitted, Withdrawn
 
 if TYPE_CHECKING:
     from sqlalchemy import BindParameter, ColumnElement, Insert, Update
@@ -41,7 +41,7 @@ _lease_end: ColumnElement[int] = Now() + bindparam("lease_microseconds", type_=B
 _NOBODY: Final[dict[str, Any]] = {"worker": None, "lease_until": EPOCH}
 _NO_TASK: Final[dict[str, Any]] = {"task_id": None, "task_session": None, "submitted_at": None}
 
-#: Somebody asked to cancel the unlink of this key. Literal, because SQLAlchemy leaves the tables' names out of what
+#: Whether the cancellation of this key was requested. Literal, because SQLAlchemy leaves the tables' names out of what
 #: SQLite is to return, inside a subquery too.
 _cancelled: ColumnElement[bool] = literal_column(
     'EXISTS (SELECT 1 FROM cancellations WHERE cancellations."key" = unlinks."key"'
@@ -50,7 +50,7 @@ _cancelled: ColumnElement[bool] = literal_column(
 )
 _whole_row: Final = (*unlinks.c, _cancelled.label("cancelled"))
 
-#: The fence: nobody was given a higher token since, and the key has not ended.
+#: The fence: no claim was given a higher token since, and the key has not ended.
 _ours = and_(unlinks.c.key == _of_key, unlinks.c.token == bindparam("of_token"), unsettled)
 _sent = and_(_ours, in_flight())
 _of_worker = and_(unlinks.c.worker == bindparam("of_worker"), unsettled)
@@ -98,14 +98,14 @@ RELEASE: Final = _write(_ours, **_NOBODY)
 
 RELEASE_ALL: Final[ReturningUpdate[Any]] = _write(_of_worker, **_NOBODY).returning(unlinks.c.key, unlinks.c.token)
 
-# --- writing down ---------------------------------------------------------------------------------------------------
+# --- recording ------------------------------------------------------------------------------------------------------
 
-#: Once a link was recorded for a key, no other is ever removed for it.
+#: No other link than the recorded one is ever removed for a key.
 _same_link = or_(
     unlinks.c.link_id.is_(None),
     and_(unlinks.c.link_id == bindparam("seen_link_id"), unlinks.c.job_id == bindparam("seen_job_id")),
 )
-#: Two ways of hearing of one request. A write that begins after the request is committed sees the request itself. One
+#: One request is seen in two ways. A write that begins after the request is committed sees the request itself. One
 #: that began before sees it marked in the row, if that came first; else the mark, and with it `cancel`, has to wait.
 _not_cancelled = and_(unlinks.c.cancel_heard_at.is_(None), ~_cancelled)
 _before_its_intent = and_(_ours, unlinks.c.stage == Stage.CLAIMED.value, _same_link, _not_cancelled)
@@ -119,20 +119,22 @@ _job_is_busy = exists().where(
     _other.c.key != _of_key,
 )
 
-INTEND: Final = _write(and_(_before_its_intent, ~_job_is_busy), stage=Stage.INTENDED.value, sends=unlinks.c.sends + 1)
-
 #: The same for a job that is busy: only what was seen.
 REMEMBER: Final = _write(_before_its_intent)
 
-WITHDRAW: Final = _write(_sent, stage=Stage.CLAIMED.value, sent_at=None, sends=unlinks.c.sends - 1, **_NO_TASK)
+_one_send_more = {"stage": Stage.INTENDED.value, "sends": unlinks.c.sends + 1}
 
-SEND_AGAIN: Final = _write(
-    and_(_sent, _not_cancelled), stage=Stage.INTENDED.value, sends=unlinks.c.sends + 1, **_NO_TASK
-)
-
-SUBMITTED: Final = _write(_sent, stage=Stage.SUBMITTED.value)
-
-SETTLE: Final = _write(_ours, stage=Stage.SETTLED.value, **_NOBODY)
+#: For each change: the statement that carries it out, and the step of the history that it is.
+RECORD: Final[dict[type[Change], tuple[Update, Step]]] = {
+    Intended: (_write(and_(_before_its_intent, ~_job_is_busy), **_one_send_more), Step.INTENDED),
+    Withdrawn: (
+        _write(_sent, stage=Stage.CLAIMED.value, sent_at=None, sends=unlinks.c.sends - 1, **_NO_TASK),
+        Step.WITHDRAWN,
+    ),
+    SentAgain: (_write(and_(_sent, _not_cancelled), **_one_send_more, **_NO_TASK), Step.SENT_AGAIN),
+    Submitted: (_write(_sent, stage=Stage.SUBMITTED.value), Step.SUBMITTED),
+    Settled: (_write(_ours, stage=Stage.SETTLED.value, **_NOBODY), Step.SETTLED),
+}
 
 NOTE: Final = insert(steps).values(at=Now())
 
@@ -179,8 +181,6 @@ PAUSES: Final = select(pauses).order_by(pauses.c.enterprise_manager)
 # --- reading and tidying up -----------------------------------------------------------------------------------------
 
 ROW: Final = select(*_whole_row).where(unlinks.c.key == _of_key)
-
-OUR_ROW: Final = select(*_whole_row).where(_ours)
 
 NEWEST_STEPS: Final = select(steps).where(steps.c.key == _of_key).order_by(steps.c.id.desc()).limit(MOST_STEPS)
 

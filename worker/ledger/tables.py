@@ -122,7 +122,7 @@ unlinks = Table(
     Column("event", LargeBinary),
     Column("finished_at", Moment),
     Column("updated_at", Moment, nullable=False),
-    # When the row heard of a request to cancel: only a change of the row itself is seen by a write that waited for it.
+    # When a request to cancel was marked here: a write that waited for the row sees only changes of the row itself.
     Column("cancel_heard_at", Moment),
 )
 
@@ -185,7 +185,7 @@ cancellations = Table(
 #: For pruning.
 cancellations_by_time = Index("cancellations_by_time", cancellations.c.requested_at)
 
-#: Enterprise Managers whose queues no worker is to consume, because somebody said so.
+#: Enterprise Managers whose queues no worker is to consume.
 pauses = Table(
     "pauses",
     metadata,

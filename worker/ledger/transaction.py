@@ -4,11 +4,10 @@ Each write is one statement that both compares and changes, so that it is right 
 time, and right again if it is repeated because the answer to a commit was lost:
 
 - `claim` repeated takes its own row over (which counts one attempt more than there was);
-- `intend`, `submitted`, `withdraw` and `settle` find what they wrote, and let it be;
-- `send_again` counts one sending more than there was;
-- a request to cancel is remembered once.
+- `record` leaves what it wrote as it is, except that a repeated `SentAgain` counts one send more than there was;
+- a request to cancel is stored once.
 
-Only when a statement changed nothing is the row read, to find out why.
+The row is read only when a statement changed nothing, to find out why.
 """
 
 from __future__ import annotations
@@ -18,22 +17,29 @@ from typing import TYPE_CHECKING, Any, Final
 
 from worker.ledger.errors import OutOfOrderError
 from worker.ledger.records import KeyHistory, Pause, Step
-from worker.ledger.rows import cancellation_from, entry_from, intent_columns, record_from, step_from, who_and_why
+from worker.ledger.rows import (
+    cancellation_from,
+    columns_of,
+    entry_from,
+    intent_columns,
+    record_from,
+    step_from,
+    who_and_why,
+)
 from worker.ledger.statements import (
     CANCELLATIONS,
     COUNT_LONG_SETTLED,
     END_LEASES,
-    INTEND,
     MARK_CANCELLED,
     NEWEST_STEPS,
     NOTE,
-    OUR_ROW,
     PAUSE,
     PAUSES,
     PRUNE,
     PRUNE_CANCELLATIONS,
     PRUNE_STEPS,
     PRUNE_UNMET_CANCELLATIONS,
+    RECORD,
     RELEASE,
     RELEASE_ALL,
     REMEMBER,
@@ -41,31 +47,27 @@ from worker.ledger.statements import (
     RENEW,
     RESUME,
     ROW,
-    SEND_AGAIN,
-    SETTLE,
-    SUBMITTED,
     TAKE,
-    WITHDRAW,
 )
 from worker.unlinks.ports.ledger import (
     AlreadySettled,
     CancelRequestedError,
     Claimed,
     HeldElsewhere,
+    Intended,
     KeyReused,
     Lease,
     LeaseLostError,
+    SentAgain,
+    Settled,
     Stage,
+    Withdrawn,
 )
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from sqlalchemy import Connection, RowMapping, Update
 
-    from contracts.events import Outcome
-    from worker.unlinks.ports.enterprise_manager import TaskTicket
-    from worker.unlinks.ports.ledger import CancelRequest, ClaimResult, Intent, NewClaim
+    from worker.unlinks.ports.ledger import CancelRequest, Change, ClaimResult, NewClaim
 
 _MICROSECONDS: Final = 1_000_000
 _DAY: Final = 24 * 60 * 60 * _MICROSECONDS
@@ -73,7 +75,7 @@ _DAY: Final = 24 * 60 * 60 * _MICROSECONDS
 
 @dataclass(frozen=True, slots=True)
 class Renewed:
-    """The leases that were renewed, those among them that somebody asked to cancel, and what is paused."""
+    """The leases that were renewed, those among them whose cancellation was requested, and what is paused."""
 
     leases: tuple[Lease, ...]
     cancelled: tuple[Lease, ...]
@@ -85,7 +87,7 @@ class Transaction:
 
     Args:
         connection: in a transaction that the caller begins and ends.
-        began: when that was, by `Clock.monotonic`; a lease had here lasts at least `lease_seconds` from then.
+        began: when that was, by `Clock.monotonic`; a lease claimed here lasts at least `lease_seconds` from then.
         worker: its name; no two workers that run at the same time share one.
         lease_seconds: how long a lease lasts that is not renewed.
     """
@@ -140,16 +142,16 @@ class Transaction:
         )
 
     def end_leases(self) -> None:
-        """End the leases that an earlier run under this name left: they would be renewed, and worked on by nobody."""
+        """End the leases of an earlier run under this name: they would be renewed although no unlink uses them."""
         self.connection.execute(END_LEASES, {"of_worker": self._worker})
 
     def release(self, lease: Lease) -> None:
-        """Let the key go; nothing if it is not ours any more."""
+        """Release a key; do nothing if the lease is lost."""
         if self._update(RELEASE, lease):
             self._note(lease, Step.RELEASED)
 
     def release_all(self) -> None:
-        """Let every key of this worker go."""
+        """Release every key of this worker."""
         for key, token in self.connection.execute(RELEASE_ALL, {"of_worker": self._worker}).all():
             self._note(Lease(key, token), Step.RELEASED)
 
@@ -160,62 +162,29 @@ class Transaction:
             return False
         return row["stage"] != Stage.CLAIMED or row["link_id"] is not None
 
-    # --- writing down -----------------------------------------------------------------------------------------------
+    # --- recording --------------------------------------------------------------------------------------------------
 
-    def intend(self, lease: Lease, intent: Intent, sent_at: datetime) -> bool:
-        """Record what was seen and, unless the job is busy, that the DELETE is about to be sent."""
-        seen = intent_columns(intent)
-        named = {"seen_link_id": seen["link_id"], "seen_job_id": seen["job_id"]}
-        if self._update(INTEND, lease, **named, **seen, sent_at=sent_at):
-            self._note(lease, Step.INTENDED, intent.link.object_in_job_id)
+    def record(self, lease: Lease, change: Change) -> bool:
+        """Record a change and its row in the history; False for the intent of a busy job."""
+        statement, step = RECORD[type(change)]
+        columns, detail = columns_of(change)
+        if self._update(statement, lease, **columns):
+            self._note(lease, step, detail)
             return True
-        if self._update(REMEMBER, lease, **named, **seen):
-            self._note(lease, Step.JOB_BUSY, intent.job_id)
+        if isinstance(change, Intended) and self._update(REMEMBER, lease, **intent_columns(change.intent)):
+            self._note(lease, Step.JOB_BUSY, change.intent.job_id)
             return False
-        row = self._require(lease)
-        if row["stage"] == Stage.INTENDED and row["sent_at"] == sent_at and row["link_id"] == seen["link_id"]:
-            return True
-        stage = Stage(row["stage"])
-        if stage is Stage.CLAIMED and row["cancelled"]:
-            raise CancelRequestedError(_unwanted(lease))
-        raise OutOfOrderError(lease, stage, "an intent for another link" if stage is Stage.CLAIMED else "an intent")
-
-    def withdraw(self, lease: Lease) -> None:
-        """Take an intent back."""
-        if self._update(WITHDRAW, lease):
-            self._note(lease, Step.WITHDRAWN)
-        else:
-            self._require(lease)
-
-    def send_again(self, lease: Lease) -> None:
-        """Record that the DELETE is about to be sent once more. The task of the one before means nothing any more."""
-        if not self._update(SEND_AGAIN, lease):
-            row = self._require(lease)
-            if row["cancelled"] and row["stage"] != Stage.CLAIMED:
-                raise CancelRequestedError(_unwanted(lease))
-            raise OutOfOrderError(lease, Stage(row["stage"]), "sending again")
-        self._note(lease, Step.SENT_AGAIN)
-
-    def submitted(self, lease: Lease, task: TaskTicket, submitted_at: datetime) -> None:
-        """Record the task."""
-        known = {"task_id": task.task_id, "task_session": task.session, "submitted_at": submitted_at}
-        if not self._update(SUBMITTED, lease, **known):
-            raise OutOfOrderError(lease, Stage(self._require(lease)["stage"]), "a task")
-        self._note(lease, Step.SUBMITTED, task.task_id)
-
-    def settle(self, lease: Lease, outcome: Outcome, event: bytes, finished_at: datetime) -> None:
-        """Record the end."""
-        if self._update(SETTLE, lease, outcome=outcome.value, event=event, finished_at=finished_at):
-            self._note(lease, Step.SETTLED, outcome.value)
-            return
         row = self._row(lease.key)
-        if row is None or row["token"] != lease.token or row["event"] is None or bytes(row["event"]) != event:
+        if row is None or row["token"] != lease.token:
             raise LeaseLostError(_lost(lease))
+        if not _is_recorded(change, row):
+            raise _refusal(lease, change, row)
+        return True
 
     # --- cancelling -------------------------------------------------------------------------------------------------
 
     def cancel(self, request: CancelRequest) -> AlreadySettled | KeyReused | None:
-        """Remember a request. To be followed by `mark_cancelled`, in a transaction that begins after the commit."""
+        """Store a request. To be followed by `mark_cancelled`, in a transaction that begins after the commit."""
         answer = self._beyond_cancelling(request)
         if answer is None:
             columns = {
@@ -231,7 +200,7 @@ class Transaction:
         return answer
 
     def mark_cancelled(self, request: CancelRequest) -> AlreadySettled | KeyReused | None:
-        """Wait for a write about the key that may have begun before the request was committed, or forestall it."""
+        """Mark the row: a write that began before the request was committed comes first, or sees the mark."""
         key = {"of_key": request.key, "of_enterprise_manager": request.enterprise_manager}
         if self.connection.execute(MARK_CANCELLED, key).rowcount == 1:
             return None
@@ -308,23 +277,37 @@ class Transaction:
     def _row(self, key: str) -> RowMapping | None:
         return self.connection.execute(ROW, {"of_key": key}).mappings().one_or_none()
 
-    def _require(self, lease: Lease) -> RowMapping:
-        """The row of a lease that is not lost."""
-        fence = {"of_key": lease.key, "of_token": lease.token}
-        row = self.connection.execute(OUR_ROW, fence).mappings().one_or_none()
-        if row is None:
-            raise LeaseLostError(_lost(lease))
-        return row
-
     def _note(self, lease: Lease, step: Step, detail: str | None = None) -> None:
         self._steps.append(
             {"key": lease.key, "worker": self._worker, "token": lease.token, "step": step.value, "detail": detail}
         )
 
 
+def _is_recorded(change: Change, row: RowMapping) -> bool:
+    """Whether an earlier try recorded it, and the answer to its commit was lost."""
+    match change:
+        case Intended(intent, sent_at):
+            found = (row["stage"], row["sent_at"], row["link_id"])
+            return bool(found == (Stage.INTENDED, sent_at, intent.link.object_in_job_id))
+        case Withdrawn():
+            return bool(row["stage"] == Stage.CLAIMED)
+        case Settled(_, event, _):
+            return row["stage"] == Stage.SETTLED and bytes(row["event"]) == event
+        case _:
+            return False
+
+
+def _refusal(lease: Lease, change: Change, row: RowMapping) -> Exception:
+    """Why a change of the newest token was not recorded."""
+    stage = Stage(row["stage"])
+    if stage is Stage.SETTLED:
+        return LeaseLostError(_lost(lease))
+    sends = Intended if stage is Stage.CLAIMED else SentAgain
+    if row["cancelled"] and isinstance(change, sends):
+        return CancelRequestedError(f"the cancellation of {lease.key} was requested")
+    another_link = stage is Stage.CLAIMED and isinstance(change, Intended)
+    return OutOfOrderError(lease, stage, "intend of another link" if another_link else change.call)
+
+
 def _lost(lease: Lease) -> str:
     return f"{lease.key} was taken over, or has ended; token {lease.token} is no longer the newest"
-
-
-def _unwanted(lease: Lease) -> str:
-    return f"somebody asked to cancel {lease.key}"

@@ -1,8 +1,8 @@
 """The ledger's thread: what is due together is committed together.
 
-Writes wait in a queue. The thread takes all that are there, carries them out in one transaction, commits, and tells
-those who wait; meanwhile the next ones gather. One commit, the expensive part, thus serves as many writes as happen to
-be due: one when little is going on, hundreds under load.
+Writes wait in a queue. The thread takes all that are there, carries them out in one transaction, commits, and
+notifies the callers; meanwhile the next writes gather. One commit, the expensive part, thus serves as many writes as
+are due: one when the worker is idle, hundreds under load.
 
 A write that finds its lease lost does not disturb the others. If the database refuses the transaction for another
 reason, it is tried again in halves, so that in the end only the write at fault fails, or waits. If the database is
@@ -128,7 +128,7 @@ class Writer:
     # --- on the event loop ------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin to work. What is written before waits in the queue."""
+        """Start the thread. Writes queued before wait for it."""
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
         self._thread.start()
@@ -141,7 +141,7 @@ class Writer:
         key: str | None = None,
         landed: Callable[[T], None] | None = None,
     ) -> T:
-        """Have something done, and return when it is committed. May be cancelled; it may then be done all the same.
+        """Queue a write, and return when it is committed. Cancelling the caller does not undo a queued write.
 
         Raises:
             LedgerClosedError: the ledger was closed before.
@@ -158,7 +158,7 @@ class Writer:
         return await future
 
     async def stop(self) -> None:
-        """Finish what can be finished, and end. What waits for a database that is away raises `LedgerClosedError`."""
+        """Finish what can be finished, and end. Writes that wait for the database raise `LedgerClosedError`."""
         with self._changed:
             self._closing.set()
             self._changed.notify()
@@ -200,7 +200,7 @@ class Writer:
             return
         try:
             landings = self._transact(batch)
-        except Exception as error:  # noqa: BLE001 - whatever it is, somebody waits for it, and the thread must go on
+        except Exception as error:  # noqa: BLE001 - whatever it is, a caller waits for it, and the thread must go on
             self._hang_up()
             self._recover(batch, error)
         else:
@@ -282,7 +282,7 @@ class Writer:
 
     def _on_loop(self, callback: Callable[[], None]) -> None:
         if self._loop is not None:
-            # RuntimeError: the loop is closed, and nobody waits any more.
+            # RuntimeError: the loop is closed, and no caller waits any more.
             with suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(callback)
 

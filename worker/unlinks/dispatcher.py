@@ -24,6 +24,7 @@ from worker.unlinks.ports.ledger import (
     KeyReused,
     Lease,
     NewClaim,
+    Settled,
     Stage,
 )
 from worker.unlinks.ports.steps import Reporter, StepKind
@@ -257,7 +258,8 @@ class Dispatcher:
                 workflow.require_lease()
                 await self._replies.dead_letter(running.deliveries[0], ending.gave_up, running.report)
             running.report(StepKind.SETTLING)
-            await self._ledger.settle(workflow.entry.lease, ending.outcome, event.to_bytes(), event.time)
+            settled = Settled(ending.outcome, event.to_bytes(), event.time)
+            await self._ledger.record(workflow.entry.lease, settled)
             running.report(StepKind.SETTLED, event=event, **ending.facts)
         finally:
             for publishing in progress:

@@ -22,7 +22,16 @@ from worker.unlinks.ports.enterprise_manager import (
     TaskNotFound,
     Unavailable,
 )
-from worker.unlinks.ports.ledger import CancelRequestedError, Intent, LeaseLostError, Stage
+from worker.unlinks.ports.ledger import (
+    CancelRequestedError,
+    Intended,
+    Intent,
+    LeaseLostError,
+    SentAgain,
+    Stage,
+    Submitted,
+    Withdrawn,
+)
 from worker.unlinks.ports.steps import StepKind
 from worker.unlinks.waiting import Answer, DeadlinePassedError, DeferredError
 
@@ -189,7 +198,7 @@ class Workflow:
     async def _intend(self, intent: Intent) -> None:
         self.report(StepKind.INTENDING)
         sent_at = self.clock.now()
-        free = await self.ledger.intend(self.entry.lease, intent, sent_at)
+        free = await self.ledger.record(self.entry.lease, Intended(intent, sent_at))
         self.entry = replace(self.entry, intent=intent)
         if not free:
             raise DeferredError("another worker has an unlink of this job under way", BUSY_JOB_SECONDS)
@@ -221,7 +230,7 @@ class Workflow:
     async def _not_sent(self) -> Ending:
         if self._sent_before:
             return await self._let_the_links_decide()
-        await self.ledger.withdraw(self.entry.lease)
+        await self.ledger.record(self.entry.lease, Withdrawn())
         self.waiting.deadline = None
         self.entry = replace(self.entry, stage=Stage.CLAIMED, sent_at=None, sends=0)
         raise _NotSentError
@@ -246,7 +255,7 @@ class Workflow:
 
     async def _submitted(self, task: Task) -> None:
         submitted_at = self.clock.now()
-        await self.ledger.submitted(self.entry.lease, task.ticket, submitted_at)
+        await self.ledger.record(self.entry.lease, Submitted(task.ticket, submitted_at))
         self.entry = replace(self.entry, stage=Stage.SUBMITTED, task=task.ticket, submitted_at=submitted_at)
         self.report(StepKind.SUBMITTED, job_id=self._intent.job_id, task_id=task.ticket.task_id)
         self.require_lease()
@@ -315,7 +324,7 @@ class Workflow:
             job = Job(self._intent.job_id, self._intent.job_name)
             backups = await self._ask(lambda: self.enterprise_manager.linked_backups(job))
             self._require_consent(tuple(backups))
-            await self.ledger.send_again(self.entry.lease)
+            await self.ledger.record(self.entry.lease, SentAgain())
         except DeadlinePassedError:
             return await self._time_is_over(None)
         except CancelRequestedError:

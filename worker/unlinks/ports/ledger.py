@@ -1,10 +1,10 @@
-"""The ledger: what is remembered of every key. Times of day are aware datetimes in UTC."""
+"""The ledger: the state of every key. Times of day are aware datetimes in UTC."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +25,7 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to write about one key, until somebody else is given a higher token."""
+    """The right to write about one key, until another claim is given a higher token."""
 
     key: str
     token: int
@@ -43,7 +43,7 @@ class Intent:
 
 @dataclass(frozen=True, slots=True)
 class CancelRequest:
-    """Somebody's wish that the unlink of a key be not sent, or be stopped if it was."""
+    """A request that the unlink of a key is not sent, or is stopped if it was sent."""
 
     key: str
     enterprise_manager: str
@@ -58,7 +58,7 @@ class CancelRequestedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What the ledger remembers of a key that is not settled. `cancelled`: somebody asked for it to be cancelled."""
+    """A key that is not settled. `cancelled`: its cancellation was requested."""
 
     lease: Lease
     stage: Stage
@@ -110,15 +110,69 @@ class KeyReused:
 ClaimResult = Claimed | AlreadySettled | HeldElsewhere | KeyReused
 
 
+@dataclass(frozen=True, slots=True)
+class Intended:
+    """The DELETE is about to be sent, and no other unlink of this job may be. Increments `sends`.
+
+    If another unlink of the job is between its intent and its end, `record` returns False and stores only the intent,
+    so that no other link is ever removed for the key.
+    """
+
+    call: ClassVar = "intend"
+    intent: Intent
+    sent_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """The DELETE certainly did not leave: back to `claimed`, and the job is free. The intent stays stored.
+
+    Decrements `sends` and clears `sent_at`.
+    """
+
+    call: ClassVar = "withdraw"
+
+
+@dataclass(frozen=True, slots=True)
+class SentAgain:
+    """The same DELETE is about to be sent once more. Increments `sends`, keeps the first `sent_at`.
+
+    Back to `intended`: the task of the previous DELETE says nothing about this one.
+    """
+
+    call: ClassVar = "send_again"
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """The task with which Enterprise Manager answered the DELETE."""
+
+    call: ClassVar = "submitted"
+    task: TaskTicket
+    submitted_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The end, with the bytes of its event. The job is free, and the lease over."""
+
+    call: ClassVar = "settle"
+    outcome: Outcome
+    event: bytes
+    finished_at: datetime
+
+
+Change = Intended | Withdrawn | SentAgain | Submitted | Settled
+
+
 class LeaseLostError(Exception):
-    """Another worker has taken the key over: nothing was written, and nothing more may be said or done here."""
+    """Another worker has taken the key over: nothing was written, and this worker does nothing more about it."""
 
 
 class Ledger(Protocol):
-    """The memory of every key. Each write is durable when the call returns, and compares the fencing token.
+    """The state of every key. Each write is durable when the call returns, and compares the fencing token.
 
-    All calls wait through a database that went away, with back-off; they never lose a write that they reported.
-    Every write raises `LeaseLostError` if the token is not the newest.
+    All calls wait through a database that is not available, with back-off; no write that returned is lost.
     """
 
     async def claim(self, claim: NewClaim) -> ClaimResult:
@@ -129,56 +183,32 @@ class Ledger(Protocol):
         """Whether the key is known with this content, and past its claim: a link was recorded, or it has ended."""
         ...
 
-    async def intend(self, lease: Lease, intent: Intent, sent_at: datetime) -> bool:
-        """Record that the DELETE is about to be sent, and that no other unlink of this job may be.
-
-        False if another unlink of the job is between its intent and its end: then only what was seen is recorded, so
-        that no other link can ever be taken for the one meant. Counts `sends` if true.
+    async def record(self, lease: Lease, change: Change) -> bool:
+        """Record a change. False only for an `Intended` whose job is busy.
 
         Raises:
-            CancelRequestedError: in the same instant, the ledger knows of a request to cancel.
+            LeaseLostError: the token is not the newest, or the key has ended.
+            CancelRequestedError: in this transaction, the ledger finds a request to cancel, and the change is
+                `Intended` or `SentAgain`.
         """
-        ...
-
-    async def withdraw(self, lease: Lease) -> None:
-        """The DELETE certainly did not leave: back to `claimed`, what was seen still recorded, the job free again.
-
-        Uncounts `sends`, and forgets `sent_at`.
-        """
-        ...
-
-    async def send_again(self, lease: Lease) -> None:
-        """Record that the same DELETE is about to be sent once more; counts `sends`, keeps the first `sent_at`.
-
-        Raises:
-            CancelRequestedError: in the same instant, the ledger knows of a request to cancel.
-        """
-        ...
-
-    async def submitted(self, lease: Lease, task: TaskTicket, submitted_at: datetime) -> None:
-        """Record the task that the DELETE was answered with."""
-        ...
-
-    async def settle(self, lease: Lease, outcome: Outcome, event: bytes, finished_at: datetime) -> None:
-        """Record the end, with the bytes of its event. The job is free again, the lease over."""
         ...
 
     async def release(self, lease: Lease) -> None:
-        """Let go of an unsettled key, so that anybody may take it over at once. Does nothing if the lease is lost."""
+        """Release an unsettled key, so that any worker may take it over at once. Does nothing if the lease is lost."""
         ...
 
     async def cancel(self, request: CancelRequest) -> AlreadySettled | KeyReused | None:
-        """Remember the wish, also for a key that never came yet. Repeating it does no harm.
+        """Store a request to cancel, also for a key that is unknown. Idempotent.
 
-        `AlreadySettled` if the key has ended: then nothing is remembered. `KeyReused` if the key belongs to another
-        Enterprise Manager's unlink. Whoever has the key hears of it by `on_cancel`.
+        `AlreadySettled` if the key has ended: then nothing is stored. `KeyReused` if the key belongs to another
+        Enterprise Manager's unlink. The worker that holds the key is notified through `on_cancel`.
         """
         ...
 
     def on_cancel(self, listener: Callable[[str], None]) -> None:
-        """Call `listener`, on the event loop, with each key of this worker's that somebody asked to cancel.
+        """Call `listener`, on the event loop, with each key of this worker whose cancellation was requested.
 
-        At once if it was asked here, else by the next renewal of the leases. It may be told more than once.
+        At once if it was requested here, else by the next renewal of the leases. It may be called more than once.
         """
         ...
 
