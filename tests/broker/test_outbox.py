@@ -17,7 +17,7 @@ from worker.settings import BrokerSettings
 from worker.unlinks.ports.broker import PublishRefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 
@@ -158,6 +158,50 @@ async def test_memory_alarm_delays_publishes_without_repeating_them_and_lets_ack
     assert len(repeats) <= 1, "only what waited before the broker told of its alarm"
 
 
+@pytest.fixture
+def silent_queue(broker: PrivateBroker, virtual_host: str) -> Iterator[Callable[..., None]]:
+    """Stops or resumes a queue's process: meanwhile the broker takes messages for it and confirms none."""
+    silent: set[str] = set()
+
+    def switch(queue: str, *, silent_now: bool) -> None:
+        function = "suspend" if silent_now else "resume"
+        resource = f'rabbit_misc:r(<<"{virtual_host}">>, queue, <<"{queue}">>)'
+        find = f"{{ok, Queue}} = rabbit_amqqueue:lookup({resource})"
+        broker.rabbitmqctl("eval", f"{find}, sys:{function}(amqqueue:get_pid(Queue)).")
+        (silent.add if silent_now else silent.discard)(queue)
+
+    yield switch
+    for queue in list(silent):
+        switch(queue, silent_now=False)
+
+
+async def test_publish_without_a_confirm_is_repeated(
+    make_worker: Callable[..., Any],
+    settings: BrokerSettings,
+    neighbour: Any,
+    make_event: Callable[..., Any],
+    silent_queue: Callable[..., None],
+    logs: list[Any],
+) -> None:
+    """An event that the broker lost without a word would never be sent again, and its command stay unacknowledged."""
+    worker = make_worker(settings.model_copy(update={"confirm_seconds": 0.5}))
+    await worker.broker.start()
+    await asyncio.to_thread(silent_queue, "unlink.unrouted", silent_now=True)
+    event = make_event()
+    publish = asyncio.ensure_future(worker.broker.outbox.publish(event))
+    await until(lambda: sum(entry["event"] == "broker.publish_failed" for entry in logs) >= 2, seconds=30)
+    assert {entry["problem"] for entry in logs if entry["event"] == "broker.publish_failed"} == {
+        "the broker did not confirm in time"
+    }
+    assert not publish.done()
+    await asyncio.to_thread(silent_queue, "unlink.unrouted", silent_now=False)
+    async with asyncio.timeout(30):
+        await publish
+    arrived = neighbour.take_all("unlink.unrouted")
+    assert len(arrived) >= 2
+    assert {body for _, _, body in arrived} == {event.to_bytes()}
+
+
 #: Of a classic queue, since a quorum queue takes a few messages more.
 FULL_AFTER_ONE = {"x-queue-type": "classic", "x-max-length": 1, "x-overflow": "reject-publish"}
 
@@ -179,6 +223,38 @@ async def test_event_that_a_full_subscriber_refuses_is_given_back_and_holds_noth
     received = [properties.message_id for properties, _, _ in neighbour.take_all("healthy")]
     assert received[-1] != refused.id
     assert set(received[:-1]) == {refused.id}
+
+
+async def test_message_that_the_broker_answers_by_closing_the_channel_fails_alone(
+    make_worker: Callable[..., Any],
+    settings: BrokerSettings,
+    neighbour: Any,
+    make_event: Callable[..., Any],
+    new_user: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One lost permission would keep all other events from being published, and hold its own command for ever."""
+    monkeypatch.setattr("worker.broker.outbox.REFUSED_SECONDS", 2.0)
+    declaring = make_worker()
+    await declaring.broker.start()
+    await declaring.broker.close()
+    url = new_user(write=r"^unlink\.(events|dead|delay\.2s)$", read=r"^unlink\.")
+    worker = make_worker(settings.model_copy(update={"url": SecretStr(url), "topology": "verify"}))
+    await worker.broker.start()
+    neighbour.send(b"culprit")
+    delivery = await worker.next()
+    outbox = worker.broker.outbox
+    culprits = [asyncio.ensure_future(outbox.delay(delivery, 1, failed=True)) for _ in range(3)]
+    events = [make_event(key=f"key-{number}") for number in range(20)]
+    async with asyncio.timeout(20):
+        await asyncio.gather(*(outbox.publish(event) for event in events))
+        await outbox.delay(delivery, 2, failed=True)
+    for culprit in culprits:
+        with pytest.raises(PublishRefusedError, match=r"lacks a permission.*unlink\.delay\.1s"):
+            await asyncio.wait_for(culprit, 60)
+    arrived = {properties.message_id for properties, _, _ in neighbour.take_all("unlink.unrouted")}
+    assert arrived == {event.id for event in events}
+    assert neighbour.count("unlink.delay.2s") <= 1
 
 
 @pytest.mark.parametrize("count", [2**31, 2**63 - 1, -1, True])

@@ -24,7 +24,8 @@ class Confirmation(Enum):
     CONFIRMED = "confirmed"
     UNROUTABLE = "no queue took it"
     REFUSED = "the broker did not take it"
-    LOST = "the channel closed before the broker confirmed"
+    LOST = "the connection closed before the broker confirmed"
+    SUSPECT = "the broker closed the channel, because of this publish or of another one"
     UNANSWERED = "the broker did not confirm in time"
 
 
@@ -76,10 +77,15 @@ class ConfirmChannel:
 
     async def lost(self) -> ChannelLostError:
         """Wait until it has closed; the reason."""
-        return ChannelLostError(await asyncio.shield(self._channel.closed))
+        await asyncio.wait((self._channel.closed,))
+        return self._loss()
 
     def publish(self, message: Message) -> asyncio.Future[Confirmation]:
-        """Publish, and return what will hold the confirmation: `LOST` at the latest when the channel closes."""
+        """Publish, and return what will hold the confirmation: `LOST` or `SUSPECT` at the latest when it closes.
+
+        The broker does not say which publish it closed the channel for, and discards those that follow it: each
+        unconfirmed one is suspect.
+        """
         confirmation: asyncio.Future[Confirmation] = asyncio.get_running_loop().create_future()
         if not self.is_open:
             settle(confirmation, Confirmation.LOST)
@@ -130,7 +136,11 @@ class ConfirmChannel:
                 outstanding.returned = True
                 return
 
+    def _loss(self) -> ChannelLostError:
+        return ChannelLostError(self._channel.closed.result())
+
     def _lose_all(self) -> None:
         outstanding, self._outstanding = self._outstanding, {}
+        confirmation = Confirmation.SUSPECT if self._loss().channel_alone else Confirmation.LOST
         for one in outstanding.values():
-            settle(one.confirmation, Confirmation.LOST)
+            settle(one.confirmation, confirmation)

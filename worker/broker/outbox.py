@@ -41,6 +41,12 @@ REPLY_SECONDS = 5.0
 #: Seconds after which a message that the broker does not take is refused to the caller. A lost channel is waited out.
 REFUSED_SECONDS = 60.0
 
+#: How many publishes are tried at the same time on a channel of their own.
+ISOLATED_CHANNELS = 8
+
+#: Seconds for closing the channel of one publish.
+CLOSE_SECONDS = 5.0
+
 #: Characters of a reason in a dead letter's header.
 MAX_REASON = 1000
 
@@ -59,6 +65,10 @@ class BrokerOutbox:
         delay_tiers: the seconds for which there are delay queues.
         restore: declares the topology again, for when something of it was deleted while the worker ran; never raises.
         event_headers: asked, in the publisher's context, for what goes along with an event.
+
+    The broker answers a message that it cannot accept (its exchange was deleted, a permission is lacking) by closing
+    the channel, without saying which message it was. Each message that was unconfirmed then is published again on a
+    channel of its own, so that the one at fault is known and delays no other.
     """
 
     def __init__(
@@ -83,6 +93,7 @@ class BrokerOutbox:
         self._ready = asyncio.Event()
         self._replies: ConfirmChannel | None = None
         self._reply_channel_lock = asyncio.Lock()
+        self._isolation = asyncio.Semaphore(ISOLATED_CHANNELS)
         self._unconfirmed = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -115,9 +126,9 @@ class BrokerOutbox:
             PublishRefusedError: it was not confirmed.
         """
         message, _ = self._event_message(event)
-        confirmation = await self._attempt(message)
+        confirmation, problem = await self._attempt(message)
         if confirmation is not Confirmation.CONFIRMED:
-            raise PublishRefusedError(confirmation.value)
+            raise PublishRefusedError(problem)
 
     async def delay(self, delivery: Delivery, seconds: float, *, failed: bool) -> None:
         """Put a copy of the message into the shortest delay queue of at least `seconds`; it comes back to its queue.
@@ -189,16 +200,24 @@ class BrokerOutbox:
         """Publish until the broker has confirmed it, as routed to a queue."""
         back_off = new_back_off(self._clock)
         began = self._clock.monotonic()
+        alone = False
         self._unconfirmed += 1
         self._idle.clear()
         try:
-            while (confirmation := await self._attempt(message)) is not Confirmation.CONFIRMED:
-                # What goes down with its channel is told by whoever lost that, once, and goes out on the next.
-                if confirmation is not Confirmation.LOST:
-                    _tell_unconfirmed(message, confirmation)
+            while True:
+                confirmation, problem = await (self._attempt_alone(message) if alone else self._attempt(message))
+                if confirmation is Confirmation.CONFIRMED:
+                    return
+                if confirmation is Confirmation.LOST:  # logged once, for all that the connection carried
+                    began = self._clock.monotonic()
+                elif confirmation is Confirmation.SUSPECT and not alone:
+                    alone = True
+                else:
+                    alone = confirmation is Confirmation.SUSPECT
+                    _log_unconfirmed(message, confirmation, problem)
                     if self._clock.monotonic() - began >= REFUSED_SECONDS:
-                        raise PublishRefusedError(confirmation.value)
-                    if confirmation is Confirmation.UNROUTABLE:
+                        raise PublishRefusedError(problem)
+                    if confirmation in {Confirmation.UNROUTABLE, Confirmation.SUSPECT}:
                         await self._restore()
                     await self._clock.sleep(back_off.pause())
         finally:
@@ -206,14 +225,32 @@ class BrokerOutbox:
             if not self._unconfirmed:
                 self._idle.set()
 
-    async def _attempt(self, message: Message) -> Confirmation:
-        channel = await self._open_channel()
-        confirmation = channel.publish(message)
-        await asyncio.wait((confirmation,), timeout=self._confirm_seconds)
-        while not confirmation.done() and self._connection.blocked:
+    async def _attempt(self, message: Message) -> tuple[Confirmation, str]:
+        return await self._attempt_on(await self._open_channel(), message)
+
+    async def _attempt_alone(self, message: Message) -> tuple[Confirmation, str]:
+        """Publish on a channel of its own: if the broker closes that channel, it is because of this message."""
+        async with self._isolation:
+            await self._open_channel()
+            try:
+                channel = await ConfirmChannel.open(await self._connection.opened())
+            except ChannelLostError:
+                return Confirmation.LOST, Confirmation.LOST.value
+            try:
+                confirmation, problem = await self._attempt_on(channel, message)
+                return confirmation, str(await channel.lost()) if confirmation is Confirmation.SUSPECT else problem
+            finally:
+                await channel.close(CLOSE_SECONDS)
+
+    async def _attempt_on(self, channel: ConfirmChannel, message: Message) -> tuple[Confirmation, str]:
+        """Publish once. Returns what became of it, and a text that says so."""
+        publish = channel.publish(message)
+        await asyncio.wait((publish,), timeout=self._confirm_seconds)
+        while not publish.done() and self._connection.blocked:
             # In an alarm, repeating would only pile copies up; if it lasts, the connection is closed for it.
-            await asyncio.wait((confirmation,), timeout=self._confirm_seconds)
-        return confirmation.result() if confirmation.done() else Confirmation.UNANSWERED
+            await asyncio.wait((publish,), timeout=self._confirm_seconds)
+        confirmation = publish.result() if publish.done() else Confirmation.UNANSWERED
+        return confirmation, confirmation.value
 
     async def _open_channel(self) -> ConfirmChannel:
         while True:
@@ -228,21 +265,21 @@ class BrokerOutbox:
     async def _keep_channel(self) -> None:
         connection = await self._connection.opened()
         try:
-            self._channel = await ConfirmChannel.open(connection)
-            self._ready.set()
-            raise await self._channel.lost()
+            while True:
+                self._channel = await ConfirmChannel.open(connection)
+                self._ready.set()
+                loss = await self._channel.lost()
+                self._ready.clear()
+                if not loss.channel_alone:
+                    return
+                # Opened again at once: what was on it is published again, the cause of the loss on another channel.
+                _log.warning("broker.channel_lost", purpose="publish", problem=str(loss))
         except ChannelLostError as loss:
-            await self._after_loss(loss)
+            _log.warning("broker.channel_lost", purpose="publish", problem=str(loss))
         finally:
             self._channel = None
             if not self._closed:
                 self._ready.clear()
-
-    async def _after_loss(self, loss: ChannelLostError) -> None:
-        self._ready.clear()
-        if loss.channel_alone:
-            _log.warning("broker.channel_lost", purpose="publish", problem=str(loss))
-            await self._restore()
 
     async def _reply(self, queue: str, event: Message) -> None:
         """Send a copy straight to a queue; tried once, and whatever goes wrong is only logged."""
@@ -267,14 +304,14 @@ class BrokerOutbox:
             return self._replies
 
 
-def _tell_unconfirmed(message: Message, confirmation: Confirmation) -> None:
+def _log_unconfirmed(message: Message, confirmation: Confirmation, problem: str) -> None:
     log = _log.error if confirmation is Confirmation.UNROUTABLE else _log.warning
     log(
         "broker.publish_failed",
         exchange=message.exchange,
         routing_key=message.routing_key,
         message_id=message.properties.message_id,
-        problem=confirmation.value,
+        problem=problem,
     )
 
 
