@@ -1,7 +1,7 @@
 """One request, one answer: `requests` with everything switched off that could send more than was asked for.
 
 No cookies (a stale session cookie would beat the session header, says the vendor), no redirects, no proxies or
-credentials from the environment, no repeats. An answer is read up to a size and for a time.
+credentials from the environment, no repeats. An answer is read up to a size, and a whole exchange has one deadline.
 
     TransportError
     +-- NotConnectedError   no connection came about: not a byte of the request left
@@ -15,17 +15,14 @@ import ssl
 import time
 from dataclasses import dataclass, field
 from http.cookiejar import DefaultCookiePolicy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import requests
 import urllib3
-from requests.adapters import HTTPAdapter
 from requests.structures import CaseInsensitiveDict
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import NewConnectionError
 
+from worker.enterprise_manager.connections import LIMITS, BoundedAdapter, Limits
 from worker.enterprise_manager.pinning import PinnedContext
 from worker.settings import SettingsInvalidError
 
@@ -37,9 +34,6 @@ if TYPE_CHECKING:
 
 #: The largest answer that is read, in bytes: a list of thousands of links has a few megabytes.
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
-
-#: The longest that making a connection may take, in seconds; less if the request's own time-out is shorter.
-CONNECT_SECONDS = 10.0
 
 _PIECE = 64 * 1024
 _ACCEPT = {"xml": "application/xml", "json": "application/json"}
@@ -127,46 +121,35 @@ class Transport:
 
     def _exchange(self, session: requests.Session, request: Request) -> Answer:
         timeout = request.timeout or self._timeout
-        deadline = time.monotonic() + timeout
+        limits = Limits(time.monotonic() + timeout)
+        LIMITS.set(limits)
         headers = {"Accept": self._accept, "Accept-Encoding": "identity", "User-Agent": "unlink-worker"}
         try:
             with session.request(
                 request.method,
                 self._base + request.target,
                 headers=headers | dict(request.headers),
-                timeout=(min(CONNECT_SECONDS, timeout), timeout),
+                timeout=timeout,
                 allow_redirects=False,
                 stream=True,
             ) as response:
-                body = self._read(response, deadline)
+                body = self._read(response)
                 return Answer(response.status_code, CaseInsensitiveDict(response.headers), body)
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             # ValueError: what http.client and urllib3 raise for an answer that is no HTTP.
-            if _connecting(error):
+            if not limits.written:
                 raise NotConnectedError(self._remedies.not_connected(error)) from None
             raise BrokenAnswerError(self._remedies.broken_off(error)) from None
 
-    def _read(self, response: requests.Response, deadline: float) -> bytes:
+    def _read(self, response: requests.Response) -> bytes:
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise BrokenAnswerError(self._remedies.answered("compressed its answer, which it was asked not to do"))
         body = bytearray()
-        # One read from the socket at a time, so that an answer which trickles in cannot outlast the deadline.
         while piece := response.raw.read1(_PIECE, decode_content=False):
             body += piece
             if len(body) > MAX_ANSWER_BYTES:
                 raise BrokenAnswerError(self._remedies.answered(f"answered with more than {MAX_ANSWER_BYTES} bytes"))
-            if time.monotonic() > deadline:
-                raise TimeoutError
         return bytes(body)
-
-
-def _connecting(error: BaseException) -> bool:
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, _ConnectFailedError):
-            return True
-        seen = next((part for part in (getattr(seen, "reason", None), *seen.args) if isinstance(part, Exception)), None)
-    return False
 
 
 def _tls(settings: EnterpriseManagerSettings, remedies: Remedies) -> ssl.SSLContext:
@@ -198,53 +181,7 @@ def _session(tls: ssl.SSLContext, connections: int) -> requests.Session:
     session.trust_env = False
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     session.verify = tls.verify_mode is not ssl.CERT_NONE
-    adapter = _Adapter(tls, connections)
+    adapter = BoundedAdapter(tls, connections)
     session.mount("https://", adapter)
     session.mount("http://", adapter)
     return session
-
-
-class _ConnectFailedError(NewConnectionError):
-    """The connection was not made, for whatever reason; urllib3's own errors leave open whether it was."""
-
-
-class _TellingHTTPConnection(HTTPConnection):
-    def connect(self) -> None:
-        try:
-            super().connect()
-        except Exception as error:
-            raise _ConnectFailedError(self, "not connected") from error
-
-
-class _TellingHTTPSConnection(HTTPSConnection):
-    def connect(self) -> None:
-        try:
-            super().connect()
-        except Exception as error:
-            raise _ConnectFailedError(self, "not connected") from error
-
-
-class _HTTPPool(HTTPConnectionPool):
-    ConnectionCls = _TellingHTTPConnection
-
-
-class _HTTPSPool(HTTPSConnectionPool):
-    ConnectionCls = _TellingHTTPSConnection
-
-
-class _Adapter(HTTPAdapter):
-    """Verifies by one SSLContext, and never repeats."""
-
-    def __init__(self, tls: ssl.SSLContext, connections: int) -> None:
-        self._tls = tls
-        super().__init__(pool_connections=1, pool_maxsize=connections, max_retries=0)
-        self.poolmanager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
-
-    def build_connection_pool_key_attributes(
-        self, request: requests.PreparedRequest, verify: Any, cert: Any = None
-    ) -> Any:
-        host, _ = super().build_connection_pool_key_attributes(request, verify, cert)
-        return host, {"ssl_context": self._tls}
-
-    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
-        """Leave it to the SSLContext: requests would add its own bundle of public CAs to it."""
