@@ -214,6 +214,28 @@ def test_a_hostile_letter_stops_nobody(desk: Desk, monkeypatch: pytest.MonkeyPat
     assert desk.count("unlink.dead") == 5
 
 
+@pytest.mark.parametrize("routing_key", [b"M\xfcller", b"x" * 255], ids=["not UTF-8", "long"])
+def test_a_routing_key_of_any_bytes_hides_no_letter(desk: Desk, tmp_path: Path, routing_key: Any) -> None:
+    """One publisher's Latin-1 in a routing key or a header would end `dead` with a stack trace for everybody."""
+    headers: dict[Any, Any] = {"M\xfcller".encode("latin-1"): b"M\xfcller"}
+    odd = dict.fromkeys(("content_type", "correlation_id", "message_id", "type", "app_id", "reply_to"), b"\xe9")
+    properties = pika.BasicProperties(headers=headers, **odd)  # type: ignore[arg-type] # what a Latin-1 client sends
+    desk.channel.basic_publish("unlink.dead", routing_key, b"not JSON", properties, mandatory=True)
+    desk.channel.basic_publish(
+        "unlink.dead", routing_key, json.dumps(vendor_command("ODD", enterprise_manager="nowhere")).encode(), properties
+    )
+    for arguments in (["list"], ["list", "--each"], ["show", "-p", "1"], ["show", "ODD"]):
+        for output in ("text", "json"):
+            result = desk.run(*arguments, "--output", output)
+            assert result.exit_code == 0, result.output
+    shown = json.loads(desk.run("show", "ODD", "--output", "json").stdout)
+    assert shown["routing_key"] == routing_key.decode(errors="backslashreplace")
+    replayed = desk.run("replay", "--all", "--force", "--without-ledger", "--output", "json")
+    assert json.loads(replayed.stdout) == {"replayed": 0, "left": {"not_served": 2}}
+    assert desk.run("discard", "--all", "--yes", "--record", str(tmp_path / "record")).exit_code == 0
+    assert desk.count("unlink.dead") == 0
+
+
 # --- replaying ------------------------------------------------------------------------------------------------------
 
 

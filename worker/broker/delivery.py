@@ -129,14 +129,14 @@ def text_or_none(value: object) -> str | None:
 
 def plain_headers(headers: Mapping[str, object] | None) -> dict[str, object]:
     """The headers with Python's own types: pika's integers are of a class of its own, and a name may be bytes."""
-    return {_name(name): _plain(value, depth=0) for name, value in (headers or {}).items()}
+    return {text_of(name): _plain(value, depth=0) for name, value in (headers or {}).items()}
 
 
 def _plain(value: object, *, depth: int) -> object:
     if depth >= _DEEPEST:
         return None
     if isinstance(value, dict):
-        return {_name(name): _plain(inner, depth=depth + 1) for name, inner in value.items()}
+        return {text_of(name): _plain(inner, depth=depth + 1) for name, inner in value.items()}
     if isinstance(value, list):
         return [_plain(inner, depth=depth + 1) for inner in value]
     if isinstance(value, int) and not isinstance(value, bool):
@@ -144,5 +144,6 @@ def _plain(value: object, *, depth: int) -> object:
     return value
 
 
-def _name(name: object) -> str:
+def text_of(name: object) -> str:
+    """A routing key or a header's name as text. pika gives bytes where it is not UTF-8; these are escaped."""
     return name.decode(errors="backslashreplace") if isinstance(name, bytes) else str(name)

@@ -17,6 +17,7 @@ from pika.exceptions import AMQPError
 from worker.broker.client import BrokerClient, BrokerClientError, translated
 from worker.broker.copies import replayed_properties
 from worker.broker.dead_letters import DeadLetter
+from worker.broker.delivery import text_of
 from worker.broker.topology import COMMANDS, DEAD
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ class DeadQueue(BrokerClient):
                 if method is None or properties is None or body is None or method.delivery_tag is None:
                     break
                 self._held[method.delivery_tag] = position
-                message = DeadLetter(body, properties, method.routing_key or "")
+                message = DeadLetter(body, properties, text_of(method.routing_key or ""))
                 batch.append(Taken(position + len(batch) + 1, message, method.delivery_tag))
                 if len(batch) == size:
                     break
