@@ -31,6 +31,7 @@ STEP_EVENTS: Final = {
     StepKind.TASK_FAILED: ("unlink.task_failed", "warning"),
     StepKind.TASK_UNKNOWN: ("unlink.task_unknown", "warning"),
     StepKind.TASK_NOT_STOPPED: ("unlink.task_not_stopped", "warning"),
+    StepKind.AWAITING_LINKS: ("unlink.awaiting_links", "info"),
     StepKind.STOPPING: ("unlink.stopping", "info"),
     StepKind.LINKS_UNREAD: ("unlink.links_unread", "warning"),
     StepKind.WAITING: ("unlink.waiting_for_enterprise_manager", "warning"),

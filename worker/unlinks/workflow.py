@@ -236,16 +236,16 @@ class Workflow:
         raise _NotSentError
 
     async def _link_not_found(self) -> Ending:
-        """404: somebody else was faster, or an earlier DELETE of ours was carried out; unless the list still has it."""
+        """404 to the DELETE of a link that was seen: it is gone since, whoever removed it, unless the list still has it.
+
+        A proxy may have repeated our request, and this may be the answer to the second one.
+        """
         gone = await self.follow.until_gone(self._intent)
-        if not gone:
-            known = "yet lists the link" if gone is False else "its list cannot be read"
-            message = f"Enterprise Manager answers 404 to the DELETE, and {known}"
-            changed = None if self._sent_before else False
-            return failed(ReasonCode.ENTERPRISE_MANAGER_ERROR, message, changed=changed, seen=self.entry.intent)
-        if self._sent_before:
+        if gone:
             return succeeded(self.entry.intent, Evidence.LINKS, verified=True)
-        return self._absent(Job(self._intent.job_id, self._intent.job_name))
+        known = "yet lists the link" if gone is False else "its list cannot be read"
+        message = f"Enterprise Manager answers 404 to the DELETE, and {known}"
+        return failed(ReasonCode.ENTERPRISE_MANAGER_ERROR, message, changed=None, seen=self.entry.intent)
 
     async def _refused(self, no: Refused) -> Ending:
         """A definite no to this DELETE; an earlier one may have been carried out all the same."""
@@ -313,6 +313,8 @@ class Workflow:
 
     async def _let_the_links_decide(self) -> Ending:
         """It is not known whether the DELETE was carried out: look, let an old task settle, look, send it again."""
+        then = "the unlink ends as cancelled" if self.stopping else "the DELETE is sent again"
+        self.report(StepKind.AWAITING_LINKS, job_id=self._intent.job_id, seconds=self.pace.settling, then=then)
         try:
             if await self.follow.gone_by(self.pace.settling, self._intent):
                 return succeeded(self.entry.intent, Evidence.LINKS, verified=True)

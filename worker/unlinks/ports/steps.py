@@ -48,6 +48,7 @@ class StepKind(StrEnum):
     TASK_UNKNOWN = "task_unknown"  # task_id, problem
     VERIFYING = "verifying"
     LINKS_UNREAD = "links_unread"  # job_id, problem
+    AWAITING_LINKS = "awaiting_links"  # job_id, seconds, then: what follows if the link is still listed after them
     STOPPING = "stopping"  # task_id
     STOPPING_TASK = "stopping_task"
     TASK_NOT_STOPPED = "task_not_stopped"  # task_id, problem
