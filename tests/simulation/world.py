@@ -294,7 +294,9 @@ class Process(asyncio.AbstractEventLoop):
             asyncio._set_running_loop(None)  # noqa: SLF001 - as above
 
     def unheard(self) -> list[str]:
-        """Exceptions of tasks that nobody waited for."""
+        """Exceptions of tasks that nobody waited for. One that was killed with work to do may have had to wait yet."""
+        if self.dead and self._ready:
+            return []
         return [
             repr(task.exception())
             for task in self._tasks

@@ -15,7 +15,7 @@ from worker.unlinks.ports.enterprise_manager import EnterpriseManagerError
 from worker.unlinks.ports.ledger import LeaseLostError
 from worker.unlinks.ports.steps import StepKind
 from worker.unlinks.replies import UnpublishedError
-from worker.unlinks.waiting import DeferredError, LeavingError, UnansweredError
+from worker.unlinks.waiting import LONGEST_LOOK, DeferredError, LeavingError, UnansweredError, abandon
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -32,25 +32,43 @@ LONGEST_RETRY_SECONDS = 600.0
 #: The waits before a settled event is published again, in seconds, by attempt; the last one repeats without end.
 REPUBLISH_SECONDS = (5.0, 30.0, 120.0, 600.0)
 
+#: How often work that goes on past its time is cancelled again, in seconds: it may first end what must not be cut off.
+CANCEL_AGAIN_SECONDS = 1.0
+#: How long the answer to a delivery may take, in seconds; then the delivery returns to its queue.
+ANSWER_SECONDS = 90.0
+
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Attempts:
-    """Attempts at deliveries. `leaving` is set when the worker is to stop; `most` is how many may fail."""
+    """Attempts at deliveries.
+
+    Attributes:
+        leaving: set when the worker is to stop.
+        most: how many attempts may fail.
+        hold_seconds: how long a delivery may stay unacknowledged, whatever it waits for.
+    """
 
     replies: Replies
     clock: Clock
     leaving: asyncio.Event
     most: int
+    hold_seconds: float
+
+    def hold_until(self, deliveries: list[Delivery]) -> float:
+        """Until when deliveries may be held, by the monotonic clock; without end if the broker has them all back."""
+        oldest = min((delivery.taken_at for delivery in deliveries if delivery.live), default=float("inf"))
+        return oldest + self.hold_seconds
 
     async def run(self, deliveries: list[Delivery], work: Coroutine[None, None, T], report: Reporter) -> T | None:
         """Do the work and return its result; None if it failed, with each delivery answered or back in its queue.
 
-        Deliveries may join while this runs. Raises nothing but `asyncio.CancelledError`.
+        Work that goes on past the hold is cancelled, and the deliveries are delayed. Deliveries may join while this
+        runs. Raises nothing but `asyncio.CancelledError`.
         """
         try:
-            return await work
+            return await self._within_the_hold(deliveries, work)
         except LeavingError:
             report(StepKind.LEFT)
         except LeaseLostError:
@@ -77,6 +95,24 @@ class Attempts:
             await self._answer(deliveries, answer, report)
         return None
 
+    async def _within_the_hold(self, deliveries: list[Delivery], work: Coroutine[None, None, T]) -> T:
+        working = asyncio.ensure_future(work)
+        too_late = False
+        try:
+            while not working.done():
+                left = self.hold_until(deliveries) - self.clock.monotonic()
+                if left <= 0:
+                    too_late = True
+                    working.cancel()
+                await asyncio.wait((working,), timeout=min(left, LONGEST_LOOK) if left > 0 else CANCEL_AGAIN_SECONDS)
+        except asyncio.CancelledError:
+            abandon(working)
+            await asyncio.wait((working,))
+            raise
+        if too_late and working.cancelled():
+            raise DeferredError("the delivery was held as long as it may be", FIRST_RETRY_SECONDS)
+        return working.result()
+
     def gave_up(self, error: Exception, deliveries: list[Delivery], report: Reporter) -> str:
         """Report that the last attempt has failed, and return the text for the event.
 
@@ -94,7 +130,8 @@ class Attempts:
     async def _answer(self, deliveries: list[Delivery], answer: Coroutine[None, None, None], report: Reporter) -> None:
         """Give the answer; if that fails, return the deliveries to their queue after a pause, so that none is lost."""
         try:
-            await answer
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await answer
         except Exception as error:  # noqa: BLE001 - the last resort
             if self.leaving.is_set():
                 report(StepKind.CUT_OFF, problem=str(error))

@@ -60,6 +60,7 @@ class _Running:
     until then it may belong to another.
     """
 
+    command: UnlinkCommand
     fingerprint: str
     deliveries: list[Delivery]
     report: Reporter
@@ -90,7 +91,9 @@ class Dispatcher:
         self._authorizer = Authorizer(rules.policy, ledger, enterprise_managers)
         self._job_locks = JobLocks()
         self._leaving = asyncio.Event()
-        self._attempts = Attempts(self._replies, clock, self._leaving, rules.max_attempts)
+        self._attempts = Attempts(
+            self._replies, clock, self._leaving, most=rules.max_attempts, hold_seconds=rules.hold_seconds
+        )
         self._running: dict[str, _Running] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         ledger.on_cancel(self._on_cancel)
@@ -136,8 +139,9 @@ class Dispatcher:
         report = Reporter(self._steps, delivery.enterprise_manager, key)
         report(StepKind.RECEIVED, delivery=delivery)
         try:
-            deliveries = [delivery]
-            await self._attempts.run(deliveries, self._answer(command, delivery, report), report)
+            unlink = await self._attempts.run([delivery], self._answer(command, delivery, report), report)
+            if unlink is not None:
+                await self._run(unlink)
         finally:
             report(StepKind.ANSWERED)
 
@@ -154,7 +158,8 @@ class Dispatcher:
             raise UnreadableMessageError(problem, known_of(command))
         return command
 
-    async def _answer(self, command: Command | Exception, delivery: Delivery, report: Reporter) -> None:
+    async def _answer(self, command: Command | Exception, delivery: Delivery, report: Reporter) -> _Running | None:
+        """Answer a delivery, or return the unlink that is to be run for it."""
         if isinstance(command, UnreadableMessageError):
             code, problem, known = ReasonCode.INVALID_MESSAGE, command.problem, command.partial
         elif isinstance(command, Exception):
@@ -169,16 +174,18 @@ class Dispatcher:
                 report(StepKind.DENIED, user_id=delivery.user_id, job_id=_job_id(command), problem=str(no))
                 code, problem, known = ReasonCode.ACCESS_DENIED, str(no), known_of(command)
             else:
-                await self._run(command, delivery, authorized, report)
-                return
+                return await self._begin(command, delivery, authorized, report)
         await self._replies.reject(delivery, known, code, problem, report, dead_letter=True)
+        return None
 
     async def _authorize(self, command: Command, delivery: Delivery, report: Reporter) -> Authorized:
-        hold_until = partial(self._hold_until, [delivery])
+        hold_until = partial(self._attempts.hold_until, [delivery])
         waiting = Waiting(self._clock, hold_until, self._leaving, asyncio.Event(), report, heeds_cancel=False)
         return await self._authorizer.authorize(command, delivery.user_id, waiting)
 
-    async def _run(self, command: Command, delivery: Delivery, authorized: Authorized, report: Reporter) -> None:
+    async def _begin(
+        self, command: Command, delivery: Delivery, authorized: Authorized, report: Reporter
+    ) -> _Running | None:
         if isinstance(command, CancelCommand):
             await self._cancel(command, delivery, report)
         elif command.dry_run:
@@ -186,12 +193,16 @@ class Dispatcher:
         elif (running := self._running.get(command.idempotency_key)) is not None:
             await self._join(running, command, delivery, report)
         else:
-            running = _Running(command.fingerprint, [delivery], report, authorized.job)
+            running = _Running(command, command.fingerprint, [delivery], report, authorized.job)
             self._running[command.idempotency_key] = running
-            try:
-                await self._attempts.run(running.deliveries, self._unlink(command, running), report)
-            finally:
-                del self._running[command.idempotency_key]
+            return running
+        return None
+
+    async def _run(self, running: _Running) -> None:
+        try:
+            await self._attempts.run(running.deliveries, self._unlink(running.command, running), running.report)
+        finally:
+            del self._running[running.command.idempotency_key]
 
     async def _join(self, running: _Running, command: UnlinkCommand, delivery: Delivery, report: Reporter) -> None:
         """The key is under way here: its end answers this delivery too."""
@@ -277,7 +288,7 @@ class Dispatcher:
     async def _plan(self, command: UnlinkCommand, delivery: Delivery, authorized: Authorized, report: Reporter) -> None:
         """A dry run: the workflow as far as the intend, without a trace in the ledger."""
         entry = Entry(Lease(command.idempotency_key, 0), Stage.CLAIMED, delivery.attempt, self._clock.now())
-        running = _Running(command.fingerprint, [delivery], report, authorized.job)
+        running = _Running(command, command.fingerprint, [delivery], report, authorized.job)
         workflow = self._workflow(command, entry, running, lambda _entry, _task: None)
         ending = as_plan(await self._ending(workflow, running))
         event = self._event(command, workflow.entry, ending, running)
@@ -318,7 +329,7 @@ class Dispatcher:
         running: _Running,
         on_submitted: Callable[[Entry, Task | None], None],
     ) -> Workflow:
-        hold_until = partial(self._hold_until, running.deliveries)
+        hold_until = partial(self._attempts.hold_until, running.deliveries)
         return Workflow(
             command=command,
             entry=entry,
@@ -332,11 +343,6 @@ class Dispatcher:
             report=running.report,
             authorized=running.job,
         )
-
-    def _hold_until(self, deliveries: list[Delivery]) -> float:
-        """Until when the oldest delivery may stay unacknowledged; without end if the broker has them all back."""
-        oldest = min((delivery.taken_at for delivery in deliveries if delivery.live), default=float("inf"))
-        return oldest + self._rules.hold_seconds
 
     def _event(self, command: UnlinkCommand, entry: Entry, ending: Ending, running: _Running) -> Event:
         correlation_id = command.correlation_id or running.deliveries[0].correlation_id or command.idempotency_key

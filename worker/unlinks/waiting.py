@@ -8,8 +8,9 @@ Four things end a wait early: the delivery has been held long enough (`DeferredE
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from worker.unlinks.back_off import BackOff
 from worker.unlinks.ports.enterprise_manager import Unavailable
@@ -55,6 +56,20 @@ class UnansweredError(Exception):
     """An Enterprise Manager that answers others did not answer this question, again and again."""
 
 
+def abandon(future: asyncio.Future[Any]) -> None:
+    """Cancel what nobody waits for any more; how it ends does not matter."""
+    future.cancel()
+    if future.done():
+        _ignore(future)
+    else:
+        future.add_done_callback(_ignore)
+
+
+def _ignore(done: asyncio.Future[Any]) -> None:
+    if not done.cancelled():
+        done.exception()
+
+
 @dataclass(slots=True)
 class Waiting:
     """One unlink's waiting.
@@ -98,6 +113,17 @@ class Waiting:
         """Wait for something that takes as long as it takes."""
         return await self._bounded(condition)
 
+    async def to_the_end(self, exchange: Awaitable[Answer]) -> Answer:
+        """Await an exchange that must not be cut off: a cancellation is ignored until the exchange is over.
+
+        It has a deadline of its own. Whoever cancels does so again if the caller then goes on.
+        """
+        exchanging = asyncio.ensure_future(exchange)
+        while not exchanging.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait((exchanging,))
+        return exchanging.result()
+
     async def ask(self, enterprise_manager: EnterpriseManager, question: Callable[[], Awaitable[Answer]]) -> Answer:
         """Ask until there is an answer, through an Enterprise Manager that goes away and comes back.
 
@@ -107,7 +133,7 @@ class Waiting:
         back_off = BackOff(self.clock, FIRST_PAUSE, LONGEST_PAUSE)
         for _ in range(MOST_UNANSWERED):
             try:
-                return await question()
+                return await self.until(question())
             except Unavailable as error:
                 problem = str(error)
             self.report(StepKind.WAITING, problem=problem)
@@ -127,7 +153,7 @@ class Waiting:
                 self._require_time()
         finally:
             for future in (waiting, *signals):
-                future.cancel()
+                abandon(future)
 
     def _left(self) -> float:
         """Until the next look at what may end a wait: a delivery that joins may bring an earlier end of the hold."""

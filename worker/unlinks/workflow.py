@@ -213,7 +213,8 @@ class Workflow:
         self.require_lease()
         self.report(StepKind.SENDING, job_id=self._intent.job_id, link_id=link_id, send=self.entry.sends)
         try:
-            task = await self.enterprise_manager.delete_link(self._intent.job_id, link_id)
+            exchange = self.enterprise_manager.delete_link(self._intent.job_id, link_id)
+            task = await self.waiting.to_the_end(exchange)
         except Unavailable as error:
             self.report(StepKind.NOT_SENT, problem=str(error))
             return await self._not_sent()
