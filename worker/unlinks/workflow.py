@@ -237,7 +237,7 @@ class Workflow:
         raise _NotSentError
 
     async def _link_not_found(self) -> Ending:
-        """404 to the DELETE of a link that was seen: it is gone since, whoever removed it, unless the list still has it.
+        """404 to the DELETE of a link that was seen: whoever removed it, it is gone since, unless it is still listed.
 
         A proxy may have repeated our request, and this may be the answer to the second one.
         """
