@@ -49,6 +49,9 @@ _MOST_RACES: Final = 20
 #: What one write may raise without disturbing those that share its transaction.
 REFUSALS: Final = (LedgerError, LeaseLostError, CancelRequestedError)
 
+#: How long `stop` waits for the thread, in seconds: longer than a server may take to answer.
+STOP_SECONDS: Final = 20.0
+
 T = TypeVar("T")
 
 
@@ -163,7 +166,9 @@ class Writer:
             self._closing.set()
             self._changed.notify()
         if self._thread is not None:
-            await asyncio.to_thread(self._thread.join)
+            await asyncio.to_thread(self._thread.join, STOP_SECONDS)
+            if self._thread.is_alive():
+                self._log.warning("ledger.thread_left", seconds=STOP_SECONDS)
 
     # --- in the thread ----------------------------------------------------------------------------------------------
 

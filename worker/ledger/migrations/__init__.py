@@ -23,6 +23,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import func, inspect, select
 
+from worker.ledger.database import allow_slow_statements
 from worker.ledger.errors import InspectionError, SchemaTooNewError
 from worker.ledger.tables import ledger_schema
 
@@ -49,8 +50,6 @@ def migrate(connection: Connection, to: str = "head") -> None:
     """
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
-        # An index on a big table takes longer than any other statement may.
-        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
     config = _configuration(connection)
     scripts = ScriptDirectory.from_config(config)
     present = MigrationContext.configure(connection).get_current_revision()
@@ -59,7 +58,7 @@ def migrate(connection: Connection, to: str = "head") -> None:
         _refuse_if_unusable(connection, number_of(scripts.get_current_head()))
         _log.info("ledger.schema_is_newer", present=present, known=scripts.get_current_head())
         return
-    with _one_at_a_time:
+    with _one_at_a_time, allow_slow_statements(connection):
         command.upgrade(config, to)
     reached = MigrationContext.configure(connection).get_current_revision()
     if reached != present:

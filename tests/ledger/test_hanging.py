@@ -1,0 +1,69 @@
+"""PostgreSQL hangs without dying: no connection breaks, and no answer comes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+from structlog.testing import capture_logs
+
+from contracts.events import Outcome
+from worker.ledger.database import ANSWER_SECONDS
+from worker.unlinks.ports.ledger import Settled
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.ledger.conftest import Database, Words
+
+
+@pytest.fixture
+def freeze() -> Iterator[Callable[[Database], None]]:
+    """Stop the backends that serve a database's workers; at the end they go on."""
+    frozen: list[int] = []
+
+    def freeze(database: Database) -> None:
+        pids = database.execute(
+            "SELECT pid FROM pg_stat_activity WHERE application_name = 'unlink-worker' AND datname = current_database()"
+        )
+        for (pid,) in pids:
+            os.kill(pid, signal.SIGSTOP)
+            frozen.append(pid)
+        assert frozen
+
+    yield freeze
+    for pid in frozen:
+        os.kill(pid, signal.SIGCONT)
+
+
+async def test_a_server_that_does_not_answer_is_away_and_the_write_goes_on_with_another(
+    postgresql_database: Database, words: type[Words], freeze: Callable[[Database], None]
+) -> None:
+    """No command would be claimed for as long as one backend hangs, and the ledger would still count as available."""
+    ledger = await postgresql_database.ledger()
+    lease = await words.claim(ledger)
+    seen: list[bool] = []
+    ledger.on_availability(seen.append)
+    freeze(postgresql_database)
+    with capture_logs() as logs:
+        async with asyncio.timeout(ANSWER_SECONDS + 10):
+            await ledger.record(lease, Settled(Outcome.SUCCEEDED, b"event", words.noon))
+    assert seen == [False, True]
+    lost = next(entry for entry in logs if entry["event"] == "ledger.database_lost")
+    assert lost["problem"] == f"the server did not answer for {ANSWER_SECONDS:g} s"
+
+
+async def test_a_worker_can_stop_while_its_server_hangs(
+    postgresql_database: Database, words: type[Words], freeze: Callable[[Database], None]
+) -> None:
+    """A drain would wait for ever for the ledger's thread, until the worker is killed."""
+    ledger = await postgresql_database.ledger()
+    freeze(postgresql_database)
+    claiming = asyncio.create_task(words.claim(ledger))
+    await asyncio.sleep(0)
+    async with asyncio.timeout(2 * ANSWER_SECONDS + 5):
+        await ledger.close()
+    claiming.cancel()
