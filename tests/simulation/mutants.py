@@ -331,6 +331,15 @@ async def _delay_nothing(
     del self, deliveries, seconds, report, failed
 
 
+async def _offer_nothing(self: Replies, event: Event, report: Reporter) -> None:
+    del self, event, report
+
+
+async def _refuse_whatever_is_asked(self: Workflow) -> Ending:
+    self.waiting.require_not_cancelled()
+    return failed(ReasonCode.ENTERPRISE_MANAGER_ERROR, "no", changed=False)
+
+
 async def _defer_for_ever(self: Workflow) -> Ending:
     del self
     raise DeferredError("later", 5)
@@ -416,5 +425,7 @@ MUTANTS = (
         known_seed=5,
     ),
     Mutant("delays nothing", ((Replies, "delay", _delay_nothing),)),
+    Mutant("publishes nothing of what is submitted", ((Replies, "offer", _offer_nothing),), known_seed=14),
+    Mutant("fails every unlink", ((Workflow, "_start", _refuse_whatever_is_asked),), known_seed=14),
     Mutant("resumes nothing", ((Workflow, "_resume", _defer_for_ever),), known_seed=27),
 )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from contracts.commands import CancelCommand, UnlinkCommand
 from contracts.events import Outcome, event_id, rejection_id
 from contracts.reading import UnreadableMessageError, read_message
+from tests.simulation.untroubled import shortfall
 from tests.simulation.world import EPOCH
 from worker.unlinks.ports.ledger import (
     AlreadySettled,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from contracts.commands import Command
     from tests.simulation.broker import Message
     from tests.simulation.enterprise_manager import Server, Span, TrueTask
+    from tests.simulation.scenario import Scenario
     from tests.simulation.world import Process, World
     from worker.unlinks.ports.enterprise_manager import TaskTicket
     from worker.unlinks.ports.ledger import Intent, Lease
@@ -76,6 +78,7 @@ class Story:
     settled: bytes | None = None
     settled_at: float | None = None
     outcome: str | None = None
+    evidence: str | None = None
     changed: bool | None = None
     gave_up: bool = False
     tasks: list[TrueTask] = field(default_factory=list)
@@ -331,7 +334,7 @@ class Observer:
     def _settled(self, story: Story, process: Process, body: bytes) -> None:
         data = json.loads(body)["data"]
         story.stage, story.settled, story.settled_at = Stage.SETTLED, body, self.world.now
-        story.outcome, story.changed = data["outcome"], data["changed"]
+        story.outcome, story.evidence, story.changed = data["outcome"], data["evidence"], data["changed"]
         story.gave_up = data["reason"] is not None and data["reason"]["code"] == "gave_up"
         self.world.note("ledger", f"{story.key} is {story.outcome}, changed {story.changed}, {data['evidence']}")
         self.situations[f"{story.outcome} {data['evidence'] or (data['reason'] or {}).get('code')}"] += 1
@@ -499,9 +502,17 @@ class Observer:
         if story.settled is not None and story.changed is False:
             self.broken(NOTHING_CLAIMED, f"{task.key} said changed: false, and then its link went")
 
+    def removed_for_another(self, story: Story, link_id: str) -> bool:
+        """Whether a link was removed for another key."""
+        return any(
+            other is not story and task.link_id == link_id and task.applied_at is not None
+            for other in self.stories.values()
+            for task in other.tasks
+        )
+
     # --- when it is over --------------------------------------------------------------------------------------------
 
-    def check_ends(self, bodies: list[bytes], events: list[bytes], dead: list[bytes]) -> None:
+    def check_ends(self, scenario: Scenario, bodies: list[bytes], events: list[bytes], dead: list[bytes]) -> None:
         """Every command has come to its end, and to one only."""
         published: dict[str, set[bytes]] = {}
         kinds: dict[str, set[str]] = {}
@@ -514,6 +525,8 @@ class Observer:
         dead_keys = {reading.command.idempotency_key for body in dead if (reading := self.read(body)).command}
         for story in self.stories.values():
             self._check_story(story, published, kinds, dead_keys)
+            if (lacking := shortfall(self, story, scenario, published)) is not None:
+                self.broken(KEEPS_GOING, lacking)
         for body in dict.fromkeys(bodies):
             reading = self.read(body)
             ends = {reading.rejection} if self.is_rejected(reading) else self.ends(reading)

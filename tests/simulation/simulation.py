@@ -107,7 +107,7 @@ class Simulation:
                 self._publish_after(world.random.random() * 10, encode(command, self._link_ids))
             self._run_until_quiet()
             dead = [message.body for message in self.broker.dead_letters]
-            self.observer.check_ends(self.sent, self.broker.events, dead)
+            self.observer.check_ends(self.scenario, self.sent, self.broker.events, dead)
         except EndlessLoopError as error:
             self.observer.broken(KEEPS_GOING, f"{error} never waits")
         finally:

@@ -30,6 +30,7 @@ SITUATIONS = {
     "taken over when submitted",
     "job busy elsewhere",
     "sent again",
+    "untroubled",
 }
 
 FRESH_SEEDS = 300
