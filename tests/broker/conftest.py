@@ -112,20 +112,13 @@ class Worker:
 
     def __init__(self, settings: BrokerSettings, **arguments: Any) -> None:
         self.deliveries: list[Delivery] = []
-        self.fail_with: Exception | None = None
         given: dict[str, Any] = {
             "queues": {"default": 16},
             "reply_to": "amq.rabbitmq.reply-to.*,reply.*",
             "delay_tiers": (1, 2),
             **arguments,
         }
-        self.broker = Broker(settings, ImpatientClock(), deliver=self._deliver, **given)
-
-    def _deliver(self, delivery: Delivery) -> None:
-        if self.fail_with is not None:
-            error, self.fail_with = self.fail_with, None
-            raise error
-        self.deliveries.append(delivery)
+        self.broker = Broker(settings, ImpatientClock(), deliver=self.deliveries.append, **given)
 
     async def next(self) -> Delivery:
         """The next delivery; waits for it."""
@@ -227,6 +220,23 @@ def in_alarm(broker: PrivateBroker) -> Iterator[Callable[..., None]]:
 
     yield alarm
     alarm(on=False)
+
+
+@pytest.fixture
+def silent_queue(broker: PrivateBroker, virtual_host: str) -> Iterator[Callable[..., None]]:
+    """Stops or resumes a queue's process: meanwhile the broker confirms no message for it and registers no consumer."""
+    silent: set[str] = set()
+
+    def switch(queue: str, *, silent_now: bool) -> None:
+        function = "suspend" if silent_now else "resume"
+        resource = f'rabbit_misc:r(<<"{virtual_host}">>, queue, <<"{queue}">>)'
+        find = f"{{ok, Queue}} = rabbit_amqqueue:lookup({resource})"
+        broker.rabbitmqctl("eval", f"{find}, sys:{function}(amqqueue:get_pid(Queue)).")
+        (silent.add if silent_now else silent.discard)(queue)
+
+    yield switch
+    for queue in list(silent):
+        switch(queue, silent_now=False)
 
 
 @pytest.fixture

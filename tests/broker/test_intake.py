@@ -24,6 +24,11 @@ def _logged(logs: list[Any], event: str) -> list[Any]:
     return [entry for entry in logs if entry["event"] == event]
 
 
+def _unacknowledged(ask_broker: Callable[[str], Any]) -> int:
+    (queue,) = [each for each in ask_broker("queues") if each["name"] == QUEUE]
+    return int(queue.get("messages_unacknowledged", -1))
+
+
 async def test_delivery_carries_the_message_and_its_properties(worker: Any, neighbour: Any) -> None:
     """The worker would not see what a publisher said about its command."""
     neighbour.send(
@@ -103,10 +108,8 @@ async def test_prefetch_is_the_limit_of_each_queue_by_itself(make_worker: Callab
     await until(lambda: len(worker.deliveries) == 6)
 
 
-async def test_paused_queue_delivers_nothing_until_every_reason_is_gone(worker: Any, neighbour: Any) -> None:
+async def test_paused_queue_hands_nothing_on_until_every_reason_is_gone(worker: Any, neighbour: Any) -> None:
     """Commands would be taken while their Enterprise Manager is down, or stay untouched when it is back."""
-    neighbour.send(b"in hand")
-    in_hand = await worker.next()
     worker.broker.pause("default", "down")
     worker.broker.pause("default", "ledger")
     worker.broker.pause("default", "ledger")
@@ -114,8 +117,6 @@ async def test_paused_queue_delivers_nothing_until_every_reason_is_gone(worker: 
     assert worker.broker.up
     neighbour.send(b"waits")
     worker.broker.resume("default", "down")
-    assert in_hand.live
-    in_hand.acknowledge()
     await until(lambda: neighbour.count(QUEUE) == 1)
     assert not worker.broker.consuming
     worker.broker.resume("default", "ledger")
@@ -123,19 +124,90 @@ async def test_paused_queue_delivers_nothing_until_every_reason_is_gone(worker: 
     await until(lambda: worker.broker.consuming == {"default"})
 
 
-async def test_what_was_in_hand_before_a_pause_stays_so_when_consuming_goes_on(worker: Any, neighbour: Any) -> None:
-    """Each short outage of a database would end in a lost connection, and all that was in hand would come again."""
-    for body in (b"1", b"2", b"3"):
+async def test_paused_queue_keeps_its_consumer_while_a_delivery_is_unacknowledged(
+    worker: Any, neighbour: Any, ask_broker: Callable[[str], Any]
+) -> None:
+    """After a node's crash RabbitMQ can withhold the unacknowledged commands of a consumer that was cancelled."""
+    neighbour.send(b"under way")
+    under_way = await worker.next()
+    worker.broker.pause("default", "down")
+    for body in (b"1", b"2"):
         neighbour.send(body)
-    in_hand = [await worker.next() for _ in range(3)]
-    for body in (b"4", b"5"):
-        worker.broker.pause("default", "ledger")
-        await until(lambda: not worker.broker.consuming)
-        worker.broker.resume("default", "ledger")
-        neighbour.send(body)
-        in_hand.append(await worker.next())
-    assert [delivery.body for delivery in in_hand] == [b"1", b"2", b"3", b"4", b"5"]
-    assert all(delivery.live for delivery in in_hand)
+    await until(lambda: _unacknowledged(ask_broker) == 3)
+    assert worker.broker.consuming == {"default"}
+    assert not worker.deliveries
+    under_way.acknowledge()
+    await until(lambda: not worker.broker.consuming)
+    await until(lambda: neighbour.count(QUEUE) == 2)
+    assert not worker.deliveries
+    worker.broker.resume("default", "down")
+    assert [(await worker.next()).body for _ in range(2)] == [b"1", b"2"]
+
+
+async def test_what_arrived_during_a_pause_is_handed_on_first_and_prefetch_is_never_exceeded(
+    make_worker: Callable[..., Any], neighbour: Any, ask_broker: Callable[[str], Any]
+) -> None:
+    """An Enterprise Manager that flaps would bring more unlinks in flight with each pause, or disturb their order."""
+    worker = make_worker(queues={"default": 3})
+    await worker.broker.start()
+    for number in range(6):
+        neighbour.send(b"%d" % number)
+    under_way = [await worker.next() for _ in range(3)]
+    for _ in range(5):
+        worker.broker.pause("default", "flaps")
+        await until(lambda: worker.broker.consuming)
+        worker.broker.resume("default", "flaps")
+    worker.broker.pause("default", "flaps")
+    under_way[0].acknowledge()
+    await until(lambda: neighbour.count(QUEUE) == 2)
+    await until(lambda: _unacknowledged(ask_broker) == 3)
+    assert not worker.deliveries
+    worker.broker.resume("default", "flaps")
+    assert (await worker.next()).body == b"3"
+    assert not worker.deliveries
+    assert all(delivery.live for delivery in under_way)
+    assert neighbour.count(QUEUE) == 2
+
+
+async def test_lost_connection_forgets_what_arrived_during_a_pause(
+    worker: Any, neighbour: Any, close_connections: Callable[[], None]
+) -> None:
+    """A command would be taken twice, or its consumer stay registered for a delivery that is no longer there."""
+    neighbour.send(b"under way")
+    under_way = await worker.next()
+    worker.broker.pause("default", "down")
+    neighbour.send(b"waits")
+    await until(lambda: neighbour.count(QUEUE) == 0)
+    await asyncio.to_thread(close_connections)
+    await until(lambda: not under_way.live)
+    await until(lambda: neighbour.count(QUEUE) == 2)
+    worker.broker.resume("default", "down")
+    assert {(await worker.next()).body for _ in range(2)} == {b"under way", b"waits"}
+    assert not worker.deliveries
+
+
+async def test_consumer_that_the_broker_does_not_register_is_logged_and_tried_again(
+    worker: Any,
+    neighbour: Any,
+    silent_queue: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    logs: list[Any],
+) -> None:
+    """A queue whose node hangs would stay unconsumed without a word."""
+    monkeypatch.setattr("worker.broker.channels.ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr("worker.broker.intake.CLOSE_SECONDS", 0.5)
+    worker.broker.pause("default", "down")
+    await until(lambda: not worker.broker.consuming)
+    await asyncio.to_thread(silent_queue, QUEUE, silent_now=True)
+    worker.broker.resume("default", "down")
+    await until(lambda: _logged(logs, "broker.channel_lost"))
+    assert _logged(logs, "broker.channel_lost")[0]["queue"] == QUEUE
+    assert "no answer" in _logged(logs, "broker.channel_lost")[0]["problem"]
+    monkeypatch.undo()
+    await asyncio.to_thread(silent_queue, QUEUE, silent_now=False)
+    await until(lambda: worker.broker.consuming == {"default"})
+    neighbour.send(b"body")
+    (await worker.next()).acknowledge()
 
 
 async def test_paused_and_resumed_at_once_it_consumes(worker: Any, neighbour: Any) -> None:
@@ -179,15 +251,23 @@ async def test_pause_survives_a_lost_connection(
     assert (await worker.next()).body == b"waits"
 
 
+@pytest.mark.parametrize("paused", [False, True])
 async def test_drained_worker_takes_nothing_more_and_can_still_acknowledge(
-    make_worker: Callable[..., Any], neighbour: Any
+    make_worker: Callable[..., Any], neighbour: Any, *, paused: bool
 ) -> None:
     """On shutdown, work would be taken that nobody does, or work that was done would be done again."""
     worker = make_worker()
     await worker.broker.start()
     neighbour.send(b"in hand")
     in_hand = await worker.next()
+    if paused:
+        worker.broker.pause("default", "down")
+        neighbour.send(b"arrived during the pause")
+        await until(lambda: neighbour.count(QUEUE) == 0)
     await worker.broker.stop_consuming()
+    if paused:
+        await until(lambda: neighbour.count(QUEUE) == 1)
+        neighbour.take_all(QUEUE)
     neighbour.send(b"for others")
     assert in_hand.live
     in_hand.acknowledge()

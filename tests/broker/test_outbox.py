@@ -17,7 +17,7 @@ from worker.settings import BrokerSettings
 from worker.unlinks.ports.broker import PublishRefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 
@@ -156,23 +156,6 @@ async def test_memory_alarm_delays_publishes_without_repeating_them_and_lets_ack
     repeats = [entry for entry in logs if entry["event"] == "broker.publish_failed"]
     assert len(neighbour.take_all("unlink.unrouted")) == 1 + len(repeats)
     assert len(repeats) <= 1, "only what waited before the broker told of its alarm"
-
-
-@pytest.fixture
-def silent_queue(broker: PrivateBroker, virtual_host: str) -> Iterator[Callable[..., None]]:
-    """Stops or resumes a queue's process: meanwhile the broker takes messages for it and confirms none."""
-    silent: set[str] = set()
-
-    def switch(queue: str, *, silent_now: bool) -> None:
-        function = "suspend" if silent_now else "resume"
-        resource = f'rabbit_misc:r(<<"{virtual_host}">>, queue, <<"{queue}">>)'
-        find = f"{{ok, Queue}} = rabbit_amqqueue:lookup({resource})"
-        broker.rabbitmqctl("eval", f"{find}, sys:{function}(amqqueue:get_pid(Queue)).")
-        (silent.add if silent_now else silent.discard)(queue)
-
-    yield switch
-    for queue in list(silent):
-        switch(queue, silent_now=False)
 
 
 async def test_publish_without_a_confirm_is_repeated(

@@ -36,7 +36,7 @@ class Broker:
     Args:
         queues: the prefetch of each Enterprise Manager's queue, by the Enterprise Manager's name.
         reply_to: comma-separated patterns (`fnmatch`) of the queues that a command may ask to be replied to.
-        deliver: told of each delivery, on the event loop. If it raises, the message is set aside in a delay queue.
+        deliver: notified of each delivery, on the event loop; must not raise.
         event_headers: asked, in the publisher's context, for what goes along with an event, such as its trace.
         forwarders: broker users who are believed when they say whose message they copied, besides the worker's own.
         delay_tiers: seconds of the delay queues.
@@ -131,9 +131,10 @@ class Broker:
         await asyncio.gather(*(intake.until_consuming() for intake in self._intakes.values()))
 
     def pause(self, enterprise_manager: str, why: str) -> None:
-        """Stop consuming one queue until every reason is gone; at once, or as soon as there is a consumer.
+        """Deliver nothing of one queue until every reason is gone.
 
-        Deliveries in hand stay valid. Pausing twice for one reason is pausing once.
+        Unacknowledged deliveries stay valid. Its consumer stays registered as long as there are any. Pausing twice for
+        one reason is pausing once.
         """
         self._intakes[enterprise_manager].pause(why)
 
@@ -142,7 +143,7 @@ class Broker:
         self._intakes[enterprise_manager].resume(why)
 
     async def stop_consuming(self) -> None:
-        """Cancel all consumers for good. Deliveries in hand stay valid and can be acknowledged."""
+        """Cancel all consumers for good. Unacknowledged deliveries can still be acknowledged."""
         await asyncio.gather(*(intake.drain() for intake in self._intakes.values()))
 
     async def close(self) -> None:

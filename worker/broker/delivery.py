@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 from worker.broker.senders import sender_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from pika.channel import Channel
     from pika.spec import BasicProperties
@@ -42,10 +42,12 @@ class BrokerDelivery:
         taken_at: float,
         forwarders: Collection[str] = (),
         redelivered: bool = False,
+        on_settled: Callable[[BrokerDelivery], None] = lambda _delivery: None,
     ) -> None:
         self._channel = channel
         self._tag = tag
         self._settled = False
+        self._on_settled = on_settled
         self._reply_patterns = reply_patterns
         self._forwarders = forwarders
         self.properties = properties
@@ -87,11 +89,6 @@ class BrokerDelivery:
         return cast("int", count) if sensible else 1
 
     @property
-    def settled(self) -> bool:
-        """Whether this worker has acknowledged it, or given it back."""
-        return self._settled
-
-    @property
     def live(self) -> bool:
         """Whether the channel that it came on is still open."""
         return self._channel.is_open
@@ -100,6 +97,7 @@ class BrokerDelivery:
         """Tell the broker that it is done with. Does nothing if the channel has gone, or if it was settled before."""
         if self._may_settle():
             self._channel.basic_ack(self._tag)
+            self._on_settled(self)
 
     def requeue(self) -> None:
         """Give it back to its queue. Does nothing if the channel has gone, or if it was settled before.
@@ -108,6 +106,7 @@ class BrokerDelivery:
         """
         if self._may_settle():
             self._channel.basic_nack(self._tag, requeue=True)
+            self._on_settled(self)
 
     def _may_settle(self) -> bool:
         # Settling twice makes the broker close the channel (406), and with it every other delivery in hand.

@@ -8,8 +8,6 @@ but a consumer that is registered on an open channel.
 from __future__ import annotations
 
 import asyncio
-import itertools
-import weakref
 from typing import TYPE_CHECKING
 
 import structlog
@@ -44,11 +42,14 @@ class ConsumerCancelledError(BrokerError):
 class QueueIntake:
     """The consumer of one queue.
 
+    While it is paused, it stays registered as long as a delivery that it handed on is unacknowledged, and keeps what
+    arrives: after a node's crash RabbitMQ can withhold the unacknowledged messages of a cancelled consumer (seen on
+    3.10.8). Once none is unacknowledged it closes its channel, and what it kept returns to the queue.
+
     Args:
-        prefetch: how many deliveries may be unacknowledged at once. After `pause` and `resume`, what is still in hand
-            from before comes on top.
+        prefetch: how many deliveries may be unacknowledged at once.
         forwarders: the broker users who are believed when they say whose message they copied.
-        receive: told of each delivery; must not raise.
+        receive: notified of each delivery; must not raise.
         restore: declares the topology again, for when the queue was deleted while the worker ran; never raises.
     """
 
@@ -73,13 +74,16 @@ class QueueIntake:
         self._forwarders = forwarders
         self._receive = receive
         self._restore = restore
-        self._consumers = itertools.count(1)
-        #: What came and may be unacknowledged; what was acknowledged goes with its last reference.
-        self._deliveries: weakref.WeakSet[BrokerDelivery] = weakref.WeakSet()
+        #: Handed on and unacknowledged; and kept during a pause, in the order of their arrival.
+        self._handed_on: set[BrokerDelivery] = set()
+        self._kept: list[BrokerDelivery] = []
         self._pauses: set[str] = set()
         self._wanted = asyncio.Event()
         self._wanted.set()
         self._unwanted = asyncio.Event()
+        #: Paused, and nothing that was handed on is unacknowledged.
+        self._superfluous = asyncio.Event()
+        self._draining = asyncio.Event()
         self._consuming = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -101,15 +105,16 @@ class QueueIntake:
             self._supervision = asyncio.create_task(forever(self._queue, self._once, self._clock))
 
     def pause(self, why: str) -> None:
-        """Stop consuming until `resume` was called for every reason. What is in hand stays so."""
+        """Hand nothing on until `resume` was called for every reason. Unacknowledged deliveries stay valid."""
         if why not in self._pauses:
             self._pauses.add(why)
             _log.info("broker.paused", enterprise_manager=self._enterprise_manager, why=why)
         self._wanted.clear()
         self._unwanted.set()
+        self._note_superfluous()
 
     def resume(self, why: str) -> None:
-        """Take one reason away; with the last, consuming goes on."""
+        """Take one reason away; with the last, consuming goes on, with what was kept first."""
         if why in self._pauses:
             self._pauses.remove(why)
             _log.info(
@@ -117,15 +122,23 @@ class QueueIntake:
             )
         if not self._pauses:
             self._unwanted.clear()
+            self._superfluous.clear()
             self._wanted.set()
+            kept, self._kept = self._kept, []
+            for delivery in kept:
+                self._hand_on(delivery)
 
     async def until_consuming(self) -> None:
         """Wait until the consumer is registered, or not wanted."""
         await _first(self._consuming.wait(), self._unwanted.wait())
 
     async def drain(self) -> None:
-        """Stop consuming for good; returns when the broker has confirmed that. What is in hand can be acknowledged."""
+        """Stop consuming for good; returns when the broker has confirmed that.
+
+        Unacknowledged deliveries can still be acknowledged.
+        """
         self.pause(_DRAINING)
+        self._draining.set()
         await self._idle.wait()
 
     async def close(self) -> None:
@@ -135,15 +148,16 @@ class QueueIntake:
             await asyncio.wait((self._supervision,))
 
     async def _once(self) -> None:
-        await self._connection.opened()
-        await self._wanted.wait()
         try:
-            await self._consume_on_a_channel()
+            while True:
+                await self._connection.opened()
+                await self._wanted.wait()
+                await self._consume_on_a_channel()
         except ConsumerCancelledError as loss:
             await self._after_loss("broker.consumer_cancelled", loss)
         except ChannelLostError as loss:
-            # A lost connection is told by the connection, once for all that it carried.
-            if loss.channel_alone:
+            # A lost connection is logged by the connection, once for all that it carried.
+            if not loss.connection_lost:
                 await self._after_loss("broker.channel_lost", loss)
 
     async def _after_loss(self, what: str, loss: BrokerError) -> None:
@@ -151,41 +165,49 @@ class QueueIntake:
         await self._restore()
 
     async def _consume_on_a_channel(self) -> None:
+        """Consume until the consumer is superfluous.
+
+        Raises:
+            ChannelLostError: the channel has closed, or the broker does not answer.
+            ConsumerCancelledError: the broker cancelled the consumer.
+        """
         channel = await AwaitableChannel.open(await self._connection.opened())
         cancelled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         channel.raw.add_on_cancel_callback(lambda _frame: settle(cancelled, None))
+        tag = f"unlink-worker.{self._enterprise_manager}"
         try:
             # Per consumer, and never `global`: quorum queues close the connection for that (540).
             await channel.call(channel.raw.basic_qos, prefetch_count=self._prefetch)
-            while True:
-                await _first(self._wanted.wait(), channel.closed)
+            if not self._wanted.is_set():  # it may have been withdrawn meanwhile
+                return
+            self._idle.clear()
+            await channel.call(
+                channel.raw.basic_consume, queue=self._queue, on_message_callback=self._on_message, consumer_tag=tag
+            )
+            self._consuming.set()
+            _log.info("broker.consuming", enterprise_manager=self._enterprise_manager, queue=self._queue)
+            while not (self._superfluous.is_set() or self._draining.is_set()):
+                await _first(self._superfluous.wait(), self._draining.wait(), channel.closed, cancelled)
                 if channel.closed.done():
                     raise ChannelLostError(channel.closed.result())
-                if self._wanted.is_set():  # it may have been withdrawn again meanwhile
-                    await self._consume_while_wanted(channel, cancelled)
+                if cancelled.done():
+                    raise ConsumerCancelledError(await self._why_cancelled())
+            if self._draining.is_set():
+                await self._cancel(channel, tag)
         finally:
-            # After a cancellation by the broker too: what was in hand has returned to the queue, or is gone with it.
-            self._stopped()
+            # After a cancellation by the broker too: what was unacknowledged is back in the queue, or gone with it.
+            self._forget()
             await channel.close(CLOSE_SECONDS)
 
-    async def _consume_while_wanted(self, channel: AwaitableChannel, cancelled: asyncio.Future[None]) -> None:
-        # Never the same twice: for a consumer that comes back under the tag of one that still has deliveries in hand on
-        # the channel, RabbitMQ (3.10.8) miscounts them, and closes the connection with 541.
-        tag = f"unlink-worker.{self._enterprise_manager}.{next(self._consumers)}"
-        self._idle.clear()
-        await channel.call(
-            channel.raw.basic_consume, queue=self._queue, on_message_callback=self._on_message, consumer_tag=tag
-        )
-        self._consuming.set()
-        _log.info("broker.consuming", enterprise_manager=self._enterprise_manager, queue=self._queue)
-        await _first(self._unwanted.wait(), channel.closed, cancelled)
+    async def _cancel(self, channel: AwaitableChannel, tag: str) -> None:
+        """Cancel the consumer, and keep the channel for acknowledgements until it closes."""
         self._consuming.clear()
-        if channel.closed.done():
-            raise ChannelLostError(channel.closed.result())
-        if cancelled.done():
-            raise ConsumerCancelledError(await self._why_cancelled())
         await channel.call(channel.raw.basic_cancel, consumer_tag=tag)
+        for delivery in self._kept:
+            delivery.requeue()
         self._idle.set()
+        await _first(channel.closed)
+        raise ChannelLostError(channel.closed.result())
 
     async def _why_cancelled(self) -> str:
         """Why the broker cancelled the consumer, as far as can be known: its `basic.cancel` gives no reason.
@@ -196,7 +218,7 @@ class QueueIntake:
         there = await exists(await self._connection.opened(), {"queue": self._queue})
         if there is False:
             return "the broker cancelled the consumer: the queue was deleted"
-        held = [each.taken_at for each in self._deliveries if not each.settled]
+        held = [each.taken_at for each in (*self._handed_on, *self._kept)]
         if not held:
             return "the broker cancelled the consumer: the queue has probably moved to another node"
         # RabbitMQ 4.3 cancels the consumer, where versions before it close the channel with a reason.
@@ -206,11 +228,16 @@ class QueueIntake:
             "that above UNLINK_BROKER__HOLD_SECONDS, or lower the latter"
         )
 
-    def _stopped(self) -> None:
+    def _forget(self) -> None:
         self._consuming.clear()
         self._idle.set()
+        self._kept.clear()
+        self._handed_on.clear()
+        self._note_superfluous()
 
     def _on_message(self, channel: Channel, method: Basic.Deliver, properties: BasicProperties, body: bytes) -> None:
+        if not channel.is_open:  # it is being closed, which returns the message to its queue
+            return
         delivery = BrokerDelivery(
             channel,
             method.delivery_tag or 0,
@@ -221,9 +248,24 @@ class QueueIntake:
             forwarders=self._forwarders,
             taken_at=self._clock.monotonic(),
             redelivered=method.redelivered is True,
+            on_settled=self._settled,
         )
-        self._deliveries.add(delivery)
+        if self._wanted.is_set():
+            self._hand_on(delivery)
+        else:
+            self._kept.append(delivery)
+
+    def _hand_on(self, delivery: BrokerDelivery) -> None:
+        self._handed_on.add(delivery)
         self._receive(delivery)
+
+    def _settled(self, delivery: BrokerDelivery) -> None:
+        self._handed_on.discard(delivery)
+        self._note_superfluous()
+
+    def _note_superfluous(self) -> None:
+        if self._unwanted.is_set() and not self._handed_on:
+            self._superfluous.set()
 
 
 async def _first(*conditions: Awaitable[object]) -> None:

@@ -275,7 +275,8 @@ class BrokerOutbox:
                 # Opened again at once: what was on it is published again, the cause of the loss on another channel.
                 _log.warning("broker.channel_lost", purpose="publish", problem=str(loss))
         except ChannelLostError as loss:
-            _log.warning("broker.channel_lost", purpose="publish", problem=str(loss))
+            if not loss.connection_lost:
+                _log.warning("broker.channel_lost", purpose="publish", problem=str(loss))
         finally:
             self._channel = None
             if not self._closed:

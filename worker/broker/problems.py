@@ -66,11 +66,13 @@ class ChannelLostError(BrokerError):
 
     Attributes:
         reply_code: the broker's, if it closed this very channel; else None.
+        connection_lost: whether the connection has closed. If not, the channel alone has, or the broker did not answer.
     """
 
     def __init__(self, reason: BaseException) -> None:
         super().__init__(explain_channel(reason))
         self.reply_code: int | None = reason.reply_code if isinstance(reason, ChannelClosedByBroker) else None
+        self.connection_lost = not isinstance(reason, (ChannelClosedByBroker, TimeoutError))
 
     @property
     def channel_alone(self) -> bool:
