@@ -16,6 +16,7 @@ from worker.broker import Broker
 from worker.clock import SystemClock
 from worker.enterprise_manager import Gateway
 from worker.ledger import SqlLedger
+from worker.ledger.database import problem_in
 from worker.settings import SettingsInvalidError
 from worker.telemetry.instruments import Telemetry
 from worker.telemetry.tracing import outgoing_headers
@@ -119,7 +120,11 @@ class Worker:
         """Forget settled keys that are older than they are kept; every worker does, at times that differ."""
         while True:
             await asyncio.sleep(self._clock.jitter(PRUNE_SECONDS))
-            forgotten = await self.ledger.prune(self._settings.ledger.retention_days)
+            try:
+                forgotten = await self.ledger.prune(self._settings.ledger.retention_days)
+            except Exception as error:  # noqa: BLE001 - it is tried again, whatever it was
+                log.warning("ledger.prune_failed", problem=problem_in(error))
+                continue
             if forgotten:
                 log.info("ledger.pruned", keys=forgotten, older_than_days=self._settings.ledger.retention_days)
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 import psycopg
 import pytest
 from pydantic import SecretStr
+from sqlalchemy import make_url
 
 from worker.clock import SystemClock
 from worker.ledger import SqlLedger
@@ -79,8 +81,17 @@ class Database:
         if self.kind == "postgresql":
             self.execute("UPDATE unlinks SET lease_until = lease_until - 3600000000")
 
+    def age(self, days: float) -> None:
+        """Make all that has ended, and every request to cancel, so many days older."""
+        by = round(days * 24 * 60 * 60 * 1_000_000)
+        self.execute(f"UPDATE unlinks SET finished_at = finished_at - {by}, updated_at = updated_at - {by}")  # noqa: S608
+        self.execute(f"UPDATE cancellations SET requested_at = requested_at - {by}")  # noqa: S608 - a number
+
     def execute(self, statement: str) -> list[tuple[Any, ...]]:
-        """Run a statement on PostgreSQL beside the ledgers."""
+        """Run a statement beside the ledgers."""
+        if self.kind == "sqlite":
+            with closing(sqlite3.connect(str(make_url(self.url).database), isolation_level=None)) as file:
+                return file.execute(statement).fetchall()
         with psycopg.connect(self.url, autocommit=True, connect_timeout=10) as connection:
             cursor = connection.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []

@@ -443,18 +443,3 @@ async def test_the_history_of_a_key_tells_what_was_done_and_by_whom(database: Da
 async def test_an_unknown_key_has_no_history(database: Database) -> None:
     """`status KEY` would invent a command that never came."""
     assert await (await database.ledger()).history("CHG-0") is None
-
-
-async def test_pruning_deletes_what_ended_long_ago_and_nothing_else(database: Database, words: type[Words]) -> None:
-    """The database would grow for ever; or a recent command could be run a second time."""
-    ledger = await database.ledger()
-    now = database.clock.now()
-    for key, age in (("CHG-old", 91), ("CHG-recent", 89)):
-        lease = await words.claim(ledger, key)
-        await ledger.record(lease, Settled(Outcome.SUCCEEDED, EVENT, now - timedelta(days=age)))
-    await words.claim(ledger, "CHG-unsettled")
-    assert await ledger.prune(90) == 1
-    assert await ledger.history("CHG-old") is None
-    assert await ledger.claim(words.claim_of("CHG-recent")) == AlreadySettled(EVENT)
-    assert await ledger.history("CHG-unsettled") is not None
-    assert entry_of(await ledger.claim(words.claim_of("CHG-old"))).lease.token == 1

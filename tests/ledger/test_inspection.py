@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -42,10 +41,11 @@ async def test_it_sees_what_a_running_worker_has_written(database: Database, wor
 async def test_it_prunes_what_it_counts(database: Database, words: type[Words]) -> None:
     """`--dry-run` would promise one thing, and the next call do another."""
     ledger = await database.ledger()
-    now = database.clock.now()
     for n in range(600):
-        age = timedelta(days=91 if n < 550 else 89)
-        await ledger.record(await words.claim(ledger, f"CHG-{n}"), Settled(Outcome.SUCCEEDED, b"event", now - age))
+        if n == 550:
+            database.age(91)
+        end = Settled(Outcome.SUCCEEDED, b"event", database.clock.now())
+        await ledger.record(await words.claim(ledger, f"CHG-{n}"), end)
     inspection = inspection_of(database)
     assert inspection.count_long_settled(90) == 550
     assert inspection.prune(90) == 550

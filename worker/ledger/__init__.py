@@ -14,6 +14,9 @@ For how long. A settled key is kept for `UNLINK_LEDGER__RETENTION_DAYS` (90) aft
 its steps and the requests to cancel it; a request to cancel what never came is deleted as long after it was made. For
 so long a repeat of its command is answered with the stored event; afterwards a repeat is a new command.
 A key that is not settled is never deleted by the program.
+Retention counts by the ledger's clock: the database's on PostgreSQL, the host's on SQLite. A clock that is more than a
+day past the newest end is not followed further, so an idle ledger is pruned only after its next end; a row from before
+2020 was written by a clock that was not set, and is kept.
 
 What an operator may delete.
 

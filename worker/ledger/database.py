@@ -59,9 +59,11 @@ ANSWER_SECONDS: Final = 10.0
 #: The same where a statement may be slow.
 SLOW_ANSWER_SECONDS: Final = 3600.0
 
+#: How long one statement may take before the server ends it. Longer, and the leases of every unlink would be at risk.
+_STATEMENT_TIMEOUT: Final = "SET statement_timeout = '8s'"
+
 #: Set by statement, not as start-up options, which poolers between worker and server may refuse.
 _POSTGRESQL_SESSION: Final = (
-    "SET statement_timeout = '8s'",
     "SET lock_timeout = '2s'",
     "SET idle_in_transaction_session_timeout = '5s'",
     # A server may be set up to report commits that are not on its disk yet; the ledger cannot have that.
@@ -69,7 +71,7 @@ _POSTGRESQL_SESSION: Final = (
 )
 
 #: SQLSTATEs of a database that is there, but cannot serve now: classes 08 (connection), 53 (resources), 57 (operator
-#: intervention, which holds statement time-outs too), 58 (system error), XX (internal error), and single ones.
+#: intervention), 58 (system error), XX (internal error), and single ones.
 _AWAY_CLASSES: Final = ("08", "53", "57", "58", "XX")
 _AWAY_STATES: Final = frozenset(
     {
@@ -84,6 +86,9 @@ _AWAY_STATES: Final = frozenset(
 
 #: Another transaction was in the way: a serialisation failure, a deadlock, a lock not had in time.
 _CONTENDED_STATES: Final = frozenset({"40001", "40P01", "55P03"})
+
+#: `query_canceled`: by `statement_timeout`, or by an administrator.
+_STATEMENT_TIMED_OUT: Final = "57014"
 
 _SQLITE_AWAY: Final = frozenset(
     {
@@ -109,6 +114,8 @@ class Trouble(Enum):
     AWAY = auto()
     #: Another transaction was in the way: try again.
     CONTENDED = auto()
+    #: One statement took longer than it may.
+    SLOW = auto()
     #: Another transaction was first, which a second try will see.
     RACED = auto()
     #: The statement is wrong, and stays so.
@@ -214,7 +221,7 @@ def allow_slow_statements(connection: Connection) -> Iterator[None]:
 def _prepare_postgresql(connection: DBAPIConnection, record: object) -> None:
     del record
     cursor = connection.cursor()
-    for statement in _POSTGRESQL_SESSION:
+    for statement in (_STATEMENT_TIMEOUT, *_POSTGRESQL_SESSION):
         cursor.execute(statement)
     cursor.close()
     connection.commit()
@@ -250,6 +257,8 @@ def _postgresql_trouble(error: DBAPIError) -> Trouble:
     if state is None:
         # Errors without a state are libpq's own: no connection, or one that broke.
         return Trouble.AWAY if isinstance(error, (OperationalError, InterfaceError)) else Trouble.FAULT
+    if state == _STATEMENT_TIMED_OUT:
+        return Trouble.SLOW
     if state in _CONTENDED_STATES:
         return Trouble.CONTENDED
     if state in _AWAY_STATES or state.startswith(_AWAY_CLASSES):

@@ -11,7 +11,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from worker.ledger.database import open_engine, problem_in, read_url
 from worker.ledger.errors import InspectionError, SchemaTooNewError
 from worker.ledger.migrations import require_current
-from worker.ledger.statements import PRUNED_AT_ONCE
 from worker.ledger.transaction import Transaction
 
 if TYPE_CHECKING:
@@ -70,13 +69,12 @@ class Inspection:
 
     def prune(self, older_than_days: float) -> int:
         """Delete the keys that were settled longer ago, some at a time, so that no worker waits long; says how many."""
-        total = 0
-        while True:
+        total, more = 0, True
+        while more:
             with self._transaction() as transaction:
-                pruned = transaction.prune(older_than_days)
+                pruned, more = transaction.prune(older_than_days)
             total += pruned
-            if pruned < PRUNED_AT_ONCE:
-                return total
+        return total
 
     @contextmanager
     def _transaction(self) -> Iterator[Transaction]:

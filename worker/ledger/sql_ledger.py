@@ -13,7 +13,6 @@ from worker.ledger.database import open_engine, problem_in, read_url
 from worker.ledger.errors import LedgerClosedError
 from worker.ledger.leases import RENEWALS_IN_A_LEASE, Leases
 from worker.ledger.migrations import migrate
-from worker.ledger.statements import PRUNED_AT_ONCE
 from worker.ledger.transaction import Transaction
 from worker.ledger.writer import Writer
 from worker.unlinks.ports.ledger import Claimed, Intended, LeaseLostError, Settled
@@ -317,13 +316,11 @@ class SqlLedger:
 
     async def prune(self, older_than_days: float) -> int:
         """Delete the keys that were settled longer ago, some at a time, so that no write waits long. Count them."""
-        total = 0
-        while pruned := await self._writer.write(
-            lambda transaction: transaction.prune(older_than_days), order=(_LAST, "")
-        ):
+        total, more = 0, True
+        while more:
+            prune = self._writer.write(lambda transaction: transaction.prune(older_than_days), order=(_LAST, ""))
+            pruned, more = await prune
             total += pruned
-            if pruned < PRUNED_AT_ONCE:
-                break
         return total
 
     async def history(self, key: str) -> KeyHistory | None:

@@ -6,6 +6,7 @@ that column; `of_key` and `of_token` name a lease; the others say what they are.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import (
@@ -13,6 +14,7 @@ from sqlalchemy import (
     Boolean,
     and_,
     bindparam,
+    case,
     delete,
     exists,
     func,
@@ -20,6 +22,7 @@ from sqlalchemy import (
     literal_column,
     or_,
     select,
+    type_coerce,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
@@ -30,10 +33,15 @@ from worker.unlinks.ports.ledger import Change, Intended, SentAgain, Settled, St
 
 if TYPE_CHECKING:
     from sqlalchemy import BindParameter, ColumnElement, Insert, Update
-    from sqlalchemy.sql.dml import ReturningDelete, ReturningInsert, ReturningUpdate
+    from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
 
-#: How many settled keys one transaction deletes.
-PRUNED_AT_ONCE: Final = 500
+#: How many keys, and how many of their steps, one transaction of `prune` deletes at most.
+KEYS_AT_ONCE: Final = 100
+STEPS_AT_ONCE: Final = 2000
+
+#: A time before this was taken from a clock that was not set.
+_CLOCK_IS_SET: Final = datetime(2020, 1, 1, tzinfo=UTC)
+_DAY: Final = 24 * 60 * 60 * 1_000_000
 
 _of_key: BindParameter[str] = bindparam("of_key")
 _lease_end: ColumnElement[int] = Now() + bindparam("lease_microseconds", type_=BigInteger())
@@ -142,7 +150,7 @@ NOTE: Final = insert(steps).values(at=Now())
 
 
 def _remember(dialect: Any) -> ReturningInsert[Any]:
-    new = dialect.insert(cancellations).on_conflict_do_nothing()
+    new = dialect.insert(cancellations).values(requested_at=Now()).on_conflict_do_nothing()
     statement: ReturningInsert[Any] = new.returning(cancellations.c.key)
     return statement
 
@@ -188,26 +196,44 @@ CANCELLATIONS: Final = (
     select(cancellations).where(cancellations.c.key == _of_key).order_by(cancellations.c.requested_at)
 )
 
-_oldest_kept: ColumnElement[int] = Now() - bindparam("age_microseconds", type_=BigInteger())
-_settled_long_ago = and_(~unsettled, unlinks.c.finished_at < _oldest_kept)
+#: Keys are pruned by the ledger's clock. A subquery, because PostgreSQL uses no index with a clock that moves. A clock
+#: that has jumped ahead is not followed for more than a day past the newest end.
+_newest_end = select(func.max(unlinks.c.finished_at, type_=BigInteger())).scalar_subquery()
+_oldest_kept = select(
+    case((_newest_end + _DAY < Now(), _newest_end + _DAY), else_=Now())
+    - bindparam("age_microseconds", type_=BigInteger())
+).scalar_subquery()
+
+#: `finished_at` comes from a worker's clock. `updated_at` comes from the ledger's, on SQLite the host's, which may have
+#: been in 1970 for a while after a start.
+_settled_long_ago = and_(
+    ~unsettled,
+    type_coerce(unlinks.c.finished_at, BigInteger) < _oldest_kept,
+    type_coerce(unlinks.c.updated_at, BigInteger) < _oldest_kept,
+    unlinks.c.updated_at > _CLOCK_IS_SET,
+)
 
 COUNT_LONG_SETTLED: Final = select(func.count()).select_from(unlinks).where(_settled_long_ago)
 
-PRUNE: Final[ReturningDelete[Any]] = (
-    delete(unlinks)
-    .where(unlinks.c.key.in_(select(unlinks.c.key).where(_settled_long_ago).limit(PRUNED_AT_ONCE)))
-    .returning(unlinks.c.key)
+LONG_SETTLED: Final = select(unlinks.c.key).where(_settled_long_ago).limit(KEYS_AT_ONCE)
+
+#: Requests to cancel what never came.
+_is_unmet = and_(
+    type_coerce(cancellations.c.requested_at, BigInteger) < _oldest_kept,
+    cancellations.c.requested_at > _CLOCK_IS_SET,
+    ~exists().where(unlinks.c.key == cancellations.c.key),
 )
+
+LONG_UNMET: Final = select(cancellations.c.key).where(_is_unmet).limit(KEYS_AT_ONCE)
 
 _of_keys: BindParameter[str] = bindparam("of_keys", expanding=True)
 
-PRUNE_STEPS: Final = delete(steps).where(steps.c.key.in_(_of_keys))
+PRUNE_STEPS: Final = delete(steps).where(
+    steps.c.id.in_(select(steps.c.id).where(steps.c.key.in_(_of_keys)).limit(STEPS_AT_ONCE))
+)
+
+PRUNE: Final = delete(unlinks).where(unlinks.c.key.in_(_of_keys))
 
 PRUNE_CANCELLATIONS: Final = delete(cancellations).where(cancellations.c.key.in_(_of_keys))
 
-#: Requests to cancel what never came.
-PRUNE_UNMET_CANCELLATIONS: Final[ReturningDelete[Any]] = (
-    delete(cancellations)
-    .where(cancellations.c.requested_at < _oldest_kept, ~exists().where(unlinks.c.key == cancellations.c.key))
-    .returning(cancellations.c.key)
-)
+PRUNE_UNMET: Final = delete(cancellations).where(cancellations.c.key.in_(_of_keys), _is_unmet)

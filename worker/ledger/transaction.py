@@ -30,6 +30,9 @@ from worker.ledger.statements import (
     CANCELLATIONS,
     COUNT_LONG_SETTLED,
     END_LEASES,
+    KEYS_AT_ONCE,
+    LONG_SETTLED,
+    LONG_UNMET,
     MARK_CANCELLED,
     NEWEST_STEPS,
     NOTE,
@@ -38,7 +41,7 @@ from worker.ledger.statements import (
     PRUNE,
     PRUNE_CANCELLATIONS,
     PRUNE_STEPS,
-    PRUNE_UNMET_CANCELLATIONS,
+    PRUNE_UNMET,
     RECORD,
     RELEASE,
     RELEASE_ALL,
@@ -47,6 +50,7 @@ from worker.ledger.statements import (
     RENEW,
     RESUME,
     ROW,
+    STEPS_AT_ONCE,
     TAKE,
 )
 from worker.unlinks.ports.ledger import (
@@ -192,7 +196,6 @@ class Transaction:
                 "enterprise_manager": request.enterprise_manager,
                 "requested_by": request.requested_by,
                 "reason": request.reason,
-                "requested_at": request.requested_at,
             }
             remember = REMEMBER_CANCELLATION[self.connection.dialect.name]
             if self.connection.execute(remember, columns).one_or_none() is not None:
@@ -254,14 +257,18 @@ class Transaction:
         age = round(older_than_days * _DAY)
         return self.connection.execute(COUNT_LONG_SETTLED, {"age_microseconds": age}).scalar_one()
 
-    def prune(self, older_than_days: float) -> int:
-        """Delete some of the keys that were settled longer ago, and requests to cancel what never came; counts keys."""
+    def prune(self, older_than_days: float) -> tuple[int, bool]:
+        """Delete a bounded part of what ended longer ago: how many keys it deleted, and whether there may be more."""
         age = {"age_microseconds": round(older_than_days * _DAY)}
-        settled = self.connection.execute(PRUNE, age).scalars().all()
-        self.connection.execute(PRUNE_CANCELLATIONS, {"of_keys": settled})
-        unmet = self.connection.execute(PRUNE_UNMET_CANCELLATIONS, age).scalars().all()
-        self.connection.execute(PRUNE_STEPS, {"of_keys": [*settled, *unmet]})
-        return len(settled)
+        settled = {"of_keys": self.connection.execute(LONG_SETTLED, age).scalars().all()}
+        unmet = {"of_keys": self.connection.execute(LONG_UNMET, age).scalars().all()}
+        of_keys = {"of_keys": [*settled["of_keys"], *unmet["of_keys"]]}
+        if self.connection.execute(PRUNE_STEPS, of_keys).rowcount == STEPS_AT_ONCE:
+            return 0, True
+        pruned = self.connection.execute(PRUNE, settled).rowcount
+        self.connection.execute(PRUNE_CANCELLATIONS, settled)
+        self.connection.execute(PRUNE_UNMET, {**unmet, **age})
+        return pruned, KEYS_AT_ONCE in {len(settled["of_keys"]), len(unmet["of_keys"])}
 
     def write_steps(self) -> None:
         """Write down what was done here; the last thing before the commit."""

@@ -4,7 +4,8 @@ Writes wait in a queue. The thread takes all that are there, carries them out in
 notifies the callers; meanwhile the next writes gather. One commit, the expensive part, thus serves as many writes as
 are due: one when the worker is idle, hundreds under load.
 
-A write that finds its lease lost does not disturb the others. If the database refuses the transaction for another
+A write that finds its lease lost does not disturb the others. If one statement takes too long, the others are committed
+without its write, which is tried again alone and then fails. If the database refuses the transaction for another
 reason, it is tried again in halves, so that in the end only the write at fault fails, or waits. If the database is
 away, the writes stay in the queue until it is back: each is written so that it may be repeated after a commit whose
 answer was lost.
@@ -46,6 +47,9 @@ _LONGEST_PAUSE: Final = 5.0
 #: How often a write may find that another transaction was first; each time, its next try sees more.
 _MOST_RACES: Final = 20
 
+#: How often a write may take too long, before it fails where others are committed in between.
+_MOST_SLOW_TRIES: Final = 3
+
 #: What one write may raise without disturbing those that share its transaction.
 REFUSALS: Final = (LedgerError, LeaseLostError, CancelRequestedError)
 
@@ -73,6 +77,8 @@ class Write(Generic[T]):
     future: asyncio.Future[T]
     begun: bool = False
     races: int = 0
+    slow_tries: int = 0
+    commits_before: int = 0
     blocked: bool = False
 
 
@@ -122,6 +128,8 @@ class Writer:
         self._changed = threading.Condition()
         self._closing = threading.Event()
         self._connection: Connection | None = None
+        self._carried_out: Write[Any] | None = None
+        self._commits = 0
         self._back_off = BackOff(clock, _FIRST_PAUSE, _LONGEST_PAUSE)
         self._away_since: float | None = None
         self._notified: bool | None = None
@@ -191,12 +199,12 @@ class Writer:
                 write = self._queue.popleft()
                 if write.future.cancelled() and not write.begun:
                     continue
-                if write.key in keys:
-                    later.append(write)
-                    continue
+                waits = write.key in keys or (write.slow_tries and batch)
+                (later if waits else batch).append(write)
                 if write.key is not None:
                     keys.add(write.key)
-                batch.append(write)
+                if write.slow_tries and not waits:
+                    break
             self._queue.extendleft(reversed(later))
         return sorted(batch, key=lambda write: write.order)
 
@@ -214,17 +222,30 @@ class Writer:
 
     def _transact(self, batch: Sequence[Write[Any]]) -> list[_Landing]:
         began = self._clock.monotonic()
+        self._carried_out = None
         if self._connection is None:
             self._connection = self._engine.connect()
         with self._connection.begin():
             transaction = self._transaction(self._connection, began)
-            landings = [_carry_out(write, transaction) for write in batch]
+            landings = [self._carry_out(write, transaction) for write in batch]
+            self._carried_out = None
             transaction.write_steps()
+        self._commits += 1
         return landings
+
+    def _carry_out(self, write: Write[Any], transaction: Transaction) -> _Landing:
+        self._carried_out = write
+        write.begun = True
+        try:
+            return _Landing(write, result=write.carry_out(transaction))
+        except REFUSALS as error:
+            return _Landing(write, error=error)
 
     def _recover(self, batch: Sequence[Write[Any]], error: Exception) -> None:
         trouble = trouble_of(error)
-        if trouble is Trouble.AWAY:
+        if trouble is Trouble.SLOW and self._carried_out is not None:
+            self._set_apart(self._carried_out, batch, error)
+        elif trouble in {Trouble.AWAY, Trouble.SLOW}:
             self._give_back(batch)
             self._wait_out(error)
         elif len(batch) > 1:
@@ -236,6 +257,21 @@ class Writer:
             self._give_back(batch)
         else:
             self._deliver([_Landing(batch[0], error=error)])
+
+    def _set_apart(self, slow: Write[Any], batch: Sequence[Write[Any]], error: Exception) -> None:
+        """Let the others go on; try the slow write again alone. It fails only where others could be committed."""
+        self._log_once_blocked(slow, error)
+        if not slow.slow_tries:
+            slow.commits_before = self._commits
+        slow.slow_tries += 1
+        self._give_back([write for write in batch if write is not slow])
+        if slow.slow_tries < _MOST_SLOW_TRIES or self._commits == slow.commits_before:
+            with self._changed:
+                self._queue.append(slow)
+            if slow.slow_tries >= _MOST_SLOW_TRIES:
+                self._wait_out(error)
+        else:
+            self._deliver([_Landing(slow, error=error)])
 
     def _give_back(self, batch: Sequence[Write[Any]]) -> None:
         with self._changed:
@@ -290,14 +326,6 @@ class Writer:
             # RuntimeError: the loop is closed, and no caller waits any more.
             with suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(callback)
-
-
-def _carry_out(write: Write[Any], transaction: Transaction) -> _Landing:
-    write.begun = True
-    try:
-        return _Landing(write, result=write.carry_out(transaction))
-    except REFUSALS as error:
-        return _Landing(write, error=error)
 
 
 def _worth_another_try(write: Write[Any], trouble: Trouble) -> bool:

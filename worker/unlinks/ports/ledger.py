@@ -43,7 +43,10 @@ class Intent:
 
 @dataclass(frozen=True, slots=True)
 class CancelRequest:
-    """A request that the unlink of a key is not sent, or is stopped if it was sent."""
+    """A request that the unlink of a key is not sent, or is stopped if it was sent.
+
+    What is stored has the ledger's time as `requested_at`: retention counts from it.
+    """
 
     key: str
     enterprise_manager: str
