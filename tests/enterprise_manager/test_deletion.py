@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.enterprise_manager.ids import JOB, LINK, OTHER_LINK
+from tests.enterprise_manager.sending import at_any_time
 from worker.enterprise_manager import Gateway
 from worker.sandbox.simulated_enterprise_manager import (
     Fault,
@@ -48,7 +49,7 @@ async def test_a_delete_whose_answer_is_lost_is_sent_once(
     gateway = gateway_with(request_timeout_seconds=0.5)
     em.inject(Fault(**{name: getattr(fault, name) for name in Fault.__slots__} | {"method": "DELETE", "times": 3}))
     with pytest.raises(AnswerLost):
-        await gateway.delete_link(JOB, LINK)
+        await gateway.delete_link(JOB, LINK, at_any_time)
     assert em.deletes_of(LINK) == 1
     assert gateway.up
 
@@ -60,12 +61,12 @@ async def test_a_delete_that_cannot_leave_was_not_sent(
     await gateway.links(JOB)
     em.refuse_connections()
     with pytest.raises(Unavailable, match="nothing listens there"):
-        await gateway.delete_link(JOB, LINK)
+        await gateway.delete_link(JOB, LINK, at_any_time)
     assert not gateway.up
     assert clock.waited[:2] == [0.5, 1.0]
     em.accept_connections()
     await asyncio.wait_for(gateway.until_available(), 10)
-    assert (await gateway.delete_link(JOB, LINK)).ticket.task_id == "task-1"
+    assert (await gateway.delete_link(JOB, LINK, at_any_time)).ticket.task_id == "task-1"
     assert em.deletes_of(LINK) == 1
 
 
@@ -74,11 +75,11 @@ async def test_too_many_requests_are_not_carried_out_and_the_wait_is_honoured(
 ) -> None:
     """Else a server that protects itself would be pressed further, or the unlink given up."""
     em.inject(Fault("status", method="DELETE", status=429, retry_after="7", times=2))
-    assert (await gateway.delete_link(JOB, LINK)).ticket.task_id == "task-1"
+    assert (await gateway.delete_link(JOB, LINK, at_any_time)).ticket.task_id == "task-1"
     assert clock.waited == [7, 7]
     em.inject(Fault("status", method="DELETE", status=429, retry_after="86400", times=3))
     with pytest.raises(Unavailable, match="asks for fewer requests"):
-        await gateway.delete_link(JOB, OTHER_LINK)
+        await gateway.delete_link(JOB, OTHER_LINK, at_any_time)
     assert clock.waited[2:4] == [30, 30]
     assert em.deletes_of(OTHER_LINK) == 3
 
@@ -89,7 +90,7 @@ async def test_a_delete_in_an_expired_session_is_repeated_in_a_new_one(
     """Else the first unlink after a quiet quarter of an hour would fail."""
     await gateway.links(JOB)
     em.expire_sessions()
-    task = await gateway.delete_link(JOB, LINK)
+    task = await gateway.delete_link(JOB, LINK, at_any_time)
     assert (await finish(gateway, task.ticket)).success is True
     assert em.count("POST", "/sessionMngr") == 2
     assert em.deletes_of(LINK) == 2
@@ -101,7 +102,7 @@ async def test_sessions_that_are_refused_again_and_again_are_an_outage(
     """Else the worker would log on without end."""
     em.inject(Fault("status", method="DELETE", status=401, times=2))
     with pytest.raises(Unavailable, match="keeps refusing its own logon sessions"):
-        await gateway.delete_link(JOB, LINK)
+        await gateway.delete_link(JOB, LINK, at_any_time)
     em.inject(Fault("status", method="GET", path="linkedBackup", status=401, times=2))
     await asyncio.wait_for(gateway.until_available(), 10)
     with pytest.raises(Unavailable, match="keeps refusing its own logon sessions"):
@@ -126,8 +127,8 @@ async def test_each_delete_has_a_connection_of_its_own(serve: Any, settings_for:
     server = serve(script)
     gateway = Gateway("lab", settings_for(server.port), clock)
     await gateway.links(JOB)
-    await gateway.delete_link(JOB, LINK)
+    await gateway.delete_link(JOB, LINK, at_any_time)
     await gateway.links(JOB)
-    await gateway.delete_link(JOB, OTHER_LINK)
+    await gateway.delete_link(JOB, OTHER_LINK, at_any_time)
     await gateway.close(log_off=False)
     assert seen == [(1, b"POST"), (1, b"GET"), (2, b"DELETE"), (1, b"GET"), (3, b"DELETE")]

@@ -10,6 +10,7 @@ import pytest
 from contracts.commands import JobReference
 from contracts.events import ReasonCode
 from tests.enterprise_manager.ids import ABSENT, JOB, LINK, OTHER_LINK, OTHER_UID, UID
+from tests.enterprise_manager.sending import at_any_time
 from worker.enterprise_manager.gateway import FRESH_SECONDS
 from worker.sandbox.simulated_enterprise_manager import (
     JSON_LINKS_NAMES,
@@ -63,7 +64,7 @@ async def test_one_unlink_from_look_to_end(em: SimulatedEnterpriseManager, gatew
     links = await gateway.links(JOB)
     assert links == [Link(LINK, UID), Link(OTHER_LINK, OTHER_UID)]
     assert await gateway.linked_backups(job) == ()
-    task = await gateway.delete_link(JOB, LINK)
+    task = await gateway.delete_link(JOB, LINK, at_any_time)
     assert (task.finished, task.operation, task.success) == (False, "UpdateJob", None)
     finished = await finish(gateway, task.ticket)
     assert (finished.success, finished.message) == (True, "Ok")
@@ -132,7 +133,7 @@ async def test_every_way_in_which_a_task_finishes(
     em.behaviour.success_messages = (message,)
     em.behaviour.finished_result = result
     em.behaviour.unknown_state = "Collecting"
-    finished = await finish(gateway, (await gateway.delete_link(JOB, LINK)).ticket)
+    finished = await finish(gateway, (await gateway.delete_link(JOB, LINK, at_any_time)).ticket)
     assert finished.success is (None if result in {"absent", "null"} else True)
     assert finished.message == (message if result == "full" else None)
 
@@ -142,14 +143,14 @@ async def test_a_task_that_fails(em: SimulatedEnterpriseManager, gateway: Gatewa
     """Else a failed unlink would be reported as done, or without the server's reason."""
     em.behaviour.failed_result_asks = asks
     em.inject(Fault("task_fails", method="DELETE", message="Job is locked by another user"))
-    finished = await finish(gateway, (await gateway.delete_link(JOB, LINK)).ticket)
+    finished = await finish(gateway, (await gateway.delete_link(JOB, LINK, at_any_time)).ticket)
     assert (finished.success, finished.message) == (False, "Job is locked by another user")
 
 
 async def test_a_link_that_is_not_there(gateway: Gateway) -> None:
     """Else an absent link would be taken for an outage."""
     with pytest.raises(LinkNotFound):
-        await gateway.delete_link(JOB, ABSENT)
+        await gateway.delete_link(JOB, ABSENT, at_any_time)
     assert gateway.up
 
 
@@ -159,7 +160,7 @@ async def test_delete_names_the_link_even_if_the_servers_link_names_another_host
     """Else links with Enterprise Manager's own host name would not be reached."""
     em.behaviour.links_host = "em01.corp.example:9398"
     await gateway.links(JOB)
-    ticket = (await gateway.delete_link(JOB, OTHER_LINK)).ticket
+    ticket = (await gateway.delete_link(JOB, OTHER_LINK, at_any_time)).ticket
     assert (await finish(gateway, ticket)).success is True
     assert [link.object_in_job_id for link in em.links(JOB)] == [LINK]
 
@@ -168,7 +169,7 @@ async def test_a_delete_accepted_without_a_task_is_lost(em: SimulatedEnterpriseM
     """Else an unlink would follow a task that nobody named."""
     em.behaviour.accepted_body = "empty"
     with pytest.raises(AnswerLost, match=r"accepted the request \(status 202\)"):
-        await gateway.delete_link(JOB, LINK)
+        await gateway.delete_link(JOB, LINK, at_any_time)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +188,7 @@ async def test_a_definite_no_to_a_delete(
     """Else a request that can never succeed would be tried for ever, or end without the server's words."""
     em.inject(Fault("status", method="DELETE", status=status, message="The job is\nrunning " + "x" * 2000))
     with pytest.raises(Refused, match="The job is running x") as refused:
-        await gateway.delete_link(JOB, LINK)
+        await gateway.delete_link(JOB, LINK, at_any_time)
     assert refused.value.code is code
     assert len(refused.value.message) < 1300
     assert gateway.up
@@ -216,7 +217,7 @@ async def test_denied_access_is_a_definite_no(em: SimulatedEnterpriseManager, ga
     assert gateway.up
     em.behaviour.role = "Portal User"
     with pytest.raises(Refused) as denied:
-        await gateway.delete_link(JOB, LINK)
+        await gateway.delete_link(JOB, LINK, at_any_time)
     assert denied.value.code is ReasonCode.ACCESS_DENIED
 
 
@@ -233,7 +234,7 @@ async def test_an_answer_about_another_job_is_not_believed(em: SimulatedEnterpri
 
 async def test_an_answer_about_another_task_is_not_believed(em: SimulatedEnterpriseManager, gateway: Gateway) -> None:
     """Else another task's success would be taken for this one's."""
-    ticket = (await gateway.delete_link(JOB, LINK)).ticket
+    ticket = (await gateway.delete_link(JOB, LINK, at_any_time)).ticket
     body = '<Task><TaskId>task-2</TaskId><State>Finished</State><Result Success="true"/></Task>'
     em.inject(Fault("wrong_content", path="/tasks/", body=body, content_type="application/xml"))
     with pytest.raises(TaskNotFound, match="asked for task-1, and was told of task-2"):
@@ -279,7 +280,7 @@ async def test_the_guard_is_read_anew_wherever_an_edit_may_have_come_between(
     assert await reads(lambda: clock.waited.append(FRESH_SECONDS + 1)) == 2
     assert await reads(lambda: gateway.linked_backups(Job(JOB, None))) == 2
     assert await reads(lambda: asyncio.create_task(gateway.find_job(JobReference(id=JOB)))) == 2
-    ticket = (await gateway.delete_link(JOB, LINK)).ticket
+    ticket = (await gateway.delete_link(JOB, LINK, at_any_time)).ticket
     assert await reads(lambda: None) == 2
     await finish(gateway, ticket)
     assert await reads(lambda: None) == 2

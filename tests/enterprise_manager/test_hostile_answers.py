@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from contracts.commands import JobReference, RepositoryReference
 from tests.enterprise_manager.ids import JOB, LINK
+from tests.enterprise_manager.sending import at_any_time
 from worker.enterprise_manager import Gateway
 from worker.enterprise_manager.tasks import FEW
 from worker.unlinks.ports.enterprise_manager import AnswerLost, EnterpriseManagerError, Job, TaskTicket, Unavailable
@@ -71,7 +72,7 @@ async def test_a_delete_whose_answer_is_cut_in_its_head_is_lost(
     answers.next = head
     gateway = hostile()
     with pytest.raises(AnswerLost):
-        await gateway.delete_link(JOB, LINK)
+        await gateway.delete_link(JOB, LINK, at_any_time)
     await gateway.close(log_off=False)
 
 
@@ -82,7 +83,7 @@ async def test_a_token_that_is_no_header_is_no_logon(serve: Any, settings_for: A
     )
     gateway = Gateway("lab", settings_for(server.port, url=f"http://127.0.0.1:{server.port}"), clock)
     with pytest.raises(Unavailable, match="its logon gave no X-RestSvcSessionId"):
-        await gateway.delete_link(JOB, LINK)
+        await gateway.delete_link(JOB, LINK, at_any_time)
     await gateway.close(log_off=False)
 
 
@@ -140,7 +141,7 @@ def test_any_answer_ends_in_a_result_or_in_an_error_of_the_port(
             return TaskTicket("task-1", session.name if session is not None else "none")
 
         calls: list[Callable[[], Awaitable[object]]] = [
-            lambda: gateway.delete_link(JOB, LINK),
+            lambda: gateway.delete_link(JOB, LINK, at_any_time),
             lambda: gateway.find_job(JobReference(id=JOB)),
             lambda: gateway.links(JOB),
             lambda: gateway.linked_backups(Job(JOB, None)),

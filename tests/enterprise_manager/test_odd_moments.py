@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.enterprise_manager.ids import JOB, LINK
+from tests.enterprise_manager.sending import at_any_time
 from worker.enterprise_manager.availability import Availability
 from worker.sandbox.simulated_enterprise_manager import Fault, SimulatedEnterpriseManager
 from worker.unlinks.ports.enterprise_manager import Unavailable
@@ -64,7 +65,7 @@ async def test_without_a_thread_nothing_is_sent_and_no_place_is_lost(
         patch.setattr(threading.Thread, "start", _refuse)
         for _ in range(3):
             with pytest.raises(Unavailable, match="cannot start a thread"):
-                await asyncio.wait_for(gateway.delete_link(JOB, LINK), 10)
+                await asyncio.wait_for(gateway.delete_link(JOB, LINK, at_any_time), 10)
             gateway._availability._down_since = None  # noqa: SLF001 - else the next call fails without a request
     await asyncio.wait_for(gateway.until_available(), 10)
     assert len(await asyncio.wait_for(gateway.links(JOB), 10)) == 2

@@ -10,6 +10,7 @@ from pydantic import SecretStr
 
 from contracts.commands import JobReference
 from tests.enterprise_manager.ids import JOB, LINK
+from tests.enterprise_manager.sending import at_any_time
 from tests.waiting import until
 from worker.sandbox.simulated_enterprise_manager import (
     Fault,
@@ -80,7 +81,11 @@ async def test_calls_fail_at_once_while_it_is_down(em: SimulatedEnterpriseManage
     with pytest.raises(Unavailable):
         await gateway.links(JOB)
     em.forget_requests()
-    for call in (gateway.links(JOB), gateway.delete_link(JOB, LINK), gateway.find_job(JobReference(id=JOB))):
+    for call in (
+        gateway.links(JOB),
+        gateway.delete_link(JOB, LINK, at_any_time),
+        gateway.find_job(JobReference(id=JOB)),
+    ):
         with pytest.raises(Unavailable, match="503"):
             await call
     assert em.count("", "/jobs") == 0
@@ -128,7 +133,7 @@ async def test_nothing_that_is_logged_holds_a_secret(
     em: SimulatedEnterpriseManager, gateway: Gateway, capsys: pytest.CaptureFixture[str], finish: Any
 ) -> None:
     """Else tokens and passwords would lie in log stores."""
-    task = await gateway.delete_link(JOB, LINK)
+    task = await gateway.delete_link(JOB, LINK, at_any_time)
     await finish(gateway, task.ticket)
     await gateway.find_job(JobReference(name="Copy to Frankfurt"))
     em.inject(Fault("status", method="GET", status=500, times=3))

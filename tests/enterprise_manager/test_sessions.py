@@ -10,6 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from tests.enterprise_manager.ids import JOB, LINK, OTHER_LINK
+from tests.enterprise_manager.sending import at_any_time
 from tests.waiting import until
 from worker.enterprise_manager.logon import RENEWED_AFTER_SECONDS
 from worker.sandbox.simulated_enterprise_manager import (
@@ -29,11 +30,11 @@ async def test_a_task_of_another_session_is_not_asked_for(
     em: SimulatedEnterpriseManager, gateway: Gateway, finish: Any
 ) -> None:
     """Else `task-1` of a new session, which is another task, would decide an old unlink."""
-    old = (await gateway.delete_link(JOB, LINK)).ticket
+    old = (await gateway.delete_link(JOB, LINK, at_any_time)).ticket
     await finish(gateway, old)
     em.expire_sessions()
     await gateway.links(JOB)
-    new = (await gateway.delete_link(JOB, OTHER_LINK)).ticket
+    new = (await gateway.delete_link(JOB, OTHER_LINK, at_any_time)).ticket
     assert (old.task_id, new.task_id) == ("task-1", "task-1")
     assert old.session != new.session
     em.forget_requests()
@@ -45,7 +46,7 @@ async def test_a_task_of_another_session_is_not_asked_for(
 
 async def test_a_task_whose_session_expired_is_not_found(em: SimulatedEnterpriseManager, gateway: Gateway) -> None:
     """Else an unlink would wait for a task that nobody can see any more."""
-    ticket = (await gateway.delete_link(JOB, LINK)).ticket
+    ticket = (await gateway.delete_link(JOB, LINK, at_any_time)).ticket
     em.expire_sessions()
     with pytest.raises(TaskNotFound):
         await gateway.task(ticket)
@@ -56,7 +57,7 @@ async def test_a_task_whose_session_expired_is_not_found(em: SimulatedEnterprise
 async def test_a_task_that_the_server_forgot_is_not_found(em: SimulatedEnterpriseManager, gateway: Gateway) -> None:
     """As above."""
     em.behaviour.finished_task_kept_seconds = 0
-    ticket = (await gateway.delete_link(JOB, LINK)).ticket
+    ticket = (await gateway.delete_link(JOB, LINK, at_any_time)).ticket
 
     async def until_gone() -> None:
         while True:
@@ -70,7 +71,7 @@ async def test_a_task_that_the_server_forgot_is_not_found(em: SimulatedEnterpris
 async def test_a_running_task_can_be_stopped(em: SimulatedEnterpriseManager, gateway: Gateway) -> None:
     """Else an unlink that takes too long, or is cancelled, would go on."""
     em.behaviour.edits_held = True
-    ticket = (await gateway.delete_link(JOB, LINK)).ticket
+    ticket = (await gateway.delete_link(JOB, LINK, at_any_time)).ticket
     await gateway.stop_task(ticket)
     assert em.count("DELETE", f"/tasks/{ticket.task_id}") == 1
     with pytest.raises(TaskNotFound):
@@ -131,7 +132,7 @@ async def test_a_session_with_a_task_that_runs_is_not_logged_off(
 ) -> None:
     """Else logging off might end the edit that somebody still waits for."""
     em.behaviour.edits_held = True
-    ticket = (await gateway.delete_link(JOB, LINK)).ticket
+    ticket = (await gateway.delete_link(JOB, LINK, at_any_time)).ticket
     assert not (await gateway.task(ticket)).finished
     await gateway.close(log_off=True)
     assert len(em.sessions) == 1

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.enterprise_manager.sending import at_any_time
 from tests.waiting import until
 from worker.enterprise_manager.tasks import FEW
 from worker.sandbox.simulated_enterprise_manager import Behaviour, Fault, SimulatedEnterpriseManager
@@ -43,7 +44,7 @@ def begin(em: SimulatedEnterpriseManager) -> Callable[..., Any]:
         tickets = []
         for number in range(count):
             job = em.add_job(name=f"Job {number}", links=[REPOSITORY])
-            tickets.append((await gateway.delete_link(job, em.links(job)[0].object_in_job_id)).ticket)
+            tickets.append((await gateway.delete_link(job, em.links(job)[0].object_in_job_id, at_any_time)).ticket)
         em.forget_requests()
         return tickets
 

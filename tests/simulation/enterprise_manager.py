@@ -18,6 +18,7 @@ from worker.unlinks.ports.enterprise_manager import (
     Link,
     LinkedBackup,
     LinkNotFound,
+    NotSent,
     Refused,
     Task,
     TaskNotFound,
@@ -26,7 +27,7 @@ from worker.unlinks.ports.enterprise_manager import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from contracts.commands import JobReference, RepositoryReference
     from tests.simulation.promises import Observer
@@ -377,13 +378,16 @@ class SimulatedGateway:
             raise TaskNotFound
         await self._ask(lambda session: self._server.stop(session, ticket.task_id), only_in=ticket.session)
 
-    async def delete_link(self, job_id: str, object_in_job_id: str) -> Task:
+    async def delete_link(self, job_id: str, object_in_job_id: str, may_send: Callable[[], Awaitable[float]]) -> Task:
         """As the port has it."""
         # The core names the key in its log context; the port has no need of it.
         key = str(structlog.contextvars.get_contextvars().get("idempotency_key"))
         self._observer.delete_called(self._process, key, job_id, object_in_job_id)
         for _ in range(TRIES):
             session = await self._session()
+            last_moment = await may_send()
+            if self._process.time() > last_moment:
+                raise NotSent("the last moment has passed")
             try:
                 task = await self._exchange(
                     session,

@@ -38,7 +38,7 @@ from worker.unlinks.waiting import FIRST_PAUSE, DeadlinePassedError, DeferredErr
 from worker.unlinks.workflow import Workflow
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Awaitable, Callable, Iterable, Iterator
 
     from sqlalchemy import Update
 
@@ -239,9 +239,11 @@ def _always_alive(self: SqlLedger, lease: Lease) -> bool:
 _true_delete_link = SimulatedGateway.delete_link
 
 
-async def _take_a_lost_answer_for_nothing_done(self: SimulatedGateway, job_id: str, object_in_job_id: str) -> Task:
+async def _take_a_lost_answer_for_nothing_done(
+    self: SimulatedGateway, job_id: str, object_in_job_id: str, may_send: Callable[[], Awaitable[float]]
+) -> Task:
     try:
-        return await _true_delete_link(self, job_id, object_in_job_id)
+        return await _true_delete_link(self, job_id, object_in_job_id, may_send)
     except AnswerLost:
         raise Unavailable("no answer") from None
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import time
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.client import HTTPResponse
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 if TYPE_CHECKING:
     import socket
     import ssl
+    from collections.abc import Callable
 
     import requests
 
@@ -33,13 +34,28 @@ _SWITCHING_PROTOCOLS, _OK = 101, 200
 
 @dataclass(slots=True)
 class Limits:
-    """The limits of one exchange. `deadline` is by `time.monotonic`.
+    """The limits of one exchange.
 
-    `written` is set directly before the first byte of the request is written: until then nothing was sent.
+    Args:
+        seconds: how long the exchange may take. They begin anew when `may_write` has returned.
+        may_write: called on the exchange's thread when the connection is ready. Raises if the request is not permitted.
+        written: set directly before the first byte of the request is written. Until then nothing was sent.
+        deadline: when the seconds end, by `time.monotonic`.
     """
 
-    deadline: float
+    seconds: float
+    may_write: Callable[[], None] | None = None
     written: bool = False
+    deadline: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.deadline = time.monotonic() + self.seconds
+
+    def require_permission(self) -> None:
+        """Return if the request may be written now. Raises what `may_write` raises."""
+        if self.may_write is not None and not self.written:
+            self.may_write()
+            self.deadline = time.monotonic() + self.seconds
 
     def left(self) -> float:
         """The seconds until the deadline.
@@ -115,10 +131,11 @@ class _BoundedConnection(HTTPConnection):
         super().connect()
 
     def send(self, data: Any) -> None:
-        """Connect if need be, and write."""
+        """Connect if need be, wait for the permission, and write."""
         limits = LIMITS.get()
         if self.sock is None:
             self.connect()
+        limits.require_permission()
         self.sock.settimeout(limits.left())
         limits.written = True
         super().send(data)

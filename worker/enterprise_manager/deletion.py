@@ -22,10 +22,12 @@ from worker.enterprise_manager.responses import (
     is_definite_no,
     judge,
 )
-from worker.enterprise_manager.transport import NotConnectedError, Request, TransportError
-from worker.unlinks.ports.enterprise_manager import AnswerLost, LinkNotFound, Unavailable
+from worker.enterprise_manager.transport import NotConnectedError, NotWrittenError, Request, TransportError
+from worker.unlinks.ports.enterprise_manager import AnswerLost, LinkNotFound, NotSent, Unavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from worker.enterprise_manager.calls import Calls
     from worker.enterprise_manager.logon import Logon, LogonSession
     from worker.enterprise_manager.remedies import Remedies
@@ -52,16 +54,17 @@ class Deletion:
         self._calls = calls
         self._remedies = remedies
 
-    async def send(self, path: str) -> Accepted:
-        """Send the DELETE over a connection of its own.
+    async def send(self, path: str, may_send: Callable[[], Awaitable[float]]) -> Accepted:
+        """Send the DELETE over a connection of its own, each time with a permission of its own.
 
         Raises:
+            NotSent, and what `may_send` raises: no DELETE was written that may have been carried out.
             Unavailable: it was certainly not carried out: no connection, no session, or asked to slow down (429).
             AnswerLost: it may have been.
             LinkNotFound: answered with 404.
             Refused: access_denied, enterprise_manager_error.
         """
-        session, answer = await self._calls.repeat(partial(self._deliver, path))
+        session, answer = await self._calls.repeat(partial(self._deliver, path, may_send))
         try:
             return Accepted(read_task(await self._wire.read(answer)), session)
         except DocumentError as error:
@@ -69,14 +72,16 @@ class Deletion:
                 self._remedies.answered(f"accepted the request (status {answer.status}), and of its answer: {error}")
             ) from None
 
-    async def _deliver(self, path: str, attempt: int) -> tuple[LogonSession, Answer]:
+    async def _deliver(
+        self, path: str, may_send: Callable[[], Awaitable[float]], attempt: int
+    ) -> tuple[LogonSession, Answer]:
         """Send it in the present session, and once more in a new one if that is answered with 401; judge the answer."""
         session = await self._logon.session()
-        answer = await self._exchange(session, path, attempt)
+        answer = await self._exchange(_delete(path, session), may_send, attempt)
         if answer.status == UNAUTHORIZED:
             self._logon.drop(session)
             session = await self._logon.session()
-            answer = await self._exchange(session, path, attempt)
+            answer = await self._exchange(_delete(path, session), may_send, attempt)
         if answer.status == UNAUTHORIZED:
             self._logon.drop(session)
             raise Unavailable(self._remedies.refused_sessions())
@@ -84,10 +89,11 @@ class Deletion:
         self._judge(answer)
         return session, answer
 
-    async def _exchange(self, session: LogonSession, path: str, attempt: int) -> Answer:
-        request = Request("DELETE", path, headers={TOKEN_HEADER: session.token})
+    async def _exchange(self, request: Request, may_send: Callable[[], Awaitable[float]], attempt: int) -> Answer:
         try:
-            return await self._wire.exchange(request, afresh=True, attempt=attempt)
+            return await self._wire.exchange(request, attempt=attempt, may_send=may_send)
+        except NotWrittenError as error:
+            raise NotSent(str(error)) from None
         except NotConnectedError as error:
             raise Again(str(error)) from None
         except TransportError as error:
@@ -110,3 +116,7 @@ class Deletion:
         if is_definite_no(status):
             judge(answer, self._remedies)
         raise AnswerLost(self._remedies.answered(f"answered the DELETE with status {status}"))
+
+
+def _delete(path: str, session: LogonSession) -> Request:
+    return Request("DELETE", path, headers={TOKEN_HEADER: session.token})

@@ -39,7 +39,7 @@ from worker.unlinks.ports.enterprise_manager import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from contracts.commands import JobReference, RepositoryReference
     from worker.enterprise_manager.documents.records import LinkRecord
@@ -201,11 +201,11 @@ class Gateway:
             self._refuse(UnexpectedDocumentError("it does not say which backups are linked to the job"))
         return backups
 
-    async def delete_link(self, job_id: str, object_in_job_id: str) -> Task:
+    async def delete_link(self, job_id: str, object_in_job_id: str, may_send: Callable[[], Awaitable[float]]) -> Task:
         """Send the DELETE, once."""
         _remember(self._edited, job_id, None, _MOST_JOBS)
         path = paths.link(job_id, object_in_job_id, self._link_hrefs.get((job_id, object_in_job_id)))
-        accepted = await self._deletion.send(path)
+        accepted = await self._deletion.send(path, may_send)
         return _task(self._tasks.begun(accepted.session, accepted.task), accepted.task)
 
     async def task(self, ticket: TaskTicket) -> Task:

@@ -59,12 +59,18 @@ class Remedies:
                 )
         return f"{self._where} cannot be reached: {self._network(causes)}"
 
-    def broken_off(self, error: BaseException) -> str:
-        """Why an answer did not come to its end, after the request may have left."""
+    def not_written(self, method: str) -> str:
+        """Why a request was not written, though the connection was ready."""
+        return (
+            f"the {method} was not sent to {self._where}: it was not permitted any more when the connection was ready"
+        )
+
+    def broken_off(self, error: BaseException, seconds: float) -> str:
+        """Why an answer did not come to its end within so many seconds, after the request may have left."""
         for cause in _causes(error):
             if isinstance(cause, TimeoutError) or "timeout" in type(cause).__name__.lower():
                 return (
-                    f"{self._where} did not answer within {self._settings.request_timeout_seconds:g} s; is it "
+                    f"{self._where} did not answer within {seconds:g} s; is it "
                     f"overloaded, or {self.variable('REQUEST_TIMEOUT_SECONDS')} too short?"
                 )
         return f"{self._where} broke off its answer"

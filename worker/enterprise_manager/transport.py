@@ -5,6 +5,7 @@ credentials from the environment, no repeats. An answer is read up to a size, an
 
     TransportError
     +-- NotConnectedError   no connection came about: not a byte of the request left
+    +-- NotWrittenError     the request was not permitted any more when it could be written: not a byte left
     +-- BrokenAnswerError   the request may have left; no complete answer came back
 """
 
@@ -12,7 +13,6 @@ from __future__ import annotations
 
 import logging
 import ssl
-import time
 from dataclasses import dataclass, field
 from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING
@@ -23,17 +23,21 @@ import urllib3
 from requests.structures import CaseInsensitiveDict
 
 from worker.enterprise_manager.connections import LIMITS, BoundedAdapter, Limits
+from worker.enterprise_manager.permission import NotPermittedError
 from worker.enterprise_manager.pinning import PinnedContext
 from worker.settings import SettingsInvalidError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from worker.enterprise_manager.remedies import Remedies
     from worker.settings import EnterpriseManagerSettings
 
 #: The largest answer that is read, in bytes: a list of thousands of links has a few megabytes.
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
+
+#: The longest, in seconds, that the answer to a request which changes something is waited for.
+LONGEST_SECONDS = 60.0
 
 _PIECE = 64 * 1024
 _ACCEPT = {"xml": "application/xml", "json": "application/json"}
@@ -45,6 +49,10 @@ class TransportError(Exception):
 
 class NotConnectedError(TransportError):
     """Not a byte of the request left."""
+
+
+class NotWrittenError(TransportError):
+    """Not a byte of the request left, for it was not permitted any more when the connection was ready."""
 
 
 class BrokenAnswerError(TransportError):
@@ -104,24 +112,32 @@ class Transport:
             NotConnectedError: not a byte left.
             BrokenAnswerError: it may have left.
         """
-        return self._exchange(self._pool, request)
+        return self._exchange(self._pool, request, request.timeout or self._timeout)
 
-    def exchange_afresh(self, request: Request) -> Answer:
-        """Send a request over a connection of its own.
+    def exchange_afresh(self, request: Request, may_write: Callable[[], None] | None = None) -> Answer:
+        """Send a request over a connection of its own, after `may_write`, called when the connection is ready.
 
         A kept connection may be found dead only once the request is on its way, and then nobody knows whether it
-        arrived. With a new one, failing to connect means that it certainly did not leave. Raises as `exchange`.
+        arrived. With a new one, failing to connect means that it certainly did not leave.
+
+        From the permission on it takes `LONGEST_SECONDS` at most. Raises as `exchange`, and `NotWrittenError` where
+        `may_write` raised `NotPermittedError`.
         """
         with _session(self._tls, 1) as session:
-            return self._exchange(session, request)
+            return self._exchange(session, request, min(request.timeout or self._timeout, LONGEST_SECONDS), may_write)
 
     def close(self) -> None:
         """Close the idle connections."""
         self._pool.close()
 
-    def _exchange(self, session: requests.Session, request: Request) -> Answer:
-        timeout = request.timeout or self._timeout
-        limits = Limits(time.monotonic() + timeout)
+    def _exchange(
+        self,
+        session: requests.Session,
+        request: Request,
+        seconds: float,
+        may_write: Callable[[], None] | None = None,
+    ) -> Answer:
+        limits = Limits(seconds, may_write)
         LIMITS.set(limits)
         headers = {"Accept": self._accept, "Accept-Encoding": "identity", "User-Agent": "unlink-worker"}
         try:
@@ -129,17 +145,19 @@ class Transport:
                 request.method,
                 self._base + request.target,
                 headers=headers | dict(request.headers),
-                timeout=timeout,
+                timeout=seconds,
                 allow_redirects=False,
                 stream=True,
             ) as response:
                 body = self._read(response)
                 return Answer(response.status_code, CaseInsensitiveDict(response.headers), body)
+        except NotPermittedError:
+            raise NotWrittenError(self._remedies.not_written(request.method)) from None
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             # ValueError: what http.client and urllib3 raise for an answer that is no HTTP.
             if not limits.written:
                 raise NotConnectedError(self._remedies.not_connected(error)) from None
-            raise BrokenAnswerError(self._remedies.broken_off(error)) from None
+            raise BrokenAnswerError(self._remedies.broken_off(error, seconds)) from None
 
     def _read(self, response: requests.Response) -> bytes:
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":

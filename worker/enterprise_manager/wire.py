@@ -11,12 +11,13 @@ import structlog
 
 from worker.enterprise_manager.concurrency_limit import ConcurrencyLimit, ConcurrencyLimitClosedError
 from worker.enterprise_manager.documents.reading import read_document
+from worker.enterprise_manager.permission import Permission
 from worker.enterprise_manager.responses import SERVICE_UNAVAILABLE, TOO_MANY, retry_after
 from worker.enterprise_manager.threads import Threads
 from worker.enterprise_manager.transport import NotConnectedError, TransportError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from worker.enterprise_manager.documents.tree import Node
     from worker.enterprise_manager.transport import Answer, Request, Transport
@@ -84,12 +85,23 @@ class Wire:
         self._closed = False
 
     async def exchange(
-        self, request: Request, *, afresh: bool = False, attempt: int = 1, patient: bool = False
+        self,
+        request: Request,
+        *,
+        attempt: int = 1,
+        patient: bool = False,
+        may_send: Callable[[], Awaitable[float]] | None = None,
     ) -> Answer:
-        """Send a request; `afresh` over a connection of its own, `patient` after all that are not.
+        """Send a request, `patient` after all that are not.
+
+        With `may_send`, the request has a connection of its own. When slot, thread and connection are ready, `may_send`
+        is awaited. It returns the last moment, by `Clock.monotonic`, at which the request may be written, and what it
+        raises is raised here: then the request was not written. If this call is cancelled before `may_send` has
+        returned, the request is not written either.
 
         Raises:
             NotConnectedError: not a byte of it left.
+            NotWrittenError: not a byte of it left, for the last moment had passed.
             BrokenAnswerError: it may have left.
         """
         try:
@@ -98,12 +110,18 @@ class Wire:
             raise NotConnectedError(_ENDING) from None
         try:
             await self._until_wanted()
-            under_way = self._start(request, afresh=afresh)
+            permission = Permission(may_send, self._clock.monotonic) if may_send is not None else None
+            under_way = self._start(request, permission)
         except BaseException:
             self._limit.leave()
             raise
-        under_way.add_done_callback(lambda _: self._limit.leave())
-        return await self._outcome(under_way, request, attempt)
+        under_way.add_done_callback(self._ended)
+        return await self._outcome(under_way, permission, request, attempt)
+
+    def _ended(self, request: asyncio.Future[Answer]) -> None:
+        self._limit.leave()
+        if not request.cancelled():
+            request.exception()  # retrieved, also where no caller waits for it any more
 
     async def _until_wanted(self) -> None:
         while (left := self._not_before - self._clock.monotonic()) > 0 and not self._closed:
@@ -111,20 +129,27 @@ class Wire:
         if self._closed:
             raise NotConnectedError(_ENDING)
 
-    def _start(self, request: Request, *, afresh: bool) -> asyncio.Future[Answer]:
-        send = self._transport.exchange_afresh if afresh else self._transport.exchange
+    def _start(self, request: Request, permission: Permission | None) -> asyncio.Future[Answer]:
         request = replace(request, headers={**self._observer.headers(), **request.headers})
+        if permission is None:
+            send = partial(self._transport.exchange, request)
+        else:
+            send = partial(self._transport.exchange_afresh, request, permission.require)
         try:
-            return self._threads.run(partial(send, request))
+            return self._threads.run(send)
         except RuntimeError:
             raise NotConnectedError(_NO_THREAD) from None
 
-    async def _outcome(self, under_way: asyncio.Future[Answer], request: Request, attempt: int) -> Answer:
+    async def _outcome(
+        self, under_way: asyncio.Future[Answer], permission: Permission | None, request: Request, attempt: int
+    ) -> Answer:
         started = self._clock.monotonic()
         status: int | None = None
         problem: str | None = None
         try:
-            # Shielded: the place is taken until the request is over, whether or not somebody still waits for it.
+            if permission is not None:
+                await permission.give(under_way)
+            # Shielded: the slot is taken until the request is over, whether or not a caller still waits for it.
             answer = await asyncio.shield(under_way)
             status = answer.status
         except TransportError as error:

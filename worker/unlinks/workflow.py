@@ -18,6 +18,7 @@ from worker.unlinks.ports.enterprise_manager import (
     EnterpriseManagerError,
     Job,
     LinkNotFound,
+    NotSent,
     Refused,
     TaskNotFound,
     Unavailable,
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
 
 #: How often the same DELETE is sent at most, the first time included, when its answer keeps getting lost.
 MOST_SENDS = 3
+#: For how long, in seconds, a DELETE may still be written after the check that it may.
+MAY_SEND_SECONDS = 1.0
 #: How long a command waits, in seconds, when another worker has an unlink of the same job under way.
 BUSY_JOB_SECONDS = 5.0
 
@@ -213,9 +216,9 @@ class Workflow:
         self.require_lease()
         self.report(StepKind.SENDING, job_id=self._intent.job_id, link_id=link_id, send=self.entry.sends)
         try:
-            exchange = self.enterprise_manager.delete_link(self._intent.job_id, link_id)
+            exchange = self.enterprise_manager.delete_link(self._intent.job_id, link_id, self._may_send)
             task = await self.waiting.to_the_end(exchange)
-        except Unavailable as error:
+        except (Unavailable, NotSent) as error:
             self.report(StepKind.NOT_SENT, problem=str(error))
             return await self._not_sent()
         except AnswerLost as error:
@@ -227,6 +230,14 @@ class Workflow:
             return await self._refused(no)
         await self._submitted(task)
         return await self._follow(task.ticket)
+
+    async def _may_send(self) -> float:
+        """The last moment, by the monotonic clock, at which the DELETE may be written."""
+        self.require_lease()
+        seconds = MAY_SEND_SECONDS
+        if self.command.not_after is not None and not self._sent_before:
+            seconds = min(seconds, (self.command.not_after - self.clock.now()).total_seconds())
+        return self.clock.monotonic() + seconds
 
     async def _not_sent(self) -> Ending:
         if self._sent_before:

@@ -2,6 +2,7 @@
 
 EnterpriseManagerError
 +-- Unavailable      nothing was done, and nothing is known; try again when it is back
++-- NotSent          the DELETE was not written: it was not permitted any more when it could be
 +-- AnswerLost       a DELETE may have arrived; only the links can tell
 +-- LinkNotFound     the DELETE was answered with 404
 +-- TaskNotFound     this logon session knows no such task
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from contracts.commands import JobReference, RepositoryReference
     from contracts.events import ReasonCode
@@ -26,6 +27,10 @@ class EnterpriseManagerError(Exception):
 
 class Unavailable(EnterpriseManagerError):  # noqa: N818 - the tree above reads as what happened
     """Nothing was done and nothing is known: unreachable, overloaded, or it refuses the logon. Try when it is back."""
+
+
+class NotSent(EnterpriseManagerError):  # noqa: N818 - as above
+    """The DELETE was certainly not written: its last moment had passed when the connection was ready."""
 
 
 class AnswerLost(EnterpriseManagerError):  # noqa: N818 - as above
@@ -142,10 +147,18 @@ class EnterpriseManager(Protocol):
         """
         ...
 
-    async def delete_link(self, job_id: str, object_in_job_id: str) -> Task:
+    async def delete_link(self, job_id: str, object_in_job_id: str, may_send: Callable[[], Awaitable[float]]) -> Task:
         """Send the DELETE, once. Repeated inside only where it is certain that it was not carried out.
 
+        `may_send` is awaited when logon session, request slot, thread and connection are ready, before each attempt. It
+        returns the last moment, by `Clock.monotonic`, at which the DELETE may be written; the moment is compared once
+        more directly before the write. What `may_send` raises is raised here, and then no DELETE was carried out.
+
+        Until `may_send` has returned, this call may be cancelled, and no DELETE is carried out. From then on it ends
+        within 60 s; a caller that cancels it does not learn whether the DELETE was carried out.
+
         Raises:
+            NotSent: it was certainly not written, for the moment had passed.
             Unavailable: it was certainly not carried out.
             AnswerLost: it may have been.
             LinkNotFound: answered with 404.
