@@ -26,6 +26,9 @@ _UUID = "[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 #: The largest message that is read, in bytes: what intermediaries must carry (CloudEvents 1.0, "Size Limits").
 MAX_MESSAGE_BYTES = 64 * 1024
 
+#: The longest `correlation_id`, in characters.
+MAX_CORRELATION_ID = 200
+
 
 def _bare_uuid(value: str) -> str:
     """Drop the `urn:veeam:<Type>:` prefix, so that both spellings of one ID are equal; lower-case."""
@@ -206,6 +209,10 @@ _ENTERPRISE_MANAGER = "The configured name of the Enterprise Manager; the same a
 _REQUESTED_BY = "Who asks, in your own words; repeated in every event."
 
 
+#: The fields that decide what an unlink does.
+CONTENT = {"enterprise_manager", "job", "repository", "if_absent", "allow_linked_backups_removal"}
+
+
 class UnlinkCommand(Message):
     """Remove the link between a backup copy job and a repository."""
 
@@ -245,7 +252,7 @@ class UnlinkCommand(Message):
         description="Short texts by name, repeated in every event.",
         examples=[{"cost-centre": "4200"}],
     )
-    correlation_id: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = Field(
+    correlation_id: Annotated[str, StringConstraints(min_length=1, max_length=MAX_CORRELATION_ID)] | None = Field(
         None,
         description="Repeated in every event, in its body and as its AMQP property. Without it the command's AMQP "
         "property of that name, and without that the idempotency key.",
@@ -254,11 +261,13 @@ class UnlinkCommand(Message):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the content, hexadecimal: equal for two spellings of one command, different for two commands.
+        """SHA-256 of the content, hexadecimal: equal for two spellings of one request, different for two requests.
 
-        `dry_run` is no part of it: a dry run leaves no trace, and the same key is then used for the real command.
+        The content is what decides the action. Who asks, why, for which ticket, with which texts and deadlines is no
+        part of it: the same request sent again by another person, or by a pipeline that runs again, is the same
+        command.
         """
-        content = self.model_dump(mode="json", exclude={"dry_run"})
+        content = self.model_dump(mode="json", include=CONTENT)
         return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import uuid
 from typing import Any
 
+from contracts.commands import CONTENT
 
-def derive_key(command: dict[str, Any]) -> str:
-    """A key that is the same whenever ticket, Enterprise Manager, job and repository are as they are in `command`.
 
-    Submitting the same request again therefore does no harm. A repository that is linked again later needs another
-    ticket, or a key of its own, to be unlinked again: without a ticket, one derived key unlinks one link once.
+def key_for(command: dict[str, Any]) -> str:
+    """A key for a command's fields.
+
+    With a ticket, it is derived from the ticket's system and ID and from all of the content: the same request for the
+    same ticket has the same key, whoever sends it again. Without a ticket, a repeat looks like a new request for a link
+    that was put back meanwhile, so each call gives a new key.
     """
-    ticket = command.get("ticket") or {}
-    named = {
-        "enterprise_manager": command.get("enterprise_manager", "default"),
-        "job": _without_prefix(command.get("job")),
-        "repository": _without_prefix(command.get("repository")),
-        "ticket": {name: ticket.get(name) for name in ("system", "id")},
-    }
+    ticket = command.get("ticket")
+    if not isinstance(ticket, dict):
+        return f"unlink:{uuid.uuid4()}"
+    defaults = {"enterprise_manager": "default", "if_absent": "succeed", "allow_linked_backups_removal": False}
+    content = {name: _spelt_alike(value) for name, value in (defaults | command).items() if name in CONTENT}
+    named = {"content": content, "ticket": {name: ticket.get(name) for name in ("system", "id")}}
     digest = hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
     return f"derived:{digest[:32]}"
 
@@ -28,12 +31,12 @@ def derive_key(command: dict[str, Any]) -> str:
 _IDS = frozenset({"id", "link_id", "uid"})
 
 
-def _without_prefix(reference: object) -> object:
-    """An ID in its bare lower-case form, so that both spellings give one key."""
-    if not isinstance(reference, dict):
-        return reference
+def _spelt_alike(value: object) -> object:
+    """A reference with its ID in the bare lower-case form, so that both spellings give one key."""
+    if not isinstance(value, dict):
+        return value
     return {
-        name: value.rpartition(":")[2].lower() if name in _IDS and isinstance(value, str) else value
-        for name, value in reference.items()
-        if value is not None
+        name: part.rpartition(":")[2].lower() if name in _IDS and isinstance(part, str) else part
+        for name, part in value.items()
+        if part is not None
     }

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from contracts.commands import MAX_MESSAGE_BYTES, CancelCommand, Command, IdempotencyKey, Ticket, UnlinkCommand
+from contracts.commands import (
+    MAX_CORRELATION_ID,
+    MAX_MESSAGE_BYTES,
+    CancelCommand,
+    Command,
+    IdempotencyKey,
+    Ticket,
+    UnlinkCommand,
+)
 from contracts.events import CONTENT_TYPE
 
 if TYPE_CHECKING:
@@ -72,6 +80,16 @@ def read_command(body: bytes, content_type: str | None = None) -> UnlinkCommand:
         UnreadableMessageError: too large, not UTF-8, not JSON, a repeated or unknown field, a wrong value.
     """
     return _validate(_content(body, content_type), UnlinkCommand)
+
+
+def to_stored(command: UnlinkCommand, correlation_id: str | None) -> bytes:
+    """A command as it is stored, and read again by `read_command`: in full, whatever it came wrapped in.
+
+    `correlation_id` is the AMQP property of the message, which stands in for the field.
+    """
+    if command.correlation_id is None and correlation_id and len(correlation_id) <= MAX_CORRELATION_ID:
+        command = command.model_copy(update={"correlation_id": correlation_id})
+    return command.model_dump_json(exclude_none=True).encode()
 
 
 def _content(body: bytes, content_type: str | None) -> dict[str, Any]:
@@ -178,7 +196,7 @@ def _partial(content: dict[str, Any]) -> PartialParse:
 
     return PartialParse(
         idempotency_key=valid("idempotency_key", IdempotencyKey),
-        correlation_id=_short_text(content.get("correlation_id"), 200),
+        correlation_id=_short_text(content.get("correlation_id"), MAX_CORRELATION_ID),
         requested_by=_short_text(content.get("requested_by"), 200),
         ticket=valid("ticket", Ticket),
     )

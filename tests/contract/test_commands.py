@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import contracts
 from contracts.commands import MAX_MESSAGE_BYTES
-from contracts.keys import derive_key
+from contracts.keys import key_for
 from contracts.reading import UnreadableMessageError, read_command
 
 EXAMPLES = Path(contracts.__file__).parent / "examples"
@@ -144,13 +144,30 @@ def test_both_spellings_of_an_id_are_one_command() -> None:
         {"repository": {"uid": LINK}},
         {"allow_linked_backups_removal": True},
         {"if_absent": "fail"},
-        {"timeout_seconds": 601},
-        {"labels": {"a": "b"}},
+        {"enterprise_manager": "branch"},
     ],
 )
 def test_other_content_has_another_fingerprint(changes: dict[str, Any]) -> None:
     """A key that is used for two different commands is noticed."""
     assert read_command(message(**changes)).fingerprint != read_command(message()).fingerprint
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"requested_by": "somebody else"},
+        {"reason": "again"},
+        {"ticket": {"system": "jira", "id": "OPS-2"}},
+        {"labels": {"a": "b"}},
+        {"timeout_seconds": 601},
+        {"not_after": "2031-01-01T00:00:00Z"},
+        {"correlation_id": "another run"},
+        {"if_absent": "succeed", "enterprise_manager": "default", "allow_linked_backups_removal": False},
+    ],
+)
+def test_the_same_request_in_other_words_is_the_same_command(changes: dict[str, Any]) -> None:
+    """A pipeline that a second person runs again would be rejected, although it asks for the same."""
+    assert read_command(message(**changes)).fingerprint == read_command(message()).fingerprint
 
 
 def test_a_dry_run_and_its_real_command_may_share_a_key() -> None:
@@ -200,11 +217,22 @@ def test_hostile_values_are_read_or_refused(field: str, value: object) -> None:
         assert str(error)  # noqa: PT017 - either end is right
 
 
-def test_a_derived_key_is_stable_for_ticket_job_and_repository() -> None:
-    """Submitting the same request twice without a key is one unlink; another ticket is another."""
+def test_a_derived_key_is_stable_for_ticket_and_content() -> None:
+    """Submitting the same request twice without a key is one unlink; another ticket, or consent, is another."""
     request = VALID | {"ticket": {"system": "jira", "id": "OPS-1"}}
-    same = request | {"job": {"id": f"urn:veeam:Job:{JOB.upper()}"}, "reason": "again"}
-    other = request | {"ticket": {"system": "jira", "id": "OPS-2"}}
-    assert derive_key(request) == derive_key(same)
-    assert derive_key(request) != derive_key(other)
-    assert read_command(message(idempotency_key=derive_key(request))).idempotency_key == derive_key(request)
+    same = request | {"job": {"id": f"urn:veeam:Job:{JOB.upper()}"}, "reason": "again", "if_absent": "succeed"}
+    assert key_for(request) == key_for(same)
+    assert read_command(message(idempotency_key=key_for(request))).idempotency_key == key_for(request)
+    others: list[dict[str, Any]] = [
+        {"ticket": {"system": "jira", "id": "OPS-2"}},
+        {"allow_linked_backups_removal": True},
+    ]
+    assert len({key_for(request), *(key_for(request | other) for other in others)}) == 3
+
+
+def test_without_a_ticket_each_request_has_a_key_of_its_own() -> None:
+    """A link that was put back could not be unlinked again for 90 days, and the answer would say that it was."""
+    keys = {key_for(VALID) for _ in range(2)}
+    assert len(keys) == 2
+    for key in keys:
+        assert read_command(message(idempotency_key=key)).idempotency_key == key

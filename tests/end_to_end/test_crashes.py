@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pika
 import pytest
 
 from tests.end_to_end.world import vendor_command
@@ -46,3 +47,21 @@ def test_killed_at_a_boundary_the_unlink_still_ends_once(world: World, boundary:
     assert outcome == "succeeded"
     assert world.enterprise_manager.deletes_of(VENDOR_LINK_ID) == 1
     assert world.enterprise_manager.links(VENDOR_JOB_ID) == []
+
+
+def test_what_was_accepted_first_is_what_runs_whichever_delivery_is_at_hand(world: World) -> None:
+    """A repeat in other words would change deadline, ticket and requester of what is under way."""
+    doomed = world.start_worker({"CRASH_AT": "intended"}, [str(CRASHING), "run"])
+    world.listen()
+    world.send(vendor_command(requested_by="anna", ticket={"system": "jira", "id": "OPS-1"}))
+    world.until(lambda: not doomed.running, "the crash")
+    with pika.BlockingConnection(pika.URLParameters(world.environment["UNLINK_BROKER__URL"])) as connection:
+        channel = connection.channel()
+        world.until(
+            lambda: channel.basic_get("unlink.commands.default", auto_ack=True)[0] is not None, "the first delivery"
+        )
+    world.send(vendor_command(requested_by="ben", reason="again"))
+    world.start_worker()
+    world.until_ended("CHG1")
+    data = world.of("CHG1")[-1].data
+    assert (data["requested_by"], data["ticket"]["id"], data["attempts"]) == ("anna", "OPS-1", 2)

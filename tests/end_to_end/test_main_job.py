@@ -59,6 +59,22 @@ def test_the_same_message_ten_more_times_changes_nothing(world: World) -> None:
     assert world.enterprise_manager.count("DELETE", "/linkedBackupRepositories/") == 1
 
 
+def test_the_same_request_by_another_person_gets_the_same_answer(world: World) -> None:
+    """A second person's run of a pipeline would be rejected, and a closed ticket be opened again."""
+    world.start_worker()
+    world.listen()
+    world.send(vendor_command(requested_by="anna", ticket={"system": "jira", "id": "OPS-1"}))
+    world.until_ended("CHG1")
+    world.until_acknowledged()
+    repeat = vendor_command(requested_by="ben", reason="again", timeout_seconds=60, labels={"run": "2"})
+    world.send(repeat)
+    world.until(lambda: len(world.of("CHG1")) == 3, "an answer to the repeat")
+    _, first, again = world.of("CHG1")
+    assert again.body == first.body
+    assert again.data["requested_by"] == "anna"
+    assert world.enterprise_manager.deletes_of(VENDOR_LINK_ID) == 1
+
+
 def test_operation_finished_is_not_the_end(world: World, behaviour: Behaviour) -> None:
     """What the server calls done, but has not collected, is not reported as done."""
     behaviour.operation_finished_seconds = 3600

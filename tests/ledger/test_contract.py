@@ -48,7 +48,9 @@ async def test_a_new_key_is_claimed_with_the_first_token(database: Database, wor
     """Without it no command is ever started."""
     ledger = await database.ledger()
     entry = entry_of(await ledger.claim(words.claim_of()))
-    assert entry == Entry(Lease("CHG-1", 1), Stage.CLAIMED, attempts=1, received_at=words.noon)
+    assert entry == Entry(
+        Lease("CHG-1", 1), Stage.CLAIMED, attempts=1, received_at=words.noon, command=words.claim_of().command
+    )
     assert ledger.alive(entry.lease)
 
 
@@ -110,6 +112,7 @@ async def test_a_lease_that_is_over_is_taken_over_with_all_that_is_known(
         sends=1,
         task=TASK,
         submitted_at=submitted_at,
+        command=words.claim_of().command,
     )
 
 

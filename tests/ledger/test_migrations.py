@@ -10,6 +10,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import text
 
+from contracts.commands import UnlinkCommand
 from contracts.events import Outcome
 from worker.ledger import SchemaTooNewError
 from worker.ledger.database import open_engine, read_url
@@ -20,6 +21,7 @@ from worker.unlinks.ports.ledger import (
     AlreadySettled,
     Claimed,
     Intended,
+    NewClaim,
     Settled,
     Stage,
     Submitted,
@@ -54,6 +56,21 @@ def insert_older_rows(connection: Connection, words: type[Words]) -> None:
     claim = words.claim_of()
     for statement in (_IN_FLIGHT, _SETTLED):
         connection.execute(text(statement), {"fingerprint": claim.fingerprint, "command": claim.command})
+
+
+async def test_an_older_fingerprint_becomes_that_of_the_content(database: Database, words: type[Words]) -> None:
+    """A repeat of a command that an earlier version took would be rejected as another one's key."""
+    command = UnlinkCommand.model_validate_json(
+        b'{"command": "unlink.v1", "idempotency_key": "CHG-2", "requested_by": "somebody", "job": {"name": "a"},'
+        b' "repository": {"name": "b"}}'
+    )
+    body = command.model_dump_json().encode()
+    with engine_of(database).begin() as connection:
+        migrate(connection, "0004")
+        connection.execute(text(_SETTLED), {"fingerprint": "older", "command": body})
+    ledger = await database.ledger()
+    claim = NewClaim("CHG-2", command.fingerprint, "default", body, words.noon)
+    assert await ledger.claim(claim) == AlreadySettled(body)
 
 
 @pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004"])
@@ -115,7 +132,7 @@ async def test_on_a_newer_schema_that_only_adds_the_worker_runs(database: Databa
 async def test_on_a_schema_that_it_cannot_work_with_the_worker_refuses_to_start(database: Database) -> None:
     """An old worker would write rows that the new ones misread."""
     leave_a_newer_schema(database, usable_from=99)
-    with pytest.raises(SchemaTooNewError, match="needs a worker that knows schema 99 or later; this one knows 4"):
+    with pytest.raises(SchemaTooNewError, match="needs a worker that knows schema 99 or later; this one knows 5"):
         await database.ledger()
 
 

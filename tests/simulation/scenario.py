@@ -312,10 +312,13 @@ def _add_commands(chance: Random, scenario: Scenario) -> None:
         while chance.random() < 0.3:
             scenario.commands.append((at + chance.choice((0, 1, 10, 100)) * chance.random(), command))
         if chance.random() < 0.08 and isinstance(command, dict):
-            other = command | {"reason": "another content under the same key"}
+            other = command | {"if_absent": "fail" if command.get("if_absent") != "fail" else "succeed"}
             scenario.commands.append((chance.random() * spread, other))
         if chance.random() < 0.3:
-            scenario.late.append(command)
+            repeat = command
+            if isinstance(command, dict) and "enterprise_manager" not in command:
+                repeat = command | {"reason": "the same request by somebody else", "timeout_seconds": 1000}
+            scenario.late.append(repeat)
         if chance.random() < 0.15:
             cancel = {"command": "cancel.v1", "idempotency_key": f"key-{number}"}
             scenario.commands.append((max(at + chance.choice((-5, 0.1, 2, 20, 60)) * chance.random(), 0), cancel))

@@ -41,8 +41,9 @@ def test_csv_rows_become_commands() -> None:
 
 
 def test_json_lines_are_commands_as_the_contract_has_them() -> None:
-    """A script writes what it would publish; a missing key is derived, stably."""
-    line = json.dumps({"job": {"id": JOB}, "repository": {"link_id": LINK}})
+    """A script writes what it would publish; a missing key is derived from the ticket, stably."""
+    ticket = {"system": "jira", "id": "OPS-1"}
+    line = json.dumps({"job": {"id": JOB}, "repository": {"link_id": LINK}, "ticket": ticket})
     (first,) = from_json_lines([line, "\n"])
     (again,) = from_json_lines([line])
     assert first.command.idempotency_key.startswith("derived:")

@@ -270,7 +270,7 @@ async def test_what_was_decided_before_is_not_judged_again(policy: Policy, ledge
     await ledger.record(claimed.entry.lease, Settled(Outcome.SUCCEEDED, b"{}", now))
     assert await door.authorize(order, "mallory") == Authorized()
     with pytest.raises(DeniedError):  # the same key, another command
-        await door.authorize(command(job={"id": OTHER}, reason="x"), "mallory")
+        await door.authorize(command(job={"id": OTHER}, if_absent="fail"), "mallory")
     with pytest.raises(DeniedError):  # a dry run does look at the job
         await door.authorize(command(job={"id": OTHER}, dry_run=True), "mallory")
 

@@ -60,6 +60,7 @@ def entry_from(row: RowMapping) -> Entry:
         task=None if row["task_id"] is None else TaskTicket(row["task_id"], row["task_session"]),
         submitted_at=row["submitted_at"],
         cancelled=bool(row["cancelled"]),
+        command=bytes(row["command"]),
     )
 
 

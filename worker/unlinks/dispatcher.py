@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from contracts.commands import CancelCommand
 from contracts.events import Outcome, ReasonCode
-from contracts.reading import UnreadableMessageError, read_message
+from contracts.reading import UnreadableMessageError, read_command, read_message, to_stored
 from worker.unlinks.attempts import Attempts
 from worker.unlinks.authorization import Authorizer
 from worker.unlinks.job_locks import JobLocks
@@ -224,7 +224,7 @@ class Dispatcher:
             key=command.idempotency_key,
             fingerprint=command.fingerprint,
             enterprise_manager=command.enterprise_manager,
-            command=running.deliveries[0].body,
+            command=to_stored(command, running.deliveries[0].correlation_id),
             received_at=self._clock.now(),
         )
         report(StepKind.CLAIMING)
@@ -246,7 +246,7 @@ class Dispatcher:
                 if entry.cancelled:
                     running.cancelled.set()
                 try:
-                    await self._see_through(command, entry, running)
+                    await self._see_through(_stored(entry, command), entry, running)
                 except BaseException:
                     report(StepKind.RELEASED)
                     # Also where the lease seems to be lost: if it is not, its renewals would keep everybody else off.
@@ -347,6 +347,14 @@ class Dispatcher:
     def _event(self, command: UnlinkCommand, entry: Entry, ending: Ending, running: _Running) -> Event:
         correlation_id = command.correlation_id or running.deliveries[0].correlation_id or command.idempotency_key
         return compose(command, entry, ending, correlation_id=correlation_id, now=self._clock.now())
+
+
+def _stored(entry: Entry, command: UnlinkCommand) -> UnlinkCommand:
+    """The command that claimed the key first: its deadline, ticket and texts hold, not those of a repeat."""
+    try:
+        return read_command(entry.command)
+    except UnreadableMessageError:  # of a contract that is not known here; the content is the same
+        return command
 
 
 def _job_id(command: Command) -> str | None:

@@ -40,7 +40,10 @@ def submit(  # noqa: PLR0913 - one parameter an option
         str, typer.Option("--enterprise-manager", "--em", help="Its configured name.")
     ] = "default",
     key: Annotated[
-        str | None, typer.Option(help="The idempotency key. Without it: derived from ticket, job and repository.")
+        str | None,
+        typer.Option(
+            help="The idempotency key. Without it: derived from ticket and content; without a ticket, new each time."
+        ),
     ] = None,
     job_server: Annotated[str | None, typer.Option(help="Narrows a job's name to one backup server.")] = None,
     repository_server: Annotated[str | None, typer.Option(help="Narrows a repository's name likewise.")] = None,

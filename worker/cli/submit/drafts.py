@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from contracts.keys import derive_key
+from contracts.keys import key_for
 from contracts.reading import UnreadableMessageError, read_command
 
 if TYPE_CHECKING:
@@ -50,13 +50,14 @@ class Draft:
 
 
 def draft(content: Mapping[str, Any]) -> Draft:
-    """A command from its fields; null ones are left out, `command` may be left out, a missing key is derived.
+    """A command from its fields; null ones are left out, `command` may be left out, a missing key is made.
 
     Raises:
         DraftError: it breaks the contract.
     """
     fields = {"command": "unlink.v1"} | {name: value for name, value in content.items() if value is not None}
-    fields.setdefault("idempotency_key", derive_key(fields))
+    if "idempotency_key" not in fields:
+        fields["idempotency_key"] = key_for(fields)
     body = json.dumps(fields, ensure_ascii=False).encode(errors="surrogateescape")
     try:
         return Draft(read_command(body), body)

@@ -61,7 +61,10 @@ class CancelRequestedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A key that is not settled. `cancelled`: its cancellation was requested."""
+    """A key that is not settled. `cancelled`: its cancellation was requested.
+
+    `command` is the one that claimed the key first, as it was stored: that one runs, whichever delivery is at hand.
+    """
 
     lease: Lease
     stage: Stage
@@ -73,6 +76,7 @@ class Entry:
     task: TaskTicket | None = None
     submitted_at: datetime | None = None
     cancelled: bool = False
+    command: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
