@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from worker import service
-from worker.cli.output.errors import refuse_settings, settings_or_exit
+from worker.cli.output.errors import refuse, refuse_settings, settings_or_exit
+from worker.ledger import SchemaTooNewError
 from worker.settings import Settings, SettingsInvalidError, secrets_of
 from worker.telemetry import logs
 
@@ -16,3 +17,5 @@ def run() -> None:
         service.run(settings)
     except SettingsInvalidError as error:  # what shows only in use: a CA file that holds no certificate
         refuse_settings(error)
+    except SchemaTooNewError as error:
+        refuse(str(error))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -16,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from worker.doctor.findings import Finding, doubtful, good, wrong
 from worker.ledger import migrations
-from worker.ledger.database import open_engine, problem_in, read_url
+from worker.ledger.database import URL_VARIABLE, folder_problem, open_engine, problem_in, read_url
 from worker.ledger.migrations import number_of
 from worker.ledger.tables import ledger_schema
 
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
 
     from worker.settings import LedgerSettings
     from worker.unlinks.ports.clock import Clock
-
-_VARIABLE = "UNLINK_LEDGER__URL"
 
 #: A difference of the clocks, in seconds, that a person would want to know of. Time-outs of an unlink that moves from
 #: one worker to another count by the workers' clocks; leases count by the database's alone.
@@ -52,7 +49,7 @@ async def examine(settings: LedgerSettings, clock: Clock) -> AsyncIterator[Findi
     url = read_url(settings.url)
     postgresql = url.get_backend_name() == "postgresql"
     for finding in await asyncio.to_thread(
-        lambda: list(_examine_postgresql(url, clock) if postgresql else _examine_sqlite(Path(url.database or "")))
+        lambda: list(_examine_postgresql(url, clock) if postgresql else _examine_sqlite(url))
     ):
         yield finding
 
@@ -70,7 +67,9 @@ def _examine_postgresql(url: URL, clock: Clock) -> Iterator[Finding]:
             yield from _schema_of(connection)
             yield _clocks(connection, clock)
     except SQLAlchemyError as error:
-        yield wrong("reachable", f"PostgreSQL at {where}: {problem_in(error)}", f"correct {_VARIABLE}, or the server")
+        yield wrong(
+            "reachable", f"PostgreSQL at {where}: {problem_in(error)}", f"correct {URL_VARIABLE}, or the server"
+        )
     finally:
         engine.dispose()
 
@@ -107,11 +106,12 @@ def _clocks(connection: Connection, clock: Clock) -> Finding:
 # --- SQLite -----------------------------------------------------------------------------------------------------------
 
 
-def _examine_sqlite(path: Path) -> Iterator[Finding]:
-    path = path.absolute()
+def _examine_sqlite(url: URL) -> Iterator[Finding]:
+    path = Path(url.database or "").absolute()
     folder = path.parent
-    if not folder.is_dir():
-        yield wrong("reachable", f"there is no folder {folder}", f"make it, or correct {_VARIABLE}")
+    problem = folder_problem(url)
+    if problem is not None and not folder.is_dir():
+        yield wrong("reachable", problem, f"make it, or correct {URL_VARIABLE}")
         return
     kind = file_system_of(folder)
     if kind in NETWORK_FILE_SYSTEMS:
@@ -120,8 +120,8 @@ def _examine_sqlite(path: Path) -> Iterator[Finding]:
         )
     elif kind is not None:
         yield good("file system", f"{folder} is on {kind}, which is local; for workers of this host alone")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        yield wrong("permissions", f"may not write in {folder}", "give the folder to the worker's user")
+    if problem is not None:
+        yield wrong("permissions", problem, "give the folder to the worker's user")
     if not path.exists():
         yield _no_schema(may=True)
         return
@@ -130,7 +130,9 @@ def _examine_sqlite(path: Path) -> Iterator[Finding]:
             yield good("reachable", f"SQLite {sqlite3.sqlite_version}, {path}")
             yield _sqlite_schema(connection)
     except sqlite3.Error as error:
-        yield wrong("reachable", f"{path}: {error}", f"see that it is a ledger that may be read; correct {_VARIABLE}")
+        yield wrong(
+            "reachable", f"{path}: {error}", f"see that it is a ledger that may be read; correct {URL_VARIABLE}"
+        )
 
 
 def _sqlite_schema(connection: sqlite3.Connection) -> Finding:

@@ -7,9 +7,12 @@ do not stop the other workers).
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 from contextlib import contextmanager
 from enum import Enum, auto
+from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import psycopg
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
 
     from worker.unlinks.ports.clock import Clock
 
-_URL_VARIABLE: Final = "UNLINK_LEDGER__URL"
+URL_VARIABLE: Final = "UNLINK_LEDGER__URL"
 
 #: How often a wait for the server looks whether it is over, in seconds.
 _POLL_SECONDS: Final = 0.1
@@ -135,16 +138,33 @@ def read_url(setting: SecretStr) -> URL:
     # A password with an unescaped @ ends up in the host's name, and would be logged with it.
     if url is None or "@" in (url.host or ""):
         raise SettingsInvalidError(
-            f"{_URL_VARIABLE}: cannot be read as a URL; special characters in a user name or password must be "
+            f"{URL_VARIABLE}: cannot be read as a URL; special characters in a user name or password must be "
             "written as %XX"
         )
     if url.get_backend_name() == "postgresql":
         return url.set(drivername="postgresql+psycopg")
     if url.database in {None, "", ":memory:"}:
         raise SettingsInvalidError(
-            f"{_URL_VARIABLE}: names no file; write sqlite:///relative/path or sqlite:////absolute/path"
+            f"{URL_VARIABLE}: names no file; write sqlite:///relative/path or sqlite:////absolute/path"
         )
     return url
+
+
+def folder_problem(url: URL) -> str | None:
+    """Why an SQLite file cannot be kept in its folder, for a person; None if it can, and for PostgreSQL.
+
+    A full disk is no such reason: it is waited for.
+    """
+    if url.get_backend_name() != "sqlite":
+        return None
+    folder = Path(url.database or "").absolute().parent
+    if not folder.is_dir():
+        return f"there is no folder {folder}"
+    try:
+        with TemporaryFile(dir=folder):
+            return None
+    except OSError as error:
+        return None if error.errno in {errno.ENOSPC, errno.EDQUOT} else f"may not write in {folder}"
 
 
 def open_engine(url: URL, clock: Clock) -> Engine:

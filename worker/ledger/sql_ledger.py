@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import structlog
 
-from worker.ledger.database import open_engine, problem_in, read_url
+from worker.ledger.database import URL_VARIABLE, folder_problem, open_engine, problem_in, read_url
 from worker.ledger.errors import LedgerClosedError
 from worker.ledger.leases import RENEWALS_IN_A_LEASE, Leases
 from worker.ledger.migrations import migrate
 from worker.ledger.transaction import Transaction
 from worker.ledger.writer import Writer
-from worker.unlinks.ports.ledger import Claimed, Intended, LeaseLostError, Settled
+from worker.settings import SettingsInvalidError
+from worker.unlinks.ports.ledger import Claimed, HeldElsewhere, Intended, LeaseLostError, Settled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,7 +66,8 @@ class SqlLedger:
         writer: makes the writer; by default, one with a thread and a connection to the database of `settings`.
 
     Raises:
-        SettingsInvalidError: the URL cannot be read.
+        SettingsInvalidError: the URL cannot be read; or the folder of the SQLite file does not exist, or nothing may be
+            written in it.
     """
 
     def __init__(self, settings: LedgerSettings, worker: str, clock: Clock, writer: MakeWriter | None = None) -> None:
@@ -81,6 +83,7 @@ class SqlLedger:
         self._paused: frozenset[str] = frozenset()
         self._pause_listeners: list[Callable[[frozenset[str]], None]] = []
         self._up = False
+        self._usable = True
         self._renewing: asyncio.Task[None] | None = None
         self._releasing: set[asyncio.Task[None]] = set()
         self._writer = make_writer(self._transaction, clock, self._set_up)
@@ -148,6 +151,7 @@ class SqlLedger:
                 listener(call, self._clock.monotonic() - began)
 
     def _set_up(self, up: bool) -> None:  # noqa: FBT001 - the listeners' own form
+        up = up and self._usable
         if up is not self._up:
             self._up = up
             for listener in self._listeners:
@@ -163,6 +167,8 @@ class SqlLedger:
 
         If the caller is cancelled meanwhile, the key is released again: no unlink would use its lease.
         """
+        if not self._usable:
+            return HeldElsewhere()  # the command is for a worker of the newer version
         caller_gone = False
         had: Lease | None = None
 
@@ -248,6 +254,10 @@ class SqlLedger:
         for lease in renewed.cancelled:
             self._notify_cancelled(lease.key)
         self._set_paused(renewed.paused)
+        if renewed.schema_problem is not None and self._usable:
+            _log.error("ledger.schema_too_new", problem=str(renewed.schema_problem))
+            self._usable = False
+            self._set_up(False)
         self._notify_renewed(well=True)
 
     def _notify_renewed(self, *, well: bool) -> None:
@@ -331,4 +341,6 @@ class SqlLedger:
 def _writer_on(
     url: URL, transaction: Callable[[Connection, float], Transaction], clock: Clock, available: Callable[[bool], None]
 ) -> Writer:
+    if (problem := folder_problem(url)) is not None:
+        raise SettingsInvalidError(f"{URL_VARIABLE}: {problem}")
     return Writer(open_engine(url, clock), transaction, clock, available, f"{url.host or ''}/{url.database}")

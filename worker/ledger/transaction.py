@@ -15,7 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from worker.ledger.errors import OutOfOrderError
+from worker.ledger.errors import OutOfOrderError, SchemaTooNewError
+from worker.ledger.migrations import schema_problem
 from worker.ledger.records import KeyHistory, Pause, Step
 from worker.ledger.rows import (
     cancellation_from,
@@ -79,11 +80,15 @@ _DAY: Final = 24 * 60 * 60 * _MICROSECONDS
 
 @dataclass(frozen=True, slots=True)
 class Renewed:
-    """The leases that were renewed, those among them whose cancellation was requested, and what is paused."""
+    """The leases that were renewed, those among them whose cancellation was requested, and what is paused.
+
+    `schema_problem`: a newer version has changed the schema since this worker started, so that it must claim no more.
+    """
 
     leases: tuple[Lease, ...]
     cancelled: tuple[Lease, ...]
     paused: frozenset[str]
+    schema_problem: SchemaTooNewError | None = None
 
 
 class Transaction:
@@ -143,6 +148,7 @@ class Transaction:
             leases=tuple(Lease(key, token) for key, token, _ in rows),
             cancelled=tuple(Lease(key, token) for key, token, cancelled in rows if cancelled),
             paused=self.paused(),
+            schema_problem=schema_problem(self.connection),
         )
 
     def end_leases(self) -> None:

@@ -13,6 +13,7 @@ A migration's number is that of its revision: `v0002_steps.py` is revision `0002
 from __future__ import annotations
 
 import threading
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -35,6 +36,8 @@ _log = structlog.get_logger()
 #: An arbitrary number: the lock that every worker takes before it looks at the schema.
 _LOCK: Final = 7_305_810_362_114_507_777
 
+USABLE_FROM: Final = select(func.max(ledger_schema.c.usable_from))
+
 #: Alembic keeps the migration that runs in a global of its own.
 _one_at_a_time = threading.Lock()
 
@@ -55,7 +58,7 @@ def migrate(connection: Connection, to: str = "head") -> None:
     present = MigrationContext.configure(connection).get_current_revision()
     known = {script.revision for script in scripts.walk_revisions()}
     if present is not None and present not in known:
-        _refuse_if_unusable(connection, number_of(scripts.get_current_head()))
+        _refuse_if_unusable(connection)
         _log.info("ledger.schema_is_newer", present=present, known=scripts.get_current_head())
         return
     with _one_at_a_time, allow_slow_statements(connection):
@@ -77,7 +80,7 @@ def require_current(connection: Connection) -> None:
     if present is None:
         raise InspectionError("the database holds no ledger: no worker has run on it yet")
     if present not in {script.revision for script in scripts.walk_revisions()}:
-        _refuse_if_unusable(connection, number_of(head))
+        _refuse_if_unusable(connection)
     elif present != head:
         raise InspectionError(
             f"the ledger has schema {number_of(present)}, and this version reads {number_of(head)}: "
@@ -85,17 +88,26 @@ def require_current(connection: Connection) -> None:
         )
 
 
+@cache
+def known_schema() -> int:
+    """The newest schema number that this version knows."""
+    return number_of(ScriptDirectory(str(Path(__file__).parent)).get_current_head())
+
+
 def number_of(revision: str | None) -> int:
     """A revision's schema number; 0 for an empty database."""
     return int(revision or 0)
 
 
-def _refuse_if_unusable(connection: Connection, known: int) -> None:
-    if not inspect(connection).has_table(ledger_schema.name):
-        return
-    needed = connection.scalar(select(func.max(ledger_schema.c.usable_from))) or 0
-    if needed > known:
-        raise SchemaTooNewError(needed=needed, known=known)
+def _refuse_if_unusable(connection: Connection) -> None:
+    if inspect(connection).has_table(ledger_schema.name) and (problem := schema_problem(connection)):
+        raise problem
+
+
+def schema_problem(connection: Connection) -> SchemaTooNewError | None:
+    """Why this version cannot work with the schema; None if it can."""
+    needed = connection.scalar(USABLE_FROM) or 0
+    return SchemaTooNewError(needed=needed, known=known_schema()) if needed > known_schema() else None
 
 
 def _configuration(connection: Connection) -> Config:
