@@ -208,6 +208,12 @@ class LedgerClientSettings(_FromEnvironment):
     ledger: LedgerSettings
 
 
+class EnterpriseManagerClientSettings(_FromEnvironment):
+    """What the commands need that only look at an Enterprise Manager: `links`."""
+
+    enterprise_managers: dict[EnterpriseManagerName, EnterpriseManagerSettings] = Field(min_length=1)
+
+
 class Settings(_FromEnvironment):
     """What the worker needs: all of them."""
 

@@ -53,13 +53,15 @@ def test_submit_waits_for_the_end_and_exits_by_it(world: World) -> None:
     assert (absent.returncode, "link_absent" in absent.stdout) == (1, True)
     planned = submit(world, *VENDOR_PAGE, "--dry-run", "--key", "plan")
     assert (planned.returncode, "planned" in planned.stdout) == (0, True)
+    refused = submit(world, *VENDOR_PAGE, "--dry-run", "--key", "plan", "--if-absent", "fail")
+    assert (refused.returncode, "link_absent" in refused.stdout) == (5, True)
 
 
 def test_submit_exits_with_2_when_its_key_belongs_to_another_command(world: World) -> None:
     """A reused key is wrong usage, and says so."""
     world.start_worker()
     assert submit(world, *VENDOR_PAGE, "--key", "K").returncode == 0
-    reused = submit(world, *VENDOR_PAGE, "--key", "K", "--timeout", "700")
+    reused = submit(world, *VENDOR_PAGE, "--key", "K", "--if-absent", "fail")
     assert (reused.returncode, "key_reused" in reused.stdout) == (2, True)
 
 

@@ -26,6 +26,9 @@ COMMANDS = {
     "submit": _Place("submit.command", "Put unlink commands on the queue: one from options, or many from a file."),
     "cancel": _Place("cancel", "Ask for an unlink to be stopped."),
     "status": _Place("status", "Show what the ledger knows of one key, and what was written down about it."),
+    "links": _Place(
+        "links", "List what can be unlinked: a copy job's links, or all links to a repository. Changes nothing."
+    ),
     "watch": _Place("watch", "Show events as they are published, until Ctrl-C; the exit status is then 0."),
     "dead": _Place("dead.command", "Commands that were put aside: what cannot be read, routed, or allowed."),
     "pause": _Place("pause", "Stop taking an Enterprise Manager's commands; without a name, list what is paused."),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from contracts.events import Outcome, rejection_id
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from worker.broker.client import BrokerClient, ReceivedEvent
 
@@ -23,8 +23,11 @@ EXIT_STATUS = {
     Outcome.CANCELLED: 4,
 }
 
-#: Of several commands the worst end decides: the first of these that happened.
-WORST_FIRST = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.REJECTED, Outcome.CANCELLED)
+#: The exit status of a dry run whose real command would be refused.
+WOULD_BE_REFUSED = 5
+
+#: Of several commands, the first of these exit statuses that occurred.
+_WORST_FIRST = (2, 1, 3, 4, WOULD_BE_REFUSED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +79,14 @@ class Following:
 
     @property
     def exit_status(self) -> int:
-        """0 if all is well; else by the worst end; an end that did not come in time is as bad as `timed_out`."""
-        outcomes = {Outcome(event.outcome) for event in self.ended.values()}
+        """0 if all is well; else that of the worst end. An end that did not come in time counts as `timed_out`."""
+        statuses = {exit_status_of(Outcome(event.outcome), event.data) for event in self.ended.values()}
         if self.open:
-            outcomes.add(Outcome.TIMED_OUT)
-        return next((EXIT_STATUS[outcome] for outcome in WORST_FIRST if outcome in outcomes), 0)
+            statuses.add(EXIT_STATUS[Outcome.TIMED_OUT])
+        return next((status for status in _WORST_FIRST if status in statuses), 0)
+
+
+def exit_status_of(outcome: Outcome, data: Mapping[str, Any]) -> int:
+    """The exit status for one terminal event."""
+    refused = outcome is Outcome.PLANNED and data.get("reason") is not None
+    return WOULD_BE_REFUSED if refused else EXIT_STATUS[outcome]

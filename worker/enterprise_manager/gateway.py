@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Literal, NoReturn, TypeVar
 
 import structlog
 
@@ -151,6 +151,19 @@ class Gateway:
         if job.job_type.casefold() == LEGACY_COPY_JOB:
             _remember(self._unlisted, job.id, None, _MOST_JOBS)
         return Job(job.id, job.name, _backups(job), self._clock.monotonic())
+
+    async def names(self, resource: Literal["Job", "Repository"]) -> dict[str, str]:
+        """The names of all jobs, of whatever kind, or of all repositories, by bare UUID.
+
+        Raises:
+            Refused: the answer is of no use.
+            Unavailable: it does not answer.
+        """
+        try:
+            found = await names.everything(self._calls.patiently, resource)
+        except (NotFound, DocumentError) as error:
+            self._refuse(error)
+        return {record.id: record.name for record in found}
 
     async def find_repository(self, reference: RepositoryReference) -> str:
         """The UID of the one repository that the reference names."""

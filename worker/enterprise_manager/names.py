@@ -69,6 +69,16 @@ async def find(calls: Calls, resource: str, name: str, backup_server: str | None
     return matches[0]
 
 
+async def everything(calls: Calls, resource: str) -> list[ReferenceRecord]:
+    """All that there are of `Job` or `Repository`.
+
+    Raises:
+        UnexpectedDocumentError: the answer is no list of them, or has too many pages.
+        NotFound, Refused, Unavailable: as any GET.
+    """
+    return await _references(calls, resource, paths.COLLECTIONS[resource], {})
+
+
 async def _filtered(calls: Calls, resource: str, name: str, backup_server: str | None) -> list[ReferenceRecord]:
     query = {"type": resource, "filter": name_filter(name, backup_server)}
     try:

@@ -6,12 +6,19 @@ from typing import NoReturn, TypeVar
 
 import typer
 
-from worker.settings import ClientSettings, LedgerClientSettings, Settings, SettingsInvalidError, load
+from worker.settings import (
+    ClientSettings,
+    EnterpriseManagerClientSettings,
+    LedgerClientSettings,
+    Settings,
+    SettingsInvalidError,
+    load,
+)
 
 #: Exit statuses besides those of an outcome (`worker.cli.submit.command`).
 WRONG_USAGE = 2
 
-SettingsKind = TypeVar("SettingsKind", Settings, ClientSettings, LedgerClientSettings)
+SettingsKind = TypeVar("SettingsKind", Settings, ClientSettings, LedgerClientSettings, EnterpriseManagerClientSettings)
 
 
 def refuse(message: str, status: int = WRONG_USAGE) -> NoReturn:

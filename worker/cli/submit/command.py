@@ -69,7 +69,7 @@ def submit(  # noqa: PLR0913 - one parameter an option
     """Put unlink commands on the queue: one from options, or many from a file.
 
     With --wait the exit status is 0 for succeeded or planned, 1 failed, 2 rejected or wrong usage, 3 timed out,
-    4 cancelled; of many, the worst of failed, timed out, rejected, cancelled decides.
+    4 cancelled, 5 for a dry run whose real command would be refused; of many, the first of 2, 1, 3, 4, 5 that occurred.
     """
     try:
         if file is not None:

@@ -1,0 +1,97 @@
+"""What can be unlinked: the links of one copy job, or the links of all copy jobs to one repository."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from contracts.commands import JobReference
+from contracts.events import ReasonCode
+from worker.unlinks.ports.enterprise_manager import Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from contracts.commands import RepositoryReference
+    from worker.enterprise_manager.gateway import Gateway
+    from worker.unlinks.ports.enterprise_manager import Job, Link
+
+#: Jobs that are looked at side by side. Requests have a limit of their own, `MAX_REQUESTS`.
+_JOBS_AT_ONCE = 32
+
+#: A job that is none of ours: of another kind, or deleted since the jobs were listed.
+_NOT_CONCERNED = {ReasonCode.NOT_A_COPY_JOB, ReasonCode.JOB_NOT_FOUND}
+
+
+@dataclass(frozen=True, slots=True)
+class LinkedJob:
+    """A link, and the job that has it."""
+
+    job: Job
+    link: Link
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """What was found, in the order of the jobs' names. `unread` says of each job whose links could not be read why."""
+
+    links: tuple[LinkedJob, ...]
+    unread: tuple[str, ...] = ()
+
+
+async def links_of_job(gateway: Gateway, reference: JobReference) -> Catalogue:
+    """The links of one copy job.
+
+    Raises:
+        Refused: there is no such job, it is no copy job, or it is not told which.
+        Unavailable: Enterprise Manager does not answer.
+    """
+    job = await gateway.find_job(reference)
+    repositories = await gateway.names("Repository")
+    return Catalogue(tuple(_named(job, link, repositories) for link in await gateway.links(job.id)))
+
+
+async def links_to_repository(
+    gateway: Gateway, reference: RepositoryReference, progress: Callable[[int, int], None]
+) -> Catalogue:
+    """The links of all copy jobs to one repository. Each job takes two requests; `progress` is given done and total.
+
+    Raises:
+        Refused: there is no such repository, or it is not told which.
+        Unavailable: Enterprise Manager does not answer.
+    """
+    uid = await gateway.find_repository(reference)
+    repositories, jobs = await gateway.names("Repository"), await gateway.names("Job")
+    found: list[LinkedJob] = []
+    unread: list[str] = []
+    at_once = asyncio.Semaphore(_JOBS_AT_ONCE)
+    done = 0
+
+    async def look(job_id: str, name: str) -> None:
+        nonlocal done
+        async with at_once:
+            try:
+                job = await gateway.find_job(JobReference(id=job_id))
+                links = await gateway.links(job.id)
+            except Refused as no:
+                if no.code not in _NOT_CONCERNED:
+                    unread.append(f"{name}: {no.message}")
+            else:
+                found.extend(_named(job, link, repositories) for link in links if link.repository_uid == uid)
+        done += 1
+        progress(done, len(jobs))
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for job_id, name in jobs.items():
+                group.create_task(look(job_id, name))
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    ordered = sorted(found, key=lambda each: (each.job.name or "", each.job.id, each.link.object_in_job_id))
+    return Catalogue(tuple(ordered), tuple(sorted(unread)))
+
+
+def _named(job: Job, link: Link, repositories: dict[str, str]) -> LinkedJob:
+    name = link.repository_name or repositories.get(link.repository_uid or "")
+    return LinkedJob(job, replace(link, repository_name=name))
