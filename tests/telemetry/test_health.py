@@ -7,18 +7,22 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
+import pytest
 import requests
 from prometheus_client import CollectorRegistry
 
 from tests.telemetry.observed import LOOPBACK, Observed
 from worker.sandbox.simulated_enterprise_manager import SimulatedEnterpriseManager
 from worker.settings import HttpSettings
+from worker.telemetry import http
 from worker.telemetry.health import GracePeriods, Health
-from worker.telemetry.http import TelemetryServer
+from worker.telemetry.http import MOST_CONNECTIONS, TelemetryServer
 
 if TYPE_CHECKING:
     from tests.end_to_end.world import World
@@ -185,11 +189,74 @@ def test_what_is_not_served_is_not_found(world: World) -> None:
     assert answer.text.split() == ["/livez", "/readyz", "/metrics"]
 
 
-def test_a_client_that_says_nothing_keeps_nobody_waiting(world: World) -> None:
-    """A port scanner that opens connections does not make the probes fail."""
-    worker = Observed(world.start_worker(LOOPBACK))
-    host, _, port = worker.address.partition(":")
-    silent = [socket.create_connection((host, int(port))) for _ in range(20)]
-    assert worker.get("/livez").status_code == 200
-    for connection in silent:
-        connection.close()
+def test_what_is_not_read_is_not_allowed() -> None:
+    """A client that sends something else than a probe learns what is served."""
+    with served(health_of(There())) as server:
+        answer = requests.post(f"http://127.0.0.1:{server.port}/livez", timeout=5)
+        assert (answer.status_code, answer.headers["Allow"]) == (405, "GET, HEAD")
+        head = requests.head(f"http://127.0.0.1:{server.port}/livez", timeout=5)
+        assert (head.status_code, head.content) == (200, b"")
+        assert int(head.headers["Content-Length"]) > 0
+
+
+def test_idle_connections_are_bounded_and_cost_no_thread() -> None:
+    """Else a port scanner that opens connections would take the process's threads and file descriptors."""
+    before = threading.active_count()
+    with served(health_of(There())) as server, ExitStack() as closed_later:
+        silent = [
+            closed_later.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+            for _ in range(MOST_CONNECTIONS * 3)
+        ]
+        assert requests.get(f"http://127.0.0.1:{server.port}/livez", timeout=5).status_code == 200
+        assert threading.active_count() - before == 1
+        for connection in silent[:MOST_CONNECTIONS]:
+            assert _closed_by_the_server(connection)
+        assert requests.get(f"http://127.0.0.1:{server.port}/livez", timeout=5).status_code == 200
+
+
+def test_a_request_that_trickles_in_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else such connections would stay for as long as their clients like."""
+    monkeypatch.setattr(http, "CLIENT_SECONDS", 0.3)
+    with (
+        served(health_of(There())) as server,
+        socket.create_connection(("127.0.0.1", server.port)) as connection,
+        pytest.raises(ConnectionError),
+    ):
+        _trickle(connection)
+
+
+def _trickle(connection: socket.socket) -> None:
+    over = time.monotonic() + 10
+    while time.monotonic() < over:
+        connection.sendall(b"G")
+        time.sleep(0.01)
+
+
+def test_it_answers_where_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a worker that is short of threads would be killed by its probe in the middle of its unlinks."""
+    with served(health_of(There())) as server:
+        monkeypatch.setattr(threading.Thread, "start", _refuse)
+        assert requests.get(f"http://127.0.0.1:{server.port}/livez", timeout=5).status_code == 200
+
+
+def _refuse(_: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def _closed_by_the_server(connection: socket.socket) -> bool:
+    connection.settimeout(10)
+    try:
+        return connection.recv(1) == b""
+    except ConnectionError:
+        return True
+
+
+@pytest.mark.parametrize("junk", [b"\r\n", b"GET /livez\r\n\r\n", b"\xff\x00" * 10_000, b"A: b\r\n" * 200])
+def test_what_is_no_request_only_closes_its_connection(junk: bytes) -> None:
+    """Else a client of another protocol would make the probes fail."""
+    with served(health_of(There())) as server:
+        with socket.create_connection(("127.0.0.1", server.port)) as connection:
+            with suppress(ConnectionError):
+                connection.sendall(junk)
+            assert _closed_by_the_server(connection)
+        assert requests.get(f"http://127.0.0.1:{server.port}/livez", timeout=5).status_code == 200

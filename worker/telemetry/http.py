@@ -1,18 +1,21 @@
-"""The small HTTP server for probes and scrapes: `/livez`, `/readyz`, `/metrics`.
+"""The HTTP server for probes and scrapes: `/livez`, `/readyz`, `/metrics`.
 
-On threads of its own, since it must answer when the event loop is stuck.
+It has one thread with an event loop of its own, since it must answer while the worker's event loop is stuck, and while
+no further thread can be started. A connection costs no thread, and the number of open connections is limited.
 """
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import json
-import sys
+import socket
 import threading
+from email.utils import formatdate
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from socket import AF_INET6, gaierror
-from typing import TYPE_CHECKING, Any, Final, Self
+from http.client import HTTPException, parse_headers
+from io import BytesIO
+from typing import TYPE_CHECKING, Final, Self
 
 import structlog
 from prometheus_client.exposition import choose_encoder
@@ -28,8 +31,16 @@ if TYPE_CHECKING:
     from worker.settings import HttpSettings
     from worker.telemetry.health import Health, Report
 
-#: How long a client may take to send its request or to read the answer, in seconds.
+#: How long a connection may take from its start to its end, in seconds.
 CLIENT_SECONDS: Final = 10.0
+
+#: The most open connections. One more closes the oldest: a probe sends its request at once, a connection that has been
+#: open for long is idle.
+MOST_CONNECTIONS: Final = 64
+
+#: The longest line of a request in bytes, and the most lines.
+_LONGEST_LINE = 8192
+_MOST_LINES = 100
 
 log = structlog.get_logger()
 
@@ -41,27 +52,31 @@ class TelemetryServer:
     """Serves from its making to `close`, or as a context manager.
 
     Args:
-        settings: where; port 0 is any free port, which the log tells.
+        settings: where to listen. Port 0 is any free port, which is logged.
 
     Raises:
         SettingsInvalidError: it cannot listen there.
     """
 
     def __init__(self, settings: HttpSettings, health: Health, registry: CollectorRegistry) -> None:
-        routes: dict[str, Callable[[str], Answer]] = {
+        self._routes: Mapping[str, Callable[[str], Answer]] = {
             "/livez": lambda _accept: _report("live", health.live()),
             "/readyz": lambda _accept: _report("ready", health.ready()),
             "/metrics": lambda accept: _metrics(registry, accept),
         }
-        self._server = _listen(settings, routes)
-        self.port: int = self._server.server_address[1]
-        threading.Thread(target=self._server.serve_forever, name="telemetry", daemon=True).start()
+        self._listener = _listen(settings)
+        self.port: int = self._listener.getsockname()[1]
+        self._open: dict[asyncio.StreamWriter, None] = {}
+        self._loop = asyncio.new_event_loop()
+        self._closing = asyncio.Event()
+        self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
+        self._thread.start()
         log.info("http.listening", host=settings.host, port=self.port)
 
     def close(self) -> None:
-        """Serve no more."""
-        self._server.shutdown()
-        self._server.server_close()
+        """Close the listening socket and all connections."""
+        self._loop.call_soon_threadsafe(self._closing.set)
+        self._thread.join()
 
     def __enter__(self) -> Self:
         return self
@@ -71,67 +86,99 @@ class TelemetryServer:
     ) -> None:
         self.close()
 
+    # --- on the thread ------------------------------------------------------------------------------------------------
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
+    def _run(self) -> None:
+        try:
+            self._loop.run_until_complete(self._serve())
+        finally:
+            self._loop.close()
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is nobody's concern; the rest is told without a stack trace on standard error."""
-        del request
-        log.debug("http.client_failed", client=str(client_address[0]), problem=repr(sys.exception()))
+    async def _serve(self) -> None:
+        server = await asyncio.start_server(self._connected, sock=self._listener, limit=_LONGEST_LINE)
+        await self._closing.wait()
+        server.close()
+        for connection in self._open:
+            connection.transport.abort()
+        if others := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(others)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while len(self._open) >= MOST_CONNECTIONS:
+            oldest = next(iter(self._open))
+            del self._open[oldest]
+            oldest.transport.abort()  # its reads and writes end with an error
+        self._open[writer] = None
+        try:
+            async with asyncio.timeout(CLIENT_SECONDS):
+                writer.write(await self._answer(reader))
+                await writer.drain()
+                writer.close()
+                await writer.wait_closed()
+        except (OSError, ValueError, HTTPException) as error:
+            log.debug("http.client_failed", client=str(writer.get_extra_info("peername")), problem=repr(error))
+        finally:
+            writer.transport.abort()
+            self._open.pop(writer, None)
+
+    async def _answer(self, reader: asyncio.StreamReader) -> bytes:
+        method, path, accept = await _request(reader)
+        headers = {}
+        if method not in {"GET", "HEAD"}:
+            status, content_type, body = HTTPStatus.METHOD_NOT_ALLOWED, _TEXT, b""
+            headers["Allow"] = "GET, HEAD"
+        elif (route := self._routes.get(path)) is not None:
+            status, content_type, body = route(accept)
+        else:
+            status, content_type, body = HTTPStatus.NOT_FOUND, _TEXT, "\n".join(self._routes).encode() + b"\n"
+        headers |= {
+            "Content-Type": content_type,
+            "Content-Length": str(len(body)),
+            "Cache-Control": "no-store",
+            "Connection": "close",
+            "Date": formatdate(usegmt=True),
+        }
+        lines = [f"HTTP/1.1 {status.value} {status.phrase}", *(f"{name}: {value}" for name, value in headers.items())]
+        return "\r\n".join([*lines, "", ""]).encode() + (b"" if method == "HEAD" else body)
 
 
-class _ServerOnIPv6(_Server):
-    address_family = AF_INET6
+_TEXT = "text/plain; charset=utf-8"
 
 
-def _listen(settings: HttpSettings, routes: Mapping[str, Callable[[str], Answer]]) -> _Server:
-    kind = _ServerOnIPv6 if ":" in settings.host else _Server
+async def _request(reader: asyncio.StreamReader) -> tuple[str, str, str]:
+    """Method, path and `Accept` of a request.
+
+    Raises:
+        ValueError, HTTPException: it is no HTTP request, or too long.
+    """
+    lines = [await reader.readline()]
+    while lines[-1].strip():
+        if len(lines) == _MOST_LINES:
+            raise ValueError("too many lines")
+        lines.append(await reader.readline())
+    method, target, _ = lines[0].decode("latin-1").split()
+    return method, target.partition("?")[0], parse_headers(BytesIO(b"".join(lines[1:]))).get("Accept", "")
+
+
+def _listen(settings: HttpSettings) -> socket.socket:
+    ipv6 = ":" in settings.host
     where = f"{settings.host}:{settings.port}"
     try:
-        return kind((settings.host, settings.port), _handler(routes))
-    except gaierror:
+        return socket.create_server(
+            (settings.host, settings.port),
+            family=socket.AF_INET6 if ipv6 else socket.AF_INET,
+            dualstack_ipv6=ipv6 and socket.has_dualstack_ipv6(),
+        )
+    except socket.gaierror:
         raise SettingsInvalidError(f"UNLINK_HTTP__HOST: there is no such address as {settings.host}") from None
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             problem = f"UNLINK_HTTP__PORT: {where} is in use by another program; choose another port, or 0 for any"
         else:
-            problem = f"UNLINK_HTTP__HOST, UNLINK_HTTP__PORT: cannot listen on {where} ({error.strerror})"
+            # Without its note of the address, which `create_server` adds.
+            reason = (error.strerror or "").partition(" (while attempting")[0]
+            problem = f"UNLINK_HTTP__HOST, UNLINK_HTTP__PORT: cannot listen on {where} ({reason})"
         raise SettingsInvalidError(problem) from None
-
-
-def _handler(routes: Mapping[str, Callable[[str], Answer]]) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        timeout = CLIENT_SECONDS
-        server_version = "unlink-worker"
-        sys_version = ""
-
-        def do_GET(self) -> None:
-            self._answer(with_body=True)
-
-        def do_HEAD(self) -> None:
-            self._answer(with_body=False)
-
-        def _answer(self, *, with_body: bool) -> None:
-            route = routes.get(self.path.partition("?")[0])
-            status, content_type, body = (
-                route(self.headers.get("Accept", ""))
-                if route is not None
-                else (HTTPStatus.NOT_FOUND, "text/plain; charset=utf-8", "\n".join(routes).encode() + b"\n")
-            )
-            self.send_response(status)
-            self.send_header("Content-Type", content_type)
-            self.send_header("Content-Length", str(len(body)))
-            self.send_header("Cache-Control", "no-store")
-            self.end_headers()
-            if with_body:
-                self.wfile.write(body)
-
-        def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002 - the name it has there
-            """Probes come every few seconds: not worth a line."""
-
-    return Handler
 
 
 def _report(what: str, report: Report) -> Answer:
