@@ -1,0 +1,67 @@
+"""A measured figure, its goal, and the table of all of them."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.box import SIMPLE
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A figure. `of_floor` is its ratio to the floor of the same run; `goal` the most, or with `at_least` the least."""
+
+    name: str
+    value: float
+    unit: str
+    goal: float | None = None
+    at_least: bool = False
+    of_floor: float | None = None
+
+    @property
+    def met(self) -> bool:
+        """Whether the goal is met, if there is one."""
+        return self.goal is None or (self.value >= self.goal if self.at_least else self.value <= self.goal)
+
+
+def table_of(figures: Iterable[Figure], title: str) -> Table:
+    """The table: figure, value, goal, ratio to the floor."""
+    table = Table(title=title, title_justify="left", box=SIMPLE)
+    table.add_column("figure", no_wrap=True)
+    for column in ("measured", "goal", "of the floor", ""):
+        table.add_column(column, justify="right", no_wrap=True)
+    for figure in figures:
+        goal = "" if figure.goal is None else f"{'≥' if figure.at_least else '≤'} {_text(figure.goal)} {figure.unit}"
+        ratio = "" if figure.of_floor is None else f"{figure.of_floor:.2f}"
+        met = "" if figure.goal is None else "met" if figure.met else "missed"
+        table.add_row(figure.name, f"{_text(figure.value)} {figure.unit}", goal, ratio, met)
+    return table
+
+
+def machine() -> str:
+    """What it was measured on."""
+    models = [line for line in _read("/proc/cpuinfo").splitlines() if line.startswith("model name")]
+    model = models[0].partition(":")[2].strip() if models else platform.processor()
+    load = os.getloadavg()[0]
+    return (
+        f"{os.cpu_count()} cores of {model}, {platform.system()}, Python {platform.python_version()}, load {load:.1f}"
+    )
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""
+
+
+def _text(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.2f}"
