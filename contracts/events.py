@@ -53,6 +53,20 @@ class Evidence(StrEnum):
     ABSENT = "absent"
 
 
+class CloseCode(StrEnum):
+    """How to close the ticket of a command."""
+
+    DONE = "done"
+    NOTHING_TO_DO = "nothing_to_do"
+    NOT_DONE = "not_done"
+    UNKNOWN = "unknown"
+    REFUSED = "refused"
+
+
+#: The longest `summary`, in characters.
+MAX_SUMMARY = 500
+
+
 class ReasonCode(StrEnum):
     """Why a command did not succeed; stable, for programs. The message beside it is for people."""
 
@@ -181,6 +195,18 @@ class EventData(Message):
     )
     task: TaskSeen | None = Field(None, description="The task that Enterprise Manager did it with.")
     reason: Reason | None = Field(None, description="Why it came to that, where the link was not removed.")
+    summary: Annotated[str, Field(max_length=MAX_SUMMARY)] | None = Field(
+        None,
+        description="One sentence for a person: what became of the link, and how that is known. It may be worded "
+        "differently tomorrow.",
+    )
+    close_code: CloseCode | None = Field(
+        None,
+        description="How to close a ticket. `done`: the link was removed; `nothing_to_do`: there was no link to "
+        "remove; `not_done`: it was not removed, as after a dry run; `unknown`: it is not known whether it was "
+        "removed; `refused`: the command was rejected, or a dry run found that it would not be carried out. Null "
+        "while it has not ended.",
+    )
     requested_by: str | None = Field(None, description="The command's.")
     ticket: Ticket | None = Field(None, description="The command's.")
     labels: dict[str, str] = Field(default_factory=dict, description="The command's.")

@@ -30,6 +30,9 @@ VERSION = "1.0.0"
 #: The commands, by name.
 COMMANDS: dict[str, type[Message]] = {"unlink.v1": UnlinkCommand, "cancel.v1": CancelCommand}
 
+#: What every end has, whatever could be read of its command.
+_OF_AN_END = frozenset({"summary", "close_code", "finished_at"})
+
 #: What is known of every command that could be read.
 _OF_A_COMMAND = frozenset({"idempotency_key", "job", "repository", "correlation_id"})
 
@@ -46,32 +49,34 @@ EVENT_KINDS = {
     Outcome.SUBMITTED: _EventKind(
         "Progress: Enterprise Manager has taken the DELETE and works on it. A terminal event follows. An "
         "unlink whose DELETE was not needed, or whose answer was lost, has no such event.",
-        _OF_A_COMMAND | {"submitted_at"},
+        _OF_A_COMMAND | {"summary", "submitted_at"},
     ),
     Outcome.SUCCEEDED: _EventKind(
         "The link is gone. `evidence` says how that is known, `verified` whether the job's list was seen without it.",
-        _OF_A_COMMAND | {"changed", "evidence", "verified", "finished_at"},
+        _OF_A_COMMAND | {"changed", "evidence", "verified"} | _OF_AN_END,
     ),
     Outcome.FAILED: _EventKind(
         "The link was not removed, or, where `changed` is null, is not known to be. `reason` says why.",
-        _OF_A_COMMAND | {"reason", "finished_at"},
+        _OF_A_COMMAND | {"reason"} | _OF_AN_END,
     ),
     Outcome.REJECTED: _EventKind(
         "Nothing was run: the message breaks the contract, or its key belongs to another command, or its sender may "
-        "not. What could be read of it is repeated, so that its sender can recognise it.",
-        frozenset({"changed", "reason", "finished_at"}),
+        "not; or, where `changed` is null, the worker gave up, and an earlier attempt may have removed the link. What "
+        "could be read of it is repeated, so that its sender can recognise it.",
+        _OF_AN_END | {"reason"},
     ),
     Outcome.CANCELLED: _EventKind(
-        "The unlink was stopped, and the link is still there.",
-        _OF_A_COMMAND | {"finished_at"},
+        "The unlink was stopped. The link is still there; where `changed` is null, its task may still remove it.",
+        _OF_A_COMMAND | _OF_AN_END,
     ),
     Outcome.TIMED_OUT: _EventKind(
         "Whether the link goes could not be known within `timeout_seconds`. It may still go.",
-        _OF_A_COMMAND | {"reason", "finished_at"},
+        _OF_A_COMMAND | {"reason"} | _OF_AN_END,
     ),
     Outcome.PLANNED: _EventKind(
-        "The end of a dry run: the link is there and would be removed. Nothing was changed.",
-        _OF_A_COMMAND | {"changed", "finished_at"},
+        "The end of a dry run; nothing was changed. Without `reason`, the link is there and would be removed, or, with "
+        "`evidence` `absent`, it is not there.",
+        _OF_A_COMMAND | {"changed"} | _OF_AN_END,
     ),
 }
 

@@ -259,11 +259,13 @@ def test_every_event_of_the_worker_fits_the_schema(ending: Ending) -> None:
     validator_of(event.type).validate(json.loads(event.to_bytes()))
 
 
-def test_a_rejection_of_bytes_fits_the_schema() -> None:
-    """The event of a message that could not be read fits its schema too."""
-    reason = Reason(code=ReasonCode.INVALID_MESSAGE, message="no")
+@pytest.mark.parametrize("code", [ReasonCode.INVALID_MESSAGE, ReasonCode.GAVE_UP])
+def test_a_rejection_of_bytes_fits_the_schema(code: ReasonCode) -> None:
+    """The event of a message that could not be read, or that the worker failed to handle, fits its schema too."""
+    reason = Reason(code=code, message="no")
+    changed = None if code is ReasonCode.GAVE_UP else False
     event = compose_rejection(
-        b"\xff", PartialParse(), reason, changed=False, enterprise_manager="default", correlation_id=None, now=NOON
+        b"\xff", PartialParse(), reason, changed=changed, enterprise_manager="default", correlation_id=None, now=NOON
     )
     validator_of(event.type).validate(json.loads(event.to_bytes()))
 

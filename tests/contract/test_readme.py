@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import contracts
-from contracts.events import REASON_MEANINGS, Outcome
+from contracts.events import REASON_MEANINGS, CloseCode, Outcome
 from contracts.reading import read_message
 
 FOLDER = Path(contracts.__file__).parent
@@ -37,10 +37,11 @@ def test_the_consumer_shown_is_the_one_that_is_tested() -> None:
     assert blocks("python")[0].strip() == recipe.rpartition('"""\n')[2].strip()
 
 
-def test_every_outcome_and_every_reason_is_explained() -> None:
+def test_every_outcome_reason_and_close_code_is_explained() -> None:
     """Nobody gets an event that the README does not know."""
     assert all(f"| `{outcome}.*` | `{outcome.event_type}` |" in TEXT for outcome in Outcome)
     assert all(f"| `{code}` | {meaning} |" in TEXT for code, meaning in REASON_MEANINGS.items())
+    assert all(f"| `{code}` | " in TEXT for code in CloseCode)
 
 
 def test_every_recipe_is_listed_and_every_listed_one_is_there() -> None:

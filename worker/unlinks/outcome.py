@@ -20,6 +20,7 @@ from contracts.events import (
     rejection_id,
     source_of,
 )
+from worker.unlinks.closing import closed
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -118,26 +119,28 @@ def compose(command: UnlinkCommand, entry: Entry, ending: Ending, *, correlation
         type=ending.outcome.event_type,
         subject=command.idempotency_key,
         time=now,
-        data=EventData(
-            idempotency_key=command.idempotency_key,
-            enterprise_manager=command.enterprise_manager,
-            outcome=ending.outcome,
-            changed=ending.changed,
-            evidence=ending.evidence,
-            verified=ending.verified,
-            job=_job(command, ending),
-            repository=_repository(command, seen),
-            linked_backups_removed=_linked_backups(ending),
-            task=_task(entry, ending.task),
-            reason=ending.reason,
-            requested_by=command.requested_by,
-            ticket=command.ticket,
-            labels=dict(command.labels),
-            correlation_id=correlation_id,
-            attempts=entry.attempts,
-            received_at=entry.received_at,
-            submitted_at=entry.submitted_at,
-            finished_at=now if ending.outcome.terminal else None,
+        data=closed(
+            EventData(
+                idempotency_key=command.idempotency_key,
+                enterprise_manager=command.enterprise_manager,
+                outcome=ending.outcome,
+                changed=ending.changed,
+                evidence=ending.evidence,
+                verified=ending.verified,
+                job=_job(command, ending),
+                repository=_repository(command, seen),
+                linked_backups_removed=_linked_backups(ending),
+                task=_task(entry, ending.task),
+                reason=ending.reason,
+                requested_by=command.requested_by,
+                ticket=command.ticket,
+                labels=dict(command.labels),
+                correlation_id=correlation_id,
+                attempts=entry.attempts,
+                received_at=entry.received_at,
+                submitted_at=entry.submitted_at,
+                finished_at=now if ending.outcome.terminal else None,
+            )
         ),
     )
 
@@ -162,18 +165,20 @@ def compose_rejection(
         type=Outcome.REJECTED.event_type,
         subject=partial.idempotency_key,
         time=now,
-        data=EventData(
-            idempotency_key=partial.idempotency_key,
-            enterprise_manager=enterprise_manager,
-            outcome=Outcome.REJECTED,
-            changed=changed,
-            reason=reason,
-            requested_by=partial.requested_by,
-            ticket=partial.ticket,
-            labels=partial.labels,
-            correlation_id=partial.correlation_id or correlation_id or partial.idempotency_key,
-            received_at=now,
-            finished_at=now,
+        data=closed(
+            EventData(
+                idempotency_key=partial.idempotency_key,
+                enterprise_manager=enterprise_manager,
+                outcome=Outcome.REJECTED,
+                changed=changed,
+                reason=reason,
+                requested_by=partial.requested_by,
+                ticket=partial.ticket,
+                labels=partial.labels,
+                correlation_id=partial.correlation_id or correlation_id or partial.idempotency_key,
+                received_at=now,
+                finished_at=now,
+            )
         ),
     )
 
