@@ -78,7 +78,7 @@ ONE_LINK_JSON = {
     "ObjectInJobId": LINK,
     "LinkedBackupRepositoryUid": f"urn:veeam:Repository:{REPOSITORY}",
 }
-THE_LINK = (LinkRecord(LINK, REPOSITORY, None, HREF),)
+THE_LINK = (LinkRecord(LINK, REPOSITORY, None, HREF, (HREF,)),)
 
 
 def _job_xml(info: str, job_type: str = "ImmediateBackupCopy") -> bytes:
@@ -152,7 +152,8 @@ def test_a_body_that_names_no_task_is_no_task() -> None:
 
 def test_linked_repositories_are_read_from_xml_as_documented() -> None:
     """Else no link would be found on a real server."""
-    assert read_links(read_document(LINKS_XML)) == THE_LINK
+    up = f"https://em01.tech.local:9398/api/jobs/{JOB}?format=Entity"
+    assert read_links(read_document(LINKS_XML)) == (LinkRecord(LINK, REPOSITORY, None, HREF, (up, HREF, HREF)),)
 
 
 @pytest.mark.parametrize(

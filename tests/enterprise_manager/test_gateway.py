@@ -26,6 +26,7 @@ from worker.unlinks.ports.enterprise_manager import (
     LinkNotFound,
     Refused,
     TaskNotFound,
+    Unavailable,
 )
 from worker.unlinks.ports.enterprise_manager import LinkedBackup as LinkedBackupSeen
 
@@ -225,11 +226,46 @@ async def test_an_answer_about_another_job_is_not_believed(em: SimulatedEnterpri
     """Else a mixed-up answer could clear the guard for a job whose linked backups would be dropped."""
     body = f"""<Job UID="urn:veeam:Job:{ABSENT}" Name="Another"><JobType>BackupCopy</JobType>
       <JobInfo><BackupCopyJobInfo/></JobInfo></Job>"""
-    em.inject(Fault("wrong_content", path="format=Entity", body=body, content_type="application/xml", times=2))
-    for call in (gateway.find_job(JobReference(id=JOB)), gateway.linked_backups(Job(JOB, None))):
-        with pytest.raises(Refused, match=f"asked for the job {JOB}, it tells of {ABSENT}") as refused:
-            await call
-        assert refused.value.code is ReasonCode.ENTERPRISE_MANAGER_ERROR
+    for call in (lambda: gateway.find_job(JobReference(id=JOB)), lambda: gateway.linked_backups(Job(JOB, None))):
+        em.inject(Fault("wrong_content", path="format=Entity", body=body, content_type="application/xml"))
+        with pytest.raises(Unavailable, match=f"asked for the job {JOB}, it answered with the job {ABSENT}"):
+            await call()
+        await gateway.until_available()
+        await call()
+
+
+ONE_LINK = """<LinkedBackupRepositoryResourceObjects><LinkedBackupRepository{own}><Links>{links}</Links>
+  <ObjectInJobId>{link}</ObjectInJobId><LinkedBackupRepositoryUid>{uid}</LinkedBackupRepositoryUid>
+  </LinkedBackupRepository></LinkedBackupRepositoryResourceObjects>"""
+
+
+@pytest.mark.parametrize(
+    ("own", "links"),
+    [
+        ("", '<Link Rel="Up" Type="Job" Href="https://em01:9398/api/jobs/{id}?format=Entity"/>'),
+        ("", '<Link Rel="Up" Type="JobReference" Href="https://em01:9398/api/jobs/{id}"/>'),
+        (
+            "",
+            '<Link Rel="Up" Href="https://em01/api/backupServers/1"/><Link Rel="Up" Href="https://em01/api/jobs/{id}"/>',
+        ),
+        ("", '<Link Rel="Delete" Href="https://em01/api/jobs/{id}/linkedBackupRepositories/' + OTHER_LINK + '"/>'),
+        (' Href="https://em01/api/jobs/{id}/linkedBackupRepositories/' + OTHER_LINK + '"', ""),
+    ],
+)
+async def test_a_list_of_another_jobs_links_is_not_believed(
+    em: SimulatedEnterpriseManager, gateway: Gateway, own: str, links: str
+) -> None:
+    """Else a mixed-up answer would be evidence that a link is gone, or absent, which is there."""
+    for job, sees in ((ABSENT, None), (JOB.upper(), [Link(OTHER_LINK, UID)]), ("", [Link(OTHER_LINK, UID)])):
+        body = ONE_LINK.format(own=own.format(id=job), links=links.format(id=job), link=OTHER_LINK, uid=UID)
+        em.inject(Fault("wrong_content", path="linkedBackup", body=body, content_type="application/xml"))
+        if sees is not None:
+            assert await gateway.links(JOB) == sees
+            continue
+        with pytest.raises(Unavailable, match=f"asked for the job {JOB}, it answered with the job {ABSENT}"):
+            await gateway.links(JOB)
+        await gateway.until_available()
+        assert [link.object_in_job_id for link in await gateway.links(JOB)] == [LINK, OTHER_LINK]
 
 
 async def test_an_answer_about_another_task_is_not_believed(em: SimulatedEnterpriseManager, gateway: Gateway) -> None:

@@ -187,6 +187,9 @@ class Gateway:
             raise _no_such_job(job_id, error) from None
         except DocumentError as error:
             self._refuse(error)
+        for record in records:
+            for href in record.job_hrefs:
+                self._require_job(job_id, paths.job_in(href))
         if records:
             self._unlisted.pop(job_id, None)
         elif job_id in self._unlisted:
@@ -269,9 +272,18 @@ class Gateway:
             raise _no_such_job(job_id, error) from None
         except DocumentError as error:
             self._refuse(error)
-        if job.id != job_id:
-            self._refuse(UnexpectedDocumentError(f"asked for the job {job_id}, it tells of {job.id}"))
+        self._require_job(job_id, job.id)
         return job
+
+    def _require_job(self, wanted: str, answered: str | None) -> None:
+        """Return unless an answer is of another job than was asked for.
+
+        Raises:
+            Unavailable: it is. Something mixes up answers; the next one may be right.
+        """
+        if answered not in {wanted, None}:
+            error = UnexpectedDocumentError(f"asked for the job {wanted}, it answered with the job {answered}")
+            raise self._calls.unavailable(Again(self._strange(error), everywhere=False))
 
     async def _link_records(self, job_id: str) -> list[LinkRecord]:
         first = await self._calls.get(paths.links(job_id))

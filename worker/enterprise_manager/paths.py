@@ -19,6 +19,7 @@ LOGON = "/api/sessionMngr/"
 QUERY = "/api/query"
 COLLECTIONS = {"Job": "/api/jobs", "Repository": "/api/repositories"}
 
+_JOB = re.compile(r"/jobs/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?:/|$)", re.IGNORECASE)
 _PLAIN = re.compile(r"(/[A-Za-z0-9._~%:-]+)+")
 
 
@@ -36,6 +37,15 @@ def link(job_id: str, object_in_job_id: str, href: str | None = None) -> str:
     """The path of one link: that of `href` if it is this link's, else the documented one."""
     documented = f"{links(job_id)}/{_segment(object_in_job_id)}"
     return _followed(href, documented, same_case=False) or documented
+
+
+def job_in(href: str) -> str | None:
+    """The bare lower-case ID of the job that the path of a link names; None if it names none."""
+    try:
+        named = _JOB.search(unquote(urlsplit(href).path))
+    except ValueError:
+        return None
+    return named[1].lower() if named is not None else None
 
 
 def task(task_id: str, hrefs: Iterable[str] = ()) -> str:

@@ -9,8 +9,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from worker.enterprise_manager.documents.tree import Kind, Node, UnexpectedDocumentError, cleaned
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 #: The longest message of the server that is passed on.
 MAX_MESSAGE = 1000
@@ -39,12 +43,16 @@ class TaskRecord:
 
 @dataclass(frozen=True, slots=True)
 class LinkRecord:
-    """A linked repository, IDs bare and lower-case; `delete_href` is its `Rel="Delete"` link."""
+    """A linked repository, IDs bare and lower-case.
+
+    `delete_href` is its `Rel="Delete"` link; `job_hrefs` are all links whose path names the job, as documented.
+    """
 
     object_in_job_id: str
     repository_uid: str
     repository_name: str | None
     delete_href: str | None
+    job_hrefs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +146,7 @@ def _task_record(task: Node) -> TaskRecord:
         operation=_short(task.value("operation")),
         success=_TRUTH.get((result.value("success") or "").casefold()) if result is not None else None,
         message=_message(result.value("message")) if result is not None else None,
-        hrefs=tuple(href for href in (task.value("href"), _link(task, rel="delete")) if href is not None),
+        hrefs=tuple(href for href in (task.value("href"), *_hrefs(task, rel="delete")) if href is not None),
     )
 
 
@@ -156,11 +164,13 @@ def read_links(root: Node) -> tuple[LinkRecord, ...]:
 
 
 def _link_record(record: Node) -> LinkRecord:
+    up, delete, own = _hrefs(record, rel="up"), _hrefs(record, rel="delete"), record.value("href")
     return LinkRecord(
         object_in_job_id=bare_id(record.value("objectinjobid")),
         repository_uid=bare_id(record.value("linkedbackuprepositoryuid", "repositoryuid")),
         repository_name=_name(record, "linkedbackuprepositoryname", "repositoryname", "name"),
-        delete_href=_link(record, rel="delete"),
+        delete_href=next(iter(delete), None),
+        job_hrefs=(*up, *delete, *([own] if own is not None else [])),
     )
 
 
@@ -303,19 +313,20 @@ def read_error(root: Node) -> str | None:
     return _message(root.value("message", "firstchanceexceptionmessage"))
 
 
-def _link(record: Node, *, rel: str) -> str | None:
+def _links(record: Node, *, rel: str) -> Iterator[Node]:
     links = record.child("links")
     for link in links.records("rel") if links is not None else ():
         if (link.value("rel") or "").casefold() == rel:
-            return link.value("href")
-    return None
+            yield link
+
+
+def _hrefs(record: Node, *, rel: str) -> list[str]:
+    return [href for link in _links(record, rel=rel) if (href := link.value("href")) is not None]
 
 
 def _backup_server(record: Node) -> str | None:
-    links = record.child("links")
-    for link in links.records("rel") if links is not None else ():
-        kind = (link.value("type") or "").casefold()
-        if (link.value("rel") or "").casefold() == "up" and kind.startswith("backupserver"):
+    for link in _links(record, rel="up"):
+        if (link.value("type") or "").casefold().startswith("backupserver"):
             return link.value("name")
     return None
 
