@@ -271,7 +271,7 @@ async def test_what_is_replayed_starts_afresh_and_the_rest_stays(desk: Desk) -> 
     await desk.settle(reused)
     death = {"x-death": [{"queue": COMMANDS, "reason": "delivery_limit", "count": 1}], "x-first-death-queue": COMMANDS}
     desk.bury(settled)
-    desk.bury(vendor_command("REUSED", reason="another one"))
+    desk.bury(vendor_command("REUSED", if_absent="fail"))
     desk.bury(vendor_command("SETTLED", dry_run=True), message_id="dry")
     desk.bury({"command": "cancel.v1", "idempotency_key": "SETTLED"})
     desk.bury(b"not JSON", reason("invalid_message"), message_id="junk")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import threading
 import time
 from collections import deque
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from worker.sandbox.simulated_enterprise_manager.state import State
 
 _API = "/api"
+
+#: How many connections may wait to be accepted.
+_BACKLOG = 1024
 
 #: How many requests are remembered.
 _RECORDED = 1_000_000
@@ -58,19 +62,6 @@ class _ConnectionDropped(Exception):  # noqa: N818 - what happens next, no error
     """The connection is to be reset without an answer."""
 
 
-class _Connections(web.Server):
-    """The connections of the server, and how each request is answered."""
-
-    #: Whether the server is closed. A TLS handshake that began earlier may end only now.
-    closed = False
-
-    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
-        """A handshake has ended. Reset the connection if the server is closed."""
-        super().connection_made(handler, transport)
-        if self.closed:
-            transport.abort()
-
-
 class Server:
     """The server, on one port of one address for as long as it lives.
 
@@ -85,8 +76,9 @@ class Server:
         self._routes = Routes(state, account)
         self._faults = faults
         self._context = context
-        self._server = _Connections(self._answer, access_log=None)
-        self._listener: asyncio.Server | None = None
+        self._server = web.Server(self._answer, access_log=None)
+        self._listener: socket.socket | None = None
+        self._handshakes: dict[asyncio.Task[None], socket.socket] = {}
         self._closing = asyncio.Event()
         self._recorded: deque[RecordedRequest] = deque(maxlen=_RECORDED)
         self._recording = threading.Lock()
@@ -100,23 +92,44 @@ class Server:
         """Listen; on the same port as before where there was one. Does nothing if it listens already."""
         if self._listener is None:
             self._closing.clear()
-            self._server.closed = False
             self.port = self.port or port or free_port()
-            self._listener = await asyncio.get_running_loop().create_server(
-                self._server, self._host, self.port, ssl=self._context, reuse_address=True, backlog=1024
-            )
+            self._listener = socket.create_server((self._host, self.port), backlog=_BACKLOG)
+            self._listener.setblocking(False)
+            asyncio.get_running_loop().add_reader(self._listener, self._accept, self._listener)
 
     async def close(self) -> None:
-        """Listen no more, and reset every connection. One in its TLS handshake is reset at the end of the handshake."""
+        """Listen no more, and reset every connection, also one in its TLS handshake."""
         if self._listener is not None:
+            asyncio.get_running_loop().remove_reader(self._listener)
             self._listener.close()
             self._listener = None
         self._closing.set()
-        self._server.closed = True
-        for connection in self._server.connections:
-            if connection.transport is not None:
-                connection.transport.abort()
+        for connection in self._handshakes.values():
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        await asyncio.gather(*self._handshakes)
+        for handler in self._server.connections:
+            if handler.transport is not None:
+                handler.transport.abort()
         await self._server.shutdown(timeout=1)
+
+    # An asyncio.Server that is closed forgets a connection that it accepted in the same turn of the loop: the socket
+    # stays open until the garbage collector finds it (seen with Python 3.11.7).
+
+    def _accept(self, listener: socket.socket) -> None:
+        for _ in range(_BACKLOG):
+            try:
+                connection, _address = listener.accept()
+            except BlockingIOError:
+                return
+            connection.setblocking(False)
+            handshake = asyncio.get_running_loop().create_task(self._shake_hands(connection))
+            self._handshakes[handshake] = connection
+            handshake.add_done_callback(self._handshakes.pop)
+
+    async def _shake_hands(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            await asyncio.get_running_loop().connect_accepted_socket(self._server, connection, ssl=self._context)
 
     # --- what was seen ---
 
