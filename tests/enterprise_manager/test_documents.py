@@ -308,6 +308,10 @@ def test_what_is_no_uuid_is_no_id(text: str | None) -> None:
     [
         b"<!DOCTYPE html><html><head><title>502 Bad\n Gateway</title>",
         b"\n<HTML lang='en'><title>502 Bad Gateway</title>",
+        b"\xef\xbb\xbf\r\n<?xml version='1.0'?><!-- a --><!-- b -->\n<!DOCTYPE HTML><title>502 Bad Gateway</title>",
+        b"<html/><title>502 Bad Gateway</title>",
+        b"<head><title>502 Bad Gateway</title></head>",
+        b"<body class='x'><title>502 Bad Gateway</title>",
     ],
 )
 def test_html_is_recognised_and_only_its_title_repeated(page: bytes) -> None:
@@ -316,6 +320,31 @@ def test_html_is_recognised_and_only_its_title_repeated(page: bytes) -> None:
     assert html_title(page) == "502 Bad Gateway"
     with pytest.raises(UnreadableDocumentError, match="HTML"):
         read_document(page)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"Message": "The proxy answered <html><head><title>502</title></head></html>"}',
+        b'{"Name": "<!DOCTYPE html><html>"}',
+        b"<Error><Message><![CDATA[<html lang='en'>]]></Message></Error>",
+        b"<!-- <html> --><Error><!-- <!doctype html> --></Error>",
+        b"<Error><html>1</html></Error>",
+        b"<HtmlReport/>",
+    ],
+)
+def test_a_document_that_quotes_html_is_no_page(body: bytes) -> None:
+    """Else a job's name or a message would take a whole Enterprise Manager down."""
+    assert not is_html(body)
+    read_document(body)
+
+
+def test_whether_it_is_a_page_is_known_soon() -> None:
+    """Else a hostile answer could stop the event loop."""
+    started = time.process_time()
+    for piece in (b"<!--a-->", b"<!--", b"<?a?>", b"\n", b"<?", b"<!--a--> "):
+        assert not is_html(piece * 2000)
+    assert time.process_time() - started < 1
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,35 @@ async def test_the_wrong_server_behind_the_url(
     em.clear_faults()
 
 
+async def test_a_name_that_looks_like_html_is_a_name(
+    em: SimulatedEnterpriseManager, gateway_with: Callable[..., Gateway]
+) -> None:
+    """Else one job's name would take a whole Enterprise Manager down."""
+    name = "Copy of <!DOCTYPE html><html><title>x</title>"
+    em.add_job(name=name)
+    for spelling in ("json", "xml"):
+        gateway = gateway_with(format=spelling)
+        assert (await gateway.find_job(JobReference(name=name))).name == name
+        assert gateway.up
+
+
+async def test_a_404_of_something_else_does_not_say_that_there_is_no_job(
+    em: SimulatedEnterpriseManager, gateway: Gateway
+) -> None:
+    """Else a command would fail for good while a proxy is restarted: some answer 404 in plain text."""
+    for call in (lambda: gateway.find_job(JobReference(id=JOB)), lambda: gateway.links(JOB)):
+        page = Fault(
+            "wrong_content", "GET", "/jobs/", status=404, body="404 page not found\n", content_type="text/plain"
+        )
+        em.inject(page)
+        await call()
+        for _ in range(3):
+            em.inject(page)
+        with pytest.raises(Unavailable, match=r"status 404.*no document of Enterprise Manager"):
+            await call()
+        await asyncio.wait_for(gateway.until_available(), 10)
+
+
 async def test_unverified_tls_is_warned_of_at_every_start(
     gateway_with: Callable[..., Gateway], capsys: pytest.CaptureFixture[str]
 ) -> None:

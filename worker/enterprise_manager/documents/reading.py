@@ -9,11 +9,14 @@ from worker.enterprise_manager.documents.from_xml import read_xml
 from worker.enterprise_manager.documents.tree import Node, UnreadableDocumentError, cleaned
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_HTML = re.compile(rb"<(!doctype\s+html|html[\s>])", re.IGNORECASE)
+#: An HTML page by its first tag, after declarations and comments: a document may quote HTML further on.
+_HTML = re.compile(
+    rb"(?:\xef\xbb\xbf)?(?>\s|<\?.*?\?>|<!--.*?-->)*+<(!doctype\s+html|html|head|body)[\s/>]", re.IGNORECASE | re.DOTALL
+)
 _TITLE = re.compile(r"<title[^>]*>([^<]{1,200})", re.IGNORECASE)
 _LONGEST_TITLE = 80
 
-#: How far into a body its first tags are looked for.
+#: How far into a body its first tag is looked for.
 _HEAD = 2048
 
 
@@ -31,9 +34,18 @@ def read_document(body: bytes) -> Node:
     return read_xml(content) if content.startswith(b"<") else read_json(content)
 
 
+def is_document(body: bytes) -> bool:
+    """Whether the body can be read."""
+    try:
+        read_document(body)
+    except UnreadableDocumentError:
+        return False
+    return True
+
+
 def is_html(body: bytes) -> bool:
     """Whether it is a page for people: then a proxy, or a web server that is not the REST API, has answered."""
-    return _HTML.search(body[:_HEAD]) is not None
+    return _HTML.match(body[:_HEAD]) is not None
 
 
 def html_title(body: bytes) -> str | None:
