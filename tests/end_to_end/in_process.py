@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from contracts.events import Reason
     from worker.sandbox.simulated_enterprise_manager import Simulation
+    from worker.telemetry.instruments import Telemetry
     from worker.unlinks.ports.broker import Delivery
     from worker.unlinks.ports.clock import Clock
 
@@ -147,7 +148,7 @@ class InProcessWorker:
 
 @asynccontextmanager
 async def worker_for(
-    simulated: Simulation, *, pace: Pace | None = None, **settings: Any
+    simulated: Simulation, *, pace: Pace | None = None, telemetry: Telemetry | None = None, **settings: Any
 ) -> AsyncIterator[InProcessWorker]:
     """A worker for as long as the context lasts; `settings` are those of its Enterprise Manager."""
     clock = SystemClock()
@@ -159,7 +160,8 @@ async def worker_for(
         "request_timeout_seconds": 10,
     }
     configured = EnterpriseManagerSettings.model_validate(given | settings)
-    gateway = Gateway("default", configured, clock)
+    observer = None if telemetry is None else telemetry.observer("default")
+    gateway = Gateway("default", configured, clock, observer)
     folder = TemporaryDirectory()
     ledger = SqlLedger(LedgerSettings(url=SecretStr(f"sqlite:///{folder.name}/ledger.db")), "in-process", clock)
     await ledger.start()
@@ -170,7 +172,7 @@ async def worker_for(
         enterprise_managers={"default": gateway},
         clock=clock,
         rules=Rules(paces={"default": pace or Pace(poll_interval=configured.poll_interval_seconds)}),
-        steps=RecordedSteps(),
+        steps=telemetry or RecordedSteps(),
     )
     worker = InProcessWorker(dispatcher, gateway, heard, clock)
     redelivering = asyncio.create_task(worker.redeliver_for_ever())

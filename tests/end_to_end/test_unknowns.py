@@ -68,7 +68,7 @@ class Case:
     @asynccontextmanager
     async def worker(self, pace: Pace = HURRIED, **settings: Any) -> AsyncIterator[InProcessWorker]:
         """A worker."""
-        given = {"format": self._spoken, "poll_interval_seconds": pace.poll_interval} | settings
+        given: dict[str, Any] = {"format": self._spoken, "poll_interval_seconds": pace.poll_interval} | settings
         async with worker_for(self.em, pace=pace, **given) as worker:
             yield worker
 

@@ -64,6 +64,21 @@ async def test_a_write_that_fails_does_not_spoil_those_beside_it(database: Datab
     assert all(isinstance(result, UnicodeEncodeError) for result in results[20:])
 
 
+async def test_a_listener_that_fails_leaves_no_caller_without_an_answer(database: Database, words: type[Words]) -> None:
+    """A renewal whose listener fails would leave the claims of its transaction waiting for ever."""
+    ledger = await database.ledger()
+
+    def fail(well: bool) -> None:  # noqa: FBT001 - the listeners' form
+        raise ValueError(f"a listener's fault, {well}")
+
+    ledger.on_renewal(fail)
+    renewal, *claims = await asyncio.gather(
+        ledger.renew(), *(words.claim(ledger, f"CHG-{n}") for n in range(3)), return_exceptions=True
+    )
+    assert isinstance(renewal, ValueError)
+    assert [claim.key for claim in claims if isinstance(claim, Lease)] == ["CHG-0", "CHG-1", "CHG-2"]
+
+
 async def test_strange_names_of_other_systems_do_not_stop_an_unlink(database: Database, words: type[Words]) -> None:
     """A job whose name holds a character that the database cannot store could never be unlinked."""
     ledger = await database.ledger()

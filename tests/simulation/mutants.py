@@ -17,6 +17,7 @@ from worker.ledger import SqlLedger, Step, transaction
 from worker.ledger.statements import RECORD, _before_its_intent, _write
 from worker.ledger.tables import one_in_flight_per_job, unlinks
 from worker.ledger.transaction import Transaction
+from worker.telemetry.isolation import IsolatedSinks
 from worker.unlinks.dispatcher import Dispatcher, _Running
 from worker.unlinks.following import FIRST_LOOK, Follower
 from worker.unlinks.outcome import Ending, failed, succeeded
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from worker.unlinks.ports.clock import Clock
     from worker.unlinks.ports.ledger import CancelRequest, Change, ClaimResult, Intent, KeyReused, NewClaim
     from worker.unlinks.ports.steps import Reporter
+    from worker.unlinks.ports.steps import Step as ReportedStep
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,6 +339,11 @@ async def _offer_nothing(self: Replies, event: Event, report: Reporter) -> None:
     del self, event, report
 
 
+def _report_without_isolation(self: IsolatedSinks, step: ReportedStep) -> None:
+    for _, sink in self._sinks:
+        sink.report(step)
+
+
 async def _refuse_whatever_is_asked(self: Workflow) -> Ending:
     self.waiting.require_not_cancelled()
     return failed(ReasonCode.ENTERPRISE_MANAGER_ERROR, "no", changed=False)
@@ -428,6 +435,7 @@ MUTANTS = (
     ),
     Mutant("delays nothing", ((Replies, "delay", _delay_nothing),)),
     Mutant("publishes nothing of what is submitted", ((Replies, "offer", _offer_nothing),), known_seed=14),
+    Mutant("lets telemetry fail an unlink", ((IsolatedSinks, "report", _report_without_isolation),)),
     Mutant("fails every unlink", ((Workflow, "_start", _refuse_whatever_is_asked),), known_seed=14),
     Mutant("resumes nothing", ((Workflow, "_resume", _defer_for_ever),), known_seed=27),
 )

@@ -11,6 +11,7 @@ from worker.unlinks.rules import Pace, Rules
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
+    from worker.unlinks.ports.steps import Step
 
 #: What can go wrong. Each run has some of it, so that each fault is also seen without the others.
 FAULTS = (
@@ -58,6 +59,7 @@ RATES_OF_FAULTS = {
     "others_edit": {"added_again": 0.5},
     "database_slow": {"database_slow": 0.1},
     "ports_break": {"breaking": 0.1},
+    "sinks_break": {"sinks_breaking": 0.1},
 }
 RATES = [name for rates in RATES_OF_FAULTS.values() for name in rates]
 
@@ -83,6 +85,7 @@ class Weather:
     added_again: float = 0
     database_slow: float = 0
     breaking: float = 0
+    sinks_breaking: float = 0
     broker_away_until: float = 0
     database_away_until: float = 0
     #: What Enterprise Manager does where its documentation leaves it open.
@@ -149,6 +152,11 @@ class Weather:
         """Fail as code fails that has a mistake: with an error that nobody foresaw."""
         if self.breaking and self.world.chance(self.breaking):
             raise RuntimeError("a mistake")
+
+    def report(self, step: Step) -> None:
+        """Fail now and then, as a span exporter or a metric may (`worker.unlinks.ports.steps.Steps`)."""
+        if self.world.chance(self.sinks_breaking):
+            raise RuntimeError(f"an odd label of {step.kind}")
 
     def fate_of_task(self) -> str:
         """What becomes of a task."""
@@ -254,6 +262,8 @@ def draw(seed: int) -> Scenario:
     faults = [fault for fault in FAULTS if chance.random() < appetite]
     if Random(f"ports {seed}").random() < appetite / 3:  # noqa: S311 - repeatable, and apart: other draws stay as they were
         faults.append("ports_break")
+    if Random(f"sinks {seed}").random() < 0.1:  # noqa: S311 - as above
+        faults.append("sinks_break")
     horizon = chance.uniform(60, 600)
     strict = chance.random() < 0.8
     settling = chance.choice((90, 120, 120))

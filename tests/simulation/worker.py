@@ -14,6 +14,7 @@ from tests.simulation.world import Process, ProcessClock
 from worker.ledger import SqlLedger
 from worker.ledger.leases import RENEWALS_IN_A_LEASE
 from worker.settings import LedgerSettings
+from worker.telemetry.isolation import IsolatedSinks
 from worker.telemetry.step_log import StepLog
 from worker.unlinks.dispatcher import Dispatcher
 
@@ -89,7 +90,7 @@ class SimulatedWorker:
             enterprise_managers={"default": SimulatedGateway(self._server, process, self._observer, self._weather)},
             clock=clock,
             rules=self._scenario.rules,
-            steps=StepLog(),
+            steps=IsolatedSinks(self._weather, StepLog()),
         )
         process.on_death = self._died
         self.processes.append(process)

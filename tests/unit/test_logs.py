@@ -103,3 +103,36 @@ def test_a_level_silences_what_is_below(capsys: pytest.CaptureFixture[str]) -> N
     logs.configure(LogSettings(level="warning"))
     structlog.get_logger().info("unlink.submitted")
     assert lines(capsys) == []
+
+
+class Unprintable:
+    """A value that cannot be rendered."""
+
+    def __str__(self) -> str:
+        """Fail."""
+        raise ValueError("no text")
+
+
+def test_a_line_that_cannot_be_rendered_disturbs_nobody_and_shows_no_secret(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """An odd value in a log line would end what logs it, or be written with the password beside it."""
+    logs.configure(LogSettings(), ["hunter2"])
+    structlog.get_logger().info("some.event", value=Unprintable(), problem="hunter2")
+    (line,) = lines(capsys)
+    assert line == {"event": "log.line_lost", "level": "error", "lost": "some.event"}
+
+
+def test_a_processor_that_fails_disturbs_nobody(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault in the log would end the thread of the ledger, which logs when it loses its database."""
+    logs.configure(LogSettings())
+
+    def fail(*_: object) -> None:
+        raise RecursionError
+
+    monkeypatch.setattr(logging.StreamHandler, "emit", fail)
+    structlog.get_logger().warning("ledger.database_lost")
+    (line,) = lines(capsys)
+    assert line["lost"] == "ledger.database_lost"

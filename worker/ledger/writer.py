@@ -89,15 +89,20 @@ class _Landing:
     error: BaseException | None = None
 
     def deliver(self) -> None:
-        if self.error is None and self.write.landed is not None:
-            self.write.landed(self.result)
+        """Answer the caller. What `landed` raises is the caller's: the other writes are answered all the same."""
+        error = self.error
+        if error is None and self.write.landed is not None:
+            try:
+                self.write.landed(self.result)
+            except Exception as raised:  # noqa: BLE001 - whatever it is, it is the caller's
+                error = raised
         future = self.write.future
         if future.done():
             return
-        if self.error is None:
+        if error is None:
             future.set_result(self.result)
         else:
-            future.set_exception(self.error)
+            future.set_exception(error)
 
 
 class Writer:

@@ -10,6 +10,7 @@ from opentelemetry.trace import NoOpTracer
 from worker.settings import SettingsInvalidError, secrets_of
 from worker.telemetry.health import Health
 from worker.telemetry.http import TelemetryServer
+from worker.telemetry.isolation import IsolatedSinks, isolated
 from worker.telemetry.logs import Redactor
 from worker.telemetry.metrics import Metrics
 from worker.telemetry.requests import RequestMetrics
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from worker.telemetry.spans import SpanExport
     from worker.unlinks.dispatcher import Dispatcher
     from worker.unlinks.ports.clock import Clock
-    from worker.unlinks.ports.steps import Step, Steps
+    from worker.unlinks.ports.steps import Step
 
 
 class Telemetry:
@@ -46,14 +47,13 @@ class Telemetry:
         self._export = _span_export(settings.traces, worker)
         tracer = NoOpTracer() if self._export is None else self._export.tracer
         # Spans first: they give the log its trace_id.
-        self._sinks: tuple[Steps, ...] = (StepSpans(tracer), StepLog(), StepMetrics(self.metrics, clock))
+        self._sinks = IsolatedSinks(StepSpans(tracer), StepLog(), StepMetrics(self.metrics, clock))
         self._paused: frozenset[str] = frozenset()
         self.health: Health
 
     def report(self, step: Step) -> None:
-        """Write spans, log lines and metrics from a step (`worker.unlinks.ports.steps.Steps`)."""
-        for each in self._sinks:
-            each.report(step)
+        """Write spans, log lines and metrics from a step (`worker.unlinks.ports.steps.Steps`). Never raises."""
+        self._sinks.report(step)
 
     def observer(self, enterprise_manager: str) -> RequestMetrics:
         """Who observes the requests to an Enterprise Manager."""
@@ -91,8 +91,8 @@ class Telemetry:
         )
         ledger.on_paused(self._set_paused)
         broker.on_availability(_from_the_second_time(metrics.reconnections.inc))
-        ledger.on_call(lambda call, seconds: metrics.ledger_seconds.labels(call).observe(seconds))
-        ledger.on_renewal(lambda well: (metrics.renewals if well else metrics.renewal_failures).inc())
+        ledger.on_call(self._ledger_called)
+        ledger.on_renewal(self._leases_renewed)
         self.health = Health(
             broker=broker,
             ledger=ledger,
@@ -100,6 +100,14 @@ class Telemetry:
             monotonic=self._clock.monotonic,
             clean=Redactor(secrets_of(self._settings)).clean_text,
         )
+
+    def _ledger_called(self, call: str, seconds: float) -> None:
+        with isolated("ledger metrics"):
+            self.metrics.ledger_seconds.labels(call).observe(seconds)
+
+    def _leases_renewed(self, well: bool) -> None:  # noqa: FBT001 - the listeners' form
+        with isolated("ledger metrics"):
+            (self.metrics.renewals if well else self.metrics.renewal_failures).inc()
 
     def _set_paused(self, paused: frozenset[str]) -> None:
         self._paused = paused

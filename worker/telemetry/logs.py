@@ -1,15 +1,18 @@
 """One way in for logs: structlog, JSON in production, readable on a terminal.
 
 The standard library's log records (pika's, urllib3's, alembic's) come out the same way. Values that are known to be
-secret, and the values of keys that sound secret, are replaced before anything is rendered.
+secret, and the values of keys that sound secret, are replaced before anything is rendered. A line that cannot be
+rendered or written never raises.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import logging.config
 import re
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -45,6 +48,9 @@ _LIBRARIES = {
 
 #: The event of every line that a library wrote; `library` says which, `message` what.
 LIBRARY_EVENT = "library.message"
+
+#: The event of a line that could not be rendered or written; `lost` is the event that it had.
+LINE_LOST = "log.line_lost"
 
 
 class Redactor:
@@ -96,6 +102,31 @@ def _of_a_library(logger: WrappedLogger, method: str, event: EventDict) -> Event
     return event
 
 
+def _write_lost(event: object) -> None:
+    """Say which line was lost, without its values, which may be secret: they were not redacted."""
+    with suppress(Exception):
+        name = event if isinstance(event, str) else None
+        sys.stderr.write(json.dumps({"event": LINE_LOST, "level": "error", "lost": name}) + "\n")
+
+
+class _Logger(structlog.stdlib.BoundLogger):
+    """A logger whose calls never raise: a caller logs in the middle of its work."""
+
+    def _proxy_to_logger(self, method_name: str, event: str | None = None, *event_args: str, **event_kw: Any) -> Any:
+        try:
+            return super()._proxy_to_logger(method_name, event, *event_args, **event_kw)
+        except Exception:  # noqa: BLE001 - whatever it is, the caller goes on
+            return _write_lost(event)
+
+
+class _Handler(logging.StreamHandler[Any]):
+    """Writes to standard error. The base class would write a line that it cannot render without redacting it."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name it has there
+        """Say which line was lost."""
+        _write_lost(record.msg["event"] if isinstance(record.msg, dict) else record.name)
+
+
 def configure(settings: LogSettings, secrets: Iterable[str] = ()) -> None:
     """Send structlog's and the standard library's log lines to standard error, in one form."""
     redact = Redactor(secrets)
@@ -128,7 +159,7 @@ def configure(settings: LogSettings, secrets: Iterable[str] = ()) -> None:
                     ],
                 }
             },
-            "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "structlog"}},
+            "handlers": {"stderr": {"()": _Handler, "formatter": "structlog"}},
             "root": {"handlers": ["stderr"], "level": settings.level.upper()},
             "loggers": {
                 name: {"level": "INFO" if settings.level == "debug" else level} for name, level in _LIBRARIES.items()
@@ -142,7 +173,7 @@ def configure(settings: LogSettings, secrets: Iterable[str] = ()) -> None:
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
         logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
+        wrapper_class=_Logger,
         cache_logger_on_first_use=True,
     )
     logging.captureWarnings(capture=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from worker.telemetry.isolation import isolated
 from worker.telemetry.tracing import outgoing_headers
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ class RequestMetrics:
     def exchanged(self, exchange: Exchange) -> None:
         """Count it, by the class of its status."""
         status = "none" if exchange.status is None else f"{exchange.status // 100}xx"
-        self._metrics.requests.labels(self._name, exchange.method, status).inc()
-        self._metrics.request_seconds.labels(self._name, exchange.method).observe(exchange.seconds)
-        if exchange.attempt > 1:
-            self._metrics.request_retries.labels(self._name).inc()
+        with isolated("request metrics"):
+            self._metrics.requests.labels(self._name, exchange.method, status).inc()
+            self._metrics.request_seconds.labels(self._name, exchange.method).observe(exchange.seconds)
+            if exchange.attempt > 1:
+                self._metrics.request_retries.labels(self._name).inc()

@@ -26,6 +26,7 @@ from opentelemetry.trace import (
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from contracts.events import Outcome
+from worker.telemetry.isolation import isolated
 from worker.unlinks.ports.steps import StepKind
 
 if TYPE_CHECKING:
@@ -111,7 +112,8 @@ def outgoing_headers() -> dict[str, str]:
     trace = _present.get()
     headers: dict[str, str] = {}
     if trace is not None:
-        _W3C.inject(headers, set_span_in_context(trace.step or trace.whole))
+        with isolated("trace headers"):
+            _W3C.inject(headers, set_span_in_context(trace.step or trace.whole))
     return headers
 
 

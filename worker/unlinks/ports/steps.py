@@ -89,10 +89,10 @@ class Step:
 
 
 class Steps(Protocol):
-    """Who is told of each step, at once and in the task that takes it. Must not raise."""
+    """Receives each step at once, in the task that takes it. Must not raise."""
 
     def report(self, step: Step) -> None:
-        """Take note of a step."""
+        """Receive a step."""
         ...
 
 

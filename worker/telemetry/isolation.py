@@ -1,0 +1,38 @@
+"""Telemetry looks at the worker and must not disturb it: an error in it is logged, and what it looks at goes on."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+import structlog
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from worker.unlinks.ports.steps import Step, Steps
+
+_log = structlog.get_logger()
+
+
+@contextmanager
+def isolated(part: str) -> Iterator[None]:
+    """Log an error of this part of telemetry instead of raising it. A log that fails too is silent."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - whatever it is, the unlink goes on
+        with suppress(Exception):
+            _log.error("telemetry.failed", part=part, problem=str(error), exc_info=error)
+
+
+class IsolatedSinks:
+    """Gives each step to every sink, in order (`worker.unlinks.ports.steps.Steps`). A sink may raise."""
+
+    def __init__(self, *sinks: Steps) -> None:
+        self._sinks = [(type(sink).__name__, sink) for sink in sinks]
+
+    def report(self, step: Step) -> None:
+        """Give a step to every sink."""
+        for name, sink in self._sinks:
+            with isolated(name):
+                sink.report(step)
