@@ -26,16 +26,17 @@ LOGON = HEAD % len(SESSION) + SESSION
 
 
 class Answers:
-    """What the scripted server answers to anything but a logon; then it closes the connection."""
+    """What the scripted server answers to a logon, and to anything else; then it closes the connection."""
 
-    def __init__(self) -> None:
+    def __init__(self, logon: bytes = LOGON) -> None:
+        self.logon = logon
         self.next = b""
 
     def __call__(self, connection: Any) -> None:
         """Serve one connection."""
         connection.secure()
         request = connection.request()
-        connection.send(LOGON if request.startswith(b"POST") else self.next)
+        connection.send(self.logon if request.startswith(b"POST") else self.next)
 
 
 def _framed(status: int, body: bytes) -> bytes:
@@ -84,6 +85,43 @@ async def test_a_token_that_is_no_header_is_no_logon(serve: Any, settings_for: A
     gateway = Gateway("lab", settings_for(server.port, url=f"http://127.0.0.1:{server.port}"), clock)
     with pytest.raises(Unavailable, match="its logon gave no X-RestSvcSessionId"):
         await gateway.delete_link(JOB, LINK, at_any_time)
+    await gateway.close(log_off=False)
+
+
+@pytest.mark.parametrize("session_id", ["\ud800", "\x00", "x" * 300, "..", "a/../b c"])
+async def test_a_session_id_that_is_none_does_not_keep_the_worker_from_ending(
+    serve: Any, settings_for: Any, clock: Any, session_id: str
+) -> None:
+    """Else a drain would end with a stack trace, or a log-off delete something else."""
+    session = json.dumps({"SessionId": session_id}).encode()
+    answers = Answers(HEAD % len(session) + session)
+    answers.next = _framed(200, b"[]")
+    server = serve(answers, tls=None)
+    gateway = Gateway("lab", settings_for(server.port, url=f"http://127.0.0.1:{server.port}"), clock)
+    assert await gateway.links(JOB) == []
+    await gateway.close(log_off=True)
+    paths = [request.split()[1] for request in server.requests if request.startswith(b"DELETE")]
+    assert paths in ([], [b"/api/logonSessions/-"], [b"/api/logonSessions/a%2F..%2Fb%20c"])
+
+
+@pytest.mark.parametrize("task_id", ["task-\ud800", "task\x00", "task-" + "1" * 300, "task\n1"])
+async def test_a_task_id_that_is_none_is_no_answer(
+    hostile: Callable[[], Gateway], answers: Answers, task_id: str
+) -> None:
+    """Else an accepted DELETE could be neither recorded nor followed nor reported."""
+    answers.next = _framed(202, json.dumps({"TaskId": task_id, "State": "Running"}).encode())
+    gateway = hostile()
+    with pytest.raises(AnswerLost, match="it names no task"):
+        await gateway.delete_link(JOB, LINK, at_any_time)
+    await gateway.close(log_off=True)
+
+
+async def test_names_that_are_listed_can_be_printed(hostile: Callable[[], Gateway], answers: Answers) -> None:
+    """Else one strange name would end the list of what can be unlinked with a stack trace."""
+    refs = [{"UID": f"urn:veeam:Job:{JOB}", "Name": "Copy\ud800\n2"}]
+    answers.next = _framed(200, json.dumps({"Refs": refs}).encode())
+    gateway = hostile()
+    assert await gateway.names("Job") == {JOB: "Copy 2"}
     await gateway.close(log_off=False)
 
 

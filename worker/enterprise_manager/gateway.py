@@ -13,6 +13,7 @@ from worker.enterprise_manager.availability import Availability
 from worker.enterprise_manager.calls import Calls
 from worker.enterprise_manager.deletion import Deletion
 from worker.enterprise_manager.documents.records import (
+    MAX_NAME,
     JobRecord,
     TaskRecord,
     pages_of,
@@ -163,7 +164,7 @@ class Gateway:
             found = await names.everything(self._calls.patiently, resource)
         except (NotFound, DocumentError) as error:
             self._refuse(error)
-        return {record.id: record.name for record in found}
+        return {record.id: cleaned(record.name, MAX_NAME) for record in found}
 
     async def find_repository(self, reference: RepositoryReference) -> str:
         """The UID of the one repository that the reference names."""

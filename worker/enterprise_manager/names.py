@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from contracts.events import ReasonCode
 from worker.enterprise_manager import paths
-from worker.enterprise_manager.documents.records import Page, ReferenceRecord, read_page
+from worker.enterprise_manager.documents.records import MAX_NAME, Page, ReferenceRecord, read_page
 from worker.enterprise_manager.documents.tree import UnexpectedDocumentError, cleaned
 from worker.unlinks.ports.enterprise_manager import Refused
 
@@ -146,4 +146,4 @@ def _plural(resource: str, count: int = 2) -> str:
 
 
 def _shown(text: str) -> str:
-    return f'"{cleaned(text, 255)}"'
+    return f'"{cleaned(text, MAX_NAME)}"'

@@ -62,7 +62,7 @@ def logon_session(session_id: str) -> str:
 
 def _segment(text: str) -> str:
     # A segment of dots alone would climb, even if it is escaped.
-    return quote(text, safe="") if text.strip(".") else "-"
+    return quote(text, safe="", errors="replace") if text.strip(".") else "-"
 
 
 def _followed(href: str | None, documented: str, *, same_case: bool) -> str | None:

@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 #: The longest message of the server that is passed on.
 MAX_MESSAGE = 1000
-_MAX_NAME = 255
+
+#: The longest name that is passed on.
+MAX_NAME = 255
+
+#: The longest ID in a form of the server's own.
+_MAX_ID = 200
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _TRUTH = {"true": True, "1": True, "false": False, "0": False}
@@ -136,7 +141,7 @@ def read_tasks(root: Node) -> TaskPage:
 
 
 def _task_record(task: Node) -> TaskRecord:
-    task_id = task.value("taskid")
+    task_id = _opaque_id(task.value("taskid"))
     if task_id is None:
         raise UnexpectedDocumentError("it names no task")
     result = task.child("result")
@@ -303,9 +308,9 @@ def read_versions(root: Node) -> tuple[str, ...]:
 
 
 def read_session_id(root: Node) -> str | None:
-    """Read the ID of a LogonSession: what a log-off names. It is not the token."""
+    """Read the ID of a LogonSession: what a log-off names. It is not the token. None if it names none."""
     session = next(root.records("sessionid"), None)
-    return session.value("sessionid") if session is not None else None
+    return _opaque_id(session.value("sessionid")) if session is not None else None
 
 
 def read_error(root: Node) -> str | None:
@@ -331,13 +336,18 @@ def _backup_server(record: Node) -> str | None:
     return None
 
 
+def _opaque_id(text: str | None) -> str | None:
+    """An ID in a form of the server's own, if it can be logged and stored, and can be a part of a path."""
+    return text if text is not None and text.isprintable() and len(text) <= _MAX_ID else None
+
+
 def _uid(text: str | None) -> str | None:
     return bare_id(text) if text is not None else None
 
 
 def _name(record: Node, *names: str) -> str | None:
     text = record.value(*names)
-    return cleaned(text, _MAX_NAME) or None if text is not None else None
+    return cleaned(text, MAX_NAME) or None if text is not None else None
 
 
 def _short(text: str | None) -> str | None:
