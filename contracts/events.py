@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Literal
 
@@ -169,6 +170,29 @@ class TaskSeen(Message):
     message: str | None = Field(None, description="Its result in Enterprise Manager's words.", examples=["Ok"])
 
 
+class RequestSeen(Message):
+    """Who asked for it, and why. What a message says itself is not verified; `user_id` is."""
+
+    model_config = ConfigDict(title="Request")
+
+    requested_by: str | None = Field(None, description="The command's.")
+    reason: str | None = Field(None, description="The command's: why it was asked for.")
+    user_id: str | None = Field(
+        None,
+        description="The broker user who published the command, as the broker verified it; null if the message did "
+        "not name one.",
+    )
+    retried_by: str | None = Field(
+        None,
+        description="Who asked for this run, from run 2 on: `requested_by` of the retry, or else its broker user.",
+    )
+    cancelled_by: str | None = Field(
+        None,
+        description="Who asked to cancel this run, whether or not it was stopped: `requested_by` of the cancel, or "
+        "else its broker user.",
+    )
+
+
 class EventData(Message):
     """What an event says. Every field is always there; null means not known, or not applicable."""
 
@@ -213,7 +237,13 @@ class EventData(Message):
     correlation_id: str | None = Field(
         None, description="The command's; without it, that of the AMQP property, and without that the key."
     )
-    attempts: int = Field(1, description="How many times a worker took the command up.")
+    attempts: int = Field(1, description="How many times a worker took the command up, in this run.")
+    run: Annotated[int, Field(ge=1)] | None = Field(
+        None,
+        description="Which run of the command it is: 1, and one more for each retry. Null where nothing was run, as "
+        "of a rejected command or a dry run.",
+    )
+    request: RequestSeen = Field(default_factory=RequestSeen, description="Who asked for it, and why.")
     received_at: AwareDatetime = Field(description="When a worker first had it.")
     submitted_at: AwareDatetime | None = Field(
         None, description="When Enterprise Manager had answered the DELETE with a task."
@@ -226,8 +256,8 @@ class Event(Message):
 
     specversion: Literal["1.0"] = Field("1.0", title="CloudEvents version", description="Of the envelope.")
     id: Annotated[str, Field(min_length=1)] = Field(
-        description="A UUIDv5 of the idempotency key and the type (of a `rejected`: of the message's bytes): the same "
-        "however often the event comes."
+        description="The same however often the event comes: a UUIDv5 of the idempotency key, the type and, from run "
+        "2 on, the run. Of a `rejected`: of the message's bytes. Each dry run has a new one."
     )
     source: Annotated[str, Field(min_length=1)] = Field(
         description="`/unlink-worker/<enterprise manager>`.", examples=["/unlink-worker/default"]
@@ -265,9 +295,16 @@ def source_of(enterprise_manager: str) -> str:
     return f"/unlink-worker/{enterprise_manager}"
 
 
-def event_id(idempotency_key: str, outcome: Outcome) -> str:
-    """The ID of the event with which a command ends, or starts: the same however often it is made."""
-    return str(uuid.uuid5(EVENT_NAMESPACE, f"{idempotency_key}\n{outcome.event_type}"))
+def event_id(idempotency_key: str, outcome: Outcome, run: int = 1) -> str:
+    """The ID of the event with which a run starts, or ends: the same however often it is made."""
+    of_run = f"\n{run}" if run > 1 else ""
+    return str(uuid.uuid5(EVENT_NAMESPACE, f"{idempotency_key}\n{outcome.event_type}{of_run}"))
+
+
+def plan_id(idempotency_key: str, made_at: datetime) -> str:
+    """The ID of a `planned` event: each dry run looks anew, and may find something else."""
+    instant = made_at.astimezone(UTC).isoformat()
+    return str(uuid.uuid5(EVENT_NAMESPACE, f"{idempotency_key}\n{Outcome.PLANNED.event_type}\n{instant}"))
 
 
 def rejection_id(body: bytes) -> str:

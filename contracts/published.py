@@ -36,6 +36,9 @@ _OF_AN_END = frozenset({"summary", "close_code", "finished_at"})
 #: What is known of every command that could be read.
 _OF_A_COMMAND = frozenset({"idempotency_key", "job", "repository", "correlation_id"})
 
+#: What is known of every command that was run.
+_OF_A_RUN = _OF_A_COMMAND | {"run"}
+
 
 @dataclass(frozen=True, slots=True)
 class _EventKind:
@@ -49,15 +52,15 @@ EVENT_KINDS = {
     Outcome.SUBMITTED: _EventKind(
         "Progress: Enterprise Manager has taken the DELETE and works on it. A terminal event follows. An "
         "unlink whose DELETE was not needed, or whose answer was lost, has no such event.",
-        _OF_A_COMMAND | {"summary", "submitted_at"},
+        _OF_A_RUN | {"summary", "submitted_at"},
     ),
     Outcome.SUCCEEDED: _EventKind(
         "The link is gone. `evidence` says how that is known, `verified` whether the job's list was seen without it.",
-        _OF_A_COMMAND | {"changed", "evidence", "verified"} | _OF_AN_END,
+        _OF_A_RUN | {"changed", "evidence", "verified"} | _OF_AN_END,
     ),
     Outcome.FAILED: _EventKind(
         "The link was not removed, or, where `changed` is null, is not known to be. `reason` says why.",
-        _OF_A_COMMAND | {"reason"} | _OF_AN_END,
+        _OF_A_RUN | {"reason"} | _OF_AN_END,
     ),
     Outcome.REJECTED: _EventKind(
         "Nothing was run: the message breaks the contract, or its key belongs to another command, or its sender may "
@@ -67,11 +70,11 @@ EVENT_KINDS = {
     ),
     Outcome.CANCELLED: _EventKind(
         "The unlink was stopped. The link is still there; where `changed` is null, its task may still remove it.",
-        _OF_A_COMMAND | _OF_AN_END,
+        _OF_A_RUN | _OF_AN_END,
     ),
     Outcome.TIMED_OUT: _EventKind(
         "Whether the link goes could not be known within `timeout_seconds`. It may still go.",
-        _OF_A_COMMAND | {"reason"} | _OF_AN_END,
+        _OF_A_RUN | {"reason"} | _OF_AN_END,
     ),
     Outcome.PLANNED: _EventKind(
         "The end of a dry run; nothing was changed. Without `reason`, the link is there and would be removed, or, with "

@@ -42,6 +42,7 @@ class PartialParse:
     idempotency_key: str | None = None
     correlation_id: str | None = None
     requested_by: str | None = None
+    reason: str | None = None
     ticket: Ticket | None = None
     labels: dict[str, str] = field(default_factory=dict)
 
@@ -198,6 +199,7 @@ def _partial(content: dict[str, Any]) -> PartialParse:
         idempotency_key=valid("idempotency_key", IdempotencyKey),
         correlation_id=_short_text(content.get("correlation_id"), MAX_CORRELATION_ID),
         requested_by=_short_text(content.get("requested_by"), 200),
+        reason=_short_text(content.get("reason"), 1000),
         ticket=valid("ticket", Ticket),
     )
 

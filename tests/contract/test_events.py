@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import uuid
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 
 import contracts
-from contracts.events import Event, EventData, Outcome, event_id, rejection_id, source_of
+from contracts.events import Event, EventData, Outcome, event_id, plan_id, rejection_id, source_of
 
 EXAMPLES = Path(contracts.__file__).parent / "examples"
 NOON = datetime(2027, 1, 31, 12, tzinfo=UTC)
@@ -22,8 +22,13 @@ def test_golden_events_are_what_the_models_write(example: Path) -> None:
     event = Event.model_validate_json(example.read_bytes())
     assert json.loads(event.to_bytes()) == json.loads(example.read_bytes())
     assert event.type == event.data.outcome.event_type == example.stem
-    expected = rejection_id(b"junk") if event.data.outcome is Outcome.REJECTED else event_id("CHG1", event.data.outcome)
-    assert event.id == expected
+    match event.data.outcome:
+        case Outcome.REJECTED:
+            assert event.id == rejection_id(b"junk")
+        case Outcome.PLANNED:
+            assert event.id == plan_id("CHG1", event.time)
+        case outcome:
+            assert event.id == event_id("CHG1", outcome)
 
 
 def test_every_outcome_has_a_golden_event() -> None:
@@ -34,7 +39,11 @@ def test_every_outcome_has_a_golden_event() -> None:
 def test_event_ids_never_change() -> None:
     """A consumer that remembers IDs still recognises a repeat after the worker was upgraded."""
     assert event_id("CHG1", Outcome.SUCCEEDED) == "c38958fa-2c37-5abe-a491-e3b09f09ef6a"
+    assert event_id("CHG1", Outcome.SUCCEEDED, 2) == "2e83d142-eda1-5b35-931d-15128d01da51"
+    assert plan_id("CHG1", NOON) == "c684654f-09a6-587c-9758-2bd13245a69d"
     assert rejection_id(b"junk") == "be562303-03a1-5bf2-b8f0-c3e502d32642"
+    in_another_zone = NOON.astimezone(timezone(timedelta(hours=2)))
+    assert plan_id("CHG1", in_another_zone) == plan_id("CHG1", NOON)
     assert uuid.UUID(event_id("CHG1", Outcome.SUCCEEDED)).version == 5
 
 

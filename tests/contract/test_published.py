@@ -265,7 +265,14 @@ def test_a_rejection_of_bytes_fits_the_schema(code: ReasonCode) -> None:
     reason = Reason(code=code, message="no")
     changed = None if code is ReasonCode.GAVE_UP else False
     event = compose_rejection(
-        b"\xff", PartialParse(), reason, changed=changed, enterprise_manager="default", correlation_id=None, now=NOON
+        b"\xff",
+        PartialParse(),
+        reason,
+        changed=changed,
+        enterprise_manager="default",
+        correlation_id=None,
+        user_id=None,
+        now=NOON,
     )
     validator_of(event.type).validate(json.loads(event.to_bytes()))
 

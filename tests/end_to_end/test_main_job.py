@@ -157,6 +157,24 @@ def test_linked_backups_are_not_dropped_without_consent(world: World) -> None:
     assert len(world.of("yes")[-1].data["linked_backups_removed"]) == 1
 
 
+def test_each_dry_run_is_an_event_of_its_own(world: World) -> None:
+    """A consumer that drops repeats by ID would drop the second plan, which may say something else than the first."""
+    world.start_worker()
+    world.listen()
+    world.send(vendor_command("plan", dry_run=True, requested_by="j.doe", reason="to see"))
+    world.until_ended("plan")
+    (link,) = world.enterprise_manager.links(VENDOR_JOB_ID)
+    world.enterprise_manager.remove_link(VENDOR_JOB_ID, link.object_in_job_id)
+    world.send(vendor_command("plan", dry_run=True))
+    world.until(lambda: len(world.of("plan")) == 2, "a second plan")
+    first, second = world.of("plan")
+    assert (first.data["close_code"], second.data["close_code"]) == ("not_done", "nothing_to_do")
+    assert first.id != second.id
+    assert first.data["run"] is None
+    asked = {name: first.data["request"][name] for name in ("requested_by", "reason", "user_id")}
+    assert asked == {"requested_by": "j.doe", "reason": "to see", "user_id": world.client.user}
+
+
 def test_a_broker_restarted_under_a_hundred_unlinks_loses_none(
     world: World, broker: PrivateBroker, behaviour: Behaviour
 ) -> None:

@@ -114,6 +114,7 @@ class Observer:
         self.jumped = False
         self._looks: dict[tuple[str, str], float] = {}
         self._rejections: dict[str, bytes] = {}
+        self._plans: dict[str, set[str]] = {}
 
     def broken(self, promise: str, what: str) -> None:
         """Remember a violation, if it is the first."""
@@ -188,7 +189,7 @@ class Observer:
         key = reading.command.idempotency_key
         story = self.stories.get(key)
         if isinstance(reading.command, UnlinkCommand) and reading.command.dry_run:
-            return {event_id(key, Outcome.PLANNED)}
+            return self._plans.get(key, set())
         return {event_id(key, Outcome(story.outcome))} if story is not None and story.outcome is not None else set()
 
     def handed_over(self, process: Process, body: bytes) -> str:
@@ -204,7 +205,7 @@ class Observer:
             if not self.is_rejected(self.readings[self._rejections[event["id"]]]):
                 self.broken(NOTHING_LOST, f"a command with the key {key} was rejected that should have been run")
         elif data["outcome"] == Outcome.PLANNED:
-            self._planned(key, data)
+            self._planned(key, event)
         elif story is None:
             self.broken(NOTHING_TWICE, f"{data['outcome']} of {key} was published without a claim")
         elif data["outcome"] == Outcome.SUBMITTED:
@@ -223,7 +224,9 @@ class Observer:
         if data["changed"] is not None:
             self.broken(NOTHING_CLAIMED, "a command was given up, and its event says whether it changed anything")
 
-    def _planned(self, key: str, data: dict[str, Any]) -> None:
+    def _planned(self, key: str, event: dict[str, Any]) -> None:
+        data = event["data"]
+        self._plans.setdefault(key, set()).add(event["id"])
         commands = [reading.command for reading in self.readings.values() if isinstance(reading.command, UnlinkCommand)]
         if not any(command.idempotency_key == key and command.dry_run for command in commands):
             self.broken(NOTHING_CLAIMED, f"{key} was planned, and is no dry run")

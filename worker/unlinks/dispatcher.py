@@ -287,7 +287,8 @@ class Dispatcher:
 
     async def _plan(self, command: UnlinkCommand, delivery: Delivery, authorized: Authorized, report: Reporter) -> None:
         """A dry run: the workflow as far as the intend, without a trace in the ledger."""
-        entry = Entry(Lease(command.idempotency_key, 0), Stage.CLAIMED, delivery.attempt, self._clock.now())
+        lease = Lease(command.idempotency_key, 0)
+        entry = Entry(lease, Stage.CLAIMED, delivery.attempt, self._clock.now(), user_id=delivery.user_id)
         running = _Running(command, command.fingerprint, [delivery], report, authorized.job)
         workflow = self._workflow(command, entry, running, lambda _entry, _task: None)
         ending = as_plan(await self._ending(workflow, running))

@@ -15,8 +15,10 @@ from contracts.events import (
     Reason,
     ReasonCode,
     RepositorySeen,
+    RequestSeen,
     TaskSeen,
     event_id,
+    plan_id,
     rejection_id,
     source_of,
 )
@@ -113,15 +115,17 @@ def as_plan(ending: Ending) -> Ending:
 def compose(command: UnlinkCommand, entry: Entry, ending: Ending, *, correlation_id: str, now: datetime) -> Event:
     """The event of an ending; `correlation_id` is the command's own, or what stands in for it."""
     seen = ending.seen
+    planned = ending.outcome is Outcome.PLANNED
+    key = command.idempotency_key
     return Event(
-        id=event_id(command.idempotency_key, ending.outcome),
+        id=plan_id(key, now) if planned else event_id(key, ending.outcome, entry.run),
         source=source_of(command.enterprise_manager),
         type=ending.outcome.event_type,
-        subject=command.idempotency_key,
+        subject=key,
         time=now,
         data=closed(
             EventData(
-                idempotency_key=command.idempotency_key,
+                idempotency_key=key,
                 enterprise_manager=command.enterprise_manager,
                 outcome=ending.outcome,
                 changed=ending.changed,
@@ -137,6 +141,8 @@ def compose(command: UnlinkCommand, entry: Entry, ending: Ending, *, correlation
                 labels=dict(command.labels),
                 correlation_id=correlation_id,
                 attempts=entry.attempts,
+                run=None if planned else entry.run,
+                request=_request(command, entry),
                 received_at=entry.received_at,
                 submitted_at=entry.submitted_at,
                 finished_at=now if ending.outcome.terminal else None,
@@ -153,6 +159,7 @@ def compose_rejection(
     changed: bool | None,
     enterprise_manager: str,
     correlation_id: str | None,
+    user_id: str | None,
     now: datetime,
 ) -> Event:
     """The event of a message that is not run: its ID is of the message's bytes.
@@ -176,10 +183,21 @@ def compose_rejection(
                 ticket=partial.ticket,
                 labels=partial.labels,
                 correlation_id=partial.correlation_id or correlation_id or partial.idempotency_key,
+                request=RequestSeen(requested_by=partial.requested_by, reason=partial.reason, user_id=user_id),
                 received_at=now,
                 finished_at=now,
             )
         ),
+    )
+
+
+def _request(command: UnlinkCommand, entry: Entry) -> RequestSeen:
+    return RequestSeen(
+        requested_by=command.requested_by,
+        reason=command.reason,
+        user_id=entry.user_id,
+        retried_by=entry.retried_by,
+        cancelled_by=entry.cancelled_by,
     )
 
 

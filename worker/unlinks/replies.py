@@ -83,7 +83,8 @@ class Replies:
         """Answer a command that is not run with a `rejected` event."""
         partial = known if isinstance(known, PartialParse) else known_of(known)
         reason = Reason(code=code, message=problem)
-        await self._reject(delivery, partial, reason, report, changed=False, dead_letter=dead_letter)
+        sender = delivery.user_id
+        await self._reject(delivery, partial, reason, report, sender, changed=False, dead_letter=dead_letter)
 
     async def _reject(
         self,
@@ -91,6 +92,7 @@ class Replies:
         partial: PartialParse,
         reason: Reason,
         report: Reporter,
+        sender: str | None = None,
         *,
         changed: bool | None,
         dead_letter: bool,
@@ -103,6 +105,7 @@ class Replies:
             changed=changed,
             enterprise_manager=delivery.enterprise_manager,
             correlation_id=delivery.correlation_id,
+            user_id=sender,
             now=self.clock.now(),
         )
         if dead_letter:
@@ -152,9 +155,14 @@ class Replies:
 def known_of(command: Command) -> PartialParse:
     """What a rejection repeats of a command."""
     if isinstance(command, CancelCommand):
-        return PartialParse(command.idempotency_key, requested_by=command.requested_by)
+        return PartialParse(command.idempotency_key, requested_by=command.requested_by, reason=command.reason)
     return PartialParse(
-        command.idempotency_key, command.correlation_id, command.requested_by, command.ticket, dict(command.labels)
+        command.idempotency_key,
+        command.correlation_id,
+        command.requested_by,
+        command.reason,
+        command.ticket,
+        dict(command.labels),
     )
 
 

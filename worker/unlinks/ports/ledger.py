@@ -64,6 +64,8 @@ class Entry:
     """A key that is not settled. `cancelled`: its cancellation was requested.
 
     `command` is the one that claimed the key first, as it was stored: that one runs, whichever delivery is at hand.
+    `user_id` is the broker user who published it; `retried_by` and `cancelled_by` are who asked for this run, and who
+    asked to cancel it.
     """
 
     lease: Lease
@@ -77,6 +79,10 @@ class Entry:
     submitted_at: datetime | None = None
     cancelled: bool = False
     command: bytes = b""
+    run: int = 1
+    user_id: str | None = None
+    retried_by: str | None = None
+    cancelled_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
