@@ -13,13 +13,15 @@ from worker.enterprise_manager.documents.reading import html_title, is_html, rea
 from worker.enterprise_manager.documents.records import (
     LinkedBackupRecord,
     LinkRecord,
+    Paging,
     ReferenceRecord,
     TaskRecord,
     bare_id,
     read_error,
     read_job,
     read_links,
-    read_page,
+    read_paging,
+    read_references,
     read_session_id,
     read_task,
     read_tasks,
@@ -251,9 +253,9 @@ def test_references_are_read_with_their_backup_server() -> None:
       <Links><Link Rel="Up" Type="BackupServerReference" Href="https://x/api/2" Name="vbr01"/></Links></Ref>"""
     other = f'<Ref Type="BackupReference" Name="A" UID="urn:veeam:Backup:{BACKUP}"/>'
     body = f'<QueryResult><Refs>{reference}{other}</Refs><PagingInfo PagesCount="3" PageNum="1"/></QueryResult>'
-    page = read_page(read_document(body.encode()), "Job")
-    assert page.references == (ReferenceRecord(JOB, 'A "copy"', "vbr01"),)
-    assert page.pages == 3
+    document = read_document(body.encode())
+    assert read_references(document, "Job") == (ReferenceRecord(JOB, 'A "copy"', "vbr01"),)
+    assert read_paging(document) == Paging(1, 3)
 
 
 @pytest.mark.parametrize("nested", [True, False])
@@ -262,12 +264,12 @@ def test_references_are_read_from_json_flat_or_nested(*, nested: bool) -> None:
     links = [{"Rel": "Up", "Type": "BackupServerReference", "Name": "vbr01", "Href": "x"}]
     refs: object = [{"UID": f"urn:veeam:Job:{JOB}", "Name": "A copy", "Links": links}]
     body = {"Refs": {"Refs": refs} if nested else refs, "PagingInfo": {"PagesCount": 1}}
-    assert read_page(read_document(json.dumps(_camel(body)).encode()), "Job").references == (
+    assert read_references(read_document(json.dumps(_camel(body)).encode()), "Job") == (
         ReferenceRecord(JOB, "A copy", "vbr01"),
     )
-    assert read_page(read_document(b'{"Refs": null}'), "Job").references == ()
+    assert read_references(read_document(b'{"Refs": null}'), "Job") == ()
     with pytest.raises(UnexpectedDocumentError):
-        read_page(read_document(b'{"Message": "no"}'), "Job")
+        read_references(read_document(b'{"Message": "no"}'), "Job")
 
 
 def test_errors_are_read_in_both_formats_and_cut() -> None:
@@ -423,7 +425,7 @@ _READERS = (
     read_tasks,
     read_links,
     read_job,
-    lambda root: read_page(root, "Job"),
+    lambda root: read_references(root, "Job"),
     read_versions,
     read_session_id,
     read_error,

@@ -277,19 +277,6 @@ async def test_an_answer_about_another_task_is_not_believed(em: SimulatedEnterpr
         await gateway.task(ticket)
 
 
-async def test_a_list_of_links_in_pages_is_read_to_its_end(em: SimulatedEnterpriseManager, gateway: Gateway) -> None:
-    """Else a link on the second page would be reported as gone."""
-    one, two = (
-        f"""<LinkedBackupRepositoryResourceObjects><LinkedBackupRepository><ObjectInJobId>{link}</ObjectInJobId>
-        <LinkedBackupRepositoryUid>{UID}</LinkedBackupRepositoryUid></LinkedBackupRepository>
-        <PagingInfo PageNum="{number}" PageSize="1" PagesCount="2"/></LinkedBackupRepositoryResourceObjects>"""
-        for number, link in enumerate([LINK, OTHER_LINK], 1)
-    )
-    em.inject(Fault("wrong_content", path="linkedBackup", body=one, content_type="application/xml"))
-    em.inject(Fault("wrong_content", path="linkedBackupRepositories?page=2", body=two, content_type="application/xml"))
-    assert await gateway.links(JOB) == [Link(LINK, UID), Link(OTHER_LINK, UID)]
-
-
 async def test_a_look_reads_its_job_once(em: SimulatedEnterpriseManager, gateway: Gateway) -> None:
     """Else each unlink would cost a request that tells nothing new."""
     for _ in range(2):

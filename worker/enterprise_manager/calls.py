@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import tenacity
 
-from worker.enterprise_manager.documents.tree import UnreadableDocumentError
+from worker.enterprise_manager.documents.records import read_paging
+from worker.enterprise_manager.documents.tree import UnexpectedDocumentError, UnreadableDocumentError
 from worker.enterprise_manager.logon import TOKEN_HEADER
 from worker.enterprise_manager.responses import UNAUTHORIZED, Again, NotFound, Unauthorized, judge
 from worker.enterprise_manager.transport import Request, TransportError
@@ -16,7 +17,7 @@ from worker.unlinks.back_off import BackOff
 from worker.unlinks.ports.enterprise_manager import Refused, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from worker.enterprise_manager.availability import Availability
     from worker.enterprise_manager.documents.tree import Node
@@ -33,7 +34,15 @@ ATTEMPTS = 3
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 1.0
 
+#: The most pages of a list that are read, and how often they are read while the list changes.
+MOST_PAGES = 50
+MOST_READS = 5
+
 _T = TypeVar("_T")
+
+
+class ListTooLongError(UnexpectedDocumentError):
+    """The list has more pages than are read."""
 
 
 class Calls:
@@ -66,6 +75,43 @@ class Calls:
             Unavailable: after a few attempts.
         """
         return await self.repeat(partial(self._document, Request("GET", path, query or {}), session))
+
+    async def get_list(self, path: str, query: Mapping[str, str], read: Callable[[Node], Sequence[_T]]) -> list[_T]:
+        """The members of the list at `path`, each once; `read` is given one page after the other.
+
+        Between the requests for two pages, a member may move to a page that was read before. A list of several pages
+        is therefore read until two reads in a row agree: then it stood still between them, and nothing was missed.
+
+        Raises:
+            ListTooLongError: it has too many pages.
+            NotFound, Refused, Unavailable: as `get`; and what `read` raises.
+        """
+        before: list[Sequence[_T]] | None = None
+        for _ in range(MOST_READS):
+            pages = await self._pages(path, query, read)
+            if pages is not None and (len(pages) == 1 or pages == before):
+                return list(dict.fromkeys(member for page in pages for member in page))
+            before = pages
+        problem = self._remedies.answered(
+            "answers with other pages of a list than asked for, or changes it all the time"
+        )
+        raise self.unavailable(Again(problem, everywhere=False))
+
+    async def _pages(
+        self, path: str, query: Mapping[str, str], read: Callable[[Node], Sequence[_T]]
+    ) -> list[Sequence[_T]] | None:
+        """The pages of one read; None if an answer was another page than asked for."""
+        first = await self.get(path, query)
+        count = read_paging(first).pages
+        if count > MOST_PAGES:
+            raise ListTooLongError(f"it has {count} pages; at most {MOST_PAGES} are read")
+        pages = [read(first)]
+        for number in range(2, count + 1):
+            page = await self.get(path, {**query, "page": str(number)})
+            if read_paging(page).number != number:
+                return None
+            pages.append(read(page))
+        return pages
 
     async def ask_in(self, session: LogonSession, path: str, query: Mapping[str, str]) -> Node | None:
         """The document, in that session; None where this very question is not answered, as others may be.

@@ -16,7 +16,6 @@ from worker.enterprise_manager.documents.records import (
     MAX_NAME,
     JobRecord,
     TaskRecord,
-    pages_of,
     read_job,
     read_links,
     read_versions,
@@ -43,7 +42,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from contracts.commands import JobReference, RepositoryReference
-    from worker.enterprise_manager.documents.records import LinkRecord
     from worker.enterprise_manager.logon import LogonSession
     from worker.enterprise_manager.wire import RequestObserver
     from worker.settings import EnterpriseManagerSettings
@@ -183,7 +181,7 @@ class Gateway:
     async def links(self, job_id: str) -> Sequence[Link]:
         """The repositories linked to the job, as listed now."""
         try:
-            records = await self._link_records(job_id)
+            records = await self._calls.get_list(paths.links(job_id), {}, read_links)
         except NotFound as error:
             raise _no_such_job(job_id, error) from None
         except DocumentError as error:
@@ -285,16 +283,6 @@ class Gateway:
         if answered not in {wanted, None}:
             error = UnexpectedDocumentError(f"asked for the job {wanted}, it answered with the job {answered}")
             raise self._calls.unavailable(Again(self._strange(error), everywhere=False))
-
-    async def _link_records(self, job_id: str) -> list[LinkRecord]:
-        first = await self._calls.get(paths.links(job_id))
-        records = list(read_links(first))
-        pages = pages_of(first)
-        if pages > names.MOST_PAGES:
-            raise UnexpectedDocumentError(f"it has {pages} pages; at most {names.MOST_PAGES} are read")
-        for page in range(2, pages + 1):
-            records += read_links(await self._calls.get(paths.links(job_id), {"page": str(page)}))
-        return list(dict.fromkeys(records))
 
     async def _probe(self) -> None:
         """Raise `Unavailable` unless Enterprise Manager answers, and lets us log on."""

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from contracts.events import ReasonCode
 from worker.enterprise_manager import paths
-from worker.enterprise_manager.documents.records import MAX_NAME, Page, ReferenceRecord, read_page
-from worker.enterprise_manager.documents.tree import UnexpectedDocumentError, cleaned
+from worker.enterprise_manager.calls import ListTooLongError
+from worker.enterprise_manager.documents.records import MAX_NAME, ReferenceRecord, read_references
+from worker.enterprise_manager.documents.tree import cleaned
 from worker.unlinks.ports.enterprise_manager import Refused
 
 if TYPE_CHECKING:
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
 
     from worker.enterprise_manager.calls import Calls
 
-#: How many pages of names are looked through at most, and how many names a page is asked to have.
-MOST_PAGES = 50
+#: How many names a page is asked to have.
 PAGE_SIZE = 200
 
 _MOST_NAMED = 5
@@ -54,16 +54,21 @@ async def find(calls: Calls, resource: str, name: str, backup_server: str | None
 
     Raises:
         NameNotFound, NameAmbiguous: with what there is instead.
-        UnexpectedDocumentError: the answer is no answer to a query.
+        UnexpectedDocumentError: the answer is no answer to a query, or has too many pages.
         NotFound, Refused, Unavailable: as any GET.
     """
-    matches = _exactly(await _filtered(calls, resource, name, backup_server), name, backup_server)
-    everything: Sequence[ReferenceRecord] = ()
+    filtered = await _filtered(calls, resource, name, backup_server)
+    matches = _exactly(filtered or (), name, backup_server)
+    known: Sequence[ReferenceRecord] = ()
     if not matches:
-        everything = await _references(calls, resource, paths.COLLECTIONS[resource], {}, complete=False)
-        matches = _exactly(everything, name, backup_server)
+        try:
+            known = await everything(calls, resource)
+        except ListTooLongError:
+            if filtered is None:
+                raise
+        matches = _exactly(known, name, backup_server)
     if not matches:
-        raise NameNotFound(_not_found(resource, name, backup_server, everything))
+        raise NameNotFound(_not_found(resource, name, backup_server, known))
     if len(matches) > 1:
         raise NameAmbiguous(f"{len(matches)} {_plural(resource)} are named {_shown(name)}: {_listed(matches)}")
     return matches[0]
@@ -79,7 +84,7 @@ async def everything(calls: Calls, resource: str) -> list[ReferenceRecord]:
     return await _references(calls, resource, paths.COLLECTIONS[resource], {})
 
 
-async def _filtered(calls: Calls, resource: str, name: str, backup_server: str | None) -> list[ReferenceRecord]:
+async def _filtered(calls: Calls, resource: str, name: str, backup_server: str | None) -> list[ReferenceRecord] | None:
     query = {"type": resource, "filter": name_filter(name, backup_server)}
     try:
         return await _references(calls, resource, paths.QUERY, query)
@@ -87,24 +92,12 @@ async def _filtered(calls: Calls, resource: str, name: str, backup_server: str |
         if error.code is not ReasonCode.ENTERPRISE_MANAGER_ERROR:
             raise
         # A server that does not take this filter, or no queries at all; it still lists all names.
-        return []
+        return None
 
 
-async def _references(
-    calls: Calls, resource: str, path: str, query: dict[str, str], *, complete: bool = True
-) -> list[ReferenceRecord]:
-    page = await _page(calls, resource, path, query)
-    if complete and page.pages > MOST_PAGES:
-        raise UnexpectedDocumentError(f"it has {page.pages} pages; at most {MOST_PAGES} are read")
-    found = list(page.references)
-    for number in range(2, min(page.pages, MOST_PAGES) + 1):
-        found += (await _page(calls, resource, path, query | {"page": str(number)})).references
-    # A list that changes between two pages may show one member on both.
-    return list(dict.fromkeys(found))
-
-
-async def _page(calls: Calls, resource: str, path: str, query: dict[str, str]) -> Page:
-    return read_page(await calls.get(path, query | {"pageSize": str(PAGE_SIZE)}), resource)
+async def _references(calls: Calls, resource: str, path: str, query: dict[str, str]) -> list[ReferenceRecord]:
+    query = query | {"pageSize": str(PAGE_SIZE)}
+    return await calls.get_list(path, query, lambda root: read_references(root, resource))
 
 
 def _exactly(references: Iterable[ReferenceRecord], name: str, backup_server: str | None) -> list[ReferenceRecord]:

@@ -90,10 +90,10 @@ class ReferenceRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
-    """One page of a query's answer."""
+class Paging:
+    """Which page of a list an answer is, as far as it says, and how many pages there are."""
 
-    references: tuple[ReferenceRecord, ...]
+    number: int | None
     pages: int
 
 
@@ -137,7 +137,7 @@ def read_tasks(root: Node) -> TaskPage:
     """
     if root.find("paginginfo") is None and root.find("tasks") is None and not root.has("tasks", "resources"):
         raise UnexpectedDocumentError("it is no list of tasks")
-    return TaskPage(tuple(_task_record(record) for record in root.records("taskid")), _pages(root))
+    return TaskPage(tuple(_task_record(record) for record in root.records("taskid")), read_paging(root).pages)
 
 
 def _task_record(task: Node) -> TaskRecord:
@@ -256,8 +256,8 @@ def _linked_backups(job_info: Node | None) -> tuple[LinkedBackupRecord, ...] | N
     )
 
 
-def read_page(root: Node, resource: str) -> Page:
-    """Read a page of references to `resource` (`Job`, `Repository`); those to anything else are left out.
+def read_references(root: Node, resource: str) -> tuple[ReferenceRecord, ...]:
+    """Read a list of references to `resource` (`Job`, `Repository`); those to anything else are left out.
 
     It is what `/query`, `/jobs` and `/repositories` answer.
 
@@ -268,8 +268,7 @@ def read_page(root: Node, resource: str) -> Page:
     if refs is None and root.find("paginginfo") is None and root.name != "queryresult" and not root.has("refs"):
         raise UnexpectedDocumentError("it is no list of references")
     found = list(refs.records("uid")) if refs is not None else []
-    references = [_reference(record) for record in found if _is_of(record, resource)]
-    return Page(tuple(references), _pages(root))
+    return tuple(_reference(record) for record in found if _is_of(record, resource))
 
 
 def _is_of(record: Node, resource: str) -> bool:
@@ -283,15 +282,18 @@ def _reference(record: Node) -> ReferenceRecord:
     return ReferenceRecord(bare_id(record.value("uid")), name.text if name is not None else "", _backup_server(record))
 
 
-def pages_of(root: Node) -> int:
-    """How many pages the answer has; 1 where it does not say."""
-    return _pages(root)
-
-
-def _pages(root: Node) -> int:
+def read_paging(root: Node) -> Paging:
+    """Read which page of a list it is; the only one where it does not say."""
     paging = root.find("paginginfo")
-    count = paging.value("pagescount") if paging is not None else None
-    return int(count) if count is not None and count.isascii() and count.isdigit() and len(count) < 10 else 1  # noqa: PLR2004 - a longer number is no count of pages
+    if paging is None:
+        return Paging(None, 1)
+    pages = _count(paging.value("pagescount"))
+    return Paging(_count(paging.value("pagenum")), 1 if pages is None else pages)
+
+
+def _count(text: str | None) -> int | None:
+    # A number of more digits is no count of pages.
+    return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 10 else None  # noqa: PLR2004
 
 
 def read_versions(root: Node) -> tuple[str, ...]:
