@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 #: The oldest Kubernetes that the manifests are for, and the newest whose schemas are there.
 VERSIONS = ("1.32", kubernetes_validate.latest_version())
 
-needs_crds = pytest.mark.skipif(not crds.FOLDER.is_dir(), reason=crds.NOT_CHECKED)
-
 
 @pytest.fixture(params=OVERLAYS)
 def overlay(request: pytest.FixtureRequest) -> Rendered:
@@ -45,14 +43,12 @@ def test_a_misspelt_field_of_a_built_in_kind_is_found() -> None:
         kubernetes_validate.validate(wrong, VERSIONS[-1], strict=True)
 
 
-@needs_crds
 def test_custom_resources_hold_only_fields_that_their_operators_know(overlay: Rendered) -> None:
     """An operator ignores a misspelt field: queues would be deleted, or pods ended at work, on a quiet day."""
     found = {label(each): crds.problems(each) for each in overlay.resources if crds.is_custom(each)}
     assert {name: problems for name, problems in found.items() if problems} == {}
 
 
-@needs_crds
 @pytest.mark.parametrize("kind", ["ScaledObject", "TriggerAuthentication", "PodMonitor", "Queue", "ExternalSecret"])
 def test_a_misspelt_field_of_a_custom_resource_is_found(kind: str) -> None:
     """A check that lets everything pass would look just like one that found nothing."""
