@@ -79,7 +79,10 @@ def _field_title(name: str, _field: object) -> str:
 class Message(BaseModel):
     """A part of a message: unknown fields refused, no type coerced, immutable."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, field_title_generator=_field_title)
+    # Built at first use: most of what imports the models uses few of them.
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, field_title_generator=_field_title, defer_build=True
+    )
 
 
 def _exactly_one_of(alternatives: dict[str, str], narrowing: str) -> dict[str, Any]:

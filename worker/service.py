@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from worker.broker import Broker
+from worker.broker.broker import Broker
 from worker.clock import SystemClock
 from worker.enterprise_manager import Gateway
-from worker.ledger import SqlLedger
 from worker.ledger.database import problem_in
+from worker.ledger.sql_ledger import SqlLedger
 from worker.settings import SettingsInvalidError
 from worker.telemetry.instruments import Telemetry
 from worker.telemetry.tracing import outgoing_headers

@@ -40,7 +40,7 @@ class SettingsInvalidError(Exception):
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class BrokerSettings(_Section):
@@ -174,7 +174,9 @@ class TracesSettings(_Section):
 
 
 class _FromEnvironment(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter="__", extra="ignore", frozen=True, defer_build=True
+    )
 
     @classmethod
     def settings_customise_sources(

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from contracts.events import Event, EventData, Outcome, event_id, source_of
 from tests.waiting import until, wait_until
-from worker.broker import Broker
+from worker.broker.broker import Broker
 from worker.clock import SystemClock
 from worker.settings import BrokerSettings
 

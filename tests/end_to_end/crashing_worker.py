@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from worker.broker.delivery import BrokerDelivery
 from worker.cli import main
 from worker.enterprise_manager import Gateway
-from worker.ledger import SqlLedger
+from worker.ledger.sql_ledger import SqlLedger
 from worker.unlinks.ports.ledger import Intended, Settled, Submitted
 
 if TYPE_CHECKING:

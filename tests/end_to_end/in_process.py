@@ -19,7 +19,7 @@ from contracts.events import Event
 from tests.steps import RecordedSteps
 from worker.clock import SystemClock
 from worker.enterprise_manager import Gateway
-from worker.ledger import SqlLedger
+from worker.ledger.sql_ledger import SqlLedger
 from worker.settings import EnterpriseManagerSettings, LedgerSettings
 from worker.unlinks.dispatcher import Dispatcher
 from worker.unlinks.rules import Pace, Rules

@@ -26,7 +26,7 @@ from tests.end_to_end.world import PATIENCE, vendor_command
 from worker.broker.senders import SENDER_HEADER
 from worker.cli import app
 from worker.clock import SystemClock
-from worker.ledger import SqlLedger
+from worker.ledger.sql_ledger import SqlLedger
 from worker.settings import LedgerSettings
 from worker.unlinks.ports.ledger import (
     Claimed,

@@ -16,7 +16,7 @@ import requests
 from pika.exceptions import ChannelClosedByBroker
 
 from tests.end_to_end.world import vendor_command
-from worker.broker import Broker
+from worker.broker.broker import Broker
 from worker.broker.senders import SENDER_HEADER
 from worker.clock import SystemClock
 from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_ID, VENDOR_LINK_ID

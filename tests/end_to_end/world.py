@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 from tests.preloaded.preloaded import Preloaded
-from worker.broker.client import BrokerClient, ReceivedEvent
+from worker.broker.client import BrokerClient
 from worker.sandbox.environment import worker_environment
 from worker.sandbox.processes.supervisor import ProcessSupervisor
 from worker.sandbox.processes.worker_process import RUN, WorkerProcess
@@ -21,6 +21,8 @@ from worker.settings import BrokerSettings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from worker.broker.received_event import ReceivedEvent
 
 #: How long a test waits for what should happen, in seconds: these machines are shared.
 PATIENCE = 90.0

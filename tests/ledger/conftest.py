@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from sqlalchemy import make_url
 
 from worker.clock import SystemClock
-from worker.ledger import SqlLedger
+from worker.ledger.sql_ledger import SqlLedger
 from worker.settings import LedgerSettings
 from worker.unlinks.ports.enterprise_manager import Link, LinkedBackup
 from worker.unlinks.ports.ledger import Claimed, Intent, NewClaim

@@ -29,7 +29,8 @@ from worker.unlinks.ports.ledger import (
 
 if TYPE_CHECKING:
     from tests.ledger.conftest import Database, Words
-    from worker.ledger import KeyHistory, SqlLedger
+    from worker.ledger import KeyHistory
+    from worker.ledger.sql_ledger import SqlLedger
 
 EVENT = b'{"specversion":"1.0"}'
 TASK = TaskTicket("task-1", "session-a")

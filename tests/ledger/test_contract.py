@@ -29,7 +29,7 @@ from worker.unlinks.ports.ledger import (
 
 if TYPE_CHECKING:
     from tests.ledger.conftest import Database, Words
-    from worker.ledger import SqlLedger
+    from worker.ledger.sql_ledger import SqlLedger
 
 EVENT = b'{"specversion":"1.0","n":"\xc3\xa9"}'
 TASK = TaskTicket("task-1", "session-a")

@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from contracts.events import Outcome
-from worker.ledger.database import ANSWER_SECONDS
+from worker.ledger.postgresql import ANSWER_SECONDS
 from worker.unlinks.ports.ledger import Settled
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ from contracts.events import Outcome
 from worker.ledger import SchemaTooNewError
 from worker.ledger.database import open_engine, read_url
 from worker.ledger.migrations import migrate
+from worker.ledger.partial_indexes import one_in_flight_per_job, unsettled_by_worker
 from worker.ledger.tables import metadata
 from worker.unlinks.ports.enterprise_manager import TaskTicket
 from worker.unlinks.ports.ledger import (
@@ -99,6 +100,7 @@ async def test_the_migrated_schema_is_the_one_that_the_statements_are_made_for(d
     """A column or the index that keeps jobs apart would be missing in production, and only there."""
     await database.ledger()
     with engine_of(database).connect() as connection:
+        assert {one_in_flight_per_job, unsettled_by_worker} <= metadata.tables["unlinks"].indexes
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
 
 

@@ -13,8 +13,9 @@ from sqlalchemy.exc import DBAPIError
 from structlog.testing import capture_logs
 
 from contracts.events import Outcome
-from worker.ledger import LedgerClosedError, SqlLedger, Step
+from worker.ledger import LedgerClosedError, Step
 from worker.ledger.database import Trouble, open_engine, read_url, trouble_of
+from worker.ledger.sql_ledger import SqlLedger
 from worker.sandbox.processes.free_ports import free_port
 from worker.settings import LedgerSettings, SettingsInvalidError
 from worker.unlinks.ports.enterprise_manager import TaskTicket

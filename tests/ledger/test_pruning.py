@@ -25,7 +25,7 @@ from worker.unlinks.ports.ledger import (
 
 if TYPE_CHECKING:
     from tests.ledger.conftest import Database, Words
-    from worker.ledger import SqlLedger
+    from worker.ledger.sql_ledger import SqlLedger
 
 EVENT = b'{"specversion":"1.0"}'
 CENTURY = timedelta(days=36525)

@@ -12,7 +12,7 @@ from sqlalchemy import text
 from structlog.testing import capture_logs
 
 from tests.ledger.test_migrations import engine_of, leave_a_newer_schema
-from worker.ledger.migrations import known_schema
+from worker.ledger.schema import known_schema
 from worker.sandbox.processes.free_ports import free_port
 from worker.unlinks.ports.ledger import HeldElsewhere
 

@@ -28,7 +28,7 @@ async def test_a_write_that_is_always_too_slow_fails_and_the_others_go_on(
     postgresql_database: Database, words: type[Words], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One row that the database cannot change in time would stop every unlink of every worker, for ever."""
-    monkeypatch.setattr("worker.ledger.database._STATEMENT_TIMEOUT", "SET statement_timeout = '300ms'")
+    monkeypatch.setattr("worker.ledger.postgresql._STATEMENT_TIMEOUT", "SET statement_timeout = '300ms'")
     ledger = await postgresql_database.ledger()
     keys = [f"CHG-{n}" for n in range(20)]
     slow = await words.claim(ledger, "CHG-slow")
@@ -52,7 +52,7 @@ async def test_while_nothing_can_be_written_a_slow_write_waits(
     postgresql_database: Database, words: type[Words], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An hour of a slow disk would use up the attempts of every command."""
-    monkeypatch.setattr("worker.ledger.database._STATEMENT_TIMEOUT", "SET statement_timeout = '300ms'")
+    monkeypatch.setattr("worker.ledger.postgresql._STATEMENT_TIMEOUT", "SET statement_timeout = '300ms'")
     ledger = await postgresql_database.ledger(lease_seconds=600)
     slow = await words.claim(ledger, "CHG-slow")
     postgresql_database.execute(_SLOW)

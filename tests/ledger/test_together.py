@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.ledger.conftest import Database, Words
-    from worker.ledger import SqlLedger
+    from worker.ledger.sql_ledger import SqlLedger
 
 
 @pytest.fixture

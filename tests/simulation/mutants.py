@@ -13,9 +13,11 @@ from contracts.events import Evidence, ReasonCode
 from tests.simulation.enterprise_manager import SimulatedGateway
 from tests.simulation.ledger import Database
 from tests.simulation.simulation import run
-from worker.ledger import SqlLedger, Step, transaction
+from worker.ledger import Step, transaction
+from worker.ledger.partial_indexes import one_in_flight_per_job
+from worker.ledger.sql_ledger import SqlLedger
 from worker.ledger.statements import RECORD, _before_its_intent, _write
-from worker.ledger.tables import one_in_flight_per_job, unlinks
+from worker.ledger.tables import unlinks
 from worker.ledger.transaction import Transaction
 from worker.telemetry.isolation import IsolatedSinks
 from worker.unlinks.dispatcher import Dispatcher, _Running

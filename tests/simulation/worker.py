@@ -11,8 +11,8 @@ from tests.simulation.broker import HEARTBEAT_SECONDS, Connection, SimulatedDeli
 from tests.simulation.enterprise_manager import SimulatedGateway
 from tests.simulation.ledger import SimulatedWriter
 from tests.simulation.world import Process, ProcessClock
-from worker.ledger import SqlLedger
 from worker.ledger.leases import RENEWALS_IN_A_LEASE
+from worker.ledger.sql_ledger import SqlLedger
 from worker.settings import LedgerSettings
 from worker.telemetry.isolation import IsolatedSinks
 from worker.telemetry.step_log import StepLog

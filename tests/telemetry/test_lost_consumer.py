@@ -11,7 +11,7 @@ import pytest
 import requests
 
 from tests.waiting import until
-from worker.broker import Broker
+from worker.broker.broker import Broker
 from worker.broker.intake import QueueIntake
 from worker.clock import SystemClock
 from worker.settings import BrokerSettings

@@ -16,7 +16,7 @@ from contracts.events import Outcome, ReasonCode
 from tests.steps import RecordedSteps
 from worker.broker.senders import SENDER_HEADER, sender_of, signed_by_forwarder, signed_by_worker
 from worker.clock import SystemClock
-from worker.ledger import SqlLedger
+from worker.ledger.sql_ledger import SqlLedger
 from worker.settings import LedgerSettings
 from worker.unlinks.authorization import Authorized, Authorizer
 from worker.unlinks.policy import DeniedError, Policy, PolicyInvalidError, read_policy

@@ -9,12 +9,10 @@ copies       what a copy of a message takes along, and what it must not
 topology     exchanges, queues and bindings, as data
 connection   one supervised connection
 visit        a connection for a while, tried once
+client       a blocking client for the command line
+received_event  an event as such a client receives it
 channels     pika's channels, awaitable
 tolerant     what pika alone would not survive of a message
 problems     errors, each one readable line with the remedy
 back_off     trying again without end
 """
-
-from worker.broker.broker import Broker
-
-__all__ = ["Broker"]

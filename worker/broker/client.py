@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import time
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import pika
 from pika.exceptions import AMQPConnectionError, AMQPError, ChannelClosedByBroker, UnroutableError
 
 from worker.broker.connection import connection_parameters, user_of
 from worker.broker.problems import ACCESS_REFUSED, explain_channel, explain_connect
+from worker.broker.received_event import ReceivedEvent
 from worker.broker.tolerant import TolerantSelectConnection
 from worker.settings import SettingsInvalidError
 
@@ -29,36 +29,6 @@ _PREFETCH = 500
 
 class BrokerClientError(Exception):
     """The broker could not be reached, or would not; the message is one line that names the remedy."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReceivedEvent:
-    """An event from the exchange: its bytes, and what they say."""
-
-    body: bytes
-    content: dict[str, Any]
-
-    @property
-    def id(self) -> str:
-        """The CloudEvent's ID."""
-        return str(self.content["id"])
-
-    @property
-    def key(self) -> str | None:
-        """The idempotency key of the command that it is about."""
-        subject: str | None = self.content.get("subject")
-        return subject
-
-    @property
-    def outcome(self) -> str:
-        """Such as `succeeded`."""
-        return str(self.content["data"]["outcome"])
-
-    @property
-    def data(self) -> dict[str, Any]:
-        """The event's `data`."""
-        data: dict[str, Any] = self.content["data"]
-        return data
 
 
 class BrokerClient:

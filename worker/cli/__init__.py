@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
@@ -98,6 +97,8 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it with the option's value
     if wanted:
+        from importlib.metadata import version  # noqa: PLC0415 - it takes longer to import than the rest of this module
+
         typer.echo(f"unlink-worker {version('unlink-worker')}")
         raise typer.Exit
 

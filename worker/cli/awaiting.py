@@ -11,7 +11,8 @@ from contracts.events import Outcome, rejection_id
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from worker.broker.client import BrokerClient, ReceivedEvent
+    from worker.broker.client import BrokerClient
+    from worker.broker.received_event import ReceivedEvent
 
 #: The exit status for each terminal outcome.
 EXIT_STATUS = {

@@ -17,7 +17,7 @@ from worker.cli.submit.submission import INTERRUPTED
 from worker.settings import ClientSettings
 
 if TYPE_CHECKING:
-    from worker.broker.client import ReceivedEvent
+    from worker.broker.received_event import ReceivedEvent
 
 
 def cancel(

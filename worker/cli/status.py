@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from worker.broker.client import ReceivedEvent
+from worker.broker.received_event import ReceivedEvent
 from worker.cli.awaiting import EXIT_STATUS
 from worker.cli.output.errors import refuse, refuse_settings, settings_or_exit
 from worker.cli.output.event_text import explanation

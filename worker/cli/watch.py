@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from contracts.events import Outcome
-from worker.broker.client import BrokerClient, BrokerClientError, ReceivedEvent
+from worker.broker.client import BrokerClient, BrokerClientError
 from worker.cli.output.errors import refuse, settings_or_exit
 from worker.cli.output.event_text import explanation
 from worker.cli.output.terminal import console, local_clock, outcome_text, printable, read_time
@@ -27,6 +27,7 @@ from worker.unlinks.back_off import BackOff
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
+    from worker.broker.received_event import ReceivedEvent
     from worker.settings import BrokerSettings
 
 #: The first and the longest pause before the broker is tried again, in seconds, before jitter.

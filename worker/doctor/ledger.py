@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from alembic.script import ScriptDirectory
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from worker.doctor.findings import Finding, doubtful, good, wrong
-from worker.ledger import migrations
 from worker.ledger.database import URL_VARIABLE, folder_problem, open_engine, problem_in, read_url
-from worker.ledger.migrations import number_of
+from worker.ledger.schema import known_schema, number_of
 from worker.ledger.tables import ledger_schema
 
 if TYPE_CHECKING:
@@ -36,8 +34,6 @@ MOST_SECONDS_APART = 5.0
 NETWORK_FILE_SYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "glusterfs", "lustre", "9p", "afs", "gfs2", "ocfs2", "beegfs"}
 )
-
-_HEAD = ScriptDirectory(str(Path(migrations.__file__).parent)).get_current_head()
 
 
 async def examine(settings: LedgerSettings, clock: Clock) -> AsyncIterator[Finding]:
@@ -171,7 +167,7 @@ def _no_schema(*, may: bool) -> Finding:
 
 
 def _schema(revision: str | None, needed: int | None) -> Finding:
-    known, there = number_of(_HEAD), number_of(revision)
+    known, there = known_schema(), number_of(revision)
     if (needed or 0) > known:
         return wrong("schema", f"{there}, made by a newer version for newer versions alone", "run the newer version")
     if there > known:

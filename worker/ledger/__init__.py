@@ -37,7 +37,6 @@ it is in FILE-wal. The file belongs on a local disk: SQLite's locks do not hold 
 from worker.ledger.errors import InspectionError, LedgerClosedError, OutOfOrderError, SchemaTooNewError
 from worker.ledger.inspection import Inspection
 from worker.ledger.records import KeyHistory, Pause, Record, RecordedStep, Step
-from worker.ledger.sql_ledger import SqlLedger
 
 __all__ = [
     "Inspection",
@@ -49,6 +48,5 @@ __all__ = [
     "Record",
     "RecordedStep",
     "SchemaTooNewError",
-    "SqlLedger",
     "Step",
 ]

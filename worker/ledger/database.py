@@ -1,22 +1,14 @@
-"""The way to the database: an engine for SQLite or PostgreSQL, and what an error of theirs means.
-
-Every wait on PostgreSQL has an end: connecting, a network that swallows packets, a server that does not answer, a
-statement, a lock, and a transaction whose worker was paused in the middle of it (the server ends it, so that its locks
-do not stop the other workers).
-"""
+"""The way to the database: an engine for SQLite or PostgreSQL (`postgresql`), and what an error of theirs means."""
 
 from __future__ import annotations
 
 import errno
 import sqlite3
-from contextlib import contextmanager
 from enum import Enum, auto
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
-import psycopg
-from psycopg.errors import _WaitTimeout
 from sqlalchemy import create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError, SQLAlchemyError
@@ -26,9 +18,6 @@ from worker.ledger.tables import lend_clock
 from worker.settings import SettingsInvalidError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from psycopg.abc import PQGen
     from pydantic import SecretStr
     from sqlalchemy import Connection, Engine
     from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -37,41 +26,8 @@ if TYPE_CHECKING:
 
 URL_VARIABLE: Final = "UNLINK_LEDGER__URL"
 
-#: How often a wait for the server looks whether it is over, in seconds.
-_POLL_SECONDS: Final = 0.1
-
-Answer = TypeVar("Answer")
-
 #: How long SQLite waits for another process's transaction, in milliseconds.
 _SQLITE_BUSY_MILLISECONDS: Final = 10_000
-
-#: libpq's parameters where the URL does not say otherwise: seconds, but milliseconds for `tcp_user_timeout`
-#: (https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS).
-_POSTGRESQL_CONNECTION: Final = {
-    "connect_timeout": "10",
-    "keepalives_idle": "10",
-    "keepalives_interval": "5",
-    "keepalives_count": "3",
-    "tcp_user_timeout": "15000",
-    "application_name": "unlink-worker",
-}
-
-#: How long the server may take for one answer, in seconds. It ends statements itself before that (`statement_timeout`);
-#: a server that hangs without dying answers nothing.
-ANSWER_SECONDS: Final = 10.0
-#: The same where a statement may be slow.
-SLOW_ANSWER_SECONDS: Final = 3600.0
-
-#: How long one statement may take before the server ends it. Longer, and the leases of every unlink would be at risk.
-_STATEMENT_TIMEOUT: Final = "SET statement_timeout = '8s'"
-
-#: Set by statement, not as start-up options, which poolers between worker and server may refuse.
-_POSTGRESQL_SESSION: Final = (
-    "SET lock_timeout = '2s'",
-    "SET idle_in_transaction_session_timeout = '5s'",
-    # A server may be set up to report commits that are not on its disk yet; the ledger cannot have that.
-    "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'",
-)
 
 #: SQLSTATEs of a database that is there, but cannot serve now: classes 08 (connection), 53 (resources), 57 (operator
 #: intervention), 58 (system error), XX (internal error), and single ones.
@@ -173,11 +129,9 @@ def open_engine(url: URL, clock: Clock) -> Engine:
     `clock` is what leases on SQLite are measured by.
     """
     if url.get_backend_name() == "postgresql":
-        defaults = {name: value for name, value in _POSTGRESQL_CONNECTION.items() if name not in url.query}
-        engine = create_engine(url, poolclass=NullPool, hide_parameters=True, connect_args=defaults)
-        event.listen(engine, "do_connect", _connect_with_deadlines)
-        event.listen(engine, "connect", _prepare_postgresql)
-        return engine
+        from worker.ledger.postgresql import open_postgresql  # noqa: PLC0415 - psycopg takes long to import
+
+        return open_postgresql(url)
     engine = create_engine(url, poolclass=NullPool, hide_parameters=True)
 
     def prepare_sqlite(connection: DBAPIConnection, record: object) -> None:
@@ -196,55 +150,6 @@ def open_engine(url: URL, clock: Clock) -> Engine:
     event.listen(engine, "connect", prepare_sqlite)
     event.listen(engine, "begin", _begin_immediate)
     return engine
-
-
-class BoundedConnection(psycopg.Connection[Any]):
-    """A connection that is closed if the server does not answer for `answer_seconds`."""
-
-    answer_seconds = ANSWER_SECONDS
-
-    def wait(self, gen: PQGen[Answer], interval: float = _POLL_SECONDS, timeout: float | None = None) -> Answer:
-        """As the base class, with a deadline.
-
-        Raises:
-            psycopg.OperationalError: no answer came in time; the connection is closed.
-        """
-        try:
-            return super().wait(gen, interval, timeout or self.answer_seconds)
-        except _WaitTimeout:
-            self.pgconn.finish()
-            raise psycopg.OperationalError(f"the server did not answer for {self.answer_seconds:g} s") from None
-
-
-def _connect_with_deadlines(
-    dialect: object, record: object, arguments: tuple[Any, ...], options: dict[str, Any]
-) -> BoundedConnection:
-    del dialect, record
-    return BoundedConnection.connect(*arguments, **options)
-
-
-@contextmanager
-def allow_slow_statements(connection: Connection) -> Iterator[None]:
-    """Let the statements of this transaction take up to an hour: an index on a big table needs longer than others."""
-    driver = connection.connection.driver_connection
-    if not isinstance(driver, BoundedConnection):
-        yield
-        return
-    connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
-    driver.answer_seconds = SLOW_ANSWER_SECONDS
-    try:
-        yield
-    finally:
-        driver.answer_seconds = ANSWER_SECONDS
-
-
-def _prepare_postgresql(connection: DBAPIConnection, record: object) -> None:
-    del record
-    cursor = connection.cursor()
-    for statement in (_STATEMENT_TIMEOUT, *_POSTGRESQL_SESSION):
-        cursor.execute(statement)
-    cursor.close()
-    connection.commit()
 
 
 def _begin_immediate(connection: Connection) -> None:

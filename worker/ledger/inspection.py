@@ -10,7 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from worker.ledger.database import open_engine, problem_in, read_url
 from worker.ledger.errors import InspectionError, SchemaTooNewError
-from worker.ledger.migrations import require_current
+from worker.ledger.schema import require_current
 from worker.ledger.transaction import Transaction
 
 if TYPE_CHECKING:

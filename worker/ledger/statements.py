@@ -7,6 +7,8 @@ that column; `of_key` and `of_token` name a lease; the others say what they are.
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import cache
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import (
@@ -25,14 +27,13 @@ from sqlalchemy import (
     type_coerce,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 
 from worker.ledger.records import MOST_STEPS, Step
 from worker.ledger.tables import EPOCH, Now, cancellations, in_flight, pauses, steps, unlinks, unsettled
 from worker.unlinks.ports.ledger import Change, Intended, SentAgain, Settled, Stage, Submitted, Withdrawn
 
 if TYPE_CHECKING:
-    from sqlalchemy import BindParameter, ColumnElement, Insert, Update
+    from sqlalchemy import BindParameter, ColumnElement, Insert, Table, Update
     from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
 
 #: How many keys, and how many of their steps, one transaction of `prune` deletes at most.
@@ -64,6 +65,11 @@ _sent = and_(_ours, in_flight())
 _of_worker = and_(unlinks.c.worker == bindparam("of_worker"), unsettled)
 
 
+def _insert(dialect: str, table: Table) -> Any:
+    """An INSERT in the words of a dialect. The module of the other one is not imported."""
+    return import_module(f"sqlalchemy.dialects.{dialect}").insert(table)
+
+
 def _write(condition: ColumnElement[bool], **values: Any) -> Update:
     return update(unlinks).where(condition).values(updated_at=Now(), **values)
 
@@ -71,8 +77,10 @@ def _write(condition: ColumnElement[bool], **values: Any) -> Update:
 # --- taking and keeping ---------------------------------------------------------------------------------------------
 
 
-def _take(dialect: Any) -> ReturningInsert[Any]:
-    new = dialect.insert(unlinks).values(
+@cache
+def take(dialect: str) -> ReturningInsert[Any]:
+    """Insert a key's row, or take it over if that is allowed: one statement, so that of two workers one gets it."""
+    new = _insert(dialect, unlinks).values(
         stage=Stage.CLAIMED.value, token=1, attempts=1, sends=0, lease_until=_lease_end, updated_at=Now()
     )
     free = or_(unlinks.c.worker.is_(None), unlinks.c.worker == new.excluded.worker, unlinks.c.lease_until <= Now())
@@ -89,9 +97,6 @@ def _take(dialect: Any) -> ReturningInsert[Any]:
     ).returning(*_whole_row)
     return statement
 
-
-#: Insert a key's row, or take it over if that is allowed: one statement, so that of two workers one gets it.
-TAKE: Final = {"postgresql": _take(postgresql), "sqlite": _take(sqlite)}
 
 RENEW: Final[ReturningUpdate[Any]] = (
     update(unlinks)
@@ -149,13 +154,13 @@ NOTE: Final = insert(steps).values(at=Now())
 # --- cancelling -----------------------------------------------------------------------------------------------------
 
 
-def _remember(dialect: Any) -> ReturningInsert[Any]:
-    new = dialect.insert(cancellations).values(requested_at=Now()).on_conflict_do_nothing()
+@cache
+def remember_cancellation(dialect: str) -> ReturningInsert[Any]:
+    """Store a request to cancel, unless it is there."""
+    new = _insert(dialect, cancellations).values(requested_at=Now()).on_conflict_do_nothing()
     statement: ReturningInsert[Any] = new.returning(cancellations.c.key)
     return statement
 
-
-REMEMBER_CANCELLATION: Final = {"postgresql": _remember(postgresql), "sqlite": _remember(sqlite)}
 
 MARK_CANCELLED: Final = (
     update(unlinks)
@@ -171,16 +176,16 @@ MARK_CANCELLED: Final = (
 # --- pausing --------------------------------------------------------------------------------------------------------
 
 
-def _pause(dialect: Any) -> Insert:
-    new = dialect.insert(pauses).values(paused_at=Now())
+@cache
+def pause(dialect: str) -> Insert:
+    """Pause an Enterprise Manager, or say who paused it last."""
+    new = _insert(dialect, pauses).values(paused_at=Now())
     statement: Insert = new.on_conflict_do_update(
         index_elements=[pauses.c.enterprise_manager],
         set_={name: new.excluded[name] for name in ("paused_by", "reason", "paused_at")},
     )
     return statement
 
-
-PAUSE: Final = {"postgresql": _pause(postgresql), "sqlite": _pause(sqlite)}
 
 RESUME: Final = delete(pauses).where(pauses.c.enterprise_manager == bindparam("of_enterprise_manager"))
 

@@ -135,22 +135,7 @@ def in_flight(rows: FromClause = unlinks) -> ColumnElement[bool]:
     return rows.c.stage.in_([literal_column("'intended'"), literal_column("'submitted'")])
 
 
-#: At most one unlink of a job between its intent and its end: an edit of a job is read-modify-write on the other side.
-one_in_flight_per_job = Index(
-    "unlinks_one_in_flight_per_job",
-    unlinks.c.enterprise_manager,
-    unlinks.c.job_id,
-    unique=True,
-    sqlite_where=in_flight(),
-    postgresql_where=in_flight(),
-)
-
 unsettled = unlinks.c.stage != literal_column("'settled'")
-
-#: For the renewal, which must not read the settled keys of three months.
-unsettled_by_worker = Index(
-    "unlinks_unsettled_by_worker", unlinks.c.worker, sqlite_where=unsettled, postgresql_where=unsettled
-)
 
 #: For pruning.
 by_end = Index("unlinks_by_end", unlinks.c.finished_at)

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from worker.ledger.errors import OutOfOrderError, SchemaTooNewError
-from worker.ledger.migrations import schema_problem
 from worker.ledger.records import KeyHistory, Pause, Step
 from worker.ledger.rows import (
     cancellation_from,
@@ -27,6 +26,7 @@ from worker.ledger.rows import (
     step_from,
     who_and_why,
 )
+from worker.ledger.schema import schema_problem
 from worker.ledger.statements import (
     CANCELLATIONS,
     COUNT_LONG_SETTLED,
@@ -37,7 +37,6 @@ from worker.ledger.statements import (
     MARK_CANCELLED,
     NEWEST_STEPS,
     NOTE,
-    PAUSE,
     PAUSES,
     PRUNE,
     PRUNE_CANCELLATIONS,
@@ -47,12 +46,13 @@ from worker.ledger.statements import (
     RELEASE,
     RELEASE_ALL,
     REMEMBER,
-    REMEMBER_CANCELLATION,
     RENEW,
     RESUME,
     ROW,
     STEPS_AT_ONCE,
-    TAKE,
+    pause,
+    remember_cancellation,
+    take,
 )
 from worker.unlinks.ports.ledger import (
     AlreadySettled,
@@ -138,7 +138,7 @@ class Transaction:
             "worker": self._worker,
             "lease_microseconds": self._lease_microseconds,
         }
-        return self.connection.execute(TAKE[self.connection.dialect.name], parameters).mappings().one_or_none()
+        return self.connection.execute(take(self.connection.dialect.name), parameters).mappings().one_or_none()
 
     def renew(self) -> Renewed:
         """Make every lease of this worker last from now on."""
@@ -203,7 +203,7 @@ class Transaction:
                 "requested_by": request.requested_by,
                 "reason": request.reason,
             }
-            remember = REMEMBER_CANCELLATION[self.connection.dialect.name]
+            remember = remember_cancellation(self.connection.dialect.name)
             if self.connection.execute(remember, columns).one_or_none() is not None:
                 self._note(Lease(request.key, 0), Step.CANCEL_REQUESTED, who_and_why(request))
         return answer
@@ -235,8 +235,8 @@ class Transaction:
 
     def pause(self, enterprise_manager: str, paused_by: str | None, reason: str | None) -> None:
         """Pause one. Done twice, the second is remembered."""
-        pause = {"enterprise_manager": enterprise_manager, "paused_by": paused_by, "reason": reason}
-        self.connection.execute(PAUSE[self.connection.dialect.name], pause)
+        columns = {"enterprise_manager": enterprise_manager, "paused_by": paused_by, "reason": reason}
+        self.connection.execute(pause(self.connection.dialect.name), columns)
 
     def resume(self, enterprise_manager: str) -> bool:
         """Resume one; whether it was paused."""

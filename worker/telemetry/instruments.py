@@ -21,9 +21,9 @@ from worker.telemetry.tracing import StepSpans
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from worker.broker import Broker
+    from worker.broker.broker import Broker
     from worker.enterprise_manager import Gateway
-    from worker.ledger import SqlLedger
+    from worker.ledger.sql_ledger import SqlLedger
     from worker.settings import Settings, TracesSettings
     from worker.telemetry.spans import SpanExport
     from worker.unlinks.dispatcher import Dispatcher

@@ -14,7 +14,7 @@ from worker.settings import BrokerSettings
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from worker.broker.client import ReceivedEvent
+    from worker.broker.received_event import ReceivedEvent
     from worker.sandbox.environment import SandboxEnvironment
     from worker.sandbox.processes.worker_process import WorkerProcess
     from worker.sandbox.simulated_enterprise_manager import SimulatedEnterpriseManager

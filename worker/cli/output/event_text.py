@@ -8,7 +8,7 @@ from contracts.events import Outcome
 from worker.cli.output.terminal import printable
 
 if TYPE_CHECKING:
-    from worker.broker.client import ReceivedEvent
+    from worker.broker.received_event import ReceivedEvent
 
 _EVIDENCE = {
     "task": "its task finished",

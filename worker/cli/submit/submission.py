@@ -16,7 +16,7 @@ from worker.cli.output.event_text import explanation, in_words
 from worker.cli.output.terminal import Output, console, printable
 
 if TYPE_CHECKING:
-    from worker.broker.client import ReceivedEvent
+    from worker.broker.received_event import ReceivedEvent
     from worker.cli.submit.drafts import Draft
     from worker.settings import ClientSettings
 

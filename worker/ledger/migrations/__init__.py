@@ -13,30 +13,23 @@ A migration's number is that of its revision: `v0002_steps.py` is revision `0002
 from __future__ import annotations
 
 import threading
-from functools import cache
-from pathlib import Path
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final
 
 import structlog
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import func, inspect, select
+from sqlalchemy import func, select
 
-from worker.ledger.database import allow_slow_statements
-from worker.ledger.errors import InspectionError, SchemaTooNewError
-from worker.ledger.tables import ledger_schema
+from worker.ledger.schema import FOLDER, known_schema, number_of, present_revision, refuse_if_unusable
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from sqlalchemy import Connection
 
 _log = structlog.get_logger()
 
 #: An arbitrary number: the lock that every worker takes before it looks at the schema.
 _LOCK: Final = 7_305_810_362_114_507_777
-
-USABLE_FROM: Final = select(func.max(ledger_schema.c.usable_from))
 
 #: Alembic keeps the migration that runs in a global of its own.
 _one_at_a_time = threading.Lock()
@@ -53,65 +46,33 @@ def migrate(connection: Connection, to: str = "head") -> None:
     """
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
-    config = _configuration(connection)
-    scripts = ScriptDirectory.from_config(config)
-    present = MigrationContext.configure(connection).get_current_revision()
-    known = {script.revision for script in scripts.walk_revisions()}
-    if present is not None and present not in known:
-        _refuse_if_unusable(connection)
-        _log.info("ledger.schema_is_newer", present=present, known=scripts.get_current_head())
+    present = present_revision(connection)
+    if number_of(present) > known_schema():
+        refuse_if_unusable(connection)
+        _log.info("ledger.schema_is_newer", present=present, known=known_schema())
         return
-    with _one_at_a_time, allow_slow_statements(connection):
-        command.upgrade(config, to)
-    reached = MigrationContext.configure(connection).get_current_revision()
+    if number_of(present) < known_schema() or to != "head":
+        with _one_at_a_time, _allowing_slow_statements(connection):
+            _upgrade(connection, to)
+    reached = present_revision(connection)
     if reached != present:
         _log.info("ledger.migrated", before=present, after=reached)
 
 
-def require_current(connection: Connection) -> None:
-    """See that this version can read the ledger, without changing anything.
+def _upgrade(connection: Connection, to: str) -> None:
+    # Imported where it is used: most workers start on a ledger that has every migration.
+    from alembic import command  # noqa: PLC0415
+    from alembic.config import Config  # noqa: PLC0415
 
-    Raises:
-        InspectionError: there is none, or it is of an older version.
-        SchemaTooNewError: a newer version has changed it in a way that this one cannot work with.
-    """
-    scripts = ScriptDirectory.from_config(_configuration(connection))
-    present, head = MigrationContext.configure(connection).get_current_revision(), scripts.get_current_head()
-    if present is None:
-        raise InspectionError("the database holds no ledger: no worker has run on it yet")
-    if present not in {script.revision for script in scripts.walk_revisions()}:
-        _refuse_if_unusable(connection)
-    elif present != head:
-        raise InspectionError(
-            f"the ledger has schema {number_of(present)}, and this version reads {number_of(head)}: "
-            "start a worker of this version first, or use the program of the workers' version"
-        )
-
-
-@cache
-def known_schema() -> int:
-    """The newest schema number that this version knows."""
-    return number_of(ScriptDirectory(str(Path(__file__).parent)).get_current_head())
-
-
-def number_of(revision: str | None) -> int:
-    """A revision's schema number; 0 for an empty database."""
-    return int(revision or 0)
-
-
-def _refuse_if_unusable(connection: Connection) -> None:
-    if inspect(connection).has_table(ledger_schema.name) and (problem := schema_problem(connection)):
-        raise problem
-
-
-def schema_problem(connection: Connection) -> SchemaTooNewError | None:
-    """Why this version cannot work with the schema; None if it can."""
-    needed = connection.scalar(USABLE_FROM) or 0
-    return SchemaTooNewError(needed=needed, known=known_schema()) if needed > known_schema() else None
-
-
-def _configuration(connection: Connection) -> Config:
     config = Config(attributes={"connection": connection})
     # A percent sign would be read as an interpolation.
-    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
-    return config
+    config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
+    command.upgrade(config, to)
+
+
+def _allowing_slow_statements(connection: Connection) -> AbstractContextManager[None]:
+    if connection.dialect.name != "postgresql":
+        return nullcontext()
+    from worker.ledger.postgresql import allow_slow_statements  # noqa: PLC0415 - as in `database`
+
+    return allow_slow_statements(connection)

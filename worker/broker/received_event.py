@@ -1,0 +1,36 @@
+"""An event as a tool receives it, or as the ledger stores it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedEvent:
+    """An event from the exchange: its bytes, and what they say."""
+
+    body: bytes
+    content: dict[str, Any]
+
+    @property
+    def id(self) -> str:
+        """The CloudEvent's ID."""
+        return str(self.content["id"])
+
+    @property
+    def key(self) -> str | None:
+        """The idempotency key of the command that it is about."""
+        subject: str | None = self.content.get("subject")
+        return subject
+
+    @property
+    def outcome(self) -> str:
+        """Such as `succeeded`."""
+        return str(self.content["data"]["outcome"])
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The event's `data`."""
+        data: dict[str, Any] = self.content["data"]
+        return data

@@ -1,0 +1,25 @@
+"""The indexes with a condition. Apart from `tables`: to name an option of PostgreSQL's is to import its dialect.
+
+A ledger on SQLite does not need that, and it takes long and much memory. The migrations make these indexes.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Index
+
+from worker.ledger.tables import in_flight, unlinks, unsettled
+
+#: At most one unlink of a job between its intent and its end: an edit of a job is read-modify-write on the other side.
+one_in_flight_per_job = Index(
+    "unlinks_one_in_flight_per_job",
+    unlinks.c.enterprise_manager,
+    unlinks.c.job_id,
+    unique=True,
+    sqlite_where=in_flight(),
+    postgresql_where=in_flight(),
+)
+
+#: For the renewal, which must not read the settled keys of three months.
+unsettled_by_worker = Index(
+    "unlinks_unsettled_by_worker", unlinks.c.worker, sqlite_where=unsettled, postgresql_where=unsettled
+)
