@@ -39,6 +39,10 @@ ENDED_AT_ONCE = 128 + signal.SIGTERM
 #: How often each worker forgets old keys, in seconds, before jitter.
 PRUNE_SECONDS = 6 * 3600.0
 
+#: How often each worker looks for keys that are to be made searchable, and between two parts of them; as above.
+WALK_PAUSE_SECONDS = 60.0
+WALK_SECONDS = 0.2
+
 _AWAY = "enterprise manager away"
 _NO_LEDGER = "ledger away"
 _BY_COMMAND = "paused by command"
@@ -103,9 +107,10 @@ class Worker:
         self.ledger.on_availability(self._ledger_changed)
         self.ledger.on_paused(self._paused_changed)
         await _unless(stop, self._start())
-        pruning = asyncio.create_task(self._prune_for_ever())
+        tidying = [asyncio.create_task(self._prune_for_ever()), asyncio.create_task(self._walk_for_ever())]
         await stop.wait()
-        pruning.cancel()
+        for task in tidying:
+            task.cancel()
         await self._drain()
 
     async def _start(self) -> None:
@@ -127,6 +132,16 @@ class Worker:
                 continue
             if forgotten:
                 log.info("ledger.pruned", keys=forgotten, older_than_days=self._settings.ledger.retention_days)
+
+    async def _walk_for_ever(self) -> None:
+        """Make keys searchable that an older version has written: a bit at a time, beside the unlinks."""
+        while True:
+            try:
+                more = await self.ledger.walk()
+            except Exception as error:  # noqa: BLE001 - it is tried again, whatever it was
+                log.warning("ledger.walk_failed", problem=problem_in(error))
+                more = False
+            await asyncio.sleep(self._clock.jitter(WALK_SECONDS if more else WALK_PAUSE_SECONDS))
 
     async def _drain(self) -> None:
         self.telemetry.health.draining = True

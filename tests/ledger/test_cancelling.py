@@ -241,6 +241,6 @@ async def test_an_intent_that_waited_while_a_request_was_written_hears_of_it(
         await words.until(lambda: postgresql_database.execute(waiting))
         transaction.cancel(request_to_cancel)
         transaction.mark_cancelled(request_to_cancel)
-        transaction.write_steps()
+        transaction.finish()
     with pytest.raises(CancelRequestedError):
         await intending

@@ -74,7 +74,7 @@ def test_where_there_is_no_file_none_is_made(tmp_path: Path, words: type[Words])
 
 
 @pytest.mark.parametrize(
-    ("revision", "said"), [(None, "no worker has run on it yet"), ("0002", "schema 2, and this version reads 5")]
+    ("revision", "said"), [(None, "no worker has run on it yet"), ("0002", "schema 2, and this version reads 6")]
 )
 def test_a_database_without_this_versions_ledger_is_left_as_it_is(
     database: Database, revision: str | None, said: str

@@ -143,7 +143,7 @@ class ObservedTransaction:
         self._process = process
         self._observer = observer
         self.began = transaction.began
-        self.write_steps = transaction.write_steps
+        self.finish = transaction.finish
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         """A method of the transaction, observed."""

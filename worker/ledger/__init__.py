@@ -4,15 +4,16 @@ What is stored. Table `unlinks` has one row a key: the command as it came and it
 come (`stage`), who works on it and until when (`worker`, `token`, `lease_until`), what was seen before the DELETE (the
 job, the link's `ObjectInJobId`, the linked backups), the task that answered it, and the bytes of the terminal event.
 Table `cancellations` has a row for each request to cancel: who, why and when, also for a key that never came yet. Table
-`steps` has a row for each change of a key, for people: nothing is decided by it. Table
+`steps` has a row for each change of a key, for people: nothing is decided by it. Table `search_terms` has what each key
+is found by (`list`), and `search_walk` how far keys from before schema 6 have been made searchable. Table
 `ledger_schema` says which versions of this program may use the database; `alembic_version` is Alembic's. No password
 or session token is stored, but commands and events hold what their publishers put into them: names, tickets, reasons.
 Instants are microseconds since 1970, UTC: `to_timestamp(updated_at / 1e6)` on PostgreSQL,
 `datetime(updated_at / 1000000, 'unixepoch')` on SQLite.
 
 For how long. A settled key is kept for `UNLINK_LEDGER__RETENTION_DAYS` (90) after its end, then `prune` deletes it with
-its steps and the requests to cancel it; a request to cancel what never came is deleted as long after it was made. For
-so long a repeat of its command is answered with the stored event; afterwards a repeat is a new command.
+its steps, its search terms and the requests to cancel it; a request to cancel what never came is deleted as long after
+it was made. For so long a repeat of its command is answered with the stored event; later, it is a new command.
 A key that is not settled is never deleted by the program.
 Retention counts by the ledger's clock: the database's on PostgreSQL, the host's on SQLite. A clock that is more than a
 day past the newest end is not followed further, so an idle ledger is pruned only after its next end; a row from before
@@ -21,6 +22,7 @@ day past the newest end is not followed further, so an idle ledger is pruned onl
 What an operator may delete.
 
 - Any row of `steps`, at any time.
+- Any row of `search_terms`: the workers write it again within an hour.
 - A row of `unlinks` with stage `settled`, once no copy of its command can arrive any more.
 - A row of `pauses`: the Enterprise Manager's queue is then consumed again, as after `unlink-worker resume`.
 - A row of `cancellations` whose key has no row in `unlinks`: if the unlink comes after that, it is sent.
@@ -37,13 +39,17 @@ it is in FILE-wal. The file belongs on a local disk: SQLite's locks do not hold 
 from worker.ledger.errors import InspectionError, LedgerClosedError, OutOfOrderError, SchemaTooNewError
 from worker.ledger.inspection import Inspection
 from worker.ledger.records import KeyHistory, Pause, Record, RecordedStep, Step
+from worker.ledger.search import Criteria, Cursor, Page
 
 __all__ = [
+    "Criteria",
+    "Cursor",
     "Inspection",
     "InspectionError",
     "KeyHistory",
     "LedgerClosedError",
     "OutOfOrderError",
+    "Page",
     "Pause",
     "Record",
     "RecordedStep",

@@ -123,15 +123,16 @@ def folder_problem(url: URL) -> str | None:
         return None if error.errno in {errno.ENOSPC, errno.EDQUOT} else f"may not write in {folder}"
 
 
-def open_engine(url: URL, clock: Clock) -> Engine:
+def open_engine(url: URL, clock: Clock, *, read_only: bool = False) -> Engine:
     """An engine without a pool: the ledger keeps its one connection itself. Connects to nothing yet.
 
-    `clock` is what leases on SQLite are measured by.
+    `clock` is what leases on SQLite are measured by. `read_only`: its transactions write nothing, and take no lock that
+    a worker would wait for.
     """
     if url.get_backend_name() == "postgresql":
         from worker.ledger.postgresql import open_postgresql  # noqa: PLC0415 - psycopg takes long to import
 
-        return open_postgresql(url)
+        return open_postgresql(url, read_only=read_only)
     engine = create_engine(url, poolclass=NullPool, hide_parameters=True)
 
     def prepare_sqlite(connection: DBAPIConnection, record: object) -> None:
@@ -148,7 +149,7 @@ def open_engine(url: URL, clock: Clock) -> Engine:
         lend_clock(connection, clock)
 
     event.listen(engine, "connect", prepare_sqlite)
-    event.listen(engine, "begin", _begin_immediate)
+    event.listen(engine, "begin", _begin_deferred if read_only else _begin_immediate)
     return engine
 
 
@@ -156,6 +157,11 @@ def _begin_immediate(connection: Connection) -> None:
     # The write lock first: a transaction that reads and then writes could otherwise find that it read something old,
     # which no busy time-out helps against (https://www.sqlite.org/isolation.html).
     connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _begin_deferred(connection: Connection) -> None:
+    connection.exec_driver_sql("PRAGMA query_only = ON")
+    connection.exec_driver_sql("BEGIN")
 
 
 def trouble_of(error: BaseException) -> Trouble:

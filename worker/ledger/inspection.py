@@ -19,11 +19,15 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from worker.ledger.records import KeyHistory, Pause
+    from worker.ledger.search import Criteria, Cursor, Page
     from worker.settings import LedgerSettings
     from worker.unlinks.ports.clock import Clock
 
 #: What is done here is not done by a worker, and takes no lease.
 _NOBODY = "command line"
+
+#: How many keys a page holds, if nothing else is asked for.
+PAGE = 200
 
 
 class Inspection:
@@ -40,48 +44,66 @@ class Inspection:
 
     def __init__(self, settings: LedgerSettings, clock: Clock) -> None:
         self._url = read_url(settings.url)
-        self._engine: Engine = open_engine(self._url, clock)
+        self._writing: Engine = open_engine(self._url, clock)
+        self._reading: Engine = open_engine(self._url, clock, read_only=True)
+
+    # --- reading ----------------------------------------------------------------------------------------------------
 
     def history(self, key: str) -> KeyHistory | None:
         """All that is known of a key; None if it is not known."""
-        with self._transaction() as transaction:
+        with self._transaction(self._reading) as transaction:
             return transaction.history(key)
+
+    def find(self, criteria: Criteria, *, after: Cursor | None = None, limit: int = PAGE) -> Page:
+        """A page of the keys that meet the criteria, newest first."""
+        with self._transaction(self._reading) as transaction:
+            return transaction.find(criteria, after, limit)
+
+    def find_all(self, criteria: Criteria) -> Iterator[Page]:
+        """All of them, a page at a time; what comes in meanwhile is not among them."""
+        page = self.find(criteria)
+        yield page
+        while page.next is not None:
+            page = self.find(criteria, after=page.next)
+            yield page
 
     def pauses(self) -> tuple[Pause, ...]:
         """The Enterprise Managers that are paused."""
-        with self._transaction() as transaction:
+        with self._transaction(self._reading) as transaction:
             return transaction.pauses()
+
+    def count_long_settled(self, older_than_days: float) -> int:
+        """How many keys `prune` would delete."""
+        with self._transaction(self._reading) as transaction:
+            return transaction.count_long_settled(older_than_days)
+
+    # --- writing ----------------------------------------------------------------------------------------------------
 
     def pause(self, enterprise_manager: str, paused_by: str | None, reason: str | None) -> None:
         """Have every worker stop consuming an Enterprise Manager's queue, by its next renewal of the leases."""
-        with self._transaction() as transaction:
+        with self._transaction(self._writing) as transaction:
             transaction.pause(enterprise_manager, paused_by, reason)
 
     def resume(self, enterprise_manager: str) -> bool:
         """Have every worker consume it again; whether it was paused."""
-        with self._transaction() as transaction:
+        with self._transaction(self._writing) as transaction:
             return transaction.resume(enterprise_manager)
-
-    def count_long_settled(self, older_than_days: float) -> int:
-        """How many keys `prune` would delete."""
-        with self._transaction() as transaction:
-            return transaction.count_long_settled(older_than_days)
 
     def prune(self, older_than_days: float) -> int:
         """Delete the keys that were settled longer ago, some at a time, so that no worker waits long; says how many."""
         total, more = 0, True
         while more:
-            with self._transaction() as transaction:
+            with self._transaction(self._writing) as transaction:
                 pruned, more = transaction.prune(older_than_days)
             total += pruned
         return total
 
     @contextmanager
-    def _transaction(self) -> Iterator[Transaction]:
+    def _transaction(self, engine: Engine) -> Iterator[Transaction]:
         if self._url.get_backend_name() == "sqlite" and not Path(self._url.database or "").is_file():
             raise InspectionError(f"there is no file {self._url.database}: is UNLINK_LEDGER__URL the workers' own?")
         try:
-            with self._engine.connect() as connection, connection.begin():
+            with engine.connect() as connection, connection.begin():
                 require_current(connection)
                 yield Transaction(connection, began=0.0, worker=_NOBODY, lease_seconds=0.0)
         except SchemaTooNewError as error:

@@ -75,13 +75,19 @@ class BoundedConnection(psycopg.Connection[Any]):
             raise psycopg.OperationalError(f"the server did not answer for {self.answer_seconds:g} s") from None
 
 
-def open_postgresql(url: URL) -> Engine:
+def open_postgresql(url: URL, *, read_only: bool = False) -> Engine:
     """An engine without a pool whose every wait has an end. Connects to nothing yet."""
     defaults = {name: value for name, value in _CONNECTION.items() if name not in url.query}
     engine = create_engine(url, poolclass=NullPool, hide_parameters=True, connect_args=defaults)
     event.listen(engine, "do_connect", _connect_with_deadlines)
     event.listen(engine, "connect", _prepare)
+    if read_only:
+        event.listen(engine, "begin", _begin_read_only)
     return engine
+
+
+def _begin_read_only(connection: Connection) -> None:
+    connection.exec_driver_sql("SET TRANSACTION READ ONLY")
 
 
 def _connect_with_deadlines(

@@ -54,7 +54,10 @@ class RecordedStep:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A key's row. `outcome`, `event` and `finished_at` are there once it is settled."""
+    """A key's row. `outcome`, `event` and `finished_at` are there once it is settled.
+
+    `user_id` is the broker user who published the command, as the broker verified it.
+    """
 
     entry: Entry
     fingerprint: str
@@ -66,6 +69,7 @@ class Record:
     outcome: Outcome | None = None
     event: bytes | None = None
     finished_at: datetime | None = None
+    user_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,6 +88,7 @@ def record_from(row: RowMapping) -> Record:
         outcome=None if row["outcome"] is None else Outcome(row["outcome"]),
         event=None if row["event"] is None else bytes(row["event"]),
         finished_at=row["finished_at"],
+        user_id=row["user_id"],
     )
 
 

@@ -333,6 +333,10 @@ class SqlLedger:
             total += pruned
         return total
 
+    async def walk(self) -> bool:
+        """Make a bounded part of older keys searchable, if it is time; whether the next part may follow at once."""
+        return await self._writer.write(Transaction.walk, order=(_LAST, ""))
+
     async def history(self, key: str) -> KeyHistory | None:
         """All that is known of a key; None if it is not known."""
         return await self._writer.write(lambda transaction: transaction.history(key), order=(_LAST, ""))

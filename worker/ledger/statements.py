@@ -29,7 +29,7 @@ from sqlalchemy import (
 )
 
 from worker.ledger.records import MOST_STEPS, Step
-from worker.ledger.tables import EPOCH, Now, cancellations, in_flight, pauses, steps, unlinks, unsettled
+from worker.ledger.tables import EPOCH, Now, cancellations, in_flight, pauses, search_terms, steps, unlinks, unsettled
 from worker.unlinks.ports.ledger import Change, Intended, SentAgain, Settled, Stage, Submitted, Withdrawn
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ _cancelled: ColumnElement[bool] = literal_column(
     " AND cancellations.enterprise_manager = unlinks.enterprise_manager)",
     Boolean,
 )
-_whole_row: Final = (*unlinks.c, _cancelled.label("cancelled"))
+WHOLE_ROW: Final = (*unlinks.c, _cancelled.label("cancelled"))
 
 #: The fence: no claim was given a higher token since, and the key has not ended.
 _ours = and_(unlinks.c.key == _of_key, unlinks.c.token == bindparam("of_token"), unsettled)
@@ -94,7 +94,7 @@ def take(dialect: str) -> ReturningInsert[Any]:
             "updated_at": new.excluded.updated_at,
         },
         where=and_(unlinks.c.fingerprint == new.excluded.fingerprint, unsettled, free),
-    ).returning(*_whole_row)
+    ).returning(*WHOLE_ROW)
     return statement
 
 
@@ -193,7 +193,7 @@ PAUSES: Final = select(pauses).order_by(pauses.c.enterprise_manager)
 
 # --- reading and tidying up -----------------------------------------------------------------------------------------
 
-ROW: Final = select(*_whole_row).where(unlinks.c.key == _of_key)
+ROW: Final = select(*WHOLE_ROW).where(unlinks.c.key == _of_key)
 
 NEWEST_STEPS: Final = select(steps).where(steps.c.key == _of_key).order_by(steps.c.id.desc()).limit(MOST_STEPS)
 
@@ -236,6 +236,8 @@ _of_keys: BindParameter[str] = bindparam("of_keys", expanding=True)
 PRUNE_STEPS: Final = delete(steps).where(
     steps.c.id.in_(select(steps.c.id).where(steps.c.key.in_(_of_keys)).limit(STEPS_AT_ONCE))
 )
+
+PRUNE_TERMS: Final = delete(search_terms).where(search_terms.c.key.in_(_of_keys))
 
 PRUNE: Final = delete(unlinks).where(unlinks.c.key.in_(_of_keys))
 

@@ -124,6 +124,8 @@ unlinks = Table(
     Column("updated_at", Moment, nullable=False),
     # When a request to cancel was marked here: a write that waited for the row sees only changes of the row itself.
     Column("cancel_heard_at", Moment),
+    # The broker user who published the command that claimed the key, as the broker verified it.
+    Column("user_id", ForeignText),
 )
 
 
@@ -178,6 +180,83 @@ pauses = Table(
     Column("paused_by", ForeignText),
     Column("reason", ForeignText),
     Column("paused_at", Moment, nullable=False),
+)
+
+#: What each key is found by: texts folded by `worker.ledger.search_terms.fold`, the job and the repository as seen, or
+#: as asked for until they are seen. A table of its own, so that its indexes are created while it is empty, and are not
+#: written again by each update of `unlinks`, as PostgreSQL would.
+search_terms = Table(
+    "search_terms",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("received_at", Moment, nullable=False),
+    Column("finished_at", Moment),
+    Column("ticket", ForeignText),
+    Column("requester", ForeignText),
+    Column("user_id", ForeignText),
+    Column("job_id", ForeignText),
+    Column("job_name", ForeignText),
+    Column("link_id", ForeignText),
+    Column("repository_uid", ForeignText),
+    Column("repository_name", ForeignText),
+    Column("outcome", Text),
+    Column("reason", ForeignText),
+    Column("batch", ForeignText),
+)
+
+search_terms_by_time = Index("search_terms_by_time", search_terms.c.received_at, search_terms.c.key)
+
+_unfinished = search_terms.c.finished_at.is_(None)
+
+search_terms_in_flight = Index(
+    "search_terms_in_flight",
+    search_terms.c.received_at,
+    search_terms.c.key,
+    sqlite_where=_unfinished,
+    postgresql_where=_unfinished,
+)
+
+#: The columns that are searched for a value.
+SEARCHED: Final = (
+    "ticket",
+    "requester",
+    "user_id",
+    "job_id",
+    "job_name",
+    "link_id",
+    "repository_uid",
+    "repository_name",
+    "outcome",
+    "reason",
+    "batch",
+)
+
+
+def _by(column: str) -> Index:
+    """For a search by one column: each index has the results in their order, newest first if read backwards."""
+    known = search_terms.c[column].is_not(None)
+    return Index(
+        f"search_terms_by_{column}",
+        search_terms.c[column],
+        search_terms.c.received_at,
+        search_terms.c.key,
+        sqlite_where=known,
+        postgresql_where=known,
+    )
+
+
+search_terms_by = {column: _by(column) for column in SEARCHED}
+
+#: How far the search for keys without search terms has come; one row. Versions before schema 6 write no terms.
+search_walk = Table(
+    "search_walk",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    # The last key that was looked at.
+    Column("position", Text, nullable=False),
+    Column("next_at", Moment, nullable=False),
+    # When it last came to the end; until it has for the first time, a search may lack older keys.
+    Column("completed_at", Moment),
 )
 
 ledger_schema = Table(

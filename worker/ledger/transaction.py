@@ -27,6 +27,9 @@ from worker.ledger.rows import (
     who_and_why,
 )
 from worker.ledger.schema import schema_problem
+from worker.ledger.search import ROWS, Cursor, Page, matching
+from worker.ledger.search_walk import COMPLETED_AT, walk
+from worker.ledger.search_writes import TermWrites
 from worker.ledger.statements import (
     CANCELLATIONS,
     COUNT_LONG_SETTLED,
@@ -41,6 +44,7 @@ from worker.ledger.statements import (
     PRUNE,
     PRUNE_CANCELLATIONS,
     PRUNE_STEPS,
+    PRUNE_TERMS,
     PRUNE_UNMET,
     RECORD,
     RELEASE,
@@ -72,6 +76,7 @@ from worker.unlinks.ports.ledger import (
 if TYPE_CHECKING:
     from sqlalchemy import Connection, RowMapping, Update
 
+    from worker.ledger.search import Criteria
     from worker.unlinks.ports.ledger import CancelRequest, Change, ClaimResult, NewClaim
 
 _MICROSECONDS: Final = 1_000_000
@@ -107,6 +112,7 @@ class Transaction:
         self._worker = worker
         self._lease_microseconds = round(lease_seconds * _MICROSECONDS)
         self._steps: list[dict[str, Any]] = []
+        self._terms = TermWrites(connection)
 
     # --- taking and keeping -----------------------------------------------------------------------------------------
 
@@ -118,6 +124,7 @@ class Transaction:
                 entry = entry_from(row)
                 step = Step.CLAIMED if entry.lease.token == 1 else Step.TAKEN_OVER
                 self._note(entry.lease, step, entry.stage.value)
+                self._terms.put(row)
                 return Claimed(entry)
             row = self._row(claim.key)
             if row is None:
@@ -135,6 +142,7 @@ class Transaction:
             "enterprise_manager": claim.enterprise_manager,
             "command": claim.command,
             "received_at": claim.received_at,
+            "user_id": claim.user_id,
             "worker": self._worker,
             "lease_microseconds": self._lease_microseconds,
         }
@@ -180,9 +188,11 @@ class Transaction:
         columns, detail = columns_of(change)
         if self._update(statement, lease, **columns):
             self._note(lease, step, detail)
+            self._terms.change(lease.key, change)
             return True
         if isinstance(change, Intended) and self._update(REMEMBER, lease, **intent_columns(change.intent)):
             self._note(lease, Step.JOB_BUSY, change.intent.job_id)
+            self._terms.change(lease.key, change)
             return False
         row = self._row(lease.key)
         if row is None or row["token"] != lease.token:
@@ -258,6 +268,17 @@ class Transaction:
             cancellations=tuple(cancellations),
         )
 
+    def find(self, criteria: Criteria, after: Cursor | None, limit: int) -> Page:
+        """A page of the keys that meet the criteria, newest first."""
+        found = self.connection.execute(matching(criteria, after, limit + 1)).all()
+        keys = [each.key for each in found[:limit]]
+        rows = {row["key"]: row for row in self.connection.execute(ROWS, {"of_keys": keys}).mappings()}
+        return Page(
+            records=tuple(record_from(rows[key]) for key in keys if key in rows),
+            next=Cursor(found[limit - 1].received_at, keys[-1]) if len(found) > limit else None,
+            complete=self.connection.scalar(COMPLETED_AT) is not None,
+        )
+
     def count_long_settled(self, older_than_days: float) -> int:
         """How many keys were settled longer ago."""
         age = round(older_than_days * _DAY)
@@ -272,14 +293,20 @@ class Transaction:
         if self.connection.execute(PRUNE_STEPS, of_keys).rowcount == STEPS_AT_ONCE:
             return 0, True
         pruned = self.connection.execute(PRUNE, settled).rowcount
+        self.connection.execute(PRUNE_TERMS, settled)
         self.connection.execute(PRUNE_CANCELLATIONS, settled)
         self.connection.execute(PRUNE_UNMET, {**unmet, **age})
         return pruned, KEYS_AT_ONCE in {len(settled["of_keys"]), len(unmet["of_keys"])}
 
-    def write_steps(self) -> None:
-        """Write down what was done here; the last thing before the commit."""
+    def walk(self) -> bool:
+        """Find keys without search terms in a bounded part of all keys; whether there may be more at once."""
+        return walk(self.connection, self._terms)
+
+    def finish(self) -> None:
+        """Write the history and the search terms of what was done here; the last thing before the commit."""
         if self._steps:
             self.connection.execute(NOTE, self._steps)
+        self._terms.write()
 
     # --- how --------------------------------------------------------------------------------------------------------
 

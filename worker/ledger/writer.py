@@ -234,7 +234,7 @@ class Writer:
             transaction = self._transaction(self._connection, began)
             landings = [self._carry_out(write, transaction) for write in batch]
             self._carried_out = None
-            transaction.write_steps()
+            transaction.finish()
         self._commits += 1
         return landings
 

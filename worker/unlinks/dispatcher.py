@@ -226,6 +226,7 @@ class Dispatcher:
             enterprise_manager=command.enterprise_manager,
             command=to_stored(command, running.deliveries[0].correlation_id),
             received_at=self._clock.now(),
+            user_id=running.deliveries[0].user_id,
         )
         report(StepKind.CLAIMING)
         match await self._ledger.claim(claim):

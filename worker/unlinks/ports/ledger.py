@@ -87,13 +87,17 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class NewClaim:
-    """What a claim writes: the key, the content's fingerprint, the command itself, and when it was received."""
+    """What a claim writes: the key, the content's fingerprint, the command itself, and when it was received.
+
+    `user_id` is the broker user who published the command, as the broker verified it; None if it did not.
+    """
 
     key: str
     fingerprint: str
     enterprise_manager: str
     command: bytes
     received_at: datetime
+    user_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

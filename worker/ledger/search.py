@@ -1,0 +1,146 @@
+"""Searching the ledger: what is asked for, and the statement that finds it.
+
+Each criterion has an index of its own that holds the keys in the order of the results, so that a page costs the same
+however many keys there are. Of several criteria, the database reads the index that it expects to be the shortest.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy import bindparam, select, tuple_, union
+
+from worker.ledger.search_terms import fold, fold_id
+from worker.ledger.statements import WHOLE_ROW
+from worker.ledger.tables import Moment, search_terms, unlinks
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from sqlalchemy import ColumnElement, Select
+
+    from worker.ledger.records import Record
+
+_UUID: Final = re.compile(r"(?:.*:)?[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Criteria:
+    """What is searched for: all that are given must hold; texts are compared whole, without regard to case.
+
+    Args:
+        key: the idempotency key.
+        ticket: the ticket's ID.
+        requester: who asked, as the command says, or as the broker verified it.
+        job: the job's ID, or its name: as seen, or as asked for if it was not seen.
+        repository: the repository's UID, the link's ID, or the repository's name; as with the job.
+        outcome: what became of it.
+        reason: the reason code.
+        batch: the batch's ID.
+        since: received then or later.
+        in_flight: has not ended.
+    """
+
+    key: str | None = None
+    ticket: str | None = None
+    requester: str | None = None
+    job: str | None = None
+    repository: str | None = None
+    outcome: str | None = None
+    reason: str | None = None
+    batch: str | None = None
+    since: datetime | None = None
+    in_flight: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """A place in the results: after this key."""
+
+    received_at: datetime
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some results, newest first.
+
+    `next` is where the next page begins; None if there is none. Not `complete`: keys from before an upgrade are still
+    being made searchable, and may be missing.
+    """
+
+    records: tuple[Record, ...]
+    next: Cursor | None
+    complete: bool
+
+
+_ORDER: Final = (search_terms.c.received_at.desc(), search_terms.c.key.desc())
+
+
+def matching(criteria: Criteria, after: Cursor | None, limit: int) -> Select[tuple[str, datetime]]:
+    """The keys and times of the next `limit` results, newest first.
+
+    A value that may stand in one of several columns is looked up in each, and the results are merged: one condition
+    with OR could not be answered in the order of an index.
+    """
+    always, alternatives = _conditions(criteria)
+    if after is not None:
+        place = tuple_(bindparam(None, after.received_at, type_=Moment()), after.key)
+        always.append(tuple_(search_terms.c.received_at, search_terms.c.key) < place)
+    found = [
+        select(search_terms.c.key, search_terms.c.received_at).where(*always, *chosen).order_by(*_ORDER).limit(limit)
+        for chosen in product(*alternatives)
+    ]
+    if len(found) == 1:
+        return found[0]
+    merged = union(*(select(each.subquery()) for each in found)).subquery()
+    return (
+        select(merged.c.key, merged.c.received_at)
+        .order_by(merged.c.received_at.desc(), merged.c.key.desc())
+        .limit(limit)
+    )
+
+
+def _conditions(criteria: Criteria) -> tuple[list[ColumnElement[bool]], list[list[ColumnElement[bool]]]]:
+    """What always holds, and the conditions of which one holds."""
+    terms = search_terms.c
+    always: list[ColumnElement[bool]] = []
+    for column, value in (
+        (terms.ticket, criteria.ticket),
+        (terms.outcome, criteria.outcome),
+        (terms.reason, criteria.reason),
+        (terms.batch, criteria.batch),
+    ):
+        if value is not None:
+            always.append(column == fold(value))
+    if criteria.key is not None:
+        always.append(terms.key == criteria.key)
+    if criteria.since is not None:
+        always.append(terms.received_at >= criteria.since)
+    if criteria.in_flight:
+        always.append(terms.finished_at.is_(None))
+    alternatives = []
+    if criteria.requester is not None:
+        alternatives.append([column == fold(criteria.requester) for column in (terms.requester, terms.user_id)])
+    if criteria.job is not None:
+        alternatives.append(_by_id_or_name(criteria.job, [terms.job_id], terms.job_name))
+    if criteria.repository is not None:
+        ids = [terms.repository_uid, terms.link_id]
+        alternatives.append(_by_id_or_name(criteria.repository, ids, terms.repository_name))
+    return always, alternatives
+
+
+def _by_id_or_name(
+    value: str, ids: Sequence[ColumnElement[str]], name: ColumnElement[str]
+) -> list[ColumnElement[bool]]:
+    if _UUID.fullmatch(value):
+        return [column == fold_id(value) for column in ids]
+    return [name == fold(value)]
+
+
+#: The rows of some keys.
+ROWS: Final = select(*WHOLE_ROW).where(unlinks.c.key.in_(bindparam("of_keys", expanding=True)))
