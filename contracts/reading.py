@@ -23,6 +23,7 @@ from contracts.events import CONTENT_TYPE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from datetime import datetime
 
 _MOST_PROBLEMS_NAMED = 5
 
@@ -91,6 +92,19 @@ def to_stored(command: UnlinkCommand, correlation_id: str | None) -> bytes:
     if command.correlation_id is None and correlation_id and len(correlation_id) <= MAX_CORRELATION_ID:
         command = command.model_copy(update={"correlation_id": correlation_id})
     return command.model_dump_json(exclude_none=True).encode()
+
+
+def to_run_again(stored: bytes, not_after: datetime | None, correlation_id: str | None) -> bytes:
+    """A stored command as it is stored for its next run: with another deadline and correlation, where they are given.
+
+    One that cannot be read stays as it is.
+    """
+    try:
+        command = read_command(stored)
+    except UnreadableMessageError:
+        return stored
+    changed = {"not_after": not_after, "correlation_id": _short_text(correlation_id, MAX_CORRELATION_ID)}
+    return to_stored(command.model_copy(update={name: new for name, new in changed.items() if new is not None}), None)
 
 
 def _content(body: bytes, content_type: str | None) -> dict[str, Any]:

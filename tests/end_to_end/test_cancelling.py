@@ -30,6 +30,8 @@ def test_a_cancel_that_comes_first_makes_the_unlink_cancelled(world: World) -> N
     world.until_ended("CHG1")
     (cancelled,) = world.of("CHG1")
     assert (cancelled.outcome, cancelled.data["ticket"]["id"]) == ("cancelled", "OPS-1")
+    asked = cancelled.data["request"]
+    assert (asked["cancelled_by"], asked["user_id"], cancelled.data["run"]) == ("j.doe", world.client.user, 1)
     assert len(world.enterprise_manager.links(VENDOR_JOB_ID)) == 1
     assert world.enterprise_manager.deletes_of(VENDOR_LINK_ID) == 0
 
@@ -47,6 +49,7 @@ def test_a_cancel_stops_a_task_under_way(world: World, behaviour: Behaviour, wor
     world.send(CANCEL)
     world.until_ended("CHG1")
     assert {outcome for outcome, _ in world.ends_of("CHG1")} == {"cancelled"}
+    assert world.of("CHG1")[-1].data["request"]["cancelled_by"] == "j.doe"
     assert len(world.enterprise_manager.links(VENDOR_JOB_ID)) == 1
     assert world.enterprise_manager.deletes_of(VENDOR_LINK_ID) == 1
 

@@ -167,7 +167,7 @@ async def test_the_history_tells_who_cancelled_and_why_and_a_repeat_adds_nothing
     before = await history_of(ledger)
     assert before.record is None
     (stored,) = before.cancellations
-    assert replace(stored, requested_at=words.noon) == request_to_cancel
+    assert replace(stored, requested_at=words.noon) == replace(request_to_cancel, run=1)
     await words.claim(ledger)
     steps = (await history_of(ledger)).steps
     assert [(step.step, step.token, step.detail) for step in steps] == [
@@ -240,7 +240,7 @@ async def test_an_intent_that_waited_while_a_request_was_written_hears_of_it(
         intending = asyncio.create_task(ledger.record(lease, Intended(words.intent_of(), words.noon)))
         await words.until(lambda: postgresql_database.execute(waiting))
         transaction.cancel(request_to_cancel)
-        transaction.mark_cancelled(request_to_cancel)
+        transaction.mark_cancelled(request_to_cancel, 1)
         transaction.finish()
     with pytest.raises(CancelRequestedError):
         await intending

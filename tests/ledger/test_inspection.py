@@ -12,6 +12,7 @@ from contracts.events import Outcome
 from worker.ledger import Inspection, InspectionError
 from worker.ledger.database import open_engine, read_url
 from worker.ledger.migrations import migrate
+from worker.ledger.schema import known_schema
 from worker.settings import LedgerSettings
 from worker.unlinks.ports.ledger import Intended, Settled
 
@@ -74,7 +75,11 @@ def test_where_there_is_no_file_none_is_made(tmp_path: Path, words: type[Words])
 
 
 @pytest.mark.parametrize(
-    ("revision", "said"), [(None, "no worker has run on it yet"), ("0002", "schema 2, and this version reads 6")]
+    ("revision", "said"),
+    [
+        (None, "no worker has run on it yet"),
+        ("0002", f"schema 2, and this version reads {known_schema()}"),
+    ],
 )
 def test_a_database_without_this_versions_ledger_is_left_as_it_is(
     database: Database, revision: str | None, said: str

@@ -21,6 +21,8 @@ from worker.unlinks.ports.ledger import (
     CancelRequest,
     Claimed,
     Intended,
+    Lease,
+    Retry,
     SentAgain,
     Settled,
     Submitted,
@@ -54,7 +56,9 @@ _TERMS = f"""
     VALUES (:key, :at, :at, {", ".join(f":{name}" for name in SEARCHED)})
 """  # noqa: S608 - names of columns
 _STEPS = "INSERT INTO steps (key, at, worker, token, step) VALUES (:key, :at, 'w', 1, 'claimed')"
-_CANCELLATIONS = "INSERT INTO cancellations (key, enterprise_manager, requested_at) VALUES (:key, 'default', :at)"
+_CANCELLATIONS = (
+    "INSERT INTO cancellations (key, enterprise_manager, run, requested_at) VALUES (:key, 'default', 1, :at)"
+)
 #: A little after the year 2026 began, in microseconds.
 _BEGIN = 1_770_000_000_000_000
 
@@ -166,7 +170,14 @@ def test_no_write_of_a_worker_reads_a_whole_table(engine: Engine, words: type[Wo
         transaction.claim(words.claim_of("CHG-3"))
         request = CancelRequest("CHG-3", "default", "somebody", None, words.noon)
         transaction.cancel(request)
-        transaction.mark_cancelled(request)
+        transaction.mark_cancelled(request, 1)
+        transaction.cancelled_by(Lease("CHG-3", 1))
+        transaction.last_run("CHG-1")
+        retry = Retry("CHG-3", "default", 1, "f" * 64)
+        transaction.retry(retry)
+        event = json.dumps({"data": {"changed": None}}).encode()
+        transaction.record(Lease("CHG-3", 2), Settled(Outcome.TIMED_OUT, event, words.noon))
+        assert isinstance(transaction.retry(retry), Claimed)
         transaction.renew()
         transaction.has_decided("CHG-3", "f")
         transaction.history("CHG-1")

@@ -14,6 +14,7 @@ from tests.simulation.enterprise_manager import SimulatedGateway
 from tests.simulation.ledger import Database
 from tests.simulation.simulation import run
 from worker.ledger import Step, transaction
+from worker.ledger.cancelling import Stored
 from worker.ledger.partial_indexes import one_in_flight_per_job
 from worker.ledger.sql_ledger import SqlLedger
 from worker.ledger.statements import RECORD, _before_its_intent, _write
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     from tests.simulation.promises import Violation
     from worker.unlinks.ports.broker import Delivery
     from worker.unlinks.ports.clock import Clock
-    from worker.unlinks.ports.ledger import CancelRequest, Change, ClaimResult, Intent, KeyReused, NewClaim
+    from worker.unlinks.ports.ledger import CancelRequest, Change, ClaimResult, Intent, NewClaim
     from worker.unlinks.ports.steps import Reporter
     from worker.unlinks.ports.steps import Step as ReportedStep
 
@@ -320,8 +321,11 @@ def _never_ask_for_consent(self: Workflow, backups: Any) -> None:
     del self, backups
 
 
-def _remember_no_cancel(self: Transaction, request: CancelRequest) -> AlreadySettled | KeyReused | None:
-    return self._beyond_cancelling(request)
+def _remember_no_cancel(self: Transaction, request: CancelRequest) -> AlreadySettled | Stored:
+    row = self._row(request.key)
+    if row is not None and row["stage"] == Stage.SETTLED:
+        return AlreadySettled(bytes(row["event"]))
+    return Stored(run=1, present=row is not None)
 
 
 def _heed_no_cancel(self: Waiting) -> None:
@@ -430,7 +434,7 @@ MUTANTS = (
         "sends although somebody asked to cancel",
         (
             (Transaction, "cancel", _remember_no_cancel),
-            (Transaction, "mark_cancelled", _remember_no_cancel),
+            (Transaction, "mark_cancelled", lambda _transaction, _request, _run: None),
             (Waiting, "require_not_cancelled", _heed_no_cancel),
         ),
         known_seed=5,

@@ -16,6 +16,7 @@ from contracts.events import Outcome, event_id, rejection_id
 from contracts.reading import UnreadableMessageError, read_message
 from tests.simulation.untroubled import shortfall
 from tests.simulation.world import EPOCH
+from worker.ledger.cancelling import Stored
 from worker.unlinks.ports.ledger import (
     AlreadySettled,
     Claimed,
@@ -247,7 +248,7 @@ class Observer:
             self._claimed(process, arguments[0], result)
         elif name in {"cancel", "mark_cancelled"}:
             self._cancel_asked(arguments[0].key, result)
-        elif name not in {"renew", "has_decided"}:
+        elif name not in {"renew", "has_decided", "last_run", "cancelled_by"}:
             self._wrote_of_lease(process, name, arguments, result)
 
     def _wrote_of_lease(self, process: Process, name: str, arguments: tuple[Any, ...], result: Any) -> None:
@@ -272,7 +273,7 @@ class Observer:
 
     def _cancel_asked(self, key: str, result: Any) -> None:
         self.world.note("ledger", f"cancel {key}: {result if result is None else type(result).__name__}")
-        if result is None:
+        if isinstance(result, Stored):
             self.cancels.setdefault(key, self.world.now)
         elif isinstance(result, AlreadySettled) and result.event != self.stories[key].settled:
             self.broken(NOTHING_TWICE, f"{key} has another event than it was settled with")

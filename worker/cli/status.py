@@ -37,6 +37,7 @@ _STEPS = {
     Step.SENT_AGAIN: "the same DELETE to be sent again",
     Step.SUBMITTED: "Enterprise Manager is at work: {detail}",
     Step.SETTLED: "ended: {detail}",
+    Step.RUN_STARTED: "started again, as run {detail}",
     Step.RELEASED: "released, for any worker to take up",
     Step.CANCEL_REQUESTED: "asked to cancel, by {detail}",
 }

@@ -3,13 +3,14 @@
 What is stored. Table `unlinks` has one row a key: the command as it came and its fingerprint, how far its unlink has
 come (`stage`), who works on it and until when (`worker`, `token`, `lease_until`), what was seen before the DELETE (the
 job, the link's `ObjectInJobId`, the linked backups), the task that answered it, and the bytes of the terminal event.
-Table `cancellations` has a row for each request to cancel: who, why and when, also for a key that never came yet. Table
-`steps` has a row for each change of a key, for people: nothing is decided by it. Table `search_terms` has what each key
-is found by (`list`), and `search_walk` how far keys from before schema 6 have been made searchable. Table
-`ledger_schema` says which versions of this program may use the database; `alembic_version` is Alembic's. No password
-or session token is stored, but commands and events hold what their publishers put into them: names, tickets, reasons.
-Instants are microseconds since 1970, UTC: `to_timestamp(updated_at / 1e6)` on PostgreSQL,
-`datetime(updated_at / 1000000, 'unixepoch')` on SQLite.
+A key whose run did not succeed may be run again: the row is then that of its last run (`run`), and keeps what was seen,
+and until the run has ended the event of the one before. Table `cancellations` has a row for each request to cancel a
+run: who, why and when, also for a key that never came yet. Table `steps` has a row for each change of a key, for
+people: nothing is decided by it. Table `search_terms` has what each key is found by (`list`), and `search_walk` how far
+keys from before schema 6 have been made searchable. Table `ledger_schema` says which versions of this program may use
+the database; `alembic_version` is Alembic's. No password or session token is stored, but commands and events hold what
+their publishers put into them: names, tickets, reasons. Instants are microseconds since 1970, UTC:
+`to_timestamp(updated_at / 1e6)` on PostgreSQL, `datetime(updated_at / 1000000, 'unixepoch')` on SQLite.
 
 For how long. A settled key is kept for `UNLINK_LEDGER__RETENTION_DAYS` (90) after its end, then `prune` deletes it with
 its steps, its search terms and the requests to cancel it; a request to cancel what never came is deleted as long after

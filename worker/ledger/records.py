@@ -25,6 +25,7 @@ class Step(StrEnum):
     SUBMITTED = "submitted"
     SETTLED = "settled"
     RELEASED = "released"
+    RUN_STARTED = "run_started"
     CANCEL_REQUESTED = "cancel_requested"
 
 

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any
 from contracts.events import Outcome
 from worker.ledger.records import Record, RecordedStep, Step
 from worker.unlinks.ports.enterprise_manager import Link, LinkedBackup, TaskTicket
-from worker.unlinks.ports.ledger import CancelRequest, Entry, Intended, Intent, Lease, Settled, Stage, Submitted
+from worker.unlinks.ports.ledger import (
+    CancelRequest,
+    Entry,
+    Intended,
+    Intent,
+    KnownRun,
+    Lease,
+    Settled,
+    Stage,
+    Submitted,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy import RowMapping
@@ -16,6 +26,9 @@ if TYPE_CHECKING:
     from worker.unlinks.ports.ledger import Change
 
 _STEPS = {step.value: step for step in Step}
+
+#: The ends that another run may follow.
+FOLLOWED = frozenset({Outcome.FAILED.value, Outcome.TIMED_OUT.value, Outcome.CANCELLED.value})
 
 
 def intent_columns(intent: Intent) -> dict[str, Any]:
@@ -53,7 +66,7 @@ def entry_from(row: RowMapping) -> Entry:
         lease=Lease(row["key"], row["token"]),
         stage=Stage(row["stage"]),
         attempts=row["attempts"],
-        received_at=row["received_at"],
+        received_at=row["run_began_at"] or row["received_at"],
         intent=_intent_from(row),
         sent_at=row["sent_at"],
         sends=row["sends"],
@@ -61,6 +74,23 @@ def entry_from(row: RowMapping) -> Entry:
         submitted_at=row["submitted_at"],
         cancelled=bool(row["cancelled"]),
         command=bytes(row["command"]),
+        run=row["run"],
+        user_id=row["user_id"],
+        retried_by=row["retried_by"] or row["retry_user_id"],
+        may_act=row["may_act"],
+        age=max(row["age"] or 0, 0) / 1_000_000,
+    )
+
+
+def known_run_from(row: RowMapping) -> KnownRun:
+    """The last run of a key's row."""
+    return KnownRun(
+        enterprise_manager=row["enterprise_manager"],
+        run=row["run"],
+        command=bytes(row["command"]),
+        fingerprint=row["fingerprint"],
+        may_be_followed=row["stage"] != Stage.SETTLED or row["outcome"] in FOLLOWED,
+        job_id=row["job_id"],
     )
 
 
@@ -76,7 +106,9 @@ def _intent_from(row: RowMapping) -> Intent | None:
 
 
 def record_from(row: RowMapping) -> Record:
-    """A row with everything in it."""
+    """A row with everything in it. Of a run that is under way, the row has the end of the one before."""
+    settled = row["stage"] == Stage.SETTLED
+    outcome, event = (row["outcome"], row["event"]) if settled else (None, None)
     return Record(
         entry=entry_from(row),
         fingerprint=row["fingerprint"],
@@ -85,9 +117,9 @@ def record_from(row: RowMapping) -> Record:
         worker=row["worker"],
         lease_until=row["lease_until"],
         updated_at=row["updated_at"],
-        outcome=None if row["outcome"] is None else Outcome(row["outcome"]),
-        event=None if row["event"] is None else bytes(row["event"]),
-        finished_at=row["finished_at"],
+        outcome=None if outcome is None else Outcome(outcome),
+        event=None if event is None else bytes(event),
+        finished_at=row["finished_at"] if settled else None,
         user_id=row["user_id"],
     )
 
@@ -101,10 +133,16 @@ def step_from(row: RowMapping) -> RecordedStep:
 def cancellation_from(row: RowMapping) -> CancelRequest:
     """A row of `cancellations`."""
     return CancelRequest(
-        row["key"], row["enterprise_manager"], row["requested_by"], row["reason"], requested_at=row["requested_at"]
+        row["key"],
+        row["enterprise_manager"],
+        row["requested_by"],
+        row["reason"],
+        requested_at=row["requested_at"],
+        run=row["run"],
+        user_id=row["user_id"],
     )
 
 
-def who_and_why(request: CancelRequest) -> str | None:
-    """What the history says of a request to cancel."""
-    return ": ".join(part for part in (request.requested_by, request.reason) if part) or None
+def who_and_why(by: str | None, reason: str | None) -> str | None:
+    """What the history says of a request."""
+    return ": ".join(part for part in (by, reason) if part) or None

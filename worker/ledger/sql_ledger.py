@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import structlog
 
+from worker.ledger.cancelling import Stored
 from worker.ledger.database import URL_VARIABLE, folder_problem, open_engine, problem_in, read_url
 from worker.ledger.errors import LedgerClosedError
 from worker.ledger.leases import RENEWALS_IN_A_LEASE, Leases
@@ -34,8 +35,11 @@ if TYPE_CHECKING:
         Change,
         ClaimResult,
         KeyReused,
+        KnownRun,
         Lease,
         NewClaim,
+        Retry,
+        RetryResult,
     )
 
     MakeWriter = Callable[[Callable[[Connection, float], Transaction], Clock, Callable[[bool], None]], Writer]
@@ -169,13 +173,19 @@ class SqlLedger:
         """
         if not self._usable:
             return HeldElsewhere()  # the command is for a worker of the newer version
+        return await self._take("claim", claim.key, lambda transaction: transaction.claim(claim))
+
+    async def retry(self, retry: Retry) -> RetryResult:
+        """Start the next run of a key. See the port. As `claim` if the caller is cancelled meanwhile."""
+        if not self._usable:
+            return HeldElsewhere()
+        return await self._take("retry", retry.key, lambda transaction: transaction.retry(retry))
+
+    async def _take(self, call: str, key: str, take: Callable[[Transaction], T]) -> T:
         caller_gone = False
         had: Lease | None = None
 
-        def take(transaction: Transaction) -> tuple[ClaimResult, float]:
-            return transaction.claim(claim), transaction.began
-
-        def landed(answer: tuple[ClaimResult, float]) -> None:
+        def landed(answer: tuple[T, float]) -> None:
             nonlocal had
             result, began = answer
             if isinstance(result, Claimed):
@@ -185,7 +195,9 @@ class SqlLedger:
                     self._release_later(had)
 
         try:
-            result, _ = await self._call("claim", claim.key, take, landed=landed)
+            result, _ = await self._call(
+                call, key, lambda transaction: (take(transaction), transaction.began), landed=landed
+            )
         except asyncio.CancelledError:
             caller_gone = True
             if had is not None:
@@ -230,6 +242,10 @@ class SqlLedger:
     async def has_decided(self, key: str, fingerprint: str) -> bool:
         """Whether the key is past its claim with this content. See the port."""
         return await self._call("has_decided", key, lambda transaction: transaction.has_decided(key, fingerprint))
+
+    async def last_run(self, key: str) -> KnownRun | None:
+        """The last run of a key. See the port."""
+        return await self._call("last_run", key, lambda transaction: transaction.last_run(key))
 
     async def renew(self) -> None:
         """Make every lease of this worker last from now on. Done at intervals from `start` to `close`."""
@@ -286,12 +302,18 @@ class SqlLedger:
 
         In two transactions: when the second one begins, every write that begins from then on sees the request.
         """
-        answer = await self._call("cancel", request.key, lambda transaction: transaction.cancel(request))
-        if answer is None:
-            answer = await self._call("cancel", request.key, lambda transaction: transaction.mark_cancelled(request))
-        if answer is None:
+        stored = await self._call("cancel", request.key, lambda transaction: transaction.cancel(request))
+        if not isinstance(stored, Stored):
+            return stored
+        run = stored.run
+        answer = await self._call("cancel", request.key, lambda transaction: transaction.mark_cancelled(request, run))
+        if answer is None and stored.present:
             self._notify_cancelled(request.key)
         return answer
+
+    async def cancelled_by(self, lease: Lease) -> str | None:
+        """Who asked to cancel the run of this lease. See the port."""
+        return await self._call("cancelled_by", lease.key, lambda transaction: transaction.cancelled_by(lease))
 
     def on_cancel(self, listener: Callable[[str], None]) -> None:
         """Call the listener with each key of this worker whose cancellation was requested. See the port."""

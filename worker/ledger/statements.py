@@ -50,14 +50,16 @@ _lease_end: ColumnElement[int] = Now() + bindparam("lease_microseconds", type_=B
 _NOBODY: Final[dict[str, Any]] = {"worker": None, "lease_until": EPOCH}
 _NO_TASK: Final[dict[str, Any]] = {"task_id": None, "task_session": None, "submitted_at": None}
 
-#: Whether the cancellation of this key was requested. Literal, because SQLAlchemy leaves the tables' names out of what
+#: Whether the cancellation of this run was requested. Literal, because SQLAlchemy leaves the tables' names out of what
 #: SQLite is to return, inside a subquery too.
 _cancelled: ColumnElement[bool] = literal_column(
     'EXISTS (SELECT 1 FROM cancellations WHERE cancellations."key" = unlinks."key"'
-    " AND cancellations.enterprise_manager = unlinks.enterprise_manager)",
+    " AND cancellations.enterprise_manager = unlinks.enterprise_manager AND cancellations.run = unlinks.run)",
     Boolean,
 )
-WHOLE_ROW: Final = (*unlinks.c, _cancelled.label("cancelled"))
+#: For how long the run has been going on, in microseconds. Literal, as above.
+_age: ColumnElement[int] = Now() - literal_column("unlinks.run_began_at", BigInteger)
+WHOLE_ROW: Final = (*unlinks.c, _cancelled.label("cancelled"), _age.label("age"))
 
 #: The fence: no claim was given a higher token since, and the key has not ended.
 _ours = and_(unlinks.c.key == _of_key, unlinks.c.token == bindparam("of_token"), unsettled)
@@ -81,7 +83,14 @@ def _write(condition: ColumnElement[bool], **values: Any) -> Update:
 def take(dialect: str) -> ReturningInsert[Any]:
     """Insert a key's row, or take it over if that is allowed: one statement, so that of two workers one gets it."""
     new = _insert(dialect, unlinks).values(
-        stage=Stage.CLAIMED.value, token=1, attempts=1, sends=0, lease_until=_lease_end, updated_at=Now()
+        stage=Stage.CLAIMED.value,
+        token=1,
+        attempts=1,
+        sends=0,
+        run=1,
+        may_act=False,
+        lease_until=_lease_end,
+        updated_at=Now(),
     )
     free = or_(unlinks.c.worker.is_(None), unlinks.c.worker == new.excluded.worker, unlinks.c.lease_until <= Now())
     statement: ReturningInsert[Any] = new.on_conflict_do_update(
@@ -97,6 +106,33 @@ def take(dialect: str) -> ReturningInsert[Any]:
     ).returning(*WHOLE_ROW)
     return statement
 
+
+_free = or_(unlinks.c.worker.is_(None), unlinks.c.worker == bindparam("of_worker"), unlinks.c.lease_until <= Now())
+
+#: Take an unsettled row over, whatever its content.
+TAKE_OVER: Final[ReturningUpdate[Any]] = _write(
+    and_(unlinks.c.key == _of_key, unsettled, _free),
+    token=unlinks.c.token + 1,
+    attempts=unlinks.c.attempts + 1,
+    worker=bindparam("of_worker"),
+    lease_until=_lease_end,
+).returning(*WHOLE_ROW)
+
+#: Start the next run of a settled row. What was seen, and the event of the run that ended, stay.
+START_RUN: Final[ReturningUpdate[Any]] = _write(
+    and_(unlinks.c.key == _of_key, unlinks.c.run == bindparam("of_run"), ~unsettled),
+    stage=Stage.CLAIMED.value,
+    token=unlinks.c.token + 1,
+    attempts=1,
+    sends=0,
+    sent_at=None,
+    **_NO_TASK,
+    cancel_heard_at=None,
+    worker=bindparam("of_worker"),
+    lease_until=_lease_end,
+    run=unlinks.c.run + 1,
+    run_began_at=Now(),
+).returning(*WHOLE_ROW)
 
 RENEW: Final[ReturningUpdate[Any]] = (
     update(unlinks)
@@ -167,10 +203,16 @@ MARK_CANCELLED: Final = (
     .where(
         unlinks.c.key == _of_key,
         unlinks.c.enterprise_manager == bindparam("of_enterprise_manager"),
+        unlinks.c.run == bindparam("of_run"),
         unsettled,
         unlinks.c.cancel_heard_at.is_(None),
     )
     .values(cancel_heard_at=Now())
+)
+
+#: What was asked of earlier runs.
+FORGET_CANCELLATIONS: Final = delete(cancellations).where(
+    cancellations.c.key == _of_key, cancellations.c.run < bindparam("before_run")
 )
 
 # --- pausing --------------------------------------------------------------------------------------------------------

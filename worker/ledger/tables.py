@@ -5,7 +5,19 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import BigInteger, Column, Dialect, Index, Integer, LargeBinary, MetaData, Table, Text, literal_column
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Dialect,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    literal_column,
+)
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator
@@ -126,6 +138,15 @@ unlinks = Table(
     Column("cancel_heard_at", Moment),
     # The broker user who published the command that claimed the key, as the broker verified it.
     Column("user_id", ForeignText),
+    # 1, and one more for each retry that started a run. From here on, what is of the last run and not of the key.
+    Column("run", Integer, nullable=False),
+    # By the ledger's clock; null in run 1.
+    Column("run_began_at", Moment),
+    # Who asked for the run in a retry's own words, and the broker user who published the retry.
+    Column("retried_by", ForeignText),
+    Column("retry_user_id", ForeignText),
+    # Whether a DELETE of an earlier run may still be carried out.
+    Column("may_act", Boolean, nullable=False),
 )
 
 
@@ -157,14 +178,16 @@ steps = Table(
 
 steps_by_key = Index("steps_by_key", steps.c.key)
 
-#: Requests to cancel, also for keys that never came yet. With the Enterprise Manager in the key: a request that names
-#: the wrong one must not keep out the one that names the right one.
+#: Requests to cancel a run, also of keys that never came yet. With the Enterprise Manager in the primary key: a request
+#: that names the wrong one must not keep out the one that names the right one.
 cancellations = Table(
     "cancellations",
     metadata,
     Column("key", Text, primary_key=True),
     Column("enterprise_manager", Text, primary_key=True),
+    Column("run", Integer, primary_key=True, autoincrement=False),
     Column("requested_by", ForeignText),
+    Column("user_id", ForeignText),
     Column("reason", ForeignText),
     Column("requested_at", Moment, nullable=False),
 )

@@ -5,18 +5,21 @@ time, and right again if it is repeated because the answer to a commit was lost:
 
 - `claim` repeated takes its own row over (which counts one attempt more than there was);
 - `record` leaves what it wrote as it is, except that a repeated `SentAgain` counts one send more than there was;
+- `retry` repeated takes the run over that it started;
 - a request to cancel is stored once.
 
-The row is read only when a statement changed nothing, to find out why.
+`claim` and `record` read the row only when a statement changed nothing, to find out why.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
+from worker.ledger.cancelling import Cancelling
 from worker.ledger.errors import OutOfOrderError, SchemaTooNewError
 from worker.ledger.records import KeyHistory, Pause, Step
+from worker.ledger.retrying import Retrying
 from worker.ledger.rows import (
     cancellation_from,
     columns_of,
@@ -24,22 +27,17 @@ from worker.ledger.rows import (
     intent_columns,
     record_from,
     step_from,
-    who_and_why,
 )
 from worker.ledger.schema import schema_problem
 from worker.ledger.search import ROWS, Cursor, Page, matching
 from worker.ledger.search_walk import COMPLETED_AT, walk
-from worker.ledger.search_writes import TermWrites
 from worker.ledger.statements import (
-    CANCELLATIONS,
     COUNT_LONG_SETTLED,
     END_LEASES,
     KEYS_AT_ONCE,
     LONG_SETTLED,
     LONG_UNMET,
-    MARK_CANCELLED,
     NEWEST_STEPS,
-    NOTE,
     PAUSES,
     PRUNE,
     PRUNE_CANCELLATIONS,
@@ -52,10 +50,8 @@ from worker.ledger.statements import (
     REMEMBER,
     RENEW,
     RESUME,
-    ROW,
     STEPS_AT_ONCE,
     pause,
-    remember_cancellation,
     take,
 )
 from worker.unlinks.ports.ledger import (
@@ -74,13 +70,12 @@ from worker.unlinks.ports.ledger import (
 )
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, RowMapping, Update
+    from sqlalchemy import RowMapping
 
     from worker.ledger.search import Criteria
-    from worker.unlinks.ports.ledger import CancelRequest, Change, ClaimResult, NewClaim
+    from worker.unlinks.ports.ledger import Change, ClaimResult, NewClaim
 
-_MICROSECONDS: Final = 1_000_000
-_DAY: Final = 24 * 60 * 60 * _MICROSECONDS
+_DAY: Final = 24 * 60 * 60 * 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +91,7 @@ class Renewed:
     schema_problem: SchemaTooNewError | None = None
 
 
-class Transaction:
+class Transaction(Cancelling, Retrying):
     """A transaction of one worker.
 
     Args:
@@ -105,14 +100,6 @@ class Transaction:
         worker: its name; no two workers that run at the same time share one.
         lease_seconds: how long a lease lasts that is not renewed.
     """
-
-    def __init__(self, connection: Connection, began: float, worker: str, lease_seconds: float) -> None:
-        self.connection = connection
-        self.began = began
-        self._worker = worker
-        self._lease_microseconds = round(lease_seconds * _MICROSECONDS)
-        self._steps: list[dict[str, Any]] = []
-        self._terms = TermWrites(connection)
 
     # --- taking and keeping -----------------------------------------------------------------------------------------
 
@@ -178,7 +165,7 @@ class Transaction:
         row = self._row(key)
         if row is None or row["fingerprint"] != fingerprint:
             return False
-        return row["stage"] != Stage.CLAIMED or row["link_id"] is not None
+        return row["stage"] != Stage.CLAIMED or row["link_id"] is not None or row["run"] > 1
 
     # --- recording --------------------------------------------------------------------------------------------------
 
@@ -200,38 +187,6 @@ class Transaction:
         if not _is_recorded(change, row):
             raise _refusal(lease, change, row)
         return True
-
-    # --- cancelling -------------------------------------------------------------------------------------------------
-
-    def cancel(self, request: CancelRequest) -> AlreadySettled | KeyReused | None:
-        """Store a request. To be followed by `mark_cancelled`, in a transaction that begins after the commit."""
-        answer = self._beyond_cancelling(request)
-        if answer is None:
-            columns = {
-                "key": request.key,
-                "enterprise_manager": request.enterprise_manager,
-                "requested_by": request.requested_by,
-                "reason": request.reason,
-            }
-            remember = remember_cancellation(self.connection.dialect.name)
-            if self.connection.execute(remember, columns).one_or_none() is not None:
-                self._note(Lease(request.key, 0), Step.CANCEL_REQUESTED, who_and_why(request))
-        return answer
-
-    def mark_cancelled(self, request: CancelRequest) -> AlreadySettled | KeyReused | None:
-        """Mark the row: a write that began before the request was committed comes first, or sees the mark."""
-        key = {"of_key": request.key, "of_enterprise_manager": request.enterprise_manager}
-        if self.connection.execute(MARK_CANCELLED, key).rowcount == 1:
-            return None
-        return self._beyond_cancelling(request)
-
-    def _beyond_cancelling(self, request: CancelRequest) -> AlreadySettled | KeyReused | None:
-        row = self._row(request.key)
-        if row is None:
-            return None
-        if row["enterprise_manager"] != request.enterprise_manager:
-            return KeyReused()
-        return AlreadySettled(bytes(row["event"])) if row["stage"] == Stage.SETTLED else None
 
     # --- pausing ----------------------------------------------------------------------------------------------------
 
@@ -258,7 +213,7 @@ class Transaction:
         """All that is known of a key."""
         row = self._row(key)
         of_key = {"of_key": key}
-        cancellations = [cancellation_from(each) for each in self.connection.execute(CANCELLATIONS, of_key).mappings()]
+        cancellations = [cancellation_from(each) for each in self._cancellations(key)]
         if row is None and not cancellations:
             return None
         newest = [step_from(step) for step in self.connection.execute(NEWEST_STEPS, of_key).mappings()]
@@ -301,26 +256,6 @@ class Transaction:
     def walk(self) -> bool:
         """Find keys without search terms in a bounded part of all keys; whether there may be more at once."""
         return walk(self.connection, self._terms)
-
-    def finish(self) -> None:
-        """Write the history and the search terms of what was done here; the last thing before the commit."""
-        if self._steps:
-            self.connection.execute(NOTE, self._steps)
-        self._terms.write()
-
-    # --- how --------------------------------------------------------------------------------------------------------
-
-    def _update(self, statement: Update, lease: Lease, **parameters: Any) -> bool:
-        fence = {"of_key": lease.key, "of_token": lease.token}
-        return self.connection.execute(statement, {**fence, **parameters}).rowcount == 1
-
-    def _row(self, key: str) -> RowMapping | None:
-        return self.connection.execute(ROW, {"of_key": key}).mappings().one_or_none()
-
-    def _note(self, lease: Lease, step: Step, detail: str | None = None) -> None:
-        self._steps.append(
-            {"key": lease.key, "worker": self._worker, "token": lease.token, "step": step.value, "detail": detail}
-        )
 
 
 def _is_recorded(change: Change, row: RowMapping) -> bool:

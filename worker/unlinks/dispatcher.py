@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -264,7 +264,8 @@ class Dispatcher:
         workflow = self._workflow(command, entry, running, on_submitted)
         try:
             ending = await self._ending(workflow, running)
-            event = self._event(command, workflow.entry, ending, running)
+            entry = await self._with_canceller(workflow.entry, ending, running)
+            event = self._event(command, entry, ending, running)
             if ending.gave_up is not None:
                 # Before it is settled: whoever finds it settled after a crash would only publish its event.
                 workflow.require_lease()
@@ -277,6 +278,12 @@ class Dispatcher:
             for publishing in progress:
                 publishing.cancel()
         await self._replies.publish_settled(event, running.deliveries, running.report)
+
+    async def _with_canceller(self, entry: Entry, ending: Ending, running: _Running) -> Entry:
+        """The entry with who asked to cancel the run, if it was cancelled or this worker knows of a request."""
+        if not running.cancelled.is_set() and ending.outcome is not Outcome.CANCELLED:
+            return entry
+        return replace(entry, cancelled_by=await self._ledger.cancelled_by(entry.lease))
 
     async def _ending(self, workflow: Workflow, running: _Running) -> Ending:
         try:
@@ -307,6 +314,7 @@ class Dispatcher:
             requested_by=command.requested_by,
             reason=command.reason,
             requested_at=self._clock.now(),
+            user_id=delivery.user_id,
         )
         match await self._ledger.cancel(request):
             case AlreadySettled(event):

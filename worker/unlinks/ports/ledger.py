@@ -43,9 +43,10 @@ class Intent:
 
 @dataclass(frozen=True, slots=True)
 class CancelRequest:
-    """A request that the unlink of a key is not sent, or is stopped if it was sent.
+    """A request that a run of a key is not sent, or is stopped if it was sent.
 
-    What is stored has the ledger's time as `requested_at`: retention counts from it.
+    What is stored has the ledger's time as `requested_at`: retention counts from it. `run` is the run that is meant;
+    without it the one that is under way, or is to come. `user_id` is the broker user who published the request.
     """
 
     key: str
@@ -53,19 +54,30 @@ class CancelRequest:
     requested_by: str | None
     reason: str | None
     requested_at: datetime
+    run: int | None = None
+    user_id: str | None = None
+
+    @property
+    def by(self) -> str | None:
+        """Who asks: as the request says itself, or else as the broker verified it."""
+        return self.requested_by or self.user_id
 
 
 class CancelRequestedError(Exception):
-    """The ledger knows of a request to cancel this key: nothing was written, and no DELETE may leave."""
+    """The ledger knows of a request to cancel this run: nothing was written, and no DELETE may leave."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A key that is not settled. `cancelled`: its cancellation was requested.
+    """A key with a run that is not settled. `cancelled`: its cancellation was requested.
 
     `command` is the one that claimed the key first, as it was stored: that one runs, whichever delivery is at hand.
     `user_id` is the broker user who published it; `retried_by` and `cancelled_by` are who asked for this run, and who
-    asked to cancel it.
+    asked to cancel it. `received_at` is when this run was asked for.
+
+    `attempts`, `sends` and what follows from them are of this run; `intent` is of the key: no run removes another link
+    than the one that an earlier run recorded. `may_act`: a DELETE of an earlier run may still be carried out. `age` is
+    for how long the run has been going on by the ledger's clock, in seconds; 0 for run 1.
     """
 
     lease: Lease
@@ -83,6 +95,8 @@ class Entry:
     user_id: str | None = None
     retried_by: str | None = None
     cancelled_by: str | None = None
+    may_act: bool = False
+    age: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +111,42 @@ class NewClaim:
     enterprise_manager: str
     command: bytes
     received_at: datetime
+    user_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KnownRun:
+    """The last run of a key, as far as it decides whether a retry may start another one.
+
+    `command` and `fingerprint` are of the stored command. `may_be_followed`: no retry of this run would only be
+    answered with its event. `job_id` is of the job that was recorded with the intent.
+    """
+
+    enterprise_manager: str
+    run: int
+    command: bytes
+    fingerprint: str
+    may_be_followed: bool
+    job_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """A request to run a key's stored command again, after `run` has ended without success.
+
+    `judged` is the fingerprint of the stored command that the sender of the retry may run; None if that was not
+    decided. `not_after` and `correlation_id` replace the stored ones, where they are given. `user_id` is
+    the broker user who published the request.
+    """
+
+    key: str
+    enterprise_manager: str
+    run: int
+    judged: str | None
+    requested_by: str | None = None
+    reason: str | None = None
+    not_after: datetime | None = None
+    correlation_id: str | None = None
     user_id: str | None = None
 
 
@@ -124,7 +174,13 @@ class KeyReused:
     """The key is known with other content."""
 
 
+@dataclass(frozen=True, slots=True)
+class NoSuchRun:
+    """The key is not known, or it has no such run."""
+
+
 ClaimResult = Claimed | AlreadySettled | HeldElsewhere | KeyReused
+RetryResult = ClaimResult | NoSuchRun
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +256,23 @@ class Ledger(Protocol):
         """Whether the key is known with this content, and past its claim: a link was recorded, or it has ended."""
         ...
 
+    async def last_run(self, key: str) -> KnownRun | None:
+        """The last run of a key; None if the key is not known."""
+        ...
+
+    async def retry(self, retry: Retry) -> RetryResult:
+        """Start the run that follows `retry.run`, if that is the last one and ended without success.
+
+        Of several such requests one starts a run. If a run is under way, it is claimed as `claim` does; if the last one
+        has ended and this request cannot start another, it is `AlreadySettled`. `HeldElsewhere` also if this request
+        could start a run that was not judged. `KeyReused` if the key belongs to another Enterprise Manager's unlink.
+        """
+        ...
+
+    async def cancelled_by(self, lease: Lease) -> str | None:
+        """Who asked to cancel the run of this lease; None if nobody did, or nobody is named."""
+        ...
+
     async def record(self, lease: Lease, change: Change) -> bool:
         """Record a change. False only for an `Intended` whose job is busy.
 
@@ -215,10 +288,11 @@ class Ledger(Protocol):
         ...
 
     async def cancel(self, request: CancelRequest) -> AlreadySettled | KeyReused | None:
-        """Store a request to cancel, also for a key that is unknown. Idempotent.
+        """Store a request to cancel, also for a key or a run that is yet to come. Idempotent.
 
-        `AlreadySettled` if the key has ended: then nothing is stored. `KeyReused` if the key belongs to another
-        Enterprise Manager's unlink. The worker that holds the key is notified through `on_cancel`.
+        `AlreadySettled`, with the key's latest event, if the run that is meant has ended: then nothing is stored.
+        `KeyReused` if the key belongs to another Enterprise Manager's unlink. The worker that holds the key is notified
+        through `on_cancel`.
         """
         ...
 

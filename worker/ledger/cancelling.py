@@ -1,0 +1,80 @@
+"""Requests to cancel a run of a key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from worker.ledger.key_rows import KeyRows
+from worker.ledger.records import Step
+from worker.ledger.rows import cancellation_from, who_and_why
+from worker.ledger.statements import CANCELLATIONS, MARK_CANCELLED, remember_cancellation
+from worker.unlinks.ports.ledger import AlreadySettled, KeyReused, Lease, Stage
+
+if TYPE_CHECKING:
+    from sqlalchemy import RowMapping
+
+    from worker.unlinks.ports.ledger import CancelRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The request is stored, for this run. `present`: it is the key's last run, and has not ended."""
+
+    run: int
+    present: bool
+
+
+class Cancelling(KeyRows):
+    """What a transaction does about requests to cancel."""
+
+    def cancel(self, request: CancelRequest) -> AlreadySettled | KeyReused | Stored:
+        """Store a request. To be followed by `mark_cancelled`, in a transaction that begins after the commit."""
+        row = self._row(request.key)
+        run = request.run or (1 if row is None else row["run"])
+        answer = _beyond_cancelling(row, request, run)
+        if answer is not None:
+            return answer
+        columns = {
+            "key": request.key,
+            "enterprise_manager": request.enterprise_manager,
+            "run": run,
+            "requested_by": request.requested_by,
+            "user_id": request.user_id,
+            "reason": request.reason,
+        }
+        remember = remember_cancellation(self.connection.dialect.name)
+        if self.connection.execute(remember, columns).one_or_none() is not None:
+            self._note(Lease(request.key, 0), Step.CANCEL_REQUESTED, who_and_why(request.by, request.reason))
+        return Stored(run, present=row is not None and run == row["run"])
+
+    def mark_cancelled(self, request: CancelRequest, run: int) -> AlreadySettled | KeyReused | None:
+        """Mark the row: a write that began before the request was committed comes first, or sees the mark."""
+        named = {"of_key": request.key, "of_enterprise_manager": request.enterprise_manager, "of_run": run}
+        if self.connection.execute(MARK_CANCELLED, named).rowcount == 1:
+            return None
+        return _beyond_cancelling(self._row(request.key), request, run)
+
+    def cancelled_by(self, lease: Lease) -> str | None:
+        """Who asked to cancel the run of this lease."""
+        row = self._row(lease.key)
+        requests = [cancellation_from(each) for each in self._cancellations(lease.key)]
+        asked = (
+            request.by
+            for request in requests
+            if row is not None and (request.enterprise_manager, request.run) == (row["enterprise_manager"], row["run"])
+        )
+        return next(asked, None)
+
+    def _cancellations(self, key: str) -> list[RowMapping]:
+        return list(self.connection.execute(CANCELLATIONS, {"of_key": key}).mappings())
+
+
+def _beyond_cancelling(row: RowMapping | None, request: CancelRequest, run: int) -> AlreadySettled | KeyReused | None:
+    """Why a request for this run changes nothing: None if it does, or if that run is yet to come."""
+    if row is None:
+        return None
+    if row["enterprise_manager"] != request.enterprise_manager:
+        return KeyReused()
+    ended = run < row["run"] or (run == row["run"] and row["stage"] == Stage.SETTLED)
+    return AlreadySettled(bytes(row["event"])) if ended else None

@@ -1,0 +1,46 @@
+"""What every part of a transaction does with the row of a key, and with the history."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from worker.ledger.search_writes import TermWrites
+from worker.ledger.statements import NOTE, ROW
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, RowMapping, Update
+
+    from worker.ledger.records import Step
+    from worker.unlinks.ports.ledger import Lease
+
+_MICROSECONDS: Final = 1_000_000
+
+
+class KeyRows:
+    """A worker's way to the rows; see `worker.ledger.transaction.Transaction`."""
+
+    def __init__(self, connection: Connection, began: float, worker: str, lease_seconds: float) -> None:
+        self.connection = connection
+        self.began = began
+        self._worker = worker
+        self._lease_microseconds = round(lease_seconds * _MICROSECONDS)
+        self._steps: list[dict[str, Any]] = []
+        self._terms = TermWrites(connection)
+
+    def finish(self) -> None:
+        """Write the history and the search terms of what was done here; the last thing before the commit."""
+        if self._steps:
+            self.connection.execute(NOTE, self._steps)
+        self._terms.write()
+
+    def _update(self, statement: Update, lease: Lease, **parameters: Any) -> bool:
+        fence = {"of_key": lease.key, "of_token": lease.token}
+        return self.connection.execute(statement, {**fence, **parameters}).rowcount == 1
+
+    def _row(self, key: str) -> RowMapping | None:
+        return self.connection.execute(ROW, {"of_key": key}).mappings().one_or_none()
+
+    def _note(self, lease: Lease, step: Step, detail: str | None = None) -> None:
+        self._steps.append(
+            {"key": lease.key, "worker": self._worker, "token": lease.token, "step": step.value, "detail": detail}
+        )

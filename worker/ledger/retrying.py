@@ -1,0 +1,87 @@
+"""The runs of a key after the first."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from contracts.reading import to_run_again
+from worker.ledger.key_rows import KeyRows
+from worker.ledger.records import Step
+from worker.ledger.rows import entry_from, known_run_from, who_and_why
+from worker.ledger.statements import FORGET_CANCELLATIONS, START_RUN, TAKE_OVER
+from worker.unlinks.ports.ledger import AlreadySettled, Claimed, HeldElsewhere, KeyReused, NoSuchRun, Stage
+
+if TYPE_CHECKING:
+    from sqlalchemy import RowMapping
+
+    from worker.unlinks.ports.ledger import KnownRun, Retry, RetryResult
+
+
+class Retrying(KeyRows):
+    """What a transaction does to start a run, and to take over one that was started."""
+
+    def last_run(self, key: str) -> KnownRun | None:
+        """The last run of a key; None if the key is not known."""
+        row = self._row(key)
+        return None if row is None else known_run_from(row)
+
+    def retry(self, retry: Retry) -> RetryResult:
+        """Start the next run, take over the one that is under way, or find out why not.
+
+        Repeated after a commit whose answer was lost, it takes its own run over.
+        """
+        while True:
+            row = self._row(retry.key)
+            if row is None or retry.run > row["run"]:
+                return NoSuchRun()
+            if row["enterprise_manager"] != retry.enterprise_manager:
+                return KeyReused()
+            if row["stage"] != Stage.SETTLED:
+                return self._take_over(retry)
+            result = self._follow(retry, row)
+            if result is not None:
+                return result
+
+    def _follow(self, retry: Retry, row: RowMapping) -> RetryResult | None:
+        """Start the run that follows the settled one of `row`; None if another request did meanwhile."""
+        if retry.run < row["run"] or not known_run_from(row).may_be_followed:
+            return AlreadySettled(bytes(row["event"]))
+        return self._start(retry, row) if retry.judged == row["fingerprint"] else HeldElsewhere()
+
+    def _take_over(self, retry: Retry) -> Claimed | HeldElsewhere:
+        row = self.connection.execute(TAKE_OVER, self._taker(retry.key)).mappings().one_or_none()
+        if row is None:
+            return HeldElsewhere()
+        return self._claimed(row, Step.TAKEN_OVER, row["stage"])
+
+    def _start(self, retry: Retry, row: RowMapping) -> Claimed | None:
+        parameters = {
+            **self._taker(retry.key),
+            "of_run": retry.run,
+            "command": to_run_again(bytes(row["command"]), retry.not_after, retry.correlation_id),
+            "retried_by": retry.requested_by,
+            "retry_user_id": retry.user_id,
+            "may_act": _may_act(bytes(row["event"])),
+        }
+        started = self.connection.execute(START_RUN, parameters).mappings().one_or_none()
+        if started is None:
+            return None
+        self.connection.execute(FORGET_CANCELLATIONS, {"of_key": retry.key, "before_run": started["run"]})
+        asked = who_and_why(retry.requested_by or retry.user_id, retry.reason)
+        detail = f"{started['run']}" if asked is None else f"{started['run']}, asked for by {asked}"
+        return self._claimed(started, Step.RUN_STARTED, detail)
+
+    def _taker(self, key: str) -> dict[str, Any]:
+        return {"of_key": key, "of_worker": self._worker, "lease_microseconds": self._lease_microseconds}
+
+    def _claimed(self, row: RowMapping, step: Step, detail: str) -> Claimed:
+        entry = entry_from(row)
+        self._note(entry.lease, step, detail)
+        self._terms.put(row)
+        return Claimed(entry)
+
+
+def _may_act(event: bytes) -> bool:
+    """Whether a DELETE may still be carried out after a run that ended with this event."""
+    return json.loads(event)["data"]["changed"] is None
