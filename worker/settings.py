@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 from typing import Annotated, Any, Literal, TypeVar
@@ -118,6 +119,11 @@ class EnterpriseManagerSettings(_Section):
         if parts.username or parts.password:
             raise ValueError("must not hold a user or password: they have variables of their own")
         return value.rstrip("/").removesuffix("/api")
+
+    @property
+    def basic_credentials(self) -> str:
+        """User and password as HTTP Basic sends them (RFC 7617)."""
+        return base64.b64encode(f"{self.username}:{self.password.get_secret_value()}".encode()).decode()
 
     @field_validator("cert_sha256")
     @classmethod

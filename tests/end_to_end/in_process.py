@@ -114,10 +114,10 @@ class InProcessWorker:
         self._dispatcher = dispatcher
         self._clock = clock
 
-    def send(self, command: dict[str, Any]) -> Handed:
+    def send(self, command: dict[str, Any], attempt: int = 1) -> Handed:
         """Deliver a command; a key and the rest of an unlink are filled in."""
         given = {"command": "unlink.v1", "idempotency_key": "CHG1"} | command
-        delivery = Handed(json.dumps(given).encode(), self._clock.monotonic())
+        delivery = Handed(json.dumps(given).encode(), self._clock.monotonic(), attempt=attempt)
         self._dispatcher.receive(delivery)
         return delivery
 

@@ -341,6 +341,14 @@ def test_a_document_that_quotes_html_is_no_page(body: bytes) -> None:
     read_document(body)
 
 
+@pytest.mark.parametrize("end", [b"s3cret</title>", b"s3&#99;ret</title>", b" " * 60 + b"s3cret</title>"])
+def test_a_secret_in_a_title_is_taken_out_before_it_is_cut(end: bytes) -> None:
+    """Else a part of it would be shown."""
+    title = html_title(b"<html><title>It is\n" + end, lambda text: text.replace("s3cret", "***"))
+    assert title == "It is ***"
+    assert html_title(b"<html><title>It is s3cret") is None
+
+
 def test_whether_it_is_a_page_is_known_soon() -> None:
     """Else a hostile answer could stop the event loop."""
     started = time.process_time()

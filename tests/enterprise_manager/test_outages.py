@@ -158,6 +158,23 @@ async def test_unverified_tls_is_warned_of_at_every_start(
     assert "enterprise_manager.tls_not_verified" in capsys.readouterr().out
 
 
+async def test_an_outage_is_told_without_what_the_answer_echoes(
+    em: SimulatedEnterpriseManager, gateway: Gateway
+) -> None:
+    """Else a proxy's page about a bad request would bring a password into logs and probes."""
+    session = await gateway._logon.session()  # noqa: SLF001 - what is echoed
+    for secret in (em.password, session.token, gateway._logon._settings.basic_credentials):  # noqa: SLF001 - as above
+        page = f"<html><head><title>no {secret}!</title></head></html>"
+        for fault in (
+            Fault("wrong_content", method="GET", status=502, body=page, times=3),
+            Fault("status", method="GET", status=500, message=f"no {secret}!", times=3),
+        ):
+            em.inject(fault)
+            with pytest.raises(Unavailable, match=r"no \[redacted\]!"):
+                await gateway.links(JOB)
+            await asyncio.wait_for(gateway.until_available(), 10)
+
+
 async def test_nothing_that_is_logged_holds_a_secret(
     em: SimulatedEnterpriseManager, gateway: Gateway, capsys: pytest.CaptureFixture[str], finish: Any
 ) -> None:

@@ -66,7 +66,7 @@ class Deletion:
         """
         session, answer = await self._calls.repeat(partial(self._deliver, path, may_send))
         try:
-            return Accepted(read_task(await self._wire.read(answer)), session)
+            return Accepted(read_task(await self._wire.read(answer), self._remedies.without_secrets), session)
         except DocumentError as error:
             raise AnswerLost(
                 self._remedies.answered(f"accepted the request (status {answer.status}), and of its answer: {error}")

@@ -88,7 +88,7 @@ class Gateway:
         self._availability = Availability(name, clock, self._probe)
         self._calls = Calls(self._wire, self._logon, self._availability, self._remedies, clock)
         self._deletion = Deletion(self._wire, self._logon, self._calls, self._remedies)
-        self._tasks = Tasks(name, self._calls, clock, settings.poll_interval_seconds)
+        self._tasks = Tasks(name, self._calls, clock, settings.poll_interval_seconds, self._remedies.without_secrets)
         self._clock = clock
         self._link_hrefs: OrderedDict[tuple[str, str], str] = OrderedDict()
         self._edited: OrderedDict[str, None] = OrderedDict()

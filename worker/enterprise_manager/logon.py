@@ -7,7 +7,6 @@ meets the 401 drops the session; the next call logs on, and all that wait for it
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import contextvars
 import uuid
@@ -148,12 +147,11 @@ class Logon:
     async def _log_on(self) -> LogonSession:
         if self._clock.monotonic() < self._refused_until:
             raise Unavailable(self._refusal)
-        credentials = f"{self._settings.username}:{self._settings.password.get_secret_value()}".encode()
         request = Request(
             "POST",
             paths.LOGON,
             query={"v": "latest"},
-            headers={"Authorization": "Basic " + base64.b64encode(credentials).decode()},
+            headers={"Authorization": "Basic " + self._settings.basic_credentials},
         )
         try:
             answer = await self._wire.exchange(request)
@@ -169,7 +167,7 @@ class Logon:
         if answer.status == UNAUTHORIZED:
             self._refuse(self._remedies.refused_logon())
         if answer.status == FORBIDDEN:
-            self._refuse(self._remedies.forbidden_logon(server_message(answer)))
+            self._refuse(self._remedies.forbidden_logon(server_message(answer, self._remedies)))
         try:
             judge(answer, self._remedies)
         except (NotFound, Refused) as error:
@@ -177,6 +175,7 @@ class Logon:
         token = answer.headers.get(TOKEN_HEADER, "").strip()
         if not token.isascii() or not token.isprintable() or not token:
             raise Again(self._remedies.not_enterprise_manager(f"its logon gave no {TOKEN_HEADER}"))
+        self._remedies.keep_secret(token)
         return LogonSession(uuid.uuid4().hex, token, _session_id(answer))
 
     def _refuse(self, problem: str) -> None:

@@ -1,16 +1,19 @@
 """From what a library raised to one sentence that says what is wrong and which setting mends it.
 
 The sentences repeat no URL query, no credential and nothing of a page; only settings' names, the host and the port.
+What they quote of the server is without the secrets of this Enterprise Manager, since servers echo what they were sent.
 """
 
 from __future__ import annotations
 
 import socket
 import ssl
+from collections import deque
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from worker.enterprise_manager.pinning import OtherCertificateError, with_colons
+from worker.redaction import Redaction
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +25,10 @@ _NOT_YET_VALID = 9
 _EXPIRED = 10
 _SELF_SIGNED = 18
 _WRONG_HOST = frozenset({62, 64})
+
+
+#: How many session tokens are remembered, the oldest forgotten first.
+_TOKENS = 4
 
 
 def variable(name: str, setting: str) -> str:
@@ -38,6 +45,19 @@ class Remedies:
         parts = urlsplit(settings.url)
         self._host = parts.hostname or ""
         self._where = parts.netloc
+        password = settings.password.get_secret_value()
+        self._secrets = {password, quote(password, safe=""), settings.basic_credentials}
+        self._tokens: deque[str] = deque(maxlen=_TOKENS)
+        self._redaction = Redaction(self._secrets)
+
+    def keep_secret(self, token: str) -> None:
+        """Let no sentence repeat this session token."""
+        self._tokens.append(token)
+        self._redaction = Redaction(self._secrets | set(self._tokens))
+
+    def without_secrets(self, text: str) -> str:
+        """What the server said, without the password and the session tokens of late."""
+        return self._redaction.clean(text)
 
     def variable(self, setting: str) -> str:
         """The environment variable of one setting."""
@@ -105,12 +125,13 @@ class Remedies:
     def not_enterprise_manager(self, what: str) -> str:
         """Something else answers at the configured URL."""
         return (
-            f"what answers at {self._where} is not Enterprise Manager's REST API: {what}; check {self.variable('URL')}"
+            f"what answers at {self._where} is not Enterprise Manager's REST API: {self.without_secrets(what)}; "
+            f"check {self.variable('URL')}"
         )
 
     def answered(self, what: str) -> str:
         """It answered, and the answer is of no use."""
-        return f"{self._where} {what}"
+        return f"{self._where} {self.without_secrets(what)}"
 
     def _other_certificate(self, seen: str) -> str:
         return (

@@ -61,7 +61,7 @@ def judge(answer: Answer, remedies: Remedies) -> None:
         raise Again(_page(answer, remedies), retry_after=retry_after(answer))
     if OK <= status < MULTIPLE_CHOICES:
         return
-    message = server_message(answer)
+    message = server_message(answer, remedies)
     if status == NOT_FOUND:
         if answer.body and message is None and not is_document(answer.body):
             # Proxies that do not reach a server answer so in plain text.
@@ -84,10 +84,10 @@ def is_definite_no(status: int) -> bool:
     return client_error or status == NOT_IMPLEMENTED
 
 
-def server_message(answer: Answer) -> str | None:
-    """The message of an error document, cleaned and cut; None if there is none to be read."""
+def server_message(answer: Answer, remedies: Remedies) -> str | None:
+    """The message of an error document, without secrets and cut; None if there is none to be read."""
     try:
-        return read_error(read_document(answer.body))
+        return read_error(read_document(answer.body), remedies.without_secrets)
     except DocumentError:
         return None
 
@@ -108,7 +108,7 @@ def retry_after(answer: Answer) -> float:
 
 
 def _page(answer: Answer, remedies: Remedies) -> str:
-    title = html_title(answer.body)
+    title = html_title(answer.body, remedies.without_secrets)
     page = f"an HTML page (status {answer.status}" + (f', titled "{title}")' if title else ")")
     if answer.status >= SERVER_ERROR:
         return remedies.answered(f"is not there for now: what is in front of it answered with {page}")

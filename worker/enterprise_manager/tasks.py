@@ -26,7 +26,7 @@ from worker.unlinks.ports.enterprise_manager import TaskTicket
 
 if TYPE_CHECKING:
     from worker.enterprise_manager.calls import Calls
-    from worker.enterprise_manager.documents.records import TaskPage
+    from worker.enterprise_manager.documents.records import Clean, TaskPage
     from worker.enterprise_manager.logon import LogonSession
     from worker.unlinks.ports.clock import Clock
 
@@ -76,10 +76,16 @@ class _Round:
 
 
 class Tasks:
-    """The tasks of the present logon session. `interval` is the shortest time between two rounds, in seconds."""
+    """The tasks of the present logon session.
 
-    def __init__(self, name: str, calls: Calls, clock: Clock, interval: float) -> None:
+    Args:
+        interval: the shortest time between two rounds, in seconds.
+        clean: takes secrets out of the tasks' messages.
+    """
+
+    def __init__(self, name: str, calls: Calls, clock: Clock, interval: float, clean: Clean) -> None:
         self._name = name
+        self._clean = clean
         self._calls = calls
         self._clock = clock
         self._interval = interval
@@ -139,7 +145,7 @@ class Tasks:
     # --- one ----------------------------------------------------------------------------------------------------------
 
     async def _alone(self, session: LogonSession, ticket: TaskTicket) -> TaskRecord:
-        return read_task(await self._calls.patiently.get(self.path(ticket), session=session))
+        return read_task(await self._calls.patiently.get(self.path(ticket), session=session), self._clean)
 
     # --- many ---------------------------------------------------------------------------------------------------------
 
@@ -228,7 +234,7 @@ class Tasks:
             query["page"] = str(number)
         document = await self._calls.ask_in(session, paths.QUERY, query)
         try:
-            return read_tasks(document) if document is not None else None
+            return read_tasks(document, self._clean) if document is not None else None
         except UnexpectedDocumentError:
             return None
 

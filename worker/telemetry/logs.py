@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from worker.redaction import REDACTED, Redaction
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -24,16 +26,9 @@ if TYPE_CHECKING:
 
     from worker.settings import LogSettings
 
-#: What stands in the place of a secret.
-REDACTED = "[redacted]"
-
 _SOUNDS_SECRET = re.compile(
     r"pass(word|wd)?$|secret|token$|authorization|cookie|credential|x-restsvcsessionid", re.IGNORECASE
 )
-_IN_A_URL = re.compile(r"(?<=://)[^/@\s:]*:[^/@\s]*(?=@)")
-
-#: Secrets of fewer characters are looked for as words only.
-_SHORT = 6
 
 #: From which level on libraries are heard. Each failure that pika tells in several lines, stack traces among them, this
 #: program tells in one, with its remedy.
@@ -57,9 +52,7 @@ class Redactor:
     """A structlog processor that lets no secret through."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        # Longest first, so that a secret that contains another is replaced as a whole.
-        longest_first = sorted({secret for secret in secrets if secret}, key=len, reverse=True)
-        self._secrets = re.compile("|".join(map(_pattern, longest_first))) if longest_first else None
+        self.clean_text = Redaction(secrets).clean
 
     def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
         """Replace secrets in every value, at any depth."""
@@ -81,18 +74,6 @@ class Redactor:
                 return value
             case _:
                 return self.clean_text(str(value))
-
-    def clean_text(self, text: str) -> str:
-        """Replace known secrets, and user and password in URLs."""
-        if self._secrets is not None:
-            text = self._secrets.sub(REDACTED, text)
-        return _IN_A_URL.sub(REDACTED, text)
-
-
-def _pattern(secret: str) -> str:
-    """The secret anywhere; a short one only as a word of its own, since a part of every other word is no secret."""
-    escaped = re.escape(secret)
-    return escaped if len(secret) >= _SHORT else rf"(?<!\w){escaped}(?!\w)"
 
 
 def _of_a_library(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:

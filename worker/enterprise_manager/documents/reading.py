@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import html
 import re
+from typing import TYPE_CHECKING
 
 from worker.enterprise_manager.documents.from_json import read_json
 from worker.enterprise_manager.documents.from_xml import read_xml
 from worker.enterprise_manager.documents.tree import Node, UnreadableDocumentError, cleaned
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 #: An HTML page by its first tag, after declarations and comments: a document may quote HTML further on.
 _HTML = re.compile(
     rb"(?:\xef\xbb\xbf)?(?>\s|<\?.*?\?>|<!--.*?-->)*+<(!doctype\s+html|html|head|body)[\s/>]", re.IGNORECASE | re.DOTALL
 )
-_TITLE = re.compile(r"<title[^>]*>([^<]{1,200})", re.IGNORECASE)
+_TITLE = re.compile(r"<title[^>]*>(.{1,400}?)</title", re.IGNORECASE | re.DOTALL)
 _LONGEST_TITLE = 80
 
 #: How far into a body its first tag is looked for.
@@ -48,7 +53,7 @@ def is_html(body: bytes) -> bool:
     return _HTML.match(body[:_HEAD]) is not None
 
 
-def html_title(body: bytes) -> str | None:
+def html_title(body: bytes, clean: Callable[[str], str] = str) -> str | None:
     """The title of an HTML page, cleaned and cut: the only part of such a page that is ever repeated."""
     found = _TITLE.search(body[: _HEAD * 4].decode("utf-8", "replace"))
-    return (cleaned(found[1], _LONGEST_TITLE) or None) if found else None
+    return (cleaned(clean(html.unescape(found[1])), _LONGEST_TITLE) or None) if found else None

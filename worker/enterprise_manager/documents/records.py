@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING
 from worker.enterprise_manager.documents.tree import Kind, Node, UnexpectedDocumentError, cleaned
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    #: Takes out of a text what may not be passed on.
+    Clean = Callable[[str], str]
 
 #: The longest message of the server that is passed on.
 MAX_MESSAGE = 1000
@@ -117,8 +120,8 @@ def bare_id(text: str | None) -> str:
     return bare
 
 
-def read_task(root: Node) -> TaskRecord:
-    """Read a Task.
+def read_task(root: Node, clean: Clean = str) -> TaskRecord:
+    """Read a Task, its message cleaned.
 
     Raises:
         UnexpectedDocumentError: it names no task.
@@ -126,21 +129,21 @@ def read_task(root: Node) -> TaskRecord:
     task = next(root.records("taskid"), None)
     if task is None:
         raise UnexpectedDocumentError("it names no task")
-    return _task_record(task)
+    return _task_record(task, clean)
 
 
-def read_tasks(root: Node) -> TaskPage:
-    """Read a page of tasks: what `/query?type=Task` answers.
+def read_tasks(root: Node, clean: Clean = str) -> TaskPage:
+    """Read a page of tasks, their messages cleaned: what `/query?type=Task` answers.
 
     Raises:
         UnexpectedDocumentError: it is no such answer, or one of its tasks has no ID.
     """
     if root.find("paginginfo") is None and root.find("tasks") is None and not root.has("tasks", "resources"):
         raise UnexpectedDocumentError("it is no list of tasks")
-    return TaskPage(tuple(_task_record(record) for record in root.records("taskid")), read_paging(root).pages)
+    return TaskPage(tuple(_task_record(record, clean) for record in root.records("taskid")), read_paging(root).pages)
 
 
-def _task_record(task: Node) -> TaskRecord:
+def _task_record(task: Node, clean: Clean) -> TaskRecord:
     task_id = _opaque_id(task.value("taskid"))
     if task_id is None:
         raise UnexpectedDocumentError("it names no task")
@@ -150,7 +153,7 @@ def _task_record(task: Node) -> TaskRecord:
         state=_short(task.value("state")),
         operation=_short(task.value("operation")),
         success=_TRUTH.get((result.value("success") or "").casefold()) if result is not None else None,
-        message=_message(result.value("message")) if result is not None else None,
+        message=_message(result.value("message"), clean) if result is not None else None,
         hrefs=tuple(href for href in (task.value("href"), *_hrefs(task, rel="delete")) if href is not None),
     )
 
@@ -315,9 +318,9 @@ def read_session_id(root: Node) -> str | None:
     return _opaque_id(session.value("sessionid")) if session is not None else None
 
 
-def read_error(root: Node) -> str | None:
+def read_error(root: Node, clean: Clean = str) -> str | None:
     """Read the message of an Error, cleaned and cut; None if it has none."""
-    return _message(root.value("message", "firstchanceexceptionmessage"))
+    return _message(root.value("message", "firstchanceexceptionmessage"), clean)
 
 
 def _links(record: Node, *, rel: str) -> Iterator[Node]:
@@ -356,5 +359,6 @@ def _short(text: str | None) -> str | None:
     return cleaned(text, 100) or None if text is not None else None
 
 
-def _message(text: str | None) -> str | None:
-    return cleaned(text, MAX_MESSAGE) or None if text is not None else None
+def _message(text: str | None, clean: Clean) -> str | None:
+    # Cleaned before it is cut: a part of a secret is no longer recognised.
+    return cleaned(clean(text), MAX_MESSAGE) or None if text is not None else None
