@@ -10,7 +10,7 @@ from sqlalchemy.exc import OperationalError
 
 from tests.end_to_end.in_process import worker_for
 from worker.enterprise_manager.documents.records import MAX_MESSAGE
-from worker.ledger import SqlLedger
+from worker.ledger.sql_ledger import SqlLedger
 from worker.redaction import REDACTED
 from worker.sandbox.simulated_enterprise_manager import (
     VENDOR_JOB_ID,
