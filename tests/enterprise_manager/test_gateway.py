@@ -102,6 +102,22 @@ async def test_a_job_of_another_type(em: SimulatedEnterpriseManager, gateway: Ga
     assert unclear.value.code is ReasonCode.ENTERPRISE_MANAGER_ERROR
 
 
+async def test_a_job_without_a_type_is_not_edited(em: SimulatedEnterpriseManager, gateway: Gateway) -> None:
+    """Else whatever the server does not say would be taken for a copy job."""
+    body = f"""<Job UID="urn:veeam:Job:{JOB}" Name="Copy"><JobInfo><BackupCopyJobInfo/></JobInfo></Job>"""
+    em.inject(Fault("wrong_content", path="format=Entity", body=body, content_type="application/xml"))
+    with pytest.raises(Refused, match="it names no type of job") as refused:
+        await gateway.find_job(JobReference(id=JOB))
+    assert refused.value.code is ReasonCode.ENTERPRISE_MANAGER_ERROR
+
+
+async def test_a_server_that_compresses_is_asked_not_to(em: SimulatedEnterpriseManager, gateway: Gateway) -> None:
+    """Else no answer could be read: the size of what it becomes is known only afterwards."""
+    em.behaviour.compression = True
+    assert (await gateway.find_job(JobReference(name="Copy to Frankfurt"))).id == JOB
+    assert len(await gateway.links(JOB)) == 2
+
+
 @pytest.mark.parametrize("job_type", ["ImmediateBackupCopy", "BackupCopy"])
 @pytest.mark.parametrize("platform", ["VMware", "Hyperv", "vCloud"])
 async def test_linked_backups_of_both_kinds_of_copy_job(

@@ -13,6 +13,7 @@ from tests.enterprise_manager.ids import JOB, LINK, OTHER_LINK
 from tests.enterprise_manager.sending import at_any_time
 from tests.waiting import until
 from worker.enterprise_manager.logon import RENEWED_AFTER_SECONDS
+from worker.enterprise_manager.tasks import ABANDONED_SECONDS
 from worker.sandbox.simulated_enterprise_manager import (
     Fault,
     SimulatedEnterpriseManager,
@@ -136,6 +137,57 @@ async def test_a_session_with_a_task_that_runs_is_not_logged_off(
     assert not (await gateway.task(ticket)).finished
     await gateway.close(log_off=True)
     assert len(em.sessions) == 1
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        "finished",
+        "stopped",
+        "forgotten by the server",
+        "forgotten by the server before it is stopped",
+        "of a session that is gone",
+        "asked about when its session is gone",
+        "abandoned",
+    ],
+)
+async def test_a_session_is_logged_off_once_none_of_its_tasks_is_followed(
+    em: SimulatedEnterpriseManager, gateway_with: Callable[..., Gateway], clock: Any, finish: Any, way: str
+) -> None:
+    """Else each worker that ends would leave a session behind, and there may be a limit on them."""
+    gateway = gateway_with()
+    em.behaviour.edits_held = True
+    ticket = (await gateway.delete_link(JOB, LINK, at_any_time)).ticket
+    assert not (await gateway.task(ticket)).finished
+    match way:
+        case "finished":
+            em.behaviour.edits_held = False
+            await finish(gateway, ticket)
+        case "stopped":
+            await gateway.stop_task(ticket)
+        case "forgotten by the server":
+            em.inject(Fault("status", method="GET", path="/tasks/", status=404))
+            with pytest.raises(TaskNotFound):
+                await gateway.task(ticket)
+        case "forgotten by the server before it is stopped":
+            em.inject(Fault("status", method="DELETE", path="/tasks/", status=404))
+            with pytest.raises(TaskNotFound):
+                await gateway.stop_task(ticket)
+        case "of a session that is gone":
+            em.expire_sessions()
+            await gateway.links(JOB)
+        case "asked about when its session is gone":
+            em.expire_sessions()
+            await gateway.links(JOB)
+            with pytest.raises(TaskNotFound):
+                await gateway.task(ticket)
+        case "abandoned":
+            for _ in range(3):
+                clock.waited.append(ABANDONED_SECONDS / 3 + 1)
+                await gateway.links(JOB)
+    assert len(em.sessions) == 1
+    await gateway.close(log_off=True)
+    assert em.sessions == []
 
 
 async def test_closing_without_log_off_leaves_the_session(em: SimulatedEnterpriseManager, gateway: Gateway) -> None:

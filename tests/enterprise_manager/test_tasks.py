@@ -104,6 +104,19 @@ async def test_those_that_left_are_looked_at_a_page_at_a_time(
     assert em.count("GET") < MANY
 
 
+async def test_tasks_whose_ends_were_told_together_are_followed_no_more(
+    em: SimulatedEnterpriseManager, gateway_with: Callable[..., Gateway], begin: Any
+) -> None:
+    """Else a worker that had much to do would never log off."""
+    gateway = gateway_with(poll_interval_seconds=0.05)
+    tickets = await begin(gateway, MANY)
+    assert not any(task.finished for task in await look(gateway, tickets))
+    em.behaviour.edits_held = False
+    await until_finished(gateway, tickets)
+    await gateway.close(log_off=True)
+    assert em.sessions == []
+
+
 @pytest.mark.parametrize("page_size", [1, 7, 100])
 async def test_pages_that_shift_while_they_are_read_lose_nothing(
     em: SimulatedEnterpriseManager, gateway_with: Callable[..., Gateway], begin: Any, page_size: int

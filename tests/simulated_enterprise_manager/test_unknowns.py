@@ -375,6 +375,19 @@ def test_a_byte_order_mark_before_json(em: SimulatedEnterpriseManager, client: C
     assert len(answer.content) == 1
 
 
+@pytest.mark.parametrize(("asked_for", "encoding"), [("gzip", "gzip"), ("identity", None)])
+def test_answers_are_compressed_where_the_request_allows_it(
+    em: SimulatedEnterpriseManager, client: Client, asked_for: str, encoding: str | None
+) -> None:
+    """A client that cannot read compressed answers is not found out."""
+    em.change_behaviour(compression=True)
+
+    answer = client.request("GET", "jobs", headers={"Accept-Encoding": asked_for})
+
+    assert answer.headers.get("Content-Encoding") == encoding
+    assert len(answer.content) == 1
+
+
 @pytest.mark.parametrize("name", JSON_LINKS_NAMES)
 def test_the_name_of_the_array_of_links(em: SimulatedEnterpriseManager, client: Client, name: str) -> None:
     """The one name that the client was written for is the only one that it is tried on."""

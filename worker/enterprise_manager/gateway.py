@@ -130,7 +130,8 @@ class Gateway:
         """
         await self._availability.close()
         await self._tasks.close()
-        if log_off and not self._tasks.under_way:
+        session = self._logon.current
+        if log_off and (session is None or not self._tasks.under_way(session)):
             await self._logon.log_off()
         self._logon.abandon()
         self._wire.close()

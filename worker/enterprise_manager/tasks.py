@@ -95,9 +95,9 @@ class Tasks:
         self._asking_in = ""
         self._query_again_at = float("-inf")
 
-    @property
-    def under_way(self) -> int:
-        """How many tasks were begun here, or asked about, and not seen finished."""
+    def under_way(self, session: LogonSession) -> int:
+        """How many tasks of the session were begun here, or asked about of late, and not seen finished."""
+        self._forget_the_abandoned(session)
         return len(self._followed)
 
     def begun(self, session: LogonSession, record: TaskRecord) -> TaskTicket:

@@ -135,6 +135,9 @@ class Behaviour:
     #: Lists in a query's JSON [?]: `{"Refs": {"Refs": []}}` or `{"Refs": []}`.
     json_query_lists: Literal["nested", "flat"] = "nested"
 
+    #: Whether an answer is compressed, as a proxy in front of it may do, where the request allows it [?].
+    compression: bool = False
+
     # --- load ---
 
     #: How long every answer takes.

@@ -239,7 +239,10 @@ class Server:
         retry_after = self._state.behaviour.retry_after
         if answer.status in {429, 503} and retry_after is not None:
             headers.setdefault("Retry-After", retry_after)
-        return web.Response(status=answer.status, reason=_REASONS.get(answer.status), body=body, headers=headers)
+        response = web.Response(status=answer.status, reason=_REASONS.get(answer.status), body=body, headers=headers)
+        if self._state.behaviour.compression:
+            response.enable_compression()
+        return response
 
     def _failed(self, request: web.BaseRequest, fault: Fault) -> web.Response:
         status = fault.status or 500
