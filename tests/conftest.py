@@ -15,6 +15,7 @@ import requests
 from tests.end_to_end.world import World
 from tests.private_servers.postgresql import PrivatePostgresql
 from worker.sandbox.errors import MissingPartError
+from worker.sandbox.rabbitmq.choice import private_broker
 from worker.sandbox.rabbitmq.installation import HOME_VARIABLE, SUITES, VERSION_VARIABLE, find_installation
 from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 from worker.sandbox.simulated_enterprise_manager import Behaviour, SimulatedEnterpriseManager
@@ -85,7 +86,7 @@ def _leaks_fail_here() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def broker() -> Iterator[PrivateBroker]:
     """One private RabbitMQ node with its HTTP API, for the whole session. Who stops it starts it again."""
-    with PrivateBroker("tests", management=True) as broker:
+    with private_broker("tests", management=True) as broker:
         yield broker
 
 

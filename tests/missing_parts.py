@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from worker.sandbox.errors import MissingPartError
-from worker.sandbox.rabbitmq.private_broker import PrivateBroker
+from worker.sandbox.rabbitmq.choice import private_broker
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -46,7 +46,7 @@ def require_rabbitmq() -> None:
     Raises:
         MissingPartError: there is none.
     """
-    PrivateBroker("looked-for").close()
+    private_broker("looked-for").close()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -19,7 +19,7 @@ from worker.sandbox.contexts import Assembly
 from worker.sandbox.errors import PartFailedError
 from worker.sandbox.processes.supervisor import ProcessSupervisor, wait_until
 from worker.sandbox.processes.worker_process import WorkerProcess
-from worker.sandbox.rabbitmq.private_broker import PrivateBroker
+from worker.sandbox.rabbitmq.choice import private_broker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -42,7 +42,7 @@ class Bench(Assembly):
 
     def _open(self, stack: ExitStack) -> None:
         self.supervisor = stack.enter_context(ProcessSupervisor("benchmark"))
-        self.broker = stack.enter_context(PrivateBroker())
+        self.broker = stack.enter_context(private_broker())
         self._postgresql = stack.enter_context(PrivatePostgresql())
         self.enterprise_manager = start_enterprise_manager(self.supervisor)
         self._observer = Observer(lambda: self.broker.url)

@@ -20,7 +20,7 @@ from worker.sandbox.contexts import Assembly
 from worker.sandbox.errors import PartFailedError
 from worker.sandbox.processes.supervisor import ProcessSupervisor, output_of, wait_until
 from worker.sandbox.processes.worker_process import WorkerProcess
-from worker.sandbox.rabbitmq.private_broker import PrivateBroker
+from worker.sandbox.rabbitmq.choice import private_broker
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -68,7 +68,7 @@ class Parts(Assembly):
 
     def _open(self, stack: ExitStack) -> None:
         self.supervisor = stack.enter_context(ProcessSupervisor("benchmark"))
-        self.broker = stack.enter_context(PrivateBroker())
+        self.broker = stack.enter_context(private_broker())
         self._about = self._start_stub()
         self._control = requests.Session()
         self._control.trust_env = False

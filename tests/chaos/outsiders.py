@@ -22,7 +22,6 @@ from worker.broker.topology import COMMANDS, EVENTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from types import TracebackType
 
     from pika.adapters.blocking_connection import BlockingChannel
 
@@ -81,9 +80,7 @@ class _Outsider(ABC):
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stopping.set()
         self._thread.join(4 * _HEARTBEAT)
 

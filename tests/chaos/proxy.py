@@ -12,7 +12,6 @@ from worker.sandbox.processes.free_ports import LOOPBACK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
-    from types import TracebackType
 
 #: How long one upstream may take to accept a connection, in seconds, before the next one is tried.
 _CONNECT_SECONDS = 2.0
@@ -54,9 +53,7 @@ class Network:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for proxy in self._proxies:
             self._on_loop(proxy.close())
         self._loop.call_soon_threadsafe(self._loop.stop)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Self
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from random import Random
-    from types import TracebackType
 
     from tests.chaos.plan import Unlink
     from worker.sandbox.simulated_enterprise_manager import SimulationControl
@@ -62,8 +61,6 @@ class Somebody:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stopping.set()
         self._thread.join()

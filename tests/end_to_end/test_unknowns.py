@@ -173,9 +173,7 @@ async def test_a_task_that_finishes_without_a_result_and_without_effect_has_fail
 @pytest.mark.parametrize("asks", ["nothing", "confirmation", "credentials"])
 @pytest.mark.parametrize("seems_successful", [True, False])
 async def test_a_task_that_fails_is_failed_with_the_servers_words(
-    case: Case,
-    asks: str,
-    seems_successful: bool,  # noqa: FBT001 - pytest passes it by name
+    case: Case, asks: str, seems_successful: bool
 ) -> None:
     """Else what looks like success on the way, or asks for something, would be reported as done."""
     case.em.change_behaviour(
@@ -308,10 +306,7 @@ async def test_two_unlinks_of_one_job_do_not_undo_each_other(case: Case, edits: 
 
 
 @pytest.mark.parametrize("drops", [True, False])
-async def test_linked_backups_are_guarded_whether_or_not_an_edit_drops_them(
-    case: Case,
-    drops: bool,  # noqa: FBT001 - pytest passes it by name
-) -> None:
+async def test_linked_backups_are_guarded_whether_or_not_an_edit_drops_them(case: Case, drops: bool) -> None:
     """Else backups would be dropped that nobody consented to lose."""
     case.em.change_behaviour(edit_drops_linked_backups=drops)
     job = case.em.add_job(name="Guarded", links=REPOSITORIES[:1], linked_backups=[BACKUP])
@@ -381,12 +376,7 @@ async def test_a_job_of_another_type_is_refused_by_its_type(case: Case, shown: s
 @pytest.mark.parametrize("query", ["supported", "400", "501"])
 @pytest.mark.parametrize("by_case", [True, False])
 @pytest.mark.parametrize("lists", ["nested", "flat"])
-async def test_names_are_found_with_and_without_queries(
-    case: Case,
-    query: str,
-    by_case: bool,  # noqa: FBT001 - pytest passes it by name
-    lists: str,
-) -> None:
+async def test_names_are_found_with_and_without_queries(case: Case, query: str, by_case: bool, lists: str) -> None:
     """Else a server without queries could be used by ID alone, or one that ignores case would find the wrong job."""
     case.em.change_behaviour(query=query, names_by_case=by_case, json_query_lists=lists, page_size=2)
     case.em.add_job(name=VENDOR_JOB_NAME.upper(), links=REPOSITORIES)
@@ -477,11 +467,7 @@ def cancel(key: str = "CHG1") -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("deletion", "changed"), [("stops_and_forgets", None), ("stops_and_fails", False)])
-async def test_a_task_that_is_stopped_is_cancelled(
-    case: Case,
-    deletion: str,
-    changed: bool | None,  # noqa: FBT001 - pytest passes it by name
-) -> None:
+async def test_a_task_that_is_stopped_is_cancelled(case: Case, deletion: str, changed: bool | None) -> None:
     """Else who cancels would not hear that the link stays; or would hear it of a task that nobody saw stop."""
     case.em.change_behaviour(task_delete=deletion, edits_held=True)
     async with case.worker() as worker:

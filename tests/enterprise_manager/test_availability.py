@@ -84,7 +84,7 @@ async def test_one_bad_resource_holds_its_own_caller_back_and_nobody_else(clock:
 async def test_a_listener_that_fails_does_not_stop_the_probes(clock: Any) -> None:
     """Else an error elsewhere would leave an Enterprise Manager down for ever."""
 
-    def broken(up: bool) -> None:  # noqa: FBT001 - the listener's protocol
+    def broken(up: bool) -> None:
         raise RuntimeError(str(up))
 
     told: list[object] = []

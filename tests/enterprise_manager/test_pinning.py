@@ -63,10 +63,7 @@ def test_a_pinned_certificate_needs_no_ca_and_no_name(
 
 @pytest.mark.parametrize("afresh", [False, True])
 def test_another_certificate_is_sent_nothing_and_is_told(
-    serve: Any,
-    settings_for: Any,
-    tls_of: Any,
-    afresh: bool,  # noqa: FBT001 - pytest passes it by name
+    serve: Any, settings_for: Any, tls_of: Any, afresh: bool
 ) -> None:
     """Else whoever is on the way would be given the password before anybody looked."""
     certificate = trustme.CA().issue_cert("127.0.0.1")

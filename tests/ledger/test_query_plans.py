@@ -109,7 +109,7 @@ class Plans:
         statement: str,
         parameters: Any,
         _context: object,
-        many: bool,  # noqa: FBT001
+        many: bool,
     ) -> None:
         del cursor
         if not statement.startswith(("SELECT", "INSERT", "UPDATE", "DELETE")):

@@ -68,7 +68,7 @@ async def test_a_listener_that_fails_leaves_no_caller_without_an_answer(database
     """A renewal whose listener fails would leave the claims of its transaction waiting for ever."""
     ledger = await database.ledger()
 
-    def fail(well: bool) -> None:  # noqa: FBT001 - the listeners' form
+    def fail(well: bool) -> None:
         raise ValueError(f"a listener's fault, {well}")
 
     ledger.on_renewal(fail)

@@ -14,7 +14,6 @@ from worker.sandbox.processes.supervisor import ProcessSupervisor, wait_until
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
-    from types import TracebackType
 
 #: How often it scrapes, in seconds.
 INTERVAL = 0.5
@@ -76,9 +75,7 @@ class PrivatePrometheus:
             raise AssertionError(f"Prometheus did not start:\n{log}")
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._supervisor.close()
 
     def query(self, expression: str) -> list[dict[str, Any]]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from worker.sandbox.contexts import Server
 from worker.sandbox.processes.supervisor import ProcessSupervisor
 from worker.sandbox.rabbitmq.installation import find_installation
-from worker.sandbox.rabbitmq.node import Credentials, PortMapper, RabbitmqNode
+from worker.sandbox.rabbitmq.node import PortMapper, RabbitmqNode
+from worker.sandbox.rabbitmq.private_broker import Credentials
 
 
 class PrivateCluster(Server):

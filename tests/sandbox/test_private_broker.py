@@ -18,6 +18,7 @@ import requests
 from tests.missing_parts import require_rabbitmq
 from worker.sandbox.errors import PartFailedError
 from worker.sandbox.processes.supervisor import wait_until
+from worker.sandbox.rabbitmq.choice import private_broker
 from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 
 if TYPE_CHECKING:
@@ -27,8 +28,9 @@ _QUORUM = {"x-queue-type": "quorum"}
 
 _OWNER = """
 import sys
+from worker.sandbox.rabbitmq.choice import private_broker
 from worker.sandbox.rabbitmq.private_broker import PrivateBroker
-with PrivateBroker("orphan") as broker:
+with private_broker("orphan") as broker:
     print(broker.environment["HOME"], flush=True)
     sys.stdin.read()
 """
@@ -37,7 +39,7 @@ with PrivateBroker("orphan") as broker:
 @pytest.fixture(scope="module")
 def own_broker() -> Iterator[PrivateBroker]:
     """A node beside the session's, which these tests may stop and kill."""
-    with PrivateBroker("own") as broker:
+    with private_broker("own") as broker:
         yield broker
 
 
@@ -143,7 +145,7 @@ def test_the_password_is_on_no_command_line_and_in_no_repr(own_broker: PrivateBr
 
 def test_closing_leaves_no_program_and_no_file() -> None:
     """A sandbox that leaves nodes behind eats a machine's memory and disk, unnoticed."""
-    with PrivateBroker("brief") as broker:
+    with private_broker("brief") as broker:
         directory = Path(broker.environment["HOME"]).parent
         broker.rabbitmqctl("status")
         assert _belonging_to(directory)
@@ -166,7 +168,7 @@ def test_sigkill_of_the_owner_leaves_no_program_and_no_file() -> None:
 
 def test_a_node_that_cannot_start_says_why_in_its_own_words() -> None:
     """Without the node's log, a full disk and a taken port look the same to a user."""
-    broker = PrivateBroker("broken")
+    broker = private_broker("broken")
     try:
         (Path(broker.environment["HOME"]) / "rabbitmq.conf").write_text("listeners.tcp.1 = nowhere\n")
         began = time.monotonic()

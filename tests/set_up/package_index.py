@@ -16,7 +16,6 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
-    from types import TracebackType
 
 #: Newer than every release, also than those whose version is a date.
 NEWER = "9999.0"
@@ -103,9 +102,7 @@ class PackageIndex:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()

@@ -117,10 +117,7 @@ def test_faults_wait_in_line_and_can_be_cleared(em: SimulatedEnterpriseManager, 
 
 @pytest.mark.parametrize(("kind", "acts"), [("drops_connection", False), ("acts_and_drops_connection", True)])
 def test_a_connection_is_dropped_before_or_after_acting(
-    em: SimulatedEnterpriseManager,
-    client: Client,
-    kind: str,
-    acts: bool,  # noqa: FBT001 - pytest passes it by name
+    em: SimulatedEnterpriseManager, client: Client, kind: str, acts: bool
 ) -> None:
     """An answer that is lost on the wire looks like a request that never arrived, and cannot be tried."""
     em.inject(Fault(kind, method="DELETE"))  # type: ignore[arg-type] # a literal in turn
@@ -136,12 +133,7 @@ def test_a_connection_is_dropped_before_or_after_acting(
 
 
 @pytest.mark.parametrize(("kind", "acts"), [("never_answers", False), ("acts_and_never_answers", True)])
-def test_an_answer_never_comes(
-    em: SimulatedEnterpriseManager,
-    client: Client,
-    kind: str,
-    acts: bool,  # noqa: FBT001 - pytest passes it by name
-) -> None:
+def test_an_answer_never_comes(em: SimulatedEnterpriseManager, client: Client, kind: str, acts: bool) -> None:
     """A client without timeouts is not found out."""
     em.inject(Fault(kind, method="DELETE"))  # type: ignore[arg-type] # a literal in turn
 

@@ -320,7 +320,7 @@ class Server:
                     self._world.note("EM", f"LOST UPDATE: link {lost.object_in_job_id[:8]} is back")
                     self._put_there(lost)
 
-    def _finish(self, task: TrueTask, success: bool | None, message: str) -> None:  # noqa: FBT001 - a task's result
+    def _finish(self, task: TrueTask, success: bool | None, message: str) -> None:
         task.state, task.success, task.message = "Finished", success, None if success is None else message
         self._world.note("EM", f"{task.ticket.task_id} of {task.ticket.session} for {task.key} finished: {success}")
         if (seconds := self._weather.forgets_after()) is not None:

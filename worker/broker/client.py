@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Self
 
 import pika
@@ -17,7 +17,7 @@ from worker.broker.tolerant import TolerantSelectConnection
 from worker.settings import SettingsInvalidError
 
 if TYPE_CHECKING:
-    from types import TracebackType
+    from collections.abc import Iterator
 
     from pika.adapters.blocking_connection import BlockingChannel
 
@@ -59,9 +59,7 @@ class BrokerClient:
             raise BrokerClientError(explain_connect(_unwrapped(error), parameters)) from error
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         # It may be gone, and not know it yet. Ctrl-C may have left pika in the middle of an exchange with the broker,
         # where it closes nothing but asserts; the connection then goes with the process.
         with suppress(AMQPError, AssertionError):
@@ -130,19 +128,15 @@ class BrokerClient:
             self._channel.basic_publish("unlink.commands", enterprise_manager, command, properties, mandatory=True)
 
 
-class translated:  # noqa: N801 - reads as a word in a with statement
-    """Turns pika's exceptions into `BrokerClientError`."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if isinstance(error, UnroutableError):
-            raise BrokerClientError("the broker has no queue for this command") from error
-        if isinstance(error, (AMQPError, OSError)):
-            raise BrokerClientError(explain_channel(error)) from error
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn pika's exceptions into `BrokerClientError`."""
+    try:
+        yield
+    except UnroutableError as error:
+        raise BrokerClientError("the broker has no queue for this command") from error
+    except (AMQPError, OSError) as error:
+        raise BrokerClientError(explain_channel(error)) from error
 
 
 def _unwrapped(error: BaseException) -> BaseException:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from worker.sandbox.contexts import Assembly
 from worker.sandbox.processes.supervisor import ProcessSupervisor
 from worker.sandbox.processes.worker_process import WorkerProcess
-from worker.sandbox.rabbitmq.private_broker import PrivateBroker
+from worker.sandbox.rabbitmq.choice import private_broker
 from worker.sandbox.simulated_enterprise_manager import SimulatedEnterpriseManager
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class SandboxEnvironment(Assembly):
     def _open(self, stack: ExitStack) -> None:
         self.supervisor = stack.enter_context(ProcessSupervisor("sandbox"))
         self.enterprise_manager = stack.enter_context(SimulatedEnterpriseManager.start(behaviour=self._behaviour))
-        self.broker = stack.enter_context(PrivateBroker(management=self._management))
+        self.broker = stack.enter_context(private_broker(management=self._management))
 
     @property
     def environment(self) -> dict[str, str]:

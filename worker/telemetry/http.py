@@ -24,7 +24,6 @@ from worker.settings import SettingsInvalidError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from types import TracebackType
 
     from prometheus_client import CollectorRegistry
 
@@ -81,9 +80,7 @@ class TelemetryServer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     # --- on the thread ------------------------------------------------------------------------------------------------

@@ -18,7 +18,6 @@ from worker.sandbox.processes import reaper
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from types import TracebackType
 
 #: Longer than the reaper's own patience with the programs that it ends, in seconds.
 _CLOSE_SECONDS = 60.0
@@ -194,9 +193,7 @@ class ProcessSupervisor:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _answer(self) -> dict[str, Any]:
