@@ -13,10 +13,14 @@ if TYPE_CHECKING:
 
 
 class _Place(NamedTuple):
-    """Where a command is, and what the list of commands says of it: the first line of its own help."""
+    """Where a command is, and what the list of commands says of it: the first line of its own help.
+
+    `function` is its name there, if it is not that of the command.
+    """
 
     module: str
     summary: str
+    function: str | None = None
 
 
 #: The commands, in the order of the help. Their modules are imported on demand: together they need half a second.
@@ -24,7 +28,8 @@ COMMANDS = {
     "run": _Place("run", "Take unlink commands until SIGTERM or SIGINT; then let what is under way end, and stop."),
     "submit": _Place("submit.command", "Put unlink commands on the queue: one from options, or many from a file."),
     "cancel": _Place("cancel", "Ask for an unlink to be stopped."),
-    "status": _Place("status", "Show what the ledger knows of one key, and what was written down about it."),
+    "status": _Place("status", "Show what the ledger knows of one key, or of a ticket's, with the recorded steps."),
+    "list": _Place("listing", "Find unlinks in the ledger; with --output csv, the audit export.", "list_unlinks"),
     "links": _Place(
         "links", "List what can be unlinked: a copy job's links, or all links to a repository. Changes nothing."
     ),
@@ -74,7 +79,8 @@ class _CommandsOnDemand(TyperGroup):
 
 def load(name: str) -> Any:
     """Import a command by its name."""
-    found = getattr(import_module(f"worker.cli.{COMMANDS[name].module}"), name)
+    place = COMMANDS[name]
+    found = getattr(import_module(f"worker.cli.{place.module}"), place.function or name)
     if isinstance(found, typer.Typer):
         found.rich_markup_mode = _MARKUP
         group = typer.main.get_group(found)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from contracts.events import Outcome, rejection_id
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from worker.broker.client import BrokerClient
     from worker.broker.received_event import ReceivedEvent
@@ -84,7 +84,12 @@ class Following:
         statuses = {exit_status_of(Outcome(event.outcome), event.data) for event in self.ended.values()}
         if self.open:
             statuses.add(EXIT_STATUS[Outcome.TIMED_OUT])
-        return next((status for status in _WORST_FIRST if status in statuses), 0)
+        return worst_of(statuses)
+
+
+def worst_of(statuses: Collection[int]) -> int:
+    """The exit status of several commands, from those of each."""
+    return next((status for status in _WORST_FIRST if status in statuses), max(statuses, default=0))
 
 
 def exit_status_of(outcome: Outcome, data: Mapping[str, Any]) -> int:

@@ -6,10 +6,9 @@ from typing import Annotated
 
 import typer
 
-from worker.cli.output.errors import refuse, refuse_settings, settings_or_exit
-from worker.clock import SystemClock
-from worker.ledger import Inspection, InspectionError
-from worker.settings import LedgerClientSettings, SettingsInvalidError
+from worker.cli.output.errors import settings_or_exit
+from worker.cli.output.opened_ledger import opened_ledger
+from worker.settings import LedgerClientSettings
 
 ledger = typer.Typer(no_args_is_help=True, help="The database of idempotency keys.")
 
@@ -30,12 +29,7 @@ def prune(
     """
     settings = settings_or_exit(LedgerClientSettings).ledger
     days = settings.retention_days if older_than_days is None else older_than_days
-    try:
-        inspection = Inspection(settings, SystemClock())
+    with opened_ledger(settings) as inspection:
         count = inspection.count_long_settled(days) if dry_run else inspection.prune(days)
-    except SettingsInvalidError as error:
-        refuse_settings(error)
-    except InspectionError as error:
-        refuse(str(error), status=1)
     keys = "1 key" if count == 1 else f"{count} keys"
     typer.echo(f"{keys} that ended more than {days:g} days ago: {'would be deleted' if dry_run else 'deleted'}")

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import getpass
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.cli.output.errors import refuse, refuse_settings, settings_or_exit
+from worker.cli.output.errors import refuse, settings_or_exit
+from worker.cli.output.opened_ledger import opened_ledger
 from worker.cli.output.terminal import local_time, printable
-from worker.clock import SystemClock
-from worker.ledger import Inspection, InspectionError
 from worker.ledger.leases import RENEWALS_IN_A_LEASE
-from worker.settings import Settings, SettingsInvalidError
+from worker.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from worker.ledger import Inspection
 
 _Name = Annotated[
     str | None, typer.Argument(metavar="[NAME]", help="The Enterprise Manager's configured name.", show_default=False)
@@ -36,7 +34,7 @@ def pause(
     reached, 2 wrong usage.
     """
     settings = settings_or_exit(Settings)
-    with _ledger(settings) as ledger:
+    with opened_ledger(settings.ledger) as ledger:
         if enterprise_manager is None:
             _list(ledger)
             return
@@ -60,23 +58,13 @@ def resume(
     usage.
     """
     settings = settings_or_exit(Settings)
-    with _ledger(settings) as ledger:
+    with opened_ledger(settings.ledger) as ledger:
         # Also one that is not configured any more: its pause would outlive it.
         if not ledger.resume(enterprise_manager):
             _require_known(enterprise_manager, settings)
             typer.echo(f"{enterprise_manager} was not paused.")
             return
     typer.echo(f"{enterprise_manager} is resumed: the workers take its commands within {_heard_within(settings):g} s.")
-
-
-@contextmanager
-def _ledger(settings: Settings) -> Iterator[Inspection]:
-    try:
-        yield Inspection(settings.ledger, SystemClock())
-    except SettingsInvalidError as error:
-        refuse_settings(error)
-    except InspectionError as error:
-        refuse(str(error), status=1)
 
 
 def _list(ledger: Inspection) -> None:

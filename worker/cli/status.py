@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,18 +10,20 @@ from rich.table import Table
 from rich.text import Text
 
 from worker.broker.received_event import ReceivedEvent
-from worker.cli.awaiting import EXIT_STATUS
-from worker.cli.output.errors import refuse, refuse_settings, settings_or_exit
+from worker.cli.awaiting import EXIT_STATUS, worst_of
+from worker.cli.output.errors import refuse, settings_or_exit
 from worker.cli.output.event_text import explanation
+from worker.cli.output.opened_ledger import opened_ledger
 from worker.cli.output.terminal import Output, console, local_time, outcome_text, printable
-from worker.clock import SystemClock
-from worker.ledger import Inspection, InspectionError, Step
-from worker.settings import LedgerClientSettings, SettingsInvalidError
+from worker.cli.output.unlinks import print_table
+from worker.ledger import Criteria, Document, Step
+from worker.ledger.documents import in_words, utc
+from worker.settings import LedgerClientSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from worker.ledger import KeyHistory, Record, RecordedStep
+    from worker.ledger import Inspection, KeyHistory, Record, RecordedStep
     from worker.unlinks.ports.ledger import CancelRequest
 
 NOT_ENDED = 5
@@ -45,29 +46,37 @@ _STEPS = {
 
 def status(
     *,
-    key: Annotated[str, typer.Argument(help="The idempotency key.", show_default=False)],
-    output: Annotated[Output, typer.Option(help="json: one object, its times in UTC.")] = "text",
+    key: Annotated[str | None, typer.Argument(help="The idempotency key.", show_default=False)] = None,
+    ticket: Annotated[str | None, typer.Option(help="Instead of a key: all keys of this ticket, by its ID.")] = None,
+    output: Annotated[Output, typer.Option(help="json: one object a key, its times in UTC.")] = "text",
 ) -> None:
-    """Show what the ledger knows of one key, and what was written down about it.
+    """Show what the ledger knows of one key, or of a ticket's, with the recorded steps.
 
     Needs UNLINK_LEDGER__URL only. The exit status is that of the key's end, as with submit: 0 succeeded, 1 failed,
     3 timed out, 4 cancelled; and 5 if it has not ended, 6 if no worker has seen the key, 2 wrong usage, 1 also if the
-    ledger cannot be read. A dry run, or a command that was rejected, leaves no trace in the ledger.
+    ledger cannot be read; of several keys, the first of 1, 3, 4, 5 that occurs. A dry run, or a command that was
+    rejected, leaves no trace in the ledger.
     """
-    settings = settings_or_exit(LedgerClientSettings)
-    try:
-        history = Inspection(settings.ledger, SystemClock()).history(key)
-    except SettingsInvalidError as error:
-        refuse_settings(error)
-    except InspectionError as error:
-        refuse(str(error), status=1)
-    if history is None:
-        refuse(f"No worker has seen the key {printable(key)}.", status=UNKNOWN)
+    if (key is None) == (ticket is None):
+        refuse("Name either a key or --ticket.")
+    with opened_ledger(settings_or_exit(LedgerClientSettings).ledger) as ledger:
+        keys = [key] if key is not None else _keys_of(ledger, ticket or "")
+        histories = {each: history for each in keys if (history := ledger.history(each)) is not None}
+    if not histories:
+        what = f"the key {key}" if ticket is None else f"a command of the ticket {ticket}"
+        refuse(f"No worker has seen {printable(what)}.", status=UNKNOWN)
     if output == "json":
-        typer.echo(json.dumps(_as_json(key, history), ensure_ascii=False))
+        for each, history in histories.items():
+            typer.echo(json.dumps(_as_json(each, history), ensure_ascii=False))
+    elif len(histories) == 1:
+        _print(*next(iter(histories.items())))
     else:
-        _print(key, history)
-    raise typer.Exit(_exit_status(history.record))
+        print_table(history.record for history in histories.values() if history.record is not None)
+    raise typer.Exit(worst_of({_exit_status(history.record) for history in histories.values()}))
+
+
+def _keys_of(ledger: Inspection, ticket: str) -> list[str]:
+    return [record.entry.lease.key for page in ledger.find_all(Criteria(ticket=ticket)) for record in page.records]
 
 
 def _exit_status(record: Record | None) -> int:
@@ -108,7 +117,7 @@ def _facts(record: Record | None) -> Iterator[tuple[str, str]]:
     if event is not None and (why := explanation(event)):
         yield "because", why
     yield "manager", record.enterprise_manager
-    command = _content(record.command)
+    document = Document(record)
     if intent is not None:
         yield "job", _named(intent.job_name, intent.job_id)
         yield "link", intent.link.object_in_job_id
@@ -117,9 +126,9 @@ def _facts(record: Record | None) -> Iterator[tuple[str, str]]:
             backups = [_named(backup.name, backup.uid or backup.object_in_job_id) for backup in intent.linked_backups]
             yield "drops", "linked backups: " + ", ".join(backups)
     else:
-        yield "job", _reference(command.get("job"))
-        yield "repository", _reference(command.get("repository"))
-    yield from _who(command)
+        yield "job", in_words(document.command.get("job")) or "?"
+        yield "repository", in_words(document.command.get("repository")) or "?"
+    yield from _who(document)
     yield "received", local_time(entry.received_at)
     if entry.sent_at is not None:
         times = "" if entry.sends == 1 else f", {entry.sends} times by now"
@@ -134,13 +143,14 @@ def _facts(record: Record | None) -> Iterator[tuple[str, str]]:
         yield "held by", "nobody" if record.worker is None else held
 
 
-def _who(command: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    ticket = command.get("ticket")
-    if isinstance(ticket, dict):
-        yield "ticket", " ".join(str(ticket[part]) for part in ("system", "id", "url") if ticket.get(part))
-    asked = ": ".join(str(command[part]) for part in ("requested_by", "reason") if command.get(part))
-    if asked:
+def _who(document: Document) -> Iterator[tuple[str, str]]:
+    if document.ticket is not None:
+        yield "ticket", " ".join(part for part in document.ticket.values() if part)
+    request = document.request
+    if asked := ": ".join(part for part in (request["requested_by"], request["reason"]) if part):
         yield "asked by", asked
+    if request["user_id"]:
+        yield "sent by", f"broker user {request['user_id']}"
 
 
 def _requests(requests: tuple[CancelRequest, ...], manager: str | None) -> Iterator[tuple[str, str]]:
@@ -170,78 +180,27 @@ def _named(name: str | None, identifier: str) -> str:
     return identifier if name is None else f"{name} ({identifier})"
 
 
-def _reference(reference: object) -> str:
-    """A job or repository as its command named it."""
-    if not isinstance(reference, dict):
-        return "?"
-    return ", ".join(f"{name} {value}" for name, value in reference.items() if value is not None)
-
-
 # --- for programs ---------------------------------------------------------------------------------------------------
 
 
 def _as_json(key: str, history: KeyHistory) -> dict[str, Any]:
     return {
         "idempotency_key": key,
-        **(_record(history.record) if history.record is not None else {"stage": None, "outcome": None}),
+        **(Document(history.record).as_json() if history.record is not None else {"stage": None, "outcome": None}),
         "cancellations": [
             {
                 "enterprise_manager": request.enterprise_manager,
                 "requested_by": request.requested_by,
                 "reason": request.reason,
-                "requested_at": _utc(request.requested_at),
+                "requested_at": utc(request.requested_at),
             }
             for request in history.cancellations
         ],
         "steps": [
-            {"at": _utc(step.at), "step": step.step, "detail": step.detail, "worker": step.worker, "token": step.token}
+            {"at": utc(step.at), "step": step.step, "detail": step.detail, "worker": step.worker, "token": step.token}
             for step in history.steps
         ],
     }
-
-
-def _record(record: Record) -> dict[str, Any]:
-    entry, intent = record.entry, record.entry.intent
-    event = _event(record)
-    return {
-        "stage": entry.stage,
-        "outcome": record.outcome,
-        "enterprise_manager": record.enterprise_manager,
-        "job": None if intent is None else {"id": intent.job_id, "name": intent.job_name},
-        "repository": None
-        if intent is None
-        else {
-            "link_id": intent.link.object_in_job_id,
-            "uid": intent.link.repository_uid,
-            "name": intent.link.repository_name,
-        },
-        "linked_backups": [
-            {"link_id": backup.object_in_job_id, "uid": backup.uid, "name": backup.name}
-            for backup in (intent.linked_backups if intent is not None else ())
-        ],
-        "task": None if entry.task is None else {"id": entry.task.task_id},
-        "attempts": entry.attempts,
-        "sends": entry.sends,
-        "received_at": _utc(entry.received_at),
-        "sent_at": _utc(entry.sent_at),
-        "submitted_at": _utc(entry.submitted_at),
-        "finished_at": _utc(record.finished_at),
-        "worker": record.worker,
-        "lease_until": None if record.worker is None else _utc(record.lease_until),
-        "command": _content(record.command),
-        "event": None if event is None else event.content,
-    }
-
-
-def _utc(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
-
-
-def _content(command: bytes) -> dict[str, Any]:
-    """The command as it came, out of its CloudEvent if it was in one; it was valid when it was claimed."""
-    content: dict[str, Any] = json.loads(command.decode("utf-8-sig"))
-    inner = content.get("data")
-    return inner if "command" not in content and isinstance(inner, dict) else content
 
 
 def _event(record: Record) -> ReceivedEvent | None:

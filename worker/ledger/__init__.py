@@ -37,14 +37,17 @@ it is in FILE-wal. The file belongs on a local disk: SQLite's locks do not hold 
 (https://www.sqlite.org/wal.html, point 2). Going back to an older copy forgets keys, and so allows a second unlink.
 """
 
+from worker.ledger.documents import AUDIT_COLUMNS, Document
 from worker.ledger.errors import InspectionError, LedgerClosedError, OutOfOrderError, SchemaTooNewError
 from worker.ledger.inspection import Inspection
 from worker.ledger.records import KeyHistory, Pause, Record, RecordedStep, Step
 from worker.ledger.search import Criteria, Cursor, Page
 
 __all__ = [
+    "AUDIT_COLUMNS",
     "Criteria",
     "Cursor",
+    "Document",
     "Inspection",
     "InspectionError",
     "KeyHistory",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from sqlalchemy import Index
 
-from worker.ledger.tables import in_flight, unlinks, unsettled
+from worker.ledger.tables import SEARCHED, in_flight, search_terms, unlinks, unsettled
 
 #: At most one unlink of a job between its intent and its end: an edit of a job is read-modify-write on the other side.
 one_in_flight_per_job = Index(
@@ -23,3 +23,29 @@ one_in_flight_per_job = Index(
 unsettled_by_worker = Index(
     "unlinks_unsettled_by_worker", unlinks.c.worker, sqlite_where=unsettled, postgresql_where=unsettled
 )
+
+_unfinished = search_terms.c.finished_at.is_(None)
+
+search_terms_in_flight = Index(
+    "search_terms_in_flight",
+    search_terms.c.received_at,
+    search_terms.c.key,
+    sqlite_where=_unfinished,
+    postgresql_where=_unfinished,
+)
+
+
+def _by(column: str) -> Index:
+    """For a search by one column: the results in their order, newest first if read backwards."""
+    known = search_terms.c[column].is_not(None)
+    return Index(
+        f"search_terms_by_{column}",
+        search_terms.c[column],
+        search_terms.c.received_at,
+        search_terms.c.key,
+        sqlite_where=known,
+        postgresql_where=known,
+    )
+
+
+search_terms_by = {column: _by(column) for column in SEARCHED}

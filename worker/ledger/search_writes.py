@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import bindparam, func, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from worker.ledger.rows import intent_columns
 from worker.ledger.search_terms import terms_of, terms_of_event, terms_of_intent
+from worker.ledger.statements import insert_into
 from worker.ledger.tables import SEARCHED, ForeignText, Moment, search_terms
 from worker.unlinks.ports.ledger import Intended, Settled
 
@@ -22,12 +23,13 @@ if TYPE_CHECKING:
 _SEEN: Final = ("job_id", "job_name", "link_id", "repository_uid", "repository_name")
 
 
-def _put(dialect: Any, where: ColumnElement[bool] | None = None) -> Insert:
-    new = dialect.insert(search_terms)
+@cache
+def _put(dialect: str, *, over_ended: bool) -> Insert:
+    new = insert_into(dialect, search_terms)
     statement: Insert = new.on_conflict_do_update(
         index_elements=[search_terms.c.key],
         set_={name: new.excluded[name] for name in ("received_at", "finished_at", *SEARCHED)},
-        where=where,
+        where=None if over_ended else search_terms.c.finished_at.is_(None),
     )
     return statement
 
@@ -37,11 +39,8 @@ def _known(*names: str) -> dict[str, ColumnElement[str]]:
     return {name: func.coalesce(bindparam(f"new_{name}", type_=ForeignText()), search_terms.c[name]) for name in names}
 
 
-_DIALECTS: Final = {"postgresql": postgresql, "sqlite": sqlite}
 _of_key = search_terms.c.key == bindparam("of_key")
 
-_PUT: Final = {name: _put(dialect) for name, dialect in _DIALECTS.items()}
-_FILL: Final = {name: _put(dialect, search_terms.c.finished_at.is_(None)) for name, dialect in _DIALECTS.items()}
 _SEE: Final = update(search_terms).where(_of_key).values(**_known(*_SEEN))
 _END: Final = (
     update(search_terms)
@@ -85,8 +84,8 @@ class TermWrites:
     def write(self) -> None:
         """Write them."""
         for statement, terms in (
-            (_PUT[self._dialect], self._puts),
-            (_FILL[self._dialect], self._fills),
+            (_put(self._dialect, over_ended=True), self._puts),
+            (_put(self._dialect, over_ended=False), self._fills),
             (_SEE, self._seen),
             (_END, self._ended),
         ):

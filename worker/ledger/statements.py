@@ -67,7 +67,7 @@ _sent = and_(_ours, in_flight())
 _of_worker = and_(unlinks.c.worker == bindparam("of_worker"), unsettled)
 
 
-def _insert(dialect: str, table: Table) -> Any:
+def insert_into(dialect: str, table: Table) -> Any:
     """An INSERT in the words of a dialect. The module of the other one is not imported."""
     return import_module(f"sqlalchemy.dialects.{dialect}").insert(table)
 
@@ -82,7 +82,7 @@ def _write(condition: ColumnElement[bool], **values: Any) -> Update:
 @cache
 def take(dialect: str) -> ReturningInsert[Any]:
     """Insert a key's row, or take it over if that is allowed: one statement, so that of two workers one gets it."""
-    new = _insert(dialect, unlinks).values(
+    new = insert_into(dialect, unlinks).values(
         stage=Stage.CLAIMED.value,
         token=1,
         attempts=1,
@@ -193,7 +193,7 @@ NOTE: Final = insert(steps).values(at=Now())
 @cache
 def remember_cancellation(dialect: str) -> ReturningInsert[Any]:
     """Store a request to cancel, unless it is there."""
-    new = _insert(dialect, cancellations).values(requested_at=Now()).on_conflict_do_nothing()
+    new = insert_into(dialect, cancellations).values(requested_at=Now()).on_conflict_do_nothing()
     statement: ReturningInsert[Any] = new.returning(cancellations.c.key)
     return statement
 
@@ -221,7 +221,7 @@ FORGET_CANCELLATIONS: Final = delete(cancellations).where(
 @cache
 def pause(dialect: str) -> Insert:
     """Pause an Enterprise Manager, or say who paused it last."""
-    new = _insert(dialect, pauses).values(paused_at=Now())
+    new = insert_into(dialect, pauses).values(paused_at=Now())
     statement: Insert = new.on_conflict_do_update(
         index_elements=[pauses.c.enterprise_manager],
         set_={name: new.excluded[name] for name in ("paused_by", "reason", "paused_at")},

@@ -229,16 +229,6 @@ search_terms = Table(
 
 search_terms_by_time = Index("search_terms_by_time", search_terms.c.received_at, search_terms.c.key)
 
-_unfinished = search_terms.c.finished_at.is_(None)
-
-search_terms_in_flight = Index(
-    "search_terms_in_flight",
-    search_terms.c.received_at,
-    search_terms.c.key,
-    sqlite_where=_unfinished,
-    postgresql_where=_unfinished,
-)
-
 #: The columns that are searched for a value.
 SEARCHED: Final = (
     "ticket",
@@ -253,22 +243,6 @@ SEARCHED: Final = (
     "reason",
     "batch",
 )
-
-
-def _by(column: str) -> Index:
-    """For a search by one column: each index has the results in their order, newest first if read backwards."""
-    known = search_terms.c[column].is_not(None)
-    return Index(
-        f"search_terms_by_{column}",
-        search_terms.c[column],
-        search_terms.c.received_at,
-        search_terms.c.key,
-        sqlite_where=known,
-        postgresql_where=known,
-    )
-
-
-search_terms_by = {column: _by(column) for column in SEARCHED}
 
 #: How far the search for keys without search terms has come; one row. Versions before schema 6 write no terms.
 search_walk = Table(

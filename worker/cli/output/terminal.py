@@ -77,6 +77,11 @@ def local_time(moment: datetime) -> str:
     return f"{moment.astimezone():%Y-%m-%d %H:%M:%S %Z}"
 
 
+def local_minute(moment: datetime) -> str:
+    """The same, without seconds and zone, for tables."""
+    return f"{moment.astimezone():%Y-%m-%d %H:%M}"
+
+
 def local_clock(moment: datetime) -> str:
     """The same, only hours, minutes and seconds."""
     return f"{moment.astimezone():%H:%M:%S}"

@@ -1,0 +1,154 @@
+"""`unlink-worker list`: the search, and the audit export."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import sys
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated, Final, Literal
+
+import typer
+
+from contracts.events import ReasonCode  # noqa: TC001 - typer reads it
+from worker.cli.output.errors import refuse, settings_or_exit
+from worker.cli.output.opened_ledger import opened_ledger
+from worker.cli.output.unlinks import print_table
+from worker.clock import SystemClock
+from worker.ledger import AUDIT_COLUMNS, Criteria, Document
+from worker.settings import LedgerClientSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from worker.ledger import Inspection, Record
+
+#: How many lines a table has, if nothing else is asked for.
+_TABLE_LINES: Final = 100
+
+_AGE: Final = re.compile(r"(\d{1,6})([mhdw])")
+_UNITS: Final = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+class _Ended(StrEnum):
+    """The outcomes that the ledger has: what was rejected, or only planned, leaves no trace."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    TIMED_OUT = "timed_out"
+
+
+def list_unlinks(  # noqa: PLR0913 - the criteria
+    *,
+    ticket: Annotated[str | None, typer.Option(help="The ticket's ID.")] = None,
+    requester: Annotated[
+        str | None, typer.Option(help="Who asked: `requested_by`, or the broker user who sent the command.")
+    ] = None,
+    job: Annotated[str | None, typer.Option(help="The job's ID or name.")] = None,
+    repository: Annotated[str | None, typer.Option(help="The repository's UID or name, or the link's ID.")] = None,
+    outcome: Annotated[_Ended | None, typer.Option(help="How it ended.")] = None,
+    reason: Annotated[ReasonCode | None, typer.Option(help="Why it did not succeed.", metavar="CODE")] = None,
+    batch: Annotated[str | None, typer.Option(help="The batch's ID.")] = None,
+    since: Annotated[
+        str | None, typer.Option(help="Received since then: 2026-03-01, 2026-03-01T12:00+01:00, or 90m, 24h, 7d, 4w.")
+    ] = None,
+    in_flight: Annotated[bool, typer.Option("--in-flight", help="Not ended yet.")] = False,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="At most so many; a table has 100 without it, json and csv all.")
+    ] = None,
+    output: Annotated[
+        Literal["table", "json", "csv"],
+        typer.Option(help="json: one object a line, times in UTC. csv: the audit export."),
+    ] = "table",
+) -> None:
+    """Find unlinks in the ledger; with --output csv, the audit export.
+
+    All criteria must hold. Texts are compared whole, without regard to case. Newest first. The export says who asked
+    (`user_id`: as the broker verified it), why, what was seen, what was done, and how that is known; a cell that a
+    spreadsheet would take for a formula begins with an apostrophe. A dry run, or a command that was rejected, leaves no
+    trace in the ledger.
+
+    Needs UNLINK_LEDGER__URL only. Exit status 0, also if nothing is found; 1 if the ledger cannot be read, 2 wrong
+    usage.
+    """
+    criteria = Criteria(
+        ticket=ticket,
+        requester=requester,
+        job=job,
+        repository=repository,
+        outcome=outcome,
+        reason=reason,
+        batch=batch,
+        since=None if since is None else _moment(since),
+        in_flight=in_flight,
+    )
+    with opened_ledger(settings_or_exit(LedgerClientSettings).ledger) as ledger:
+        search = _Search(ledger, criteria)
+        if output == "table":
+            most = limit or _TABLE_LINES
+            _print_table(list(search.first(most + 1)), most)
+        else:
+            _WRITERS[output](search.first(limit))
+    if not search.complete:
+        typer.echo(
+            "Older keys are still being made searchable after an upgrade, and may be missing here. "
+            "The workers need some minutes for each million.",
+            err=True,
+        )
+
+
+class _Search:
+    """What is found, a page at a time; `complete` is known once a page was read."""
+
+    def __init__(self, ledger: Inspection, criteria: Criteria) -> None:
+        self._ledger = ledger
+        self._criteria = criteria
+        self.complete = True
+
+    def first(self, most: int | None) -> Iterator[Record]:
+        """The newest of them."""
+        return islice(self._all(), most)
+
+    def _all(self) -> Iterator[Record]:
+        for page in self._ledger.find_all(self._criteria):
+            self.complete = self.complete and page.complete
+            yield from page.records
+
+
+def _moment(text: str) -> datetime:
+    age = _AGE.fullmatch(text)
+    if age is not None:
+        return SystemClock().now() - timedelta(**{_UNITS[age[2]]: int(age[1])})
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError):
+        refuse(f"--since {text!r}: a time such as 2026-03-01 or 2026-03-01T12:00+01:00, or an age such as 24h or 7d.")
+
+
+def _print_table(records: list[Record], most: int) -> None:
+    if not records:
+        typer.echo("Nothing is found.")
+        return
+    print_table(records[:most])
+    if len(records) > most:
+        typer.echo(
+            f"These are the newest {most}. There are more: narrow the search, or see --limit and --output.", err=True
+        )
+
+
+def _print_json(records: Iterator[Record]) -> None:
+    for record in records:
+        typer.echo(json.dumps(Document(record).as_json(), ensure_ascii=False))
+
+
+def _print_csv(records: Iterator[Record]) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(AUDIT_COLUMNS)
+    writer.writerows(Document(record).audit_line() for record in records)
+
+
+_WRITERS = {"json": _print_json, "csv": _print_csv}

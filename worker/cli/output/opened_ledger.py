@@ -1,0 +1,27 @@
+"""The ledger as the commands open it."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from worker.cli.output.errors import refuse, refuse_settings
+from worker.clock import SystemClock
+from worker.ledger import Inspection, InspectionError
+from worker.settings import SettingsInvalidError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from worker.settings import LedgerSettings
+
+
+@contextmanager
+def opened_ledger(settings: LedgerSettings) -> Iterator[Inspection]:
+    """The ledger; one that cannot be read ends the command with exit status 1, wrong settings with 2."""
+    try:
+        yield Inspection(settings, SystemClock())
+    except SettingsInvalidError as error:
+        refuse_settings(error)
+    except InspectionError as error:
+        refuse(str(error), status=1)

@@ -1,0 +1,47 @@
+"""Several unlinks of the ledger as a table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
+
+from worker.cli.output.terminal import console, local_minute, outcome_text, printable
+from worker.ledger import Document
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from worker.ledger import Record
+
+
+def print_table(records: Iterable[Record]) -> None:
+    """One line an unlink, with what people know it by."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for heading in ("received", "outcome", "job", "repository", "ticket", "asked by", "key"):
+        table.add_column(heading, overflow="fold", no_wrap=heading in {"received", "outcome"})
+    for record in records:
+        document = Document(record)
+        table.add_row(
+            local_minute(record.entry.received_at),
+            _outcome(document),
+            printable(document.job["name"] or document.job["id"] or "?"),
+            printable(_repository(document)),
+            printable((document.ticket or {}).get("id") or ""),
+            printable(document.request["requested_by"] or document.request["user_id"] or ""),
+            printable(record.entry.lease.key),
+        )
+    console().print(table)
+
+
+def _outcome(document: Document) -> Text:
+    record = document.record
+    if record.outcome is None:
+        return Text(f"({record.entry.stage})", style="blue")
+    return outcome_text(record.outcome)
+
+
+def _repository(document: Document) -> str:
+    repository = document.repository
+    return repository["name"] or repository["uid"] or repository["link_id"] or "?"
