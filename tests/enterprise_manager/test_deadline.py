@@ -71,7 +71,7 @@ def test_an_answer_that_trickles_ends_at_the_deadline(
     transport = transport_to(_trickle(start, itertools.repeat(piece)), scheme=scheme)
     began = time.monotonic()
     with pytest.raises(BrokenAnswerError, match=r"within 0\.5 s"):
-        transport.exchange_afresh(GET)
+        transport.exchange_once(GET, lambda: None)
     assert time.monotonic() - began < 3
 
 
@@ -86,7 +86,7 @@ def test_a_handshake_that_trickles_ends_at_the_deadline(transport_to: Callable[.
     transport = transport_to(script)
     began = time.monotonic()
     with pytest.raises(NotConnectedError):
-        transport.exchange_afresh(GET)
+        transport.exchange_once(GET, lambda: None)
     assert time.monotonic() - began < 3
 
 

@@ -109,8 +109,23 @@ async def test_sessions_that_are_refused_again_and_again_are_an_outage(
         await gateway.links(JOB)
 
 
-async def test_each_delete_has_a_connection_of_its_own(serve: Any, settings_for: Any, clock: Any) -> None:
-    """Else a kept connection that died unnoticed would leave open whether the DELETE arrived."""
+@pytest.mark.parametrize(
+    ("warm_seconds", "closes", "connections"),
+    [(60.0, False, [1, 1, 1, 1, 1]), (0.0, False, [1, 1, 2, 2, 3]), (60.0, True, [1, 2, 3, 4, 5])],
+    ids=["a moment ago", "has idled", "closed by the server"],
+)
+async def test_a_delete_is_sent_over_a_connection_that_answered_a_moment_ago_or_over_a_new_one(
+    serve: Any,
+    settings_for: Any,
+    clock: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    warm_seconds: float,
+    closes: bool,
+    connections: list[int],
+) -> None:
+    """A kept connection that died unnoticed would leave open whether the DELETE arrived."""
+    monkeypatch.setattr("worker.enterprise_manager.connections.WARM_SECONDS", warm_seconds)
     task = b"<Task><TaskId>task-1</TaskId><State>Running</State></Task>"
     seen: list[tuple[int, bytes]] = []
 
@@ -123,6 +138,8 @@ async def test_each_delete_has_a_connection_of_its_own(serve: Any, settings_for:
             body = b"<LinkedBackupRepositoryResourceObjects/>" if method == b"GET" else task
             head = b"HTTP/1.1 202 Accepted\r\nX-RestSvcSessionId: token\r\nContent-Length: %d\r\n\r\n" % len(body)
             connection.send(head + body)
+            if closes:
+                return
 
     server = serve(script)
     gateway = Gateway("lab", settings_for(server.port), clock)
@@ -131,4 +148,5 @@ async def test_each_delete_has_a_connection_of_its_own(serve: Any, settings_for:
     await gateway.links(JOB)
     await gateway.delete_link(JOB, OTHER_LINK, at_any_time)
     await gateway.close(log_off=False)
-    assert seen == [(1, b"POST"), (1, b"GET"), (2, b"DELETE"), (1, b"GET"), (3, b"DELETE")]
+    assert [method for _, method in seen] == [b"POST", b"GET", b"DELETE", b"GET", b"DELETE"]
+    assert [number for number, _ in seen] == connections

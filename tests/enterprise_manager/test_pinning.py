@@ -57,20 +57,20 @@ def test_a_pinned_certificate_needs_no_ca_and_no_name(
     server = serve(_keep_answering, tls=tls_of(certificate))
     way = _transport(settings_for(server.port, ca_file=None, cert_sha256=spelt(_fingerprint(certificate))))
     assert way.exchange(LOGON).status == 200
-    assert way.exchange_afresh(LOGON).status == 200
+    assert way.exchange_once(LOGON, lambda: None).status == 200
     way.close()
 
 
-@pytest.mark.parametrize("afresh", [False, True])
+@pytest.mark.parametrize("once", [False, True])
 def test_another_certificate_is_sent_nothing_and_is_told(
-    serve: Any, settings_for: Any, tls_of: Any, afresh: bool
+    serve: Any, settings_for: Any, tls_of: Any, once: bool
 ) -> None:
     """Else whoever is on the way would be given the password before anybody looked."""
     certificate = trustme.CA().issue_cert("127.0.0.1")
     server = serve(_keep_answering, tls=tls_of(certificate))
     way = _transport(settings_for(server.port, ca_file=None, cert_sha256="ab" * 32))
     with pytest.raises(NotConnectedError) as refused:
-        (way.exchange_afresh if afresh else way.exchange)(LOGON)
+        way.exchange_once(LOGON, lambda: None) if once else way.exchange(LOGON)
     told = str(refused.value)
     assert with_colons(_fingerprint(certificate)) in told
     assert "UNLINK_ENTERPRISE_MANAGERS__LAB__CERT_SHA256" in told

@@ -39,18 +39,21 @@ def delete(serve: Any, settings_for: Any) -> Callable[..., Answer]:
     """Send a DELETE over a fresh connection to a server that follows a script."""
 
     def send(script: Any, **others: Any) -> Answer:
-        return _transport(settings_for(serve(script).port, **others)).exchange_afresh(DELETE)
+        return _transport(settings_for(serve(script).port, **others)).exchange_once(DELETE, lambda: None)
 
     return send
 
 
-def test_kept_connections_are_used_again_but_never_for_a_fresh_exchange(serve: Any, settings_for: Any) -> None:
+def test_kept_connections_are_used_again_but_not_for_a_delete_after_they_idled(
+    serve: Any, settings_for: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Else either every look would cost a handshake, or a DELETE could die on a connection that was dead already."""
+    monkeypatch.setattr("worker.enterprise_manager.connections.WARM_SECONDS", 0.0)
     server = serve(_keep_answering)
     way = _transport(settings_for(server.port))
     assert [way.exchange(GET).body for _ in range(3)] == [b"OK"] * 3
     assert server.connections == 1
-    assert [way.exchange_afresh(DELETE).status for _ in range(2)] == [200, 200]
+    assert [way.exchange_once(DELETE, lambda: None).status for _ in range(2)] == [200, 200]
     assert server.connections == 3
     way.close()
 
@@ -122,14 +125,14 @@ def test_nothing_listens(settings_for: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     with pytest.raises(NotConnectedError, match=r"nothing listens there.*UNLINK_ENTERPRISE_MANAGERS__LAB__URL"):
-        _transport(settings_for(port)).exchange_afresh(DELETE)
+        _transport(settings_for(port)).exchange_once(DELETE, lambda: None)
 
 
 def test_unknown_host(settings_for: Any) -> None:
     """As above."""
     settings = settings_for(9398, url="https://em.invalid:9398")
     with pytest.raises(NotConnectedError, match=r"em\.invalid is not known; check .*__LAB__URL"):
-        _transport(settings).exchange_afresh(DELETE)
+        _transport(settings).exchange_once(DELETE, lambda: None)
 
 
 def test_closed_before_the_handshake(delete: Any) -> None:
@@ -248,7 +251,7 @@ def test_an_answer_without_end_is_cut_off(delete: Any, monkeypatch: Any) -> None
 def _refusal(serve: Any, settings: Any, tls: Any) -> str:
     server = serve(_keep_answering, tls=tls)
     with pytest.raises(NotConnectedError) as refused:
-        _transport(settings(server.port)).exchange_afresh(DELETE)
+        _transport(settings(server.port)).exchange_once(DELETE, lambda: None)
     assert server.requests == []
     return str(refused.value)
 
@@ -309,7 +312,7 @@ def test_plain_http_works(serve: Any, settings_for: Any) -> None:
     server = serve(_keep_answering, tls=None)
     way = _transport(settings_for(server.port, url=f"http://127.0.0.1:{server.port}"))
     assert way.exchange(GET).status == 200
-    assert way.exchange_afresh(DELETE).status == 200
+    assert way.exchange_once(DELETE, lambda: None).status == 200
     way.close()
 
 

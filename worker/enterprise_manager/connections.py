@@ -15,21 +15,28 @@ from dataclasses import dataclass, field
 from http.client import HTTPResponse
 from typing import TYPE_CHECKING, Any
 
+import requests
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.util import Timeout
 
 if TYPE_CHECKING:
     import socket
     import ssl
     from collections.abc import Callable
 
-    import requests
-
 #: The longest that connecting to one address may take, in seconds, and the longest that the TLS handshake may take.
 CONNECT_SECONDS = 10.0
 
+#: For how long, in seconds, a connection may have idled and still carry a request that must not be repeated. Servers
+#: and proxies close idle connections after 2 s (gunicorn), 5 s (Apache, Node), 75 s (nginx), 120 s (HTTP.sys).
+WARM_SECONDS = 1.0
+
 _SWITCHING_PROTOCOLS, _OK = 101, 200
+
+#: urllib3's own time-outs are off: each write and each read has what is left of the exchange's deadline.
+_BY_LIMITS = Timeout(connect=None, read=None)
 
 
 @dataclass(slots=True)
@@ -125,6 +132,8 @@ class _Response(HTTPResponse):
 
 class _BoundedConnection(HTTPConnection):
     response_class = _Response
+    #: Since when it is in the pool, by `time.monotonic`.
+    idle_since = float("-inf")
 
     def connect(self) -> None:
         self.timeout = min(CONNECT_SECONDS, LIMITS.get().left())
@@ -145,28 +154,60 @@ class _BoundedHTTPSConnection(_BoundedConnection, HTTPSConnection):
     pass
 
 
-class _HTTPPool(HTTPConnectionPool):
+class _KeptConnections(HTTPConnectionPool):
+    """Connections that know since when they have idled."""
+
+    def _get_conn(self, timeout: float | None = None) -> Any:
+        """A connection; one that has idled too long for the request is made anew."""
+        connection: Any = super()._get_conn(timeout)
+        if LIMITS.get().may_write is not None and time.monotonic() - connection.idle_since > WARM_SECONDS:
+            connection.close()
+        return connection
+
+    def _put_conn(self, conn: Any) -> None:
+        if conn is not None:
+            conn.idle_since = time.monotonic()
+        super()._put_conn(conn)
+
+
+class _HTTPPool(_KeptConnections):
     ConnectionCls = _BoundedConnection
 
 
-class _HTTPSPool(HTTPSConnectionPool):
+class _HTTPSPool(_KeptConnections, HTTPSConnectionPool):
     ConnectionCls = _BoundedHTTPSConnection
 
 
 class BoundedAdapter(HTTPAdapter):
-    """Makes such connections, verifies them by one SSLContext, and never repeats a request."""
+    """Keeps such connections to one host, verifies them by one SSLContext, and never repeats a request.
 
-    def __init__(self, tls: ssl.SSLContext, connections: int) -> None:
-        self._tls = tls
+    To be used without a `requests.Session`: that would add what must not be sent (cookies, credentials and proxies from
+    the environment), follow redirects, and take twice the CPU time.
+    """
+
+    def __init__(self, tls: ssl.SSLContext, url: str, connections: int) -> None:
         super().__init__(pool_connections=1, pool_maxsize=connections, max_retries=0)
         self.poolmanager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
+        self._connections = self.poolmanager.connection_from_url(url, {"ssl_context": tls})
 
-    def build_connection_pool_key_attributes(
-        self, request: requests.PreparedRequest, verify: Any, cert: Any = None
-    ) -> Any:
-        """One pool for each host, with the SSLContext."""
-        host, _ = super().build_connection_pool_key_attributes(request, verify, cert)
-        return host, {"ssl_context": self._tls}
+    def send(self, request: requests.PreparedRequest, *_ignored: Any, **_options: Any) -> requests.Response:
+        """Send a request whose `url` is a path, within the limits of this thread; its answer's body is not read yet.
 
-    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
-        """Leave it to the SSLContext: requests would add its own bundle of public CAs to it."""
+        Raises:
+            urllib3.exceptions.HTTPError, OSError, ValueError: there is no answer.
+        """
+        response = requests.Response()
+        response.request = request
+        response.raw = self._connections.urlopen(
+            request.method or "",
+            request.url or "",
+            headers=request.headers,
+            redirect=False,
+            assert_same_host=False,
+            preload_content=False,
+            decode_content=False,
+            retries=self.max_retries,
+            timeout=_BY_LIMITS,
+        )
+        response.status_code = response.raw.status
+        return response

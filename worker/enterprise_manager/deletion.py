@@ -55,7 +55,7 @@ class Deletion:
         self._remedies = remedies
 
     async def send(self, path: str, may_send: Callable[[], Awaitable[float]]) -> Accepted:
-        """Send the DELETE over a connection of its own, each time with a permission of its own.
+        """Send the DELETE, each time with a permission of its own.
 
         Raises:
             NotSent, and what `may_send` raises: no DELETE was written that may have been carried out.

@@ -1,4 +1,4 @@
-"""One request, one answer: `requests` with everything switched off that could send more than was asked for.
+"""One request, one answer: the adapter of `requests`, without a session that could send more than was asked for.
 
 No cookies (a stale session cookie would beat the session header, says the vendor), no redirects, no proxies or
 credentials from the environment, no repeats. An answer is read up to a size, and a whole exchange has one deadline.
@@ -14,13 +14,11 @@ from __future__ import annotations
 import logging
 import ssl
 from dataclasses import dataclass, field
-from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import requests
 import urllib3
-from requests.structures import CaseInsensitiveDict
 
 from worker.enterprise_manager.connections import LIMITS, BoundedAdapter, Limits
 from worker.enterprise_manager.permission import NotPermittedError
@@ -103,7 +101,8 @@ class Transport:
             urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
         # It logs what it cannot read with a stack trace; here that becomes one sentence.
         logging.getLogger("urllib3").setLevel(logging.ERROR)
-        self._pool = _session(self._tls, settings.max_requests)
+        self._adapter = BoundedAdapter(self._tls, self._base, settings.max_requests)
+        self._path = urlsplit(self._base).path
 
     def exchange(self, request: Request) -> Answer:
         """Send a request over a connection that may be an old one, kept alive.
@@ -112,58 +111,61 @@ class Transport:
             NotConnectedError: not a byte left.
             BrokenAnswerError: it may have left.
         """
-        return self._exchange(self._pool, request, request.timeout or self._timeout)
+        return self._exchange(request, Limits(request.timeout or self._timeout))
 
-    def exchange_afresh(self, request: Request, may_write: Callable[[], None] | None = None) -> Answer:
-        """Send a request over a connection of its own, after `may_write`, called when the connection is ready.
+    def exchange_once(self, request: Request, may_write: Callable[[], None]) -> Answer:
+        """Send a request that must not be repeated, after `may_write`, called when the connection is ready.
 
-        A kept connection may be found dead only once the request is on its way, and then nobody knows whether it
-        arrived. With a new one, failing to connect means that it certainly did not leave.
+        A connection that has idled may be found dead only once the request is on its way, and then nobody knows whether
+        it arrived. So only one is used that answered a moment ago (`connections.WARM_SECONDS`), or a new one: failing
+        to connect means that the request certainly did not leave.
 
         From the permission on it takes `LONGEST_SECONDS` at most. Raises as `exchange`, and `NotWrittenError` where
         `may_write` raised `NotPermittedError`.
         """
-        with _session(self._tls, 1) as session:
-            return self._exchange(session, request, min(request.timeout or self._timeout, LONGEST_SECONDS), may_write)
+        return self._exchange(request, Limits(min(request.timeout or self._timeout, LONGEST_SECONDS), may_write))
 
     def close(self) -> None:
         """Close the idle connections."""
-        self._pool.close()
+        self._adapter.close()
 
-    def _exchange(
-        self,
-        session: requests.Session,
-        request: Request,
-        seconds: float,
-        may_write: Callable[[], None] | None = None,
-    ) -> Answer:
-        limits = Limits(seconds, may_write)
+    def _exchange(self, request: Request, limits: Limits) -> Answer:
         LIMITS.set(limits)
-        headers = {"Accept": self._accept, "Accept-Encoding": "identity", "User-Agent": "unlink-worker"}
         try:
-            with session.request(
-                request.method,
-                self._base + request.target,
-                headers=headers | dict(request.headers),
-                timeout=seconds,
-                allow_redirects=False,
-                stream=True,
-            ) as response:
-                body = self._read(response)
-                return Answer(response.status_code, CaseInsensitiveDict(response.headers), body)
+            response = self._adapter.send(self._prepared(request)).raw
+            try:
+                return Answer(response.status, response.headers, self._read(response))
+            except BaseException:
+                response.close()
+                raise
         except NotPermittedError:
             raise NotWrittenError(self._remedies.not_written(request.method)) from None
-        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             # ValueError: what http.client and urllib3 raise for an answer that is no HTTP.
             if not limits.written:
                 raise NotConnectedError(self._remedies.not_connected(error)) from None
-            raise BrokenAnswerError(self._remedies.broken_off(error, seconds)) from None
+            raise BrokenAnswerError(self._remedies.broken_off(error, limits.seconds)) from None
 
-    def _read(self, response: requests.Response) -> bytes:
+    def _prepared(self, request: Request) -> requests.PreparedRequest:
+        prepared = requests.PreparedRequest()
+        prepared.method, prepared.url = request.method, self._path + request.target
+        headers = {
+            "Accept": self._accept,
+            "Accept-Encoding": "identity",
+            "Connection": "keep-alive",
+            "User-Agent": "unlink-worker",
+            **request.headers,
+        }
+        if request.method != "GET":
+            headers["Content-Length"] = "0"
+        prepared.headers = headers  # type: ignore[assignment] # a plain one: no name is written in two ways
+        return prepared
+
+    def _read(self, response: urllib3.BaseHTTPResponse) -> bytes:
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise BrokenAnswerError(self._remedies.answered("compressed its answer, which it was asked not to do"))
         body = bytearray()
-        while piece := response.raw.read1(_PIECE, decode_content=False):
+        while piece := response.read1(_PIECE, decode_content=False):
             body += piece
             if len(body) > MAX_ANSWER_BYTES:
                 raise BrokenAnswerError(self._remedies.answered(f"answered with more than {MAX_ANSWER_BYTES} bytes"))
@@ -192,14 +194,3 @@ def _tls(settings: EnterpriseManagerSettings, remedies: Remedies) -> ssl.SSLCont
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     return context
-
-
-def _session(tls: ssl.SSLContext, connections: int) -> requests.Session:
-    session = requests.Session()
-    session.trust_env = False
-    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-    session.verify = tls.verify_mode is not ssl.CERT_NONE
-    adapter = BoundedAdapter(tls, connections)
-    session.mount("https://", adapter)
-    session.mount("http://", adapter)
-    return session

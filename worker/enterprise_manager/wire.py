@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -14,13 +14,13 @@ from worker.enterprise_manager.documents.reading import read_document
 from worker.enterprise_manager.permission import Permission
 from worker.enterprise_manager.responses import SERVICE_UNAVAILABLE, TOO_MANY, retry_after
 from worker.enterprise_manager.threads import Threads
-from worker.enterprise_manager.transport import NotConnectedError, TransportError
+from worker.enterprise_manager.transport import NotConnectedError, Request, TransportError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from worker.enterprise_manager.documents.tree import Node
-    from worker.enterprise_manager.transport import Answer, Request, Transport
+    from worker.enterprise_manager.transport import Answer, Transport
     from worker.unlinks.ports.clock import Clock
 
 #: From this size on, in bytes, reading a document takes long enough for others to notice.
@@ -94,8 +94,8 @@ class Wire:
     ) -> Answer:
         """Send a request, `patient` after all that are not.
 
-        With `may_send`, the request has a connection of its own. When slot, thread and connection are ready, `may_send`
-        is awaited. It returns the last moment, by `Clock.monotonic`, at which the request may be written, and what it
+        With `may_send`, the request must not be repeated. When slot, thread and connection are ready, `may_send` is
+        awaited. It returns the last moment, by `Clock.monotonic`, at which the request may be written, and what it
         raises is raised here: then the request was not written. If this call is cancelled before `may_send` has
         returned, the request is not written either.
 
@@ -130,11 +130,12 @@ class Wire:
             raise NotConnectedError(_ENDING)
 
     def _start(self, request: Request, permission: Permission | None) -> asyncio.Future[Answer]:
-        request = replace(request, headers={**self._observer.headers(), **request.headers})
+        headers = {**self._observer.headers(), **request.headers}
+        request = Request(request.method, request.path, request.query, headers, request.timeout)
         if permission is None:
             send = partial(self._transport.exchange, request)
         else:
-            send = partial(self._transport.exchange_afresh, request, permission.require)
+            send = partial(self._transport.exchange_once, request, permission.require)
         try:
             return self._threads.run(send)
         except RuntimeError:
