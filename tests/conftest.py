@@ -6,7 +6,8 @@ import gc
 import itertools
 import os
 import signal
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -19,10 +20,6 @@ from worker.sandbox.rabbitmq.choice import private_broker
 from worker.sandbox.rabbitmq.installation import HOME_VARIABLE, SUITES, VERSION_VARIABLE, find_installation
 from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 from worker.sandbox.simulated_enterprise_manager import Behaviour, SimulatedEnterpriseManager
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 pytest_plugins = ["tests.missing_parts"]
 

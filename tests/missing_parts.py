@@ -9,16 +9,13 @@ import os
 import re
 import shutil
 from collections import Counter
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import pytest
 
 from worker.sandbox.errors import MissingPartError
 from worker.sandbox.rabbitmq.choice import private_broker
-
-if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
 
 #: How the reason of such a skip begins, then what is missing, and after a colon or a comma the details.
 _REASON = re.compile(r"(?:Skipped: )?(?:NOT \w+: needs |NOT \w+: |needs )([^:,]+)")

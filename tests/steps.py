@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from worker.unlinks.ports.steps import Step
+from worker.unlinks.ports.steps import Step
 
 
 @dataclass(slots=True)

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from worker.sandbox.processes import supervisor as processes
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 #: How long a test waits for what should happen, in seconds: these machines are shared.
 PATIENCE = 90.0

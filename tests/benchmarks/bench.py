@@ -7,7 +7,8 @@ import json
 import time
 import uuid
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 
 import pika
 
@@ -20,10 +21,6 @@ from worker.sandbox.errors import PartFailedError
 from worker.sandbox.processes.supervisor import ProcessSupervisor, wait_until
 from worker.sandbox.processes.worker_process import WorkerProcess
 from worker.sandbox.rabbitmq.choice import private_broker
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from contextlib import ExitStack
 
 #: How many unlinks each benchmark runs.
 UNLINKS = 1000

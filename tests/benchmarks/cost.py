@@ -5,14 +5,11 @@ from __future__ import annotations
 import statistics
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from tests.benchmarks.figures import Figure
 from tests.benchmarks.parts import EM, Parts, usage_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 #: Unlinks before the measured ones: connections are open then, and code is warm.
 WARM_UP = 200

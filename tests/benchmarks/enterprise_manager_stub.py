@@ -21,14 +21,11 @@ import re
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, unquote
 
 from worker.sandbox.certificates import certificates_in
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 JOB, LINK, REPOSITORY = "a", "b", "c"
 

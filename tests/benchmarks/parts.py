@@ -7,12 +7,15 @@ import json
 import os
 import sys
 from collections import Counter
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pika
 import requests
+from pika.adapters.blocking_connection import BlockingChannel
 
 from tests.benchmarks.enterprise_manager_stub import job_id, link_id
 from worker.broker.topology import COMMANDS, EVENTS
@@ -21,12 +24,6 @@ from worker.sandbox.errors import PartFailedError
 from worker.sandbox.processes.supervisor import ProcessSupervisor, output_of, wait_until
 from worker.sandbox.processes.worker_process import WorkerProcess
 from worker.sandbox.rabbitmq.choice import private_broker
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from contextlib import ExitStack
-
-    from pika.adapters.blocking_connection import BlockingChannel
 
 EM = "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__"
 

@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
 from tests.benchmarks.bench import EM, UNLINKS, Bench
-
-if TYPE_CHECKING:
-    from worker.sandbox.simulated_enterprise_manager import RecordedRequest
+from worker.sandbox.simulated_enterprise_manager import RecordedRequest
 
 EDIT_SECONDS = 30.0
 

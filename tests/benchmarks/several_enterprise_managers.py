@@ -13,18 +13,15 @@ import sys
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
-from typing import TYPE_CHECKING
 
 import pika
 from rich.console import Console
 
 from tests.benchmarks.bench import EM, Bench
 from worker.broker.topology import COMMANDS
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 #: How many unlinks each of the two has.
 EACH = 100

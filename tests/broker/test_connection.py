@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
 from pydantic import SecretStr
 
 from tests.waiting import until
+from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 from worker.settings import BrokerSettings, SettingsInvalidError
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-    from pathlib import Path
-
-    from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 
 
 @pytest.fixture

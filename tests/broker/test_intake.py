@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pika
 import pytest
 
 from tests.waiting import until
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from worker.sandbox.rabbitmq.private_broker import PrivateBroker
+from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 
 QUEUE = "unlink.commands.default"
 

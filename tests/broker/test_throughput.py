@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import pika
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 COMMANDS = 3000
 

@@ -8,29 +8,23 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from pathlib import Path
 from urllib.parse import urlsplit
 
-from tests.chaos.plan import repository_name
-from tests.chaos.proxy import Network
+from tests.chaos.plan import Plan, repository_name
+from tests.chaos.proxy import Network, Proxy
 from tests.private_servers.postgresql import PrivatePostgresql
 from tests.private_servers.rabbitmq_cluster import PrivateCluster
 from worker.sandbox.contexts import Assembly
 from worker.sandbox.errors import PartFailedError
 from worker.sandbox.processes.supervisor import ProcessSupervisor, wait_until
 from worker.sandbox.processes.worker_process import WorkerProcess
+from worker.sandbox.rabbitmq.node import RabbitmqNode
 from worker.sandbox.simulated_enterprise_manager import SimulationControl
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from contextlib import ExitStack
-    from pathlib import Path
-
-    from tests.chaos.plan import Plan
-    from tests.chaos.proxy import Proxy
-    from worker.sandbox.rabbitmq.node import RabbitmqNode
 
 #: How long a worker that says nothing keeps its unlinks, in seconds.
 LEASE_SECONDS = 5.0

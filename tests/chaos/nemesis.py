@@ -9,19 +9,15 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from random import Random
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from tests.chaos.arena import LEASE_SECONDS
+from tests.chaos.arena import LEASE_SECONDS, Arena, Seat
 from tests.chaos.proxy import Direction, Proxy
 from worker.sandbox.errors import PartFailedError
 from worker.sandbox.simulated_enterprise_manager import Fault
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from tests.chaos.arena import Arena, Seat
 
 #: Between two strikes of a lane, in seconds.
 _QUIET = (1.0, 5.0)

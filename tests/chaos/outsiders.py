@@ -10,20 +10,17 @@ import json
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import pika
+from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError, NackError, UnroutableError
 
 from tests.chaos.reckoning import ObservedEvent, Published
 from worker.broker.topology import COMMANDS, EVENTS
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from pika.adapters.blocking_connection import BlockingChannel
 
 #: The observer's queue: a quorum queue, so that no event is lost while nobody listens.
 OBSERVED = "chaos.observed"

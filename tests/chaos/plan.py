@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from random import Random
+from typing import Any
 
 from worker.sandbox.simulated_enterprise_manager import LinkedRepository
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from random import Random
 
 #: Half of the commands come one by one, so that some are always in flight when something goes wrong; half in bursts of
 #: about so many, within so many seconds.

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from worker.sandbox.processes.free_ports import LOOPBACK
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
 
 #: How long one upstream may take to accept a connection, in seconds, before the next one is tried.
 _CONNECT_SECONDS = 2.0

@@ -7,15 +7,13 @@ out its terminal event.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-    from collections.abc import Set as AbstractSet
-    from datetime import datetime
-
-    from tests.chaos.plan import Unlink
+from tests.chaos.plan import Unlink
 
 #: By how much two clocks may differ that count the same time, in seconds.
 _TOLERANCE = 0.05

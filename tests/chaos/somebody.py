@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Self
+from collections.abc import Callable, Iterable
+from random import Random
+from typing import Self
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from random import Random
-
-    from tests.chaos.plan import Unlink
-    from worker.sandbox.simulated_enterprise_manager import SimulationControl
+from tests.chaos.plan import Unlink
+from worker.sandbox.simulated_enterprise_manager import SimulationControl
 
 #: How often somebody looks, in seconds: sooner than the worker, who has yet to see that the link is gone.
 _TICK = 0.2

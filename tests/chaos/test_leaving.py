@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import uuid
-from typing import TYPE_CHECKING
 
 import pika
 import pytest
@@ -13,9 +12,7 @@ from tests.private_servers.postgresql import PrivatePostgresql
 from worker.sandbox.environment import worker_environment
 from worker.sandbox.processes.supervisor import ProcessSupervisor, wait_until
 from worker.sandbox.processes.worker_process import WorkerProcess
-
-if TYPE_CHECKING:
-    from worker.sandbox.simulated_enterprise_manager import SimulatedEnterpriseManager
+from worker.sandbox.simulated_enterprise_manager import SimulatedEnterpriseManager
 
 pytestmark = pytest.mark.slow
 

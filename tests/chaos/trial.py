@@ -7,9 +7,10 @@ import re
 import shutil
 import time
 from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING
 
 from tests.chaos.arena import Arena
 from tests.chaos.nemesis import Nemesis
@@ -20,10 +21,6 @@ from tests.chaos.somebody import Somebody
 from worker.broker.topology import COMMANDS, DEAD, DELAY_TIERS, UNROUTED, command_queue, delay_exchange
 from worker.sandbox.errors import PartFailedError
 from worker.sandbox.processes.supervisor import wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
 
 #: How long everything may take to come to its end after the last strike, in seconds.
 SETTLE_SECONDS = 180.0

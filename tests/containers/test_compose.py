@@ -12,8 +12,9 @@ import signal
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -22,18 +23,13 @@ import yaml
 from tests.k8s.dockerfile import read, stages
 from tests.k8s.manifests import ROOT
 from worker.sandbox.processes.free_ports import free_port
-from worker.sandbox.processes.supervisor import ProcessSupervisor, wait_until
+from worker.sandbox.processes.supervisor import ProcessSupervisor, Program, wait_until
 from worker.sandbox.processes.worker_process import WorkerProcess
 from worker.sandbox.rabbitmq.container_node import _IMAGE, find_engine
 from worker.sandbox.rabbitmq.installation import find_installation
+from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 from worker.sandbox.simulated_enterprise_manager.simulation import DEFAULT_USERNAME
 from worker.settings import PREFIX, HttpSettings, Settings, load
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from worker.sandbox.processes.supervisor import Program
-    from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 
 COMPOSE_FILE = ROOT / "compose.yaml"
 COMPOSE: dict[str, Any] = yaml.safe_load(COMPOSE_FILE.read_text())

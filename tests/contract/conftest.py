@@ -6,9 +6,10 @@ import asyncio
 import itertools
 import os
 import subprocess
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import requests
@@ -19,12 +20,8 @@ import contracts
 from tests.end_to_end.world import World
 from worker.broker.topology import declare, describe
 from worker.sandbox.rabbitmq.installation import find_installation
+from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 from worker.sandbox.simulated_enterprise_manager import SimulatedEnterpriseManager
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 
 _numbers = itertools.count(1)
 

@@ -10,11 +10,9 @@ It reads the subset of JSON Schema that `contracts.published` writes.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from typing import Any
 
 #: Words for people; they may change.
 _REMARKS = frozenset({"$schema", "$id", "$defs", "title", "description", "examples", "default", "x-extensible-enum"})

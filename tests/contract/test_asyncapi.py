@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from functools import reduce
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from jsonschema import Draft7Validator
+from jsonschema.exceptions import ValidationError
 
 from contracts.published import all_schemas
 from worker.broker.topology import DELAY_TIERS, describe
 from worker.cli.contracts.asyncapi import document
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from jsonschema.exceptions import ValidationError
 
 #: `schemas/3.0.0-without-$id.json` of https://github.com/asyncapi/spec-json-schemas at 7dd3990 (6.11.1), unchanged.
 #: Copyright 2016-2025 AsyncAPI Initiative; Apache License 2.0, as in LICENSE. This product includes software developed

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator, FormatChecker
@@ -30,9 +31,6 @@ from worker.unlinks.outcome import (
 )
 from worker.unlinks.ports.enterprise_manager import Job, Link, LinkedBackup, Task, TaskTicket
 from worker.unlinks.ports.ledger import Entry, Intent, Lease, Stage
-
-if TYPE_CHECKING:
-    import subprocess
 
 FOLDER = Path(contracts.__file__).parent
 NOON = datetime(2027, 1, 31, 12, tzinfo=UTC)

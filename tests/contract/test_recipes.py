@@ -8,21 +8,19 @@ import re
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from queue import Queue
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pika
 import pytest
 import yaml
 from pika.exceptions import ChannelClosedByBroker
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from tests.contract.conftest import Site
+from tests.contract.conftest import Site
 
 PATIENCE = 90
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 import functools
 import os
 import signal
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 from worker.broker.delivery import BrokerDelivery
 from worker.cli import main
 from worker.enterprise_manager import Gateway
 from worker.ledger.sql_ledger import SqlLedger
 from worker.unlinks.ports.ledger import Intended, Settled, Submitted
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 #: For each boundary: the class and the method, whether it is crossed before or after the call, and with which change.
 BOUNDARIES: dict[str, tuple[Any, ...]] = {

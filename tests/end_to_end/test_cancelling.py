@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-from tests.end_to_end.world import vendor_command
+from tests.end_to_end.world import World, vendor_command
 from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_ID, VENDOR_LINK_ID, Behaviour
-
-if TYPE_CHECKING:
-    from tests.end_to_end.world import World
 
 CANCEL: dict[str, Any] = {
     "command": "cancel.v1",

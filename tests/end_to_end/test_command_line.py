@@ -7,21 +7,16 @@ import os
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.world import vendor_command
+from tests.end_to_end.world import World, vendor_command
 from tests.missing_parts import require_rabbitmq
 from tests.preloaded.preloaded import run_program
 from worker.cli import COMMANDS, load
 from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_ID, VENDOR_LINK_ID, Behaviour, Fault
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from tests.end_to_end.world import World
 
 PROGRAM = (sys.executable, "-m", "worker")
 REPOSITORY = "88788f9e-d8f5-4eb4-bc4f-9b3f5403bcec"

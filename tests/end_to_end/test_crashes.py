@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pika
 import pytest
 
-from tests.end_to_end.world import vendor_command
+from tests.end_to_end.world import World, vendor_command
 from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_ID, VENDOR_LINK_ID
-
-if TYPE_CHECKING:
-    from tests.end_to_end.world import World
 
 CRASHING = Path(__file__).with_name("crashing_worker.py")
 

@@ -10,38 +10,33 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pika
 import pytest
 import requests
+from pika.adapters.blocking_connection import BlockingChannel
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from contracts.commands import UnlinkCommand
 from contracts.events import Outcome
-from tests.end_to_end.world import PATIENCE, vendor_command
+from tests.end_to_end.world import PATIENCE, World, vendor_command
 from worker.broker.senders import SENDER_HEADER
 from worker.cli import app
 from worker.clock import SystemClock
 from worker.ledger.sql_ledger import SqlLedger
+from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 from worker.settings import LedgerSettings
 from worker.unlinks.ports.ledger import (
     Claimed,
     NewClaim,
     Settled,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from pika.adapters.blocking_connection import BlockingChannel
-
-    from tests.end_to_end.world import World
-    from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 
 PROGRAM = (sys.executable, "-m", "worker", "dead")
 COMMANDS = "unlink.commands.default"

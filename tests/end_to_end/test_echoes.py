@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from sqlalchemy.exc import OperationalError
@@ -20,9 +21,6 @@ from worker.sandbox.simulated_enterprise_manager import (
     SimulatedEnterpriseManager,
 )
 from worker.unlinks.rules import Pace, Rules
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 PASSWORD = "s3cret & <more>"
 PACE = Pace(poll_interval=0.05, verify=1.0, settling=1.0)

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import TYPE_CHECKING
 
-from tests.end_to_end.world import vendor_command
+from tests.end_to_end.world import World, vendor_command
 from worker.sandbox.simulated_enterprise_manager import Fault
-
-if TYPE_CHECKING:
-    from tests.end_to_end.world import World
 
 #: A hold that is over long before what hangs.
 SHORT_HOLD = {

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.end_to_end.world import vendor_command
-
-if TYPE_CHECKING:
-    from tests.end_to_end.world import World
+from tests.end_to_end.world import World, vendor_command
 
 #: Fewer than the messages that used to take a slot for ever.
 FEW_SLOTS = {"UNLINK_ENTERPRISE_MANAGERS__DEFAULT__MAX_IN_FLIGHT": "2"}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
+from tests.end_to_end.world import World
 from tests.preloaded.preloaded import run_program
 from worker.sandbox.simulated_enterprise_manager import (
     VENDOR_JOB_ID,
@@ -17,12 +19,6 @@ from worker.sandbox.simulated_enterprise_manager import (
     VENDOR_REPOSITORY_NAME,
     Fault,
 )
-
-if TYPE_CHECKING:
-    import subprocess
-    from pathlib import Path
-
-    from tests.end_to_end.world import World
 
 
 def links(world: World, *arguments: str) -> subprocess.CompletedProcess[str]:

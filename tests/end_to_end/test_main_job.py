@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pika
 import pytest
 
-from tests.end_to_end.world import vendor_command
+from tests.end_to_end.world import World, vendor_command
+from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_ID, VENDOR_LINK_ID, Behaviour, Fault
-
-if TYPE_CHECKING:
-    from tests.end_to_end.world import World
-    from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 
 REPOSITORY = "88788f9e-d8f5-4eb4-bc4f-9b3f5403bcec"
 BACKUP = "3b1f2d4c-0c55-4a0e-8a52-1d0f9fd3f7a4"

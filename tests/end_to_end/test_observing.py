@@ -14,22 +14,18 @@ import subprocess
 import sys
 import termios
 import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
 
-from tests.end_to_end.world import PATIENCE, vendor_command
+from tests.end_to_end.world import PATIENCE, World, vendor_command
 from worker.cli import app
+from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_ID, VENDOR_LINK_ID, Behaviour, Fault
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
-
-    from tests.end_to_end.world import World
-    from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 
 PROGRAM = (sys.executable, "-m", "worker")
 COLUMNS = 80

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import subprocess
 
 import pytest
 
 from tests.end_to_end.world import World, vendor_command
 from tests.preloaded.preloaded import run_program
-from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_ID, SimulatedEnterpriseManager
-
-if TYPE_CHECKING:
-    import subprocess
-
-    from worker.sandbox.simulated_enterprise_manager import Behaviour
+from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_ID, Behaviour, SimulatedEnterpriseManager
 
 REPOSITORY = "88788f9e-d8f5-4eb4-bc4f-9b3f5403bcec"
 

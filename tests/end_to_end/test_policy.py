@@ -7,28 +7,24 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pika
 import pytest
 import requests
 from pika.exceptions import ChannelClosedByBroker
 
-from tests.end_to_end.world import vendor_command
+from tests.end_to_end.world import World, vendor_command
 from worker.broker.broker import Broker
+from worker.broker.delivery import BrokerDelivery
 from worker.broker.senders import SENDER_HEADER
 from worker.clock import SystemClock
+from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_ID, VENDOR_LINK_ID
 from worker.settings import BrokerSettings
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from tests.end_to_end.world import World
-    from worker.broker.delivery import BrokerDelivery
-    from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 
 PASSWORD = "known"
 PRECONDITION_FAILED = 406

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import subprocess
+from pathlib import Path
 
 import pytest
 import trustme
 
+from tests.end_to_end.world import World
 from tests.preloaded.preloaded import run_program
-
-if TYPE_CHECKING:
-    import subprocess
-    from pathlib import Path
-
-    from tests.end_to_end.world import World
 
 EM = "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__"
 

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from tests.end_to_end import supervised_worker
 from tests.end_to_end.world import PATIENCE, World, vendor_command
 from worker.sandbox.processes.supervisor import wait_until
+from worker.sandbox.processes.worker_process import WorkerProcess
+from worker.sandbox.simulated_enterprise_manager import Behaviour
 from worker.service import ENDED_AT_ONCE
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from worker.sandbox.processes.worker_process import WorkerProcess
-    from worker.sandbox.simulated_enterprise_manager import Behaviour
 
 REPOSITORY = "88788f9e-d8f5-4eb4-bc4f-9b3f5403bcec"
 

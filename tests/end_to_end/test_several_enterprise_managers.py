@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import pika
 import pytest
 
-from tests.end_to_end.world import vendor_command
+from tests.end_to_end.world import World, vendor_command
 from tests.waiting import wait_until as until
+from worker.sandbox.processes.worker_process import WorkerProcess
 from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_ID, VENDOR_LINK_ID, Fault, SimulatedEnterpriseManager
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.end_to_end.world import World
-    from worker.sandbox.processes.worker_process import WorkerProcess
 
 BRANCH = "UNLINK_ENTERPRISE_MANAGERS__BRANCH__"
 REPOSITORY = "88788f9e-d8f5-4eb4-bc4f-9b3f5403bcec"

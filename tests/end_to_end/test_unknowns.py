@@ -7,8 +7,10 @@ the positions may the worker claim what is not so.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,10 +28,6 @@ from worker.sandbox.simulated_enterprise_manager import (
     SimulatedEnterpriseManager,
 )
 from worker.unlinks.rules import Pace
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
-    from pathlib import Path
 
 REPOSITORIES = [f"00000000-0000-4000-8000-00000000000{number}" for number in range(1, 4)]
 BACKUP = "3b1f2d4c-0c55-4a0e-8a52-1d0f9fd3f7a4"

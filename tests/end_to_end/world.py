@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 from tests.preloaded.preloaded import Preloaded
 from worker.broker.client import BrokerClient
+from worker.broker.received_event import ReceivedEvent
 from worker.sandbox.environment import worker_environment
 from worker.sandbox.processes.supervisor import ProcessSupervisor
 from worker.sandbox.processes.worker_process import RUN, WorkerProcess
@@ -18,11 +20,6 @@ from worker.sandbox.simulated_enterprise_manager import (
     SimulatedEnterpriseManager,
 )
 from worker.settings import BrokerSettings
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from worker.broker.received_event import ReceivedEvent
 
 #: How long a test waits for what should happen, in seconds: these machines are shared.
 PATIENCE = 90.0

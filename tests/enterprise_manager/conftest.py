@@ -9,8 +9,10 @@ import ssl
 import struct
 import threading
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -25,12 +27,7 @@ from worker.sandbox.simulated_enterprise_manager import (
     SimulatedEnterpriseManager,
 )
 from worker.settings import EnterpriseManagerSettings
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-    from pathlib import Path
-
-    from worker.unlinks.ports.enterprise_manager import Task, TaskTicket
+from worker.unlinks.ports.enterprise_manager import Task, TaskTicket
 
 
 class QuickClock:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from requests.structures import CaseInsensitiveDict
 
 from tests.enterprise_manager.ids import JOB
 from tests.waiting import until
+from worker.enterprise_manager import Gateway
 from worker.enterprise_manager.concurrency_limit import (
     GOOD_ANSWERS_FOR_A_PLACE,
     ConcurrencyLimit,
@@ -19,11 +21,6 @@ from worker.enterprise_manager.concurrency_limit import (
 from worker.enterprise_manager.responses import retry_after
 from worker.enterprise_manager.transport import Answer, Request
 from worker.sandbox.simulated_enterprise_manager import Fault, SimulatedEnterpriseManager
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-
-    from worker.enterprise_manager import Gateway
 
 
 @asynccontextmanager

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from contracts.commands import JobReference
 from contracts.events import ReasonCode
 from tests.enterprise_manager.ids import ABSENT, JOB, LINK, OTHER_LINK, OTHER_UID, UID
 from tests.enterprise_manager.sending import at_any_time
+from worker.enterprise_manager import Gateway
 from worker.enterprise_manager.gateway import FRESH_SECONDS
 from worker.sandbox.simulated_enterprise_manager import (
     JSON_LINKS_NAMES,
@@ -29,12 +31,6 @@ from worker.unlinks.ports.enterprise_manager import (
     Unavailable,
 )
 from worker.unlinks.ports.enterprise_manager import LinkedBackup as LinkedBackupSeen
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from worker.enterprise_manager import Gateway
-
 
 FORMATS = {
     "xml": ("xml", {}),

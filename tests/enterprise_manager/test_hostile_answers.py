@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -16,9 +17,6 @@ from tests.enterprise_manager.sending import at_any_time
 from worker.enterprise_manager import Gateway
 from worker.enterprise_manager.tasks import FEW
 from worker.unlinks.ports.enterprise_manager import AnswerLost, EnterpriseManagerError, Job, TaskTicket, Unavailable
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
 
 SESSION = b"<LogonSession><UserName>svc-unlink</UserName><SessionId>96cff3b1</SessionId></LogonSession>"
 HEAD = b"HTTP/1.1 201 Created\r\nConnection: close\r\nX-RestSvcSessionId: token\r\nContent-Length: %d\r\n\r\n"

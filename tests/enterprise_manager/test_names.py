@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from contracts.commands import JobReference, RepositoryReference
 from contracts.events import ReasonCode
 from tests.enterprise_manager.ids import JOB, UID
+from worker.enterprise_manager import Gateway
+from worker.sandbox.simulated_enterprise_manager import (
+    SimulatedEnterpriseManager,
+)
 from worker.unlinks.ports.enterprise_manager import Job, Refused
-
-if TYPE_CHECKING:
-    from worker.enterprise_manager import Gateway
-    from worker.sandbox.simulated_enterprise_manager import (
-        SimulatedEnterpriseManager,
-    )
 
 
 @pytest.fixture(params=["xml", "json"])

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from tests.enterprise_manager.ids import JOB, LINK
 from tests.enterprise_manager.sending import at_any_time
+from worker.enterprise_manager import Gateway
 from worker.enterprise_manager.availability import Availability
 from worker.sandbox.simulated_enterprise_manager import Fault, SimulatedEnterpriseManager
 from worker.unlinks.ports.enterprise_manager import Unavailable
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from worker.enterprise_manager import Gateway
 
 #: Dates that Python cannot represent, or cannot convert to UTC.
 IMPOSSIBLE_DATES = ["Fri, 31 Dec 9999 23:59:59 -2359", "Fri, 31 Dec 99999999999999999999 23:59:59 GMT"]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -12,16 +13,12 @@ from contracts.commands import JobReference
 from tests.enterprise_manager.ids import JOB, LINK
 from tests.enterprise_manager.sending import at_any_time
 from tests.waiting import until
+from worker.enterprise_manager import Gateway
 from worker.sandbox.simulated_enterprise_manager import (
     Fault,
     SimulatedEnterpriseManager,
 )
 from worker.unlinks.ports.enterprise_manager import Unavailable
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from worker.enterprise_manager import Gateway
 
 
 @pytest.mark.parametrize(

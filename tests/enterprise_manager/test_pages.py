@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import pytest
 
 from contracts.commands import JobReference, RepositoryReference
 from contracts.events import ReasonCode
 from tests.enterprise_manager.ids import JOB, UID
+from worker.enterprise_manager import Gateway
 from worker.enterprise_manager.calls import MOST_PAGES, MOST_READS
 from worker.sandbox.simulated_enterprise_manager import Fault, SimulatedEnterpriseManager
 from worker.unlinks.ports.enterprise_manager import Refused, Unavailable
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from worker.enterprise_manager import Gateway
 
 A, B, C, D = (f"{letter * 8}-0000-4000-8000-000000000000" for letter in "abcd")
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -12,6 +13,7 @@ from pydantic import ValidationError
 from tests.enterprise_manager.ids import JOB, LINK, OTHER_LINK
 from tests.enterprise_manager.sending import at_any_time
 from tests.waiting import until
+from worker.enterprise_manager import Gateway
 from worker.enterprise_manager.logon import RENEWED_AFTER_SECONDS
 from worker.enterprise_manager.tasks import ABANDONED_SECONDS
 from worker.sandbox.simulated_enterprise_manager import (
@@ -20,11 +22,6 @@ from worker.sandbox.simulated_enterprise_manager import (
 )
 from worker.unlinks.following import SLOWEST
 from worker.unlinks.ports.enterprise_manager import TaskNotFound, TaskTicket, Unavailable
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from worker.enterprise_manager import Gateway
 
 
 async def test_a_task_of_another_session_is_not_asked_for(

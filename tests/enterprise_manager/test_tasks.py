@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from tests.enterprise_manager.sending import at_any_time
 from tests.waiting import until
+from worker.enterprise_manager import Gateway
 from worker.enterprise_manager.tasks import FEW
 from worker.sandbox.simulated_enterprise_manager import Behaviour, Fault, SimulatedEnterpriseManager
-from worker.unlinks.ports.enterprise_manager import TaskNotFound
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from worker.enterprise_manager import Gateway
-    from worker.unlinks.ports.enterprise_manager import Task, TaskTicket
+from worker.unlinks.ports.enterprise_manager import Task, TaskNotFound, TaskTicket
 
 REPOSITORY = "88788f9e-d8f5-4eb4-bc4f-9b3f5403bcec"
 MANY = 60

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jsonschema import Draft202012Validator
 
-if TYPE_CHECKING:
-    from tests.k8s.manifests import Resource
+from tests.k8s.manifests import Resource
 
 #: By API version and kind, without descriptions. Other projects' work: the first entry names them.
 _SCHEMAS = Path(__file__).with_name("custom_resources.json")

@@ -11,9 +11,10 @@ import subprocess
 import sys
 import tempfile
 import tomllib
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import requests
@@ -23,9 +24,6 @@ from tests.k8s.dockerfile import Rehearsal, needed_for, pairs, read, stages
 from tests.k8s.manifests import K8S, OVERLAYS, ROOT, rendered
 from worker.sandbox.processes.supervisor import wait_until
 from worker.settings import HttpSettings
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 DOCKERFILE = K8S / "image" / "Dockerfile"
 IGNORE = K8S / "image" / "Dockerfile.dockerignore"

@@ -6,16 +6,13 @@ import copy
 import json
 import os
 from collections import Counter
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import kubernetes_validate  # type: ignore[import-untyped]  # it has no types
 import pytest
 
 from tests.k8s import crds
 from tests.k8s.manifests import K8S, OVERLAYS, Rendered, label, render, rendered
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 #: The oldest Kubernetes that the manifests are for, and the newest whose schemas are there.
 VERSIONS = ("1.32", kubernetes_validate.latest_version())

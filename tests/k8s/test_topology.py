@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 import pika
 import pytest
 import requests
 import yaml
+from pika.adapters.blocking_connection import BlockingChannel
 
 from tests.end_to_end.world import World, vendor_command
 from tests.k8s.manifests import K8S, ROOT, Resource, rendered
 from worker.broker import topology
 from worker.broker.operator_resources import Place, as_yaml, resources
 from worker.sandbox.processes.supervisor import wait_until
+from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 from worker.sandbox.simulated_enterprise_manager import SimulatedEnterpriseManager
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from pika.adapters.blocking_connection import BlockingChannel
-
-    from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 
 COMMITTED = K8S / "components" / "rabbitmq-topology" / "resources.yaml"
 

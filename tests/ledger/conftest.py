@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, closing
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import psycopg
 import pytest
@@ -18,13 +20,7 @@ from worker.clock import SystemClock
 from worker.ledger.sql_ledger import SqlLedger
 from worker.settings import LedgerSettings
 from worker.unlinks.ports.enterprise_manager import Link, LinkedBackup
-from worker.unlinks.ports.ledger import Claimed, Intent, NewClaim
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-    from pathlib import Path
-
-    from worker.unlinks.ports.ledger import Entry, Lease
+from worker.unlinks.ports.ledger import Claimed, Entry, Intent, Lease, NewClaim
 
 Kind = Literal["sqlite", "postgresql"]
 

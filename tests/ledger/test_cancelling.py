@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import pytest
 
 from contracts.events import Outcome
-from worker.ledger import OutOfOrderError, Step
+from tests.ledger.conftest import Database, Words
+from worker.ledger import KeyHistory, OutOfOrderError, Step
 from worker.ledger.database import open_engine, read_url
+from worker.ledger.sql_ledger import SqlLedger
 from worker.ledger.transaction import Transaction
 from worker.unlinks.ports.enterprise_manager import TaskTicket
 from worker.unlinks.ports.ledger import (
@@ -26,11 +27,6 @@ from worker.unlinks.ports.ledger import (
     Submitted,
     Withdrawn,
 )
-
-if TYPE_CHECKING:
-    from tests.ledger.conftest import Database, Words
-    from worker.ledger import KeyHistory
-    from worker.ledger.sql_ledger import SqlLedger
 
 EVENT = b'{"specversion":"1.0"}'
 TASK = TaskTicket("task-1", "session-a")

@@ -5,19 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
 
 import pytest
 from structlog.testing import capture_logs
 
 from contracts.events import Outcome
+from tests.ledger.conftest import Database, Words
 from worker.ledger.postgresql import ANSWER_SECONDS
 from worker.unlinks.ports.ledger import Settled
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from tests.ledger.conftest import Database, Words
 
 
 @pytest.fixture

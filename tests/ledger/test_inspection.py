@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import text
 
 from contracts.events import Outcome
+from tests.ledger.conftest import Database, Words
 from worker.ledger import Inspection, InspectionError
 from worker.ledger.database import open_engine, read_url
 from worker.ledger.migrations import migrate
 from worker.ledger.schema import known_schema
 from worker.settings import LedgerSettings
 from worker.unlinks.ports.ledger import Intended, Settled
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tests.ledger.conftest import Database, Words
 
 
 def inspection_of(database: Database) -> Inspection:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import text
+from sqlalchemy import Connection, Engine, text
 
 from contracts.commands import UnlinkCommand
 from contracts.events import Outcome
+from tests.ledger.conftest import Database, Words
 from worker.ledger import SchemaTooNewError
 from worker.ledger.database import open_engine, read_url
 from worker.ledger.migrations import migrate
@@ -28,11 +28,6 @@ from worker.unlinks.ports.ledger import (
     Stage,
     Submitted,
 )
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine
-
-    from tests.ledger.conftest import Database, Words
 
 _IN_FLIGHT = """
     INSERT INTO unlinks (key, fingerprint, enterprise_manager, command, stage, token, worker, lease_until, attempts,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING
 
 import pytest
 from pydantic import SecretStr
@@ -13,6 +13,8 @@ from sqlalchemy.exc import DBAPIError
 from structlog.testing import capture_logs
 
 from contracts.events import Outcome
+from tests.ledger.conftest import Database, Words
+from tests.private_servers.postgresql import PrivatePostgresql
 from worker.ledger import LedgerClosedError, Step
 from worker.ledger.database import Trouble, open_engine, read_url, trouble_of
 from worker.ledger.sql_ledger import SqlLedger
@@ -26,12 +28,6 @@ from worker.unlinks.ports.ledger import (
     Settled,
     Submitted,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
-
-    from tests.ledger.conftest import Database, Words
-    from tests.private_servers.postgresql import PrivatePostgresql
 
 
 @pytest.fixture

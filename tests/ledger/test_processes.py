@@ -6,22 +6,18 @@ import asyncio
 import os
 import signal
 import sys
+from asyncio.subprocess import Process
 from collections import Counter
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from contracts.events import Outcome
+from tests.ledger.conftest import Database, Words
 from worker.unlinks.ports.ledger import (
     Settled,
     Stage,
 )
-
-if TYPE_CHECKING:
-    from asyncio.subprocess import Process
-    from collections.abc import AsyncIterator
-
-    from tests.ledger.conftest import Database, Words
 
 _PROGRAM = Path(__file__).with_name("worker_program.py")
 

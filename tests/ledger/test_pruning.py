@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from contextlib import closing
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 import pytest
 
 from contracts.events import Outcome
+from tests.ledger.conftest import Database, Words
 from worker.ledger import Step
 from worker.ledger.database import open_engine, read_url
+from worker.ledger.sql_ledger import SqlLedger
 from worker.ledger.statements import KEYS_AT_ONCE, STEPS_AT_ONCE
 from worker.ledger.transaction import Transaction
 from worker.unlinks.ports.ledger import (
@@ -22,10 +23,6 @@ from worker.unlinks.ports.ledger import (
     Lease,
     Settled,
 )
-
-if TYPE_CHECKING:
-    from tests.ledger.conftest import Database, Words
-    from worker.ledger.sql_ledger import SqlLedger
 
 EVENT = b'{"specversion":"1.0"}'
 CENTURY = timedelta(days=36525)

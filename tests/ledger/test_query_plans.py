@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import Connection, Engine, event, text
 
 from contracts.events import Outcome
+from tests.ledger.conftest import Database, Words
 from worker.ledger import Criteria, Cursor
 from worker.ledger.database import open_engine, read_url
 from worker.ledger.migrations import migrate
@@ -28,13 +30,6 @@ from worker.unlinks.ports.ledger import (
     Submitted,
     Withdrawn,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from sqlalchemy import Connection, Engine
-
-    from tests.ledger.conftest import Database, Words
 
 ROWS = 20_000
 ENDED = 19_000

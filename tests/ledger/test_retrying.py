@@ -6,7 +6,7 @@ import asyncio
 import json
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -14,19 +14,23 @@ from sqlalchemy import text
 from contracts.commands import UnlinkCommand
 from contracts.events import Outcome
 from contracts.reading import read_command
+from tests.ledger.conftest import Database, Words
 from worker.ledger import OutOfOrderError, Step
 from worker.ledger.database import open_engine, read_url
 from worker.ledger.migrations import migrate
+from worker.ledger.sql_ledger import SqlLedger
 from worker.unlinks.ports.enterprise_manager import TaskTicket
 from worker.unlinks.ports.ledger import (
     AlreadySettled,
     CancelRequest,
     CancelRequestedError,
     Claimed,
+    Entry,
     HeldElsewhere,
     Intended,
     KeyReused,
     KnownRun,
+    Lease,
     LeaseLostError,
     NewClaim,
     NoSuchRun,
@@ -36,11 +40,6 @@ from worker.unlinks.ports.ledger import (
     Stage,
     Submitted,
 )
-
-if TYPE_CHECKING:
-    from tests.ledger.conftest import Database, Words
-    from worker.ledger.sql_ledger import SqlLedger
-    from worker.unlinks.ports.ledger import Entry, Lease
 
 COMMAND = UnlinkCommand.model_validate_json(
     b'{"command": "unlink.v1", "idempotency_key": "CHG-1", "job": {"name": "a"}, "repository": {"name": "b"},'

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from contracts.events import Outcome
+from tests.ledger.conftest import Database, Words
 from worker.ledger import Criteria, Inspection
+from worker.ledger.sql_ledger import SqlLedger
 from worker.unlinks.ports.enterprise_manager import Link
-from worker.unlinks.ports.ledger import Claimed, Intended, Intent, NewClaim, Settled
-
-if TYPE_CHECKING:
-    from tests.ledger.conftest import Database, Words
-    from worker.ledger.sql_ledger import SqlLedger
-    from worker.unlinks.ports.ledger import Lease
+from worker.unlinks.ports.ledger import Claimed, Intended, Intent, Lease, NewClaim, Settled
 
 JOB_ID = "d1b85018-2769-45be-89bc-03f66b60e6cb"
 

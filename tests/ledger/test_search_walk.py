@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import text
 
 from contracts.events import Outcome
+from tests.ledger.conftest import Database, Words
 from worker.ledger import Criteria, Inspection, search_walk
 from worker.ledger.database import open_engine, read_url
 from worker.ledger.migrations import migrate
 from worker.ledger.search_writes import TermWrites
+from worker.ledger.sql_ledger import SqlLedger
 from worker.unlinks.ports.ledger import Claimed, Settled
-
-if TYPE_CHECKING:
-    from tests.ledger.conftest import Database, Words
-    from worker.ledger.sql_ledger import SqlLedger
 
 _INSERT = """
     INSERT INTO unlinks (key, fingerprint, enterprise_manager, command, stage, token, lease_until, attempts,

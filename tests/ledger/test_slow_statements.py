@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy.exc import DBAPIError
 from structlog.testing import capture_logs
 
 from contracts.events import Outcome
+from tests.ledger.conftest import Database, Words
 from worker.unlinks.ports.ledger import AlreadySettled, Settled
-
-if TYPE_CHECKING:
-    from tests.ledger.conftest import Database, Words
 
 #: Makes every change of one key take longer than `statement_timeout`.
 _SLOW = """

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import pytest
 from sqlalchemy import Engine, event
 
 from contracts.events import Outcome
+from tests.ledger.conftest import Database, Words
+from worker.ledger.sql_ledger import SqlLedger
 from worker.unlinks.ports.ledger import (
     Claimed,
     Intended,
@@ -17,12 +19,6 @@ from worker.unlinks.ports.ledger import (
     LeaseLostError,
     Settled,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.ledger.conftest import Database, Words
-    from worker.ledger.sql_ledger import SqlLedger
 
 
 @pytest.fixture

@@ -17,8 +17,9 @@ import runpy
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import worker.cli.cancel
 import worker.cli.doctor
@@ -28,9 +29,6 @@ import worker.cli.submit.command
 import worker.cli.watch
 import worker.ledger.migrations
 import worker.ledger.sql_ledger  # noqa: F401 - imported here, so that no fork has to
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 #: What a program finds as it was when Python starts.
 _USUAL_SIGNALS: dict[int, Any] = {

@@ -6,21 +6,18 @@ import atexit
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from subprocess import CompletedProcess, TimeoutExpired
-from typing import TYPE_CHECKING
 
 from tests.preloaded import forking
 from worker.sandbox.processes.supervisor import Program, wait_until
-
-if TYPE_CHECKING:
-    import signal
-    from collections.abc import Mapping, Sequence
 
 #: How long a program may take to end in good order, in seconds; then it is killed.
 _GRACE_SECONDS = 20.0

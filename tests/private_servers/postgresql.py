@@ -8,8 +8,8 @@ import pwd
 import shutil
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psycopg
 from psycopg import sql
@@ -17,13 +17,8 @@ from psycopg import sql
 from worker.sandbox.contexts import Server
 from worker.sandbox.errors import MissingPartError, PartFailedError
 from worker.sandbox.processes.free_ports import LOOPBACK, free_port, is_open
-from worker.sandbox.processes.supervisor import ProcessSupervisor, wait_until
+from worker.sandbox.processes.supervisor import ProcessSupervisor, Program, wait_until
 from worker.sandbox.secret import new_secret
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from worker.sandbox.processes.supervisor import Program
 
 #: The variable by which a user names a PostgreSQL of their own: the folder that holds `initdb` and `postgres`.
 PROGRAMS_VARIABLE = "SANDBOX_POSTGRESQL_BIN"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
 
 import requests
 import yaml
@@ -10,10 +12,6 @@ import yaml
 from worker.sandbox.packages import unpacked
 from worker.sandbox.processes.free_ports import LOOPBACK, free_port
 from worker.sandbox.processes.supervisor import ProcessSupervisor, wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
 
 #: How often it scrapes, in seconds.
 INTERVAL = 0.5

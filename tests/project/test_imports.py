@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine
 
 from worker.ledger.migrations import migrate
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 #: What takes long to import, or much memory.
 HEAVY = {

@@ -8,12 +8,10 @@ import select
 import subprocess
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from pathlib import Path
+from typing import Self
 
 import pytest
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 #: How long one command may take, in seconds.
 PATIENCE = 90.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import pytest
 import requests
@@ -11,9 +11,6 @@ import requests
 from worker.cli.sandbox.estate import JOBS, REPOSITORIES, furnish
 from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_ID, VENDOR_LINK_ID, SimulatedEnterpriseManager
 from worker.sandbox.simulated_enterprise_manager.control import control_over_https
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 COPY_JOBS = [job for job in JOBS if job.job_type in {"ImmediateBackupCopy", "BackupCopy"}]
 

@@ -6,8 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pika
@@ -20,9 +20,6 @@ from worker.sandbox.errors import PartFailedError
 from worker.sandbox.processes.supervisor import wait_until
 from worker.sandbox.rabbitmq.choice import private_broker
 from worker.sandbox.rabbitmq.private_broker import PrivateBroker
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _QUORUM = {"x-queue-type": "quorum"}
 

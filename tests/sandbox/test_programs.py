@@ -6,17 +6,14 @@ import platform
 import shutil
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from worker.sandbox.errors import MissingPartError
 from worker.sandbox.packages import cache_folder, unpacked
 from worker.sandbox.rabbitmq.installation import HOME_VARIABLE, VERSION_VARIABLE, find_installation
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 _UNPACK = "from worker.sandbox.packages import unpacked; print(unpacked('python3-pip-whl', companions=''))"
 

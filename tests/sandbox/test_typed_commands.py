@@ -8,9 +8,10 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import requests
@@ -19,9 +20,6 @@ from tests.missing_parts import require_program, require_rabbitmq
 from tests.sandbox.documents import Block, blocks_of
 from tests.sandbox.shell import INTERRUPT, PROGRAMS, Shell
 from worker.sandbox.processes.supervisor import wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
 RECIPES = ROOT / "contracts" / "recipes"

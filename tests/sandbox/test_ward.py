@@ -4,16 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from worker.sandbox.errors import PartFailedError
 from worker.sandbox.processes.supervisor import ProcessSupervisor, Program, wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 #: Three ways out of a program's session: a session of its own, a daemon, and a child that ignores requests to end.
 _FUGITIVES = """

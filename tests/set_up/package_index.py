@@ -7,15 +7,13 @@ import hashlib
 import io
 import threading
 import zipfile
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Self
+from pathlib import Path
+from typing import Self
 
 from packaging.utils import canonicalize_name, parse_wheel_filename
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from pathlib import Path
 
 #: Newer than every release, also than those whose version is a date.
 NEWER = "9999.0"

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import tomllib
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -23,10 +24,6 @@ from tests.set_up.environments import (
     surroundings,
 )
 from tests.set_up.package_index import NEWER, PackageIndex, make_newer_wheels
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 #: What the README's lines and the image install from, and what `make venv` installs from.
 RUNTIME = ("requirements.lock", "k8s/image/build.lock")

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from tests.set_up.environments import copy_parts, run, surroundings
-
-if TYPE_CHECKING:
-    import subprocess
-    from pathlib import Path
 
 _VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 _RELEASE = f"{_VERSION}.{sys.version_info.micro}"

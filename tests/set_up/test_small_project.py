@@ -6,10 +6,12 @@ test_locks.py asks of the project itself what only takes longer there.
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -25,11 +27,6 @@ from tests.set_up.environments import (
 )
 from tests.set_up.package_index import NEWER, PackageIndex, make_newer_wheels, make_wheel
 from worker.sandbox.processes.free_ports import LOOPBACK, free_port
-
-if TYPE_CHECKING:
-    import subprocess
-    from collections.abc import Iterator
-    from pathlib import Path
 
 #: What setting up needs of the project besides its locks and pyproject.toml.
 _PARTS = (".ci/virtual_environment.py", "Makefile", "worker/sandbox/errors.py", "worker/sandbox/packages.py")

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+from xml.etree.ElementTree import Element
 
 import defusedxml.ElementTree
 import requests
 
 from tests.waiting import wait_until
-
-if TYPE_CHECKING:
-    from xml.etree.ElementTree import Element
-
-    from worker.sandbox.simulated_enterprise_manager import Simulation
+from worker.sandbox.simulated_enterprise_manager import Simulation
 
 Format = Literal["xml", "json"]
 

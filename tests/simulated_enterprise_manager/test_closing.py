@@ -6,16 +6,13 @@ import gc
 import socket
 import ssl
 import warnings
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
 
 from worker.sandbox.simulated_enterprise_manager import SimulatedEnterpriseManager
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 class HalfHandshake:

@@ -7,8 +7,10 @@ import socket
 import ssl
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -26,10 +28,6 @@ from worker.sandbox.simulated_enterprise_manager import (
     SimulationControl,
     UnknownBehaviourError,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 PROGRAM = [sys.executable, "-m", "worker.sandbox.simulated_enterprise_manager"]
 

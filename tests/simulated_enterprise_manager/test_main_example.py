@@ -1,9 +1,10 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from xml.etree.ElementTree import Element
 
 import defusedxml.ElementTree
 
+from tests.simulated_enterprise_manager.client import Client
 from tests.waiting import wait_until
 from worker.sandbox.simulated_enterprise_manager import (
     VENDOR_JOB_ID,
@@ -14,11 +15,6 @@ from worker.sandbox.simulated_enterprise_manager import (
     LinkedRepository,
     SimulatedEnterpriseManager,
 )
-
-if TYPE_CHECKING:
-    from xml.etree.ElementTree import Element
-
-    from tests.simulated_enterprise_manager.client import Client
 
 #: The two bodies of the vendor's page on DELETE /jobs/{ID}/linkedBackupRepositories/{ID}.
 ACCEPTED = """<Task xmlns="http://www.veeam.com/ent/v1.0" Type="Task" Href="https://localhost:9398/api/tasks/task-1">

@@ -1,17 +1,18 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import pytest
 
-from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_ID, VENDOR_JOB_NAME, VENDOR_LINK_ID
+from tests.simulated_enterprise_manager.client import Client
+from worker.sandbox.simulated_enterprise_manager import (
+    VENDOR_JOB_ID,
+    VENDOR_JOB_NAME,
+    VENDOR_LINK_ID,
+    SimulatedEnterpriseManager,
+)
 from worker.sandbox.simulated_enterprise_manager.behaviour import Behaviour
 from worker.sandbox.simulated_enterprise_manager.filters import FilterInvalidError, filter_of
-
-if TYPE_CHECKING:
-    from tests.simulated_enterprise_manager.client import Client
-    from worker.sandbox.simulated_enterprise_manager import SimulatedEnterpriseManager
 
 KNOWN = frozenset({"name", "state", "backupservername"})
 ROWS = [

@@ -3,18 +3,18 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.simulated_enterprise_manager.client import Client
-from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_ID, VENDOR_LINK_ID, Behaviour
-from worker.sandbox.simulated_enterprise_manager.model import Change, LinkedRepository
+from worker.sandbox.simulated_enterprise_manager import (
+    VENDOR_JOB_ID,
+    VENDOR_LINK_ID,
+    Behaviour,
+    SimulatedEnterpriseManager,
+)
+from worker.sandbox.simulated_enterprise_manager.model import Change, LinkedRepository, Session, Task
 from worker.sandbox.simulated_enterprise_manager.state import State
-
-if TYPE_CHECKING:
-    from worker.sandbox.simulated_enterprise_manager import SimulatedEnterpriseManager
-    from worker.sandbox.simulated_enterprise_manager.model import Session, Task
 
 LINKS = [LinkedRepository(f"link-{number}", f"repository-{number}") for number in range(3)]
 

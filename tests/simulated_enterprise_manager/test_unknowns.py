@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import requests
 
+from tests.simulated_enterprise_manager.client import Client
 from tests.waiting import wait_until
 from worker.sandbox.simulated_enterprise_manager import (
     JSON_LINKS_NAMES,
@@ -19,9 +20,6 @@ from worker.sandbox.simulated_enterprise_manager import (
     SimulatedEnterpriseManager,
     UnknownBehaviourError,
 )
-
-if TYPE_CHECKING:
-    from tests.simulated_enterprise_manager.client import Client
 
 NOWHERE = "00000000-0000-4000-8000-000000000000"
 REPOSITORIES = [f"00000000-0000-4000-8000-00000000000{number}" for number in range(1, 4)]

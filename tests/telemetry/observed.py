@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
 from worker.sandbox.processes.supervisor import wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from worker.sandbox.processes.worker_process import WorkerProcess
+from worker.sandbox.processes.worker_process import WorkerProcess
 
 #: How long a test waits for what should happen, in seconds: these machines are shared.
 PATIENCE = 60.0

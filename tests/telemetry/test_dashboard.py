@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -15,10 +15,8 @@ from tests.k8s.manifests import rendered
 from tests.private_servers.prometheus import PrivatePrometheus
 from tests.telemetry.observed import LOOPBACK, PATIENCE, Observed
 from worker.sandbox.processes.supervisor import wait_until
+from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 from worker.sandbox.simulated_enterprise_manager import Fault
-
-if TYPE_CHECKING:
-    from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 
 DASHBOARD = Path(__file__).resolve().parents[2] / "k8s" / "components" / "monitoring" / "dashboard.json"
 REPOSITORY = "88788f9e-d8f5-4eb4-bc4f-9b3f5403bcec"

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import worker
 from worker.telemetry.logs import LIBRARY_EVENT, LINE_LOST
 from worker.telemetry.step_log import STEP_EVENTS
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 WORKER = Path(worker.__file__).parent
 TABLE = WORKER / "telemetry" / "EVENTS.md"

@@ -11,23 +11,20 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING
 
 import pytest
 import requests
 from prometheus_client import CollectorRegistry
 
+from tests.end_to_end.world import World
+from tests.private_servers.postgresql import PrivatePostgresql
 from tests.telemetry.observed import LOOPBACK, Observed
+from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 from worker.sandbox.simulated_enterprise_manager import SimulatedEnterpriseManager
 from worker.settings import HttpSettings
 from worker.telemetry import http
 from worker.telemetry.health import GracePeriods, Health
 from worker.telemetry.http import MOST_CONNECTIONS, TelemetryServer
-
-if TYPE_CHECKING:
-    from tests.end_to_end.world import World
-    from tests.private_servers.postgresql import PrivatePostgresql
-    from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 
 
 class There:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import prometheus_client
 import pytest
@@ -11,15 +11,12 @@ import structlog
 
 from tests.end_to_end.in_process import worker_for
 from worker.clock import SystemClock
-from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_ID, VENDOR_LINK_ID
+from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_ID, VENDOR_LINK_ID, SimulatedEnterpriseManager
 from worker.settings import Settings
 from worker.telemetry.instruments import Telemetry
 from worker.telemetry.step_log import StepLog
 from worker.telemetry.step_metrics import StepMetrics
 from worker.telemetry.tracing import StepSpans
-
-if TYPE_CHECKING:
-    from worker.sandbox.simulated_enterprise_manager import SimulatedEnterpriseManager
 
 
 def fail(*_: object, **__: object) -> Any:

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import requests
 
 from tests.waiting import until
 from worker.broker.broker import Broker
+from worker.broker.delivery import BrokerDelivery
 from worker.broker.intake import QueueIntake
 from worker.clock import SystemClock
+from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 from worker.settings import BrokerSettings
 from worker.telemetry.health import GracePeriods, Health
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
-
-    from worker.broker.delivery import BrokerDelivery
-    from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 
 PATIENCE = 60.0
 QUEUE = "unlink.commands.default"

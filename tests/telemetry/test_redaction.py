@@ -5,26 +5,23 @@ from __future__ import annotations
 import base64
 import json
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote, quote_plus, urlsplit
 
 import pytest
 import requests
 
 from tests.end_to_end.world import World, vendor_command
+from tests.private_servers.postgresql import PrivatePostgresql
 from tests.telemetry.observed import LOOPBACK, Observed
+from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 from worker.sandbox.simulated_enterprise_manager import Fault, SimulatedEnterpriseManager
+from worker.sandbox.simulated_enterprise_manager.model import Session
 from worker.sandbox.simulated_enterprise_manager.state import State
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.private_servers.postgresql import PrivatePostgresql
-    from worker.sandbox.rabbitmq.private_broker import PrivateBroker
-    from worker.sandbox.simulated_enterprise_manager.model import Session
 
 REPOSITORY = "88788f9e-d8f5-4eb4-bc4f-9b3f5403bcec"
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import pytest
@@ -14,14 +15,13 @@ import requests
 from tests.end_to_end.world import World, vendor_command
 from tests.preloaded.preloaded import run_program
 from tests.telemetry.observed import LOOPBACK, Observed
-from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_ID, VENDOR_LINK_ID, SimulatedEnterpriseManager
-
-if TYPE_CHECKING:
-    import subprocess
-    from collections.abc import Iterator
-
-    from worker.sandbox.rabbitmq.private_broker import PrivateBroker
-    from worker.sandbox.simulated_enterprise_manager import Behaviour
+from worker.sandbox.rabbitmq.private_broker import PrivateBroker
+from worker.sandbox.simulated_enterprise_manager import (
+    VENDOR_JOB_ID,
+    VENDOR_LINK_ID,
+    Behaviour,
+    SimulatedEnterpriseManager,
+)
 
 RUNBOOK = Path(__file__).resolve().parents[2] / "k8s" / "RUNBOOK.md"
 REPOSITORY = "88788f9e-d8f5-4eb4-bc4f-9b3f5403bcec"

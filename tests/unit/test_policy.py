@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -30,9 +31,6 @@ from worker.unlinks.ports.ledger import (
 )
 from worker.unlinks.ports.steps import Reporter
 from worker.unlinks.waiting import Waiting
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection
 
 #: The steps are of no interest here.
 UNREAD = Reporter(RecordedSteps(), "default")
