@@ -43,6 +43,8 @@ def _no_control_characters(value: str) -> str:
 
 IdempotencyKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:/-]{1,200}$")]
 EnterpriseManagerName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+#: Under this name a command is answered whose routing key is no valid name. No Enterprise Manager may have it.
+UNKNOWN_NAME = "_unknown"
 JobId = Annotated[str, StringConstraints(pattern=rf"^(urn:veeam:Job:)?{_UUID}$"), AfterValidator(_bare_uuid)]
 RepositoryUid = Annotated[
     str, StringConstraints(pattern=rf"^(urn:veeam:Repository:)?{_UUID}$"), AfterValidator(_bare_uuid)

@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticSerializationError
 
-from contracts.commands import Message, Ticket
+from contracts.commands import UNKNOWN_NAME, Message, Ticket
 
 #: The content type of every event (CloudEvents 1.0, JSON event format, section 3).
 CONTENT_TYPE = "application/cloudevents+json"
@@ -92,7 +92,7 @@ class ReasonCode(StrEnum):
 REASON_MEANINGS = {
     ReasonCode.INVALID_MESSAGE: "the message breaks the contract",
     ReasonCode.KEY_REUSED: "the idempotency key belongs to a command with other content",
-    ReasonCode.UNKNOWN_ENTERPRISE_MANAGER: "no Enterprise Manager is configured by this name",
+    ReasonCode.UNKNOWN_ENTERPRISE_MANAGER: "no worker serves an Enterprise Manager of this name",
     ReasonCode.JOB_NOT_FOUND: "there is no such job",
     ReasonCode.JOB_AMBIGUOUS: "several jobs have this name; the message lists them",
     ReasonCode.NOT_A_COPY_JOB: "the job is of a kind that has no linked repositories",
@@ -197,7 +197,10 @@ class EventData(Message):
     """What an event says. Every field is always there; null means not known, or not applicable."""
 
     idempotency_key: str | None = Field(description="The command's; null if it could not be read.")
-    enterprise_manager: str = Field(description="The Enterprise Manager's configured name.")
+    enterprise_manager: str = Field(
+        description="The Enterprise Manager's configured name; where none is configured, the command's routing key, or "
+        f"`{UNKNOWN_NAME}` if that is no valid name."
+    )
     outcome: Outcome = Field(description="What became of the command.")
     changed: bool | None = Field(
         None,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from contracts.commands import UNKNOWN_NAME
 from worker.broker.broker import Broker
 from worker.clock import SystemClock
 from worker.enterprise_manager import Gateway
@@ -163,7 +164,7 @@ class Worker:
         self._pause_or_resume(name, _AWAY, up=up)
 
     def _ledger_changed(self, up: bool) -> None:  # noqa: FBT001 - the listener's shape
-        for name in self.gateways:
+        for name in (*self.gateways, UNKNOWN_NAME):
             self._pause_or_resume(name, _NO_LEDGER, up=up)
 
     def _paused_changed(self, paused: frozenset[str]) -> None:

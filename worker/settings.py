@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -26,12 +27,22 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from contracts.commands import EnterpriseManagerName
+from contracts.commands import UNKNOWN_NAME, EnterpriseManagerName
 
 PREFIX = "UNLINK_"
 SECRETS_DIR_VARIABLE = "UNLINK_SECRETS_DIR"
 
 Seconds = Annotated[float, Field(gt=0)]
+
+
+def _not_reserved(name: str) -> str:
+    if name == UNKNOWN_NAME:
+        raise ValueError(f"no Enterprise Manager may be called {UNKNOWN_NAME!r}: events of unknown ones have that name")
+    return name
+
+
+#: The name of an Enterprise Manager that can be configured.
+ConfiguredName = Annotated[EnterpriseManagerName, AfterValidator(_not_reserved)]
 
 _FINGERPRINT = re.compile("[0-9a-f]{64}")
 
@@ -219,7 +230,7 @@ class LedgerClientSettings(_FromEnvironment):
 class EnterpriseManagerClientSettings(_FromEnvironment):
     """What the commands need that only look at an Enterprise Manager: `links`."""
 
-    enterprise_managers: dict[EnterpriseManagerName, EnterpriseManagerSettings] = Field(min_length=1)
+    enterprise_managers: dict[ConfiguredName, EnterpriseManagerSettings] = Field(min_length=1)
 
 
 class Settings(_FromEnvironment):
@@ -227,7 +238,7 @@ class Settings(_FromEnvironment):
 
     broker: BrokerSettings
     ledger: LedgerSettings
-    enterprise_managers: dict[EnterpriseManagerName, EnterpriseManagerSettings] = Field(min_length=1)
+    enterprise_managers: dict[ConfiguredName, EnterpriseManagerSettings] = Field(min_length=1)
     http: HttpSettings = HttpSettings()
     log: LogSettings = LogSettings()
     traces: TracesSettings = TracesSettings()

@@ -43,7 +43,7 @@ user unlink-observer '^(amq\.gen-|observer\.)' '^(amq\.gen-|observer\.)' '^(unli
 
 # The worker where somebody else declares exchanges and queues (UNLINK_BROKER__TOPOLOGY=verify). It answers `reply_to`
 # through the default exchange; where nobody uses that, leave amq\.default out, since who has it can write to any queue.
-user unlink-worker '^$' '^(unlink\.(events|dead|delay\..*)|amq\.default)$' '^unlink\.commands\.'
+user unlink-worker '^$' '^(unlink\.(events|dead|delay\..*)|amq\.default)$' '^unlink\.(commands\.|misrouted$)'
 
 # The worker that declares them itself (UNLINK_BROKER__TOPOLOGY=declare, as it is by default).
 user unlink-owner '^unlink\.' '^(unlink\.|amq\.default$)' '^unlink\.'

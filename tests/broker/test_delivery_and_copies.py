@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pika.channel import Channel
 from pika.compat import long
-from pika.spec import BasicProperties
+from pika.spec import Basic, BasicProperties
 
 from worker.broker.copies import MAX_HEADERS, copied_properties, short_text
 from worker.broker.delivery import BrokerDelivery, plain_headers, reply_patterns
@@ -19,7 +19,7 @@ def delivery_with(**properties: Any) -> BrokerDelivery:
     """A delivery with these properties, on a channel that never opened."""
     return BrokerDelivery(
         Channel.__new__(Channel),
-        1,
+        Basic.Deliver(delivery_tag=1),
         BasicProperties(**properties),
         b"body",
         enterprise_manager="default",

@@ -392,14 +392,6 @@ async def test_headers_too_large_to_travel_again_are_left_behind(worker: Any, ne
     assert properties.headers["unlink-reason"] == "too much"
 
 
-async def test_unroutable_command_is_kept_as_a_dead_letter(worker: Any, neighbour: Any) -> None:
-    """A command for a misspelt Enterprise Manager would vanish."""
-    assert worker.broker.up
-    neighbour.send(b"command", routing_key="defualt")
-    _, routing_key, _ = await neighbour.take("unlink.dead")
-    assert routing_key == "defualt"
-
-
 async def test_who_still_waits_when_the_worker_closes_is_told(
     make_worker: Callable[..., Any], make_event: Callable[..., Any]
 ) -> None:

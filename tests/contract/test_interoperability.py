@@ -154,12 +154,12 @@ def test_a_wrong_password_is_told_to_who_publishes_by_http(
     assert "401" in done.stderr
 
 
-def test_a_command_for_nobody_is_a_dead_letter_though_the_http_api_calls_it_routed(
+def test_a_command_with_a_misspelt_routing_key_is_rejected_though_the_http_api_calls_it_routed(
     site: Site, http_api: dict[str, str], recipes: Path
 ) -> None:
-    """What contracts/README.md warns of: a misspelt routing key is answered with `routed`, and nobody does it."""
+    """What contracts/README.md warns of: a misspelt routing key is answered with `routed`, and no worker serves it."""
     before = site.world.client.count("unlink.dead")
-    done = run(["sh", recipes / "publish.sh", "nobody"], site.new_command("nobody"), http_api)
+    done = run(["sh", recipes / "publish.sh", "no.body"], site.new_command("nobody"), http_api)
     assert done.returncode == 0
     site.world.until(lambda: site.world.client.count("unlink.dead") == before + 1, "a dead letter")
 

@@ -170,7 +170,7 @@ def test_an_observer_keeps_a_lasting_queue_and_publishes_no_command(
 async def test_a_worker_does_all_its_work(url_of: UrlOf, admin: BlockingChannel, name: str, topology: str) -> None:
     """With the permissions written down, a worker takes commands, publishes events, replies, delays, and puts aside."""
     answers = admin.queue_declare("reply.mine", exclusive=True).method.queue
-    for queue in ("unlink.commands.default", "unlink.dead", "unlink.unrouted", "unlink.delay.5s"):
+    for queue in ("unlink.commands.default", "unlink.misrouted", "unlink.dead", "unlink.unrouted", "unlink.delay.5s"):
         admin.queue_purge(queue)
     taken: asyncio.Queue[Delivery] = asyncio.Queue()
     settings = BrokerSettings.model_validate({"url": url_of(name), "topology": topology})
@@ -180,6 +180,8 @@ async def test_a_worker_does_all_its_work(url_of: UrlOf, admin: BlockingChannel,
     async with asyncio.timeout(WAIT_SECONDS):
         await broker.start()
         try:
+            admin.basic_publish("unlink.commands", "nobody", COMMAND)
+            (await taken.get()).acknowledge()
             admin.basic_publish("unlink.commands", "default", COMMAND)
             delivery = await taken.get()
             await broker.outbox.publish(EVENT, [answers])

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from contracts.events import Reason
     from worker.sandbox.simulated_enterprise_manager import Simulation
     from worker.telemetry.instruments import Telemetry
-    from worker.unlinks.ports.broker import Delivery
+    from worker.unlinks.ports.broker import Delivery, Misrouting
     from worker.unlinks.ports.clock import Clock
 
 #: How long a command may take to its end, in seconds: these machines are shared.
@@ -51,6 +51,8 @@ class Handed:
     headers: Mapping[str, object] = field(default_factory=dict)
     attempt: int = 1
     redelivered: bool = False
+    misrouting: Misrouting | None = None
+    taken_away: str | None = None
     live: bool = True
     acknowledged: bool = False
 

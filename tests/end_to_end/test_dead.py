@@ -146,19 +146,19 @@ def test_list_counts_by_reason_and_a_look_changes_nothing(desk: Desk) -> None:
     """An operator sees at a glance what went wrong, and looking loses nothing and mixes nothing up."""
     for number in range(450):  # more than two batches
         desk.bury(vendor_command(f"K{number}"), reason("access_denied" if number % 3 else "invalid_message"))
-    desk.channel.basic_publish("unlink.commands", "nowhere", json.dumps(vendor_command("LOST")).encode())
+    desk.channel.basic_publish("unlink.dead", "nowhere", json.dumps(vendor_command("LOST")).encode())
     listed = json.loads(desk.run("list", "--output", "json").stdout)
     assert listed["letters"] == 451
     assert [(group["reason_code"], group["letters"]) for group in listed["groups"]] == [
         ("access_denied", 300),
         ("invalid_message", 150),
-        ("unroutable", 1),
+        ("unknown", 1),
     ]
     assert listed["groups"][0]["oldest"] == "2026-03-01T12:00:00Z"
     text = desk.run("list", "--reason", "access_denied").stdout
     assert "300 dead letters" in text
     assert "invalid_message" not in text
-    each = desk.run("list", "--each", "--reason", "unroutable").stdout
+    each = desk.run("list", "--each", "--reason", "unknown").stdout
     assert each.split()[0] == "451"
     assert desk.run("show", "-p", "3").exit_code == 0
     assert keys_in(desk.take_all("unlink.dead")) == [*(f"K{number}" for number in range(450)), "LOST"]

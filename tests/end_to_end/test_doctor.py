@@ -78,7 +78,7 @@ def test_of_a_sound_installation_nothing_is_wrong(world: World, doctor: Any) -> 
     assert "!" not in said.output
     for told in (
         "RabbitMQ",
-        "all 8 exchanges and 7 queues are there",
+        "all 9 exchanges and 8 queues are there",
         "are as the worker declares them",
         "may write to the exchanges and read from the queues",
         "within RabbitMQ's default consumer timeout of 1800 s",
@@ -99,7 +99,7 @@ def test_looking_changes_nothing(world: World, broker: PrivateBroker, virtual_ho
     """Else a look at a new installation would leave queues and files behind that nobody ordered."""
     said = doctor()
     assert (said.status, said.wrong()) == (0, []), said.output
-    assert "15 of 15 not there yet: the worker declares them at its start" in said.text
+    assert "17 of 17 not there yet: the worker declares them at its start" in said.text
     assert "none yet: the worker makes it at its start" in said.text
     assert requests.get(f"{broker.management_url}/api/queues/{virtual_host}", timeout=30).json() == []
     assert not os.path.exists(world.environment["UNLINK_LEDGER__URL"].removeprefix("sqlite:///"))  # noqa: PTH110 - a URL
@@ -180,7 +180,7 @@ def test_a_missing_role_is_told(world: World, doctor: Any) -> None:
     [
         ({"configure": "^$", "write": ".*", "read": ".*"}, "may not configure"),
         ({"configure": ".*", "write": "^unlink\\.dead$", "read": ".*"}, "may not write to unlink.events"),
-        ({"configure": ".*", "write": ".*", "read": "^$"}, "may not read from unlink.commands.default"),
+        ({"configure": ".*", "write": ".*", "read": "^$"}, "read from unlink.commands.default"),
     ],
 )
 def test_a_missing_permission_is_told(
@@ -209,7 +209,7 @@ def test_a_queue_with_other_arguments_is_told(
     said = doctor()
     assert said.status == 1
     assert "unlink.commands.default was declared with others" in said.text
-    assert "x-dead-letter-exchange is not set, not unlink.dead" in said.text
+    assert "x-dead-letter-exchange is not set, not unlink.misrouted" in said.text
     assert "a queue's consumer timeout is 60 s" in said.text
     only_checked = doctor(UNLINK_BROKER__TOPOLOGY="verify")
     assert "unlink-worker topology declare" in only_checked.text

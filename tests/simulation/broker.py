@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tests.simulation.promises import Observer
     from tests.simulation.scenario import Weather
     from tests.simulation.world import Process, World
-    from worker.unlinks.ports.broker import Delivery
+    from worker.unlinks.ports.broker import Delivery, Misrouting
 
 #: The delay queues, in seconds.
 TIERS = (5, 30, 120, 600)
@@ -161,6 +161,8 @@ class SimulatedDelivery:
     headers: Mapping[str, object] = {}
     enterprise_manager = "default"
     redelivered = False
+    misrouting: Misrouting | None = None
+    taken_away: str | None = None
 
     def acknowledge(self) -> None:
         """As the port has it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ REPOSITORY = "88788f9e-d8f5-4eb4-bc4f-9b3f5403bcec"
 
 #: Every label, and all values that it may ever have; None is for bucket bounds and the like, which are constants.
 BOUNDED: dict[str, set[str] | None] = {
-    "enterprise_manager": {"default"},
+    "enterprise_manager": {"default", "_unknown"},
     "outcome": {outcome.value for outcome in Outcome},
     "reason": {reason.value for reason in ReasonCode} | {"none"},
     "phase": {"submit", "finish", "publish"},
@@ -174,7 +175,9 @@ def test_names_and_labels_follow_the_rules(world: World) -> None:
     for number in range(5):
         world.send(vendor_command(f"CHG{number}", job={"name": f"no such job {number}"}, labels={"a": str(number)}))
     world.send(b"junk")
-    world.until_ended(*(f"CHG{number}" for number in range(5)), None)
+    for number in range(5):
+        world.client.publish(json.dumps(vendor_command(f"LOST{number}")).encode(), f"no.name.{number}")
+    world.until_ended(*(f"CHG{number}" for number in range(5)), *(f"LOST{number}" for number in range(5)), None)
     text = worker.get("/metrics").text
     promtool = prometheus_program("promtool")
     checked = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, text=True, check=False)

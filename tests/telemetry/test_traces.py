@@ -70,7 +70,7 @@ def event_headers(world: World) -> Iterator[list[dict[str, str]]]:
 def take_up(headers: dict[str, object]) -> None:
     """What the core reports when a delivery with these headers came."""
     delivery: Any = SimpleNamespace(
-        enterprise_manager="default", body=b"{}", attempt=1, correlation_id=None, headers=headers
+        enterprise_manager="default", misrouting=None, body=b"{}", attempt=1, correlation_id=None, headers=headers
     )
     StepSpans(NoOpTracer()).report(Step(StepKind.RECEIVED, "default", delivery=delivery))
 

@@ -51,6 +51,15 @@ def test_several_enterprise_managers_by_name(monkeypatch: pytest.MonkeyPatch) ->
     assert set(load(Settings).enterprise_managers) == {"default", "frankfurt"}
 
 
+def test_no_enterprise_manager_is_called_as_the_unknown_ones_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its events would be mistaken for those of commands that name no Enterprise Manager."""
+    for part in ("URL", "USERNAME", "PASSWORD"):
+        value = VALID[f"UNLINK_ENTERPRISE_MANAGERS__DEFAULT__{part}"]
+        monkeypatch.setenv(f"UNLINK_ENTERPRISE_MANAGERS___UNKNOWN__{part}", value)
+    (problem,) = problems()
+    assert problem.startswith("UNLINK_ENTERPRISE_MANAGERS___UNKNOWN: no Enterprise Manager may be called '_unknown'")
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "said"),
     [

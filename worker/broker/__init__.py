@@ -1,7 +1,8 @@
 """The RabbitMQ side: what arrives (`intake`, `delivery`), what leaves (`outbox`), and what both stand on.
 
 broker       both connections and all queues, as the rest of the worker sees them
-intake       one consumer per Enterprise Manager's queue, and the three ways of losing it
+intake       one consumer per queue, and the three ways of losing it
+misrouted    what a delivery from `unlink.misrouted` says of itself
 delivery     one delivery of one message, acknowledged on the channel that it came on
 outbox       events, delayed and dead-lettered copies; each call returns once the broker has confirmed
 confirms     one channel in confirm mode, many publishes outstanding

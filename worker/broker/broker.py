@@ -3,35 +3,42 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from contracts.commands import UNKNOWN_NAME
 from worker.broker import topology
 from worker.broker.connection import SupervisedConnection, user_of
-from worker.broker.delivery import reply_patterns
+from worker.broker.delivery import BrokerDelivery, reply_patterns
 from worker.broker.intake import QueueIntake
+from worker.broker.misrouted import misrouted_delivery
 from worker.broker.outbox import BrokerOutbox
 from worker.broker.problems import BrokerError
-from worker.broker.topology import DELAY_TIERS
+from worker.broker.topology import DELAY_TIERS, MISROUTED, command_queue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     from pika.adapters.asyncio_connection import AsyncioConnection
 
-    from worker.broker.delivery import BrokerDelivery
     from worker.settings import BrokerSettings
     from worker.unlinks.ports.clock import Clock
 
 #: Seconds that `Broker.close` gives to publishes that still wait for their confirm.
 FLUSH_SECONDS = 10.0
 
+#: The prefetch of `unlink.misrouted`.
+MISROUTED_PREFETCH = 16
+
 _log = structlog.get_logger()
 
 
 class Broker:
     """RabbitMQ: consumes the command queues, publishes events, and keeps doing so through whatever the broker does.
+
+    `unlink.misrouted` is consumed too. To `pause` and `resume` it is the queue of the name `UNKNOWN_NAME`.
 
     Args:
         queues: the prefetch of each Enterprise Manager's queue, by the Enterprise Manager's name.
@@ -78,19 +85,17 @@ class Broker:
             restore=self._restore,
             event_headers=event_headers,
         )
-        self._intakes = {
-            name: QueueIntake(
-                name,
-                prefetch,
-                self._consume,
-                clock,
-                reply_patterns=reply_patterns(reply_to),
-                forwarders={user, *forwarders},
-                receive=deliver,
-                restore=self._restore,
+        intake = partial(QueueIntake, connection=self._consume, clock=clock, receive=deliver, restore=self._restore)
+        given: dict[str, Any] = {"reply_patterns": reply_patterns(reply_to), "forwarders": {user, *forwarders}}
+        self._commands = {
+            name: intake(
+                name, command_queue(name), prefetch, make=partial(BrokerDelivery, enterprise_manager=name, **given)
             )
             for name, prefetch in queues.items()
         }
+        misrouted = partial(misrouted_delivery, served=frozenset(queues), **given)
+        self._misrouted = intake(UNKNOWN_NAME, MISROUTED, MISROUTED_PREFETCH, make=misrouted)
+        self._intakes = {**self._commands, UNKNOWN_NAME: self._misrouted}
 
     @property
     def up(self) -> bool:
@@ -100,12 +105,17 @@ class Broker:
     @property
     def consuming(self) -> frozenset[str]:
         """The Enterprise Managers on whose queues a consumer is registered on an open channel."""
-        return frozenset(name for name, intake in self._intakes.items() if intake.consuming)
+        return frozenset(name for name, intake in self._commands.items() if intake.consuming)
+
+    @property
+    def consuming_misrouted(self) -> bool:
+        """Whether a consumer is registered on `unlink.misrouted`."""
+        return self._misrouted.consuming
 
     @property
     def wanted(self) -> frozenset[str]:
         """The Enterprise Managers on whose queues there should be a consumer: those that nothing pauses."""
-        return frozenset(name for name, intake in self._intakes.items() if intake.wanted)
+        return frozenset(name for name, intake in self._commands.items() if intake.wanted)
 
     @property
     def last_problem(self) -> str | None:
@@ -117,7 +127,7 @@ class Broker:
         self._listeners.append(listener)
 
     async def start(self) -> None:
-        """Connect, declare or verify the topology, and consume; returns when all that is so.
+        """Connect, declare or verify the topology, and consume the command queues; returns when all that is so.
 
         It waits for as long as the broker is away or refuses, trying again with back-off, and says why in the log and
         in `last_problem`: a worker that ended instead would only be started again, with less patience.
@@ -128,7 +138,7 @@ class Broker:
         for intake in self._intakes.values():
             intake.start()
         await self._publish.opened()
-        await asyncio.gather(*(intake.until_consuming() for intake in self._intakes.values()))
+        await asyncio.gather(*(intake.until_consuming() for intake in self._commands.values()))
 
     def pause(self, enterprise_manager: str, why: str) -> None:
         """Deliver nothing of one queue until every reason is gone.

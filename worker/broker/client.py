@@ -99,7 +99,7 @@ class BrokerClient:
             return int(self._channel.queue_declare(queue, passive=True).method.message_count)
 
     def require_queue(self, enterprise_manager: str) -> None:
-        """See that somebody serves this Enterprise Manager's commands: else they would end among the dead letters.
+        """Require that there is a queue for this Enterprise Manager's commands: else they would be rejected.
 
         From 4.3 on RabbitMQ does not tell a user without any permission on the queue, and so nothing is refused then.
         """

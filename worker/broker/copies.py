@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pika.spec import BasicProperties
 
-from worker.broker.delivery import ATTEMPT_HEADER, BrokerDelivery, plain_headers, text_or_none
+from worker.broker.delivery import ATTEMPT_HEADER, TAKEN_AWAY_HEADER, BrokerDelivery, plain_headers, text_or_none
+from worker.broker.misrouted import MISROUTED_SECONDS_HEADER
 from worker.broker.senders import SENDER_HEADER, signed_by_forwarder, signed_by_worker
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ REASON_CODE_HEADER = "unlink-reason-code"
 REASON_HEADER = "unlink-reason"
 FAILED_AT_HEADER = "unlink-failed-at"
 QUEUE_HEADER = "unlink-queue"
+
+#: What the worker writes on a copy anew, or leaves off.
+_OF_ONE_COPY = {SENDER_HEADER, TAKEN_AWAY_HEADER, MISROUTED_SECONDS_HEADER}
 
 #: What a message that starts afresh must not bring along.
 _OF_ITS_LIFE_SO_FAR = {
@@ -111,7 +115,7 @@ def _copied_headers(headers: Mapping[str, Any] | None) -> dict[str, Any]:
 
 def _left_behind(name: object) -> bool:
     lower = name.lower() if isinstance(name, str) else ""
-    return lower.startswith(_BROKERS_OWN) or lower in _SENDER_SELECTED or lower == SENDER_HEADER
+    return lower.startswith(_BROKERS_OWN) or lower in _SENDER_SELECTED | _OF_ONE_COPY
 
 
 def _fit(headers: dict[str, Any]) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from contracts.reading import UnreadableMessageError, read_message
 from worker.broker.copies import FAILED_AT_HEADER, QUEUE_HEADER, REASON_CODE_HEADER, REASON_HEADER
 from worker.broker.delivery import plain_headers, text_or_none
+from worker.broker.misrouted import latest_death
 from worker.broker.topology import command_queue
 
 if TYPE_CHECKING:
@@ -19,9 +20,9 @@ if TYPE_CHECKING:
 
     from contracts.commands import Command
 
-#: Why a message is there that no worker put there: no queue took it; or what the broker calls it, `delivery_limit`
-#: above all (https://www.rabbitmq.com/docs/dlx#effects).
-UNROUTABLE = "unroutable"
+#: Why a message is there that neither a worker nor the broker put there. The broker's own reason is `delivery_limit`:
+#: the message came to `unlink.misrouted` too often (https://www.rabbitmq.com/docs/dlx#effects).
+UNKNOWN_REASON = "unknown"
 
 _LONGEST_CODE = 40
 _COMMAND_QUEUE = command_queue("")
@@ -74,9 +75,9 @@ class DeadLetter:
 
     @property
     def reason_code(self) -> str:
-        """Why it is here: a reason code of the worker's, `unroutable`, or the broker's word."""
+        """Why it is here: a reason code of the worker's, the broker's word, or `unknown`."""
         code = self.headers.get(REASON_CODE_HEADER) or self._death.get("reason")
-        return code[:_LONGEST_CODE] if isinstance(code, str) else UNROUTABLE
+        return code[:_LONGEST_CODE] if isinstance(code, str) else UNKNOWN_REASON
 
     @property
     def reason(self) -> str | None:
@@ -98,9 +99,7 @@ class DeadLetter:
     @property
     def _death(self) -> Mapping[str, Any]:
         """The latest entry of the broker's own record, if the broker put it here."""
-        deaths = self.headers.get("x-death")
-        latest = deaths[0] if isinstance(deaths, list) and deaths else None
-        return latest if isinstance(latest, dict) else {}
+        return latest_death(self.headers)
 
 
 def _moment(told: object) -> datetime | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from worker.broker.senders import sender_of
 
@@ -11,13 +12,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     from pika.channel import Channel
-    from pika.spec import BasicProperties
+    from pika.spec import Basic, BasicProperties
+
+    from worker.unlinks.ports.broker import Misrouting
 
 #: The header that counts the attempts. Without the prefix `x-`, which is the broker's.
 ATTEMPT_HEADER = "unlink-attempt"
 
-#: A number that no count of attempts reaches; one more than the largest of AMQP's could not be written in a copy.
+#: On the copy of a message that the broker took from its queue: why, in the broker's word. The copy is answered from
+#: the ledger. A sender who writes this header has the sender's own command given up.
+TAKEN_AWAY_HEADER = "unlink-taken-away"
+
+#: A number that no count reaches; one more than the largest of AMQP's could not be written in a copy.
 _NO_COUNT = 2**31
+
+#: What the broker calls its reasons for dead-lettering.
+_WORD = re.compile("[a-z_]{1,40}")
 
 #: How deep a header may be nested and still be read.
 _DEEPEST = 20
@@ -33,7 +43,7 @@ class BrokerDelivery:
     def __init__(  # noqa: PLR0913 - all that is known of a delivery, by keyword
         self,
         channel: Channel,
-        tag: int,
+        method: Basic.Deliver,
         properties: BasicProperties,
         body: bytes,
         *,
@@ -41,11 +51,12 @@ class BrokerDelivery:
         reply_patterns: Sequence[str],
         taken_at: float,
         forwarders: Collection[str] = (),
-        redelivered: bool = False,
+        misrouting: Misrouting | None = None,
+        taken_away: str | None = None,
         on_settled: Callable[[BrokerDelivery], None] = lambda _delivery: None,
     ) -> None:
         self._channel = channel
-        self._tag = tag
+        self._tag = method.delivery_tag or 0
         self._settled = False
         self._on_settled = on_settled
         self._reply_patterns = reply_patterns
@@ -55,8 +66,12 @@ class BrokerDelivery:
         self.enterprise_manager = enterprise_manager
         self.taken_at = taken_at
         #: Whether the broker says that it delivered the message before.
-        self.redelivered = redelivered
+        self.redelivered = method.redelivered is True
         self.headers: Mapping[str, object] = plain_headers(properties.headers)
+        #: How it came to `unlink.misrouted`; None if it came from a command queue.
+        self.misrouting = misrouting
+        #: Why the broker had taken the message from its queue before, in the broker's word; None if it had not.
+        self.taken_away = taken_away or word_or_none(self.headers.get(TAKEN_AWAY_HEADER))
 
     @property
     def content_type(self) -> str | None:
@@ -84,9 +99,7 @@ class BrokerDelivery:
     @property
     def attempt(self) -> int:
         """1, and one more for each earlier attempt that failed. A header that makes no sense counts as none."""
-        count = self.headers.get(ATTEMPT_HEADER)
-        sensible = isinstance(count, int) and not isinstance(count, bool) and 1 <= count < _NO_COUNT
-        return cast("int", count) if sensible else 1
+        return count_of(self.headers.get(ATTEMPT_HEADER), least=1)
 
     @property
     def live(self) -> bool:
@@ -124,6 +137,18 @@ def reply_patterns(setting: str) -> Sequence[str]:
 def text_or_none(value: object) -> str | None:
     """A property as text. pika gives bytes where a sender's text is no UTF-8; that is nobody's text."""
     return value if isinstance(value, str) else None
+
+
+def word_or_none(value: object) -> str | None:
+    """A header that holds one word of the broker's vocabulary; anything else is None."""
+    return value if isinstance(value, str) and _WORD.fullmatch(value) else None
+
+
+def count_of(value: object, *, least: int) -> int:
+    """A header that holds a count, which is never less than `least`; anything else counts as `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value < _NO_COUNT:
+        return least
+    return value
 
 
 def plain_headers(headers: Mapping[str, object] | None) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""What arrives: one consumer per Enterprise Manager's queue, each on a channel of its own.
+"""What arrives: one consumer for each queue, on a channel of its own.
 
 A consumer can be lost in three ways, and looks alive after each: the connection closes, the channel alone closes, or
 the broker cancels the consumer. All three are noticed, named in the log, and recovered from. Consuming means nothing
@@ -14,17 +14,17 @@ import structlog
 
 from worker.broker.back_off import forever
 from worker.broker.channels import AwaitableChannel, settle
-from worker.broker.delivery import BrokerDelivery
 from worker.broker.problems import BrokerError, ChannelLostError
-from worker.broker.topology import command_queue, exists
+from worker.broker.topology import exists
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Sequence
+    from collections.abc import Awaitable, Callable
 
     from pika.channel import Channel
     from pika.spec import Basic, BasicProperties
 
     from worker.broker.connection import SupervisedConnection
+    from worker.broker.delivery import BrokerDelivery
     from worker.unlinks.ports.clock import Clock
 
 #: Seconds for closing a channel in good order.
@@ -47,8 +47,9 @@ class QueueIntake:
     3.10.8). Once none is unacknowledged it closes its channel, and what it kept returns to the queue.
 
     Args:
+        enterprise_manager: whose commands are in the queue, as the log names it.
         prefetch: how many deliveries may be unacknowledged at once.
-        forwarders: the broker users who are believed when they say whose message they copied.
+        make: makes a delivery of channel, method, properties, body, `taken_at` and `on_settled`.
         receive: notified of each delivery; must not raise.
         restore: declares the topology again, for when the queue was deleted while the worker ran; never raises.
     """
@@ -56,22 +57,21 @@ class QueueIntake:
     def __init__(
         self,
         enterprise_manager: str,
+        queue: str,
         prefetch: int,
         connection: SupervisedConnection,
         clock: Clock,
         *,
-        reply_patterns: Sequence[str],
-        forwarders: Collection[str],
+        make: Callable[..., BrokerDelivery],
         receive: Callable[[BrokerDelivery], None],
         restore: Callable[[], Awaitable[None]],
     ) -> None:
         self._enterprise_manager = enterprise_manager
-        self._queue = command_queue(enterprise_manager)
+        self._queue = queue
         self._prefetch = prefetch
         self._connection = connection
         self._clock = clock
-        self._reply_patterns = reply_patterns
-        self._forwarders = forwarders
+        self._make = make
         self._receive = receive
         self._restore = restore
         #: Handed on and unacknowledged; and kept during a pause, in the order of their arrival.
@@ -238,17 +238,8 @@ class QueueIntake:
     def _on_message(self, channel: Channel, method: Basic.Deliver, properties: BasicProperties, body: bytes) -> None:
         if not channel.is_open:  # it is being closed, which returns the message to its queue
             return
-        delivery = BrokerDelivery(
-            channel,
-            method.delivery_tag or 0,
-            properties,
-            body,
-            enterprise_manager=self._enterprise_manager,
-            reply_patterns=self._reply_patterns,
-            forwarders=self._forwarders,
-            taken_at=self._clock.monotonic(),
-            redelivered=method.redelivered is True,
-            on_settled=self._settled,
+        delivery = self._make(
+            channel, method, properties, body, taken_at=self._clock.monotonic(), on_settled=self._settled
         )
         if self._wanted.is_set():
             self._hand_on(delivery)

@@ -41,7 +41,7 @@ SCALER_USER: Final = "unlink-worker-scaler"
 #: RabbitMQ's pattern for nothing at all (https://www.rabbitmq.com/docs/access-control#authorisation).
 _NOTHING: Final = "^$"
 
-#: What the unnamed default exchange is called in permissions; replies go through it.
+#: What the unnamed default exchange is called in permissions.
 _DEFAULT_EXCHANGE: Final = "amq.default"
 
 
@@ -64,7 +64,9 @@ def resources(described: Topology, place: Place) -> Iterator[Resource]:
             yield _policy(queue, place)
     for binding in described.bindings:
         yield _binding(binding, place)
-    yield _permission(WORKER_USER, place, write=_written(described), read=_read(described))
+    # Replies go through the default exchange.
+    write = _any_of([*described.written, _DEFAULT_EXCHANGE])
+    yield _permission(WORKER_USER, place, write=write, read=_any_of(described.consumed))
     yield _permission(SCALER_USER, place, write=_NOTHING, read=_NOTHING)
 
 
@@ -121,17 +123,6 @@ def _resource(kind: str, name: str, place: Place, spec: Mapping[str, Any]) -> Re
         "metadata": {"name": _object_name(name)},
         "spec": {**spec, "vhost": place.virtual_host, "rabbitmqClusterReference": cluster},
     }
-
-
-def _written(described: Topology) -> str:
-    """What the worker publishes to: events, delays, dead letters and replies; neither commands nor what is unrouted."""
-    others = {topology.COMMANDS, topology.UNROUTED}
-    return _any_of([*(each.name for each in described.exchanges if each.name not in others), _DEFAULT_EXCHANGE])
-
-
-def _read(described: Topology) -> str:
-    """What the worker consumes: the queues of commands."""
-    return _any_of([binding.queue for binding in described.bindings if binding.exchange == topology.COMMANDS])
 
 
 def _any_of(names: Sequence[str]) -> str:

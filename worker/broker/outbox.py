@@ -20,9 +20,10 @@ from worker.broker.copies import (
     copied_properties,
     short_text,
 )
-from worker.broker.delivery import ATTEMPT_HEADER
+from worker.broker.delivery import ATTEMPT_HEADER, TAKEN_AWAY_HEADER
+from worker.broker.misrouted import MISROUTED_SECONDS_HEADER
 from worker.broker.problems import BrokerClosedError, ChannelLostError, one_line
-from worker.broker.topology import DEAD, EVENTS, command_queue, delay_exchange
+from worker.broker.topology import DEAD, EVENTS, MISROUTED, command_queue, delay_exchange
 from worker.unlinks.ports.broker import PublishRefusedError
 
 if TYPE_CHECKING:
@@ -138,8 +139,12 @@ class BrokerOutbox:
             PublishRefusedError: the broker did not take it within `REFUSED_SECONDS`.
         """
         tier = next((tier for tier in self._delay_tiers if tier >= seconds), self._delay_tiers[-1])
-        attempt = {ATTEMPT_HEADER: delivery.attempt + (1 if failed else 0)}
-        await self._copy(delivery, delay_exchange(tier), attempt)
+        headers: dict[str, Any] = {ATTEMPT_HEADER: delivery.attempt + (1 if failed else 0)}
+        if delivery.misrouting is not None:
+            headers[MISROUTED_SECONDS_HEADER] = delivery.misrouting.seconds + tier
+        if delivery.taken_away is not None:
+            headers[TAKEN_AWAY_HEADER] = delivery.taken_away
+        await self._copy(delivery, delay_exchange(tier), headers)
 
     async def dead_letter(self, delivery: Delivery, reason: Reason) -> None:
         """Put a copy of the message into `unlink.dead`, the reason in its headers.
@@ -153,7 +158,7 @@ class BrokerOutbox:
             REASON_CODE_HEADER: reason.code.value,
             REASON_HEADER: reason.message[:MAX_REASON],
             FAILED_AT_HEADER: self._clock.now().isoformat(),
-            QUEUE_HEADER: command_queue(delivery.enterprise_manager),
+            QUEUE_HEADER: command_queue(delivery.enterprise_manager) if delivery.misrouting is None else MISROUTED,
         }
         await self._copy(delivery, DEAD, headers)
 

@@ -169,15 +169,22 @@ def explain_channel(reason: BaseException) -> str:
             "set that above UNLINK_BROKER__HOLD_SECONDS, or lower the latter"
         )
     if reason.reply_code == PRECONDITION_FAILED and "inequivalent" in text:
-        return (
-            f"it exists with other arguments ({said}): delete it once it is empty, and it is declared anew; "
-            "or set UNLINK_BROKER__TOPOLOGY=verify to use it as it is"
-        )
+        return f"it exists with other arguments ({said}), and arguments cannot be changed: {_remedy_of(text)}"
     if reason.reply_code == ACCESS_REFUSED:
         return f"the user lacks a permission ({said}): rabbitmqctl set_permissions"
     if reason.reply_code == NOT_FOUND:
         return f"it is missing ({said}): declare it (unlink-worker topology declare)"
     return f"the broker closed the channel ({said})"
+
+
+def _remedy_of(inequivalent: str) -> str:
+    """What to do about an exchange or a queue that was declared with other arguments; the text is the broker's."""
+    if "for exchange" in inequivalent:
+        return "delete the exchange, which holds no messages, and the worker declares it anew"
+    return (
+        "with UNLINK_BROKER__TOPOLOGY=verify the worker uses the queue as it is; once it is empty, delete it, and the "
+        "worker declares it anew"
+    )
 
 
 def explain_url(error: ValueError) -> str:

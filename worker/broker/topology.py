@@ -1,7 +1,10 @@
 """Exchanges, queues and bindings: one description as data, and how it is declared or checked.
 
-All is durable, and all queues are quorum queues. What may change from one installation to the next belongs into a
-policy of the broker and not in here: a queue that exists with other arguments cannot be declared again.
+All is durable, and all queues are quorum queues. The arguments are what no message may be lost for: where a queue
+dead-letters to, and what an exchange does with what it cannot route. A policy would be easier to change, but of several
+policies only one applies to a queue, so that an operator's own policy would switch them off without a word. Besides,
+AMQP cannot declare a policy. What may differ from one installation to the next, such as a limit, is for a policy.
+A queue or an exchange that exists with other arguments cannot be declared again.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 COMMANDS = "unlink.commands"
 EVENTS = "unlink.events"
 UNROUTED = "unlink.unrouted"
+MISROUTED = "unlink.misrouted"
 DEAD = "unlink.dead"
 
 #: Seconds of the delay queues: for a busy job, a short outage, and two kinds of long ones.
@@ -31,7 +35,8 @@ DELAY_TIERS: Sequence[int] = (5, 30, 120, 600)
 #: RabbitMQ counts every delivery that was not acknowledged, so that one crash counts against each message that the
 #: worker held; its default since 4.0, 20, would take innocent commands away in one bad night. Attempts that failed are
 #: counted by the worker, in a header (`Delivery.attempt`): this limit is only the last resort against a message that
-#: brings the whole worker down each time. Such a message then lies in `unlink.dead`.
+#: brings the whole worker down each time. Such a message goes to `unlink.misrouted`, where it is answered from the
+#: ledger; past the limit of that queue, it goes to `unlink.dead`.
 COMMAND_DELIVERY_LIMIT = 1000
 
 #: For queues that people look through: each look takes messages and gives them back, which counts. There is no word for
@@ -73,11 +78,26 @@ class Binding:
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """All that the worker needs the broker to have, in an order in which it can be declared."""
+    """All that the worker needs the broker to have.
+
+    Exchanges are in the order in which they are declared, each with the queues bound to it: what an exchange cannot
+    route has somewhere to go before the exchange is there.
+    """
 
     exchanges: tuple[Exchange, ...]
     queues: tuple[Queue, ...]
     bindings: tuple[Binding, ...]
+
+    @property
+    def written(self) -> list[str]:
+        """The exchanges that the worker publishes to. Publishers and the broker itself fill the others."""
+        filled = {COMMANDS, MISROUTED, UNROUTED}
+        return [exchange.name for exchange in self.exchanges if exchange.name not in filled]
+
+    @property
+    def consumed(self) -> list[str]:
+        """The queues that the worker consumes."""
+        return [binding.queue for binding in self.bindings if binding.exchange in {COMMANDS, MISROUTED}]
 
 
 def command_queue(enterprise_manager: str) -> str:
@@ -97,9 +117,10 @@ def describe(enterprise_managers: Iterable[str], delay_tiers: Iterable[int] = DE
         exchanges=(
             Exchange(DEAD, "fanout"),
             Exchange(UNROUTED, "fanout"),
-            Exchange(COMMANDS, "direct", {"alternate-exchange": DEAD}),
+            Exchange(MISROUTED, "fanout"),
             Exchange(EVENTS, "topic", {"alternate-exchange": UNROUTED}),
             *(Exchange(delay_exchange(seconds), "fanout") for seconds in tiers),
+            Exchange(COMMANDS, "direct", {"alternate-exchange": MISROUTED}),
         ),
         queues=(
             _quorum(DEAD, {"x-delivery-limit": BROWSED_DELIVERY_LIMIT}),
@@ -111,8 +132,9 @@ def describe(enterprise_managers: Iterable[str], delay_tiers: Iterable[int] = DE
                     "x-overflow": "drop-head",
                 },
             ),
+            _quorum(MISROUTED, {"x-delivery-limit": COMMAND_DELIVERY_LIMIT, **_dead_lettering(DEAD)}),
             *(
-                _quorum(command_queue(name), {"x-delivery-limit": COMMAND_DELIVERY_LIMIT, **_dead_lettering(DEAD)})
+                _quorum(command_queue(name), {"x-delivery-limit": COMMAND_DELIVERY_LIMIT, **_dead_lettering(MISROUTED)})
                 for name in managers
             ),
             # The routing key stays: published to the delay's exchange, a fanout, with the Enterprise Manager's name.
@@ -124,6 +146,7 @@ def describe(enterprise_managers: Iterable[str], delay_tiers: Iterable[int] = DE
         bindings=(
             Binding(DEAD, DEAD),
             Binding(UNROUTED, UNROUTED),
+            Binding(MISROUTED, MISROUTED),
             *(Binding(COMMANDS, command_queue(name), routing_key=name) for name in managers),
             *(Binding(delay_exchange(seconds), delay_exchange(seconds)) for seconds in tiers),
         ),
@@ -152,30 +175,34 @@ async def declare(topology: Topology, connection: AsyncioConnection) -> None:
         ChannelLostError: the connection went.
     """
     channel = await AwaitableChannel.open(connection)
+    queues = {queue.name: queue for queue in topology.queues}
     for exchange in topology.exchanges:
         arguments = {"exchange_type": exchange.kind, "durable": True, "arguments": exchange.arguments}
         await _declare_one(
             channel, f"exchange {exchange.name}", channel.raw.exchange_declare, exchange=exchange.name, **arguments
         )
-    for queue in topology.queues:
-        await _declare_one(
-            channel,
-            f"queue {queue.name}",
-            channel.raw.queue_declare,
-            queue=queue.name,
-            durable=True,
-            arguments=queue.arguments,
-        )
-    for binding in topology.bindings:
-        await _declare_one(
-            channel,
-            f"binding of queue {binding.queue}",
-            channel.raw.queue_bind,
-            queue=binding.queue,
-            exchange=binding.exchange,
-            routing_key=binding.routing_key,
-        )
+        for binding in (each for each in topology.bindings if each.exchange == exchange.name):
+            await _declare_bound(channel, queues[binding.queue], binding)
     await channel.close()
+
+
+async def _declare_bound(channel: AwaitableChannel, queue: Queue, binding: Binding) -> None:
+    await _declare_one(
+        channel,
+        f"queue {queue.name}",
+        channel.raw.queue_declare,
+        queue=queue.name,
+        durable=True,
+        arguments=queue.arguments,
+    )
+    await _declare_one(
+        channel,
+        f"binding of queue {queue.name}",
+        channel.raw.queue_bind,
+        queue=queue.name,
+        exchange=binding.exchange,
+        routing_key=binding.routing_key,
+    )
 
 
 async def _declare_one(channel: AwaitableChannel, what: str, method: Any, **arguments: Any) -> None:

@@ -142,8 +142,7 @@ async def _refusal(connection: AsyncioConnection, part: Exchange | Queue, *, pas
 
 
 async def _permissions(there: list[str], described: topology.Topology, connection: AsyncioConnection) -> Finding:
-    written = [exchange.name for exchange in described.exchanges if exchange.name not in _NOT_WRITTEN]
-    read = [queue.name for queue in described.queues if queue.name.startswith(f"{topology.COMMANDS}.")]
+    written, read = described.written, described.consumed
     tried = [name for name in (*written, *read) if name in there]
     denied = [f"write to {name}" for name in written if name in there and not await _may_write(connection, name)]
     denied += [f"read from {name}" for name in read if name in there and not await _may_read(connection, name)]
@@ -152,10 +151,6 @@ async def _permissions(there: list[str], described: topology.Topology, connectio
     if not tried:
         return doubtful("permissions", "cannot be tried before exchanges and queues are there")
     return good("permissions", "may write to the exchanges and read from the queues that it uses")
-
-
-#: Exchanges that the broker or publishers write to, not the worker.
-_NOT_WRITTEN = frozenset({topology.COMMANDS, topology.UNROUTED})
 
 
 async def _may_write(connection: AsyncioConnection, exchange: str) -> bool:

@@ -78,6 +78,11 @@ class Telemetry:
             "Whether the queue has a consumer here.",
             lambda name: name in broker.consuming,
         )
+        metrics.watch(
+            "unlink_broker_consuming_misrouted",
+            "Whether the queue unlink.misrouted has a consumer here.",
+            lambda: broker.consuming_misrouted,
+        )
         metrics.watch("unlink_ledger_up", "Whether the database answered last time.", lambda: ledger.up)
         metrics.watch_each(
             "unlink_enterprise_manager_up",

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from contracts.commands import UNKNOWN_NAME
 from contracts.events import Outcome, ReasonCode
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Metrics:
     """All metrics of one worker, in a registry of their own.
 
     Args:
-        enterprise_managers: the configured names: the only values of the label of that name.
+        enterprise_managers: the configured names: with `UNKNOWN_NAME`, the only values of the label of that name.
     """
 
     def __init__(self, enterprise_managers: Iterable[str]) -> None:
@@ -142,18 +143,21 @@ class Metrics:
 
     def _start_at_zero(self) -> None:
         for name in self._names:
-            for plain in (self.in_flight, self.leases_lost, self.deferrals, self.retries, self.request_retries):
+            for plain in (self.in_flight, self.leases_lost, self.request_retries):
                 plain.labels(name)
             for outcome in (Outcome.SUCCEEDED, Outcome.PLANNED, Outcome.CANCELLED):
                 self.unlinks.labels(name, outcome.value, NO_REASON)
             self.unlinks.labels(name, Outcome.TIMED_OUT.value, ReasonCode.GAVE_UP.value)
             for reason in ReasonCode:
                 self.unlinks.labels(name, Outcome.FAILED.value, reason.value)
-            for reason in (*_DEADLY, ReasonCode.KEY_REUSED):
-                self.unlinks.labels(name, Outcome.REJECTED.value, reason.value)
+            self.unlinks.labels(name, Outcome.REJECTED.value, ReasonCode.KEY_REUSED.value)
+            for result in ("new", "taken_over", "settled_before", "held_elsewhere", "key_reused"):
+                self.claims.labels(name, result)
+        for name in (*self._names, UNKNOWN_NAME):
+            for plain in (self.deferrals, self.retries):
+                plain.labels(name)
             for reason in _DEADLY:
+                self.unlinks.labels(name, Outcome.REJECTED.value, reason.value)
                 self.dead_letters.labels(name, reason.value)
             for redelivered in ("false", "true"):
                 self.deliveries.labels(name, redelivered)
-            for result in ("new", "taken_over", "settled_before", "held_elsewhere", "key_reused"):
-                self.claims.labels(name, result)

@@ -53,8 +53,10 @@ class StepLog:
     def report(self, step: Step) -> None:
         """Log a step."""
         if step.kind is StepKind.RECEIVED:
-            key = {} if step.key is None else {"idempotency_key": step.key}
-            structlog.contextvars.bind_contextvars(enterprise_manager=step.enterprise_manager, **key)
+            names = {} if step.key is None else {"idempotency_key": step.key}
+            if step.delivery is not None and step.delivery.misrouting is not None:
+                names["routing_key"] = step.delivery.misrouting.routing_key
+            structlog.contextvars.bind_contextvars(enterprise_manager=step.enterprise_manager, **names)
         elif step.kind in STEP_EVENTS:
             event, level = STEP_EVENTS[step.kind]
             error = {} if step.error is None else {"exc_info": step.error}

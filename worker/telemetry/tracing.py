@@ -45,6 +45,7 @@ MAX_TRACESTATE: Final = 512
 
 _COMMANDS: Final = "unlink.commands"
 _EVENTS: Final = "unlink.events"
+_MISROUTED: Final = "unlink.misrouted"
 
 #: The span that begins with a step, and its kind.
 _SPANS: Final = {
@@ -143,7 +144,7 @@ class StepSpans:
 
     def _begin(self, delivery: Delivery) -> Span:
         name = delivery.enterprise_manager
-        queue = f"{_COMMANDS}.{name}"
+        queue = f"{_COMMANDS}.{name}" if delivery.misrouting is None else _MISROUTED
         attributes: dict[str, str | int] = {
             "messaging.system": "rabbitmq",
             "messaging.operation.type": "process",

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from contracts.commands import CancelCommand
-from contracts.events import Outcome, ReasonCode
+from contracts.commands import UNKNOWN_NAME, CancelCommand
+from contracts.events import Outcome, Reason, ReasonCode
 from contracts.reading import UnreadableMessageError, read_command, read_message, to_stored
 from worker.unlinks.attempts import Attempts
-from worker.unlinks.authorization import Authorizer
+from worker.unlinks.authorization import Authorized, Authorizer
 from worker.unlinks.job_locks import JobLocks
+from worker.unlinks.misrouted import Misrouted, given_up
 from worker.unlinks.outcome import Ending, as_plan, compose, failed
 from worker.unlinks.policy import DeniedError
 from worker.unlinks.ports.ledger import (
@@ -23,6 +24,7 @@ from worker.unlinks.ports.ledger import (
     HeldElsewhere,
     KeyReused,
     Lease,
+    LeaseLostError,
     NewClaim,
     Settled,
     Stage,
@@ -38,7 +40,6 @@ if TYPE_CHECKING:
 
     from contracts.commands import Command, UnlinkCommand
     from contracts.events import Event
-    from worker.unlinks.authorization import Authorized
     from worker.unlinks.ports.broker import Delivery, Outbox
     from worker.unlinks.ports.clock import Clock
     from worker.unlinks.ports.enterprise_manager import EnterpriseManager, Job, Task
@@ -56,8 +57,8 @@ CANCEL_SECONDS = 5.0
 class _Running:
     """An unlink under way here, and the deliveries that wait for its end.
 
-    `job` is what it was authorized for; see `Workflow`. `claimed` once the ledger has given the key to this content:
-    until then it may belong to another.
+    `job` is what it was authorized for; see `Workflow`. `given_up`: why it is not run but answered from the ledger.
+    `claimed` once the ledger has given the key to this content: until then it may belong to another.
     """
 
     command: UnlinkCommand
@@ -65,6 +66,7 @@ class _Running:
     deliveries: list[Delivery]
     report: Reporter
     job: Job | None = None
+    given_up: str | None = None
     claimed: bool = False
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -89,6 +91,7 @@ class Dispatcher:
         self._rules = rules
         self._steps = steps
         self._authorizer = Authorizer(rules.policy, ledger, enterprise_managers)
+        self._misrouted = Misrouted(ledger, self._replies, enterprise_managers)
         self._job_locks = JobLocks()
         self._leaving = asyncio.Event()
         self._attempts = Attempts(
@@ -136,7 +139,9 @@ class Dispatcher:
         except Exception as error:  # noqa: BLE001 - raised again or answered below, as an attempt
             command = error
         key = None if isinstance(command, Exception) else command.idempotency_key
-        report = Reporter(self._steps, delivery.enterprise_manager, key)
+        name = delivery.enterprise_manager
+        # Other names are the senders', and without a bound.
+        report = Reporter(self._steps, name if name in self._enterprise_managers else UNKNOWN_NAME, key)
         report(StepKind.RECEIVED, delivery=delivery)
         try:
             unlink = await self._attempts.run([delivery], self._answer(command, delivery, report), report)
@@ -160,6 +165,9 @@ class Dispatcher:
 
     async def _answer(self, command: Command | Exception, delivery: Delivery, report: Reporter) -> _Running | None:
         """Answer a delivery, or return the unlink that is to be run for it."""
+        if (misrouting := self._misrouted.without_queue(delivery)) is not None:
+            unlink = await self._misrouted.reject_unless_known(command, delivery, misrouting, report)
+            return None if unlink is None else await self._begin(unlink, delivery, Authorized(), report)
         if isinstance(command, UnreadableMessageError):
             code, problem, known = ReasonCode.INVALID_MESSAGE, command.problem, command.partial
         elif isinstance(command, Exception):
@@ -193,7 +201,7 @@ class Dispatcher:
         elif (running := self._running.get(command.idempotency_key)) is not None:
             await self._join(running, command, delivery, report)
         else:
-            running = _Running(command, command.fingerprint, [delivery], report, authorized.job)
+            running = _Running(command, command.fingerprint, [delivery], report, authorized.job, given_up(delivery))
             self._running[command.idempotency_key] = running
             return running
         return None
@@ -255,6 +263,14 @@ class Dispatcher:
                     raise
 
     async def _see_through(self, command: UnlinkCommand, entry: Entry, running: _Running) -> None:
+        if running.given_up is not None:
+            ending = failed(ReasonCode.GAVE_UP, running.given_up, changed=None, seen=entry.intent)
+            event = await self._settle(command, entry, ending, running)
+        else:
+            event = await self._to_the_end(command, entry, running)
+        await self._replies.publish_settled(event, running.deliveries, running.report)
+
+    async def _to_the_end(self, command: UnlinkCommand, entry: Entry, running: _Running) -> Event:
         progress: list[asyncio.Task[None]] = []
 
         def on_submitted(entry: Entry, task: Task | None) -> None:
@@ -265,19 +281,22 @@ class Dispatcher:
         try:
             ending = await self._ending(workflow, running)
             entry = await self._with_canceller(workflow.entry, ending, running)
-            event = self._event(command, entry, ending, running)
-            if ending.gave_up is not None:
-                # Before it is settled: whoever finds it settled after a crash would only publish its event.
-                workflow.require_lease()
-                await self._replies.dead_letter(running.deliveries[0], ending.gave_up, running.report)
-            running.report(StepKind.SETTLING)
-            settled = Settled(ending.outcome, event.to_bytes(), event.time)
-            await self._ledger.record(workflow.entry.lease, settled)
-            running.report(StepKind.SETTLED, event=event, **ending.facts)
+            return await self._settle(command, entry, ending, running)
         finally:
             for publishing in progress:
                 publishing.cancel()
-        await self._replies.publish_settled(event, running.deliveries, running.report)
+
+    async def _settle(self, command: UnlinkCommand, entry: Entry, ending: Ending, running: _Running) -> Event:
+        event = self._event(command, entry, ending, running)
+        if ending.gave_up is not None:
+            # Before it is settled: a worker that finds it settled after a crash only publishes its event.
+            if not self._ledger.alive(entry.lease):
+                raise LeaseLostError
+            await self._replies.dead_letter(running.deliveries[0], ending.gave_up, running.report)
+        running.report(StepKind.SETTLING)
+        await self._ledger.record(entry.lease, Settled(ending.outcome, event.to_bytes(), event.time))
+        running.report(StepKind.SETTLED, event=event, **ending.facts)
+        return event
 
     async def _with_canceller(self, entry: Entry, ending: Ending, running: _Running) -> Entry:
         """The entry with who asked to cancel the run, if it was cancelled or this worker knows of a request."""
@@ -299,7 +318,12 @@ class Dispatcher:
         entry = Entry(lease, Stage.CLAIMED, delivery.attempt, self._clock.now(), user_id=delivery.user_id)
         running = _Running(command, command.fingerprint, [delivery], report, authorized.job)
         workflow = self._workflow(command, entry, running, lambda _entry, _task: None)
-        ending = as_plan(await self._ending(workflow, running))
+        if (why := given_up(delivery)) is not None:
+            ending = failed(ReasonCode.GAVE_UP, why)
+            await self._replies.dead_letter(delivery, Reason(code=ReasonCode.GAVE_UP, message=why), report)
+        else:
+            ending = await self._ending(workflow, running)
+        ending = as_plan(ending)
         event = self._event(command, workflow.entry, ending, running)
         report(StepKind.PLANNED, event=event, **ending.facts)
         await self._replies.publish(event, [delivery], report)

@@ -14,11 +14,11 @@ import json
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from contracts.commands import MAX_MESSAGE_BYTES, CancelCommand
+from contracts.commands import MAX_MESSAGE_BYTES, UNKNOWN_NAME, CancelCommand
 from contracts.events import CONTENT_TYPE, Outcome
 from contracts.published import COMMANDS, EVENT_KINDS, VERSION, all_schemas, examples
 from worker.broker.topology import COMMANDS as COMMANDS_EXCHANGE
-from worker.broker.topology import DEAD, DELAY_TIERS, EVENTS, UNROUTED, delay_exchange, describe
+from worker.broker.topology import DEAD, DELAY_TIERS, EVENTS, MISROUTED, UNROUTED, delay_exchange, describe
 
 if TYPE_CHECKING:
     from worker.broker.topology import Exchange
@@ -33,6 +33,8 @@ _NAMES = {
     "<events>": EVENTS,
     "<dead>": DEAD,
     "<unrouted>": UNROUTED,
+    "<misrouted>": MISROUTED,
+    "<unknown>": UNKNOWN_NAME,
 }
 _REPEATED = {
     "<command>": list(COMMANDS),

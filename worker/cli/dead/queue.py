@@ -87,7 +87,7 @@ class DeadQueue(BrokerClient):
         del self._held[taken.tag]
 
     def is_served(self, enterprise_manager: str) -> bool:
-        """Whether there is a queue for it. Without one its commands would come straight back as dead letters."""
+        """Whether there is a queue for it. Without one its commands would be rejected after ten minutes."""
         if enterprise_manager not in self._served:
             try:
                 self.require_queue(enterprise_manager)

@@ -35,7 +35,7 @@ MEANINGS = {
     Left.SETTLED: "already ended: not done again; discard them",
     Left.KEY_REUSED: "their key belongs to another command: they would be rejected",
     Left.UNREADABLE: "cannot be read: they would be rejected again (--force sends them all the same)",
-    Left.NOT_SERVED: "no worker has ever served their Enterprise Manager: they would come straight back",
+    Left.NOT_SERVED: "no worker has ever served their Enterprise Manager: they would be rejected again",
 }
 
 

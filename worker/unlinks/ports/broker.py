@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -10,8 +11,21 @@ if TYPE_CHECKING:
     from contracts.events import Event, Reason
 
 
+@dataclass(frozen=True, slots=True)
+class Misrouting:
+    """How a message came to the queue of messages that no command queue has.
+
+    Attributes:
+        routing_key: with which it was published, as text.
+        seconds: how long it has been in delay queues since it first came.
+    """
+
+    routing_key: str
+    seconds: int
+
+
 class Delivery(Protocol):
-    """One delivery of one message, unacknowledged until this object is told otherwise."""
+    """One delivery of one message, unacknowledged until `acknowledge` or `requeue` is called."""
 
     @property
     def body(self) -> bytes:
@@ -48,7 +62,20 @@ class Delivery(Protocol):
 
     @property
     def enterprise_manager(self) -> str:
-        """The Enterprise Manager on whose queue the message came."""
+        """The Enterprise Manager on whose queue the message came.
+
+        Of a misrouted one: the one that it was for; `UNKNOWN_NAME` if it names none.
+        """
+        ...
+
+    @property
+    def misrouting(self) -> Misrouting | None:
+        """How it was misrouted; None if it came on a command queue."""
+        ...
+
+    @property
+    def taken_away(self) -> str | None:
+        """Why the broker took the message from its queue, in one word (`delivery_limit`); None if it did not."""
         ...
 
     @property
@@ -106,7 +133,9 @@ class Outbox(Protocol):
     async def delay(self, delivery: Delivery, seconds: float, *, failed: bool) -> None:
         """Put a copy of the message into the delay queue nearest to `seconds`; it comes back to its queue.
 
-        `failed` counts the attempt against the message (`Delivery.attempt`). The caller then acknowledges.
+        `failed` counts the attempt against the message (`Delivery.attempt`). The copy of a misrouted one counts the
+        delay (`Misrouting.seconds`), and goes to the queue that it is for, if there is one by then. The caller then
+        acknowledges.
         """
         ...
 

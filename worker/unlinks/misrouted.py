@@ -1,0 +1,94 @@
+"""What becomes of a command without a queue.
+
+Its name may be served by a worker that is only starting, or by none. So it goes through the delay queues, whose
+messages return to `unlink.commands`, and comes to its queue if that appears. After ten minutes in delay queues it is
+rejected. The minutes are counted by the delays themselves: a clock that jumps rejects no command.
+
+A command that the broker took from its queue comes here too. Where its name is served, it is answered from the ledger,
+and where it is not, it goes back to its queue, for a worker that serves it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from contracts.commands import UNKNOWN_NAME, UnlinkCommand
+from contracts.events import ReasonCode
+from contracts.reading import UnreadableMessageError
+from worker.unlinks.replies import known_of
+from worker.unlinks.waiting import DeferredError
+
+if TYPE_CHECKING:
+    from collections.abc import Container
+
+    from contracts.commands import Command
+    from worker.unlinks.ports.broker import Delivery, Misrouting
+    from worker.unlinks.ports.ledger import Ledger
+    from worker.unlinks.ports.steps import Reporter
+    from worker.unlinks.replies import Replies
+
+#: For so long a command waits for its queue to appear, in seconds.
+GIVE_UP_SECONDS = 600
+#: The next delay, in seconds, of a command that has waited for at least so long: the delays make up the ten minutes.
+_DELAYS = ((120, 120.0), (30, 30.0), (0, 5.0))
+
+
+@dataclass(frozen=True, slots=True)
+class Misrouted:
+    """Answers misrouted deliveries. `served`: the Enterprise Managers that are configured here."""
+
+    ledger: Ledger
+    replies: Replies
+    served: Container[str]
+
+    def without_queue(self, delivery: Delivery) -> Misrouting | None:
+        """How it was misrouted; None if it is answered as those from a command queue are."""
+        answered_here = delivery.taken_away is not None and delivery.enterprise_manager in self.served
+        return None if answered_here else delivery.misrouting
+
+    async def reject_unless_known(
+        self, command: Command | Exception, delivery: Delivery, misrouting: Misrouting, report: Reporter
+    ) -> UnlinkCommand | None:
+        """Reject it, or return the command if the ledger knows more of its key than a rejection would say.
+
+        Raises:
+            DeferredError: there may be a queue for it later.
+        """
+        name = delivery.enterprise_manager
+        if name == UNKNOWN_NAME:
+            problem = f"the routing key {misrouting.routing_key[:64]!r} is not the name of an Enterprise Manager"
+        elif name in self.served or misrouting.seconds < GIVE_UP_SECONDS:
+            delay = next(delay for waited, delay in _DELAYS if misrouting.seconds >= waited)
+            left = float(GIVE_UP_SECONDS - misrouting.seconds)
+            raise DeferredError(f"there is no queue for the commands of {name!r}", min(delay, left))
+        else:
+            problem = f"no Enterprise Manager is configured as {name!r}: there is no queue for its commands"
+        if isinstance(command, UnreadableMessageError):
+            known = command.partial
+        elif isinstance(command, Exception):
+            raise command
+        elif isinstance(command, UnlinkCommand) and await self._is_known(command, delivery):
+            return command
+        else:
+            known = known_of(command)
+        code = ReasonCode.UNKNOWN_ENTERPRISE_MANAGER
+        await self.replies.reject(delivery, known, code, problem, report, dead_letter=True)
+        return None
+
+    async def _is_known(self, command: UnlinkCommand, delivery: Delivery) -> bool:
+        """Whether its key is past its claim: its Enterprise Manager may have been served once, and be no longer."""
+        if command.dry_run or command.enterprise_manager != delivery.enterprise_manager:
+            return False
+        return await self.ledger.has_decided(command.idempotency_key, command.fingerprint)
+
+
+def given_up(delivery: Delivery) -> str | None:
+    """Why a command is not run but answered from the ledger; None if it is to be run."""
+    if delivery.taken_away == "delivery_limit":
+        return "gave up: the broker took the command from its queue after too many deliveries"
+    if delivery.taken_away is not None:
+        return f"gave up: the broker took the command from its queue ({delivery.taken_away})"
+    if delivery.misrouting is not None:
+        return f"gave up: no Enterprise Manager is configured as {delivery.enterprise_manager!r} any more"
+    return None
