@@ -420,7 +420,7 @@ MUTANTS = (
     ),
     Mutant(
         "takes the end of the hold for the deadline",
-        ((Waiting, "_require_time", _take_the_hold_for_the_deadline),),
+        ((Waiting, "require_time", _take_the_hold_for_the_deadline),),
     ),
     Mutant(
         "says 'not changed' although it sent twice",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -30,6 +29,7 @@ from worker.unlinks.ports.ledger import (
     Settled,
 )
 from worker.unlinks.ports.steps import Reporter
+from worker.unlinks.signals import Signal
 from worker.unlinks.waiting import Waiting
 
 #: The steps are of no interest here.
@@ -208,7 +208,7 @@ class Door:
         """What the authorizer says."""
         enterprise_managers: Any = {"default": self.directory}
         clock = SystemClock()
-        waiting = Waiting(clock, lambda: clock.monotonic() + 60, asyncio.Event(), asyncio.Event(), UNREAD)
+        waiting = Waiting(clock, lambda: clock.monotonic() + 60, Signal(), Signal(), UNREAD)
         return await Authorizer(self.policy, self.ledger, enterprise_managers).authorize(order, user_id, waiting)
 
 
@@ -276,7 +276,7 @@ async def test_what_was_decided_before_is_not_judged_again(policy: Policy, ledge
 async def test_without_a_policy_all_is_let_in(ledger: SqlLedger) -> None:
     """Who has set nothing up would be locked out."""
     authorizer = Authorizer(None, ledger, {})
-    waiting = Waiting(SystemClock(), lambda: 0, asyncio.Event(), asyncio.Event(), UNREAD)
+    waiting = Waiting(SystemClock(), lambda: 0, Signal(), Signal(), UNREAD)
     for order in (command(), CANCEL):
         assert await authorizer.authorize(order, None, waiting) == Authorized()
 

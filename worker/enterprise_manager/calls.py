@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, TypeVar
 
 import tenacity
@@ -56,7 +56,7 @@ class Calls:
         self._clock = clock
         self._patient = False
 
-    @property
+    @cached_property
     def patiently(self) -> Calls:
         """The same, for what may wait until all that others have begun is done."""
         patient = copy.copy(self)
@@ -145,17 +145,26 @@ class Calls:
 
     async def _repeat(self, once: Callable[[int], Awaitable[_T]]) -> _T:
         self._availability.require_up()
+        try:
+            result = await once(1)
+        except Again as error:
+            result = await self._retry(once, error)
+        self._availability.went_right()
+        return result
+
+    async def _retry(self, once: Callable[[int], Awaitable[_T]], first: Again) -> _T:
+        """The attempts after the first one, which has failed: almost every request needs no more than that."""
         back_off = BackOff(self._clock, FIRST_PAUSE, LONGEST_PAUSE)
+        await self._clock.sleep(max(first.retry_after, back_off.pause()))
         async for attempt in tenacity.AsyncRetrying(
-            stop=tenacity.stop_after_attempt(ATTEMPTS),
+            stop=tenacity.stop_after_attempt(ATTEMPTS - 1),
             wait=lambda state: max(_asked_for(state), back_off.pause()),
             retry=tenacity.retry_if_exception_type(Again),
             sleep=self._clock.sleep,
             reraise=True,
         ):
             with attempt:
-                result = await once(attempt.retry_state.attempt_number)
-        self._availability.went_right()
+                result = await once(1 + attempt.retry_state.attempt_number)
         return result
 
     def unavailable(self, error: Again | Unavailable) -> Unavailable:

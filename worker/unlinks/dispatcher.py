@@ -32,6 +32,7 @@ from worker.unlinks.ports.ledger import (
 from worker.unlinks.ports.steps import Reporter, StepKind
 from worker.unlinks.replies import Replies, known_of
 from worker.unlinks.rules import Pace
+from worker.unlinks.signals import Signal
 from worker.unlinks.waiting import DeferredError, Waiting
 from worker.unlinks.workflow import Workflow
 
@@ -68,7 +69,7 @@ class _Running:
     job: Job | None = None
     given_up: str | None = None
     claimed: bool = False
-    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+    cancelled: Signal = field(default_factory=Signal)
 
 
 class Dispatcher:
@@ -93,7 +94,7 @@ class Dispatcher:
         self._authorizer = Authorizer(rules.policy, ledger, enterprise_managers)
         self._misrouted = Misrouted(ledger, self._replies, enterprise_managers)
         self._job_locks = JobLocks()
-        self._leaving = asyncio.Event()
+        self._leaving = Signal()
         self._attempts = Attempts(
             self._replies, clock, self._leaving, most=rules.max_attempts, hold_seconds=rules.hold_seconds
         )
@@ -188,7 +189,7 @@ class Dispatcher:
 
     async def _authorize(self, command: Command, delivery: Delivery, report: Reporter) -> Authorized:
         hold_until = partial(self._attempts.hold_until, [delivery])
-        waiting = Waiting(self._clock, hold_until, self._leaving, asyncio.Event(), report, heeds_cancel=False)
+        waiting = Waiting(self._clock, hold_until, self._leaving, Signal(), report, heeds_cancel=False)
         return await self._authorizer.authorize(command, delivery.user_id, waiting)
 
     async def _begin(

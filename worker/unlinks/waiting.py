@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from worker.unlinks.ports.clock import Clock
     from worker.unlinks.ports.enterprise_manager import EnterpriseManager
     from worker.unlinks.ports.steps import Reporter
+    from worker.unlinks.signals import Signal
 
 #: The first pause after an Enterprise Manager that says it is available did not answer, and the longest, in seconds.
 FIRST_PAUSE = 1.0
@@ -81,8 +82,8 @@ class Waiting:
 
     clock: Clock
     hold_until: Callable[[], float]
-    leaving: asyncio.Event
-    cancelled: asyncio.Event
+    leaving: Signal
+    cancelled: Signal
     report: Reporter
     heeds_cancel: bool = True
     deadline: float | None = None
@@ -142,25 +143,29 @@ class Waiting:
         raise UnansweredError(problem)
 
     async def _bounded(self, awaitable: Awaitable[Answer]) -> Answer:
-        waiting = asyncio.ensure_future(awaitable)
-        heeded = [self.leaving, self.cancelled] if self.heeds_cancel else [self.leaving]
-        signals = [asyncio.ensure_future(signal.wait()) for signal in heeded]
+        """Await it in this task, which is cancelled when the wait has to end."""
+        interruption = _Interruption(self)
+        heeded = (self.leaving, self.cancelled) if self.heeds_cancel else (self.leaving,)
+        for signal in heeded:
+            signal.connect(interruption.look)
+        interruption.look_later()
         try:
-            while True:
-                await asyncio.wait([waiting, *signals], timeout=self._left(), return_when=asyncio.FIRST_COMPLETED)
-                if waiting.done():
-                    return waiting.result()
-                self._require_time()
+            return await awaitable
+        except asyncio.CancelledError:
+            if interruption.taken_back() and interruption.error is not None:
+                raise interruption.error from None
+            raise
         finally:
-            for future in (waiting, *signals):
-                abandon(future)
+            for signal in heeded:
+                signal.disconnect(interruption.look)
+            interruption.close()
 
-    def _left(self) -> float:
+    def left(self) -> float:
         """Until the next look at what may end a wait: a delivery that joins may bring an earlier end of the hold."""
         ends = [self.hold_until()] + ([] if self.deadline is None else [self.deadline])
         return min(max(min(ends) - self.clock.monotonic(), 0), LONGEST_LOOK)
 
-    def _require_time(self) -> None:
+    def require_time(self) -> None:
         """Raise if a wait has to end. The hold may have moved during it: a delivery came, or its channel has gone."""
         now = self.clock.monotonic()
         if self.leaving.is_set():
@@ -170,3 +175,49 @@ class Waiting:
             raise DeadlinePassedError
         if self.hold_until() <= now:
             raise DeferredError("the delivery was held as long as it may be", FIRST_PAUSE)
+
+
+class _Interruption:
+    """Cancels the task that made it when its wait has to end; `error` says why."""
+
+    def __init__(self, waiting: Waiting) -> None:
+        task = asyncio.current_task()
+        if task is None:
+            raise AssertionError("a wait runs in a task")
+        self._task = task
+        self._cancellations = task.cancelling()
+        self._waiting = waiting
+        self._timer: asyncio.TimerHandle | None = None
+        self._taken_back = False
+        self.error: Exception | None = None
+
+    def look_later(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self._waiting.left(), self.look)
+
+    def look(self) -> None:
+        self.stop()
+        if self.error is not None:
+            return
+        try:
+            self._waiting.require_time()
+        except Exception as error:  # noqa: BLE001 - raised where the wait was begun
+            self.error = error
+            self._task.cancel()
+        else:
+            self.look_later()
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def taken_back(self) -> bool:
+        """Take the cancellation back, if there was one; false if the task was cancelled for another reason too."""
+        if self.error is not None and not self._taken_back:
+            self._taken_back = True
+            return self._task.uncancel() <= self._cancellations
+        return False
+
+    def close(self) -> None:
+        """End the looks. A cancellation that what was awaited has swallowed is taken back: its result stands."""
+        self.stop()
+        self.taken_back()

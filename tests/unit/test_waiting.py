@@ -1,0 +1,106 @@
+"""What ends the wait of an unlink, in the task that waits."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from worker.clock import SystemClock
+from worker.unlinks.ports.ledger import CancelRequestedError
+from worker.unlinks.ports.steps import Reporter
+from worker.unlinks.signals import Signal
+from worker.unlinks.waiting import DeadlinePassedError, DeferredError, LeavingError, Waiting
+
+if TYPE_CHECKING:
+    from worker.unlinks.ports.steps import Step
+
+
+class Unread:
+    """Reads no step."""
+
+    def report(self, step: Step) -> None:
+        """Look away."""
+
+
+def waiting_until(hold: float = 60.0, deadline: float | None = None) -> Waiting:
+    """A wait whose hold and deadline end so many seconds from now."""
+    clock = SystemClock()
+    now = clock.monotonic()
+    return Waiting(
+        clock,
+        lambda: now + hold,
+        Signal(),
+        Signal(),
+        Reporter(Unread(), "default"),
+        deadline=None if deadline is None else now + deadline,
+    )
+
+
+async def _for_ever() -> None:
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize(
+    ("waiting", "error"),
+    [({"hold": 0.0}, DeferredError), ({"deadline": 0.0}, DeadlinePassedError)],
+    ids=["the hold", "the deadline"],
+)
+async def test_a_wait_ends_with_the_time(waiting: dict[str, float], error: type[Exception]) -> None:
+    """Else a delivery would be held past the broker's limit, or a command past its own."""
+    with pytest.raises(error):
+        await waiting_until(**waiting).until(_for_ever())
+
+
+@pytest.mark.parametrize(("signal", "error"), [("leaving", LeavingError), ("cancelled", CancelRequestedError)])
+@pytest.mark.parametrize("before", [True, False])
+async def test_a_wait_ends_with_a_signal(signal: str, error: type[Exception], *, before: bool) -> None:
+    """Else a drain or a cancel would wait for whatever the unlink waits for."""
+    waiting = waiting_until()
+    if before:
+        getattr(waiting, signal).set()
+    wait = asyncio.ensure_future(waiting.until(_for_ever()))
+    await asyncio.sleep(0)
+    getattr(waiting, signal).set()
+    with pytest.raises(error):
+        await wait
+    assert not wait.cancelled()
+
+
+async def test_what_is_there_at_once_is_returned_whatever_has_ended() -> None:
+    """Else an answer that took no time would be thrown away."""
+    waiting = waiting_until(hold=0.0, deadline=0.0)
+    waiting.leaving.set()
+
+    async def answer() -> str:
+        return "there"
+
+    assert await waiting.until(answer()) == "there"
+
+
+async def test_a_result_in_spite_of_the_end_is_returned_and_the_task_goes_on() -> None:
+    """Else the next wait of the task would be cancelled for the end of this one."""
+    waiting = waiting_until(deadline=0.0)
+
+    async def stubborn() -> str:
+        with suppress(asyncio.CancelledError):
+            await _for_ever()
+        return "a result"
+
+    assert await waiting.until(stubborn()) == "a result"
+    task: Any = asyncio.current_task()
+    assert task.cancelling() == 0
+    await asyncio.sleep(0)
+
+
+async def test_a_task_that_is_cancelled_while_its_wait_ends_is_cancelled() -> None:
+    """Else a drain that cancels a delivery's task would be taken for the end of its hold."""
+    waiting = waiting_until()
+    wait = asyncio.ensure_future(waiting.until(_for_ever()))
+    await asyncio.sleep(0)
+    waiting.leaving.set()
+    wait.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await wait
