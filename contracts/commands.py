@@ -275,6 +275,16 @@ class UnlinkCommand(Message):
         content = self.model_dump(mode="json", include=CONTENT)
         return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
+    @property
+    def known_by(self) -> dict[str, str]:
+        """What people know it by: `job` and `repository`, each by name or else by ID, and `ticket`, if there is one."""
+        repository = self.repository
+        return {
+            "job": self.job.name or str(self.job.id),
+            "repository": repository.name or repository.uid or str(repository.link_id),
+            **({"ticket": self.ticket.id} if self.ticket is not None else {}),
+        }
+
 
 class CancelCommand(Message):
     """Stop an unlink: not started if it was not yet, else stopped as far as Enterprise Manager lets it be stopped.

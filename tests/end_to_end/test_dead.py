@@ -148,8 +148,8 @@ def test_list_counts_by_reason_and_a_look_changes_nothing(desk: Desk) -> None:
         desk.bury(vendor_command(f"K{number}"), reason("access_denied" if number % 3 else "invalid_message"))
     desk.channel.basic_publish("unlink.dead", "nowhere", json.dumps(vendor_command("LOST")).encode())
     listed = json.loads(desk.run("list", "--output", "json").stdout)
-    assert listed["letters"] == 451
-    assert [(group["reason_code"], group["letters"]) for group in listed["groups"]] == [
+    assert listed["messages"] == 451
+    assert [(group["reason_code"], group["messages"]) for group in listed["groups"]] == [
         ("access_denied", 300),
         ("invalid_message", 150),
         ("unknown", 1),

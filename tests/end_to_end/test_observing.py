@@ -25,7 +25,7 @@ from typer.testing import CliRunner, Result
 from tests.end_to_end.world import PATIENCE, World, vendor_command
 from worker.cli import app
 from worker.sandbox.rabbitmq.private_broker import PrivateBroker
-from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_ID, VENDOR_LINK_ID, Behaviour, Fault
+from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_ID, VENDOR_JOB_NAME, VENDOR_LINK_ID, Behaviour, Fault
 
 PROGRAM = (sys.executable, "-m", "worker")
 COLUMNS = 80
@@ -411,14 +411,16 @@ def test_watch_on_a_terminal_is_a_table_that_fits(world: World, *, no_color: boo
     terminal = Terminal(broker_only(world), "watch", **({"NO_COLOR": "1"} if no_color else {}))
     terminal.until("no event yet")
     key = "servicenow:CHG0030192/unlink-of-a-repository-with-quite-a-long-name"
-    unlinked(world, key)
+    unlinked(world, key, ticket={"system": "jira", "id": "OPS-4711"})
     terminal.until("2 events")
     assert terminal.end() == 0
     assert "succeeded" in terminal.seen
     assert bool(_COLOUR.search(terminal.seen)) is not no_color
     lines = _STEERING.sub("\n", _STYLE.sub("", terminal.seen)).replace("\r", "").splitlines()
     assert max(map(len, lines)) <= COLUMNS
-    assert any("its task finished" in line for line in lines)
+    row = next(line for line in lines if "its task finished" in line)
+    assert VENDOR_JOB_NAME[:10] in row
+    assert "OPS-4711" in row
 
 
 # --- topology -------------------------------------------------------------------------------------------------------

@@ -153,6 +153,7 @@ def test_two_commands_at_once_keep_their_traces_apart(world: World) -> None:
         if "idempotency_key" in line:
             number = int(line["idempotency_key"].removeprefix("CHG"))
             assert line["trace_id"] == f"{number + 1:032x}", line
+            assert line["job"] == f"none {number}", line
 
 
 async def test_enterprise_manager_is_told_the_trace() -> None:

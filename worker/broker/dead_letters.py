@@ -60,6 +60,11 @@ class DeadLetter:
         known = self._reading.partial if isinstance(self._reading, UnreadableMessageError) else self._reading
         return known.idempotency_key
 
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        """The command's fields; empty if it cannot be read as a command."""
+        return {} if self.command is None else self.command.model_dump(mode="json")
+
     @property
     def message_id(self) -> str | None:
         """The AMQP property of that name."""

@@ -19,6 +19,7 @@ from contracts.events import Outcome
 from worker.broker.client import BrokerClient, BrokerClientError
 from worker.cli.output.errors import refuse, settings_or_exit
 from worker.cli.output.event_text import explanation
+from worker.cli.output.naming import link_of, ticket_of
 from worker.cli.output.terminal import console, local_clock, outcome_text, printable, read_time
 from worker.clock import SystemClock
 from worker.settings import ClientSettings
@@ -47,6 +48,11 @@ _OTHER_LINES = 3
 #: Columns between the columns; and the most for the name of an Enterprise Manager.
 _GAP = 2
 _MANAGER_WIDTH = 12
+
+#: How much of the line these columns take at most, in 80 columns and for each column more. Keys are long, and mean
+#: little to people.
+_SHARES = {"job / repository": (20, 0.3), "ticket": (8, 0.1), "key": (7, 0.25)}
+_NARROW = 80
 
 
 def watch(
@@ -235,18 +241,22 @@ def _row(event: ReceivedEvent) -> dict[str, Text]:
         "at": Text(_when(event)),
         "outcome": outcome_text(event.outcome),
         "manager": Text(printable(str(event.data.get("enterprise_manager", "")))),
+        "job / repository": Text(printable(link_of(event.data))),
+        "ticket": Text(printable(ticket_of(event.data))),
         "key": Text(printable(event.key or "(no key)")),
         "because": Text(printable(_because(event))),
     }
 
 
 def _widths(rows: list[dict[str, Text]], total: int) -> dict[str, int]:
-    """The columns: times and outcomes whole, keys mostly, the manager only if there are several; the rest explains."""
+    """The columns: times and outcomes whole, the others as far as they fit; the manager only if there are several."""
     widths = {"at": len("00:00:00"), "outcome": len(Outcome.SUCCEEDED)}
     if len({row["manager"].plain for row in rows}) > 1:
         widths["manager"] = min(max(len(row["manager"]) for row in rows), _MANAGER_WIDTH)
-    longest_key = max((len(row["key"]) for row in rows), default=0)
-    widths["key"] = max(min(longest_key, total * 2 // 5), len("key"))
+    for name, (least, share) in _SHARES.items():
+        longest = max((len(row[name]) for row in rows), default=0)
+        if longest or name == "key":
+            widths[name] = max(min(longest, least + round(max(total - _NARROW, 0) * share)), len(name))
     widths["because"] = max(total - sum(widths.values()) - _GAP * len(widths), len("because"))
     return widths
 

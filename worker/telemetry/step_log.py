@@ -48,7 +48,10 @@ STEP_EVENTS: Final = {
 
 
 class StepLog:
-    """Writes the lines. Every line of a delivery's task, whoever writes it, names its Enterprise Manager and key."""
+    """Writes the lines.
+
+    Every line of a delivery's task, whoever writes it, names its Enterprise Manager, key, job, repository and ticket.
+    """
 
     def report(self, step: Step) -> None:
         """Log a step."""
@@ -56,7 +59,7 @@ class StepLog:
             names = {} if step.key is None else {"idempotency_key": step.key}
             if step.delivery is not None and step.delivery.misrouting is not None:
                 names["routing_key"] = step.delivery.misrouting.routing_key
-            structlog.contextvars.bind_contextvars(enterprise_manager=step.enterprise_manager, **names)
+            structlog.contextvars.bind_contextvars(enterprise_manager=step.enterprise_manager, **names, **step.facts)
         elif step.kind in STEP_EVENTS:
             event, level = STEP_EVENTS[step.kind]
             error = {} if step.error is None else {"exc_info": step.error}

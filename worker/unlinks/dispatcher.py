@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from contracts.commands import UNKNOWN_NAME, CancelCommand
+from contracts.commands import UNKNOWN_NAME, CancelCommand, UnlinkCommand
 from contracts.events import Outcome, Reason, ReasonCode
 from contracts.reading import UnreadableMessageError, read_command, read_message, to_stored
 from worker.unlinks.attempts import Attempts
@@ -39,7 +39,7 @@ from worker.unlinks.workflow import Workflow
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from contracts.commands import Command, UnlinkCommand
+    from contracts.commands import Command
     from contracts.events import Event
     from worker.unlinks.ports.broker import Delivery, Outbox
     from worker.unlinks.ports.clock import Clock
@@ -143,7 +143,8 @@ class Dispatcher:
         name = delivery.enterprise_manager
         # Other names are the senders', and without a bound.
         report = Reporter(self._steps, name if name in self._enterprise_managers else UNKNOWN_NAME, key)
-        report(StepKind.RECEIVED, delivery=delivery)
+        known_by: Mapping[str, Any] = command.known_by if isinstance(command, UnlinkCommand) else {}
+        report(StepKind.RECEIVED, delivery=delivery, **known_by)
         try:
             unlink = await self._attempts.run([delivery], self._answer(command, delivery, report), report)
             if unlink is not None:

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from worker.cli.dead.record import as_json, in_utc
 from worker.cli.dead.replay import MEANINGS, Left, Report
+from worker.cli.output.naming import link_of, named, ticket_of
 from worker.cli.output.terminal import console, local_time, printable
 
 if TYPE_CHECKING:
@@ -61,18 +62,18 @@ def print_groups(groups: dict[tuple[str, str], Group], output: Output) -> None:
             {
                 "reason_code": reason,
                 "enterprise_manager": manager,
-                "letters": group.messages,
+                "messages": group.messages,
                 "oldest": in_utc(group.oldest),
                 "newest": in_utc(group.newest),
             }
             for (reason, manager), group in groups.items()
         ]
-        typer.echo(json.dumps({"letters": total, "groups": listed}, ensure_ascii=False))
+        typer.echo(json.dumps({"messages": total, "groups": listed}, ensure_ascii=False))
         return
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
     table.add_column("reason", overflow="fold", style="bold")
     table.add_column("manager", overflow="fold")
-    table.add_column("letters", justify="right", no_wrap=True)
+    table.add_column("messages", justify="right", no_wrap=True)
     table.add_column("oldest", no_wrap=True)
     table.add_column("newest", no_wrap=True)
     for (reason, manager), group in groups.items():
@@ -96,7 +97,7 @@ def print_each(messages: Iterable[Taken], output: Output) -> int:
             continue
         line = Text(f"{taken.position:>5}  {_minute(message.since):16}  ")
         line.append(printable(message.reason_code), style="bold")
-        line.append(f"  {printable(message.enterprise_manager)}  {printable(_name(message))}")
+        line.append(f"  {printable(message.enterprise_manager)}  {printable(named(_name(message), message.content))}")
         screen.print(line, soft_wrap=not screen.is_terminal)
     if output == "text":
         screen.print(Text(count_of(count), style="dim"))
@@ -149,6 +150,10 @@ def _known(taken: Taken) -> Iterator[tuple[str, str]]:
         yield "unreadable", message.problem
     yield "position", str(taken.position)
     yield "manager", message.enterprise_manager
+    if link := link_of(message.content):
+        yield "unlink", link
+    if ticket := ticket_of(message.content):
+        yield "ticket", ticket
     yield "since", "unknown" if message.since is None else local_time(message.since)
     if message.routing_key:
         yield "routing key", message.routing_key

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from contracts.events import Outcome
+from worker.cli.output.naming import link_of, ticket_of
 from worker.cli.output.terminal import printable
 
 if TYPE_CHECKING:
@@ -18,8 +19,13 @@ _EVIDENCE = {
 
 
 def in_words(event: ReceivedEvent) -> str:
-    """One line: the key, the outcome, and how it is known or why not. Others' words in it cannot steer a terminal."""
-    return printable(f"{event.key or '(no key)'}  {event.outcome}  {explanation(event)}".rstrip())
+    """One line: key, outcome, job, repository, ticket, and how the outcome is known or why it came to that.
+
+    Others' words in it cannot steer a terminal.
+    """
+    known_by = [link_of(event.data), ticket_of(event.data)]
+    parts = [event.key or "(no key)", event.outcome, *known_by, explanation(event)]
+    return printable("  ".join(part for part in parts if part))
 
 
 def explanation(event: ReceivedEvent) -> str:

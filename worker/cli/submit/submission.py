@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Self
 
@@ -12,10 +13,13 @@ from rich.table import Table
 
 from worker.broker.client import BrokerClient, BrokerClientError
 from worker.cli.awaiting import Awaited, Following
-from worker.cli.output.event_text import explanation, in_words
+from worker.cli.output.event_text import in_words
+from worker.cli.output.naming import named
 from worker.cli.output.terminal import Output, console, printable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from worker.broker.received_event import ReceivedEvent
     from worker.cli.submit.drafts import Draft
     from worker.settings import ClientSettings
@@ -47,17 +51,17 @@ def submit_all(
                 if wait:
                     following.until_ended(client, seconds, teller.heard)
     except BrokerClientError as error:
-        _say_what_is_open(following, submitted, len(drafts), f"{error}\n")
+        _say_what_is_open(drafts, following, submitted, f"{error}\n")
         return 1
     except KeyboardInterrupt:
-        _say_what_is_open(following, submitted, len(drafts), "\nNo longer waiting. ")
+        _say_what_is_open(drafts, following, submitted, "\nNo longer waiting. ")
         return INTERRUPTED
     if not wait:
         return 0
     if len(drafts) > 1 and output == "text":
-        console().print(_closing_table(following))
+        _print_ends(following, _open(drafts, following))
     if following.open:
-        _say_what_is_open(following, submitted, len(drafts), f"No end within {seconds:g} s. ")
+        _say_what_is_open(drafts, following, submitted, f"No end within {seconds:g} s. ")
     return following.exit_status
 
 
@@ -93,7 +97,7 @@ class _Teller:
         if self._progress is not None:
             self._progress.advance(self._out)
         elif self._output == "text":
-            self._say(f"{each.command.idempotency_key}  on the queue of {each.command.enterprise_manager}")
+            self._say(f"{_named(each)}  on the queue of {each.command.enterprise_manager}")
 
     def heard(self, event: ReceivedEvent) -> None:
         """An event about one of them."""
@@ -116,25 +120,26 @@ class _Teller:
         live.start()
 
 
-def _closing_table(following: Following) -> Table:
-    """How many ended how; and each that did not end well."""
+def _print_ends(following: Following, still_open: Sequence[Draft]) -> None:
+    """How many ended how; then each that did not end well, a line each."""
     table = Table(box=None, pad_edge=False)
     table.add_column("outcome")
     table.add_column("commands", justify="right")
-    table.add_column("not as wished", overflow="fold")
-    by_outcome: dict[str, list[ReceivedEvent]] = {}
-    for event in following.ended.values():
-        by_outcome.setdefault(event.outcome, []).append(event)
-    for outcome, events in sorted(by_outcome.items()):
-        told = [
-            printable(f"{event.key or '(no key)'}: {explanation(event)}")
-            for event in events
-            if event.data.get("reason")
-        ]
-        table.add_row(outcome, str(len(events)), _few(told))
-    if following.open:
-        table.add_row("still open", str(len(following.open)), _few(list(following.open)))
-    return table
+    counts = Counter(event.outcome for event in following.ended.values())
+    for outcome, count in sorted(counts.items()):
+        table.add_row(outcome, str(count))
+    if still_open:
+        table.add_row("still open", str(len(still_open)))
+    console().print(table)
+    unwished = [in_words(event) for event in following.ended.values() if event.data.get("reason")]
+    unwished += [f"{_named(each)}  still open" for each in still_open]
+    if unwished:
+        typer.echo("Not as wished:")
+        typer.echo(_few([f"  {line}" for line in unwished]))
+
+
+def _named(each: Draft) -> str:
+    return printable(named(each.command.idempotency_key, each.command.model_dump(mode="json")))
 
 
 def _few(lines: list[str]) -> str:
@@ -142,12 +147,16 @@ def _few(lines: list[str]) -> str:
     return "\n".join(lines[:_MOST_NAMED] + ([f"and {hidden} more"] if hidden > 0 else []))
 
 
-def _say_what_is_open(following: Following, submitted: int, total: int, why: str) -> None:
-    """Nothing half-said: what is with the broker, what is not, and how to look at it later."""
-    keys = list(following.open)
+def _open(drafts: Sequence[Draft], following: Following) -> list[Draft]:
+    return [each for each in drafts if each.command.idempotency_key in following.open]
+
+
+def _say_what_is_open(drafts: Sequence[Draft], following: Following, submitted: int, why: str) -> None:
+    """Report which commands the broker has, which not, and how to look them up later."""
+    still_open = [f"  {_named(each)}" for each in _open(drafts, following)]
     typer.echo(
-        f"{why}{submitted} of {total} submitted; {len(keys)} not known to have ended:\n"
-        f"{_few([f'  {key}' for key in keys])}\n"
+        f"{why}{submitted} of {len(drafts)} submitted; {len(still_open)} not known to have ended:\n"
+        f"{_few(still_open)}\n"
         "What is submitted stays with the broker. `unlink-worker status KEY` tells how it stands; submitting the same "
         "again is safe.",
         err=True,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class StepKind(StrEnum):
     """What happened. The comment names the facts that come with it."""
 
-    RECEIVED = "received"  # with the delivery, and its key if it can be read
+    RECEIVED = "received"  # with the delivery, and if it can be read its key; of an unlink: job, repository, ticket
     ANSWERED = "answered"  # nothing more will be done about the delivery here
     JOINED = "joined"  # live: how many deliveries now wait for one end
     DENIED = "denied"  # user_id, job_id, problem

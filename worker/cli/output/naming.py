@@ -1,0 +1,30 @@
+"""What people know an unlink by: job, repository and ticket, from a command or from an event's data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def link_of(content: Mapping[str, Any]) -> str:
+    """`job / repository`, each by its name if that is known, else by its ID; empty if neither is known."""
+    job = _first(content.get("job"), ("name", "id"))
+    repository = _first(content.get("repository"), ("name", "uid", "link_id"))
+    return f"{job or '?'} / {repository or '?'}" if job or repository else ""
+
+
+def ticket_of(content: Mapping[str, Any]) -> str:
+    """The ticket's ID; empty if there is none."""
+    return _first(content.get("ticket"), ("id",))
+
+
+def named(key: str | None, content: Mapping[str, Any]) -> str:
+    """The key, with job, repository and ticket beside it."""
+    return "  ".join(part for part in (key or "(no key)", link_of(content), ticket_of(content)) if part)
+
+
+def _first(part: object, names: tuple[str, ...]) -> str:
+    found = part if isinstance(part, dict) else {}
+    return next((str(found[name]) for name in names if found.get(name)), "")
