@@ -14,6 +14,7 @@ import pytest
 import requests
 
 from tests.end_to_end.world import World
+from tests.private_servers.broker_users import BrokerUsers
 from tests.private_servers.postgresql import PrivatePostgresql
 from worker.sandbox.errors import MissingPartError
 from worker.sandbox.rabbitmq.choice import private_broker
@@ -101,6 +102,13 @@ def virtual_host(broker: PrivateBroker) -> Iterator[str]:
 def broker_url(broker: PrivateBroker, virtual_host: str) -> str:
     """An `amqp://` URL with a virtual host of this test's own."""
     return broker.url + virtual_host
+
+
+@pytest.fixture
+def broker_users(broker: PrivateBroker, virtual_host: str) -> Iterator[BrokerUsers]:
+    """Users with permissions on this test's virtual host, made on demand."""
+    with BrokerUsers(broker, virtual_host) as users:
+        yield users
 
 
 @pytest.fixture(scope="session")

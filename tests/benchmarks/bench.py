@@ -17,6 +17,7 @@ from tests.chaos.outsiders import Observer
 from tests.private_servers.postgresql import PrivatePostgresql
 from worker.broker.topology import COMMANDS
 from worker.sandbox.contexts import Assembly
+from worker.sandbox.environment import enterprise_manager_environment
 from worker.sandbox.errors import PartFailedError
 from worker.sandbox.processes.supervisor import ProcessSupervisor, wait_until
 from worker.sandbox.processes.worker_process import WorkerProcess
@@ -51,14 +52,10 @@ class Bench(Assembly):
 
     def start_workers(self, number: int, ledger_url: str, changes: Mapping[str, str]) -> list[WorkerProcess]:
         """Start so many workers at once; returns when all take commands, and somebody hears the events."""
-        em = self.enterprise_manager
         environment = {
             "UNLINK_BROKER__URL": self.broker.url,
             "UNLINK_LEDGER__URL": ledger_url,
-            f"{EM}URL": em.url,
-            f"{EM}USERNAME": em.username,
-            f"{EM}PASSWORD": em.password,
-            f"{EM}CA_FILE": str(em.ca_file),
+            **enterprise_manager_environment(self.enterprise_manager),
             "UNLINK_HTTP__HOST": "127.0.0.1",
             "UNLINK_HTTP__PORT": "0",
         }

@@ -8,19 +8,16 @@ and never answers.
 from __future__ import annotations
 
 import json
-import socket
 import sys
-import threading
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from itertools import islice
 
 import pika
 from rich.console import Console
 
 from tests.benchmarks.bench import EM, Bench
+from tests.private_servers.black_hole import black_hole
 from worker.broker.topology import COMMANDS
 
 #: How many unlinks each of the two has.
@@ -37,10 +34,10 @@ DARK = "UNLINK_ENTERPRISE_MANAGERS__DARK__"
 def main() -> None:
     """Print both times and their ratio; the exit status is 1 if it is too great."""
     console = Console()
-    with Bench() as bench, _black_hole() as url:
+    with Bench() as bench, black_hole() as port:
         bench.enterprise_manager.change_behaviour(edit_seconds=EDIT_SECONDS)
         alone = _seconds(bench, {})
-        dark = {f"{DARK}URL": url, f"{DARK}USERNAME": "nobody", f"{DARK}PASSWORD": "nothing"}
+        dark = {f"{DARK}URL": f"https://127.0.0.1:{port}", f"{DARK}USERNAME": "nobody", f"{DARK}PASSWORD": "nothing"}
         beside = _seconds(bench, dark)
     ratio = beside / alone
     console.print(
@@ -79,26 +76,6 @@ def _publish_to_the_dark(broker_url: str) -> None:
             }
             properties = pika.BasicProperties(delivery_mode=2)
             channel.basic_publish(COMMANDS, "dark", json.dumps(command).encode(), properties, mandatory=True)
-
-
-@contextmanager
-def _black_hole() -> Iterator[str]:
-    """The URL of something that accepts connections, and never says a word."""
-    with socket.create_server(("127.0.0.1", 0), backlog=256) as listener:
-        kept: list[socket.socket] = []
-
-        def accept() -> None:
-            with suppress(OSError):
-                while True:
-                    kept.append(listener.accept()[0])
-
-        thread = threading.Thread(target=accept, daemon=True)
-        thread.start()
-        yield f"https://127.0.0.1:{listener.getsockname()[1]}"
-        listener.shutdown(socket.SHUT_RDWR)
-        thread.join(5)
-        for connection in kept:
-            connection.close()
 
 
 if __name__ == "__main__":

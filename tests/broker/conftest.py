@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pika
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from pika.adapters.blocking_connection import BlockingChannel
 
+    from tests.private_servers.broker_users import BrokerUsers
     from worker.sandbox.rabbitmq.private_broker import PrivateBroker
     from worker.unlinks.ports.broker import Delivery
 
@@ -240,17 +242,6 @@ def silent_queue(broker: PrivateBroker, virtual_host: str) -> Iterator[Callable[
 
 
 @pytest.fixture
-def new_user(broker: PrivateBroker, virtual_host: str) -> Iterator[Callable[..., str]]:
+def new_user(broker_users: BrokerUsers) -> Callable[..., str]:
     """Makes a user with the permissions given, and returns a URL with it."""
-    name, password = f"user-{virtual_host}", "s3cret-of-theirs"
-    api = f"{broker.management_url}/api"
-
-    def make(configure: str = "", write: str = "", read: str = "") -> str:
-        body = {"password": password, "tags": ""}
-        requests.put(f"{api}/users/{name}", json=body, timeout=30).raise_for_status()
-        body = {"configure": configure, "write": write, "read": read}
-        requests.put(f"{api}/permissions/{virtual_host}/{name}", json=body, timeout=30).raise_for_status()
-        return f"amqp://{name}:{password}@127.0.0.1:{broker.port}/{virtual_host}"
-
-    yield make
-    requests.delete(f"{api}/users/{name}", timeout=30)
+    return partial(broker_users.url, "limited")

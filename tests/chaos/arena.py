@@ -20,6 +20,7 @@ from tests.chaos.proxy import Network, Proxy
 from tests.private_servers.postgresql import PrivatePostgresql
 from tests.private_servers.rabbitmq_cluster import PrivateCluster
 from worker.sandbox.contexts import Assembly
+from worker.sandbox.environment import enterprise_manager_environment
 from worker.sandbox.errors import PartFailedError
 from worker.sandbox.processes.supervisor import ProcessSupervisor, wait_until
 from worker.sandbox.processes.worker_process import WorkerProcess
@@ -118,10 +119,8 @@ class Arena(Assembly):
         environment = _SETTINGS | {
             "UNLINK_BROKER__URL": _through(broker, self.cluster.nodes[0].url),
             "UNLINK_LEDGER__URL": _through(ledger, self._ledger_url),
+            **enterprise_manager_environment(self.enterprise_manager),
             f"{_EM}URL": f"https://127.0.0.1:{enterprise_manager.port}",
-            f"{_EM}USERNAME": self.enterprise_manager.username,
-            f"{_EM}PASSWORD": self.enterprise_manager.password,
-            f"{_EM}CA_FILE": str(self.enterprise_manager.ca_file),
             f"{_EM}FORMAT": ("xml", "json")[number % 2],
         }
         return Seat(number, broker, enterprise_manager, ledger, environment, self._start(environment))

@@ -134,7 +134,6 @@ def site(broker: PrivateBroker, tmp_path_factory: pytest.TempPathFactory) -> Ite
     with SimulatedEnterpriseManager.start() as enterprise_manager:
         ledger = tmp_path_factory.mktemp("site") / "ledger.sqlite"
         with World(broker.url + name, f"sqlite:///{ledger}", enterprise_manager) as world:
-            world.start_worker()
-            world.listen()
+            world.serve()
             yield Site(world, broker, name)
     requests.delete(vhost, timeout=30).raise_for_status()

@@ -21,6 +21,7 @@ from contracts.events import CONTENT_TYPE, Outcome
 from contracts.published import all_schemas, examples
 from tests.missing_parts import require_program
 from worker.sandbox.packages import unpacked
+from worker.sandbox.processes.worker_process import surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,11 +36,10 @@ PATIENCE = 90
 
 def run(program: list[str | Path], body: Any, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """Run a recipe with a message on its standard input."""
-    surroundings = {name: value for name, value in os.environ.items() if not name.startswith("UNLINK_")}
     return subprocess.run(
         program,
         input=body if isinstance(body, str) else json.dumps(body),
-        env=surroundings | environment,
+        env=surroundings() | environment,
         check=False,
         capture_output=True,
         text=True,

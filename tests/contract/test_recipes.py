@@ -7,10 +7,8 @@ import os
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -21,6 +19,7 @@ import yaml
 from pika.exceptions import ChannelClosedByBroker
 
 from tests.contract.conftest import Site
+from tests.private_servers.http import Request, serving
 
 PATIENCE = 90
 
@@ -98,27 +97,16 @@ def ticketing_system(updates: Queue[tuple[str, dict[str, Any]]], failures: int) 
     """A ticketing system's API: its URL. The first calls fail."""
     left = [failures]
 
-    class Tickets(BaseHTTPRequestHandler):
-        def do_PATCH(self) -> None:  # the library's name for it
-            update = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            status = 503 if left[0] else 204
-            left[0] = max(left[0] - 1, 0)
-            if status == 204:
-                updates.put((self.path, update))
-            self.send_response(status)
-            self.end_headers()
+    def respond(request: Request) -> None:
+        update = json.loads(request.body())
+        status = 503 if left[0] else 204
+        left[0] = max(left[0] - 1, 0)
+        if status == 204:
+            updates.put((request.path, update))
+        request.answer(status)
 
-        def log_message(self, *_arguments: object) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Tickets) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(respond) as url:
+        yield url
 
 
 def until_consumed(site: Site, queue: str) -> None:

@@ -19,12 +19,10 @@ CANCEL: dict[str, Any] = {
 
 def test_a_cancel_that_comes_first_makes_the_unlink_cancelled(world: World) -> None:
     """Who stops a change before it was asked for is obeyed; the publisher hears it with its ticket."""
-    worker = world.start_worker()
-    world.listen()
+    worker = world.serve()
     world.send(CANCEL)
     worker.wait_for_log("unlink.cancel_recorded")
-    world.send(vendor_command(ticket={"system": "jira", "id": "OPS-1"}))
-    world.until_ended("CHG1")
+    world.unlink(ticket={"system": "jira", "id": "OPS-1"})
     (cancelled,) = world.of("CHG1")
     assert (cancelled.outcome, cancelled.data["ticket"]["id"]) == ("cancelled", "OPS-1")
     asked = cancelled.data["request"]
@@ -37,8 +35,7 @@ def test_a_cancel_that_comes_first_makes_the_unlink_cancelled(world: World) -> N
 def test_a_cancel_stops_a_task_under_way(world: World, behaviour: Behaviour, workers: int) -> None:
     """The task is stopped, whichever worker hears of it; the link is still there, and the event says so."""
     behaviour.edits_held = True
-    world.start_worker()
-    world.listen()
+    world.serve()
     world.send(vendor_command())
     world.until(lambda: world.of("CHG1"), "a submitted event")
     if workers == 2:
@@ -53,10 +50,8 @@ def test_a_cancel_stops_a_task_under_way(world: World, behaviour: Behaviour, wor
 
 def test_a_cancel_that_comes_too_late_is_answered_with_what_happened(world: World) -> None:
     """The link is gone, and nobody is told otherwise."""
-    world.start_worker()
-    world.listen()
-    world.send(vendor_command())
-    world.until_ended("CHG1")
+    world.serve()
+    world.unlink()
     heard = len(world.heard)
     world.send(CANCEL)
     world.until(lambda: len(world.heard) > heard, "an answer to the cancel")

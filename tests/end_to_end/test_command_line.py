@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,17 +16,12 @@ from tests.end_to_end.world import World, vendor_command
 from tests.missing_parts import require_rabbitmq
 from tests.preloaded.preloaded import run_program
 from worker.cli import COMMANDS, load
+from worker.sandbox.processes.worker_process import surroundings
 from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_ID, VENDOR_LINK_ID, Behaviour, Fault
 
 PROGRAM = (sys.executable, "-m", "worker")
 REPOSITORY = "88788f9e-d8f5-4eb4-bc4f-9b3f5403bcec"
 VENDOR_PAGE = ("--job", VENDOR_JOB_ID, "--link", VENDOR_LINK_ID)
-
-
-def surroundings(world: World | None = None) -> dict[str, str]:
-    """This program's environment without settings, and then the world's."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("UNLINK_")}
-    return kept | (world.environment if world else {})
 
 
 def submit(world: World, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -68,11 +63,12 @@ def test_submit_exits_with_3_when_it_cannot_be_known_in_time(world: World) -> No
     assert (ended.returncode, "timed_out" in ended.stdout) == (3, True), ended.stdout + ended.stderr
 
 
-def test_a_worker_told_to_stop_ends_what_can_end_and_logs_off(world: World, behaviour: Behaviour) -> None:
-    """A rolling update loses nothing: the unlink under way ends, the process exits with 0, no session is left."""
+@contextmanager
+def draining(world: World, behaviour: Behaviour, seconds: int) -> Iterator[tuple[subprocess.Popen[str], Iterator[str]]]:
+    """A worker that was told to stop while an unlink is under way, and the lines of its log."""
     behaviour.edits_held = True
-    world.environment["UNLINK_DRAIN_SECONDS"] = "30"
-    with subprocess.Popen([*PROGRAM, "run"], env=surroundings(world), stderr=subprocess.PIPE, text=True) as worker:
+    environment = surroundings() | world.environment | {"UNLINK_DRAIN_SECONDS": str(seconds)}
+    with subprocess.Popen([*PROGRAM, "run"], env=environment, stderr=subprocess.PIPE, text=True) as worker:
         assert worker.stderr is not None
         lines = iter(worker.stderr)
         _until(lines, "worker.started")
@@ -81,6 +77,12 @@ def test_a_worker_told_to_stop_ends_what_can_end_and_logs_off(world: World, beha
         _until(lines, "unlink.submitted")
         worker.send_signal(signal.SIGTERM)
         _until(lines, "worker.draining")
+        yield worker, lines
+
+
+def test_a_worker_told_to_stop_ends_what_can_end_and_logs_off(world: World, behaviour: Behaviour) -> None:
+    """A rolling update loses nothing: the unlink under way ends, the process exits with 0, no session is left."""
+    with draining(world, behaviour, seconds=30) as (worker, lines):
         behaviour.edits_held = False
         world.until_ended("CHG1")
         _until(lines, "worker.stopped")
@@ -90,17 +92,7 @@ def test_a_worker_told_to_stop_ends_what_can_end_and_logs_off(world: World, beha
 
 def test_a_worker_told_twice_ends_at_once(world: World, behaviour: Behaviour) -> None:
     """Whoever cannot wait need not; the command comes back, and the next worker goes on."""
-    behaviour.edits_held = True
-    world.environment["UNLINK_DRAIN_SECONDS"] = "600"
-    with subprocess.Popen([*PROGRAM, "run"], env=surroundings(world), stderr=subprocess.PIPE, text=True) as worker:
-        assert worker.stderr is not None
-        lines = iter(worker.stderr)
-        _until(lines, "worker.started")
-        world.listen()
-        world.send(vendor_command())
-        _until(lines, "unlink.submitted")
-        worker.send_signal(signal.SIGTERM)
-        _until(lines, "worker.draining")
+    with draining(world, behaviour, seconds=600) as (worker, _):
         worker.send_signal(signal.SIGINT)
         assert worker.wait(30) == 128 + signal.SIGTERM
     behaviour.edits_held = False
@@ -151,7 +143,7 @@ def test_ctrl_c_says_what_is_still_open(world: World, behaviour: Behaviour) -> N
     line = json.dumps(vendor_command())
     with subprocess.Popen(
         [*PROGRAM, "submit", "--wait", "--file", "-"],
-        env=surroundings(world),
+        env=surroundings() | world.environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -31,8 +31,7 @@ CRASHING = Path(__file__).with_name("crashing_worker.py")
 )
 def test_killed_at_a_boundary_the_unlink_still_ends_once(world: World, boundary: str) -> None:
     """Wherever the worker dies, the link goes, one DELETE is enough, and the publisher hears one end."""
-    doomed = world.start_worker({"CRASH_AT": boundary}, [str(CRASHING), "run"])
-    world.listen()
+    doomed = world.serve({"CRASH_AT": boundary}, [str(CRASHING), "run"])
     world.send(vendor_command())
     world.until(lambda: not doomed.running, "the crash")
     world.start_worker()
@@ -47,8 +46,7 @@ def test_killed_at_a_boundary_the_unlink_still_ends_once(world: World, boundary:
 
 def test_what_was_accepted_first_is_what_runs_whichever_delivery_is_at_hand(world: World) -> None:
     """A repeat in other words would change deadline, ticket and requester of what is under way."""
-    doomed = world.start_worker({"CRASH_AT": "intended"}, [str(CRASHING), "run"])
-    world.listen()
+    doomed = world.serve({"CRASH_AT": "intended"}, [str(CRASHING), "run"])
     world.send(vendor_command(requested_by="anna", ticket={"system": "jira", "id": "OPS-1"}))
     world.until(lambda: not doomed.running, "the crash")
     with pika.BlockingConnection(pika.URLParameters(world.environment["UNLINK_BROKER__URL"])) as connection:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import pty
 import struct
 import subprocess
 import sys
@@ -18,7 +16,6 @@ from typing import Any
 
 import pika
 import pytest
-import requests
 from pika.adapters.blocking_connection import BlockingChannel
 from pydantic import SecretStr
 from typer.testing import CliRunner
@@ -26,11 +23,13 @@ from typer.testing import CliRunner
 from contracts.commands import UnlinkCommand
 from contracts.events import Outcome
 from tests.end_to_end.world import PATIENCE, World, vendor_command
+from tests.private_servers.broker_users import BrokerUsers
+from tests.terminal import Terminal
 from worker.broker.senders import SENDER_HEADER
 from worker.cli import app
 from worker.clock import SystemClock
 from worker.ledger.sql_ledger import SqlLedger
-from worker.sandbox.rabbitmq.private_broker import PrivateBroker
+from worker.sandbox.processes.worker_process import surroundings
 from worker.settings import LedgerSettings
 from worker.unlinks.ports.ledger import (
     Claimed,
@@ -101,8 +100,7 @@ class Desk:
 
     def kill_when(self, condition: Callable[[], bool], *arguments: str) -> None:
         """The program as one of its own, killed as soon as something is so."""
-        surroundings = {name: value for name, value in os.environ.items() if not name.startswith("UNLINK_")}
-        with subprocess.Popen([*PROGRAM, *arguments], env=surroundings | self.environment) as program:
+        with subprocess.Popen([*PROGRAM, *arguments], env=surroundings() | self.environment) as program:
             while not condition():
                 assert program.poll() is None, "it ended before it was to be killed"
             program.kill()
@@ -326,21 +324,14 @@ def test_replay_asks_the_ledger_or_says_what_it_means_not_to(desk: Desk, tmp_pat
     assert desk.count("unlink.dead") == 0
 
 
-def test_an_operator_needs_few_rights_and_without_them_nothing_is_lost(
-    desk: Desk, broker: PrivateBroker, virtual_host: str
-) -> None:
+def test_an_operator_needs_few_rights_and_without_them_nothing_is_lost(desk: Desk, broker_users: BrokerUsers) -> None:
     """An operator without the right to publish commands would empty the dead letters into nothing."""
-    api = f"{broker.management_url}/api"
-    requests.put(f"{api}/users/operator", json={"password": "known", "tags": ""}, timeout=30).raise_for_status()
     desk.bury(vendor_command())
-    desk.environment["UNLINK_BROKER__URL"] = f"amqp://operator:known@127.0.0.1:{broker.port}/{virtual_host}"
     results = []
     for write in ("^$", r"^unlink\.commands$"):
-        rights = {"configure": "^$", "write": write, "read": r"^unlink\.dead$"}
-        requests.put(f"{api}/permissions/{virtual_host}/operator", json=rights, timeout=30).raise_for_status()
+        desk.environment["UNLINK_BROKER__URL"] = broker_users.url("operator", write=write, read=r"^unlink\.dead$")
         results.append(desk.run("replay", "--all", "--without-ledger"))
         desk.until_back(2 - len(results))
-    requests.delete(f"{api}/users/operator", timeout=30).raise_for_status()
     refused, replayed = results
     assert (refused.exit_code, "lacks a permission" in refused.stderr) == (1, True)
     assert replayed.exit_code == 0, replayed.output
@@ -348,24 +339,16 @@ def test_an_operator_needs_few_rights_and_without_them_nothing_is_lost(
 
 
 def test_a_command_denied_by_mistake_is_carried_out_as_its_senders(
-    world: World, broker: PrivateBroker, virtual_host: str, tmp_path: Path
+    world: World, broker_users: BrokerUsers, tmp_path: Path
 ) -> None:
     """After the policy was put right, a replay makes good for it; in the sender's name, not in the operator's."""
     policy = tmp_path / "policy.toml"
     policy.write_text('rules = []\nforwarders = ["unlink"]\n')
     world.environment["UNLINK_POLICY_FILE"] = str(policy)
-    api = f"{broker.management_url}/api"
-    for user in ("snow", "keeper"):
-        requests.put(f"{api}/users/{user}", json={"password": "known", "tags": ""}, timeout=30).raise_for_status()
-        rights = {"configure": ".*", "write": ".*", "read": ".*"}
-        requests.put(f"{api}/permissions/{virtual_host}/{user}", json=rights, timeout=30).raise_for_status()
     operator = world.environment["UNLINK_BROKER__URL"]
-    as_keeper = {"UNLINK_BROKER__URL": f"amqp://keeper:known@127.0.0.1:{broker.port}/{virtual_host}"}
-    worker = world.start_worker(as_keeper)
-    world.listen()
-    with closing(
-        pika.BlockingConnection(pika.URLParameters(as_keeper["UNLINK_BROKER__URL"].replace("keeper", "snow")))
-    ) as connection:
+    as_keeper = {"UNLINK_BROKER__URL": broker_users.url("keeper")}
+    worker = world.serve(as_keeper)
+    with closing(pika.BlockingConnection(pika.URLParameters(broker_users.url("snow")))) as connection:
         body = json.dumps(vendor_command()).encode()
         connection.channel().basic_publish("unlink.commands", "default", body, pika.BasicProperties(user_id="snow"))
     world.until_ended("CHG1")
@@ -379,8 +362,6 @@ def test_a_command_denied_by_mistake_is_carried_out_as_its_senders(
     assert replayed.exit_code == 0, replayed.output
     world.until_ended("CHG1")
     assert [event.outcome for event in world.of("CHG1")] == ["submitted", "succeeded"]
-    for user in ("snow", "keeper"):
-        requests.delete(f"{api}/users/{user}", timeout=30).raise_for_status()
 
 
 # --- discarding -----------------------------------------------------------------------------------------------------
@@ -472,21 +453,11 @@ def test_on_a_terminal_discard_asks_first(desk: Desk, tmp_path: Path, answer: st
     """A slip of the hand throws nothing away."""
     desk.bury(vendor_command("A"))
     desk.bury(vendor_command("B"))
-    leader, follower = pty.openpty()
-    surroundings = {name: value for name, value in os.environ.items() if not name.startswith("UNLINK_")}
     arguments = ["discard", "--all", "--record", str(tmp_path / "record.jsonl")]
-    with subprocess.Popen(
-        [*PROGRAM, *arguments],
-        env=surroundings | desk.environment,
-        stdin=follower,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    ) as program:
-        os.write(leader, f"{answer}\n".encode())
-        output, _ = program.communicate(timeout=PATIENCE)
-    for end in (leader, follower):
-        os.close(end)
-    assert b"Discard 2 dead letters?" in output
+    terminal = Terminal([*PROGRAM, *arguments], surroundings() | desk.environment)
+    terminal.until("Discard 2 dead letters?")
+    terminal.write(f"{answer}\n")
+    terminal.wait()
     desk.until_back(left)
 
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-import pty
-import socket
 import sqlite3
 import ssl
 import subprocess
 import sys
-import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +15,14 @@ import pytest
 import requests
 
 from tests.preloaded.preloaded import run_program
+from tests.private_servers.black_hole import black_hole
+from tests.private_servers.broker_users import BrokerUsers
+from tests.terminal import Terminal
 from worker.doctor.ledger import file_system_of
+from worker.sandbox.processes.worker_process import surroundings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from tests.end_to_end.world import World
@@ -60,11 +61,6 @@ def doctor(world: World, broker: PrivateBroker) -> Callable[..., Said]:
 def declared(world: World) -> None:
     """The topology as a worker declares it, and its ledger."""
     world.start_worker().stop()
-
-
-def api(broker: PrivateBroker, method: str, path: str, content: Any = None) -> None:
-    """Something done through the management API, as an administrator does it."""
-    requests.request(method, f"{broker.management_url}/api/{path}", json=content, timeout=30).raise_for_status()
 
 
 # --- a sound installation ---------------------------------------------------------------------------------------------
@@ -184,28 +180,25 @@ def test_a_missing_role_is_told(world: World, doctor: Any) -> None:
     ],
 )
 def test_a_missing_permission_is_told(
-    broker: PrivateBroker, virtual_host: str, world: World, doctor: Any, permissions: dict[str, str], told: str
+    broker_users: BrokerUsers, doctor: Any, permissions: dict[str, str], told: str
 ) -> None:
     """Else the worker would start, and fail at the first thing that it may not do."""
-    api(broker, "PUT", "users/limited", {"password": "s3cret", "tags": ""})
-    api(broker, "PUT", f"permissions/{virtual_host}/limited", permissions)
-    url = world.environment["UNLINK_BROKER__URL"]
-    said = doctor(UNLINK_BROKER__URL=f"amqp://limited:s3cret@{url.rpartition('@')[2]}")
+    url = broker_users.url("limited", **permissions)
+    said = doctor(UNLINK_BROKER__URL=url)
     assert (said.status, said.wrong()) == (1, ["permissions"]), said.output
     assert told in said.text
     assert "set_permissions" in said.text
     if permissions["configure"] == "^$":
-        url = f"amqp://limited:s3cret@{url.rpartition('@')[2]}"
         assert doctor(UNLINK_BROKER__URL=url, UNLINK_BROKER__TOPOLOGY="verify").status == 0
 
 
 def test_a_queue_with_other_arguments_is_told(
-    broker: PrivateBroker, virtual_host: str, world: World, doctor: Any
+    broker_users: BrokerUsers, virtual_host: str, world: World, doctor: Any
 ) -> None:
     """Else the worker would try to declare it for ever."""
     arguments = {"x-queue-type": "quorum", "x-consumer-timeout": 60_000}
     queue = {"durable": True, "arguments": arguments}
-    api(broker, "PUT", f"queues/{virtual_host}/unlink.commands.default", queue)
+    broker_users.put(f"queues/{virtual_host}/unlink.commands.default", queue)
     said = doctor()
     assert said.status == 1
     assert "unlink.commands.default was declared with others" in said.text
@@ -218,10 +211,10 @@ def test_a_queue_with_other_arguments_is_told(
 
 
 @pytest.mark.usefixtures("declared")
-def test_a_policy_that_drops_commands_is_told(broker: PrivateBroker, virtual_host: str, doctor: Any) -> None:
+def test_a_policy_that_drops_commands_is_told(broker_users: BrokerUsers, virtual_host: str, doctor: Any) -> None:
     """Else commands would run out on their queue, and nothing show why."""
     policy = {"pattern": "^unlink\\.commands", "definition": {"message-ttl": 60_000}, "apply-to": "queues"}
-    api(broker, "PUT", f"policies/{virtual_host}/ttl", policy)
+    broker_users.put(f"policies/{virtual_host}/ttl", policy)
     deadline = time.monotonic() + 20
     while "x-message-ttl is 60000" not in (said := doctor()).text:  # the API shows a policy a little later
         assert time.monotonic() < deadline, said.output
@@ -294,65 +287,27 @@ def test_the_file_system_of_a_folder_is_that_of_the_nearest_mount(tmp_path: Path
 # --- how it is said ---------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def black_hole() -> Iterator[int]:
-    """A port that accepts connections, and never answers."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        kept: list[socket.socket] = []
-
-        def accept() -> None:
-            while True:
-                try:
-                    kept.append(listener.accept()[0])
-                except OSError:
-                    return
-
-        thread = threading.Thread(target=accept, daemon=True)
-        thread.start()
-        yield listener.getsockname()[1]
-        listener.shutdown(socket.SHUT_RDWR)
-        thread.join(5)
-        for connection in kept:
-            connection.close()
-
-
-def test_what_never_answers_does_not_keep_it_from_ending(doctor: Any, black_hole: int) -> None:
+def test_what_never_answers_does_not_keep_it_from_ending(doctor: Any) -> None:
     """Else the doctor would hang on the very thing that is to be found."""
     began = time.monotonic()
-    said = doctor(
-        UNLINK_BROKER__URL=f"amqp://u:p@127.0.0.1:{black_hole}",
-        UNLINK_LEDGER__URL=f"postgresql://u:p@127.0.0.1:{black_hole}/x",
-        **{f"{EM}URL": f"https://127.0.0.1:{black_hole}"},
-    )
+    with black_hole() as port:
+        said = doctor(
+            UNLINK_BROKER__URL=f"amqp://u:p@127.0.0.1:{port}",
+            UNLINK_LEDGER__URL=f"postgresql://u:p@127.0.0.1:{port}/x",
+            **{f"{EM}URL": f"https://127.0.0.1:{port}"},
+        )
     assert (said.status, said.wrong()) == (1, ["reachable"] * 3), said.output
     assert time.monotonic() - began < 60
 
 
 def test_colour_is_for_terminals_that_want_it(world: World) -> None:
     """Else logs would be full of escape sequences, or a terminal without colours."""
-    surroundings = {name: value for name, value in os.environ.items() if not name.startswith("UNLINK_")}
-    surroundings |= world.environment | {"TERM": "xterm-256color", "PYTHONUTF8": "1"}
-    surroundings.pop("NO_COLOR", None)
-    green = b"\x1b[32m"
-    assert green in _on_a_terminal(surroundings)
-    assert green not in _on_a_terminal(surroundings | {"NO_COLOR": "1"})
-
-
-def _on_a_terminal(environment: dict[str, str]) -> bytes:
-    ours, theirs = pty.openpty()
-    with subprocess.Popen(
-        [sys.executable, "-m", "worker", "doctor"], env=environment, stdout=theirs, stderr=theirs, stdin=theirs
-    ):
-        os.close(theirs)
-        shown = b""
-        try:
-            while piece := os.read(ours, 65536):
-                shown += piece
-        except OSError:  # what Linux says when the other side has closed
-            pass
-        finally:
-            os.close(ours)
-    return shown
+    environment = surroundings() | world.environment | {"TERM": "xterm-256color", "PYTHONUTF8": "1"}
+    environment.pop("NO_COLOR", None)
+    for more, green in (({}, True), ({"NO_COLOR": "1"}, False)):
+        terminal = Terminal([sys.executable, "-m", "worker", "doctor"], environment | more)
+        terminal.wait()
+        assert ("\x1b[32m" in terminal.seen) is green
 
 
 def test_the_certificate_of_a_first_connection_is_shown(world: World, doctor: Any) -> None:

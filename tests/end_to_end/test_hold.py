@@ -28,8 +28,7 @@ def test_a_request_that_hangs_does_not_keep_its_delivery(world: World) -> None:
 
 def test_a_ledger_that_hangs_does_not_keep_a_delivery(world: World) -> None:
     """A thousand unlinks that wait for the database would hold their deliveries for an hour and a half."""
-    worker = world.start_worker(SHORT_HOLD)
-    world.listen()
+    worker = world.serve(SHORT_HOLD)
     database = sqlite3.connect(world.environment["UNLINK_LEDGER__URL"].removeprefix("sqlite:///"))
     database.execute("BEGIN IMMEDIATE")
     try:

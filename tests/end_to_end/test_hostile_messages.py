@@ -15,13 +15,11 @@ FEW_SLOTS = {"UNLINK_ENTERPRISE_MANAGERS__DEFAULT__MAX_IN_FLIGHT": "2"}
 @pytest.mark.parametrize("field", ["correlation_id", "requested_by", "reason", "idempotency_key", "ticket"])
 def test_lone_surrogates_are_rejected_and_take_no_slot(world: World, field: str) -> None:
     """A message of 50 bytes would be answered by nothing, and a few of them would stop the queue for good."""
-    worker = world.start_worker(FEW_SLOTS)
-    world.listen()
+    worker = world.serve(FEW_SLOTS)
     value = {"system": "\ud800", "id": "\ud800"} if field == "ticket" else "\ud800"
     for number in range(3):
         world.send(json.dumps(vendor_command(f"CHG{number}") | {"labels": {"n": str(number)}, field: value}).encode())
-    world.send(vendor_command("GOOD"))
-    world.until_ended("GOOD")
+    world.unlink("GOOD")
     world.until_acknowledged()
     world.until(lambda: world.client.count("unlink.dead") == 3, "three dead letters")
     rejected = [event.data["reason"]["code"] for event in world.heard if event.outcome == "rejected"]

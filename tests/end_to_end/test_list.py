@@ -37,8 +37,7 @@ def keys(world: World, *arguments: str) -> list[str]:
 @pytest.fixture
 def ended(world: World) -> World:
     """A world with one unlink that succeeded, and one that failed."""
-    world.start_worker()
-    world.listen()
+    world.serve()
     ticket = {"system": "jira", "id": "OPS-1", "url": "https://jira.example.com/browse/OPS-1"}
     repository = {"name": VENDOR_REPOSITORY_NAME}
     asked = {
@@ -47,8 +46,7 @@ def ended(world: World) -> World:
         "reason": '=HYPERLINK("http://evil.example","x")',
         "ticket": ticket,
     }
-    world.send(vendor_command("CHG1", **asked))
-    world.until_ended("CHG1")
+    world.unlink("CHG1", **asked)
     world.send(vendor_command("CHG2", job={"name": "Nightly"}, ticket={"system": "jira", "id": "OPS-1"}))
     world.send(vendor_command("CHG3", job={"name": "@Weekly"}, ticket={"system": "jira", "id": "OPS-2"}))
     world.until_ended("CHG2", "CHG3")

@@ -26,10 +26,8 @@ def test_the_vendor_pages_example_is_unlinked(world: World, behaviour: Behaviour
     response_format, switches = FORMATS[kind]
     for switch, position in switches.items():
         setattr(behaviour, switch, position)
-    world.start_worker({"UNLINK_ENTERPRISE_MANAGERS__DEFAULT__FORMAT": response_format})
-    world.listen()
-    world.send(vendor_command())
-    world.until_ended("CHG1")
+    world.serve({"UNLINK_ENTERPRISE_MANAGERS__DEFAULT__FORMAT": response_format})
+    world.unlink()
     world.until_acknowledged()
     submitted, succeeded = world.of("CHG1")
     assert submitted.content["type"] == "unlink.submitted.v1"
@@ -44,11 +42,9 @@ def test_the_vendor_pages_example_is_unlinked(world: World, behaviour: Behaviour
 
 def test_the_same_message_ten_more_times_changes_nothing(world: World) -> None:
     """A publisher that retries does no harm, and always hears the same event."""
-    world.start_worker()
-    world.listen()
+    world.serve()
     for _ in range(11):
-        world.send(vendor_command())
-    world.until_ended("CHG1")
+        world.unlink()
     world.until_acknowledged()
     world.listen_for(1)
     assert len({event.id for event in world.of("CHG1")}) == 2
@@ -58,10 +54,8 @@ def test_the_same_message_ten_more_times_changes_nothing(world: World) -> None:
 
 def test_the_same_request_by_another_person_gets_the_same_answer(world: World) -> None:
     """A second person's run of a pipeline would be rejected, and a closed ticket be opened again."""
-    world.start_worker()
-    world.listen()
-    world.send(vendor_command(requested_by="anna", ticket={"system": "jira", "id": "OPS-1"}))
-    world.until_ended("CHG1")
+    world.serve()
+    world.unlink(requested_by="anna", ticket={"system": "jira", "id": "OPS-1"})
     world.until_acknowledged()
     repeat = vendor_command(requested_by="ben", reason="again", timeout_seconds=60, labels={"run": "2"})
     world.send(repeat)
@@ -76,8 +70,7 @@ def test_operation_finished_is_not_the_end(world: World, behaviour: Behaviour) -
     """What the server calls done, but has not collected, is not reported as done."""
     behaviour.operation_finished_seconds = 3600
     behaviour.link_goes_at = "finished"
-    world.start_worker()
-    world.listen()
+    world.serve()
     world.send(vendor_command())
     world.until(lambda: world.enterprise_manager.count("GET", "/tasks/") >= 4, "several looks at the task")
     assert {event.outcome for event in world.of("CHG1")} == {"submitted"}
@@ -87,11 +80,8 @@ def test_a_failed_task_is_failed_with_the_servers_message(world: World) -> None:
     """The ticket says in the server's words why the link is still there."""
     message = "The job is being edited by another user."
     world.enterprise_manager.inject(Fault(kind="task_fails", method="DELETE", path=VENDOR_LINK_ID, message=message))
-    world.start_worker()
-    world.listen()
-    world.send(vendor_command())
-    world.until_ended("CHG1")
-    failed = world.of("CHG1")[-1]
+    world.serve()
+    failed = world.unlink()
     assert failed.data["reason"] == {"code": "task_failed", "message": message}
     assert failed.data["changed"] is False
 
@@ -99,18 +89,14 @@ def test_a_failed_task_is_failed_with_the_servers_message(world: World) -> None:
 def test_a_list_that_lags_is_said_not_guessed(world: World, behaviour: Behaviour) -> None:
     """The server's word without a look that bears it out is told as just that."""
     behaviour.list_lag_seconds = 3600
-    world.start_worker({"UNLINK_ENTERPRISE_MANAGERS__DEFAULT__VERIFY_SECONDS": "1"})
-    world.listen()
-    world.send(vendor_command())
-    world.until_ended("CHG1")
-    data = world.of("CHG1")[-1].data
+    world.serve({"UNLINK_ENTERPRISE_MANAGERS__DEFAULT__VERIFY_SECONDS": "1"})
+    data = world.unlink().data
     assert (data["outcome"], data["evidence"], data["verified"]) == ("succeeded", "task", False)
 
 
 def test_an_unreadable_message_blocks_nobody(world: World) -> None:
     """Junk is answered, set aside with its reason, and the next command is served."""
-    world.start_worker()
-    world.listen()
+    world.serve()
     world.send(b"\xffjunk")
     world.send(vendor_command())
     world.until_ended(None, "CHG1")
@@ -122,10 +108,8 @@ def test_an_unreadable_message_blocks_nobody(world: World) -> None:
 
 def test_a_reused_key_runs_nothing(world: World) -> None:
     """Two commands under one key: the second is refused, and its link stays."""
-    world.start_worker()
-    world.listen()
-    world.send(vendor_command())
-    world.until_ended("CHG1")
+    world.serve()
+    world.unlink()
     other = world.enterprise_manager.add_job(name="Other", links=[REPOSITORY])
     (link,) = world.enterprise_manager.links(other)
     world.send(vendor_command(job={"id": other}, repository={"link_id": link.object_in_job_id}))
@@ -139,8 +123,7 @@ def test_linked_backups_are_not_dropped_without_consent(world: World) -> None:
     """An edit that would drop backups is not made for a command that does not say so; with consent they are listed."""
     job = world.enterprise_manager.add_job(name="Guarded", links=[REPOSITORY], linked_backups=[BACKUP])
     (link,) = world.enterprise_manager.links(job)
-    world.start_worker()
-    world.listen()
+    world.serve()
     references = {"job": {"id": job}, "repository": {"link_id": link.object_in_job_id}}
     world.send(vendor_command("plan", dry_run=True, **references))
     world.send(vendor_command("no", **references))
@@ -148,18 +131,15 @@ def test_linked_backups_are_not_dropped_without_consent(world: World) -> None:
     assert world.of("no")[-1].data["reason"]["code"] == "linked_backups_at_risk"
     assert len(world.of("plan")[-1].data["linked_backups_removed"]) == 1
     assert world.enterprise_manager.count("DELETE", "/linkedBackupRepositories/") == 0
-    world.send(vendor_command("yes", allow_linked_backups_removal=True, **references))
-    world.until_ended("yes")
+    world.unlink("yes", allow_linked_backups_removal=True, **references)
     assert world.of("yes")[-1].data["outcome"] == "succeeded"
     assert len(world.of("yes")[-1].data["linked_backups_removed"]) == 1
 
 
 def test_each_dry_run_is_an_event_of_its_own(world: World) -> None:
     """A consumer that drops repeats by ID would drop the second plan, which may say something else than the first."""
-    world.start_worker()
-    world.listen()
-    world.send(vendor_command("plan", dry_run=True, requested_by="j.doe", reason="to see"))
-    world.until_ended("plan")
+    world.serve()
+    world.unlink("plan", dry_run=True, requested_by="j.doe", reason="to see")
     (link,) = world.enterprise_manager.links(VENDOR_JOB_ID)
     world.enterprise_manager.remove_link(VENDOR_JOB_ID, link.object_in_job_id)
     world.send(vendor_command("plan", dry_run=True))
@@ -180,8 +160,7 @@ def test_a_broker_restarted_under_a_hundred_unlinks_loses_none(
     links = [world.enterprise_manager.links(job)[0].object_in_job_id for job in jobs]
     keys = [f"CHG{number}" for number in range(100)]
     behaviour.edits_held = True
-    world.start_worker({"UNLINK_ENTERPRISE_MANAGERS__DEFAULT__MAX_IN_FLIGHT": "200"})
-    world.listen()
+    world.serve({"UNLINK_ENTERPRISE_MANAGERS__DEFAULT__MAX_IN_FLIGHT": "200"})
     for key, job, link in zip(keys, jobs, links, strict=True):
         world.send(vendor_command(key, job={"id": job}, repository={"link_id": link}))
     world.until(
@@ -200,8 +179,7 @@ def test_a_broker_restarted_under_a_hundred_unlinks_loses_none(
 
 def test_any_amqp_client_will_do(world: World, broker_url: str) -> None:
     """A publisher needs no property, no header and no library of ours: a body on the exchange is enough."""
-    world.start_worker()
-    world.listen()
+    world.serve()
     with pika.BlockingConnection(pika.URLParameters(broker_url)) as connection:
         body = (
             f'{{"command":"unlink.v1","idempotency_key":"K","job":{{"id":"{VENDOR_JOB_ID}"}},'

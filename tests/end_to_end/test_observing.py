@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import pty
 import re
 import select
 import signal
-import struct
 import subprocess
 import sys
-import termios
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +19,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from tests.end_to_end.world import PATIENCE, World, vendor_command
+from tests.preloaded.preloaded import run_program
+from tests.terminal import Terminal
 from worker.cli import app
 from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_ID, VENDOR_JOB_NAME, VENDOR_LINK_ID, Behaviour, Fault
@@ -56,33 +54,15 @@ def program(settings: Mapping[str, str], *arguments: str) -> Result:
     return CliRunner().invoke(app, arguments, env={**left_out, **settings}, prog_name="unlink-worker")
 
 
-def started(settings: Mapping[str, str], *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-    """The program in a process of its own, to its end."""
-    return subprocess.run(
-        [*PROGRAM, *arguments],
-        env=surroundings(settings, **more),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-
-
-def unlinked(world: World, key: str = "CHG1", **changes: Any) -> None:
-    """A command, and its end."""
-    world.send(vendor_command(key, **changes))
-    world.until_ended(key)
-
-
 # --- status ---------------------------------------------------------------------------------------------------------
 
 
 def test_status_tells_of_an_unlink_that_has_ended(world: World) -> None:
     """Somebody asks what became of a change: its end, its link, its times, and each thing that was done for it."""
-    world.start_worker()
-    world.listen()
-    unlinked(world, requested_by="j.doe", ticket={"system": "jira", "id": "OPS-1"})
-    told = started(ledger_only(world), "status", "CHG1", TZ="Asia/Kolkata")
+    world.serve()
+    world.unlink(requested_by="j.doe", ticket={"system": "jira", "id": "OPS-1"})
+    settings = ledger_only(world) | {"TZ": "Asia/Kolkata", "COLUMNS": str(COLUMNS)}
+    told = run_program("status", "CHG1", settings=settings)
     assert told.returncode == 0, told.stderr
     for words in ("CHG1  succeeded", VENDOR_LINK_ID, "jira OPS-1", "task-1", "taken up", "ended: succeeded", "IST"):
         assert words in told.stdout
@@ -92,9 +72,8 @@ def test_status_tells_of_an_unlink_that_has_ended(world: World) -> None:
 
 def test_status_for_scripts_is_one_object_with_the_event_in_it(world: World) -> None:
     """A script reads the outcome, the event and the steps without parsing what is meant for people."""
-    world.start_worker()
-    world.listen()
-    unlinked(world)
+    world.serve()
+    world.unlink()
     told = program(ledger_only(world), "status", "CHG1", "--output", "json")
     content = json.loads(told.stdout)
     assert (content["outcome"], content["stage"], content["attempts"]) == ("succeeded", "settled", 1)
@@ -110,8 +89,7 @@ def test_status_tells_by_its_exit_what_has_not_ended_and_what_nobody_has_seen(
 ) -> None:
     """A script that waits would take an unknown key, or one under way, for a failure."""
     behaviour.edits_held = True
-    world.start_worker()
-    world.listen()
+    world.serve()
     world.send(vendor_command())
     world.until(lambda: world.of("CHG1"), "a submitted event")
     under_way = program(ledger_only(world), "status", "CHG1")
@@ -124,9 +102,8 @@ def test_status_tells_by_its_exit_what_has_not_ended_and_what_nobody_has_seen(
 
 def test_what_others_wrote_cannot_steer_the_terminal(world: World) -> None:
     """A reason with control characters in it would rewrite the screen of whoever looks at the ticket."""
-    world.start_worker()
-    world.listen()
-    unlinked(world, reason="\x1b]0;owned\x07 [bold]harmless[/bold]")
+    world.serve()
+    world.unlink(reason="\x1b]0;owned\x07 [bold]harmless[/bold]")
     told = program(ledger_only(world), "status", "CHG1")
     assert "\x1b" not in told.stdout
     assert "\x07" not in told.stdout
@@ -158,9 +135,8 @@ def test_a_ledger_that_is_not_there_is_told_in_one_line(world: World) -> None:
 
 def test_prune_deletes_only_what_is_old_enough(world: World) -> None:
     """A nightly clean-up would forget yesterday's keys, and allow their commands a second time."""
-    world.start_worker()
-    world.listen()
-    unlinked(world)
+    world.serve()
+    world.unlink()
     for arguments in (["--dry-run"], []):
         pruned = program(ledger_only(world), "ledger", "prune", "--older-than-days", "1", *arguments)
         assert (pruned.exit_code, pruned.stdout[:6]) == (0, "0 keys")
@@ -178,14 +154,13 @@ def cancel(world: World, key: str, *arguments: str) -> Result:
 
 def test_a_cancel_that_comes_first_keeps_the_unlink_from_being_sent(world: World) -> None:
     """A change is called off before its command arrives: the command ends cancelled, and the link stays."""
-    worker = world.start_worker()
-    world.listen()
+    worker = world.serve()
     asked = cancel(world, "CHG1", "--requested-by", "j.doe", "--reason", "wrong repository")
     assert asked.exit_code == 0, asked.stderr
     world.until(lambda: "unlink.cancel_recorded" in worker.log(), "the request is recorded")
     before = program(ledger_only(world), "status", "CHG1")
     assert (before.exit_code, "no worker has seen its command yet" in before.stdout) == (6, True)
-    unlinked(world)
+    world.unlink()
     assert {outcome for outcome, _ in world.ends_of("CHG1")} == {"cancelled"}
     assert world.enterprise_manager.deletes_of(VENDOR_LINK_ID) == 0
     told = program(ledger_only(world), "status", "CHG1")
@@ -196,8 +171,7 @@ def test_a_cancel_that_comes_first_keeps_the_unlink_from_being_sent(world: World
 def test_cancel_waits_for_the_end_of_what_is_under_way_and_exits_by_it(world: World, behaviour: Behaviour) -> None:
     """A pipeline that calls a change off goes on only when it knows whether the link is still there."""
     behaviour.edits_held = True
-    world.start_worker()
-    world.listen()
+    world.serve()
     world.send(vendor_command())
     world.until(lambda: world.of("CHG1"), "a submitted event")
     ended = cancel(world, "CHG1", "--wait")
@@ -208,9 +182,8 @@ def test_cancel_waits_for_the_end_of_what_is_under_way_and_exits_by_it(world: Wo
 
 def test_a_cancel_that_comes_too_late_says_that_the_link_is_gone(world: World) -> None:
     """Whoever calls a change off too late learns so at once, and by the exit status."""
-    world.start_worker()
-    world.listen()
-    unlinked(world)
+    world.serve()
+    world.unlink()
     ended = cancel(world, "CHG1", "--wait", "--output", "json")
     assert ended.exit_code == 0, ended.stderr
     assert json.loads(ended.stdout)["data"]["outcome"] == "succeeded"
@@ -278,10 +251,9 @@ def next_line(watch: subprocess.Popen[str], key: str) -> dict[str, Any]:
 
 def test_watch_in_a_pipe_writes_each_event_as_it_comes_and_ends_with_ctrl_c(world: World) -> None:
     """A script that tails the events would get them late, or half, or a stack trace at the end."""
-    world.start_worker()
-    world.listen()
+    world.serve()
     with watching(world) as watch:
-        unlinked(world)
+        world.unlink()
         assert next_line(watch, "CHG1") == world.of("CHG1")[0].content
         assert next_line(watch, "CHG1") == world.of("CHG1")[1].content
         watch.send_signal(signal.SIGINT)
@@ -322,11 +294,10 @@ def test_watch_ends_without_a_word_when_it_is_interrupted_at_once(world: World) 
 
 def test_watch_shows_only_the_outcomes_that_were_asked_for(world: World) -> None:
     """Who waits for failures would have to read through all that went well."""
-    world.start_worker()
-    world.listen()
+    world.serve()
     with watching(world, "--outcome", "failed", "--outcome", "planned", "--em", "default") as watch:
-        unlinked(world, "CHG1")
-        unlinked(world, "CHG2", dry_run=True)
+        world.unlink("CHG1")
+        world.unlink("CHG2", dry_run=True)
         assert watch.stdout is not None
         shown = [json.loads(next(watch.stdout))["data"]]
         while shown[-1]["idempotency_key"] != "CHG2":
@@ -344,7 +315,7 @@ def test_watch_goes_on_after_its_connection_was_lost(world: World, broker: Priva
         assert "The broker is back" in watch.stderr.readline()
         world.reconnect()
         world.listen()
-        unlinked(world)
+        world.unlink()
         assert next_line(watch, "CHG1")["data"]["outcome"] == "submitted"
 
 
@@ -370,48 +341,15 @@ def test_watch_says_at_once_that_there_is_no_broker() -> None:
     assert "hush" not in ended.stderr
 
 
-class Terminal:
-    """A program on a terminal of 80 columns and 24 lines."""
-
-    def __init__(self, settings: Mapping[str, str], *arguments: str, **more: str) -> None:
-        self._ours, theirs = pty.openpty()
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, COLUMNS, 0, 0))
-        environment = surroundings(settings, TERM="xterm-256color", **more)
-        self.process = subprocess.Popen(  # closed by `end`
-            [*PROGRAM, *arguments], env=environment, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
-        )
-        os.close(theirs)
-        self.seen = ""
-
-    def until(self, words: str) -> None:
-        """Read until this was shown."""
-        over = time.monotonic() + PATIENCE
-        while words not in self.seen:
-            assert time.monotonic() < over, f"never shown: {words}; only: {self.seen[-2000:]!r}"
-            if select.select([self._ours], [], [], 0.5)[0]:
-                try:
-                    self.seen += os.read(self._ours, 65536).decode(errors="replace")
-                except OSError:  # how Linux says that the other end is closed
-                    pytest.fail(f"it ended without {words!r}: {self.seen[-2000:]}")
-
-    def end(self) -> int:
-        """Ctrl-C, and the exit status."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
-        status = self.process.wait(PATIENCE)
-        os.close(self._ours)
-        return status
-
-
 @pytest.mark.parametrize("no_color", [False, True])
 def test_watch_on_a_terminal_is_a_table_that_fits(world: World, *, no_color: bool) -> None:
     """At 80 columns a row that wraps would tear the table; who asked for no colours would get them."""
-    world.start_worker()
-    world.listen()
-    terminal = Terminal(broker_only(world), "watch", **({"NO_COLOR": "1"} if no_color else {}))
+    world.serve()
+    more = {"NO_COLOR": "1"} if no_color else {}
+    terminal = Terminal([*PROGRAM, "watch"], surroundings(broker_only(world), TERM="xterm-256color", **more))
     terminal.until("no event yet")
     key = "servicenow:CHG0030192/unlink-of-a-repository-with-quite-a-long-name"
-    unlinked(world, key, ticket={"system": "jira", "id": "OPS-4711"})
+    world.unlink(key, ticket={"system": "jira", "id": "OPS-4711"})
     terminal.until("2 events")
     assert terminal.end() == 0
     assert "succeeded" in terminal.seen

@@ -8,6 +8,7 @@ import pytest
 
 from tests.end_to_end.world import World, vendor_command
 from tests.preloaded.preloaded import run_program
+from worker.sandbox.environment import enterprise_manager_environment
 from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_ID, Behaviour, SimulatedEnterpriseManager
 
 REPOSITORY = "88788f9e-d8f5-4eb4-bc4f-9b3f5403bcec"
@@ -52,8 +53,7 @@ def test_a_paused_enterprise_manager_s_commands_wait_until_it_is_resumed(
 def test_what_is_under_way_goes_on(world: World, behaviour: Behaviour) -> None:
     """A pause ends nothing that Enterprise Manager was already asked to do."""
     behaviour.edits_held = True
-    worker = world.start_worker()
-    world.listen()
+    worker = world.serve()
     world.send(vendor_command())
     worker.wait_for_log("unlink.submitted")
     assert unlink_worker(world, "pause", "default").returncode == 0
@@ -66,15 +66,8 @@ def test_what_is_under_way_goes_on(world: World, behaviour: Behaviour) -> None:
 def test_the_others_commands_are_taken_meanwhile(world: World) -> None:
     """Maintenance of one site delays nobody at another."""
     with SimulatedEnterpriseManager.start() as second:
-        prefix = "UNLINK_ENTERPRISE_MANAGERS__SECOND__"
-        world.environment |= {
-            f"{prefix}URL": second.url,
-            f"{prefix}USERNAME": second.username,
-            f"{prefix}PASSWORD": second.password,
-            f"{prefix}CA_FILE": str(second.ca_file),
-        }
-        worker = world.start_worker()
-        world.listen()
+        world.environment |= enterprise_manager_environment(second, "SECOND")
+        worker = world.serve()
         assert unlink_worker(world, "pause", "default").returncode == 0
         worker.wait_for_log("broker.paused")
         world.client.publish(_command_for("second"), "second")

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -18,6 +15,8 @@ import requests
 from pika.exceptions import ChannelClosedByBroker
 
 from tests.end_to_end.world import World, vendor_command
+from tests.preloaded.preloaded import run_program
+from tests.private_servers.broker_users import PASSWORD, BrokerUsers
 from worker.broker.broker import Broker
 from worker.broker.delivery import BrokerDelivery
 from worker.broker.senders import SENDER_HEADER
@@ -26,7 +25,6 @@ from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_ID, VENDOR_LINK_ID
 from worker.settings import BrokerSettings
 
-PASSWORD = "known"
 PRECONDITION_FAILED = 406
 
 #: `snow` may by the job's name, which the commands do not say: they name it by ID.
@@ -42,28 +40,13 @@ cancels = true
 """
 
 
-class Users:
+class Users(BrokerUsers):
     """Users of the broker who may publish commands, each with a way to do so."""
-
-    def __init__(self, broker: PrivateBroker, virtual_host: str) -> None:
-        self._broker = broker
-        self._virtual_host = virtual_host
-        self._api = f"{broker.management_url}/api"
-        self._made: set[str] = set()
-
-    def url(self, user: str) -> str:
-        """The user's `amqp://` URL; made if there is no such user yet."""
-        if user not in self._made:
-            self._made.add(user)
-            self._put(f"users/{user}", {"password": PASSWORD, "tags": "management"})
-            everything = {"configure": ".*", "write": ".*", "read": ".*"}
-            self._put(f"permissions/{self._virtual_host}/{user}", everything)
-        return f"amqp://{user}:{PASSWORD}@127.0.0.1:{self._broker.port}/{self._virtual_host}"
 
     def send(self, user: str, command: dict[str, Any], **properties: Any) -> None:
         """Publish as this user, confirmed; signed unless `properties` say otherwise."""
         given = {"user_id": user, **properties}
-        with closing(pika.BlockingConnection(pika.URLParameters(self.url(user)))) as connection:
+        with closing(pika.BlockingConnection(pika.URLParameters(self.url(user, tags="management")))) as connection:
             channel = connection.channel()
             channel.confirm_delivery()
             body = json.dumps(command).encode()
@@ -71,10 +54,10 @@ class Users:
 
     def send_by_http(self, user: str, command: dict[str, Any], signed_as: str) -> requests.Response:
         """Publish as this user through the management HTTP API."""
-        self.url(user)
-        address = self._api.rpartition("@")[2]
+        self.url(user, tags="management")
+        address = self._broker.management_url.rpartition("@")[2]
         return requests.post(
-            f"http://{user}:{PASSWORD}@{address}/exchanges/{self._virtual_host}/unlink.commands/publish",
+            f"http://{user}:{PASSWORD}@{address}/api/exchanges/{self._virtual_host}/unlink.commands/publish",
             json={
                 "routing_key": "default",
                 "properties": {"user_id": signed_as},
@@ -84,21 +67,12 @@ class Users:
             timeout=30,
         )
 
-    def close(self) -> None:
-        """Delete them."""
-        for user in self._made:
-            requests.delete(f"{self._api}/users/{user}", timeout=30).raise_for_status()
-
-    def _put(self, what: str, content: dict[str, str]) -> None:
-        requests.put(f"{self._api}/{what}", json=content, timeout=30).raise_for_status()
-
 
 @pytest.fixture
 def users(broker: PrivateBroker, virtual_host: str) -> Iterator[Users]:
     """Users on this test's virtual host."""
-    users = Users(broker, virtual_host)
-    yield users
-    users.close()
+    with Users(broker, virtual_host) as users:
+        yield users
 
 
 @pytest.fixture
@@ -113,8 +87,7 @@ def policy_file(tmp_path: Path) -> Path:
 def guarded(world: World, policy_file: Path) -> World:
     """A worker with the policy; what comes back is heard."""
     world.environment["UNLINK_POLICY_FILE"] = str(policy_file)
-    world.start_worker()
-    world.listen()
+    world.serve()
     return world
 
 
@@ -269,15 +242,7 @@ def test_a_wrong_policy_ends_the_program_at_the_start(
     path = tmp_path / "wrong.toml"
     if text is not None:
         path.write_text(text)
-    surroundings = {name: value for name, value in os.environ.items() if not name.startswith("UNLINK_")}
-    ended = subprocess.run(
-        [sys.executable, "-m", "worker", "run"],
-        env=surroundings | world.environment | {"UNLINK_POLICY_FILE": str(path)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    ended = run_program("run", settings=world.environment | {"UNLINK_POLICY_FILE": str(path)})
     assert ended.returncode == 2
     assert said in ended.stderr
     assert "Traceback" not in ended.stderr

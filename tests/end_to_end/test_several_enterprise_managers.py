@@ -11,6 +11,7 @@ import pytest
 
 from tests.end_to_end.world import World, vendor_command
 from tests.waiting import wait_until as until
+from worker.sandbox.environment import enterprise_manager_environment
 from worker.sandbox.processes.worker_process import WorkerProcess
 from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_ID, VENDOR_LINK_ID, Fault, SimulatedEnterpriseManager
 
@@ -28,17 +29,9 @@ def branch() -> Iterator[SimulatedEnterpriseManager]:
 
 def start(world: World, branch: SimulatedEnterpriseManager, **changes: str) -> WorkerProcess:
     """A worker of both; `changes` are settings of the branch's."""
-    settings = {
-        "URL": branch.url,
-        "USERNAME": branch.username,
-        "PASSWORD": branch.password,
-        "CA_FILE": str(branch.ca_file),
-        "REQUEST_TIMEOUT_SECONDS": "2",
-        "POLL_INTERVAL_SECONDS": "0.4",
-    }
-    worker = world.start_worker({BRANCH + name: value for name, value in (settings | changes).items()})
-    world.listen()
-    return worker
+    hurried = {"REQUEST_TIMEOUT_SECONDS": "2", "POLL_INTERVAL_SECONDS": "0.4"}
+    world.environment |= enterprise_manager_environment(branch, "BRANCH")
+    return world.serve({BRANCH + name: value for name, value in (hurried | changes).items()})
 
 
 def send_to_the_branch(world: World, key: str = "BRANCH1") -> None:

@@ -79,8 +79,14 @@ class World:
         return url._replace(netloc=f"{url.username}:{password}@{url.hostname}:{url.port}").geturl()
 
     def listen(self) -> None:
-        """Hear the events from now on; the worker has declared the exchange."""
+        """Receive the events from now on; a worker has declared the exchange."""
         self.client.listen()
+
+    def serve(self, changes: Mapping[str, str] | None = None, program: Sequence[str] = RUN) -> WorkerProcess:
+        """Start a worker, and receive the events from then on."""
+        worker = self.start_worker(changes, program)
+        self.listen()
+        return worker
 
     @property
     def client(self) -> BrokerClient:
@@ -98,6 +104,12 @@ class World:
         """Publish a command, or anything."""
         body = command if isinstance(command, bytes) else json.dumps(command).encode()
         self.client.publish(body, "default")
+
+    def unlink(self, key: str = "CHG1", **changes: Any) -> ReceivedEvent:
+        """Publish the vendor page's example; its terminal event."""
+        self.send(vendor_command(key, **changes))
+        self.until_ended(key)
+        return self.of(key)[-1]
 
     def until_ended(self, *keys: str | None) -> None:
         """Listen until each of these keys had a terminal event."""

@@ -15,7 +15,7 @@ import requests
 import yaml
 from pika.adapters.blocking_connection import BlockingChannel
 
-from tests.end_to_end.world import World, vendor_command
+from tests.end_to_end.world import World
 from tests.k8s.manifests import K8S, ROOT, Resource, rendered
 from worker.broker import topology
 from worker.broker.operator_resources import Place, as_yaml, resources
@@ -185,10 +185,8 @@ def test_a_worker_does_its_work_as_the_operator_s_user_on_the_operator_s_queues(
         SimulatedEnterpriseManager.start() as enterprise_manager,
         World(broker_url, f"sqlite:///{tmp_path / 'ledger.sqlite'}", enterprise_manager) as world,
     ):
-        worker = world.start_worker({"UNLINK_BROKER__URL": restricted, "UNLINK_BROKER__TOPOLOGY": "verify"})
-        world.listen()
-        world.send(vendor_command("CHG1"))
-        world.until_ended("CHG1")
+        worker = world.serve({"UNLINK_BROKER__URL": restricted, "UNLINK_BROKER__TOPOLOGY": "verify"})
+        world.unlink("CHG1")
         world.send(b"not a command")
         world.until(lambda: world.client.count("unlink.dead") == 1, "a dead letter")
         world.until_acknowledged()

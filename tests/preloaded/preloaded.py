@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -18,6 +17,7 @@ from subprocess import CompletedProcess, TimeoutExpired
 
 from tests.preloaded import forking
 from worker.sandbox.processes.supervisor import Program, wait_until
+from worker.sandbox.processes.worker_process import surroundings
 
 #: How long a program may take to end in good order, in seconds; then it is killed.
 _GRACE_SECONDS = 20.0
@@ -75,14 +75,13 @@ def run_program(
     Raises:
         TimeoutExpired: it took longer, and was killed.
     """
-    others = {name: value for name, value in os.environ.items() if not name.startswith("UNLINK_")}
     with tempfile.TemporaryDirectory(prefix="unlink-preloaded-") as name:
         output, errors, status = (Path(name) / part for part in ("output", "errors", "status"))
         for file in (output, errors):
             file.touch()
         command = ["-m", "worker", *arguments]
         pid = _forker().fork(
-            command, {**others, **settings}, folder or Path.cwd(), output, errors=errors, status=status
+            command, surroundings() | dict(settings), folder or Path.cwd(), output, errors=errors, status=status
         )
         program = Program(pid, output)
         if not wait_until(status.exists, seconds=seconds, interval=0.01):

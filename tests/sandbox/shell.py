@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import re
-import select
-import subprocess
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-import pytest
-
-#: How long one command may take, in seconds.
-PATIENCE = 90.0
+from tests.terminal import Terminal
 
 #: The PATH of the shell.
 PROGRAMS = "/usr/local/bin:/usr/bin:/bin"
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]|\r")
-_STATUS = re.compile(r"\[status (\d+)\]\n")
-_CTRL_C = "\x03"
+_STATUS = re.compile(r"\[status (\d+)\]\r?\n")
+
+#: An answer that interrupts the program.
+INTERRUPT = "\x03"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +35,6 @@ class Shell:
     """
 
     def __init__(self, home: Path) -> None:
-        self._terminal, other_end = os.openpty()
-        self._shown = ""
         environment = {
             "HOME": str(home),
             "PATH": PROGRAMS,
@@ -52,23 +45,15 @@ class Shell:
             "PS1": "",
             "PS2": "",
         }
-        self._process = subprocess.Popen(
-            ["setsid", "--ctty", "bash", "--noprofile", "--norc", "--noediting", "-i"],
-            stdin=other_end,
-            stdout=other_end,
-            stderr=other_end,
-            cwd=home,
-            env=environment,
-        )
-        os.close(other_end)
+        command = ["setsid", "--ctty", "bash", "--noprofile", "--norc", "--noediting", "-i"]
+        self._terminal = Terminal(command, environment, folder=home, lines=50, columns=140)
 
     def __enter__(self) -> Self:
         self.type("stty -echo")
         return self
 
-    def __exit__(self, *_error: object) -> None:
-        os.close(self._terminal)  # the shell and what runs in it are hung up
-        self._process.wait(PATIENCE)
+    def __exit__(self, *_: object) -> None:
+        self._terminal.hang_up()
 
     def type(self, text: str, *, answers: tuple[tuple[str, str], ...] = ()) -> Ended:
         """Type a command, or several lines, and wait for the end.
@@ -77,37 +62,17 @@ class Shell:
             text: as it is written.
             answers: what to type once something is shown.
         """
-        self._shown = ""
-        self._write(f"{text}\n")
+        self.begin(text)
         for shown, answer in answers:
-            self.wait_for(shown)
-            self._write(answer)
-        self._write('echo "[status $?]"\n')
-        self._read_until(_STATUS)
-        status = _STATUS.search(self._shown)
+            self._terminal.until(shown)
+            self._terminal.write(answer)
+        self._terminal.write('echo "[status $?]"\n')
+        self._terminal.until(_STATUS)
+        status = _STATUS.search(self._terminal.seen)
         assert status is not None
-        return Ended(self._shown[: status.start()], int(status[1]))
+        return Ended(_ESCAPES.sub("", self._terminal.seen[: status.start()]), int(status[1]))
 
     def begin(self, text: str) -> None:
         """Type a command, and do not wait."""
-        self._shown = ""
-        self._write(f"{text}\n")
-
-    def wait_for(self, text: str) -> None:
-        """Return when this is shown."""
-        self._read_until(re.compile(re.escape(text)))
-
-    def _write(self, text: str) -> None:
-        os.write(self._terminal, text.encode())
-
-    def _read_until(self, pattern: re.Pattern[str]) -> None:
-        over = time.monotonic() + PATIENCE
-        while not pattern.search(self._shown):
-            ready, _, _ = select.select([self._terminal], [], [], max(over - time.monotonic(), 0))
-            if not ready:
-                pytest.fail(f"not shown within {PATIENCE:g} s: {pattern.pattern}\n{self._shown}")
-            self._shown += _ESCAPES.sub("", os.read(self._terminal, 65536).decode(errors="replace"))
-
-
-#: An answer that interrupts the program.
-INTERRUPT = _CTRL_C
+        self._terminal.seen = ""
+        self._terminal.write(f"{text}\n")

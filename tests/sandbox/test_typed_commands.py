@@ -20,6 +20,7 @@ from tests.missing_parts import require_program, require_rabbitmq
 from tests.sandbox.documents import Block, blocks_of
 from tests.sandbox.shell import INTERRUPT, PROGRAMS, Shell
 from worker.sandbox.processes.supervisor import wait_until
+from worker.sandbox.processes.worker_process import surroundings
 
 ROOT = Path(__file__).parents[2]
 RECIPES = ROOT / "contracts" / "recipes"
@@ -86,10 +87,9 @@ class Sandbox:
 def sandbox() -> Iterator[Sandbox]:
     """One sandbox for all that is typed; it ends with Ctrl-C and leaves nothing."""
     require_rabbitmq()
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("UNLINK_")}
     with subprocess.Popen(
         [sys.executable, "-m", "worker", "sandbox"],
-        env=environment,
+        env=surroundings(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -5,15 +5,15 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import threading
 import zipfile
-from collections.abc import Iterable, Mapping
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 from packaging.utils import canonicalize_name, parse_wheel_filename
+
+from tests.private_servers.http import Request, serving
 
 #: Newer than every release, also than those whose version is a date.
 NEWER = "9999.0"
@@ -70,61 +70,37 @@ def make_newer_wheels(folder: Path, projects: Iterable[str]) -> None:
         make_wheel(folder, project, NEWER, modules=modules if project == "setuptools" else None)
 
 
+@dataclass(frozen=True, slots=True)
 class PackageIndex:
-    """A simple index (PEP 503) of the wheels in some folders, as they are when they are asked for.
+    """A simple index (PEP 503).
 
     Attributes:
         url: what pip wants as `--index-url`.
         taken: the names of the wheels that were downloaded so far.
     """
 
-    def __init__(self, *folders: Path) -> None:
-        self.taken: list[str] = []
-        self._folders = folders
-        index = self
+    url: str
+    taken: list[str]
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
 
-            def do_GET(self) -> None:
-                index._answer(self)
+@contextmanager
+def package_index(*folders: Path) -> Iterator[PackageIndex]:
+    """Serve an index of the wheels in some folders, as they are when they are asked for."""
+    taken: list[str] = []
 
-            def log_message(self, *_: object) -> None:
-                """Keep the tests' output for the tests."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
-        self.url = f"http://127.0.0.1:{self._server.server_port}/simple/"
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-    def _answer(self, request: BaseHTTPRequestHandler) -> None:
+    def respond(request: Request) -> None:
+        wheels = [wheel for folder in folders for wheel in sorted(folder.glob("*.whl"))]
         kind, _, name = request.path.strip("/").partition("/")
-        content = self._page(name) if kind == "simple" else self._wheel(name)
-        request.send_response(HTTPStatus.OK if content else HTTPStatus.NOT_FOUND)
-        request.send_header("Content-Type", "text/html" if kind == "simple" else "application/octet-stream")
-        request.send_header("Content-Length", str(len(content)))
-        request.end_headers()
-        request.wfile.write(content)
+        if kind == "simple":
+            names = [wheel.name for wheel in wheels if parse_wheel_filename(wheel.name)[0] == name]
+            content = "".join(f'<a href="/wheels/{each}">{each}</a>' for each in names).encode()
+        else:
+            taken.append(name)
+            content = next((wheel.read_bytes() for wheel in wheels if wheel.name == name), b"")
+        request.answer(200 if content else 404, content)
 
-    def _page(self, project: str) -> bytes:
-        wheels = [wheel for wheel in self._wheels() if parse_wheel_filename(wheel.name)[0] == project]
-        links = [f'<a href="/wheels/{wheel.name}">{wheel.name}</a>' for wheel in wheels]
-        return f"<!DOCTYPE html><html><body>{''.join(links)}</body></html>".encode() if links else b""
-
-    def _wheel(self, name: str) -> bytes:
-        self.taken.append(name)
-        return next((wheel.read_bytes() for wheel in self._wheels() if wheel.name == name), b"")
-
-    def _wheels(self) -> list[Path]:
-        return [wheel for folder in self._folders for wheel in sorted(folder.glob("*.whl"))]
+    with serving(respond) as url:
+        yield PackageIndex(f"{url}/simple/", taken)
 
 
 def _digest(text: str) -> str:

@@ -23,7 +23,7 @@ from tests.set_up.environments import (
     run,
     surroundings,
 )
-from tests.set_up.package_index import NEWER, PackageIndex, make_newer_wheels
+from tests.set_up.package_index import NEWER, PackageIndex, make_newer_wheels, package_index
 
 #: What the README's lines and the image install from, and what `make venv` installs from.
 RUNTIME = ("requirements.lock", "k8s/image/build.lock")
@@ -57,7 +57,7 @@ class Offer:
 def _offer(folder: Path, locks: tuple[str, ...]) -> Iterator[Offer]:
     wheels, newer = locked_wheels(*locks), folder / "newer"
     make_newer_wheels(newer, projects(*(ROOT / lock for lock in locks)) | {"pip", "setuptools"})
-    with PackageIndex(wheels, newer) as index:
+    with package_index(wheels, newer) as index:
         yield Offer(index, wheels, newer, locks)
 
 

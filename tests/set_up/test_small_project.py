@@ -25,7 +25,7 @@ from tests.set_up.environments import (
     run,
     surroundings,
 )
-from tests.set_up.package_index import NEWER, PackageIndex, make_newer_wheels, make_wheel
+from tests.set_up.package_index import NEWER, PackageIndex, make_newer_wheels, make_wheel, package_index
 from worker.sandbox.processes.free_ports import LOOPBACK, free_port
 
 #: What setting up needs of the project besides its locks and pyproject.toml.
@@ -115,7 +115,7 @@ def project(tmp_path: Path) -> Iterator[Project]:
     make_newer_wheels(newer, ["reader", "parser", "setuptools", "pip"])
     folder = copy_parts(tmp_path / "project", *_PARTS)
     (folder / "pyproject.toml").write_text(_PYPROJECT)
-    with PackageIndex(wheels, newer) as index:
+    with package_index(wheels, newer) as index:
         project = Project(folder, wheels, index, setuptools)
         reader = make_wheel(wheels, "reader", "1.0", requires=["parser[fast]>=1"], modules=_READER)
         project.lock(reader, make_wheel(wheels, "parser", "1.0", extras=["fast"]))

@@ -84,8 +84,7 @@ def has_values(result: list[dict[str, Any]]) -> bool:
 @pytest.mark.timeout(300)
 def test_every_query_of_the_dashboard_returns_data(world: World, broker: PrivateBroker) -> None:
     """Whoever opens the dashboard in an hour of need finds no empty panel for a misspelt name."""
-    worker = Observed(world.start_worker(LOOPBACK))
-    world.listen()
+    worker = Observed(world.serve(LOOPBACK))
     load = Load(world)
     virtual_host = urlsplit(world.environment["UNLINK_BROKER__URL"]).path.strip("/")
     of_queues = {"family": "queue_coarse_metrics", "vhost": virtual_host}

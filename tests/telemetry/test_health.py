@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry
 from tests.end_to_end.world import World
 from tests.private_servers.postgresql import PrivatePostgresql
 from tests.telemetry.observed import LOOPBACK, Observed
+from worker.sandbox.environment import enterprise_manager_environment
 from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 from worker.sandbox.simulated_enterprise_manager import SimulatedEnterpriseManager
 from worker.settings import HttpSettings
@@ -123,13 +124,7 @@ def test_a_ledger_that_is_away_makes_it_unready_and_not_dead(
 def test_one_enterprise_manager_of_two_is_enough(world: World) -> None:
     """A site that is down for maintenance takes no worker out of the service of the others."""
     with SimulatedEnterpriseManager.start() as second:
-        prefix = "UNLINK_ENTERPRISE_MANAGERS__SECOND__"
-        settings = {
-            f"{prefix}URL": second.url,
-            f"{prefix}USERNAME": second.username,
-            f"{prefix}PASSWORD": second.password,
-            f"{prefix}CA_FILE": str(second.ca_file),
-        }
+        settings = enterprise_manager_environment(second, "SECOND")
         worker = Observed(world.start_worker(LOOPBACK | settings))
         worker.until_ready(ready=True)
         # One after the other: the longer one is away, the longer are the pauses between the looks for it.

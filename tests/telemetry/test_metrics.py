@@ -41,9 +41,7 @@ BOUNDED: dict[str, set[str] | None] = {
 
 def observed(world: World, **changes: str) -> Observed:
     """A worker at work, and its publisher listening."""
-    worker = Observed(world.start_worker(LOOPBACK | changes))
-    world.listen()
-    return worker
+    return Observed(world.serve(LOOPBACK | changes))
 
 
 def add_jobs(world: World, count: int) -> list[tuple[str, str]]:
@@ -56,8 +54,7 @@ def test_an_unlink_is_counted_once_however_often_it_is_told(world: World) -> Non
     """A publisher that repeats itself, or a broker that does, makes no success out of nothing."""
     worker = observed(world)
     for _ in range(5):
-        world.send(vendor_command())
-    world.until_ended("CHG1")
+        world.unlink()
     worker.until(lambda: worker.value("unlink_deliveries_total") == 5, "all five delivered")
     world.until_acknowledged()
     # A repeat that came later finds the key settled: its event goes out again.
@@ -162,8 +159,7 @@ def test_a_quieter_log_counts_no_less(world: World) -> None:
     worker = Observed(world.start_worker(quiet, wait=False), port)
     worker.until_ready(ready=True)
     world.listen()
-    world.send(vendor_command())
-    world.until_ended("CHG1")
+    world.unlink()
     worker.until(lambda: worker.value("unlink_deliveries_in_hand") == 0, "nothing in hand")
     assert worker.worker.log() == ""
     assert worker.value("unlink_unlinks_total", outcome="succeeded") == 1

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import base64
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote, quote_plus, urlsplit
 
 import pytest
-import requests
 
 from tests.end_to_end.world import World, vendor_command
+from tests.private_servers.broker_users import BrokerUsers
+from tests.private_servers.http import Request, serving
 from tests.private_servers.postgresql import PrivatePostgresql
 from tests.telemetry.observed import LOOPBACK, Observed
 from worker.sandbox.rabbitmq.private_broker import PrivateBroker
@@ -48,24 +46,14 @@ def tokens(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture
-def marked_broker_url(broker: PrivateBroker, virtual_host: str) -> Iterator[str]:
-    """The URL of a user with a marked password."""
-    api = f"{broker.management_url}/api"
-    requests.put(f"{api}/users/marked", json={"password": BROKER_PASSWORD, "tags": ""}, timeout=30).raise_for_status()
-    everything = {"configure": ".*", "write": ".*", "read": ".*"}
-    requests.put(f"{api}/permissions/{virtual_host}/marked", json=everything, timeout=30).raise_for_status()
-    yield f"amqp://marked:{quote(BROKER_PASSWORD, safe='')}@127.0.0.1:{broker.port}/{virtual_host}"
-    requests.delete(f"{api}/users/marked", timeout=30)
-
-
-@pytest.fixture
-def marked_world(marked_broker_url: str, postgresql_url: str, tokens: list[str], tmp_path: Path) -> Iterator[World]:
+def marked_world(broker_users: BrokerUsers, postgresql_url: str, tokens: list[str], tmp_path: Path) -> Iterator[World]:
     """A world of marked secrets."""
     del tokens
+    url = broker_users.url("marked", BROKER_PASSWORD)
     with (
         SimulatedEnterpriseManager.start(password=ENTERPRISE_MANAGER_PASSWORD, folder=tmp_path) as enterprise_manager,
         # Its command line is looked at, too: a worker as it is started in production.
-        World(marked_broker_url, postgresql_url, enterprise_manager, started_by_exec=True) as world,
+        World(url, postgresql_url, enterprise_manager, started_by_exec=True) as world,
     ):
         yield world
 
@@ -75,21 +63,12 @@ def collector() -> Iterator[tuple[str, list[bytes]]]:
     """A place for spans: its address, and all that was sent there, headers too."""
     sent: list[bytes] = []
 
-    class Collector(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            sent.append(self.headers.as_bytes() + self.rfile.read(int(self.headers["Content-Length"])))
-            self.send_response(200)
-            self.end_headers()
+    def respond(request: Request) -> None:
+        sent.append(request.headers.as_bytes() + request.body())
+        request.answer(200)
 
-        def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002 - the name it has there
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}/v1/traces", sent
-        server.shutdown()
-        thread.join()
+    with serving(respond) as url:
+        yield f"{url}/v1/traces", sent
 
 
 def disguises(secret: str) -> set[str]:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import quote
 
 import pytest
-import requests
 
 from tests.end_to_end.world import World, vendor_command
 from tests.preloaded.preloaded import run_program
+from tests.private_servers.broker_users import BrokerUsers
 from tests.telemetry.observed import LOOPBACK, Observed
 from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 from worker.sandbox.simulated_enterprise_manager import (
@@ -59,8 +57,7 @@ def test_every_command_runs(world: World, broker: PrivateBroker, tmp_path: Path)
     policy = tmp_path / "policy.toml"
     policy.write_text(f'[[rules]]\nunnamed = true\nusers = ["*"]\njobs = ["{VENDOR_JOB_ID}", "Backup *"]\n')
     world.environment["UNLINK_POLICY_FILE"] = str(policy)
-    world.start_worker()
-    world.listen()
+    world.serve()
     world.send(vendor_command("KEY"))
     world.send(vendor_command("DEAD", job={"id": guarded}))
     world.until_ended("KEY", "DEAD")
@@ -80,43 +77,20 @@ def test_every_command_runs(world: World, broker: PrivateBroker, tmp_path: Path)
 # --- what it promises -----------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def rotated(broker: PrivateBroker, virtual_host: str) -> Iterator[tuple[str, str]]:
-    """A broker's user: its URL with the password that it has, and with the one that it will get."""
-    give_password(broker, "first password")
-    everything = {"configure": ".*", "write": ".*", "read": ".*"}
-    api = f"{broker.management_url}/api"
-    requests.put(f"{api}/permissions/{virtual_host}/rotated", json=everything, timeout=30).raise_for_status()
-    before, after = (
-        f"amqp://rotated:{quote(password)}@127.0.0.1:{broker.port}/{virtual_host}"
-        for password in ("first password", "second password")
-    )
-    yield before, after
-    requests.delete(f"{api}/users/rotated", timeout=30)
-
-
-def give_password(broker: PrivateBroker, password: str) -> None:
-    """As the broker's administrator."""
-    user = {"password": password, "tags": ""}
-    requests.put(f"{broker.management_url}/api/users/rotated", json=user, timeout=30).raise_for_status()
-
-
 def test_a_rotated_broker_password_loses_nothing(
-    broker: PrivateBroker, rotated: tuple[str, str], tmp_path: Path, behaviour: Behaviour
+    broker_users: BrokerUsers, tmp_path: Path, behaviour: Behaviour
 ) -> None:
     """Work that is under way while a password changes ends once, with one DELETE."""
-    before, after = rotated
+    before = broker_users.url("rotated", "first password")
     behaviour.edits_held = True
     with (
         SimulatedEnterpriseManager.start(behaviour=behaviour) as enterprise_manager,
         World(before, f"sqlite:///{tmp_path / 'ledger.sqlite'}", enterprise_manager) as world,
     ):
-        old = Observed(world.start_worker(LOOPBACK))
-        world.listen()
+        old = Observed(world.serve(LOOPBACK))
         world.send(vendor_command())
         old.worker.wait_for_log("unlink.submitted")
-        give_password(broker, "second password")
-        world.start_worker(LOOPBACK | {"UNLINK_BROKER__URL": after})
+        world.start_worker(LOOPBACK | {"UNLINK_BROKER__URL": broker_users.url("rotated", "second password")})
         assert old.get("/readyz").status_code == 200
         old.worker.stop()
         behaviour.edits_held = False
@@ -128,8 +102,7 @@ def test_a_rotated_broker_password_loses_nothing(
 def test_a_lost_ledger_does_no_harm_to_what_was_done(world: World, behaviour: Behaviour, tmp_path: Path) -> None:
     """After the loss of the ledger, a command whose link has gone ends as absent, and no DELETE follows."""
     behaviour.edits_held = True
-    worker = world.start_worker()
-    world.listen()
+    worker = world.serve()
     world.send(vendor_command())
     worker.wait_for_log("unlink.submitted")
     worker.kill()

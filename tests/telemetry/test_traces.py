@@ -7,11 +7,9 @@ import contextvars
 import json
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -22,6 +20,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.trace import NoOpTracer, get_current_span
 
 from tests.end_to_end.world import vendor_command
+from tests.private_servers.http import Request, serving
 from tests.telemetry.observed import LOOPBACK, Observed, lines
 from worker.clock import SystemClock
 from worker.enterprise_manager import Gateway
@@ -130,8 +129,7 @@ def test_a_command_without_a_trace_begins_one() -> None:
 
 def test_the_callers_trace_is_in_events_and_log(world: World) -> None:
     """Whoever traces an order through their systems finds the unlink's events and log lines in it."""
-    worker = world.start_worker(LOOPBACK)
-    world.listen()
+    worker = world.serve(LOOPBACK)
     with event_headers(world) as heard:
         send(world, vendor_command(), {"traceparent": PARENT, "tracestate": "vendor=1"})
         world.until_ended("CHG1")
@@ -143,8 +141,7 @@ def test_the_callers_trace_is_in_events_and_log(world: World) -> None:
 
 def test_two_commands_at_once_keep_their_traces_apart(world: World) -> None:
     """Lines and events of one command are never in the trace of another."""
-    worker = world.start_worker(LOOPBACK)
-    world.listen()
+    worker = world.serve(LOOPBACK)
     for number in range(10):
         parent = f"00-{number + 1:032x}-{SPAN}-00"
         send(world, vendor_command(f"CHG{number}", job={"name": f"none {number}"}), {"traceparent": parent})
@@ -160,18 +157,12 @@ async def test_enterprise_manager_is_told_the_trace() -> None:
     """A proxy in front of Enterprise Manager that traces shows its part in the caller's trace."""
     asked: list[dict[str, str]] = []
 
-    class Recording(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(dict(self.headers))
-            self.send_error(500)
+    def respond(request: Request) -> None:
+        asked.append(dict(request.headers))
+        request.answer(500)
 
-        def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002 - the name it has there
-            pass
-
-    with serving(Recording) as port:
-        settings = EnterpriseManagerSettings.model_validate(
-            {"url": f"http://127.0.0.1:{port}", "username": "u", "password": "p"}
-        )
+    with serving(respond) as url:
+        settings = EnterpriseManagerSettings.model_validate({"url": url, "username": "u", "password": "p"})
         gateway = Gateway("default", settings, SystemClock(), RequestMetrics("default", Metrics(["default"])))
 
         async def within() -> None:
@@ -188,39 +179,20 @@ async def test_enterprise_manager_is_told_the_trace() -> None:
 
 
 @contextmanager
-def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[int]:
-    """An HTTP server for as long as the context lasts; its port."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield server.server_address[1]
-        finally:
-            server.shutdown()
-            thread.join()
-
-
-@contextmanager
 def receiver() -> Iterator[tuple[str, list[Span], list[dict[str, str]]]]:
     """An OTLP/HTTP receiver: its address, and the spans and resources that it was sent."""
     spans: list[Span] = []
     resources: list[dict[str, str]] = []
 
-    class Collector(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            request = ExportTraceServiceRequest.FromString(self.rfile.read(int(self.headers["Content-Length"])))
-            for resource in request.resource_spans:
-                resources.append({each.key: each.value.string_value for each in resource.resource.attributes})
-                for scope in resource.scope_spans:
-                    spans.extend(scope.spans)
-            self.send_response(200)
-            self.end_headers()
+    def respond(request: Request) -> None:
+        for resource in ExportTraceServiceRequest.FromString(request.body()).resource_spans:
+            resources.append({each.key: each.value.string_value for each in resource.resource.attributes})
+            for scope in resource.scope_spans:
+                spans.extend(scope.spans)
+        request.answer(200)
 
-        def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002 - the name it has there
-            pass
-
-    with serving(Collector) as port:
-        yield f"http://127.0.0.1:{port}/v1/traces", spans, resources
+    with serving(respond) as url:
+        yield f"{url}/v1/traces", spans, resources
 
 
 def attributes(span: Span) -> dict[str, Any]:
@@ -234,8 +206,7 @@ def attributes(span: Span) -> dict[str, Any]:
 def test_an_unlink_is_one_span_with_a_child_for_each_step(world: World) -> None:
     """A person sees in one picture where the time of an unlink went; the caller's span is its parent."""
     with receiver() as (address, spans, resources):
-        worker = world.start_worker(LOOPBACK | {"UNLINK_TRACES__ENDPOINT": address})
-        world.listen()
+        worker = world.serve(LOOPBACK | {"UNLINK_TRACES__ENDPOINT": address})
         with event_headers(world) as heard:
             send(world, vendor_command(), {"traceparent": PARENT})
             world.until_ended("CHG1")
@@ -271,10 +242,8 @@ def test_a_failure_is_an_error_with_its_reason(world: World) -> None:
     """A search for failed spans finds the unlinks that failed, by their reason."""
     world.enterprise_manager.inject(Fault(kind="task_fails", method="DELETE", path=VENDOR_LINK_ID))
     with receiver() as (address, spans, _):
-        worker = world.start_worker(LOOPBACK | {"UNLINK_TRACES__ENDPOINT": address})
-        world.listen()
-        world.send(vendor_command())
-        world.until_ended("CHG1")
+        worker = world.serve(LOOPBACK | {"UNLINK_TRACES__ENDPOINT": address})
+        world.unlink()
         world.until_acknowledged()
         worker.stop()
     (whole,) = [span for span in spans if not span.parent_span_id]
@@ -285,8 +254,7 @@ def test_a_failure_is_an_error_with_its_reason(world: World) -> None:
 def test_what_the_caller_does_not_sample_is_not_recorded(world: World) -> None:
     """The caller decides about the whole trace; events carry the decision on."""
     with receiver() as (address, spans, _):
-        worker = world.start_worker(LOOPBACK | {"UNLINK_TRACES__ENDPOINT": address})
-        world.listen()
+        worker = world.serve(LOOPBACK | {"UNLINK_TRACES__ENDPOINT": address})
         with event_headers(world) as heard:
             send(world, vendor_command(), {"traceparent": f"00-{TRACE}-{SPAN}-00"})
             world.until_ended("CHG1")
@@ -298,10 +266,8 @@ def test_what_the_caller_does_not_sample_is_not_recorded(world: World) -> None:
 
 def test_a_collector_that_is_away_delays_nothing(world: World) -> None:
     """Unlinks go on, and the worker stops in time, whether or not somebody looks at spans."""
-    worker = Observed(world.start_worker(LOOPBACK | {"UNLINK_TRACES__ENDPOINT": "http://127.0.0.1:9/v1/traces"}))
-    world.listen()
-    world.send(vendor_command())
-    world.until_ended("CHG1")
+    worker = Observed(world.serve(LOOPBACK | {"UNLINK_TRACES__ENDPOINT": "http://127.0.0.1:9/v1/traces"}))
+    world.unlink()
     world.until_acknowledged()
     started = time.monotonic()
     worker.worker.stop()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
     from typing import Literal
 
-    from worker.sandbox.simulated_enterprise_manager import Behaviour
+    from worker.sandbox.simulated_enterprise_manager import Behaviour, Simulation
 
 #: How a worker is set up to be watched by a person: whatever waits for minutes in production waits for seconds here.
 HURRIED = {
@@ -25,6 +25,17 @@ HURRIED = {
     "UNLINK_LEDGER__LEASE_SECONDS": "3",
     "UNLINK_DRAIN_SECONDS": "2",
 }
+
+
+def enterprise_manager_environment(enterprise_manager: Simulation, name: str = "DEFAULT") -> dict[str, str]:
+    """The settings by which a worker reaches an Enterprise Manager. They hold a password: not for a log."""
+    prefix = f"UNLINK_ENTERPRISE_MANAGERS__{name}__"
+    return {
+        f"{prefix}URL": enterprise_manager.url,
+        f"{prefix}USERNAME": enterprise_manager.username,
+        f"{prefix}PASSWORD": enterprise_manager.password,
+        f"{prefix}CA_FILE": str(enterprise_manager.ca_file),
+    }
 
 
 def worker_environment(
@@ -37,10 +48,7 @@ def worker_environment(
     return HURRIED | {
         "UNLINK_BROKER__URL": broker_url,
         "UNLINK_LEDGER__URL": ledger_url,
-        "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__URL": enterprise_manager.url,
-        "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__USERNAME": enterprise_manager.username,
-        "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__PASSWORD": enterprise_manager.password,
-        "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__CA_FILE": str(enterprise_manager.ca_file),
+        **enterprise_manager_environment(enterprise_manager),
         "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__FORMAT": response_format,
         "UNLINK_HTTP__PORT": "0",
     }

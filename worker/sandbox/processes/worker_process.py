@@ -53,7 +53,7 @@ class WorkerProcess:
         self.name = name
         self._program = supervisor.start(
             [sys.executable, *program],
-            environment=_surroundings() | dict(environment),
+            environment=surroundings() | dict(environment),
             log=supervisor.directory / f"{name}.log",
             ending=signal.SIGTERM,
         )
@@ -126,6 +126,6 @@ class WorkerProcess:
         return self.log().count(f'"{event}"')
 
 
-def _surroundings() -> dict[str, str]:
+def surroundings() -> dict[str, str]:
     """The environment of this program, without settings that are meant for another worker."""
     return {name: value for name, value in os.environ.items() if not name.startswith("UNLINK_")}
