@@ -285,7 +285,7 @@ async def test_an_answer_about_another_task_is_not_believed(em: SimulatedEnterpr
     ticket = (await gateway.delete_link(JOB, LINK, at_any_time)).ticket
     body = '<Task><TaskId>task-2</TaskId><State>Finished</State><Result Success="true"/></Task>'
     em.inject(Fault("wrong_content", path="/tasks/", body=body, content_type="application/xml"))
-    with pytest.raises(TaskNotFound, match="asked for task-1, and was told of task-2"):
+    with pytest.raises(TaskNotFound, match="asked for task-1, and received task-2"):
         await gateway.task(ticket)
 
 

@@ -2,7 +2,7 @@
 
 An Enterprise Manager that cannot be reached is down: its listeners are notified, calls fail at once, and probes with
 growing, jittered pauses find out when it is back. If only one resource answers badly, it is in doubt: callers that wait
-are held back as long, but nobody else notices unless the probe fails too.
+are held back until a probe succeeds, and other calls go on unless the probe fails too.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ log = structlog.get_logger()
 
 
 class Availability:
-    """Whether calls make sense. `probe` raises `Unavailable` as long as they do not."""
+    """Whether calls may be made. `probe` raises `Unavailable` as long as they may not."""
 
     def __init__(self, name: str, clock: Clock, probe: Callable[[], Awaitable[None]]) -> None:
         self._name = name
@@ -77,7 +77,7 @@ class Availability:
             self.last_problem = problem
             log.warning("enterprise_manager.in_doubt", enterprise_manager=self._name, problem=problem)
         if self._probing is None:
-            # In a context of its own: it serves everybody, and its log lines are not those of one unlink.
+            # In a context of its own: it serves all unlinks, so its log lines must not carry one unlink's fields.
             self._probing = asyncio.create_task(
                 self._probe_until_up(), name=f"probe Enterprise Manager {self._name}", context=contextvars.Context()
             )

@@ -58,9 +58,9 @@ class Calls:
 
     @cached_property
     def patiently(self) -> Calls:
-        """The same, for what may wait until all that others have begun is done."""
+        """The same, for requests that may wait for those of unlinks under way."""
         patient = copy.copy(self)
-        patient._patient = True  # noqa: SLF001 - it is one of us
+        patient._patient = True  # noqa: SLF001 - of the same class
         return patient
 
     async def get(
@@ -114,7 +114,7 @@ class Calls:
         return pages
 
     async def ask_in(self, session: LogonSession, path: str, query: Mapping[str, str]) -> Node | None:
-        """The document, in that session; None where this very question is not answered, as others may be.
+        """The document, in that session; None if this request is refused while others may be answered.
 
         Raises:
             Unavailable, Unauthorized: as `get`.
@@ -153,7 +153,7 @@ class Calls:
         return result
 
     async def _retry(self, once: Callable[[int], Awaitable[_T]], first: Again) -> _T:
-        """The attempts after the first one, which has failed: almost every request needs no more than that."""
+        """The attempts after the first one, which has failed: almost every request needs only one."""
         back_off = BackOff(self._clock, FIRST_PAUSE, LONGEST_PAUSE)
         await self._clock.sleep(max(first.retry_after, back_off.pause()))
         async for attempt in tenacity.AsyncRetrying(
@@ -168,7 +168,7 @@ class Calls:
         return result
 
     def unavailable(self, error: Again | Unavailable) -> Unavailable:
-        """The error to raise to the caller, after telling the availability of it."""
+        """The error to raise to the caller, after it was reported to the availability."""
         everywhere = error.everywhere if isinstance(error, Again) else True
         self._availability.went_wrong(str(error), everywhere=everywhere)
         return Unavailable(str(error))

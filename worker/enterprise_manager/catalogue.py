@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from worker.enterprise_manager.gateway import Gateway
     from worker.unlinks.ports.enterprise_manager import Job, Link
 
-#: Jobs that are looked at side by side. Requests have a limit of their own, `MAX_REQUESTS`.
+#: How many jobs are read concurrently. Requests have a limit of their own, `MAX_REQUESTS`.
 _JOBS_AT_ONCE = 32
 
-#: A job that is none of ours: of another kind, or deleted since the jobs were listed.
+#: The job is no copy job, or was deleted since the jobs were listed.
 _NOT_CONCERNED = {ReasonCode.NOT_A_COPY_JOB, ReasonCode.JOB_NOT_FOUND}
 
 
@@ -34,7 +34,7 @@ class LinkedJob:
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """What was found, in the order of the jobs' names. `unread` says of each job whose links could not be read why."""
+    """The links found, in the order of the jobs' names. `unread`: why the links of a job could not be read, by job."""
 
     links: tuple[LinkedJob, ...]
     unread: tuple[str, ...] = ()
@@ -44,7 +44,7 @@ async def links_of_job(gateway: Gateway, reference: JobReference) -> Catalogue:
     """The links of one copy job.
 
     Raises:
-        Refused: there is no such job, it is no copy job, or it is not told which.
+        Refused: there is no such job, it is no copy job, or the reference is ambiguous.
         Unavailable: Enterprise Manager does not answer.
     """
     job = await gateway.find_job(reference)
@@ -58,7 +58,7 @@ async def links_to_repository(
     """The links of all copy jobs to one repository. Each job takes two requests; `progress` is given done and total.
 
     Raises:
-        Refused: there is no such repository, or it is not told which.
+        Refused: there is no such repository, or the reference is ambiguous.
         Unavailable: Enterprise Manager does not answer.
     """
     uid = await gateway.find_repository(reference)

@@ -1,9 +1,8 @@
-"""Who sends next, where only so many requests may be under way at once.
+"""The order in which requests are sent, where the number of concurrent requests is limited.
 
-What an unlink has begun goes before what is only to begin: among a thousand unlinks at once each then comes to its end
-soon after its beginning, instead of all of them late, and what was seen of a job is still fresh when its DELETE leaves.
-Nobody starves, for an unlink needs few requests once it has begun; a look that comes back again and again waits in line
-with the beginners.
+Requests of an unlink under way precede those of unlinks that have not begun. A thousand concurrent unlinks then end one
+after the other instead of all late, and what was read of a job is recent when its DELETE is sent. No request starves:
+an unlink under way needs few requests, and repeated polls queue with the requests of new unlinks.
 """
 
 from __future__ import annotations
@@ -11,19 +10,19 @@ from __future__ import annotations
 import asyncio
 import heapq
 
-#: After so many answers in a row that are not "too many requests", one more request at once is tried.
+#: After this many answers in a row other than "too many requests", the limit is raised by one.
 GOOD_ANSWERS_FOR_A_PLACE = 50
 
 
 class ConcurrencyLimitClosedError(Exception):
-    """Nobody is let in any more."""
+    """The limit is closed: no place is given any more."""
 
 
 class ConcurrencyLimit:
-    """So many places; first come, first served, but the patient ones after all others.
+    """A number of places, given in the order of arrival, to patient callers after all others.
 
-    A server that is overloaded is given fewer requests at once, half as many each time that it says so, and then slowly
-    more again: it may well have a limit of its own, which nobody has been told.
+    Each answer "too many requests" halves the number, and good answers raise it again one by one: the server may have a
+    limit of its own, which is not documented.
     """
 
     def __init__(self, places: int) -> None:
@@ -37,12 +36,12 @@ class ConcurrencyLimit:
 
     @property
     def places(self) -> int:
-        """How many there are at present."""
+        """The present number of places."""
         return self._places
 
     @property
     def waiting(self) -> int:
-        """How many wait for a place."""
+        """The number of callers that wait for a place."""
         return sum(not turn.done() for _, _, turn in self._waiting)
 
     async def enter(self, *, patient: bool) -> None:
@@ -63,11 +62,11 @@ class ConcurrencyLimit:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled() and turn.exception() is None:
-                self.leave()  # the place came in the same instant as the cancellation: the next one has it
+                self.leave()  # the place was given in the instant of the cancellation: pass it on
             raise
 
     def leave(self) -> None:
-        """Give the place back, and hand on what is free."""
+        """Give the place back, and give free places to those that wait."""
         self._taken -= 1
         while self._waiting and self._taken < self._places:
             turn = heapq.heappop(self._waiting)[2]
@@ -76,19 +75,19 @@ class ConcurrencyLimit:
                 turn.set_result(None)
 
     def overloaded(self) -> None:
-        """The server has turned a request away: there are half as many places from now on, and at least one."""
+        """The server has refused a request as one too many: halve the number of places, to at least one."""
         self._places = max(self._places // 2, 1)
         self._good = 0
 
     def went_well(self) -> None:
-        """The server has answered: after so many times there is one more place."""
+        """The server has answered. After `GOOD_ANSWERS_FOR_A_PLACE` answers there is one more place."""
         self._good += 1
         if self._places < self._most and self._good >= GOOD_ANSWERS_FOR_A_PLACE:
             self._places += 1
             self._good = 0
 
     def close(self) -> None:
-        """Turn everybody away who waits, or comes later."""
+        """Refuse all callers, waiting or new."""
         self._closed = True
         for _, _, turn in self._waiting:
             if not turn.done():

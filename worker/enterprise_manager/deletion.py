@@ -1,4 +1,4 @@
-"""The one request that changes a job. It is repeated only where it certainly was not carried out."""
+"""The only request that changes a job. It is repeated only if it was certainly not carried out."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The DELETE was answered with a task, which means something in this session only."""
+    """The DELETE was answered with a task, which is valid in this session only."""
 
     task: TaskRecord
     session: LogonSession
@@ -100,9 +100,9 @@ class Deletion:
             raise AnswerLost(str(error)) from None
 
     def _judge(self, answer: Answer) -> None:
-        """Return if it was accepted; where it is not certain that it was not carried out, the answer counts as lost.
+        """Return if it was accepted. Unless it was certainly not carried out, the answer counts as lost.
 
-        503 counts as lost: between Enterprise Manager and here, whatever gives up on a request answers so.
+        503 counts as lost: between Enterprise Manager and here, any proxy that gives up on a request answers so.
         """
         status = answer.status
         if status == TOO_MANY:

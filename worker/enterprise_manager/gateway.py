@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 #: The types of job that have linked repositories (vendor, `GET /jobs/{ID}`).
 COPY_JOBS = frozenset({"backupcopy", "immediatebackupcopy"})
 
-#: The one that was made in version 11a or earlier: its entity has no list of linked repositories.
+#: The type of jobs made in version 11a or earlier: their entity has no list of linked repositories.
 LEGACY_COPY_JOB = "backupcopy"
 
 #: For how long, in seconds, the linked backups that were read with a job need not be read again.
@@ -97,18 +97,18 @@ class Gateway:
             log.warning(
                 "enterprise_manager.tls_not_verified",
                 enterprise_manager=name,
-                problem="whoever is on the way can read the password and change what is answered",
+                problem="anyone on the network path can read the password and change the answers",
                 remedy=f"point {self._remedies.variable('CA_FILE')} to the CA or the certificate of Enterprise Manager",
             )
 
     @property
     def up(self) -> bool:
-        """Whether it is there, as far as is known."""
+        """Whether it is available, as far as is known."""
         return self._availability.up
 
     @property
     def last_problem(self) -> str | None:
-        """What went wrong last: one line that names the remedy. Kept after it is up again."""
+        """The last problem: one line that names the remedy. Kept after it is up again."""
         return self._availability.last_problem
 
     def on_availability(self, listener: Callable[[bool], None]) -> None:
@@ -124,9 +124,9 @@ class Gateway:
         await self._availability.until_up()
 
     async def close(self, *, log_off: bool) -> None:
-        """Stop probing, log off if asked to and none of its tasks still runs, let go. Never raises.
+        """Stop probing, log off if asked to and if none of its tasks still runs, and release threads. Never raises.
 
-        Whether a task outlives its session is not known; a session that is left ends by itself when it has idled.
+        Whether a task outlives its session is not known; a session that is left open expires when it is idle.
         """
         await self._availability.close()
         await self._tasks.close()
@@ -235,7 +235,7 @@ class Gateway:
         except UnexpectedDocumentError as error:
             raise self._calls.unavailable(Again(self._strange(error), everywhere=False)) from None
         if record.task_id != ticket.task_id:
-            raise TaskNotFound(f"asked for {ticket.task_id}, and was told of {cleaned(record.task_id, 100)}")
+            raise TaskNotFound(f"asked for {ticket.task_id}, and received {cleaned(record.task_id, 100)}")
         return _task(ticket, record)
 
     async def stop_task(self, ticket: TaskTicket) -> None:
@@ -276,17 +276,17 @@ class Gateway:
         return job
 
     def _require_job(self, wanted: str, answered: str | None) -> None:
-        """Return unless an answer is of another job than was asked for.
+        """Check that an answer is about the requested job.
 
         Raises:
-            Unavailable: it is. Something mixes up answers; the next one may be right.
+            Unavailable: it is about another. Something mixes up answers; the next one may be right.
         """
         if answered not in {wanted, None}:
             error = UnexpectedDocumentError(f"asked for the job {wanted}, it answered with the job {answered}")
             raise self._calls.unavailable(Again(self._strange(error), everywhere=False))
 
     async def _probe(self) -> None:
-        """Raise `Unavailable` unless Enterprise Manager answers, and lets us log on."""
+        """Raise `Unavailable` unless Enterprise Manager answers and accepts the logon."""
         try:
             answer = await self._wire.exchange(Request("GET", paths.API))
             judge(answer, self._remedies)

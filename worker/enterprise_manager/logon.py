@@ -1,7 +1,7 @@
-"""One logon session for everybody who talks to one Enterprise Manager.
+"""One logon session, shared by all requests to one Enterprise Manager.
 
-A session dies after 15 idle minutes, and then every request is answered with 401 (vendor, "Authentication"). Whoever
-meets the 401 drops the session; the next call logs on, and all that wait for it share that one logon and its outcome.
+A session expires after 15 idle minutes; every request is then answered with 401 (vendor, "Authentication"). The call
+that receives the 401 drops the session. The next one logs on, and concurrent calls share that logon and its result.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ TOKEN_HEADER = "X-RestSvcSessionId"  # noqa: S105 - the name of the header, not 
 FIRST_WAIT_SECONDS = 60.0
 LONGEST_WAIT_SECONDS = 1800.0
 
-#: A session that idled for so long, in seconds, is replaced before it is used: it dies after 15 minutes.
+#: A session that idled for so long, in seconds, is replaced before it is used: it expires after 15 minutes.
 RENEWED_AFTER_SECONDS = 14 * 60.0
 
 #: How long a log-off may take, in seconds: it is done while the process is about to end.
@@ -47,7 +47,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class LogonSession:
-    """A session. `name` is made here and no secret; `session_id` is what a log-off names, where the server told it."""
+    """A session. `name` is made here and not secret; `session_id` is needed for the log-off, if the server sent it."""
 
     name: str
     token: str = field(repr=False)
@@ -89,27 +89,27 @@ class Logon:
             return self._current
         self._current = None
         if self._logging_on is None:
-            # In a context of its own: it serves everybody, and its log lines are not those of one unlink.
+            # In a context of its own: it serves all unlinks, so its log lines must not carry one unlink's fields.
             self._logging_on = asyncio.create_task(
                 self._log_on(), name="log on to Enterprise Manager", context=contextvars.Context()
             )
             self._logging_on.add_done_callback(self._logged_on)
-        # Shielded: a caller that is cancelled must not take the logon away from the others.
+        # Shielded: the cancellation of one caller must not cancel the logon of the others.
         return await asyncio.shield(self._logging_on)
 
     def used(self, session: LogonSession) -> None:
-        """Enterprise Manager has answered in this session: its idle time begins anew."""
+        """Enterprise Manager has answered in this session: restart its idle time."""
         if self._current is session:
             self._used_at = self._clock.monotonic()
 
     def drop(self, session: LogonSession) -> None:
-        """Forget a session that was answered with 401, unless another one has taken its place."""
+        """Forget a session after a 401, unless it was replaced since."""
         if self._current is session:
             log.info("enterprise_manager.session_lost", enterprise_manager=self._wire.name, session=session.name)
             self._current = None
 
     def abandon(self) -> None:
-        """Stop a logon that is under way; a session that comes of it ends by itself after its idle time."""
+        """Stop a logon under way. A session that it created expires after its idle time."""
         if self._logging_on is not None:
             self._logging_on.cancel()
 

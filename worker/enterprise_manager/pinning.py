@@ -34,7 +34,7 @@ class _ConnectedSocket(ssl.SSLSocket):
         """The peer's address.
 
         Raises:
-            ConnectionResetError: there is none any more; the socket is closed.
+            ConnectionResetError: the connection was reset; the socket is closed.
         """
         try:
             return super().getpeername()
@@ -53,7 +53,7 @@ class PinnedContext(ssl.SSLContext):
 
     @classmethod
     def of(cls, pin: str | None) -> Self:
-        """A context that verifies signer and name too, unless told otherwise; the pin in lower-case hexadecimal."""
+        """A context that verifies signer and name too, unless switched off; the pin in lower-case hexadecimal."""
         context = cls(ssl.PROTOCOL_TLS_CLIENT)
         context._pin = pin
         return context

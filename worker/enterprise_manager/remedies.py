@@ -1,7 +1,7 @@
-"""From what a library raised to one sentence that says what is wrong and which setting mends it.
+"""Turn a library's exception into one sentence that names the problem and the setting that mends it.
 
-The sentences repeat no URL query, no credential and nothing of a page; only settings' names, the host and the port.
-What they quote of the server is without the secrets of this Enterprise Manager, since servers echo what they were sent.
+The sentences hold no URL query, no credential and nothing of a page; only names of settings, the host and the port.
+Secrets are removed from quotations of the server, since servers echo what they were sent.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Remedies:
         self._redaction = Redaction(self._secrets | set(self._tokens))
 
     def without_secrets(self, text: str) -> str:
-        """What the server said, without the password and the session tokens of late."""
+        """The server's text, without the password and recent session tokens."""
         return self._redaction.clean(text)
 
     def variable(self, setting: str) -> str:
@@ -104,17 +104,17 @@ class Remedies:
 
     def forbidden_logon(self, message: str | None) -> str:
         """A logon was answered with 403."""
-        told = f" ({message})" if message else ""
+        quoted = f" ({message})" if message else ""
         return (
-            f"{self._where} does not let the account in {self.variable('USERNAME')} log on{told}: give it the role "
+            f"{self._where} does not let the account in {self.variable('USERNAME')} log on{quoted}: give it the role "
             "Portal Administrator in Enterprise Manager"
         )
 
     def forbidden(self, message: str | None) -> str:
         """A request was answered with 403."""
-        told = f" ({message})" if message else ""
+        quoted = f" ({message})" if message else ""
         return (
-            f"{self._where} denied access{told}: the account in {self.variable('USERNAME')} needs the role Portal "
+            f"{self._where} denied access{quoted}: the account in {self.variable('USERNAME')} needs the role Portal "
             "Administrator in Enterprise Manager"
         )
 

@@ -1,6 +1,6 @@
-"""What an answer means, from its status and its body. Reason phrases are odd, and never read.
+"""The meaning of an answer, by its status and body. Reason phrases are odd, and never read.
 
-Statuses: 400, 401, 403, 404, 405, 500, 501, 503 are documented; the rest is what proxies and other servers say.
+Statuses: 400, 401, 403, 404, 405, 500, 501, 503 are documented; the others come from proxies and other servers.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LONGEST_RETRY_AFTER = 30.0
 
 
 class Again(Exception):  # noqa: N818 - it reads as what to do
-    """No use, but may be another time. `everywhere` says whether it concerns more than the one resource asked for."""
+    """Failed; may succeed later. `everywhere` says whether more than the requested resource is concerned."""
 
     def __init__(self, problem: str, *, retry_after: float = 0, everywhere: bool = True) -> None:
         super().__init__(problem)
@@ -50,7 +50,7 @@ def judge(answer: Answer, remedies: Remedies) -> None:
         Unauthorized: 401.
         NotFound: 404.
         Refused: a definite no.
-        Again: anything else; not to be drawn on for a request that changes something.
+        Again: anything else; proves nothing about a request that changes something.
     """
     status = answer.status
     if status == UNAUTHORIZED:
@@ -70,16 +70,16 @@ def judge(answer: Answer, remedies: Remedies) -> None:
         raise NotFound(message or "not found")
     if status == FORBIDDEN:
         raise Refused(ReasonCode.ACCESS_DENIED, remedies.forbidden(message))
-    told = f"answered with status {status}" + (f": {message}" if message else "")
+    problem = f"answered with status {status}" + (f": {message}" if message else "")
     if is_definite_no(status):
-        raise Refused(ReasonCode.ENTERPRISE_MANAGER_ERROR, remedies.answered(told))
+        raise Refused(ReasonCode.ENTERPRISE_MANAGER_ERROR, remedies.answered(problem))
     if status < SERVER_ERROR and status != REQUEST_TIMEOUT:
         raise Again(remedies.not_enterprise_manager(f"it redirects (status {status})"))
-    raise Again(remedies.answered(told), retry_after=retry_after(answer), everywhere=status != SERVER_ERROR)
+    raise Again(remedies.answered(problem), retry_after=retry_after(answer), everywhere=status != SERVER_ERROR)
 
 
 def is_definite_no(status: int) -> bool:
-    """Whether a status says that the request was understood, or not, and in any case not carried out."""
+    """Whether a status means that the request was certainly not carried out."""
     client_error = BAD_REQUEST <= status < SERVER_ERROR and status not in {REQUEST_TIMEOUT, TOO_MANY}
     return client_error or status == NOT_IMPLEMENTED
 
@@ -95,7 +95,7 @@ def server_message(answer: Answer, remedies: Remedies) -> str | None:
 def retry_after(answer: Answer) -> float:
     """Seconds that the server asks to wait, bounded; 0 if it says nothing.
 
-    A date, which RFC 9110 allows too, is compared with the answer's own: the server's clock need not be ours.
+    A date, which RFC 9110 allows too, is compared with the answer's `Date`: the clocks may differ.
     """
     text = answer.headers.get("Retry-After", "").strip()
     if text.isascii() and text.isdigit():

@@ -1,12 +1,11 @@
-"""Looking at many tasks with few requests.
+"""Read the state of many tasks with few requests.
 
-While a few tasks are under way, each is looked at by itself. With many, one query an interval tells of all that have
-not finished; those that it leaves out are looked at, several in one further query. A task that neither tells of is
-looked at by itself: nothing is ever concluded from its absence, so that a page that shifts while it is read, or a query
-that the server answers in a way of its own, costs one look too many and nothing else.
+Up to `FEW` tasks are read one by one. With more, one query an interval lists all unfinished tasks; the tasks missing
+from it are read by a second query, several at once. A task that neither query lists is read by itself. Nothing is
+concluded from a task's absence: a page that shifts while it is read, or a server with its own idea of the query, costs
+a superfluous request and nothing else.
 
-An answer counts for the logon session that it was asked in, and only if it was asked for after the task began and after
-the look before.
+An answer is valid for the logon session of its request, and only for a task that began, and was last read, before it.
 """
 
 from __future__ import annotations
@@ -30,23 +29,23 @@ if TYPE_CHECKING:
     from worker.enterprise_manager.logon import LogonSession
     from worker.unlinks.ports.clock import Clock
 
-#: Up to so many tasks under way, each is looked at by itself.
+#: Up to this many tasks are read one by one.
 FEW = 8
 
-#: How many tasks a page is asked to have; servers may give fewer (100 were seen).
+#: The page size that is requested; servers may return fewer tasks a page (100 were seen).
 PAGE_SIZE = 200
 MOST_PAGES = 50
 
-#: How many tasks are named in one query: the URL stays below two kilobytes.
+#: The most tasks named in one query, so that the URL stays below two kilobytes.
 MOST_NAMED = 40
 
-#: How long tasks are looked at one by one, in seconds, after the server did not answer a query for them.
+#: After a query that the server did not answer: how long tasks are read one by one, in seconds.
 QUERY_AGAIN_SECONDS = 600.0
 
-#: A task that nobody has asked about for so long, in seconds, is not followed any more.
+#: A task that was not requested for this long, in seconds, is no longer followed.
 ABANDONED_SECONDS = 1800.0
 
-#: How many tasks are remembered, the oldest forgotten first: they are then looked at one by one.
+#: The most tasks that are remembered. The oldest is forgotten first, and then read by itself.
 _MOST_FOLLOWED = 20_000
 
 _PLAIN_ID = re.compile(r"[A-Za-z0-9._-]{1,40}")
@@ -56,23 +55,23 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class _Followed:
-    """A task that nobody was told the end of yet. `seen` is what was told last, from the round `told_in`."""
+    """A task whose end was not reported yet. `seen` is its last known state, from the round `seen_in`."""
 
     hrefs: tuple[str, ...]
     known_since: float
     asked_at: float
     seen: TaskRecord | None = None
-    told_in: _Round | None = None
+    seen_in: _Round | None = None
     only_alone: bool = False
 
 
 @dataclass(slots=True)
 class _Round:
-    """What the queries of one interval told, by the tasks' IDs."""
+    """The answers of one interval's queries, by task ID."""
 
     session: str
     began: float
-    told: dict[str, TaskRecord] = field(default_factory=dict)
+    records: dict[str, TaskRecord] = field(default_factory=dict)
 
 
 class Tasks:
@@ -96,12 +95,12 @@ class Tasks:
         self._query_again_at = float("-inf")
 
     def under_way(self, session: LogonSession) -> int:
-        """How many tasks of the session were begun here, or asked about of late, and not seen finished."""
+        """The number of unfinished tasks of the session that were begun here or requested recently."""
         self._forget_the_abandoned(session)
         return len(self._followed)
 
     def begun(self, session: LogonSession, record: TaskRecord) -> TaskTicket:
-        """Follow a task that a request was answered with."""
+        """Follow a task that was returned for a request."""
         ticket = TaskTicket(record.task_id, session.name)
         now = self._clock.monotonic()
         self._followed[ticket] = _Followed(record.hrefs, now, now, seen=None if record.finished else record)
@@ -110,16 +109,16 @@ class Tasks:
         return ticket
 
     def forget(self, ticket: TaskTicket) -> None:
-        """Follow it no more."""
+        """Stop following it."""
         self._followed.pop(ticket, None)
 
     def path(self, ticket: TaskTicket) -> str:
-        """Where the task is."""
+        """The path of the task."""
         followed = self._followed.get(ticket)
         return paths.task(ticket.task_id, followed.hrefs if followed is not None else ())
 
     async def look(self, session: LogonSession, ticket: TaskTicket) -> TaskRecord:
-        """The task as it is now; or, if it was told of a moment ago as not finished, as it was then.
+        """The task's present state, or, if it was unfinished within the last interval, that state.
 
         Raises:
             NotFound, Unauthorized, Refused, Unavailable, UnexpectedDocumentError: as a GET in the session.
@@ -130,14 +129,14 @@ class Tasks:
         if followed.seen is not None and followed.seen.finished:
             self.forget(ticket)
             return followed.seen
-        record = await self._told(session, ticket, followed) or await self._alone(session, ticket)
+        record = await self._from_round(session, ticket, followed) or await self._alone(session, ticket)
         followed.seen = record
         if record.finished:
             self.forget(ticket)
         return record
 
     async def close(self) -> None:
-        """Stop asking."""
+        """Stop querying."""
         if self._asking is not None:
             self._asking.cancel()
             await asyncio.wait([self._asking])
@@ -149,20 +148,20 @@ class Tasks:
 
     # --- many ---------------------------------------------------------------------------------------------------------
 
-    async def _told(self, session: LogonSession, ticket: TaskTicket, followed: _Followed) -> TaskRecord | None:
-        """What a round tells of the task; None if it is to be looked at by itself."""
+    async def _from_round(self, session: LogonSession, ticket: TaskTicket, followed: _Followed) -> TaskRecord | None:
+        """The task's state by the present round; None if it has to be read by itself."""
         if len(self._followed) <= FEW or self._clock.monotonic() < self._query_again_at:
             return None
-        told_in = await self._fresh_round(session)
-        if told_in is None:
+        present = await self._fresh_round(session)
+        if present is None:
             return None
-        if followed.told_in is told_in or followed.known_since >= told_in.began:
+        if followed.seen_in is present or followed.known_since >= present.began:
             return followed.seen
-        followed.told_in = told_in
-        return told_in.told.get(ticket.task_id)
+        followed.seen_in = present
+        return present.records.get(ticket.task_id)
 
     async def _fresh_round(self, session: LogonSession) -> _Round | None:
-        """The last round if it is no older than the interval, else a new one, shared by all who ask meanwhile."""
+        """The last round if it is no older than the interval, else a new one, shared by all concurrent callers."""
         if self._asking is None:
             last = self._round
             oldest = self._clock.monotonic() - self._interval
@@ -189,7 +188,7 @@ class Tasks:
             log.warning(
                 "enterprise_manager.tasks_not_queried",
                 enterprise_manager=self._name,
-                problem="it does not answer a query for unfinished tasks; each is looked at by itself",
+                problem="it does not answer a query for unfinished tasks; each task is read by itself",
                 next_try_seconds=QUERY_AGAIN_SECONDS,
             )
             return None
@@ -203,8 +202,8 @@ class Tasks:
             if number == 1 and (page is None or _unfiltered(page)):
                 return False
             if page is None:
-                return True  # what the rest would have told is looked at
-            this.told.update((record.task_id, record) for record in page.tasks if not record.finished)
+                return True  # the tasks of the other pages are read below
+            this.records.update((record.task_id, record) for record in page.tasks if not record.finished)
             number, pages = number + 1, page.pages
         return True
 
@@ -214,14 +213,14 @@ class Tasks:
             named = left[first : first + MOST_NAMED]
             page = await self._page(session, ",".join(f'TaskId=="{task_id}"' for task_id in named), 1)
             for record in page.tasks if page is not None else ():
-                # A finished one without its result is not believed yet: the task itself may have it.
+                # A finished task without a result is read again by itself: the task resource may have the result.
                 if record.task_id in named and (not record.finished or record.success is not None):
-                    this.told[record.task_id] = record
+                    this.records[record.task_id] = record
             for task_id in named:
-                self._keep(TaskTicket(task_id, this.session), this.told.get(task_id))
+                self._keep(TaskTicket(task_id, this.session), this.records.get(task_id))
 
     def _keep(self, ticket: TaskTicket, record: TaskRecord | None) -> None:
-        """Remember an end, which is told whenever it is asked for; and what no query tells of."""
+        """Remember the end of a task until it is requested, and that a task is missing from both queries."""
         followed = self._followed.get(ticket)
         if followed is not None:
             followed.only_alone = record is None
@@ -250,7 +249,7 @@ def _has_left(ticket: TaskTicket, followed: _Followed, this: _Round) -> bool:
     return (
         ticket.session == this.session
         and followed.known_since < this.began
-        and ticket.task_id not in this.told
+        and ticket.task_id not in this.records
         and not followed.only_alone
         and not known_to_be_finished
         and _PLAIN_ID.fullmatch(ticket.task_id) is not None
@@ -258,5 +257,5 @@ def _has_left(ticket: TaskTicket, followed: _Followed, this: _Round) -> bool:
 
 
 def _unfiltered(page: TaskPage) -> bool:
-    """Whether the server seems to ignore the filter: its answer would grow with every task that ends."""
+    """Whether the server seems to ignore the filter. Its answer would then grow with every task that ends."""
     return sum(record.finished for record in page.tasks) * 2 > len(page.tasks)

@@ -1,7 +1,8 @@
-"""One request, one answer: the adapter of `requests`, without a session that could send more than was asked for.
+"""One request, one answer: the adapter of `requests`, without a session, which could send more than one request.
 
-No cookies (a stale session cookie would beat the session header, says the vendor), no redirects, no proxies or
-credentials from the environment, no repeats. An answer is read up to a size, and a whole exchange has one deadline.
+No cookies (by the vendor's documentation a stale session cookie takes precedence over the session header), no
+redirects, no proxies or credentials from the environment, no repeats. An answer is read up to a size, and a whole
+exchange has one deadline.
 
     TransportError
     +-- NotConnectedError   no connection came about: not a byte of the request left
@@ -50,7 +51,7 @@ class NotConnectedError(TransportError):
 
 
 class NotWrittenError(TransportError):
-    """Not a byte of the request left, for it was not permitted any more when the connection was ready."""
+    """Not a byte of the request left: it was no longer permitted when the connection was ready."""
 
 
 class BrokenAnswerError(TransportError):
@@ -84,7 +85,7 @@ class Answer:
 
 
 class Transport:
-    """The way to one Enterprise Manager. Its calls block and may be made from many threads.
+    """Sends requests to one Enterprise Manager. Its calls block and may be made from many threads.
 
     Raises:
         SettingsInvalidError: the CA file cannot be used.
@@ -97,7 +98,7 @@ class Transport:
         self._accept = _ACCEPT[settings.format]
         self._tls = _tls(settings, remedies)
         if self._tls.verify_mode is ssl.CERT_NONE:
-            # It was said once, where it is so; and of a pinned certificate it is not so.
+            # The warning was logged once at the start; and for a pinned certificate it is wrong.
             urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
         # It logs what it cannot read with a stack trace; here that becomes one sentence.
         logging.getLogger("urllib3").setLevel(logging.ERROR)
@@ -116,9 +117,9 @@ class Transport:
     def exchange_once(self, request: Request, may_write: Callable[[], None]) -> Answer:
         """Send a request that must not be repeated, after `may_write`, called when the connection is ready.
 
-        A connection that has idled may be found dead only once the request is on its way, and then nobody knows whether
-        it arrived. So only one is used that answered a moment ago (`connections.WARM_SECONDS`), or a new one: failing
-        to connect means that the request certainly did not leave.
+        An idle connection may turn out to be dead only after the request was written, and then it is not known whether
+        it arrived. So only a connection is used that answered a moment ago (`connections.WARM_SECONDS`), or a new one:
+        if connecting fails, the request certainly did not leave.
 
         From the permission on it takes `LONGEST_SECONDS` at most. Raises as `exchange`, and `NotWrittenError` where
         `may_write` raised `NotPermittedError`.

@@ -1,4 +1,4 @@
-"""The transport as the event loop sees it: so many exchanges at once, each on a thread, and a line in the log."""
+"""The transport for the event loop: a limited number of exchanges, each on a thread, each with a log line."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from worker.enterprise_manager.transport import Answer, Transport
     from worker.unlinks.ports.clock import Clock
 
-#: From this size on, in bytes, reading a document takes long enough for others to notice.
+#: From this size on, in bytes, reading a document blocks the event loop noticeably.
 _LONG_BODY = 64 * 1024
 
 _ENDING = "the worker is about to end"
@@ -46,15 +46,15 @@ class RequestObserver(Protocol):
     """Notified of every request."""
 
     def headers(self) -> Mapping[str, str]:
-        """What goes along with a request, such as the trace that it belongs to. No secrets."""
+        """Headers for a request, such as the trace that it belongs to. No secrets."""
         ...
 
     def exchanged(self, exchange: Exchange) -> None:
-        """Told of each request when it is over. Must not raise."""
+        """Receives each request when it is over. Must not raise."""
         ...
 
 
-class Nobody:
+class NoObserver:
     """Observes nothing."""
 
     def headers(self) -> Mapping[str, str]:
@@ -68,14 +68,14 @@ class Nobody:
 class Wire:
     """At most `requests` exchanges at once; the others wait for their turn, and have not been sent.
 
-    While the server asks for a pause (429 or 503 with `Retry-After`) nothing is sent at all, whoever asks.
+    While the server asks for a pause (429 or 503 with `Retry-After`) nothing is sent at all.
     """
 
     def __init__(
         self, name: str, transport: Transport, clock: Clock, requests: int, observer: RequestObserver | None = None
     ) -> None:
         self.name = name
-        self._observer = observer or Nobody()
+        self._observer = observer or NoObserver()
         self._transport = transport
         self._clock = clock
         self._limit = ConcurrencyLimit(requests)
@@ -174,7 +174,7 @@ class Wire:
             )
 
     def _heed(self, answer: Answer) -> None:
-        """Send nothing for as long as the server asks, and less at once from then on."""
+        """Pause for as long as the server asks, and send fewer requests at once from then on."""
         if answer.status not in {TOO_MANY, SERVICE_UNAVAILABLE}:
             self._limit.went_well()
             return
@@ -190,7 +190,7 @@ class Wire:
         )
 
     async def read(self, answer: Answer) -> Node:
-        """Read an answer's body, on a thread if it is long: the event loop has others to serve.
+        """Read an answer's body, on a thread if it is long, so that the event loop is not blocked.
 
         Raises:
             UnreadableDocumentError: it is no document within the limits.

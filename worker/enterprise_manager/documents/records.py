@@ -222,7 +222,7 @@ def read_job(root: Node) -> JobRecord:
     """Read a Job entity.
 
     Raises:
-        UnexpectedDocumentError: it names no job, or its linked backups cannot be told.
+        UnexpectedDocumentError: it names no job, or its linked backups cannot be read.
     """
     job = next(root.records("uid"), None)
     if job is None:
