@@ -2,7 +2,9 @@
 
     AMQP_URL=amqp://publisher:PASSWORD@rabbit.example.com/ python publish.py < command.json
 
-The reply comes at most once: when none does, publish the same command again. What ended is answered at once.
+The reply comes at most once: when none does, publish the same command again. What ended is answered at once. The exit
+status is 0 if an event came (its outcome says how the command ended), 1 if the broker did not take the command or no
+event came, 2 for wrong usage.
 """
 
 import json
@@ -10,29 +12,57 @@ import os
 import sys
 
 import pika
+from pika.exceptions import AMQPError, NackError, UnroutableError
 
 WAIT_SECONDS = 1800
 
-command = sys.stdin.read()
-answers = []
 
-with pika.BlockingConnection(pika.URLParameters(os.environ["AMQP_URL"])) as connection:
-    channel = connection.channel()
-    channel.confirm_delivery()  # basic_publish then returns when the broker has the command safe, and raises if not
-    channel.basic_consume("amq.rabbitmq.reply-to", lambda *delivery: answers.append(delivery[-1]), auto_ack=True)
-    channel.basic_publish(
-        "unlink.commands",
-        json.loads(command).get("enterprise_manager", "default"),
-        command,
-        pika.BasicProperties(
-            content_type="application/json",
-            delivery_mode=pika.DeliveryMode.Persistent,
-            reply_to="amq.rabbitmq.reply-to",
-        ),
-        mandatory=True,
-    )
-    connection.call_later(WAIT_SECONDS, lambda: sys.exit("no reply"))
-    while not answers:
-        connection.process_data_events(time_limit=None)
+def main():
+    if "AMQP_URL" not in os.environ:
+        leave(2, "AMQP_URL is not set, such as amqp://publisher:PASSWORD@rabbit.example.com/")
+    try:
+        command = sys.stdin.read()
+        manager = json.loads(command).get("enterprise_manager", "default")
+        parameters = pika.URLParameters(os.environ["AMQP_URL"])
+    except (ValueError, TypeError, AttributeError) as error:
+        leave(2, f"standard input must be one JSON object, and AMQP_URL a URL: {error}")
+    try:
+        print(answer_to(command, manager, parameters))
+    except UnroutableError:
+        leave(1, f"not published: there is no queue for the commands of {manager!r}")
+    except NackError:
+        leave(1, "the broker did not take the command: its queue may be full")
+    except (AMQPError, OSError) as error:  # refused, lost, or a password that is wrong
+        leave(1, f"the broker cannot be used: {error or type(error).__name__}")
 
-print(answers[0].decode())
+
+def answer_to(command, manager, parameters):
+    answers = []
+    with pika.BlockingConnection(parameters) as connection:
+        channel = connection.channel()
+        channel.confirm_delivery()  # basic_publish then returns when the broker has the command safe, and raises if not
+        channel.basic_consume("amq.rabbitmq.reply-to", lambda *delivery: answers.append(delivery[-1]), auto_ack=True)
+        channel.basic_publish(
+            "unlink.commands",
+            manager,
+            command,
+            pika.BasicProperties(
+                content_type="application/json",
+                delivery_mode=pika.DeliveryMode.Persistent,
+                reply_to="amq.rabbitmq.reply-to",
+            ),
+            mandatory=True,
+        )
+        connection.call_later(WAIT_SECONDS, lambda: leave(1, f"no reply within {WAIT_SECONDS} s"))
+        while not answers:
+            connection.process_data_events(time_limit=None)
+    return answers[0].decode()
+
+
+def leave(status, message):
+    print(message, file=sys.stderr)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -221,6 +221,29 @@ def test_a_rejection_is_replied_too(site: Site, recipes: Path) -> None:
     assert "comand: unknown field" in data["reason"]["message"]
 
 
+@pytest.mark.parametrize(
+    ("command", "url", "status", "said"),
+    [
+        ('{"command": "unlink.v1"}', None, 2, "AMQP_URL is not set"),
+        ("not JSON", "amqp://127.0.0.1:1", 2, "standard input must be one JSON object"),
+        ("[]", "amqp://127.0.0.1:1", 2, "standard input must be one JSON object"),
+        ('{"command": "unlink.v1"}', "amqp://127.0.0.1:1", 1, "the broker cannot be used"),
+    ],
+)
+def test_a_publisher_that_cannot_publish_says_so_in_one_line(
+    recipes: Path, command: str, url: str | None, status: int, said: str
+) -> None:
+    """An administrator would read a stack trace in the ticket."""
+    urls = {} if url is None else {"AMQP_URL": url}
+    others = {name: value for name, value in os.environ.items() if name != "AMQP_URL"}
+    program = [sys.executable, str(recipes / "publish.py")]
+    done = subprocess.run(
+        program, input=command, env=others | urls, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert (done.returncode, done.stdout) == (status, "")
+    assert (said in done.stderr, done.stderr.count("\n")) == (True, 1)
+
+
 # --- ticketing systems ----------------------------------------------------------------------------------------------
 
 #: Runs a ServiceNow script with as much of ServiceNow as it uses; prints the request that it makes.

@@ -225,7 +225,10 @@ def test_a_routing_key_of_any_bytes_hides_no_letter(desk: Desk, tmp_path: Path, 
     assert shown["routing_key"] == routing_key.decode(errors="backslashreplace")
     replayed = desk.run("replay", "--all", "--force", "--without-ledger", "--output", "json")
     assert json.loads(replayed.stdout) == {"replayed": 0, "left": {"not_served": 2}}
-    assert desk.run("discard", "--all", "--yes", "--record", str(tmp_path / "record")).exit_code == 0
+    record = str(tmp_path / "record")
+    discarded = desk.run("discard", "--all", "--yes", "--record", record, "--output", "json")
+    assert json.loads(discarded.stdout)["record"] == record
+    assert discarded.exit_code == 0
     assert desk.count("unlink.dead") == 0
 
 

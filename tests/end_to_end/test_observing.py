@@ -140,6 +140,8 @@ def test_prune_deletes_only_what_is_old_enough(world: World) -> None:
     for arguments in (["--dry-run"], []):
         pruned = program(ledger_only(world), "ledger", "prune", "--older-than-days", "1", *arguments)
         assert (pruned.exit_code, pruned.stdout[:6]) == (0, "0 keys")
+    counted = program(ledger_only(world), "ledger", "prune", "--dry-run", "--output", "json")
+    assert json.loads(counted.stdout) == {"keys": 0, "older_than_days": 90.0, "deleted": False}
     assert program(ledger_only(world), "status", "CHG1").exit_code == 0
     assert program(ledger_only(world), "ledger", "prune", "--older-than-days", "0").exit_code == 2
 
@@ -374,6 +376,10 @@ def test_topology_is_declared_and_then_found(world: World) -> None:
         assert (declared.exit_code, declared.stderr) == (0, "")
     found = program(world.environment, "topology", "verify")
     assert (found.exit_code, found.stdout[:6]) == (0, "There:")
+    for what in ("declare", "verify"):
+        names = json.loads(program(world.environment, "topology", what, "--output", "json").stdout)
+        assert "unlink.commands.default" in names["queues"]
+        assert "unlink.events" in names["exchanges"]
     elsewhere = program(broker_only(world), "topology", "verify", "--em", "paris")
     assert (elsewhere.exit_code, "unlink.commands.paris" in elsewhere.stderr) == (1, True)
     assert program(broker_only(world), "topology", "declare", "--em", "no spaces").exit_code == 2

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
+from typing import Any
 
 import pytest
 
@@ -41,7 +43,9 @@ def test_a_paused_enterprise_manager_s_commands_wait_until_it_is_resumed(
     world.listen_for(1)
     assert world.of("CHG1") == []
     assert world.client.count("unlink.commands.default") == 1
-    assert "broker.consuming" not in later.log()
+    lines = [json.loads(line) for line in later.log().splitlines() if line.startswith("{")]
+    consumed = {line["queue"] for line in lines if line["event"] == "broker.consuming"}
+    assert consumed <= {"unlink.misrouted"}
     resumed = unlink_worker(world, "resume", "default")
     assert (resumed.returncode, resumed.stderr) == (0, "")
     world.until_ended("CHG1")
@@ -95,3 +99,44 @@ def test_a_ledger_that_is_not_there_is_one_readable_line(world: World) -> None:
     assert done.returncode == 1
     assert "is UNLINK_LEDGER__URL the workers' own?" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_whoever_waits_for_a_paused_command_is_told_by_whom_it_was_paused(world: World) -> None:
+    """A pipeline would hang until its time-out, and nobody know why."""
+    worker = world.start_worker()
+    assert unlink_worker(world, "pause", "default", "--by", "ada", "--reason", "upgrade").returncode == 0
+    worker.wait_for_log("broker.paused")
+    submit = ("submit", "--wait", "--wait-seconds", "20", "--job", VENDOR_JOB_ID, "--repository", REPOSITORY)
+    waited = unlink_worker(world, *submit)
+    assert waited.returncode == 3
+    assert waited.stderr.count("by ada (upgrade). The commands stay on their queue until `unlink-worker resume") == 1
+    broker_alone = {"UNLINK_BROKER__URL": world.environment["UNLINK_BROKER__URL"]}
+    waited = run_program(*submit, settings=broker_alone)
+    assert (waited.returncode, "No worker consumes the commands of default now: it is paused" in waited.stderr) == (
+        3,
+        1,
+    )
+    examined = unlink_worker(world, "doctor", "--output", "json")
+    assert "by ada since" in examined.stdout
+    assert "unlink-worker resume default" in examined.stdout
+    unlink_worker(world, "resume", "default")
+
+
+def test_pauses_are_documents_for_programs(world: World) -> None:
+    """A maintenance script would have to parse sentences."""
+    world.start_worker()
+
+    def said(*arguments: str) -> Any:
+        return json.loads(unlink_worker(world, *arguments, "--output", "json").stdout)
+
+    assert said("pause") == {"paused": []}
+    assert said("pause", "default", "--by", "ada") == {
+        "enterprise_manager": "default",
+        "paused": True,
+        "within_seconds": 1.0,
+    }
+    (pause,) = said("pause")["paused"]
+    assert (pause["enterprise_manager"], pause["paused_by"], pause["reason"]) == ("default", "ada", None)
+    assert pause["paused_at"].endswith("Z")
+    assert said("resume", "default")["was_paused"] is True
+    assert said("resume", "default")["was_paused"] is False

@@ -116,6 +116,17 @@ class BrokerClient:
                 ) from error
             probe.close()
 
+    def consumers(self, enterprise_manager: str) -> int | None:
+        """How many consumers the queue of its commands has; None if that may not be asked, or there is no queue."""
+        with translated():
+            probe = self._connection.channel()
+            try:
+                declared = probe.queue_declare(f"unlink.commands.{enterprise_manager}", passive=True)
+            except ChannelClosedByBroker:
+                return None
+            probe.close()
+        return int(declared.method.consumer_count)
+
     def publish(self, command: bytes, enterprise_manager: str, *, message_id: str | None = None) -> None:
         """Publish a command, persistent, and signed for the policy; returns once the broker has it safe."""
         properties = pika.BasicProperties(

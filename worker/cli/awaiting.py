@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from worker.broker.client import BrokerClient
     from worker.broker.received_event import ReceivedEvent
+    from worker.cli.output.stalls import Stalls
 
 #: The exit status for each terminal outcome.
 EXIT_STATUS = {
@@ -70,13 +71,17 @@ class Following:
             self.ended[key] = event
         return True
 
-    def until_ended(self, client: BrokerClient, seconds: float | None, tell: Callable[[ReceivedEvent], None]) -> None:
-        """Listen until all have ended, or `seconds` are over; tell each event that concerns them."""
+    def until_ended(
+        self, client: BrokerClient, seconds: float | None, tell: Callable[[ReceivedEvent], None], stalls: Stalls
+    ) -> None:
+        """Listen until all have ended, or `seconds` are over; report each event about them, and why none comes."""
         over = None if seconds is None else time.monotonic() + seconds
         while self.open and (over is None or time.monotonic() < over):
             event = client.next_event(seconds=0.5)
-            if event is not None and self.hear(event):
+            concerned = event is not None and self.hear(event)
+            if event is not None and concerned:
                 tell(event)
+            stalls.look(quiet=not concerned)
 
     @property
     def exit_status(self) -> int:

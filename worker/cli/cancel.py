@@ -12,6 +12,7 @@ from worker.broker.client import BrokerClient, BrokerClientError
 from worker.cli.awaiting import Awaited, Following
 from worker.cli.output.errors import refuse, settings_or_exit
 from worker.cli.output.event_text import in_words
+from worker.cli.output.stalls import Stalls
 from worker.cli.output.terminal import Output, Spinner
 from worker.cli.submit.submission import INTERRUPTED
 from worker.settings import ClientSettings
@@ -54,7 +55,7 @@ def cancel(
             if output == "text":
                 typer.echo(f"{key}  the request to cancel is on the queue of {enterprise_manager}")
             if wait:
-                _follow(following, client, wait_seconds, output)
+                _follow(following, client, enterprise_manager, wait_seconds, output)
     except BrokerClientError as error:
         refuse(str(error), status=1)
     except KeyboardInterrupt:
@@ -80,13 +81,16 @@ def _command(key: str, enterprise_manager: str, requested_by: str | None, reason
     return body
 
 
-def _follow(following: Following, client: BrokerClient, seconds: float | None, output: Output) -> None:
+def _follow(
+    following: Following, client: BrokerClient, enterprise_manager: str, seconds: float | None, output: Output
+) -> None:
     with Spinner("waiting for the unlink to end") as spinner:
 
         def tell(event: ReceivedEvent) -> None:
             spinner.say(event.body.decode() if output == "json" else in_words(event))
 
-        following.until_ended(client, seconds, tell)
+        stalls = Stalls(client, [enterprise_manager], lambda line: typer.echo(line, err=True))
+        following.until_ended(client, seconds, tell, stalls)
 
 
 def _how_to_look_later(key: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import textwrap
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from worker.cli.output.errors import refuse, refuse_settings, settings_or_exit
+from worker.cli.output.terminal import Output  # noqa: TC001 - typer reads the annotations
 from worker.clock import SystemClock
 from worker.doctor import broker, certificates, enterprise_manager, ledger, management
 from worker.doctor.findings import Finding, Mark, bounded
@@ -47,6 +49,7 @@ def doctor(
         str | None,
         typer.Option(help="The broker's management API, such as http://rabbit:15672; as the worker's own user."),
     ] = None,
+    output: Annotated[Output, typer.Option(help="json: one object with all findings.")] = "text",
 ) -> None:
     """Check broker, ledger and every Enterprise Manager; change nothing.
 
@@ -60,7 +63,8 @@ def doctor(
     settings = _with_management(settings_or_exit(Settings), management_url)
     secrets = secrets_of(settings)
     _silence_the_log()
-    printer = _Printer(logs.Redactor(secrets))
+    redactor = logs.Redactor(secrets)
+    printer = _Printer(redactor) if output == "text" else _Findings(redactor)
     try:
         asyncio.run(_examine(settings, printer))
     except SettingsInvalidError as error:
@@ -83,7 +87,7 @@ def _with_management(settings: Settings, url: str | None) -> Settings:
     return settings.model_copy(update={"broker": changed})
 
 
-async def _examine(settings: Settings, printer: _Printer) -> None:
+async def _examine(settings: Settings, printer: _Printer | _Findings) -> None:
     """All parts at once, told in their order."""
     clock = SystemClock()
     names = list(settings.enterprise_managers)
@@ -108,6 +112,33 @@ async def _broker(settings: Settings) -> AsyncIterator[Finding]:
     if reached:
         async for finding in management.examine(settings.broker, list(settings.enterprise_managers)):
             yield finding
+
+
+class _Findings:
+    """Findings as one JSON object, printed at the end."""
+
+    def __init__(self, redactor: logs.Redactor) -> None:
+        self._redactor = redactor
+        self._found: list[dict[str, str | None]] = []
+
+    def show(self, title: str, findings: list[Finding]) -> None:
+        clean = self._redactor.clean_text
+        self._found += [
+            {
+                "part": title,
+                "mark": finding.mark.name.lower(),
+                "what": finding.what,
+                "seen": clean(finding.seen),
+                "remedy": None if finding.remedy is None else clean(finding.remedy),
+            }
+            for finding in findings
+        ]
+
+    def conclusion(self) -> int:
+        """Print it; the exit status."""
+        well = all(found["mark"] != "wrong" for found in self._found)
+        typer.echo(json.dumps({"well": well, "findings": self._found}, ensure_ascii=False))
+        return 0 if well else 1
 
 
 class _Printer:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated
 
 import typer
 
 from worker.cli.output.errors import settings_or_exit
 from worker.cli.output.opened_ledger import opened_ledger
+from worker.cli.output.terminal import OutputOption  # noqa: TC001 - typer reads the annotations
 from worker.settings import LedgerClientSettings
 
 ledger = typer.Typer(no_args_is_help=True, help="The database of idempotency keys.")
@@ -21,6 +23,7 @@ def prune(
         typer.Option(min=1, help="Days since their end. Without it: UNLINK_LEDGER__RETENTION_DAYS, 90 unless set."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many there are.")] = False,
+    output: OutputOption = "text",
 ) -> None:
     """Delete the keys that ended long ago, each with its history. A command that comes again later is a new one.
 
@@ -31,5 +34,8 @@ def prune(
     days = settings.retention_days if older_than_days is None else older_than_days
     with opened_ledger(settings) as inspection:
         count = inspection.count_long_settled(days) if dry_run else inspection.prune(days)
+    if output == "json":
+        typer.echo(json.dumps({"keys": count, "older_than_days": days, "deleted": not dry_run}))
+        return
     keys = "1 key" if count == 1 else f"{count} keys"
     typer.echo(f"{keys} that ended more than {days:g} days ago: {'would be deleted' if dry_run else 'deleted'}")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import getpass
-from typing import TYPE_CHECKING, Annotated
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from worker.cli.output.errors import refuse, settings_or_exit
 from worker.cli.output.opened_ledger import opened_ledger
-from worker.cli.output.terminal import local_time, printable
+from worker.cli.output.terminal import Output, OutputOption, local_time, printable
+from worker.ledger.documents import utc
 from worker.ledger.leases import RENEWALS_IN_A_LEASE
 from worker.settings import Settings
 
@@ -26,6 +29,7 @@ def pause(
     enterprise_manager: _Name = None,
     by: Annotated[str | None, typer.Option(help="Who pauses it; without it, the user of this process.")] = None,
     reason: Annotated[str | None, typer.Option(help="Why.")] = None,
+    output: OutputOption = "text",
 ) -> None:
     """Stop taking an Enterprise Manager's commands; without a name, list what is paused.
 
@@ -36,13 +40,15 @@ def pause(
     settings = settings_or_exit(Settings)
     with opened_ledger(settings.ledger) as ledger:
         if enterprise_manager is None:
-            _list(ledger)
+            _list(ledger, output)
             return
         _require_known(enterprise_manager, settings)
         ledger.pause(enterprise_manager, by or _user(), reason)
-    typer.echo(
+    _say(
+        output,
         f"{enterprise_manager} is paused: within {_heard_within(settings):g} s no worker takes its commands any more. "
-        f"What is under way goes on; unlink_in_flight tells how much that is."
+        f"What is under way goes on; unlink_in_flight tells how much that is.",
+        {"enterprise_manager": enterprise_manager, "paused": True, "within_seconds": _heard_within(settings)},
     )
 
 
@@ -51,6 +57,7 @@ def resume(
     enterprise_manager: Annotated[
         str, typer.Argument(metavar="NAME", help="The Enterprise Manager's configured name.", show_default=False)
     ],
+    output: OutputOption = "text",
 ) -> None:
     """Take an Enterprise Manager's commands again.
 
@@ -58,17 +65,34 @@ def resume(
     usage.
     """
     settings = settings_or_exit(Settings)
+    content = {
+        "enterprise_manager": enterprise_manager,
+        "paused": False,
+        "within_seconds": _heard_within(settings),
+    }
     with opened_ledger(settings.ledger) as ledger:
         # Also one that is not configured any more: its pause would outlive it.
         if not ledger.resume(enterprise_manager):
             _require_known(enterprise_manager, settings)
-            typer.echo(f"{enterprise_manager} was not paused.")
+            _say(output, f"{enterprise_manager} was not paused.", {**content, "was_paused": False})
             return
-    typer.echo(f"{enterprise_manager} is resumed: the workers take its commands within {_heard_within(settings):g} s.")
+    _say(
+        output,
+        f"{enterprise_manager} is resumed: the workers take its commands within {_heard_within(settings):g} s.",
+        {**content, "was_paused": True},
+    )
 
 
-def _list(ledger: Inspection) -> None:
+def _say(output: Output, line: str, content: dict[str, Any]) -> None:
+    typer.echo(line if output == "text" else json.dumps(content, ensure_ascii=False))
+
+
+def _list(ledger: Inspection, output: Output) -> None:
     pauses = ledger.pauses()
+    if output == "json":
+        listed = [{**asdict(each), "paused_at": utc(each.paused_at)} for each in pauses]
+        typer.echo(json.dumps({"paused": listed}, ensure_ascii=False))
+        return
     for each in pauses:
         why = f": {printable(each.reason)}" if each.reason else ""
         typer.echo(

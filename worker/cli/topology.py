@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,6 +17,7 @@ from worker.broker.topology import declare as declare_all
 from worker.broker.topology import verify as verify_all
 from worker.broker.visit import visit
 from worker.cli.output.errors import refuse, refuse_settings, settings_or_exit
+from worker.cli.output.terminal import Output, OutputOption  # noqa: TC001 - typer reads the annotations
 from worker.settings import ClientSettings, Settings, SettingsInvalidError
 
 if TYPE_CHECKING:
@@ -41,24 +43,32 @@ _Names = Annotated[
 
 
 @topology.command()
-def declare(*, enterprise_manager: _Names = None) -> None:
+def declare(*, enterprise_manager: _Names = None, output: OutputOption = "text") -> None:
     """Declare all that the worker needs; what is there already stays as it is.
 
     Exit status 0; 1 if something exists with other arguments, may not be declared, or the broker cannot be reached; 2
     wrong usage.
     """
     described = _on_the_broker(enterprise_manager, declare_all)
-    typer.echo(f"Declared: {_count(described)}.")
+    _say(output, f"Declared: {_count(described)}.", described)
 
 
 @topology.command()
-def verify(*, enterprise_manager: _Names = None) -> None:
+def verify(*, enterprise_manager: _Names = None, output: OutputOption = "text") -> None:
     """Check that every exchange and queue is there; change nothing. Their arguments and bindings AMQP cannot tell.
 
     Exit status 0; 1 if something is missing, or the broker cannot be reached; 2 wrong usage.
     """
     described = _on_the_broker(enterprise_manager, verify_all)
-    typer.echo(f"There: {_count(described, bindings=False)}.")
+    _say(output, f"There: {_count(described, bindings=False)}.", described)
+
+
+def _say(output: Output, line: str, described: Topology) -> None:
+    names = {
+        "exchanges": sorted(each.name for each in described.exchanges),
+        "queues": sorted(each.name for each in described.queues),
+    }
+    typer.echo(line if output == "text" else json.dumps(names))
 
 
 def _on_the_broker(names: list[str] | None, work: Work) -> Topology:

@@ -13,6 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from worker.doctor.findings import Finding, doubtful, good, wrong
+from worker.ledger import Inspection, InspectionError
 from worker.ledger.database import URL_VARIABLE, folder_problem, open_engine, problem_in, read_url
 from worker.ledger.schema import known_schema, number_of
 from worker.ledger.tables import ledger_schema
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
     from sqlalchemy.engine import URL
 
+    from worker.ledger import Pause
     from worker.settings import LedgerSettings
     from worker.unlinks.ports.clock import Clock
 
@@ -48,6 +50,21 @@ async def examine(settings: LedgerSettings, clock: Clock) -> AsyncIterator[Findi
         lambda: list(_examine_postgresql(url, clock) if postgresql else _examine_sqlite(url))
     ):
         yield finding
+    for pause in await asyncio.to_thread(lambda: _pauses(settings, clock)):
+        why = f": {pause.reason}" if pause.reason else ""
+        yield doubtful(
+            "paused",
+            f"{pause.enterprise_manager}, by {pause.paused_by or 'a user'} since {pause.paused_at:%Y-%m-%d %H:%M} UTC"
+            f"{why}; its commands stay on their queue",
+            f"unlink-worker resume {pause.enterprise_manager}",
+        )
+
+
+def _pauses(settings: LedgerSettings, clock: Clock) -> tuple[Pause, ...]:
+    try:
+        return Inspection(settings, clock).pauses()
+    except InspectionError:  # there is none yet, or what was found above says why
+        return ()
 
 
 # --- PostgreSQL -------------------------------------------------------------------------------------------------------

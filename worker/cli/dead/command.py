@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import sys
 from contextlib import contextmanager
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
@@ -17,7 +18,7 @@ from worker.cli.dead.replay import Replay, Report
 from worker.cli.dead.selection import Selection
 from worker.cli.dead.views import count_of, groups_of, print_each, print_groups, print_one, print_report
 from worker.cli.output.errors import refuse, refuse_settings, settings_or_exit
-from worker.cli.output.terminal import Output, console
+from worker.cli.output.terminal import Output, OutputOption, console
 from worker.cli.submit.submission import INTERRUPTED
 from worker.clock import SystemClock
 from worker.ledger import Inspection, InspectionError
@@ -135,7 +136,7 @@ def replay(
 
 
 @dead.command()
-def discard(
+def discard(  # noqa: PLR0913 - one parameter an option
     *,
     record: Annotated[Path, typer.Option(dir_okay=False, help="A line of JSON for each is added to this file.")],
     name: _Name = None,
@@ -145,6 +146,7 @@ def discard(
     everything: _All = False,
     why: Annotated[str | None, typer.Option(help="Written into the record.")] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    output: OutputOption = "text",
 ) -> None:
     """Throw dead letters away: one, a group, or all; each is written down in full first, safe on the disk.
 
@@ -165,7 +167,10 @@ def discard(
             written.finish(queue)
     except OSError as error:
         refuse(f"The record {record} cannot be written: {error.strerror}")
-    typer.echo(f"{written.discarded} discarded, and written down in {record}")
+    if output == "json":
+        typer.echo(json.dumps({"discarded": written.discarded, "record": str(record)}))
+    else:
+        typer.echo(f"{written.discarded} discarded, and written down in {record}")
     if selection.one and not written.discarded:
         refuse("There is no such dead letter.", status=1)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from contextlib import ExitStack
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import typer
 from rich.console import Console
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from rich.style import StyleType
 
 Output = Literal["text", "json"]
+
+#: For commands that print one thing.
+OutputOption = Annotated[Output, typer.Option("--output", help="json: one object, its times in UTC.")]
 
 _STYLES: dict[str, StyleType] = {
     Outcome.SUBMITTED: "blue",

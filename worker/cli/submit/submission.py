@@ -15,6 +15,7 @@ from worker.broker.client import BrokerClient, BrokerClientError
 from worker.cli.awaiting import Awaited, Following
 from worker.cli.output.event_text import in_words
 from worker.cli.output.naming import named
+from worker.cli.output.stalls import Stalls
 from worker.cli.output.terminal import Output, console, printable
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ def submit_all(
     submitted = 0
     try:
         with BrokerClient(settings.broker) as client:
-            for name in {each.command.enterprise_manager for each in drafts}:
+            names = {each.command.enterprise_manager for each in drafts}
+            for name in names:
                 client.require_queue(name)
             if wait:
                 client.listen()
@@ -49,7 +51,7 @@ def submit_all(
                     submitted += 1
                     teller.submitted(each)
                 if wait:
-                    following.until_ended(client, seconds, teller.heard)
+                    following.until_ended(client, seconds, teller.heard, Stalls(client, names, teller.warn))
     except BrokerClientError as error:
         _say_what_is_open(drafts, following, submitted, f"{error}\n")
         return 1
@@ -110,13 +112,17 @@ class _Teller:
         if self._spinner is not None:
             self._spinner.update("Enterprise Manager is at work")
 
-    def _say(self, line: str) -> None:
+    def warn(self, line: str) -> None:
+        """Print why nothing happens, on standard error."""
+        self._say(line, err=True)
+
+    def _say(self, line: str, *, err: bool = False) -> None:
         live = self._progress or self._spinner
-        if live is None or not sys.stdout.isatty():
-            typer.echo(line)
+        if live is None or not (err or sys.stdout.isatty()):
+            typer.echo(line, err=err)
             return
         live.stop()  # both write on one screen
-        typer.echo(line)
+        typer.echo(line, err=err)
         live.start()
 
 

@@ -1,0 +1,76 @@
+"""Why commands that are waited for are not taken up: their Enterprise Manager is paused, or no worker consumes."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+from worker.cli.output.terminal import local_time, printable
+from worker.settings import LedgerClientSettings, SettingsInvalidError, load
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from worker.broker.client import BrokerClient
+
+#: How long nothing may happen before it is asked why, and how often it is asked then, in seconds.
+_QUIET_SECONDS: Final = 3.0
+_AGAIN_SECONDS: Final = 10.0
+
+
+class Stalls:
+    """Tells each reason once, while nothing happens.
+
+    Args:
+        client: the connection on which the events are waited for.
+        enterprise_managers: those whose commands are waited for.
+        tell: prints a line.
+    """
+
+    def __init__(self, client: BrokerClient, enterprise_managers: Iterable[str], tell: Callable[[str], None]) -> None:
+        self._client = client
+        self._enterprise_managers = sorted(set(enterprise_managers))
+        self._tell = tell
+        self._next = time.monotonic() + _QUIET_SECONDS
+        self._told: dict[str, str] = {}
+
+    def look(self, *, quiet: bool) -> None:
+        """Called each time that events were waited for; `quiet` if none came."""
+        now = time.monotonic()
+        if not quiet:
+            self._next = max(self._next, now + _QUIET_SECONDS)
+        elif now >= self._next:
+            self._next = now + _AGAIN_SECONDS
+            pauses = _pauses()
+            for name in self._enterprise_managers:
+                reason = pauses.get(name) or self._without_consumer(name)
+                if reason is not None and self._told.get(name) != reason:
+                    self._told[name] = reason
+                    self._tell(reason)
+
+    def _without_consumer(self, enterprise_manager: str) -> str | None:
+        if self._client.consumers(enterprise_manager) != 0:
+            return None
+        return (
+            f"No worker consumes the commands of {enterprise_manager} now: it is paused, Enterprise Manager or the "
+            "ledger is away, or no worker runs. The commands stay on their queue."
+        )
+
+
+def _pauses() -> dict[str, str]:
+    """What the ledger says of each paused Enterprise Manager; nothing, if this program is not given the ledger."""
+    from worker.clock import SystemClock  # noqa: PLC0415 - only if something is waited for in vain: SQLAlchemy is big
+    from worker.ledger import Inspection, InspectionError  # noqa: PLC0415
+
+    try:
+        pauses = Inspection(load(LedgerClientSettings).ledger, SystemClock()).pauses()
+    except (SettingsInvalidError, InspectionError):
+        return {}
+    return {
+        pause.enterprise_manager: printable(
+            f"{pause.enterprise_manager} was paused {local_time(pause.paused_at)} by {pause.paused_by or 'a user'}"
+            f"{f' ({pause.reason})' if pause.reason else ''}. The commands stay on their queue until "
+            f"`unlink-worker resume {pause.enterprise_manager}`."
+        )
+        for pause in pauses
+    }
