@@ -1,4 +1,4 @@
 """The unlink worker.
 
-Its folders are the parts of one unlink's journey; the core, `unlinks`, imports none of the others.
+Its folders are the parts that an unlink passes through; the core, `unlinks`, imports none of the others.
 """

@@ -1,4 +1,4 @@
-"""Trying again without end."""
+"""Retries without a limit."""
 
 from __future__ import annotations
 
@@ -38,6 +38,6 @@ async def forever(part: str, once: Callable[[], Awaitable[None]], clock: Clock) 
     while True:
         try:
             await once()
-        except Exception:  # noqa: BLE001 - as said above
+        except Exception:  # noqa: BLE001 - as the docstring says
             _log.exception("broker.part_failed", part=part)
         await clock.sleep(back_off.pause())

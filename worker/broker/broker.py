@@ -36,7 +36,7 @@ _log = structlog.get_logger()
 
 
 class Broker:
-    """RabbitMQ: consumes the command queues, publishes events, and keeps doing so through whatever the broker does.
+    """RabbitMQ: consumes the command queues, publishes events, and recovers from every failure of the broker.
 
     `unlink.misrouted` is consumed too. To `pause` and `resume` it is the queue of the name `UNKNOWN_NAME`.
 
@@ -44,8 +44,8 @@ class Broker:
         queues: the prefetch of each Enterprise Manager's queue, by the Enterprise Manager's name.
         reply_to: comma-separated patterns (`fnmatch`) of the queues that a command may ask to be replied to.
         deliver: notified of each delivery, on the event loop; must not raise.
-        event_headers: asked, in the publisher's context, for what goes along with an event, such as its trace.
-        forwarders: broker users who are believed when they say whose message they copied, besides the worker's own.
+        event_headers: called in the publisher's context; returns headers for an event, such as its trace.
+        forwarders: broker users whose statement about a message's original sender is trusted, besides the worker's own.
         delay_tiers: seconds of the delay queues.
 
     Raises:
@@ -119,7 +119,7 @@ class Broker:
 
     @property
     def last_problem(self) -> str | None:
-        """What keeps the broker away, in one line with the remedy; None while it is there."""
+        """Why the broker is not available, in one line with the remedy; None while it is available."""
         return self._consume.problem or self._publish.problem
 
     def on_availability(self, listener: Callable[[bool], None]) -> None:
@@ -130,7 +130,7 @@ class Broker:
         """Connect, declare or verify the topology, and consume the command queues; returns when all that is so.
 
         It waits for as long as the broker is away or refuses, trying again with back-off, and says why in the log and
-        in `last_problem`: a worker that ended instead would only be started again, with less patience.
+        in `last_problem`: a worker that ended instead would be restarted at once, again and again.
         """
         self._consume.start()
         self._publish.start()
@@ -141,7 +141,7 @@ class Broker:
         await asyncio.gather(*(intake.until_consuming() for intake in self._commands.values()))
 
     def pause(self, enterprise_manager: str, why: str) -> None:
-        """Deliver nothing of one queue until every reason is gone.
+        """Deliver nothing of one queue until every reason is removed.
 
         Unacknowledged deliveries stay valid. Its consumer stays registered as long as there are any. Pausing twice for
         one reason is pausing once.
@@ -149,7 +149,7 @@ class Broker:
         self._intakes[enterprise_manager].pause(why)
 
     def resume(self, enterprise_manager: str, why: str) -> None:
-        """Take one reason away; with the last, consuming goes on. An unknown reason is none."""
+        """Remove one reason; without any, consuming goes on. An unknown reason is ignored."""
         self._intakes[enterprise_manager].resume(why)
 
     async def stop_consuming(self) -> None:
@@ -172,7 +172,7 @@ class Broker:
         await establish(self.topology, connection)
 
     async def _restore(self) -> None:
-        """What a deleted queue needs, once for all who ask; on the publishing connection, to disturb no consumer."""
+        """Declare a deleted queue again, once for all callers; on the publishing connection, to disturb no consumer."""
         if self._restoring is None or self._restoring.done():
             self._restoring = asyncio.create_task(self._restore_once())
         await asyncio.shield(self._restoring)

@@ -1,4 +1,4 @@
-"""pika's channels, awaitable: an answer, or `ChannelLostError`; never a wait without end."""
+"""pika's channels, awaitable. Each wait ends with an answer or with `ChannelLostError`."""
 
 from __future__ import annotations
 
@@ -90,6 +90,6 @@ class AwaitableChannel:
 
 
 def settle(future: asyncio.Future[_T], result: _T) -> None:
-    """Give a future its result, unless it has one, or nobody waits for it any more."""
+    """Give a future its result, unless it has one or was cancelled."""
     if not future.done():
         future.set_result(result)

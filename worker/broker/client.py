@@ -28,7 +28,7 @@ _PREFETCH = 500
 
 
 class BrokerClientError(Exception):
-    """The broker could not be reached, or would not; the message is one line that names the remedy."""
+    """The broker could not be reached, or refused; the message is one line that names the remedy."""
 
 
 class BrokerClient:
@@ -60,8 +60,8 @@ class BrokerClient:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # It may be gone, and not know it yet. Ctrl-C may have left pika in the middle of an exchange with the broker,
-        # where it closes nothing but asserts; the connection then goes with the process.
+        # The connection may be lost without notice. After Ctrl-C pika may be in the middle of an exchange with the
+        # broker, where closing fails with an AssertionError; the connection then ends with the process.
         with suppress(AMQPError, AssertionError):
             if self._connection.is_open:
                 self._connection.close()
@@ -94,14 +94,14 @@ class BrokerClient:
         return None
 
     def count(self, queue: str) -> int:
-        """How many messages of a queue are ready; those in a worker's hands do not count."""
+        """How many messages of a queue are ready; unacknowledged ones do not count."""
         with translated():
             return int(self._channel.queue_declare(queue, passive=True).method.message_count)
 
     def require_queue(self, enterprise_manager: str) -> None:
         """Require that there is a queue for this Enterprise Manager's commands: else they would be rejected.
 
-        From 4.3 on RabbitMQ does not tell a user without any permission on the queue, and so nothing is refused then.
+        From 4.3 on RabbitMQ does not answer a user without any permission on the queue; then nothing is refused.
         """
         with translated():
             probe = self._connection.channel()
@@ -151,6 +151,6 @@ def translated() -> Iterator[None]:
 
 
 def _unwrapped(error: BaseException) -> BaseException:
-    """What happened, where pika's blocking adapter wraps it in an error that says nothing."""
+    """The cause, where pika's blocking adapter wraps it in an error without a message."""
     inner = error.args[0] if type(error) is AMQPConnectionError and error.args else None
     return inner if isinstance(inner, BaseException) else error

@@ -1,4 +1,4 @@
-"""One channel in confirm mode: many publishes outstanding, each with an end of its own."""
+"""One channel in confirm mode, with many unconfirmed publishes at once."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class ConfirmChannel:
         self._channel.raw.basic_publish(
             message.exchange, message.routing_key, message.body, message.properties, mandatory=message.mandatory
         )
-        # Counted only now: what cannot be encoded raises before anything is sent, and uses no tag up.
+        # Counted only now: a message that cannot be encoded raises before anything is sent, and takes no tag.
         self._last_tag += 1
         self._outstanding[self._last_tag] = _Outstanding(message, confirmation)
         return confirmation

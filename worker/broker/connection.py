@@ -1,4 +1,4 @@
-"""One supervised connection: made, and made again whenever it goes, without end."""
+"""One supervised connection, reconnected whenever it is lost."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ CLOSE_SECONDS = 5.0
 
 _log = structlog.get_logger()
 
-# pika logs each failure in several lines, stack traces among them. The same is said here, in one line with its remedy.
+# pika logs each failure in several lines, stack traces among them. Here it is logged in one line with the remedy.
 logging.getLogger("pika").setLevel(logging.CRITICAL)
 
 
@@ -91,13 +91,13 @@ def _tls_context(settings: BrokerSettings) -> ssl.SSLContext:
 
 
 class SupervisedConnection:
-    """A connection that comes back.
+    """A connection that reconnects.
 
     Args:
         purpose: `consume` or `publish`; part of the name that the broker's operator sees.
         prepare: done on each new connection before it counts as open; a `BrokerError` from it closes the connection,
             and the next try follows.
-        changed: told whenever it has opened or gone.
+        changed: called whenever it has opened or closed.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class SupervisedConnection:
         prepare: Callable[[AsyncioConnection], Awaitable[None]],
         changed: Callable[[], None],
     ) -> None:
-        connection_parameters(settings, purpose)  # wrong settings are told at once, not on the first connection
+        connection_parameters(settings, purpose)  # wrong settings raise here, not on the first connection
         self._settings = settings
         self._clock = clock
         self._purpose = purpose

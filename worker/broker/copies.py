@@ -1,4 +1,4 @@
-"""What a copy of a delivered message takes along when it is delayed or dead-lettered, and what it must leave behind."""
+"""Properties and headers of a delayed or dead-lettered copy: what is copied of the original, and what must not be."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _OF_ITS_LIFE_SO_FAR = {
 #: A sender's list of further routing keys. Each delay would send yet another copy to all of them.
 _SENDER_SELECTED = {"cc", "bcc"}
 
-#: A consumer's pseudo-queue before the broker has made a name of it; nobody else may publish with it.
+#: A consumer's pseudo-queue before the broker has made a name of it; no other connection may publish with it.
 _DIRECT_REPLY_TO = "amq.rabbitmq.reply-to"
 
 
@@ -121,6 +121,6 @@ def _left_behind(name: object) -> bool:
 def _fit(headers: dict[str, Any]) -> bool:
     try:
         encoded = BasicProperties(headers=headers).encode()
-    except Exception:  # noqa: BLE001 - whatever keeps foreign headers from being sent, the message must leave without
+    except Exception:  # noqa: BLE001 - if a sender's headers cannot be encoded for any reason, the message is sent without
         return False
     return sum(len(piece) for piece in encoded) <= MAX_HEADERS

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from contracts.commands import Command
 
-#: Why a message is there that neither a worker nor the broker put there. The broker's own reason is `delivery_limit`:
+#: The reason of a message that neither a worker nor the broker dead-lettered. The broker's own is `delivery_limit`:
 #: the message came to `unlink.misrouted` too often (https://www.rabbitmq.com/docs/dlx#effects).
 UNKNOWN_REASON = "unknown"
 
@@ -30,7 +30,7 @@ _COMMAND_QUEUE = command_queue("")
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """One of them. Everything in it was written by somebody else, headers included.
+    """A dead-lettered message. All of it, headers included, may have been written by another program than the worker.
 
     `routing_key` is the one with which it came to `unlink.dead`.
     """
@@ -56,7 +56,7 @@ class DeadLetter:
 
     @property
     def key(self) -> str | None:
-        """The idempotency key, as far as it can be made out."""
+        """The idempotency key, if it can be read."""
         known = self._reading.partial if isinstance(self._reading, UnreadableMessageError) else self._reading
         return known.idempotency_key
 
@@ -86,7 +86,7 @@ class DeadLetter:
 
     @property
     def reason(self) -> str | None:
-        """The worker's sentence about it."""
+        """The worker's description of the reason."""
         return text_or_none(self.headers.get(REASON_HEADER))
 
     @property
@@ -107,11 +107,11 @@ class DeadLetter:
         return latest_death(self.headers)
 
 
-def _moment(told: object) -> datetime | None:
+def _moment(written: object) -> datetime | None:
     try:
-        if isinstance(told, int):
-            return datetime.fromtimestamp(told, UTC)
-        moment = told if isinstance(told, datetime) else datetime.fromisoformat(str(told))
+        if isinstance(written, int):
+            return datetime.fromtimestamp(written, UTC)
+        moment = written if isinstance(written, datetime) else datetime.fromisoformat(str(written))
     except (ValueError, OverflowError, OSError):
         return None
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 #: The header that counts the attempts. Without the prefix `x-`, which is the broker's.
 ATTEMPT_HEADER = "unlink-attempt"
 
-#: On the copy of a message that the broker took from its queue: why, in the broker's word. The copy is answered from
-#: the ledger. A sender who writes this header has the sender's own command given up.
+#: On the copy of a message that the broker took from its queue: why, by the broker's name for it. The copy is answered
+#: from the ledger. A sender who writes this header has the sender's own command given up.
 TAKEN_AWAY_HEADER = "unlink-taken-away"
 
 #: A number that no count reaches; one more than the largest of AMQP's could not be written in a copy.
@@ -98,7 +98,7 @@ class BrokerDelivery:
 
     @property
     def attempt(self) -> int:
-        """1, and one more for each earlier attempt that failed. A header that makes no sense counts as none."""
+        """1, and one more for each earlier attempt that failed. An invalid header counts as missing."""
         return count_of(self.headers.get(ATTEMPT_HEADER), least=1)
 
     @property
@@ -107,7 +107,7 @@ class BrokerDelivery:
         return self._channel.is_open
 
     def acknowledge(self) -> None:
-        """Tell the broker that it is done with. Does nothing if the channel has gone, or if it was settled before."""
+        """Acknowledge it to the broker. Does nothing if the channel has gone, or if it was settled before."""
         if self._may_settle():
             self._channel.basic_ack(self._tag)
             self._on_settled(self)
@@ -122,7 +122,7 @@ class BrokerDelivery:
             self._on_settled(self)
 
     def _may_settle(self) -> bool:
-        # Settling twice makes the broker close the channel (406), and with it every other delivery in hand.
+        # Settling twice makes the broker close the channel (406), which returns its other unacknowledged deliveries.
         if self._settled or not self.live:
             return False
         self._settled = True
@@ -135,7 +135,7 @@ def reply_patterns(setting: str) -> Sequence[str]:
 
 
 def text_or_none(value: object) -> str | None:
-    """A property as text. pika gives bytes where a sender's text is no UTF-8; that is nobody's text."""
+    """A property as text. pika gives bytes where it is not UTF-8; that counts as missing."""
     return value if isinstance(value, str) else None
 
 

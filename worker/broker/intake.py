@@ -1,8 +1,8 @@
-"""What arrives: one consumer for each queue, on a channel of its own.
+"""One consumer for each queue, on a channel of its own.
 
-A consumer can be lost in three ways, and looks alive after each: the connection closes, the channel alone closes, or
-the broker cancels the consumer. All three are noticed, named in the log, and recovered from. Consuming means nothing
-but a consumer that is registered on an open channel.
+A consumer can be lost in three ways: its connection closes, only its channel closes, or the broker cancels the
+consumer. Each is detected, logged under its own name, and recovered from. A queue counts as consumed only while its
+consumer is registered on an open channel.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class QueueIntake:
         self._note_superfluous()
 
     def resume(self, why: str) -> None:
-        """Take one reason away; with the last, consuming goes on, with what was kept first."""
+        """Remove one reason; without any, consuming goes on, with the kept deliveries first."""
         if why in self._pauses:
             self._pauses.remove(why)
             _log.info(

@@ -1,4 +1,4 @@
-"""What a delivery from `unlink.misrouted` says of itself: for which Enterprise Manager it was, and why it is there.
+"""Deliveries from `unlink.misrouted`: the Enterprise Manager that each was for, and why it is there.
 
 Two ways lead to that queue. `unlink.misrouted` is the alternate exchange of `unlink.commands`, for a routing key
 without a queue. And the command queues dead-letter to it: at their delivery limit, or when a message's own `expiration`

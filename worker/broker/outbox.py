@@ -1,4 +1,4 @@
-"""What leaves for the broker: each call returns once the broker has confirmed, or has refused it for a minute."""
+"""Publishing: each call returns once the broker has confirmed, or has refused it for a minute."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ ISOLATED_CHANNELS = 8
 #: Seconds for closing the channel of one publish.
 CLOSE_SECONDS = 5.0
 
-#: Characters of a reason in a dead letter's header.
+#: Characters of a reason in the header of a dead-lettered message.
 MAX_REASON = 1000
 
 _log = structlog.get_logger()
@@ -65,7 +65,7 @@ class BrokerOutbox:
         confirm_seconds: how long one publish may wait for its confirm before it is repeated. An alarm does not count.
         delay_tiers: the seconds for which there are delay queues.
         restore: declares the topology again, for when something of it was deleted while the worker ran; never raises.
-        event_headers: asked, in the publisher's context, for what goes along with an event.
+        event_headers: called in the publisher's context; returns headers for an event.
 
     The broker answers a message that it cannot accept (its exchange was deleted, a permission is lacking) by closing
     the channel, without saying which message it was. Each message that was unconfirmed then is published again on a
@@ -168,7 +168,7 @@ class BrokerOutbox:
             self._supervision = asyncio.create_task(forever("outbox", self._keep_channel, self._clock))
 
     async def close(self, seconds: float) -> None:
-        """Wait for confirms, at most `seconds`; whoever still waits then is told with `BrokerClosedError`."""
+        """Wait for confirms, at most `seconds`; callers that still wait then receive `BrokerClosedError`."""
         if self._ready.is_set():
             await _within(seconds, self._idle.wait())
         self._closed = True
@@ -248,7 +248,7 @@ class BrokerOutbox:
                 await channel.close(CLOSE_SECONDS)
 
     async def _attempt_on(self, channel: ConfirmChannel, message: Message) -> tuple[Confirmation, str]:
-        """Publish once. Returns what became of it, and a text that says so."""
+        """Publish once; the confirmation, and a text that describes it."""
         publish = channel.publish(message)
         await asyncio.wait((publish,), timeout=self._confirm_seconds)
         while not publish.done() and self._connection.blocked:
@@ -264,7 +264,7 @@ class BrokerOutbox:
                 raise BrokerClosedError("the worker has closed its connections to the broker")
             if self._channel is not None and self._channel.is_open:
                 return self._channel
-            # It has just closed; whoever keeps it has not run since.
+            # It has just closed; the task that keeps it open has not run since.
             await asyncio.sleep(0)
 
     async def _keep_channel(self) -> None:
@@ -288,7 +288,7 @@ class BrokerOutbox:
                 self._ready.clear()
 
     async def _reply(self, queue: str, event: Message) -> None:
-        """Send a copy straight to a queue; tried once, and whatever goes wrong is only logged."""
+        """Publish a copy directly to a queue, once; any failure is only logged."""
         message = Message("", queue, event.body, event.properties, mandatory=False)
         problem: object = None
         try:
@@ -297,7 +297,7 @@ class BrokerOutbox:
                 problem = None if confirmation is Confirmation.CONFIRMED else confirmation.value
         except TimeoutError:
             problem = Confirmation.UNANSWERED.value
-        except Exception as error:  # noqa: BLE001 - a sender's reply address must never stand in an event's way
+        except Exception as error:  # noqa: BLE001 - no reply address of a sender may prevent the event
             problem = error
         if problem is not None:
             _log.warning("broker.reply_failed", event_id=event.properties.message_id, problem=one_line(str(problem)))

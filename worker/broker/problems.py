@@ -92,7 +92,7 @@ def explain_connect(error: BaseException, parameters: Parameters) -> str:
 
 
 def _root_cause(error: BaseException) -> BaseException:
-    """The telling one of all addresses' errors: an address that answered says more than one that did not."""
+    """The most useful error of all addresses: that of one which answered, if there is one."""
     if isinstance(error, AMQPConnectionWorkflowFailed):
         answered = [one for one in error.exceptions if not isinstance(one, AMQPConnectorSocketConnectError)]
         return _root_cause((answered or list(error.exceptions))[-1])
@@ -158,7 +158,7 @@ def explain_lost(reason: BaseException) -> str:
 
 
 def explain_channel(reason: BaseException) -> str:
-    """Why a channel has closed, with the remedy where the broker's words tell it."""
+    """Why a channel has closed, with the remedy if the broker's text reveals it."""
     if not isinstance(reason, ChannelClosedByBroker):
         return explain_lost(reason)
     text = one_line(reason.reply_text)

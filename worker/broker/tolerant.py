@@ -1,8 +1,8 @@
-"""Connections that survive what publishers can put into a message's headers.
+"""Connections that survive any headers of a message.
 
 pika decodes headers while it reads the socket, and an error there ends the connection: a header that it cannot decode
-(a table nested beyond Python's recursion limit, a timestamp beyond the year 9999 because somebody counted in
-microseconds) would come back with every redelivery and keep the worker from ever consuming again.
+(a table nested beyond Python's recursion limit, a timestamp beyond the year 9999 because a sender counted in
+microseconds) would return with every redelivery, and the worker could never consume again.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Exchanges, queues and bindings: one description as data, and how it is declared or checked.
 
-All is durable, and all queues are quorum queues. The arguments are what no message may be lost for: where a queue
-dead-letters to, and what an exchange does with what it cannot route. A policy would be easier to change, but of several
-policies only one applies to a queue, so that an operator's own policy would switch them off without a word. Besides,
-AMQP cannot declare a policy. What may differ from one installation to the next, such as a limit, is for a policy.
-A queue or an exchange that exists with other arguments cannot be declared again.
+All is durable, and all queues are quorum queues. Arguments are used where a message could otherwise be lost: where a
+queue dead-letters to, and an exchange's alternate exchange. A policy would be easier to change, but only one policy
+applies to a queue, so that an operator's own policy would disable it unnoticed. Besides, AMQP cannot declare a policy.
+What may differ from one installation to the next, such as a limit, is for a policy. A queue or an exchange that exists
+with other arguments cannot be declared again.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ COMMAND_DELIVERY_LIMIT = 1000
 #: "no limit" that both 3.10 (no negative number) and 4.0 (20 if nothing is said) understand.
 BROWSED_DELIVERY_LIMIT = 1_000_000
 
-#: Events that nobody subscribed to; the oldest go first.
+#: Events without a subscriber; the oldest are dropped first.
 UNROUTED_MAX_LENGTH = 10_000
 
 

@@ -1,4 +1,4 @@
-"""A connection for a while, tried once: for commands that look at the broker, or declare something, and go."""
+"""A short connection, tried once: for commands that read or declare something."""
 
 from __future__ import annotations
 

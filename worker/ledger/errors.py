@@ -4,7 +4,7 @@ LedgerError
 +-- LedgerClosedError   the ledger was closed before the call was carried out
 +-- OutOfOrderError     the key's stage does not allow this write: a fault of the caller
 +-- SchemaTooNewError   the database belongs to a newer version of this program
-+-- InspectionError     the ledger cannot be looked at from outside the workers
++-- InspectionError     the ledger cannot be read from outside the workers
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class LedgerError(Exception):
-    """The ledger could not, or would not."""
+    """The ledger did not do what was asked."""
 
 
 class LedgerClosedError(LedgerError):
@@ -27,7 +27,7 @@ class LedgerClosedError(LedgerError):
 
 
 class OutOfOrderError(LedgerError):
-    """The key's stage does not allow this write. Nothing was written; asking again will not help."""
+    """The key's stage does not allow this write. Nothing was written; repeating it does not help."""
 
     def __init__(self, lease: Lease, stage: Stage, write: str) -> None:
         super().__init__(f"{lease.key} is {stage.value}: {write} is not possible")
@@ -48,4 +48,4 @@ class SchemaTooNewError(LedgerError):
 
 
 class InspectionError(LedgerError):
-    """The ledger cannot be looked at; the text is one line for a person, and holds no password."""
+    """The ledger cannot be read; the text is one line for a person, and holds no password."""

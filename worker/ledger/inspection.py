@@ -1,4 +1,4 @@
-"""Looking at the ledger, and tidying it up, from outside the workers: one connection, no lease, nothing waited out."""
+"""Reading and pruning the ledger from outside the workers: one connection, no lease, no wait for an outage to end."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ PAGE = 200
 
 
 class Inspection:
-    """A look at the ledger of running workers, or of none. Makes no ledger where there is none; blocks its thread.
+    """Reads the ledger, whether or not workers run. Makes no ledger where there is none; blocks its thread.
 
     Args:
         settings: where the database is.
-        clock: what "long ago" is measured by on SQLite.
+        clock: the time on SQLite.
 
     Raises:
         SettingsInvalidError: the URL cannot be read.

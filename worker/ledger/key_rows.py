@@ -1,4 +1,4 @@
-"""What every part of a transaction does with the row of a key, and with the history."""
+"""The parts of a transaction that write the row of a key, and its history."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What this process knows about its own leases without asking the database.
+"""The leases of this process, as known without a query.
 
 A lease lasts `lease_seconds` from the moment at which the database last wrote it, and the database did so after the
 transaction began here. So until `lease_seconds` after that beginning, by the monotonic clock, no other worker can have

@@ -1,4 +1,4 @@
-"""The way to PostgreSQL. Imported only where it is used: psycopg takes long to import.
+"""Connections to PostgreSQL. Imported only where it is used: psycopg takes long to import.
 
 Every wait has an end: connecting, a network that swallows packets, a server that does not answer, a statement, a lock,
 and a transaction whose worker was paused in the middle of it (the server ends it, so that its locks do not stop the

@@ -1,4 +1,4 @@
-"""What `status KEY` shows: everything that the ledger remembers of one key."""
+"""What `status KEY` shows: all that the ledger holds of one key."""
 
 from __future__ import annotations
 

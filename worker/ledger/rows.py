@@ -47,7 +47,7 @@ def intent_columns(intent: Intent) -> dict[str, Any]:
 
 
 def columns_of(change: Change) -> tuple[dict[str, Any], str | None]:
-    """The columns that a change fills, and what the history says of it."""
+    """The columns that a change fills, and its detail for the history."""
     match change:
         case Intended(intent, sent_at):
             return {**intent_columns(intent), "sent_at": sent_at}, intent.link.object_in_job_id
@@ -144,5 +144,5 @@ def cancellation_from(row: RowMapping) -> CancelRequest:
 
 
 def who_and_why(by: str | None, reason: str | None) -> str | None:
-    """What the history says of a request."""
+    """The detail of a request for the history."""
     return ": ".join(part for part in (by, reason) if part) or None

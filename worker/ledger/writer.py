@@ -89,7 +89,7 @@ class _Landing:
     error: BaseException | None = None
 
     def deliver(self) -> None:
-        """Answer the caller. What `landed` raises is the caller's: the other writes are answered all the same."""
+        """Answer the caller. What `landed` raises goes to the caller; the other writes are answered as usual."""
         error = self.error
         if error is None and self.write.landed is not None:
             try:

@@ -32,7 +32,7 @@ LONGEST_RETRY_SECONDS = 600.0
 #: The waits before a settled event is published again, in seconds, by attempt; the last one repeats without end.
 REPUBLISH_SECONDS = (5.0, 30.0, 120.0, 600.0)
 
-#: How often work that goes on past its time is cancelled again, in seconds: it may first end what must not be cut off.
+#: How often work past its time is cancelled again, in seconds: a request that must not be interrupted ends first.
 CANCEL_AGAIN_SECONDS = 1.0
 #: How long the answer to a delivery may take, in seconds; then the delivery returns to its queue.
 ANSWER_SECONDS = 90.0
@@ -77,8 +77,8 @@ class Attempts:
         except DeferredError as later:
             report(StepKind.DEFERRING, why=later.why, seconds=later.seconds)
             await self._answer(deliveries, self.replies.delay(deliveries, later.seconds, report, failed=False), report)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the deliveries must come back
-            if self.leaving.is_set():  # what it worked with is closed under it, as a drain does in the end
+        except Exception as error:  # noqa: BLE001 - after any error the deliveries must be answered or returned
+            if self.leaving.is_set():  # a drain closes ledger and broker under it in the end
                 report(StepKind.CUT_OFF, problem=str(error))
                 return None
             attempt = attempt_of(deliveries)
@@ -160,7 +160,7 @@ def _requeue(deliveries: list[Delivery]) -> None:
 
 
 def _gave_up(attempt: int, error: Exception) -> str:
-    """What the event says: never the text of an unforeseen error, which may name hosts, users or queries."""
+    """The text for the event: never that of an unforeseen error, which may name hosts, users or queries."""
     foreseen = isinstance(error, (EnterpriseManagerError, UnansweredError))
     cause = str(error) if foreseen else f"an unexpected error in the worker ({type(error).__name__}), see its log"
     return f"gave up after {attempt} attempts: {cause}"

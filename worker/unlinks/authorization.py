@@ -1,12 +1,12 @@
-"""Whether a command is taken at all: the policy's word, before the ledger knows of the command.
+"""Applying the policy to a command, before the ledger is written.
 
-What is denied must leave nothing behind: a claim would keep the key from whoever may use it, if only for a while. So
-where the policy goes by what only Enterprise Manager knows of the job, the job is looked at before the claim, and the
-unlink then goes on with that very job.
+A denied command must leave nothing behind: a claim would block the key, for a while, for users who may use it. If the
+policy depends on what only Enterprise Manager knows of the job, the job is therefore read before the claim, and the
+unlink then uses that very job.
 
 A command is judged when it is first taken. Once a link was recorded for its key, or the key has ended, the same command
-passes: its fate is decided, and a change of the policy, or of the job's name, must not give it a second end. Whoever
-repeats it can bring about nothing new.
+passes: its outcome is decided, and a change of the policy, or of the job's name, must not give it another. A repeat has
+no further effect, whichever user sends it.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Authorized:
-    """The command is taken; `job` is the one that it means, where that had to be looked at."""
+    """The command may run; `job` is the job that it means, if it had to be read."""
 
     job: Job | None = None
 
 
 class Authorizer:
-    """The door. Without a policy it stands open."""
+    """Applies the policy. Without one, all commands pass."""
 
     def __init__(
         self, policy: Policy | None, ledger: Ledger, enterprise_managers: Mapping[str, EnterpriseManager]
@@ -47,7 +47,7 @@ class Authorizer:
         self._enterprise_managers = enterprise_managers
 
     async def authorize(self, command: Command, user_id: str | None, waiting: Waiting) -> Authorized:
-        """Let a command of this sender in. Changes nothing anywhere.
+        """Authorize a command of this sender. Has no side effects.
 
         Raises:
             DeniedError: the policy does not allow it.
@@ -72,7 +72,7 @@ class Authorizer:
         return Authorized(job)
 
     async def _is_repeat(self, command: UnlinkCommand) -> bool:
-        # A dry run leaves no trace, and another command's is none of its own.
+        # A dry run leaves nothing in the ledger; what is there belongs to another command.
         return not command.dry_run and await self._ledger.has_decided(command.idempotency_key, command.fingerprint)
 
     async def _look(self, command: UnlinkCommand, waiting: Waiting) -> Job:
@@ -81,7 +81,7 @@ class Authorizer:
         try:
             return await waiting.ask(enterprise_manager, lambda: enterprise_manager.find_job(command.job))
         except Refused as no:
-            # The code alone: the message may name jobs that are none of the sender's business.
+            # Only the code: the message may name jobs that the sender must not see.
             raise DeniedError(
                 f"the policy goes by the job's name and ID, and it cannot be looked at ({no.code})"
             ) from no

@@ -1,4 +1,4 @@
-"""The pauses between the tries of one thing."""
+"""The pauses between retries."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class BackOff:
         longest: the longest pause in seconds, before jitter.
         factor: by which a pause is longer than the one before.
         quiet: after so many seconds since a pause ended, the next pause is the first again.
-        jitter: what makes the pause that is waited of a pause; without it `Clock.jitter`.
+        jitter: applied to each pause; by default `Clock.jitter`.
     """
 
     def __init__(
@@ -53,5 +53,5 @@ class BackOff:
         return seconds
 
     def reset(self) -> None:
-        """Begin anew: the last try succeeded."""
+        """Start again with the first pause: the last try succeeded."""
         self._next = self._first

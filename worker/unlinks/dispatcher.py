@@ -73,7 +73,7 @@ class _Running:
 
 
 class Dispatcher:
-    """Takes deliveries, as many at once as come."""
+    """Handles deliveries, all at once."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class Dispatcher:
         ledger.on_cancel(self._on_cancel)
 
     def receive(self, delivery: Delivery) -> asyncio.Task[None]:
-        """Take a delivery; returns at once, with the task that sees to it."""
+        """Start to handle a delivery; the task that does."""
         task = asyncio.create_task(self._receive(delivery))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -115,7 +115,7 @@ class Dispatcher:
         return len(self._tasks)
 
     async def drain(self, seconds: float) -> bool:
-        """Let what can end within `seconds` end; leave the rest to redelivery. True if all ended.
+        """Wait `seconds` for unlinks to end; leave the rest to redelivery. True if all ended.
 
         What does not end is left at its next wait, not in the middle of a request, and its lease is released.
         """
@@ -157,7 +157,7 @@ class Dispatcher:
         if command.enterprise_manager != delivery.enterprise_manager and (
             command.enterprise_manager in self._enterprise_managers
         ):
-            # One of the two is a mistake; taking the wrong one's word would remove somebody else's link.
+            # One of the two is a mistake; following the wrong one would remove a link on another Enterprise Manager.
             problem = (
                 f"enterprise_manager: the command names {command.enterprise_manager!r}, "
                 f"but its routing key was {delivery.enterprise_manager!r}"
@@ -228,7 +228,7 @@ class Dispatcher:
     # --- a command --------------------------------------------------------------------------------------------------
 
     async def _unlink(self, command: UnlinkCommand, running: _Running) -> None:
-        """Claim the key and see its unlink through."""
+        """Claim the key and run its unlink."""
         report = running.report
         claim = NewClaim(
             key=command.idempotency_key,
@@ -257,14 +257,14 @@ class Dispatcher:
                 if entry.cancelled:
                     running.cancelled.set()
                 try:
-                    await self._see_through(_stored(entry, command), entry, running)
+                    await self._run_claimed(_stored(entry, command), entry, running)
                 except BaseException:
                     report(StepKind.RELEASED)
-                    # Also where the lease seems to be lost: if it is not, its renewals would keep everybody else off.
+                    # Also if the lease seems lost: if it is not, its renewals would keep the key from other workers.
                     await self._ledger.release(entry.lease)
                     raise
 
-    async def _see_through(self, command: UnlinkCommand, entry: Entry, running: _Running) -> None:
+    async def _run_claimed(self, command: UnlinkCommand, entry: Entry, running: _Running) -> None:
         if running.given_up is not None:
             ending = failed(ReasonCode.GAVE_UP, running.given_up, changed=None, seen=entry.intent)
             event = await self._settle(command, entry, ending, running)
@@ -333,7 +333,7 @@ class Dispatcher:
     # --- a cancel ---------------------------------------------------------------------------------------------------
 
     async def _cancel(self, command: CancelCommand, delivery: Delivery, report: Reporter) -> None:
-        """Record the request; whoever has the key acts on it. The unlink's end answers it."""
+        """Record the request; the worker that holds the key acts on it. The unlink's end answers it."""
         request = CancelRequest(
             key=command.idempotency_key,
             enterprise_manager=command.enterprise_manager,

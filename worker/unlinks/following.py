@@ -1,4 +1,4 @@
-"""Following a task to its end, and looking at the links: all that is done while somebody else does the work."""
+"""Polling a task to its end, and the links until one is gone."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from worker.unlinks.rules import Pace
     from worker.unlinks.waiting import Waiting
 
-#: The first look at a task comes after this share of the poll interval: most tasks are short.
+#: The first poll of a task comes after this share of the poll interval: most tasks are short.
 FIRST_LOOK = 0.25
-#: Each further look waits longer by this factor, up to this many poll intervals.
+#: Each further poll waits longer by this factor, up to this many poll intervals.
 SLOWER = 1.5
 SLOWEST = 8
 
 
 @dataclass(slots=True)
 class Follower:
-    """Looks at one unlink's task and links, at a pace that slows with time. `last_seen` is the task as last seen."""
+    """Polls one unlink's task and links, at growing intervals. `last_seen` is the task as last seen."""
 
     enterprise_manager: EnterpriseManager
     waiting: Waiting
@@ -36,7 +36,7 @@ class Follower:
     last_seen: Task | None = None
 
     async def to_its_end(self, ticket: TaskTicket) -> Task:
-        """Look at the task until its state is `Finished`: that state alone is final.
+        """Poll the task until its state is `Finished`: only that state is final.
 
         Raises:
             TaskNotFound: it is of another logon session, or forgotten.
@@ -52,7 +52,7 @@ class Follower:
                 return task
 
     async def is_gone(self, intent: Intent) -> bool | None:
-        """Look once at the job's links. None if they cannot be read now."""
+        """Read the job's links once. None if they cannot be read now."""
         try:
             return await self._gone(intent)
         except EnterpriseManagerError as error:
@@ -60,10 +60,10 @@ class Follower:
             return None
 
     async def until_gone(self, intent: Intent) -> bool | None:
-        """Look until the list shows it, for it can lag behind a finished task; for `pace.verify` at most.
+        """Poll until the link is gone from the list, which can lag behind a finished task; for `pace.verify` at most.
 
-        False if the link is listed by then, None if the list could not be read. It is short, and the server's word is
-        known by now: only a worker that is to stop ends it early.
+        False if the link is still listed then, None if the list could not be read. The wait is short, and the task's
+        result is known: only a worker that is to stop ends it early.
         """
         over = self.clock.monotonic() + self.pace.verify
         pauses = self._pauses(FIRST_LOOK)
@@ -76,7 +76,7 @@ class Follower:
                 return gone
 
     async def gone_by(self, seconds: float, intent: Intent) -> bool:
-        """Look for `seconds`, in which an old task may still do its work; whether the link is gone by then.
+        """Poll for `seconds`, in which an old task may still remove the link; whether the link is gone by then.
 
         Raises:
             DeadlinePassedError: the command's time is over.
@@ -92,7 +92,7 @@ class Follower:
             await self.waiting.wait(min(pauses.pause(), left))
 
     def _pauses(self, first: float = 1) -> BackOff:
-        """The pauses between looks; the first one, and all, in poll intervals."""
+        """The pauses between polls; `first` and `longest` are in poll intervals."""
         interval = self.pace.poll_interval
         return BackOff(self.clock, interval * first, interval * SLOWEST, factor=SLOWER)
 

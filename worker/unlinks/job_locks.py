@@ -1,6 +1,6 @@
-"""One unlink per job at a time in this process: an edit of a job is read-modify-write on the other side.
+"""One unlink per job at a time in this process: an edit of a job is read-modify-write in Enterprise Manager.
 
-The ledger enforces it across workers; taking job_locks here spares it the asking.
+The ledger enforces it across workers; the locks of one process save it the queries.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class JobLocks:
-    """First come, first served, for each job of each Enterprise Manager."""
+    """A lock for each job of each Enterprise Manager, given in the order of arrival."""
 
     def __init__(self) -> None:
         self._locks: dict[tuple[str, str], asyncio.Lock] = {}

@@ -1,8 +1,8 @@
-"""What becomes of a command without a queue.
+"""Commands without a queue.
 
-Its name may be served by a worker that is only starting, or by none. So it goes through the delay queues, whose
-messages return to `unlink.commands`, and comes to its queue if that appears. After ten minutes in delay queues it is
-rejected. The minutes are counted by the delays themselves: a clock that jumps rejects no command.
+The name of such a command may be served by a worker that is only starting, or by none. So it goes through the delay
+queues, whose messages return to `unlink.commands`, and comes to its queue if that appears. After ten minutes in delay
+queues it is rejected. The minutes are counted by the delays themselves: a clock that jumps rejects no command.
 
 A command that the broker took from its queue comes here too. Where its name is served, it is answered from the ledger,
 and where it is not, it goes back to its queue, for a worker that serves it.
@@ -50,7 +50,7 @@ class Misrouted:
     async def reject_unless_known(
         self, command: Command | Exception, delivery: Delivery, misrouting: Misrouting, report: Reporter
     ) -> UnlinkCommand | None:
-        """Reject it, or return the command if the ledger knows more of its key than a rejection would say.
+        """Reject it, or return the command if its key is in the ledger, so that the rejection would be wrong.
 
         Raises:
             DeferredError: there may be a queue for it later.

@@ -1,4 +1,4 @@
-"""What became of an unlink, and the event that says so."""
+"""The outcome of an unlink, and its event."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ class Ending:
 
     @property
     def gave_up(self) -> Reason | None:
-        """The reason, if the worker gave up: the command then goes to the dead letters, too."""
+        """The reason, if the worker gave up: the command is then dead-lettered, too."""
         dead = self.outcome is Outcome.FAILED and self.reason is not None and self.reason.code is ReasonCode.GAVE_UP
         return self.reason if dead else None
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the log says of it."""
+        """The fields for the log."""
         reason = self.reason
         return {
             "outcome": self.outcome.value,
@@ -69,7 +69,7 @@ class Ending:
 
 
 def succeeded(seen: Intent | None, evidence: Evidence, *, verified: bool, task: Task | None = None) -> Ending:
-    """The link was there, and is gone."""
+    """The link was there and was removed."""
     return Ending(Outcome.SUCCEEDED, True, evidence, verified, task=task, seen=seen)
 
 
@@ -92,7 +92,7 @@ def failed(
 
 
 def timed_out(seen: Intent | None, message: str, *, task: Task | None) -> Ending:
-    """It could not be known in time whether the link goes."""
+    """It was not known in time whether the link is gone."""
     reason = Reason(code=ReasonCode.GAVE_UP, message=message)
     return Ending(Outcome.TIMED_OUT, verified=False, reason=reason, task=task, seen=seen)
 

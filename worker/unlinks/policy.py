@@ -1,11 +1,11 @@
-"""Who may order what: an optional policy, by the sender whom the broker verified.
+"""Who may send which command: an optional policy, by the sender that the broker verified.
 
 Without a policy every command is taken. With one, a command is taken only if one of its rules allows all of it: the
 sender, the Enterprise Manager, the job, and, where the command consents to it, the loss of linked backups.
 
 It is written in TOML:
 
-    forwarders = ["operator"]           # broker users whose word about the sender is believed, besides the worker's own
+    forwarders = ["operator"]           # besides the worker's own user: whose statement about the sender is trusted
 
     [[rules]]
     users = ["servicenow", "jira-*"]    # AMQP `user_id`
@@ -45,7 +45,7 @@ class PolicyInvalidError(Exception):
 
 
 class DeniedError(Exception):
-    """No rule allows it. The message is one line for the sender, and tells nothing of what others may do."""
+    """No rule allows it. The message is one line for the sender, and reveals nothing of other users' permissions."""
 
 
 def _bare_id(entry: str) -> str:
@@ -76,13 +76,13 @@ class Rule(_Part):
     cancels: bool = False
 
     @model_validator(mode="after")
-    def _of_somebody(self) -> Rule:
+    def _names_senders(self) -> Rule:
         if not self.users and not self.unnamed:
             raise ValueError("a rule needs users, or unnamed = true")
         return self
 
     def holds_for(self, user_id: str | None, enterprise_manager: str) -> bool:
-        """Whether it speaks of this sender on this Enterprise Manager."""
+        """Whether it applies to this sender on this Enterprise Manager."""
         sender = self.unnamed if user_id is None else _any_match(user_id, self.users)
         return sender and _any_match(enterprise_manager, self.enterprise_managers)
 
@@ -107,7 +107,7 @@ class Policy(_Part):
     rules: list[Rule]
 
     def require_cancel(self, user_id: str | None, enterprise_manager: str) -> None:
-        """Let a cancel pass. It names only a key, so it is judged by Enterprise Manager, and not by job.
+        """Authorize a cancel. It names only a key, so rules for the Enterprise Manager decide, not those for jobs.
 
         Raises:
             DeniedError: no rule allows it.
@@ -116,10 +116,10 @@ class Policy(_Part):
             raise DeniedError(f"the policy does not let {_called(user_id)} cancel on {enterprise_manager!r}")
 
     def is_decided(self, user_id: str | None, command: UnlinkCommand) -> bool:
-        """Let a command pass by what it says itself. False if it depends on what only a look at the job tells.
+        """Authorize a command by its own fields. False if the decision needs the job as Enterprise Manager knows it.
 
         Raises:
-            DeniedError: no rule allows it, whatever the job job_locks out to be.
+            DeniedError: no rule allows it, whatever the job turns out to be.
         """
         rules = self._rules_with_consent(user_id, command)
         if any(rule.allows_job(command.job.id, command.job.name) for rule in rules):
@@ -129,7 +129,7 @@ class Policy(_Part):
         return False
 
     def require_job(self, user_id: str | None, command: UnlinkCommand, job: Job) -> None:
-        """Let a command pass for the job that it turned out to mean.
+        """Authorize a command for the job that it means.
 
         Raises:
             DeniedError: no rule allows it.

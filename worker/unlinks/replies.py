@@ -1,7 +1,7 @@
 """How a delivery is answered: an event, a rejection, a copy in a delay queue, a dead letter; then its acknowledgement.
 
-A delivery is acknowledged only after the broker has confirmed what answers it. Whatever goes wrong before that leaves
-it unacknowledged, and the broker delivers it again.
+A delivery is acknowledged only after the broker has confirmed what answers it. If anything fails before that, it
+stays unacknowledged, and the broker delivers it again.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class UnpublishedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Replies:
-    """What leaves for the broker about a delivery."""
+    """Answers deliveries through the outbox."""
 
     outbox: Outbox
     clock: Clock
@@ -56,14 +56,14 @@ class Replies:
         """Publish a progress event once. Never raises: nothing depends on it."""
         try:
             await self.outbox.offer(event)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the unlink goes on
+        except Exception as error:  # noqa: BLE001 - no error here may stop the unlink
             report(StepKind.PROGRESS_LOST, problem=str(error))
 
     async def publish_settled(self, event: Event | bytes, deliveries: list[Delivery], report: Reporter) -> None:
         """Publish the event of a settled key, as `publish` does.
 
         Raises:
-            UnpublishedError: it failed, for whatever reason.
+            UnpublishedError: it failed, for any reason.
         """
         try:
             await self.publish(event, deliveries, report)
@@ -146,14 +146,14 @@ class Replies:
             del deliveries[0]
 
     async def dead_letter(self, delivery: Delivery, reason: Reason, report: Reporter) -> None:
-        """Put a copy into the dead letters. The delivery stays unacknowledged."""
+        """Dead-letter a copy. The delivery stays unacknowledged."""
         report(StepKind.DEAD_LETTERING)
         await self.outbox.dead_letter(delivery, reason)
         report(StepKind.DEAD_LETTERED, reason=reason.code.value)
 
 
 def known_of(command: Command) -> PartialParse:
-    """What a rejection repeats of a command."""
+    """The fields of a command that a rejection repeats."""
     if isinstance(command, CancelCommand):
         return PartialParse(command.idempotency_key, requested_by=command.requested_by, reason=command.reason)
     return PartialParse(

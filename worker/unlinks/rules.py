@@ -1,4 +1,4 @@
-"""What the settings say to the core. Durations are seconds."""
+"""The settings of the core. Durations are seconds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How patiently one Enterprise Manager is followed, in seconds."""
+    """The intervals and limits for one Enterprise Manager, in seconds."""
 
     poll_interval: float = 2
     verify: float = 60
@@ -22,9 +22,9 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How long a delivery is held, how often an attempt may fail, how each Enterprise Manager is followed, who may.
+    """The hold, the number of attempts, the pace of each Enterprise Manager, and the policy.
 
-    Without a policy everybody may do everything.
+    Without a policy every sender may send every command.
     """
 
     hold_seconds: float = 1500

@@ -1,7 +1,7 @@
-"""How long one unlink may wait, and for what: the only place where the core lets time pass.
+"""The waits of one unlink: the only place where the core lets time pass.
 
-Four things end a wait early: the delivery has been held long enough (`DeferredError`), the command's own time is over
-(`DeadlinePassedError`), somebody asked to cancel it (`CancelRequestedError`), or this worker is to stop
+A wait ends early if the delivery was held long enough (`DeferredError`), the command's timeout is over
+(`DeadlinePassedError`), its cancellation was requested (`CancelRequestedError`), or this worker is to stop
 (`LeavingError`).
 """
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from worker.unlinks.ports.steps import Reporter
     from worker.unlinks.signals import Signal
 
-#: The first pause after an Enterprise Manager that says it is available did not answer, and the longest, in seconds.
+#: The first and the longest pause, in seconds, after an available Enterprise Manager did not answer.
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 30.0
-#: How long a wait goes on, in seconds, before it is looked at again whether it has to end.
+#: The longest time, in seconds, between two checks whether a wait has to end.
 LONGEST_LOOK = 30.0
-#: How often an Enterprise Manager that is available may leave one question unanswered.
+#: How often an available Enterprise Manager may leave one request unanswered.
 MOST_UNANSWERED = 6
 
 Answer = TypeVar("Answer")
@@ -46,7 +46,7 @@ class DeferredError(Exception):
 
 
 class DeadlinePassedError(Exception):
-    """The command's `timeout_seconds` since the DELETE are over."""
+    """The command's `timeout_seconds` since the DELETE have passed."""
 
 
 class LeavingError(Exception):
@@ -54,11 +54,11 @@ class LeavingError(Exception):
 
 
 class UnansweredError(Exception):
-    """An Enterprise Manager that answers others did not answer this question, again and again."""
+    """An available Enterprise Manager did not answer this request, several times."""
 
 
 def abandon(future: asyncio.Future[Any]) -> None:
-    """Cancel what nobody waits for any more; how it ends does not matter."""
+    """Cancel a future whose result is no longer needed, and ignore how it ends."""
     future.cancel()
     if future.done():
         _ignore(future)
@@ -75,9 +75,9 @@ def _ignore(done: asyncio.Future[Any]) -> None:
 class Waiting:
     """One unlink's waiting.
 
-    `hold_until` says until when its deliveries may stay unacknowledged, `deadline` when its own time is over, both by
-    the monotonic clock; `leaving` is set when the worker is to stop, `cancelled` when somebody asked to cancel it. With
-    `heeds_cancel` off, a cancel ends no wait: it is not its hold, or it was taken note of.
+    `hold_until` returns until when its deliveries may stay unacknowledged; `deadline` is the end of its timeout. Both
+    are of the monotonic clock. `leaving` is set when the worker is to stop, `cancelled` when a cancellation was
+    requested. Without `heeds_cancel` a cancel ends no wait: it does not concern this unlink, or was already handled.
     """
 
     clock: Clock
@@ -93,10 +93,10 @@ class Waiting:
         await self._bounded(asyncio.sleep(max(seconds, 0)))
 
     def require_not_cancelled(self) -> None:
-        """Go on, unless somebody asked to cancel.
+        """Return unless a cancellation was requested.
 
         Raises:
-            CancelRequestedError: somebody did.
+            CancelRequestedError: it was.
         """
         if self.cancelled.is_set() and self.heeds_cancel:
             raise CancelRequestedError
@@ -111,13 +111,13 @@ class Waiting:
         return False
 
     async def until(self, condition: Awaitable[Answer]) -> Answer:
-        """Wait for something that takes as long as it takes."""
+        """Wait for something of unknown duration."""
         return await self._bounded(condition)
 
     async def to_the_end(self, exchange: Awaitable[Answer]) -> Answer:
         """Await an exchange that must not be cut off: a cancellation is ignored until the exchange is over.
 
-        It has a deadline of its own. Whoever cancels does so again if the caller then goes on.
+        It has a deadline of its own. The canceller must cancel again if the caller then goes on.
         """
         exchanging = asyncio.ensure_future(exchange)
         while not exchanging.done():
@@ -126,10 +126,10 @@ class Waiting:
         return exchanging.result()
 
     async def ask(self, enterprise_manager: EnterpriseManager, question: Callable[[], Awaitable[Answer]]) -> Answer:
-        """Ask until there is an answer, through an Enterprise Manager that goes away and comes back.
+        """Repeat a request until it is answered, also while Enterprise Manager is away for a time.
 
         Raises:
-            UnansweredError: it is there, and yet does not answer this.
+            UnansweredError: it is available, and does not answer this.
         """
         back_off = BackOff(self.clock, FIRST_PAUSE, LONGEST_PAUSE)
         for _ in range(MOST_UNANSWERED):
@@ -161,12 +161,12 @@ class Waiting:
             interruption.close()
 
     def left(self) -> float:
-        """Until the next look at what may end a wait: a delivery that joins may bring an earlier end of the hold."""
+        """Seconds until the next check of what ends a wait: a delivery that joins may end the hold earlier."""
         ends = [self.hold_until()] + ([] if self.deadline is None else [self.deadline])
         return min(max(min(ends) - self.clock.monotonic(), 0), LONGEST_LOOK)
 
     def require_time(self) -> None:
-        """Raise if a wait has to end. The hold may have moved during it: a delivery came, or its channel has gone."""
+        """Raise if a wait has to end. The hold may have changed: a delivery joined, or its channel has closed."""
         now = self.clock.monotonic()
         if self.leaving.is_set():
             raise LeavingError
@@ -218,6 +218,6 @@ class _Interruption:
         return False
 
     def close(self) -> None:
-        """End the looks. A cancellation that what was awaited has swallowed is taken back: its result stands."""
+        """Stop checking. If the awaited code has swallowed the cancellation, take it back: its result is valid."""
         self.stop()
         self.taken_back()

@@ -87,7 +87,7 @@ class Workflow:
         self.follow = Follower(self.enterprise_manager, self.waiting, self.clock, self.pace, self.report)
 
     async def to_ending(self) -> Ending:
-        """Go on from where the ledger says, to the end.
+        """Run the unlink from its stage in the ledger to its end.
 
         Raises:
             DeferredError: not now.
@@ -108,9 +108,9 @@ class Workflow:
             return cancelled(self.entry.intent)
 
     def require_lease(self) -> None:
-        """Stop before anything leaves this worker, if it was paused for so long that another one may be at it.
+        """Stop before anything is sent, if this process was paused for so long that another worker may have the key.
 
-        The answer of a ledger that was slow, or read late, says only what was true when it was written.
+        The answer of a slow ledger, or one that was read late, was true only when it was written.
         """
         if not self.ledger.alive(self.entry.lease):
             raise LeaseLostError
@@ -158,7 +158,7 @@ class Workflow:
         return await self._ask(lambda: self.enterprise_manager.find_job(self.command.job))
 
     async def _link(self, job: Job) -> Link | None:
-        """The link that is meant. Once one was recorded for this key, only ever that one."""
+        """The link that the command means. Once a link was recorded for this key, it is only ever that one."""
         named = self.command.repository
         pinned = self.entry.intent.link.object_in_job_id if self.entry.intent is not None else named.link_id
         uid = None if pinned else await self._ask(lambda: self.enterprise_manager.find_repository(named))
@@ -248,7 +248,7 @@ class Workflow:
         raise _NotSentError
 
     async def _link_not_found(self) -> Ending:
-        """404 to the DELETE of a link that was seen: whoever removed it, it is gone since, unless it is still listed.
+        """404 to the DELETE of a link that was seen: it was removed since, by any request, unless it is still listed.
 
         A proxy may have repeated our request, and this may be the answer to the second one.
         """
@@ -260,7 +260,7 @@ class Workflow:
         return failed(ReasonCode.ENTERPRISE_MANAGER_ERROR, message, changed=None, seen=self.entry.intent)
 
     async def _refused(self, no: Refused) -> Ending:
-        """A definite no to this DELETE; an earlier one may have been carried out all the same."""
+        """This DELETE was definitely refused; an earlier one may have been carried out nevertheless."""
         if self._sent_before and await self.follow.is_gone(self._intent):
             return succeeded(self.entry.intent, Evidence.LINKS, verified=True)
         return failed(no.code, no.message, changed=None if self._sent_before else False, seen=self.entry.intent)
@@ -302,7 +302,7 @@ class Workflow:
         return await self._task_did_not_succeed(task)
 
     async def _task_did_not_succeed(self, task: Task) -> Ending:
-        """`Finished`, and not `Success="true"`: failed, unless the link is gone all the same.
+        """`Finished`, and not `Success="true"`: failed, unless the link is gone nevertheless.
 
         One that was sent before may fail just because the first has removed the link, and the list lags.
         """
@@ -348,7 +348,7 @@ class Workflow:
         return await self._send()
 
     async def _stop(self, ticket: TaskTicket | None) -> None:
-        """Somebody asked to cancel what was sent: stop the task if it can be stopped, and send nothing again."""
+        """The cancellation of a sent unlink was requested: stop the task if possible, and send nothing again."""
         self.stopping = True
         self.waiting.heeds_cancel = False
         self.report(StepKind.STOPPING, task_id=ticket and ticket.task_id)

@@ -1,4 +1,4 @@
-"""The broker: deliveries in, an outbox out."""
+"""The broker: deliveries, and the outbox."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Delivery(Protocol):
     def user_id(self) -> str | None:
         """The broker user who published the message, if it says so and the broker has verified it; else None.
 
-        Of a copy that was delayed: the original's.
+        For a delayed copy, the user who published the original.
         """
         ...
 
@@ -64,7 +64,7 @@ class Delivery(Protocol):
     def enterprise_manager(self) -> str:
         """The Enterprise Manager on whose queue the message came.
 
-        Of a misrouted one: the one that it was for; `UNKNOWN_NAME` if it names none.
+        For a misrouted message, the one that it was for; `UNKNOWN_NAME` if it names none.
         """
         ...
 
@@ -99,7 +99,7 @@ class Delivery(Protocol):
         ...
 
     def acknowledge(self) -> None:
-        """Tell the broker that it is done with. Does nothing if the channel that it came on has gone."""
+        """Acknowledge it to the broker. Does nothing if the channel that it came on has gone."""
         ...
 
     def requeue(self) -> None:
@@ -108,11 +108,11 @@ class Delivery(Protocol):
 
 
 class PublishRefusedError(Exception):
-    """The broker is there, and did not take a message in time, however often it was sent."""
+    """The broker is available, and did not take a message in time, however often it was sent."""
 
 
 class Outbox(Protocol):
-    """What leaves for the broker. Each call returns once the broker has confirmed, and waits through reconnections.
+    """Publishes to the broker. Each call returns once the broker has confirmed, and waits through reconnections.
 
     Each raises `PublishRefusedError` if the broker refuses the message for a minute, as it does when a subscriber's
     queue is full and has `x-overflow` `reject-publish`.

@@ -1,4 +1,4 @@
-"""The clock and chance. Times of day are aware datetimes in UTC; durations are seconds."""
+"""The clock and random numbers. Times of day are aware datetimes in UTC; durations are seconds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class Clock(Protocol):
-    """The only source of time and of chance."""
+    """The only source of time and of random numbers."""
 
     def now(self) -> datetime:
         """The time of day, UTC."""

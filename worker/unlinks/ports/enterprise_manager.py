@@ -3,10 +3,10 @@
 EnterpriseManagerError
 +-- Unavailable      nothing was done, and nothing is known; try again when it is back
 +-- NotSent          the DELETE was not written: it was not permitted any more when it could be
-+-- AnswerLost       a DELETE may have arrived; only the links can tell
++-- AnswerLost       a DELETE may have arrived; the links decide
 +-- LinkNotFound     the DELETE was answered with 404
 +-- TaskNotFound     this logon session knows no such task
-+-- Refused          a definite no, with the reason code that the event will carry
++-- Refused          definitely refused, with the reason code for the event
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class EnterpriseManagerError(Exception):
-    """Enterprise Manager could not, or would not."""
+    """Enterprise Manager did not do what was asked."""
 
 
 class Unavailable(EnterpriseManagerError):  # noqa: N818 - the tree above reads as what happened
@@ -46,7 +46,7 @@ class TaskNotFound(EnterpriseManagerError):  # noqa: N818 - as above
 
 
 class Refused(EnterpriseManagerError):  # noqa: N818 - as above
-    """A definite no. Nothing was done."""
+    """Definitely refused. Nothing was done."""
 
     def __init__(self, code: ReasonCode, message: str) -> None:
         super().__init__(message)
@@ -88,7 +88,7 @@ class LinkedBackup:
 
 @dataclass(frozen=True, slots=True)
 class TaskTicket:
-    """A task's ID together with the logon session that it means something in (a name made here, no secret)."""
+    """A task's ID together with the logon session in which it is valid (a name made here, not secret)."""
 
     task_id: str
     session: str
@@ -185,5 +185,5 @@ class EnterpriseManager(Protocol):
         ...
 
     async def until_available(self) -> None:
-        """Return when calls make sense again: at once, unless an earlier one raised `Unavailable`."""
+        """Return when calls may succeed again: at once, unless an earlier one raised `Unavailable`."""
         ...

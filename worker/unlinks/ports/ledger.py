@@ -25,7 +25,7 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to write about one key, until another claim is given a higher token."""
+    """The right to write to one key, until another claim is given a higher token."""
 
     key: str
     token: int
@@ -239,7 +239,7 @@ Change = Intended | Withdrawn | SentAgain | Submitted | Settled
 
 
 class LeaseLostError(Exception):
-    """Another worker has taken the key over: nothing was written, and this worker does nothing more about it."""
+    """Another worker has taken the key over: nothing was written, and this worker stops working on it."""
 
 
 class Ledger(Protocol):
@@ -270,7 +270,7 @@ class Ledger(Protocol):
         ...
 
     async def cancelled_by(self, lease: Lease) -> str | None:
-        """Who asked to cancel the run of this lease; None if nobody did, or nobody is named."""
+        """Who asked to cancel the run of this lease; None if there is no request, or it names no user."""
         ...
 
     async def record(self, lease: Lease, change: Change) -> bool:

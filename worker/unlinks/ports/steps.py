@@ -1,6 +1,7 @@
-"""What the core reports of itself: each step of a delivery once, as one frozen record.
+"""The steps that the core reports: each step of a delivery once, as one frozen record.
 
-Log lines, metrics and spans are written from these records, and from nothing else: see `worker.telemetry`.
+Log lines, metrics and spans are written only from these records: see `worker.telemetry`. The ledger's history is
+written from its own change records (`worker.unlinks.ports.ledger.Change`), in the transaction of the change.
 """
 
 from __future__ import annotations

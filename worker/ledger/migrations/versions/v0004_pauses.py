@@ -1,4 +1,4 @@
-"""Enterprise Managers that somebody has paused."""
+"""Paused Enterprise Managers."""
 
 import sqlalchemy as sa
 from alembic import op
