@@ -29,7 +29,7 @@ class Redaction:
         """The text without them."""
         if self._secrets is not None:
             text = self._secrets.sub(REDACTED, text)
-        return _IN_A_URL.sub(REDACTED, text)
+        return _IN_A_URL.sub(REDACTED, text) if "://" in text else text
 
 
 def _pattern(secret: str) -> str:

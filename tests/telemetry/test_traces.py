@@ -79,7 +79,7 @@ def passed_on(headers: Mapping[str, object]) -> dict[str, str]:
 
     def within() -> dict[str, str]:
         take_up(dict(headers))
-        return outgoing_headers()
+        return dict(outgoing_headers())
 
     return contextvars.copy_context().run(within)
 

@@ -130,7 +130,7 @@ def test_a_processor_that_fails_disturbs_nobody(
     def fail(*_: object) -> None:
         raise RecursionError
 
-    monkeypatch.setattr(logging.StreamHandler, "emit", fail)
+    monkeypatch.setattr(structlog.WriteLogger, "warning", fail)
     structlog.get_logger().warning("ledger.database_lost")
     (line,) = lines(capsys)
     assert line["lost"] == "ledger.database_lost"

@@ -108,7 +108,7 @@ class Telemetry:
 
     def _ledger_called(self, call: str, seconds: float) -> None:
         with isolated("ledger metrics"):
-            self.metrics.ledger_seconds.labels(call).observe(seconds)
+            self.metrics.child(self.metrics.ledger_seconds, call).observe(seconds)
 
     def _leases_renewed(self, well: bool) -> None:  # noqa: FBT001 - the listeners' form
         with isolated("ledger metrics"):

@@ -21,8 +21,12 @@ def isolated(part: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # noqa: BLE001 - whatever it is, the unlink goes on
-        with suppress(Exception):
-            _log.error("telemetry.failed", part=part, problem=str(error), exc_info=error)
+        _log_failure(part, error)
+
+
+def _log_failure(part: str, error: Exception) -> None:
+    with suppress(Exception):
+        _log.error("telemetry.failed", part=part, problem=str(error), exc_info=error)
 
 
 class IsolatedSinks:
@@ -34,5 +38,7 @@ class IsolatedSinks:
     def report(self, step: Step) -> None:
         """Give a step to every sink."""
         for name, sink in self._sinks:
-            with isolated(name):
+            try:  # not by `isolated`: it would take more time than most sinks do
                 sink.report(step)
+            except Exception as error:  # noqa: BLE001 - as in `isolated`
+                _log_failure(name, error)

@@ -13,6 +13,7 @@ import logging.config
 import re
 import sys
 from contextlib import suppress
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -48,6 +49,11 @@ LIBRARY_EVENT = "library.message"
 LINE_LOST = "log.line_lost"
 
 
+@lru_cache(maxsize=1024)
+def _sounds_secret(name: str) -> bool:
+    return name != "token" and _SOUNDS_SECRET.search(name) is not None
+
+
 class Redactor:
     """A structlog processor that lets no secret through."""
 
@@ -57,10 +63,7 @@ class Redactor:
     def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
         """Replace secrets in every value, at any depth."""
         del logger, method
-        return {
-            name: REDACTED if _SOUNDS_SECRET.search(name) and name != "token" else self._clean(value)
-            for name, value in event.items()
-        }
+        return {name: REDACTED if _sounds_secret(name) else self._clean(value) for name, value in event.items()}
 
     def _clean(self, value: Any) -> Any:
         match value:
@@ -90,12 +93,12 @@ def _write_lost(event: object) -> None:
         sys.stderr.write(json.dumps({"event": LINE_LOST, "level": "error", "lost": name}) + "\n")
 
 
-class _Logger(structlog.stdlib.BoundLogger):
+class _NeverRaises(structlog.BoundLoggerBase):
     """A logger whose calls never raise: a caller logs in the middle of its work."""
 
-    def _proxy_to_logger(self, method_name: str, event: str | None = None, *event_args: str, **event_kw: Any) -> Any:
+    def _proxy_to_logger(self, method_name: str, event: str | None = None, **event_kw: Any) -> Any:
         try:
-            return super()._proxy_to_logger(method_name, event, *event_args, **event_kw)
+            return super()._proxy_to_logger(method_name, event, **event_kw)
         except Exception:  # noqa: BLE001 - whatever it is, the caller goes on
             return _write_lost(event)
 
@@ -109,21 +112,26 @@ class _Handler(logging.StreamHandler[Any]):
 
 
 def configure(settings: LogSettings, secrets: Iterable[str] = ()) -> None:
-    """Send structlog's and the standard library's log lines to standard error, in one form."""
-    redact = Redactor(secrets)
-    before: list[Any] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.ExtraAdder(),
+    """Send structlog's and the standard library's log lines to standard error, in one form.
+
+    Lines of this program do not pass through the standard library: it would take most of the time of a line.
+    """
+    level = settings.level.upper()
+    context: list[Any] = [structlog.contextvars.merge_contextvars, structlog.processors.add_log_level]
+    render: list[Any] = [
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.StackInfoRenderer(),
+        structlog.processors.format_exc_info,
+        Redactor(secrets),
+        _console() if settings.format == "console" else _as_json,
     ]
-    on_terminal = settings.format == "console"
-    renderer: Any = (
-        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
-        if on_terminal
-        else structlog.processors.JSONRenderer()
+    logger = type("Logger", (_NeverRaises, structlog.make_filtering_bound_logger(level)), {})
+    structlog.configure(
+        processors=[*context, *render],
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        wrapper_class=logger,
+        cache_logger_on_first_use=True,
     )
+    of_libraries = [*context, structlog.stdlib.ExtraAdder(), _of_a_library]
     logging.config.dictConfig(
         {
             "version": 1,
@@ -131,30 +139,28 @@ def configure(settings: LogSettings, secrets: Iterable[str] = ()) -> None:
             "formatters": {
                 "structlog": {
                     "()": structlog.stdlib.ProcessorFormatter,
-                    "foreign_pre_chain": [*before, _of_a_library],
-                    "processors": [
-                        structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                        structlog.processors.format_exc_info,
-                        redact,
-                        renderer,
-                    ],
+                    "foreign_pre_chain": of_libraries,
+                    "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
                 }
             },
             "handlers": {"stderr": {"()": _Handler, "formatter": "structlog"}},
-            "root": {"handlers": ["stderr"], "level": settings.level.upper()},
+            "root": {"handlers": ["stderr"], "level": level},
             "loggers": {
                 name: {"level": "INFO" if settings.level == "debug" else level} for name, level in _LIBRARIES.items()
             },
         }
     )
-    structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *before,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=_Logger,
-        cache_logger_on_first_use=True,
-    )
     logging.captureWarnings(capture=True)
+
+
+#: Made once; `Redactor` leaves only what JSON has.
+_encode = json.JSONEncoder().encode
+
+
+def _as_json(logger: WrappedLogger, method: str, event: EventDict) -> str:
+    del logger, method
+    return _encode(event)
+
+
+def _console() -> structlog.dev.ConsoleRenderer:
+    return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)

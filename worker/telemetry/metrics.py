@@ -7,13 +7,14 @@ to one.
 from __future__ import annotations
 
 import platform
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.gc_collector import GCCollector
+from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.process_collector import ProcessCollector
 
 from contracts.commands import UNKNOWN_NAME
@@ -41,6 +42,13 @@ _DEADLY: Final = (
 )
 
 
+_Metric = TypeVar("_Metric", bound=MetricWrapperBase)
+
+
+def _child(metric: _Metric, *labels: str) -> _Metric:
+    return metric.labels(*labels)
+
+
 class Metrics:
     """All metrics of one worker, in a registry of their own.
 
@@ -51,6 +59,8 @@ class Metrics:
     def __init__(self, enterprise_managers: Iterable[str]) -> None:
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call] # its own signature has no types
         self._names = sorted(enterprise_managers)
+        #: The child of a metric by its labels. `labels` looks each one up again, which takes longer than to count.
+        self.child = cache(_child)
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         GCCollector(registry=self.registry)

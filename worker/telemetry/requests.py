@@ -28,8 +28,9 @@ class RequestMetrics:
     def exchanged(self, exchange: Exchange) -> None:
         """Count it, by the class of its status."""
         status = "none" if exchange.status is None else f"{exchange.status // 100}xx"
+        metrics = self._metrics
         with isolated("request metrics"):
-            self._metrics.requests.labels(self._name, exchange.method, status).inc()
-            self._metrics.request_seconds.labels(self._name, exchange.method).observe(exchange.seconds)
+            metrics.child(metrics.requests, self._name, exchange.method, status).inc()
+            metrics.child(metrics.request_seconds, self._name, exchange.method).observe(exchange.seconds)
             if exchange.attempt > 1:
-                self._metrics.request_retries.labels(self._name).inc()
+                metrics.child(metrics.request_retries, self._name).inc()

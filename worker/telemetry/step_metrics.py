@@ -47,19 +47,19 @@ class StepMetrics:
         """Count a step."""
         metrics, name = self._metrics, step.enterprise_manager
         if step.kind in self._counters:
-            self._counters[step.kind].labels(name).inc()
+            metrics.child(self._counters[step.kind], name).inc()
         elif step.kind in _CLAIMS:
-            metrics.claims.labels(name, _CLAIMS[step.kind]).inc()
+            metrics.child(metrics.claims, name, _CLAIMS[step.kind]).inc()
         match step.kind:
             case StepKind.RECEIVED if step.delivery is not None:
-                metrics.deliveries.labels(name, "true" if step.delivery.redelivered else "false").inc()
+                metrics.child(metrics.deliveries, name, "true" if step.delivery.redelivered else "false").inc()
             case StepKind.CLAIMED | StepKind.TOOK_OVER:
                 self._claimed.add(step.key)
-                metrics.in_flight.labels(name).inc()
+                metrics.child(metrics.in_flight, name).inc()
             case StepKind.RELEASED | StepKind.SETTLED:
                 self._no_longer_claimed(step)
             case StepKind.DEAD_LETTERED:
-                metrics.dead_letters.labels(name, step.facts["reason"]).inc()
+                metrics.child(metrics.dead_letters, name, step.facts["reason"]).inc()
         if step.event is not None:
             self._count_event(step.kind, name, step.event.data)
 
@@ -72,22 +72,22 @@ class StepMetrics:
     def _no_longer_claimed(self, step: Step) -> None:
         if step.key in self._claimed:
             self._claimed.remove(step.key)
-            self._metrics.in_flight.labels(step.enterprise_manager).dec()
+            self._metrics.child(self._metrics.in_flight, step.enterprise_manager).dec()
 
     def _count_end(self, name: str, data: EventData) -> None:
-        self._metrics.unlinks.labels(
-            name, data.outcome.value, data.reason.code.value if data.reason else NO_REASON
+        self._metrics.child(
+            self._metrics.unlinks, name, data.outcome.value, data.reason.code.value if data.reason else NO_REASON
         ).inc()
         seconds = _seconds(data.received_at, data.finished_at)
         if seconds is not None:
-            self._metrics.duration.labels(name, data.outcome.value).observe(seconds)
+            self._metrics.child(self._metrics.duration, name, data.outcome.value).observe(seconds)
         self._observe_phase(name, "submit", data.received_at, data.submitted_at)
         self._observe_phase(name, "finish", data.submitted_at, data.finished_at)
 
     def _observe_phase(self, name: str, phase: str, since: datetime | None, until: datetime | None) -> None:
         seconds = _seconds(since, until)
         if seconds is not None:
-            self._metrics.phases.labels(name, phase).observe(seconds)
+            self._metrics.child(self._metrics.phases, name, phase).observe(seconds)
 
 
 def _seconds(since: datetime | None, until: datetime | None) -> float | None:

@@ -17,10 +17,12 @@ import structlog
 from opentelemetry.context import Context
 from opentelemetry.trace import (
     NonRecordingSpan,
+    NoOpTracer,
     SpanContext,
     SpanKind,
     StatusCode,
     format_trace_id,
+    get_current_span,
     set_span_in_context,
 )
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -85,6 +87,8 @@ class _Trace:
     whole: Span
     step: Span | None = None
     name: str | None = None
+    #: What goes along with what leaves while no step is under way.
+    headers: Mapping[str, str] | None = None
 
     def begin(self, tracer: Tracer, name: str, kind: SpanKind) -> None:
         """End the step before, and begin this one; does nothing if it is under way."""
@@ -108,31 +112,43 @@ class _Trace:
 _present: ContextVar[_Trace | None] = ContextVar("trace", default=None)
 
 
-def outgoing_headers() -> dict[str, str]:
+def outgoing_headers() -> Mapping[str, str]:
     """What goes along with whatever leaves now; nothing outside of a delivery's task, as in a probe or a renewal."""
     trace = _present.get()
+    if trace is None:
+        return {}
+    if trace.step is not None:
+        return _headers_of(trace.step)
+    if trace.headers is None:
+        trace.headers = _headers_of(trace.whole)
+    return trace.headers
+
+
+def _headers_of(span: Span) -> Mapping[str, str]:
     headers: dict[str, str] = {}
-    if trace is not None:
-        with isolated("trace headers"):
-            _W3C.inject(headers, set_span_in_context(trace.step or trace.whole))
+    with isolated("trace headers"):
+        _W3C.inject(headers, set_span_in_context(span))
     return headers
 
 
 class StepSpans:
-    """One span for a delivery, and one child for each step. With the API's own tracer nothing is recorded."""
+    """One span for a delivery, and one child for each step. Without an SDK there are none, only the caller's trace."""
 
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
+        self._records = not isinstance(tracer, NoOpTracer)
 
     def report(self, step: Step) -> None:
         """Begin and end spans."""
         if step.kind is StepKind.RECEIVED and step.delivery is not None:
-            whole = self._begin(step.delivery)
+            context = read_context(step.delivery.headers)
+            span = self._begin(step.delivery, context) if self._records else get_current_span(context)
+            whole = span if span.get_span_context().is_valid else _new_trace()
             _present.set(_Trace(whole))
             structlog.contextvars.bind_contextvars(trace_id=format_trace_id(whole.get_span_context().trace_id))
             return
         trace = _present.get()
-        if trace is None:
+        if trace is None or not self._records:
             return
         if step.kind in _SPANS:
             trace.begin(self._tracer, *_SPANS[step.kind])
@@ -142,7 +158,7 @@ class StepSpans:
         elif step.event is not None and step.kind in {StepKind.SETTLED, StepKind.PUBLISHED}:
             _set_outcome(trace.whole, step.event.data)
 
-    def _begin(self, delivery: Delivery) -> Span:
+    def _begin(self, delivery: Delivery, context: Context) -> Span:
         name = delivery.enterprise_manager
         queue = f"{_COMMANDS}.{name}" if delivery.misrouting is None else _MISROUTED
         attributes: dict[str, str | int] = {
@@ -157,13 +173,9 @@ class StepSpans:
         }
         if delivery.correlation_id is not None:
             attributes["messaging.message.conversation_id"] = delivery.correlation_id
-        span = self._tracer.start_span(
-            f"process {queue}",
-            context=read_context(delivery.headers),
-            kind=SpanKind.CONSUMER,
-            attributes=attributes,
+        return self._tracer.start_span(
+            f"process {queue}", context=context, kind=SpanKind.CONSUMER, attributes=attributes
         )
-        return span if span.get_span_context().is_valid else _new_trace()
 
 
 def _new_trace() -> Span:
