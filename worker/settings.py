@@ -92,7 +92,7 @@ class LedgerSettings(_Section):
     """The database of idempotency keys."""
 
     url: SecretStr = Field(description="`sqlite:///path` or `postgresql://user:password@host/database`.")
-    lease_seconds: Seconds = Field(30, description="How long a worker that says nothing keeps its unlinks.")
+    lease_seconds: Seconds = Field(11, description="How long a worker keeps its unlinks without renewing its leases.")
     retention_days: Seconds = Field(90, description="How long settled keys are kept.")
 
     @field_validator("url")

@@ -79,7 +79,7 @@ async def test_a_key_with_other_content_is_refused_at_every_stage(database: Data
 async def test_a_key_that_another_worker_holds_is_not_taken(database: Database, words: type[Words]) -> None:
     """Two workers would edit one job at the same time."""
     await words.claim(await database.ledger())
-    assert await (await database.ledger("worker-b")).claim(words.claim_of()) == HeldElsewhere()
+    assert isinstance(await (await database.ledger("worker-b")).claim(words.claim_of()), HeldElsewhere)
 
 
 async def test_a_worker_takes_its_own_earlier_row_over_at_once(database: Database, words: type[Words]) -> None:
@@ -132,7 +132,7 @@ async def test_releasing_a_lost_lease_does_nothing(database: Database, words: ty
     database.let_leases_run_out()
     newer = await words.claim(second)
     await first.release(lease)
-    assert await first.claim(words.claim_of()) == HeldElsewhere()
+    assert isinstance(await first.claim(words.claim_of()), HeldElsewhere)
     assert second.alive(newer)
 
 
@@ -145,7 +145,7 @@ async def test_at_drain_every_unsettled_key_of_this_worker_is_free(database: Dat
     assert not any(first.alive(lease) for lease in leases)
     for n in range(3):
         assert entry_of(await second.claim(words.claim_of(f"CHG-{n}"))).lease.token == 2
-    assert await first.claim(words.claim_of(others.key)) == HeldElsewhere()
+    assert isinstance(await first.claim(words.claim_of(others.key)), HeldElsewhere)
 
 
 async def test_a_worker_that_starts_ends_what_its_name_held(database: Database, words: type[Words]) -> None:
@@ -205,7 +205,7 @@ async def test_leases_are_renewed_for_as_long_as_the_worker_runs(database: Datab
     lease = await words.claim(ledger)
     until = database.clock.monotonic() + 1.2 * seconds
     while database.clock.monotonic() < until:
-        assert await other.claim(words.claim_of()) == HeldElsewhere()
+        assert isinstance(await other.claim(words.claim_of()), HeldElsewhere)
         await asyncio.sleep(0.01)
     assert ledger.alive(lease)
 

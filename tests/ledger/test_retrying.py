@@ -146,7 +146,7 @@ async def test_a_run_that_is_under_way_is_taken_over_once_its_lease_is_over(
     await ended(first, claim, words)
     entry = await started(first)
     await first.record(entry.lease, Intended(words.intent_of(), words.noon))
-    assert await second.retry(RETRY) == HeldElsewhere()
+    assert isinstance(await second.retry(RETRY), HeldElsewhere)
     await first.close()
     database.let_leases_run_out()
     taken = await started(second)

@@ -31,6 +31,7 @@ class Message:
     body: bytes
     attempt: int = 1
     reply_to: str | None = None
+    redelivered: bool = False
 
 
 @dataclass(eq=False, slots=True)
@@ -93,7 +94,7 @@ class Broker:
             connection.open_here = False
             self._connections.remove(connection)
             for message in connection.unacknowledged.values():
-                self.put(message, first=True)
+                self.put(replace(message, redelivered=True), first=True)
             connection.unacknowledged.clear()
 
     def acknowledge(self, connection: Connection, number: int) -> None:
@@ -104,7 +105,7 @@ class Broker:
     def requeue(self, connection: Connection, number: int) -> None:
         """A worker gives a message back."""
         if connection.open_here and (message := connection.unacknowledged.pop(number, None)) is not None:
-            self.put(message, first=True)
+            self.put(replace(message, redelivered=True), first=True)
 
     def _pump_soon(self) -> None:
         if not self._pumping:
@@ -155,12 +156,12 @@ class SimulatedDelivery:
     reply_to = property(lambda self: self.message.reply_to)
     attempt = property(lambda self: self.message.attempt)
     live = property(lambda self: self._connection.open_at_worker)
+    redelivered = property(lambda self: self.message.redelivered)
     content_type: str | None = None
     correlation_id: str | None = None
     user_id: str | None = None
     headers: Mapping[str, object] = {}
     enterprise_manager = "default"
-    redelivered = False
     misrouting: Misrouting | None = None
     taken_away: str | None = None
 
@@ -214,9 +215,11 @@ class SimulatedOutbox:
         """As the port has it."""
         message = _message(delivery)
 
+        world = self._process.world
+
         def store() -> None:
-            copy = replace(message, number=self._process.world.serial(), attempt=message.attempt + failed)
-            self._process.world.note("broker", f"message {message.number} waits {seconds:.0f} s as {copy.number}")
+            copy = replace(message, number=world.serial(), attempt=message.attempt + failed, redelivered=False)
+            world.note("broker", f"message {message.number} waits {seconds:.0f} s as {copy.number}")
             self._broker.delay(copy, seconds)
 
         await self._until_confirmed(store, f"delayed {message.number}")

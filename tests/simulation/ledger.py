@@ -57,11 +57,6 @@ class Database:
         _driver_of(prepared).backup(_driver_of(self.connection))
         lend_clock(_driver_of(self.connection), clock)
 
-    def has_leases_of(self, worker: str) -> bool:
-        """Whether a worker has anything to renew."""
-        query = "SELECT 1 FROM unlinks WHERE worker = ? AND stage != 'settled'"
-        return _driver_of(self.connection).execute(query, (worker,)).fetchone() is not None
-
 
 class SimulatedWriter(Writer):
     """The ledger's writer, driven by virtual time instead of a thread."""

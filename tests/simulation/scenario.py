@@ -273,7 +273,7 @@ def draw(seed: int) -> Scenario:
         faults=frozenset(faults),
         workers=chance.choice((1, 2, 2, 3)),
         prefetch=chance.choice((1, 3, 20)),
-        lease_seconds=chance.choice((15, 30, 30)),
+        lease_seconds=chance.choice((11, 30, 30)),
         rules=Rules(
             hold_seconds=chance.choice((40, 150, 600, 1500)),
             max_attempts=chance.choice((2, 4, 10)),

@@ -33,7 +33,7 @@ SITUATIONS = {
     "untroubled",
 }
 
-FRESH_SEEDS = 300
+FRESH_SEEDS = 200
 
 
 @pytest.mark.parametrize("seed", REGRESSIONS)

@@ -11,7 +11,6 @@ from tests.simulation.broker import HEARTBEAT_SECONDS, Connection, SimulatedDeli
 from tests.simulation.enterprise_manager import SimulatedGateway
 from tests.simulation.ledger import SimulatedWriter
 from tests.simulation.world import Process, ProcessClock
-from worker.ledger.leases import RENEWALS_IN_A_LEASE
 from worker.ledger.sql_ledger import SqlLedger
 from worker.settings import LedgerSettings
 from worker.telemetry.isolation import IsolatedSinks
@@ -25,6 +24,11 @@ if TYPE_CHECKING:
     from tests.simulation.promises import Observer
     from tests.simulation.scenario import Scenario, Weather
     from tests.simulation.world import World
+
+
+class _Ledger(SqlLedger):
+    async def look_around(self) -> None:
+        """Nothing is paused in a run, nor is there a newer version; reading that would be most transactions of it."""
 
 
 class SimulatedWorker:
@@ -78,7 +82,7 @@ class SimulatedWorker:
             self._world, f"worker-{self._number}.{self._incarnation}", wall_offset=self._wall_offset
         )
         clock = ProcessClock(process, f"{process.name} of {self._scenario.seed}")
-        ledger = SqlLedger(
+        ledger = _Ledger(
             LedgerSettings(url=SecretStr("sqlite://"), lease_seconds=self._scenario.lease_seconds),
             name,
             clock,
@@ -94,16 +98,9 @@ class SimulatedWorker:
         )
         process.on_death = self._died
         self.processes.append(process)
-        process.spawn(self._keep_renewing(ledger, name, clock))
+        process.spawn(ledger.keep_renewing())
         self._world.note(process.name, "STARTED")
         self._connect()
-
-    async def _keep_renewing(self, ledger: SqlLedger, name: str, clock: ProcessClock) -> None:
-        """Renew as the ledger does once started, but skip idle renewals: they are most transactions of a run."""
-        while True:
-            await clock.sleep(self._scenario.lease_seconds / RENEWALS_IN_A_LEASE)
-            if self._database.has_leases_of(name):
-                await ledger.renew()
 
     def _connect(self) -> None:
         dispatcher = self._dispatcher

@@ -13,7 +13,7 @@ from worker.cli.output.errors import refuse, settings_or_exit
 from worker.cli.output.opened_ledger import opened_ledger
 from worker.cli.output.terminal import Output, OutputOption, local_time, printable
 from worker.ledger.documents import utc
-from worker.ledger.leases import RENEWALS_IN_A_LEASE
+from worker.ledger.leases import LOOKS_IN_A_LEASE
 from worker.settings import Settings
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def _require_known(enterprise_manager: str, settings: Settings) -> None:
 
 
 def _heard_within(settings: Settings) -> float:
-    return round(settings.ledger.lease_seconds / RENEWALS_IN_A_LEASE, 1)
+    return round(settings.ledger.lease_seconds / LOOKS_IN_A_LEASE, 1)
 
 
 def _user() -> str | None:

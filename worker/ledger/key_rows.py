@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from worker.ledger.search_writes import TermWrites
 from worker.ledger.statements import NOTE, ROW
+from worker.ledger.tables import to_microseconds
+from worker.unlinks.ports.ledger import HeldElsewhere
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, RowMapping, Update
@@ -19,11 +21,14 @@ _MICROSECONDS: Final = 1_000_000
 class KeyRows:
     """A worker's way to the rows; see `worker.ledger.transaction.Transaction`."""
 
-    def __init__(self, connection: Connection, began: float, worker: str, lease_seconds: float) -> None:
+    def __init__(
+        self, connection: Connection, began: float, worker: str, lease_seconds: float, grace_seconds: float = 0
+    ) -> None:
         self.connection = connection
         self.began = began
         self._worker = worker
         self._lease_microseconds = round(lease_seconds * _MICROSECONDS)
+        self._grace_microseconds = round(grace_seconds * _MICROSECONDS)
         self._steps: list[dict[str, Any]] = []
         self._terms = TermWrites(connection)
 
@@ -39,6 +44,10 @@ class KeyRows:
 
     def _row(self, key: str) -> RowMapping | None:
         return self.connection.execute(ROW, {"of_key": key}).mappings().one_or_none()
+
+    def _held_elsewhere(self, row: RowMapping) -> HeldElsewhere:
+        left = to_microseconds(row["lease_until"]) + self._grace_microseconds - row["now"]
+        return HeldElsewhere(seconds=max(left, 0) / _MICROSECONDS, until=row["lease_until"])
 
     def _note(self, lease: Lease, step: Step, detail: str | None = None) -> None:
         self._steps.append(

@@ -19,8 +19,15 @@ if TYPE_CHECKING:
 #: The part of a lease that is not relied on.
 MARGIN: Final = 0.1
 
-#: Leases are renewed so many times in their length: two renewals in a row may fail without harm.
-RENEWALS_IN_A_LEASE: Final = 3
+#: Leases are renewed so many times in their length. The database may be away for the length less one interval and one
+#: pause between tries, and no lease is lost; see docs/decisions/0006-a-lease-of-eleven-seconds.md.
+RENEWALS_IN_A_LEASE: Final = 22
+#: So many times it is read in that length what is paused, and whether the schema may still be used.
+LOOKS_IN_A_LEASE: Final = 3
+
+#: How long after an outage of the database this worker leaves leases that have run out to their holders, in seconds.
+#: The others have had no database either, and renew their leases as soon as they notice that it is back.
+GRACE_SECONDS: Final = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +56,10 @@ class Leases:
             for key, held in self._held.items()
             if last.get(key) == held.token
         }
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._held)
 
     def holds(self, key: str) -> bool:
         """Whether there is a lease for the key, even one that may be over."""

@@ -31,7 +31,7 @@ Answer = TypeVar("Answer")
 #: libpq's parameters where the URL does not say otherwise: seconds, but milliseconds for `tcp_user_timeout`
 #: (https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS).
 _CONNECTION: Final = {
-    "connect_timeout": "10",
+    "connect_timeout": "5",
     "keepalives_idle": "10",
     "keepalives_interval": "5",
     "keepalives_count": "3",
@@ -41,12 +41,12 @@ _CONNECTION: Final = {
 
 #: How long the server may take for one answer, in seconds. It ends statements itself before that (`statement_timeout`);
 #: a server that hangs without dying answers nothing.
-ANSWER_SECONDS: Final = 10.0
+ANSWER_SECONDS: Final = 7.0
 #: The same where a statement may be slow.
 SLOW_ANSWER_SECONDS: Final = 3600.0
 
 #: How long one statement may take before the server ends it. Longer, and the leases of every unlink would be at risk.
-_STATEMENT_TIMEOUT: Final = "SET statement_timeout = '8s'"
+_STATEMENT_TIMEOUT: Final = "SET statement_timeout = '5s'"
 
 #: Set by statement, not as start-up options, which poolers between worker and server may refuse.
 _SESSION: Final = (

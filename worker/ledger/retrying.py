@@ -38,7 +38,7 @@ class Retrying(KeyRows):
             if row["enterprise_manager"] != retry.enterprise_manager:
                 return KeyReused()
             if row["stage"] != Stage.SETTLED:
-                return self._take_over(retry)
+                return self._take_over(retry, row)
             result = self._follow(retry, row)
             if result is not None:
                 return result
@@ -49,10 +49,11 @@ class Retrying(KeyRows):
             return AlreadySettled(bytes(row["event"]))
         return self._start(retry, row) if retry.judged == row["fingerprint"] else HeldElsewhere()
 
-    def _take_over(self, retry: Retry) -> Claimed | HeldElsewhere:
-        row = self.connection.execute(TAKE_OVER, self._taker(retry.key)).mappings().one_or_none()
+    def _take_over(self, retry: Retry, found: RowMapping) -> Claimed | HeldElsewhere:
+        taker = {**self._taker(retry.key), "grace_microseconds": self._grace_microseconds}
+        row = self.connection.execute(TAKE_OVER, taker).mappings().one_or_none()
         if row is None:
-            return HeldElsewhere()
+            return self._held_elsewhere(found)
         return self._claimed(row, Step.TAKEN_OVER, row["stage"])
 
     def _start(self, retry: Retry, row: RowMapping) -> Claimed | None:

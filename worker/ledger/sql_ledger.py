@@ -12,7 +12,7 @@ import structlog
 from worker.ledger.cancelling import Stored
 from worker.ledger.database import URL_VARIABLE, folder_problem, open_engine, problem_in, read_url
 from worker.ledger.errors import LedgerClosedError
-from worker.ledger.leases import RENEWALS_IN_A_LEASE, Leases
+from worker.ledger.leases import GRACE_SECONDS, LOOKS_IN_A_LEASE, RENEWALS_IN_A_LEASE, Leases
 from worker.ledger.migrations import migrate
 from worker.ledger.transaction import Transaction
 from worker.ledger.writer import Writer
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
     from worker.ledger.records import KeyHistory
-    from worker.ledger.transaction import Renewed
+    from worker.ledger.transaction import Renewed, Surroundings
     from worker.settings import LedgerSettings
     from worker.unlinks.ports.clock import Clock
     from worker.unlinks.ports.ledger import (
@@ -110,7 +110,7 @@ class SqlLedger:
         except BaseException:
             await self._writer.stop()
             raise
-        self._renewing = asyncio.create_task(self._keep_renewing(), name="ledger renewals")
+        self._renewing = asyncio.create_task(self.keep_renewing(), name="ledger renewals")
 
     async def close(self) -> None:
         """Finish the queued writes, if the database is available, and disconnect. Leases run out by themselves."""
@@ -162,7 +162,8 @@ class SqlLedger:
                 listener(up)
 
     def _transaction(self, connection: Connection, began: float) -> Transaction:
-        return Transaction(connection, began, self._worker, self._lease_seconds)
+        grace = GRACE_SECONDS if self._writer.was_away(within=GRACE_SECONDS) else 0
+        return Transaction(connection, began, self._worker, self._lease_seconds, grace)
 
     # --- leases -----------------------------------------------------------------------------------------------------
 
@@ -248,33 +249,47 @@ class SqlLedger:
         return await self._call("last_run", key, lambda transaction: transaction.last_run(key))
 
     async def renew(self) -> None:
-        """Make every lease of this worker last from now on. Done at intervals from `start` to `close`."""
+        """Make every lease of this worker last from now on."""
         await self._writer.write(
             lambda transaction: (transaction.renew(), transaction.began), order=(_FIRST, ""), landed=self._renewed
         )
 
-    async def _keep_renewing(self) -> None:
+    async def look_around(self) -> None:
+        """Read what is paused, and whether this version may still use the database."""
+        await self._writer.write(Transaction.surroundings, order=(_FIRST, ""), landed=self._looked_around)
+
+    async def keep_renewing(self) -> None:
+        """Renew the leases in time, and look around at longer intervals. Done from `start` to `close`."""
+        interval = self._lease_seconds / RENEWALS_IN_A_LEASE
+        looked = self._clock.monotonic()
         while True:
-            await self._clock.sleep(self._lease_seconds / RENEWALS_IN_A_LEASE)
+            began = self._clock.monotonic()
             try:
-                await self.renew()
+                if self._leases:
+                    await self.renew()
+                if began - looked >= self._lease_seconds / LOOKS_IN_A_LEASE:
+                    looked = began
+                    await self.look_around()
             except LedgerClosedError:
                 return
             except Exception as error:  # noqa: BLE001 - a renewal that failed must not be the last one
                 _log.error("ledger.renewal_failed", problem=problem_in(error))
                 self._notify_renewed(well=False)
+            await self._clock.sleep(max(began + interval - self._clock.monotonic(), 0))
 
     def _renewed(self, answer: tuple[Renewed, float]) -> None:
         renewed, began = answer
         self._leases.renewed(renewed.leases, began)
         for lease in renewed.cancelled:
             self._notify_cancelled(lease.key)
-        self._set_paused(renewed.paused)
-        if renewed.schema_problem is not None and self._usable:
-            _log.error("ledger.schema_too_new", problem=str(renewed.schema_problem))
+        self._notify_renewed(well=True)
+
+    def _looked_around(self, surroundings: Surroundings) -> None:
+        self._set_paused(surroundings.paused)
+        if surroundings.schema_problem is not None and self._usable:
+            _log.error("ledger.schema_too_new", problem=str(surroundings.schema_problem))
             self._usable = False
             self._set_up(False)
-        self._notify_renewed(well=True)
 
     def _notify_renewed(self, *, well: bool) -> None:
         for listener in self._renewal_listeners:

@@ -79,6 +79,10 @@ def _write(condition: ColumnElement[bool], **values: Any) -> Update:
 # --- taking and keeping ---------------------------------------------------------------------------------------------
 
 
+#: A lease that has ended; after an outage of the database, only some time later.
+_over = type_coerce(unlinks.c.lease_until, BigInteger) + bindparam("grace_microseconds", type_=BigInteger()) <= Now()
+
+
 @cache
 def take(dialect: str) -> ReturningInsert[Any]:
     """Insert a key's row, or take it over if that is allowed: one statement, so that of two workers one gets it."""
@@ -92,7 +96,7 @@ def take(dialect: str) -> ReturningInsert[Any]:
         lease_until=_lease_end,
         updated_at=Now(),
     )
-    free = or_(unlinks.c.worker.is_(None), unlinks.c.worker == new.excluded.worker, unlinks.c.lease_until <= Now())
+    free = or_(unlinks.c.worker.is_(None), unlinks.c.worker == new.excluded.worker, _over)
     statement: ReturningInsert[Any] = new.on_conflict_do_update(
         index_elements=[unlinks.c.key],
         set_={
@@ -107,7 +111,7 @@ def take(dialect: str) -> ReturningInsert[Any]:
     return statement
 
 
-_free = or_(unlinks.c.worker.is_(None), unlinks.c.worker == bindparam("of_worker"), unlinks.c.lease_until <= Now())
+_free = or_(unlinks.c.worker.is_(None), unlinks.c.worker == bindparam("of_worker"), _over)
 
 #: Take an unsettled row over, whatever its content.
 TAKE_OVER: Final[ReturningUpdate[Any]] = _write(
@@ -235,7 +239,7 @@ PAUSES: Final = select(pauses).order_by(pauses.c.enterprise_manager)
 
 # --- reading and tidying up -----------------------------------------------------------------------------------------
 
-ROW: Final = select(*WHOLE_ROW).where(unlinks.c.key == _of_key)
+ROW: Final = select(*WHOLE_ROW, Now().label("now")).where(unlinks.c.key == _of_key)
 
 NEWEST_STEPS: Final = select(steps).where(steps.c.key == _of_key).order_by(steps.c.id.desc()).limit(MOST_STEPS)
 

@@ -58,7 +58,6 @@ from worker.unlinks.ports.ledger import (
     AlreadySettled,
     CancelRequestedError,
     Claimed,
-    HeldElsewhere,
     Intended,
     KeyReused,
     Lease,
@@ -80,13 +79,21 @@ _DAY: Final = 24 * 60 * 60 * 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Renewed:
-    """The leases that were renewed, those among them whose cancellation was requested, and what is paused.
-
-    `schema_problem`: a newer version has changed the schema since this worker started, so that it must claim no more.
-    """
+    """The leases that were renewed, and those among them whose cancellation was requested."""
 
     leases: tuple[Lease, ...]
     cancelled: tuple[Lease, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a worker reads from time to time.
+
+    Attributes:
+        paused: the Enterprise Managers that are paused.
+        schema_problem: a newer version has changed the schema since this worker started, so that it must claim no more.
+    """
+
     paused: frozenset[str]
     schema_problem: SchemaTooNewError | None = None
 
@@ -99,6 +106,7 @@ class Transaction(Cancelling, Retrying):
         began: when that was, by `Clock.monotonic`; a lease claimed here lasts at least `lease_seconds` from then.
         worker: its name; no two workers that run at the same time share one.
         lease_seconds: how long a lease lasts that is not renewed.
+        grace_seconds: how long other workers' leases are left to them after their end.
     """
 
     # --- taking and keeping -----------------------------------------------------------------------------------------
@@ -120,7 +128,7 @@ class Transaction(Cancelling, Retrying):
                 return KeyReused()
             if row["stage"] == Stage.SETTLED:
                 return AlreadySettled(bytes(row["event"]))
-            return HeldElsewhere()
+            return self._held_elsewhere(row)
 
     def _take(self, claim: NewClaim) -> RowMapping | None:
         parameters = {
@@ -132,6 +140,7 @@ class Transaction(Cancelling, Retrying):
             "user_id": claim.user_id,
             "worker": self._worker,
             "lease_microseconds": self._lease_microseconds,
+            "grace_microseconds": self._grace_microseconds,
         }
         return self.connection.execute(take(self.connection.dialect.name), parameters).mappings().one_or_none()
 
@@ -142,9 +151,11 @@ class Transaction(Cancelling, Retrying):
         return Renewed(
             leases=tuple(Lease(key, token) for key, token, _ in rows),
             cancelled=tuple(Lease(key, token) for key, token, cancelled in rows if cancelled),
-            paused=self.paused(),
-            schema_problem=schema_problem(self.connection),
         )
+
+    def surroundings(self) -> Surroundings:
+        """What is paused, and whether this version may use the database."""
+        return Surroundings(self.paused(), schema_problem(self.connection))
 
     def end_leases(self) -> None:
         """End the leases of an earlier run under this name: they would be renewed although no unlink uses them."""

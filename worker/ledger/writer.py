@@ -40,9 +40,11 @@ _log = structlog.get_logger()
 #: More than so many writes are not put into one transaction: its locks are held until it ends.
 MOST_AT_ONCE: Final = 500
 
-#: The first and the longest pause between tries while the database is away, in seconds, before jitter.
+#: The first and the longest pause between tries while the database is away, in seconds, before jitter, and by which
+#: factor each is longer: after ten seconds they are 0.2 s, because a lease lasts hardly longer than that.
 _FIRST_PAUSE: Final = 0.1
-_LONGEST_PAUSE: Final = 5.0
+_LONGEST_PAUSE: Final = 1.0
+_PAUSE_FACTOR: Final = 1.01
 
 #: How often a write may find that another transaction was first; each time, its next try sees more.
 _MOST_RACES: Final = 20
@@ -135,8 +137,9 @@ class Writer:
         self._connection: Connection | None = None
         self._carried_out: Write[Any] | None = None
         self._commits = 0
-        self._back_off = BackOff(clock, _FIRST_PAUSE, _LONGEST_PAUSE)
+        self._back_off = BackOff(clock, _FIRST_PAUSE, _LONGEST_PAUSE, factor=_PAUSE_FACTOR)
         self._away_since: float | None = None
+        self._back_at: float | None = None
         self._notified: bool | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -225,6 +228,12 @@ class Writer:
             self._is_back()
             self._deliver(landings)
 
+    def was_away(self, *, within: float) -> bool:
+        """Whether the database was away within so many seconds before now, or still is as far as is known."""
+        if self._away_since is not None:
+            return True
+        return self._back_at is not None and self._clock.monotonic() < self._back_at + within
+
     def _transact(self, batch: Sequence[Write[Any]]) -> list[_Landing]:
         began = self._clock.monotonic()
         self._carried_out = None
@@ -304,6 +313,7 @@ class Writer:
             seconds = round(self._clock.monotonic() - self._away_since, 3)
             self._log.info("ledger.database_back", seconds=seconds)
             self._away_since = None
+            self._back_at = self._clock.monotonic()
             self._back_off.reset()
         self._notify(available=True)
 

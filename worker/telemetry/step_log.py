@@ -19,6 +19,7 @@ STEP_EVENTS: Final = {
     StepKind.DENIED: ("command.denied", "warning"),
     StepKind.REJECTED: ("command.rejected", "warning"),
     StepKind.SETTLED_BEFORE: ("unlink.settled_before", "info"),
+    StepKind.AWAITING_LEASE: ("unlink.awaiting_lease", "info"),
     StepKind.CANCELLED_TOO_LATE: ("unlink.settled_before", "info"),
     StepKind.CANCEL_RECORDED: ("unlink.cancel_recorded", "info"),
     StepKind.RESUMED: ("unlink.resumed", "info"),

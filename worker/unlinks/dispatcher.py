@@ -12,6 +12,7 @@ from contracts.events import Outcome, Reason, ReasonCode
 from contracts.reading import UnreadableMessageError, read_command, read_message, to_stored
 from worker.unlinks.attempts import Attempts
 from worker.unlinks.authorization import Authorized, Authorizer
+from worker.unlinks.claiming import HELD_ELSEWHERE_SECONDS, claim_once_free
 from worker.unlinks.job_locks import JobLocks
 from worker.unlinks.misrouted import Misrouted, given_up
 from worker.unlinks.outcome import Ending, as_plan, compose, failed
@@ -21,7 +22,6 @@ from worker.unlinks.ports.ledger import (
     CancelRequest,
     Claimed,
     Entry,
-    HeldElsewhere,
     KeyReused,
     Lease,
     LeaseLostError,
@@ -33,7 +33,7 @@ from worker.unlinks.ports.steps import Reporter, StepKind
 from worker.unlinks.replies import Replies, known_of
 from worker.unlinks.rules import Pace
 from worker.unlinks.signals import Signal
-from worker.unlinks.waiting import DeferredError, Waiting
+from worker.unlinks.waiting import Waiting
 from worker.unlinks.workflow import Workflow
 
 if TYPE_CHECKING:
@@ -48,8 +48,6 @@ if TYPE_CHECKING:
     from worker.unlinks.ports.steps import Steps
     from worker.unlinks.rules import Rules
 
-#: How long a command waits, in seconds, when another worker has its key.
-HELD_ELSEWHERE_SECONDS = 5.0
 #: How long a cancelled unlink has to release its lease, in seconds.
 CANCEL_SECONDS = 5.0
 
@@ -189,9 +187,7 @@ class Dispatcher:
         return None
 
     async def _authorize(self, command: Command, delivery: Delivery, report: Reporter) -> Authorized:
-        hold_until = partial(self._attempts.hold_until, [delivery])
-        waiting = Waiting(self._clock, hold_until, self._leaving, Signal(), report, heeds_cancel=False)
-        return await self._authorizer.authorize(command, delivery.user_id, waiting)
+        return await self._authorizer.authorize(command, delivery.user_id, self._waiting([delivery], report))
 
     async def _begin(
         self, command: Command, delivery: Delivery, authorized: Authorized, report: Reporter
@@ -239,7 +235,8 @@ class Dispatcher:
             user_id=running.deliveries[0].user_id,
         )
         report(StepKind.CLAIMING)
-        match await self._ledger.claim(claim):
+        waiting = self._waiting(running.deliveries, report)
+        match await claim_once_free(partial(self._ledger.claim, claim), running.deliveries, waiting, report):
             case AlreadySettled(event):
                 report(StepKind.SETTLED_BEFORE)
                 await self._replies.publish_settled(event, running.deliveries, report)
@@ -248,9 +245,6 @@ class Dispatcher:
                 while running.deliveries:
                     await self._replies.reject_reuse(running.deliveries[0], command, report)
                     del running.deliveries[0]
-            case HeldElsewhere():
-                report(StepKind.HELD_ELSEWHERE)
-                raise DeferredError("another worker has this key", HELD_ELSEWHERE_SECONDS)
             case Claimed(entry):
                 report(StepKind.CLAIMED if entry.lease.token == 1 else StepKind.TOOK_OVER)
                 running.claimed = True
@@ -357,6 +351,11 @@ class Dispatcher:
             running.cancelled.set()
 
     # --- parts ------------------------------------------------------------------------------------------------------
+
+    def _waiting(self, deliveries: list[Delivery], report: Reporter) -> Waiting:
+        """Waiting that a cancel does not end."""
+        hold_until = partial(self._attempts.hold_until, deliveries)
+        return Waiting(self._clock, hold_until, self._leaving, Signal(), report, heeds_cancel=False)
 
     def _workflow(
         self,

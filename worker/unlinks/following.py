@@ -26,13 +26,18 @@ SLOWEST = 8
 
 @dataclass(slots=True)
 class Follower:
-    """Polls one unlink's task and links, at growing intervals. `last_seen` is the task as last seen."""
+    """Polls one unlink's task and links, at growing intervals.
+
+    `resumed`: the task was started some time ago, and is polled before the first pause. `last_seen` is the task as
+    last seen.
+    """
 
     enterprise_manager: EnterpriseManager
     waiting: Waiting
     clock: Clock
     pace: Pace
     report: Reporter
+    resumed: bool = False
     last_seen: Task | None = None
 
     async def to_its_end(self, ticket: TaskTicket) -> Task:
@@ -44,12 +49,14 @@ class Follower:
         """
         self.report(StepKind.FOLLOWING)
         pauses = self._pauses(FIRST_LOOK)
-        while True:
+        if not self.resumed:
             await self.waiting.wait(pauses.pause())
+        while True:
             task = await self.waiting.ask(self.enterprise_manager, lambda: self.enterprise_manager.task(ticket))
             self.last_seen = task
             if task.finished:
                 return task
+            await self.waiting.wait(pauses.pause())
 
     async def is_gone(self, intent: Intent) -> bool | None:
         """Read the job's links once. None if they cannot be read now."""

@@ -280,6 +280,7 @@ class Workflow:
         self.require_lease()
         self.report(StepKind.RESUMED, stage=self.entry.stage, attempt=self.entry.attempts)
         self._start_the_deadline()
+        self.follow.resumed = True
         if self.entry.stage is Stage.SUBMITTED and self.entry.task is not None:
             self.on_submitted(self.entry, None)
             return await self._follow(self.entry.task)

@@ -166,7 +166,15 @@ class AlreadySettled:
 
 @dataclass(frozen=True, slots=True)
 class HeldElsewhere:
-    """Another worker has the key, and its lease is alive."""
+    """Another worker has the key, and its lease is alive.
+
+    Attributes:
+        seconds: how long it lasts if it is not renewed.
+        until: its end by the ledger's clock, which moves with each renewal. None where it is of no use to wait for it.
+    """
+
+    seconds: float = 0.0
+    until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

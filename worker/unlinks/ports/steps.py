@@ -31,6 +31,7 @@ class StepKind(StrEnum):
     TOOK_OVER = "took_over"
     SETTLED_BEFORE = "settled_before"
     HELD_ELSEWHERE = "held_elsewhere"
+    AWAITING_LEASE = "awaiting_lease"  # seconds: how long the lease of the worker that had the key lasts yet
     KEY_REUSED = "key_reused"
     LEASE_LOST = "lease_lost"
     RELEASED = "released"

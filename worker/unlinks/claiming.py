@@ -1,0 +1,68 @@
+"""Claiming a key that another worker may have.
+
+A delivery that comes again has lost the connection of the worker that had it. If that worker is gone as well, its lease
+runs out, and the claim waits for exactly that; a delay queue would bring the command back later, behind all that was
+sent meanwhile. If the lease is renewed, the worker lives and goes on with the unlink, and the claim waits no longer.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from worker.unlinks.ports.ledger import HeldElsewhere
+from worker.unlinks.ports.steps import StepKind
+from worker.unlinks.waiting import DeferredError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from worker.unlinks.ports.broker import Delivery
+    from worker.unlinks.ports.steps import Reporter
+    from worker.unlinks.waiting import Waiting
+
+#: How long a command waits in a delay queue, in seconds, when another worker has its key.
+HELD_ELSEWHERE_SECONDS = 5.0
+#: How often a claim that waits looks whether the lease was renewed or released, in seconds.
+LOOK_AGAIN_SECONDS = 2.0
+#: How long after the end of the lease it is claimed, in seconds.
+SOON_AFTER_SECONDS = 0.05
+
+Result = TypeVar("Result")
+
+
+async def claim_once_free(
+    claim: Callable[[], Awaitable[Result | HeldElsewhere]],
+    deliveries: Iterable[Delivery],
+    waiting: Waiting,
+    report: Reporter,
+) -> Result:
+    """Claim a key. A redelivery is claimed again once the lease has ended, unless the lease is renewed meanwhile.
+
+    Raises:
+        DeferredError: another worker has the key, or the delivery was held as long as it may be.
+        LeavingError: the worker is to stop.
+    """
+    result = await claim()
+    if isinstance(result, HeldElsewhere) and any(delivery.redelivered for delivery in deliveries):
+        result = await _until_free(result, claim, waiting, report)
+    if isinstance(result, HeldElsewhere):
+        report(StepKind.HELD_ELSEWHERE)
+        raise DeferredError("another worker has this key", HELD_ELSEWHERE_SECONDS)
+    return result
+
+
+async def _until_free(
+    held: HeldElsewhere,
+    claim: Callable[[], Awaitable[Result | HeldElsewhere]],
+    waiting: Waiting,
+    report: Reporter,
+) -> Result | HeldElsewhere:
+    if held.until is None:
+        return held
+    report(StepKind.AWAITING_LEASE, seconds=round(held.seconds, 1))
+    while True:
+        await waiting.wait(min(held.seconds + SOON_AFTER_SECONDS, LOOK_AGAIN_SECONDS))
+        result = await claim()
+        if not isinstance(result, HeldElsewhere) or result.until != held.until:
+            return result
+        held = result
