@@ -51,6 +51,14 @@ simulate: $(ready) ## Run the core under a virtual clock, faults and schedules d
 mutants: $(ready) ## Show that each wrong variant of the core is caught by the simulation, and by which seed
 	@$(bin)/python -m tests.simulation --mutants
 
+# make fuzz FUZZ="--seconds 600 --keep document"; --help names all options.
+FUZZ ?=
+.PHONY: fuzz
+
+fuzz: $(ready) ## Fuzz what reads Enterprise Manager's answers, guided by coverage (on Linux, x86-64)
+	@$(bin)/pip install --quiet --no-deps --require-hashes --only-binary :all: -r tests/fuzz/requirements.lock
+	@$(bin)/python -m tests.fuzz $(FUZZ)
+
 # make chaos CHAOS="--seed 7 --minutes 2"; --help names all options.
 CHAOS ?=
 benchmarks := four_workers killed_worker requests_per_unlink several_enterprise_managers
@@ -87,6 +95,7 @@ lock: $(ready) ## Pin all dependencies anew: requirements.lock, requirements-dev
 	@$(compile) pyproject.toml -o requirements.lock
 	@$(wheel-tools) | $(compile) - -o k8s/image/build.lock
 	@$(compile) pyproject.toml --extra sandbox -c requirements.lock -o k8s/image/sandbox.lock
+	@$(compile) --group fuzz -o tests/fuzz/requirements.lock
 	@$(compile) pyproject.toml --all-extras --group dev -c requirements.lock -c k8s/image/build.lock \
 		-c k8s/image/sandbox.lock -o requirements-dev.lock
 

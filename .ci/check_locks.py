@@ -29,6 +29,7 @@ def main() -> None:
     problems = [
         *_problems("requirements.lock", worker),
         *_problems("k8s/image/sandbox.lock", [*worker, *optional["sandbox"]]),
+        *_problems("tests/fuzz/requirements.lock", wanted["dependency-groups"]["fuzz"]),
         *_problems("requirements-dev.lock", [*worker, *extras, *wanted["dependency-groups"]["dev"]]),
     ]
     if problems:
@@ -41,11 +42,12 @@ def _problems(name: str, requirements: list[str]) -> list[str]:
     # A pin and its hashes are one logical line.
     lines = text.replace("\\\n", " ").splitlines()
     problems += [f"{name}: no hash for {line.split()[0]}" for line in lines if line and "--hash=sha256:" not in line]
-    pinned = dict(re.findall(r"^([A-Za-z0-9._-]+)(?:\[[^]]*\])?==([^\s;]+)", "\n".join(lines), flags=re.MULTILINE))
+    # More than one version where they differ by Python.
+    pinned = re.findall(r"^([A-Za-z0-9._-]+)(?:\[[^]]*\])?==([^\s;]+)", "\n".join(lines), flags=re.MULTILINE)
     for requirement in map(Requirement, requirements):
-        version = pinned.get(canonicalize_name(requirement.name))
-        if version is None or version not in requirement.specifier:
-            problems.append(f"{name}: pyproject.toml asks for {requirement}, and pinned is {version or 'none'}")
+        versions = [version for package, version in pinned if package == canonicalize_name(requirement.name)]
+        if not any(version in requirement.specifier for version in versions):
+            problems.append(f"{name}: pyproject.toml asks for {requirement}, and pinned is {versions or 'none'}")
     return problems
 
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any
+from xml.sax.saxutils import quoteattr
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -37,8 +38,20 @@ class Answers:
         connection.send(self.logon if request.startswith(b"POST") else self.next)
 
 
-def _framed(status: int, body: bytes) -> bytes:
-    return b"HTTP/1.1 %d Whatever\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body)
+def _framed(status: int, body: bytes, headers: bytes = b"") -> bytes:
+    return b"HTTP/1.1 %d Whatever\r\n%sContent-Length: %d\r\n\r\n%s" % (status, headers, len(body), body)
+
+
+def _xml(name: str, content: Any) -> str:
+    """The same content in XML: texts are attributes."""
+    if isinstance(content, list):
+        return "".join(_xml(name, member) for member in content)
+    if not isinstance(content, dict):
+        return f"<{name}/>"
+    parts = content.items()
+    texts = "".join(f" {key}={quoteattr(str(value))}" for key, value in parts if not isinstance(value, dict | list))
+    inner = "".join(_xml(key, value) for key, value in parts if isinstance(value, dict | list))
+    return f"<{name}{texts}>{inner}</{name}>".encode(errors="replace").decode()
 
 
 @pytest.fixture
@@ -149,25 +162,39 @@ _body = (
             inner | st.lists(inner, max_size=3) | st.none(),
             max_size=3,
         ),
-    ).map(lambda content: json.dumps(content).encode())
+    ).flatmap(lambda content: st.sampled_from([json.dumps(content).encode(), _xml("Task", content).encode()]))
     | st.binary(max_size=60)
     | st.sampled_from([b"", b"<html>", b"<Task><TaskId>task-1</TaskId></Task>", b"<Error Message='no'/>", b"[]"])
 )
+_headers = st.lists(
+    st.tuples(
+        st.sampled_from(
+            [
+                *("Retry-After", "Date", "Content-Encoding", "Content-Length", "Content-Type", "Transfer-Encoding"),
+                *("X-RestSvcSessionId", "Set-Cookie", "Location", "Connection", "WWW-Authenticate", "X"),
+            ]
+        ),
+        st.text(st.characters(max_codepoint=0xFF), max_size=20)
+        | st.sampled_from(["7", "1e9", "-1", "chunked", "gzip", "close", "Fri, 31 Dec 9999 23:59:59 -2359", "token"]),
+    ),
+    max_size=4,
+).map(lambda pairs: "".join(f"{name}: {value}\r\n" for name, value in pairs).encode("latin-1"))
+_statuses = st.sampled_from([200, 201, 202, 204, 301, 400, 401, 403, 404, 408, 409, 429, 500, 501, 503])
 _answer = (
-    st.builds(_framed, st.sampled_from([200, 202, 204, 301, 400, 401, 403, 404, 409, 429, 500, 503]), _body)
+    st.builds(_framed, _statuses | st.integers(0, 1100), _body, _headers)
     | st.binary(max_size=200)
     | st.binary(max_size=100).map(lambda junk: b"HTTP/1.1 200 OK\r\n" + junk)
     | st.binary(max_size=100).map(lambda junk: b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + junk)
 )
 
 
-@given(answer=_answer)
+@given(answer=_answer, logon=st.just(LOGON) | _answer)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_answer_ends_in_a_result_or_in_an_error_of_the_port(
-    hostile: Callable[[], Gateway], answers: Answers, answer: bytes
+    hostile: Callable[[], Gateway], answers: Answers, answer: bytes, logon: bytes
 ) -> None:
     """Else one odd answer would end in an unforeseen exception instead of an outcome."""
-    answers.next = answer
+    answers.next, answers.logon = answer, logon
 
     async def call_everything() -> None:
         gateway = hostile()
@@ -195,6 +222,6 @@ def test_any_answer_ends_in_a_result_or_in_an_error_of_the_port(
                 text = str(error)
                 assert text.isprintable(), text
                 assert len(text) < 2500
-        await gateway.close(log_off=False)
+        await gateway.close(log_off=True)
 
     asyncio.run(asyncio.wait_for(call_everything(), 30))
