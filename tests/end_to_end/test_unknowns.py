@@ -122,6 +122,7 @@ SEEN_GONE = ("succeeded", True, "links", True, None)
         {"query": "501"},
         {"query_tasks": "501"},
         {"page_size": 1},
+        {"links_in_job_entity": "left_out"},
     ],
     ids=str,
 )
@@ -150,6 +151,28 @@ async def test_every_spelling_of_json_is_understood(em: SimulatedEnterpriseManag
     case = Case(em, "json")
     assert said(await case.end()) == DONE
     assert case.gone
+
+
+@pytest.mark.parametrize(("in_entity", "lists_read"), [("listed", 1), ("left_out", 2)])
+@pytest.mark.parametrize(
+    "repository", [{"link_id": VENDOR_LINK_ID}, {"uid": VENDOR_REPOSITORY_UID}], ids=["link", "uid"]
+)
+async def test_a_job_entity_that_holds_the_links_answers_the_whole_look(
+    case: Case, repository: dict[str, str], in_entity: str, lists_read: int
+) -> None:
+    """Else each unlink would cost a request that tells nothing new; where it does not, the list is read."""
+    case.em.change_behaviour(links_in_job_entity=in_entity)
+    assert said(await case.end(repository=repository)) == DONE
+    assert case.em.count("GET", "/linkedBackupRepositories") == lists_read
+    assert case.em.count("GET", "format=Entity") == 1
+
+
+async def test_a_link_that_the_job_entity_lacks_is_looked_for_in_the_list(case: Case) -> None:
+    """Else a link that is there would be called absent where the entity holds no such list."""
+    case.em.change_behaviour(links_in_job_entity="left_out")
+    planned = await case.end(dry_run=True)
+    assert (planned["outcome"], planned["evidence"]) == ("planned", None)
+    assert planned["repository"]["link_id"] == VENDOR_LINK_ID
 
 
 @pytest.mark.parametrize("result", ["absent", "null"])

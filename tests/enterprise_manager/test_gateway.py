@@ -321,6 +321,22 @@ async def test_the_guard_is_read_anew_wherever_an_edit_may_have_come_between(
     assert await reads(lambda: None) == 2
 
 
+async def test_links_read_with_the_job_hold_until_an_edit_may_have_come(
+    em: SimulatedEnterpriseManager, gateway: Gateway, clock: Any
+) -> None:
+    """Else a DELETE would be sent for a link that was replaced since the job was read."""
+    job = await gateway.find_job(JobReference(id=JOB))
+    assert list(gateway.links_read_with(job)) == await gateway.links(JOB)
+    assert gateway.links_read_with(Job(JOB, None)) == ()
+    clock.waited.append(FRESH_SECONDS + 1)
+    assert gateway.links_read_with(job) == ()
+    job = await gateway.find_job(JobReference(id=JOB))
+    await gateway.delete_link(JOB, LINK, at_any_time)
+    assert gateway.links_read_with(job) == ()
+    em.change_behaviour(links_in_job_entity="left_out")
+    assert (await gateway.find_job(JobReference(id=JOB))).links == ()
+
+
 async def test_what_one_unlink_has_read_is_no_others(em: SimulatedEnterpriseManager, gateway: Gateway) -> None:
     """Else an unlink would be judged by what another one saw before it."""
     await gateway.find_job(JobReference(id=JOB))

@@ -357,6 +357,11 @@ class SimulatedGateway:
         """As the port has it."""
         return await self._ask(lambda _: self._server.links(job_id))
 
+    def links_read_with(self, job: Job) -> Sequence[Link]:
+        """None: each job is one whose entity has no list of them."""
+        del job
+        return ()
+
     async def linked_backups(self, job: Job) -> Sequence[LinkedBackup]:
         """As the port has it."""
 

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from contracts.commands import JobReference, RepositoryReference
+    from worker.enterprise_manager.documents.records import LinkRecord
     from worker.enterprise_manager.logon import LogonSession
     from worker.enterprise_manager.wire import RequestObserver
     from worker.settings import EnterpriseManagerSettings
@@ -53,7 +54,7 @@ COPY_JOBS = frozenset({"backupcopy", "immediatebackupcopy"})
 #: The type of jobs made in version 11a or earlier: their entity has no list of linked repositories.
 LEGACY_COPY_JOB = "backupcopy"
 
-#: For how long, in seconds, the linked backups that were read with a job need not be read again.
+#: For how long, in seconds, what was read with a job (its linked backups, its links) need not be read again.
 FRESH_SECONDS = 2.0
 
 _Key = TypeVar("_Key")
@@ -150,7 +151,7 @@ class Gateway:
             )
         if job.job_type.casefold() == LEGACY_COPY_JOB:
             _remember(self._unlisted, job.id, None, _MOST_JOBS)
-        return Job(job.id, job.name, _backups(job), self._clock.monotonic())
+        return Job(job.id, job.name, _backups(job), self._clock.monotonic(), tuple(map(_link, job.links)))
 
     async def names(self, resource: Literal["Job", "Repository"]) -> dict[str, str]:
         """The names of all jobs, of whatever kind, or of all repositories, by bare UUID.
@@ -202,20 +203,27 @@ class Gateway:
         for record in records:
             if record.delete_href is not None:
                 _remember(self._link_hrefs, (job_id, record.object_in_job_id), record.delete_href, _MOST_HREFS)
-        return [Link(record.object_in_job_id, record.repository_uid, record.repository_name) for record in records]
+        return list(map(_link, records))
+
+    def links_read_with(self, job: Job) -> Sequence[Link]:
+        """The links that were read with the job, unless an edit may have come since."""
+        return job.links if self._is_fresh(job) else ()
 
     async def linked_backups(self, job: Job) -> Sequence[LinkedBackup]:
         """The linked backups that any edit of the job drops.
 
         Once this worker has edited the job, they are always read anew.
         """
-        fresh = job.id not in self._edited and self._clock.monotonic() - job.read_at <= FRESH_SECONDS
-        if fresh and job.linked_backups is not None:
+        if job.linked_backups is not None and self._is_fresh(job):
             return job.linked_backups
         backups = _backups(await self._job(job.id, self._calls))
         if backups is None:
             self._refuse(UnexpectedDocumentError("it does not say which backups are linked to the job"))
         return backups
+
+    def _is_fresh(self, job: Job) -> bool:
+        """Whether what was read with the job still holds: nothing was edited from here, and it was read just now."""
+        return job.id not in self._edited and self._clock.monotonic() - job.read_at <= FRESH_SECONDS
 
     async def delete_link(self, job_id: str, object_in_job_id: str, may_send: Callable[[], Awaitable[float]]) -> Task:
         """Send the DELETE, once."""
@@ -312,6 +320,10 @@ def _backups(job: JobRecord) -> tuple[LinkedBackup, ...] | None:
     if job.linked_backups is None:
         return None
     return tuple(LinkedBackup(each.object_in_job_id, each.uid, each.name) for each in job.linked_backups)
+
+
+def _link(record: LinkRecord) -> Link:
+    return Link(record.object_in_job_id, record.repository_uid, record.repository_name)
 
 
 def _task(ticket: TaskTicket, record: TaskRecord) -> Task:

@@ -10,7 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from contracts.events import Evidence, Reason, ReasonCode
+from contracts.events import Evidence, ReasonCode
+from worker.unlinks.consent import reason_against
 from worker.unlinks.following import Follower
 from worker.unlinks.outcome import already_absent, cancelled, failed, planned, succeeded, timed_out
 from worker.unlinks.ports.enterprise_manager import (
@@ -37,7 +38,7 @@ from worker.unlinks.ports.steps import StepKind
 from worker.unlinks.waiting import Answer, DeadlinePassedError, DeferredError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from contracts.commands import UnlinkCommand
@@ -142,7 +143,7 @@ class Workflow:
             backups = tuple(await self._ask(lambda: self.enterprise_manager.linked_backups(job)))
             intent = Intent(job_id=job.id, job_name=job.name, link=link, linked_backups=backups)
             if self.command.dry_run:
-                return planned(intent, self._reason_against(backups))
+                return planned(intent, reason_against(self.command, backups))
             self._require_consent(backups)
             if self._expired():
                 return self._too_late()
@@ -162,8 +163,15 @@ class Workflow:
         named = self.command.repository
         pinned = self.entry.intent.link.object_in_job_id if self.entry.intent is not None else named.link_id
         uid = None if pinned else await self._ask(lambda: self.enterprise_manager.find_repository(named))
-        links = await self._ask(lambda: self.enterprise_manager.links(job.id))
-        meant = [link for link in links if (link.object_in_job_id == pinned if pinned else link.repository_uid == uid)]
+
+        def meant_of(links: Sequence[Link]) -> list[Link]:
+            if pinned:
+                return [link for link in links if link.object_in_job_id == pinned]
+            return [link for link in links if link.repository_uid == uid]
+
+        meant = meant_of(self.enterprise_manager.links_read_with(job))
+        if len(meant) != 1:
+            meant = meant_of(await self._ask(lambda: self.enterprise_manager.links(job.id)))
         if len(meant) > 1:
             candidates = ", ".join(link.object_in_job_id for link in meant)
             raise Refused(
@@ -179,18 +187,9 @@ class Workflow:
         return already_absent(job)
 
     def _require_consent(self, backups: tuple[LinkedBackup, ...]) -> None:
-        against = self._reason_against(backups)
+        against = reason_against(self.command, backups)
         if against is not None:
             raise Refused(against.code, against.message)
-
-    def _reason_against(self, backups: tuple[LinkedBackup, ...]) -> Reason | None:
-        if not backups or self.command.allow_linked_backups_removal:
-            return None
-        names = ", ".join(backup.name or backup.uid or backup.object_in_job_id for backup in backups)
-        message = (
-            f"any edit of this job drops its linked backups ({names}); to consent, set allow_linked_backups_removal"
-        )
-        return Reason(code=ReasonCode.LINKED_BACKUPS_AT_RISK, message=message)
 
     def _expired(self) -> bool:
         return self.command.not_after is not None and self.clock.now() > self.command.not_after

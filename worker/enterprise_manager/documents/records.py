@@ -74,13 +74,18 @@ class LinkedBackupRecord:
 
 @dataclass(frozen=True, slots=True)
 class JobRecord:
-    """A job. `linked_backups` is None where the document does not say: it is no copy job's."""
+    """A job. `linked_backups` is None where the document does not say: it is no copy job's.
+
+    `links` are the linked repositories that the document names; none where it has no list of them, or one that cannot
+    be understood. Nothing may be concluded from a link that is not among them.
+    """
 
     id: str
     name: str | None
     job_type: str | None
     backup_server: str | None
     linked_backups: tuple[LinkedBackupRecord, ...] | None
+    links: tuple[LinkRecord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,24 +232,40 @@ def read_job(root: Node) -> JobRecord:
     job = next(root.records("uid"), None)
     if job is None:
         raise UnexpectedDocumentError("it names no job")
+    details = _details(job.child("jobinfo"))
     return JobRecord(
         id=bare_id(job.value("uid")),
         name=_name(job, "name"),
         job_type=_short(job.value("jobtype")),
         backup_server=_backup_server(job),
-        linked_backups=_linked_backups(job.child("jobinfo")),
+        linked_backups=_linked_backups(details),
+        links=_links_in_entity(details),
     )
 
 
-def _linked_backups(job_info: Node | None) -> tuple[LinkedBackupRecord, ...] | None:
-    if job_info is None:
-        return None
-    details = [
+def _details(job_info: Node | None) -> list[Node]:
+    return [
         child
-        for child in job_info.children
+        for child in (job_info.children if job_info is not None else ())
         if child.name in {"immediatebackupcopyjobinfo", "backupcopyjobinfo"}
         and child.kind in {Kind.ELEMENT, Kind.OBJECT}
     ]
+
+
+def _links_in_entity(details: list[Node]) -> tuple[LinkRecord, ...]:
+    """Whether the entity has this list is documented in two ways; the list of its own is always there."""
+    includes = [found for detail in details if (found := detail.child("linkedbackuprepositoryincludes")) is not None]
+    try:
+        return tuple(
+            _link_record(record)
+            for included in includes
+            for record in _complete(included, list(included.records("objectinjobid")))
+        )
+    except UnexpectedDocumentError:
+        return ()
+
+
+def _linked_backups(details: list[Node]) -> tuple[LinkedBackupRecord, ...] | None:
     if not details:
         return None
     includes = [found for detail in details if (found := detail.child("linkedbackupincludes")) is not None]

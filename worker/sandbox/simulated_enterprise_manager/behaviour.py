@@ -64,6 +64,9 @@ class Behaviour:
     #: GET of the linked repositories of a copy job made in 11a or earlier [?]: its entity has no list of them [doc].
     links_of_legacy_copy_jobs: Literal["listed", "empty", "400"] = "listed"
 
+    #: Whether a job's entity holds its linked repositories beside its linked backups [?]: documented both ways.
+    links_in_job_entity: Literal["listed", "left_out"] = "listed"
+
     # --- tasks ---
 
     #: How long a task stays `OperationFinished` (done, but Enterprise Manager has not collected it yet) [doc].

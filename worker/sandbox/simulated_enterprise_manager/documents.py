@@ -208,7 +208,7 @@ class Documents:
             Element("LinkedJobIncludes", None, (), array="LinkedJobs"),
             Element("LinkedBackupIncludes", None, backups, array=self.behaviour.json_linked_backups_name),
         ]
-        if job.job_type == LEGACY_COPY_JOB:
+        if job.job_type == LEGACY_COPY_JOB or self.behaviour.links_in_job_entity == "left_out":
             return settings
         links = [Element("LinkedBackupRepository", None, self._link_ids(link)) for link in linked.repositories]
         name = self.behaviour.json_links_name

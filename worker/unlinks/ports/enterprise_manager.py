@@ -58,14 +58,15 @@ class Refused(EnterpriseManagerError):  # noqa: N818 - as above
 class Job:
     """A job, by its bare lower-case UUID.
 
-    `linked_backups` if they were read with it, and `read_at`, by `Clock.monotonic`: see
-    `EnterpriseManager.linked_backups`.
+    `linked_backups` and `links` if they were read with it, and `read_at`, by `Clock.monotonic`: see
+    `EnterpriseManager.linked_backups` and `EnterpriseManager.links_read_with`.
     """
 
     id: str
     name: str | None
     linked_backups: tuple[LinkedBackup, ...] | None = field(default=None, compare=False)
     read_at: float = field(default=float("-inf"), compare=False)
+    links: tuple[Link, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +135,13 @@ class EnterpriseManager(Protocol):
 
         Raises:
             Refused: job_not_found, access_denied, enterprise_manager_error.
+        """
+        ...
+
+    def links_read_with(self, job: Job) -> Sequence[Link]:
+        """The linked repositories that `find_job` has just read with the job; none if an edit may have come since.
+
+        Nothing may be concluded from a link that is not among them: `links` decides that.
         """
         ...
 
