@@ -116,6 +116,7 @@ class Site:
             "idempotency_key": key,
             "job": {"id": job},
             "repository": {"link_id": link.object_in_job_id},
+            "labels": {"repository": f"repository of {key}"},
         }
 
     def outcome_of(self, key: str) -> dict[str, Any]:

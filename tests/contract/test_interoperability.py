@@ -292,7 +292,8 @@ def servicenow(recipes: Path) -> Callable[..., dict[str, Any]]:
 
 def test_the_service_now_rule_publishes_a_command(site: Site, servicenow: Callable[..., dict[str, Any]]) -> None:
     """What the business rule sends is what RabbitMQ's HTTP API and the worker take."""
-    command = site.new_command("servicenow:CHG0030192")
+    command = site.new_command("servicenow:CHG0030192/")
+    key = f"servicenow:CHG0030192/{command['repository']['link_id']}"
     record = {
         "number": "CHG0030192",
         "u_backup_copy_job_id": command["job"]["id"],
@@ -304,8 +305,18 @@ def test_the_service_now_rule_publishes_a_command(site: Site, servicenow: Callab
     assert made["url"] == "unlink.rabbitmq_api/api/exchanges/%2F/unlink.commands/publish"
     url = made["url"].replace("unlink.rabbitmq_api", site.broker.management_url).replace("%2F", site.virtual_host)
     assert requests.post(url, data=made["body"], headers=made["headers"], timeout=30).json() == {"routed": True}
-    data = site.outcome_of("servicenow:CHG0030192")
+    data = site.outcome_of(key)
     assert (data["outcome"], data["ticket"]["id"], data["requested_by"]) == ("succeeded", "CHG0030192", "j.doe")
+
+
+def test_a_change_may_have_several_links_and_consent_later(servicenow: Callable[..., dict[str, Any]]) -> None:
+    """The second link of a change, or the consent to what the first try was refused for, would be a reused key."""
+    record = {"number": "CHG1", "u_backup_copy_job_id": "job", "u_repository_link_id": "link"}
+    others = (record, record | {"u_repository_link_id": "other"}, record | {"u_linked_backups_may_go": "1"})
+    made = [servicenow(each, 200, '{"routed":true}') for each in others]
+    commands = [json.loads(json.loads(each["body"])["payload"]) for each in made]
+    assert len({command["idempotency_key"] for command in commands}) == 3
+    assert [command["allow_linked_backups_removal"] for command in commands] == [False, False, True]
 
 
 @pytest.mark.parametrize(("status", "answer"), [(401, "no"), (200, '{"routed":false}')])
@@ -332,5 +343,5 @@ def test_the_jira_request_publishes_a_command(site: Site, recipes: Path) -> None
     assert "{{" not in body
     url = f"{site.broker.management_url}/api/exchanges/{site.virtual_host}/unlink.commands/publish"
     assert requests.post(url, data=body, timeout=30).json() == {"routed": True}
-    data = site.outcome_of("jira:OPS-4711")
+    data = site.outcome_of(f"jira:OPS-4711/{command['repository']['link_id']}")
     assert (data["outcome"], data["ticket"]["url"]) == ("succeeded", values["issue.url"])

@@ -40,6 +40,13 @@ def jenkins_step(recipes: Path) -> str:
     return found.group(1)
 
 
+def github_step(recipes: Path) -> str:
+    """The lines that GitHub Actions would run."""
+    (job,) = yaml.safe_load((recipes / "github-actions.yml").read_text())["jobs"].values()
+    (step,) = job["steps"]
+    return str(step["run"])
+
+
 def run_step(step: str, site: Site, command: dict[str, Any]) -> subprocess.CompletedProcess[str]:
     """Run a step as a pipeline would, with the variables that it has."""
     environment = {
@@ -53,13 +60,19 @@ def run_step(step: str, site: Site, command: dict[str, Any]) -> subprocess.Compl
         "GITLAB_USER_LOGIN": "j.doe",
         "BUILD_TAG": f"jenkins-my job-{command['idempotency_key']}",
         "BUILD_URL": "https://jenkins.example.com/7",
+        "JOB": command["job"]["id"],
+        "REPOSITORY": command["labels"]["repository"],
+        "GITHUB_RUN_ID": command["idempotency_key"],
+        "GITHUB_SERVER_URL": "https://github.com",
+        "GITHUB_REPOSITORY": "example/operations",
+        "GITHUB_ACTOR": "j.doe",
     }
     return subprocess.run(
         ["bash", "-eu", "-c", step], env=environment, check=False, capture_output=True, text=True, timeout=PATIENCE
     )
 
 
-@pytest.mark.parametrize("step", [gitlab_step, jenkins_step])
+@pytest.mark.parametrize("step", [gitlab_step, jenkins_step, github_step])
 def test_a_pipeline_step_waits_for_the_end_and_may_run_again(site: Site, recipes: Path, step: Any) -> None:
     """The pipeline goes on when the link is gone; a step that is run again finds it so, and changes nothing."""
     command = site.new_command(step.__name__)
@@ -70,13 +83,63 @@ def test_a_pipeline_step_waits_for_the_end_and_may_run_again(site: Site, recipes
     assert site.world.enterprise_manager.deletes_of(command["repository"]["link_id"]) == 1
 
 
-@pytest.mark.parametrize("step", [gitlab_step, jenkins_step])
+@pytest.mark.parametrize("step", [gitlab_step, jenkins_step, github_step])
 def test_a_pipeline_step_fails_when_the_link_stays(site: Site, recipes: Path, step: Any) -> None:
     """The pipeline stops when the unlink failed."""
     command = site.new_command(f"{step.__name__}-fails") | {"job": {"id": "00000000-0000-0000-0000-000000000000"}}
     done = run_step(step(recipes), site, command)
     assert done.returncode == 1, done.stderr
     assert "job_not_found" in done.stdout
+
+
+def test_the_workflow_for_github_is_one_and_asks_for_no_rights(recipes: Path) -> None:
+    """GitHub would refuse it; or a mistake in it could write to the repository."""
+    workflow = recipes / "github-actions.yml"
+    programs = Path(sys.executable).parent
+    for checker in (
+        ["check-jsonschema", "--builtin-schema", "vendor.github-workflows"],
+        ["zizmor", "--offline", "--min-confidence", "medium"],
+    ):
+        command = [programs / checker[0], *checker[1:], workflow]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+# --- Ansible --------------------------------------------------------------------------------------------------------
+
+
+def play(recipe: Path, site: Site, tmp_path: Path, *arguments: str) -> tuple[int, dict[str, Any], str]:
+    """Run a play; its exit status, what Ansible counts, and all that it printed."""
+    environment = {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "HOME": str(tmp_path),
+        "LC_ALL": "C.UTF-8",
+        "UNLINK_BROKER__URL": site.amqp_url,
+        "ANSIBLE_LOCALHOST_WARNING": "false",
+        "ANSIBLE_INVENTORY_UNPARSED_WARNING": "false",
+    }
+    command = ["ansible-playbook", recipe, *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    counts = dict(re.findall(r"(\w+)=(\d+)", done.stdout.rpartition("PLAY RECAP")[2]))
+    return done.returncode, counts, done.stdout + done.stderr
+
+
+def test_a_play_orders_an_unlink_and_changes_something_once(site: Site, recipes: Path, tmp_path: Path) -> None:
+    """A play that runs every night would report a change every night, or go on although the link is still there."""
+    command = site.new_command("ansible")
+    variables = {"job": command["job"]["id"], "repository": command["labels"]["repository"], "ticket": "jira:OPS-77"}
+    given = ["-e", json.dumps(variables)]
+    recipe = recipes / "ansible-queue.yml"
+    status, counts, said = play(recipe, site, tmp_path, "--check", *given)
+    assert (status, counts["changed"], "would be removed" in said) == (0, "0", True), said
+    assert len(site.world.enterprise_manager.links(command["job"]["id"])) == 1
+    status, counts, said = play(recipe, site, tmp_path, *given)
+    assert (status, counts["changed"]) == (0, "1"), said
+    assert site.world.enterprise_manager.links(command["job"]["id"]) == []
+    status, counts, said = play(recipe, site, tmp_path, *given)
+    assert (status, counts["changed"]) == (0, "0"), said
+    status, counts, said = play(recipe, site, tmp_path, *given, "-e", "job=00000000-0000-0000-0000-000000000000")
+    assert (status, counts["failed"], "job_not_found" in said) == (2, "1", True), said
 
 
 # --- consumers ------------------------------------------------------------------------------------------------------
@@ -171,6 +234,29 @@ def test_a_ticket_that_could_not_be_reached_is_told_later(site: Site, recipes: P
             while wanted:  # an event may come more than once
                 path, update = updates.get(timeout=PATIENCE)
                 wanted.discard((path, update["note"]))
+
+
+def test_a_chat_reads_what_became_of_each_unlink(site: Site, recipes: Path) -> None:
+    """The team would learn of a failed unlink from its ticket, days later; a name could call the whole channel."""
+    posts: Queue[dict[str, Any]] = Queue()
+
+    def respond(request: Request) -> None:
+        posts.put(json.loads(request.body()))
+        request.answer(200)
+
+    ticket = {"system": "jira", "id": "OPS-8 <!channel>", "url": "https://jira.example.com/browse/OPS-8"}
+    with (
+        serving(respond) as url,
+        running([sys.executable, recipes / "notify_chat.py"], {"AMQP_URL": site.amqp_url, "WEBHOOK_URL": url}),
+    ):
+        until_consumed(site, "observer.chat")
+        site.world.send(site.new_command("chat") | {"ticket": ticket})
+        text = posts.get(timeout=PATIENCE)["text"]
+        assert text.startswith(
+            ":white_check_mark: *succeeded* <https://jira.example.com/browse/OPS-8|OPS-8 &lt;!channel&gt;>: "
+        )
+        site.world.send(site.new_command("chat-2") | {"job": {"id": "00000000-0000-0000-0000-000000000000"}})
+        assert posts.get(timeout=PATIENCE)["text"].startswith(":warning: *failed* chat-2: ")
 
 
 def test_the_next_step_of_a_chain_runs_for_each_link_that_is_gone(site: Site, recipes: Path, tmp_path: Path) -> None:
