@@ -18,6 +18,7 @@ from worker.clock import SystemClock
 from worker.enterprise_manager import Gateway
 from worker.ledger.database import problem_in
 from worker.ledger.sql_ledger import SqlLedger
+from worker.presence import Presence
 from worker.settings import SettingsInvalidError
 from worker.telemetry.instruments import Telemetry
 from worker.telemetry.tracing import outgoing_headers
@@ -86,6 +87,14 @@ class Worker:
             steps=self.telemetry,
         )
         self.telemetry.look_at(self.broker, self.ledger, self.gateways, self.dispatcher)
+        self._presence = Presence(
+            name=self._name,
+            ledger=self.ledger,
+            gateways=self.gateways,
+            in_flight=lambda: self.dispatcher.in_flight,
+            clean=self.telemetry.clean,
+            clock=clock,
+        )
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set, then drain: whatever goes away in between is waited for, not died of.
@@ -108,7 +117,11 @@ class Worker:
         self.ledger.on_availability(self._ledger_changed)
         self.ledger.on_paused(self._paused_changed)
         await _unless(stop, self._start())
-        tidying = [asyncio.create_task(self._prune_for_ever()), asyncio.create_task(self._walk_for_ever())]
+        tidying = [
+            asyncio.create_task(self._prune_for_ever()),
+            asyncio.create_task(self._walk_for_ever()),
+            asyncio.create_task(self._presence.say_for_ever()),
+        ]
         await stop.wait()
         for task in tidying:
             task.cancel()

@@ -7,9 +7,10 @@ A key whose run did not succeed may be run again: the row is then that of its la
 and until the run has ended the event of the one before. Table `cancellations` has a row for each request to cancel a
 run: who, why and when, also for a key that never came yet. Table `steps` has a row for each change of a key, for
 people: nothing is decided by it. Table `search_terms` has what each key is found by (`list`), and `search_walk` how far
-keys from before schema 6 have been made searchable. Table `ledger_schema` says which versions of this program may use
-the database; `alembic_version` is Alembic's. No password or session token is stored, but commands and events hold what
-their publishers put into them: names, tickets, reasons. Instants are microseconds since 1970, UTC:
+keys from before schema 6 have been made searchable. Table `workers` has what each worker says of itself every ten
+seconds. Table `ledger_schema` says which versions of this program may use the database; `alembic_version` is Alembic's.
+No password or session token is stored, but commands and events hold what their publishers put into them: names,
+tickets, reasons. Instants are microseconds since 1970, UTC:
 `to_timestamp(updated_at / 1e6)` on PostgreSQL, `datetime(updated_at / 1000000, 'unixepoch')` on SQLite.
 
 For how long. A settled key is kept for `UNLINK_LEDGER__RETENTION_DAYS` (90) after its end, then `prune` deletes it with
@@ -23,7 +24,7 @@ day past the newest end is not followed further, so an idle ledger is pruned onl
 What an operator may delete.
 
 - Any row of `steps`, at any time.
-- Any row of `search_terms`: the workers write it again within an hour.
+- Any row of `search_terms`, which the workers write again within an hour, and of `workers`.
 - A row of `unlinks` with stage `settled`, once no copy of its command can arrive any more.
 - A row of `pauses`: the Enterprise Manager's queue is then consumed again, as after `unlink-worker resume`.
 - A row of `cancellations` whose key has no row in `unlinks`: if the unlink comes after that, it is sent.
@@ -40,6 +41,7 @@ it is in FILE-wal. The file belongs on a local disk: SQLite's locks do not hold 
 from worker.ledger.documents import AUDIT_COLUMNS, Document
 from worker.ledger.errors import InspectionError, LedgerClosedError, OutOfOrderError, SchemaTooNewError
 from worker.ledger.inspection import Inspection
+from worker.ledger.presence import ManagerState, WorkerState
 from worker.ledger.records import KeyHistory, Pause, Record, RecordedStep, Step
 from worker.ledger.search import Criteria, Cursor, Page
 
@@ -52,6 +54,7 @@ __all__ = [
     "InspectionError",
     "KeyHistory",
     "LedgerClosedError",
+    "ManagerState",
     "OutOfOrderError",
     "Page",
     "Pause",
@@ -59,4 +62,5 @@ __all__ = [
     "RecordedStep",
     "SchemaTooNewError",
     "Step",
+    "WorkerState",
 ]

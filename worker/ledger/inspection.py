@@ -10,6 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from worker.ledger.database import open_engine, problem_in, read_url
 from worker.ledger.errors import InspectionError, SchemaTooNewError
+from worker.ledger.presence import WorkerState, held, present
 from worker.ledger.schema import require_current
 from worker.ledger.transaction import Transaction
 
@@ -71,6 +72,16 @@ class Inspection:
         """The Enterprise Managers that are paused."""
         with self._transaction(self._reading) as transaction:
             return transaction.pauses()
+
+    def workers(self) -> tuple[WorkerState, ...]:
+        """The workers that were seen within the last hour."""
+        with self._transaction(self._reading) as transaction:
+            return present(transaction.connection)
+
+    def held(self) -> dict[str, int]:
+        """How many unlinks of each Enterprise Manager workers hold."""
+        with self._transaction(self._reading) as transaction:
+            return held(transaction.connection)
 
     def count_long_settled(self, older_than_days: float) -> int:
         """How many keys `prune` would delete."""

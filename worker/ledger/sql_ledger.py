@@ -14,6 +14,7 @@ from worker.ledger.database import URL_VARIABLE, folder_problem, open_engine, pr
 from worker.ledger.errors import LedgerClosedError
 from worker.ledger.leases import GRACE_SECONDS, LOOKS_IN_A_LEASE, RENEWALS_IN_A_LEASE, Leases
 from worker.ledger.migrations import migrate
+from worker.ledger.presence import leave, put
 from worker.ledger.transaction import Transaction
 from worker.ledger.writer import Writer
 from worker.settings import SettingsInvalidError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
     from sqlalchemy.engine import URL
 
+    from worker.ledger.presence import WorkerState
     from worker.ledger.records import KeyHistory
     from worker.ledger.transaction import Renewed, Surroundings
     from worker.settings import LedgerSettings
@@ -233,6 +235,9 @@ class SqlLedger:
         try:
             async with asyncio.timeout(_RELEASE_SECONDS):
                 await self._writer.write(Transaction.release_all, order=(_LAST, ""))
+                await self._writer.write(
+                    lambda transaction: leave(transaction.connection, self._worker), order=(_LAST, "")
+                )
         except (TimeoutError, LedgerClosedError):
             _log.warning("ledger.leases_left_to_run_out", worker=self._worker, seconds=self._lease_seconds)
 
@@ -369,6 +374,10 @@ class SqlLedger:
             pruned, more = await prune
             total += pruned
         return total
+
+    async def say(self, state: WorkerState) -> None:
+        """Write what this worker says of itself."""
+        await self._writer.write(lambda transaction: put(transaction.connection, state), order=(_LAST, ""))
 
     async def walk(self) -> bool:
         """Make a bounded part of older keys searchable, if it is time; whether the next part may follow at once."""

@@ -256,6 +256,20 @@ search_walk = Table(
     Column("completed_at", Moment),
 )
 
+#: What each worker says of itself every ten seconds. One that stops deletes its row; one that is killed leaves it.
+workers = Table(
+    "workers",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("version", Text, nullable=False),
+    Column("started_at", Moment, nullable=False),
+    Column("seen_at", Moment, nullable=False),
+    Column("in_flight", Integer, nullable=False),
+    Column("draining", Boolean, nullable=False),
+    # JSON, an object by name: `up`, `since`, `problem`.
+    Column("enterprise_managers", ForeignText, nullable=False),
+)
+
 ledger_schema = Table(
     "ledger_schema",
     metadata,

@@ -49,6 +49,8 @@ class Telemetry:
         # Spans first: they give the log its trace_id.
         self._sinks = IsolatedSinks(StepSpans(tracer), StepLog(), StepMetrics(self.metrics, clock))
         self._paused: frozenset[str] = frozenset()
+        #: Takes secrets out of a text.
+        self.clean = Redactor(secrets_of(settings)).clean_text
         self.health: Health
 
     def report(self, step: Step) -> None:
@@ -103,7 +105,7 @@ class Telemetry:
             ledger=ledger,
             enterprise_managers=gateways,
             monotonic=self._clock.monotonic,
-            clean=Redactor(secrets_of(self._settings)).clean_text,
+            clean=self.clean,
         )
 
     def _ledger_called(self, call: str, seconds: float) -> None:

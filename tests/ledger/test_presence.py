@@ -1,0 +1,72 @@
+"""Who looks from outside sees which workers there are, and how they find their Enterprise Managers."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from tests.end_to_end.world import World
+from tests.ledger.conftest import Database, Words
+from worker.clock import SystemClock
+from worker.ledger import Inspection, ManagerState, WorkerState
+from worker.settings import LedgerSettings
+
+DOWN_SINCE = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def state_of(name: str, in_flight: int = 0) -> WorkerState:
+    """What a worker says."""
+    managers = {"default": ManagerState(up=False, since=DOWN_SINCE, problem="refused \x00 \ud800")}
+    return WorkerState(name, "1.0", in_flight, draining=False, enterprise_managers=managers)
+
+
+async def test_the_newest_that_a_worker_said_of_itself_is_seen(database: Database) -> None:
+    """A person would look at a worker that is not there, or miss why an Enterprise Manager is down."""
+    ledger = await database.ledger("worker-a")
+    inspection = Inspection(database.settings(), database.clock)
+    await ledger.say(state_of("worker-a", in_flight=1))
+    await ledger.say(state_of("worker-a", in_flight=2))
+    await ledger.say(state_of("worker-b"))
+    first, second = inspection.workers()
+    assert (first.name, first.in_flight, second.name) == ("worker-a", 2, "worker-b")
+    assert first.enterprise_managers["default"] == state_of("worker-a").enterprise_managers["default"]
+    assert first.started_at is not None
+    assert first.seen_at is not None
+    assert first.started_at <= first.seen_at
+    assert 0 <= first.seconds_ago < 60
+    await ledger.release_all()
+    assert [state.name for state in inspection.workers()] == ["worker-b"]
+
+
+async def test_a_worker_that_was_killed_is_shown_for_an_hour(database: Database) -> None:
+    """Each pod that ever was would be shown for ever."""
+    ledger = await database.ledger()
+    await ledger.say(state_of("killed"))
+    database.execute(f"UPDATE workers SET seen_at = seen_at - {59 * 60 * 1_000_000}")  # noqa: S608 - a number
+    await ledger.say(state_of("worker-a"))
+    names = [state.name for state in Inspection(database.settings(), database.clock).workers()]
+    assert names == ["killed", "worker-a"]
+    database.execute(f"UPDATE workers SET seen_at = seen_at - {2 * 60 * 1_000_000}")  # noqa: S608 - a number
+    await ledger.say(state_of("worker-a"))
+    assert [state.name for state in Inspection(database.settings(), database.clock).workers()] == ["worker-a"]
+
+
+async def test_what_workers_hold_is_counted_by_enterprise_manager(database: Database, words: type[Words]) -> None:
+    """The overview would not tell where the work is."""
+    ledger = await database.ledger()
+    await words.claim(ledger, "CHG-1")
+    await words.claim(ledger, "CHG-2")
+    await ledger.release(await words.claim(ledger, "CHG-3"))
+    assert Inspection(database.settings(), database.clock).held() == {"default": 2}
+
+
+def test_a_worker_tells_of_itself_from_its_start_to_its_stop(world: World) -> None:
+    """The overview would be empty although workers run, or show one that has stopped."""
+    settings = LedgerSettings.model_validate({"url": world.environment["UNLINK_LEDGER__URL"]})
+    inspection = Inspection(settings, SystemClock())
+    worker = world.start_worker()
+    world.listen()
+    world.until(inspection.workers, "a worker that is seen")
+    (state,) = inspection.workers()
+    assert (state.in_flight, list(state.enterprise_managers)) == (0, ["default"])
+    worker.stop()
+    assert inspection.workers() == ()

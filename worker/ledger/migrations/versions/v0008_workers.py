@@ -1,0 +1,26 @@
+"""What the workers say of themselves, for those who look at them from outside."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0008"
+down_revision = "0007"
+
+
+def upgrade() -> None:
+    """To schema 8. The previous version writes no row, and is not seen."""
+    op.create_table(
+        "workers",
+        sa.Column("name", sa.Text, primary_key=True),
+        sa.Column("version", sa.Text, nullable=False),
+        sa.Column("started_at", sa.BigInteger, nullable=False),
+        sa.Column("seen_at", sa.BigInteger, nullable=False),
+        sa.Column("in_flight", sa.Integer, nullable=False),
+        sa.Column("draining", sa.Boolean, nullable=False),
+        sa.Column("enterprise_managers", sa.Text, nullable=False),
+    )
+
+
+def downgrade() -> None:
+    """Never: the ledger is the memory of what was done."""
+    raise NotImplementedError
