@@ -1,7 +1,7 @@
 # ruff: noqa: INP001 - a script that make runs, no package to import
 """Check that the locks fit pyproject.toml: every dependency pinned as it asks, with hashes, and no index or URL named.
 
-`make lock` writes them; this needs no network, so it can say on any machine that somebody forgot to.
+`make lock` writes them. This check needs no network, so it finds a forgotten `make lock` on any machine.
 """
 
 from __future__ import annotations

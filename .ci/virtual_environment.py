@@ -1,7 +1,7 @@
 # ruff: noqa: INP001 - a script that make runs, no package to import
 """Make a virtual environment with exactly what requirements-dev.lock pins, by a Python that has nothing installed.
 
-The lock is complete: it names every package with its version and hashes. So pip has nothing to resolve and is told so
+The lock is complete: it names every package with its version and hashes. So pip has nothing to resolve, and must not
 (`--no-deps`). Before pip 23.3, a dependency with an extra, such as `coverage[toml]`, made it look for a newer release
 than the pinned one, which `--require-hashes` then refuses (pip issues 9644 and 12345). `pip check` proves afterwards
 that nothing is missing. The project's own build uses the pinned setuptools, not one that pip would download for it.

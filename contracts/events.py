@@ -88,7 +88,7 @@ class ReasonCode(StrEnum):
     GAVE_UP = "gave_up"
 
 
-#: What each code means, for those who act on it.
+#: The meaning of each code, for consumers.
 REASON_MEANINGS = {
     ReasonCode.INVALID_MESSAGE: "the message breaks the contract",
     ReasonCode.KEY_REUSED: "the idempotency key belongs to a command with other content",
@@ -100,7 +100,9 @@ REASON_MEANINGS = {
     ReasonCode.REPOSITORY_AMBIGUOUS: "several repositories or links answer to this; the message lists them",
     ReasonCode.LINK_ABSENT: "the job has no such link, and the command has `if_absent` `fail`",
     ReasonCode.LINKED_BACKUPS_AT_RISK: "the edit would drop linked backups, and the command does not consent",
-    ReasonCode.ACCESS_DENIED: "somebody may not do this: the sender by the worker's policy, or the worker's account",
+    ReasonCode.ACCESS_DENIED: (
+        "not permitted: to the sender by the worker's policy, or to the worker's account by Enterprise Manager"
+    ),
     ReasonCode.EXPIRED: "`not_after` was past before the command was started",
     ReasonCode.TASK_FAILED: "Enterprise Manager's task failed; the message is its own",
     ReasonCode.ENTERPRISE_MANAGER_ERROR: "Enterprise Manager answered with an error, or not sensibly",
@@ -311,6 +313,6 @@ def plan_id(idempotency_key: str, made_at: datetime) -> str:
 
 
 def rejection_id(body: bytes) -> str:
-    """The ID of a `rejected` event: of the message's bytes, since its key may be unreadable or somebody else's."""
+    """The ID of a `rejected` event: of the message's bytes, since its key may be unreadable or another command's."""
     digest = hashlib.sha256(body).hexdigest()
     return str(uuid.uuid5(EVENT_NAMESPACE, f"sha256:{digest}\n{Outcome.REJECTED.event_type}"))

@@ -14,7 +14,7 @@ def key_for(command: dict[str, Any]) -> str:
     """A key for a command's fields.
 
     With a ticket, it is derived from the ticket's system and ID and from all of the content: the same request for the
-    same ticket has the same key, whoever sends it again. Without a ticket, a repeat looks like a new request for a link
+    same ticket has the same key, also from another user. Without a ticket, a repeat looks like a new request for a link
     that was put back meanwhile, so each call gives a new key.
     """
     ticket = command.get("ticket")

@@ -1,4 +1,4 @@
-"""The real clock, and the real chance."""
+"""The real clock, and real random numbers."""
 
 from __future__ import annotations
 
@@ -25,4 +25,4 @@ class SystemClock:
 
     def jitter(self, seconds: float) -> float:
         """`seconds`, times a random factor between 0.5 and 1.5."""
-        return seconds * random.uniform(0.5, 1.5)  # noqa: S311 - spreads load, guards nothing
+        return seconds * random.uniform(0.5, 1.5)  # noqa: S311 - spreads load; not for security

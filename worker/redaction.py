@@ -1,4 +1,4 @@
-"""Secrets, taken out of text that others read: log lines, events, probes."""
+"""Removes secrets from text for others: log lines, events, probes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ REDACTED = "[redacted]"
 
 _IN_A_URL = re.compile(r"(?<=://)[^/@\s:]*:[^/@\s]*(?=@)")
 
-#: Secrets of fewer characters are looked for as words only.
+#: Shorter secrets are replaced only as whole words.
 _SHORT = 6
 
 

@@ -1,4 +1,4 @@
-"""The wiring: settings in, a running worker out; and how it stops."""
+"""Connects the parts to a worker by its settings, and runs and stops it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-#: The exit status of a worker that was told to stop a second time: the shell's for a process ended by SIGTERM.
+#: The exit status after a second signal to stop: the shell's for a process ended by SIGTERM.
 ENDED_AT_ONCE = 128 + signal.SIGTERM
 
 #: How often each worker forgets old keys, in seconds, before jitter.
@@ -51,7 +51,7 @@ _BY_COMMAND = "paused by command"
 
 
 class Worker:
-    """One worker process: its parts, put together.
+    """One worker process.
 
     Raises:
         SettingsInvalidError: a setting that cannot be used, such as a CA file without a certificate, or a policy
@@ -97,7 +97,7 @@ class Worker:
         )
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop` is set, then drain: whatever goes away in between is waited for, not died of.
+        """Work until `stop` is set, then drain. If a part becomes unavailable meanwhile, wait for it.
 
         Raises:
             SettingsInvalidError: the probes' address cannot be listened on.
@@ -129,7 +129,7 @@ class Worker:
 
     async def _start(self) -> None:
         await self.ledger.start()
-        # A wrong password is then told at the start, not when the first command comes.
+        # A wrong password is then reported at the start, and not with the first command.
         probing = [asyncio.create_task(gateway.probe()) for gateway in self.gateways.values()]
         await self.broker.start()
         log.info("worker.started", worker=self._name)
@@ -141,7 +141,7 @@ class Worker:
             await asyncio.sleep(self._clock.jitter(PRUNE_SECONDS))
             try:
                 forgotten = await self.ledger.prune(self._settings.ledger.retention_days)
-            except Exception as error:  # noqa: BLE001 - it is tried again, whatever it was
+            except Exception as error:  # noqa: BLE001 - after any error it is tried again
                 log.warning("ledger.prune_failed", problem=problem_in(error))
                 continue
             if forgotten:
@@ -152,7 +152,7 @@ class Worker:
         while True:
             try:
                 more = await self.ledger.walk()
-            except Exception as error:  # noqa: BLE001 - it is tried again, whatever it was
+            except Exception as error:  # noqa: BLE001 - after any error it is tried again
                 log.warning("ledger.walk_failed", problem=problem_in(error))
                 more = False
             await asyncio.sleep(self._clock.jitter(WALK_SECONDS if more else WALK_PAUSE_SECONDS))
@@ -217,7 +217,7 @@ def _rules(settings: Settings, policy: Policy | None) -> Rules:
 
 
 async def _unless(stop: asyncio.Event, starting: Coroutine[None, None, None]) -> None:
-    """Start up, and give that up if the worker is told to stop before everything is there."""
+    """Start up; stop doing so if the worker is to stop before all parts are available."""
     start = asyncio.create_task(starting)
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait({start, stopping}, return_when=asyncio.FIRST_COMPLETED)

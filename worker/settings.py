@@ -64,14 +64,14 @@ class BrokerSettings(_Section):
     )
     hold_seconds: Seconds = Field(1500, description="The longest that a delivery is kept unacknowledged.")
     management_url: SecretStr | None = Field(
-        None, description="Its management API, for `doctor` alone: `https://user:password@host:15671`."
+        None, description="Its management API, used by `doctor` only: `https://user:password@host:15671`."
     )
     topology: Literal["declare", "verify"] = Field(
         "declare", description="Declare exchanges and queues, or only check them."
     )
     heartbeat_seconds: int = Field(30, ge=5)
     blocked_seconds: Seconds = Field(
-        300, description="After so long in a memory or disk alarm the connection is made anew."
+        300, description="After this long in a memory or disk alarm the connection is opened anew."
     )
     confirm_seconds: Seconds = Field(
         30, description="How long a publish may wait for its confirm before it is repeated."
@@ -115,11 +115,13 @@ class EnterpriseManagerSettings(_Section):
     format: Literal["xml", "json"] = "xml"
     max_in_flight: int = Field(64, ge=1, le=10_000, description="Unlinks at once; the prefetch of its queue.")
     max_requests: int = Field(16, ge=1, le=256, description="Requests at once.")
-    # Looks come at most twelve intervals apart, so that the logon session, which dies after 15 idle minutes, lives on.
+    # Looks come at most twelve intervals apart, so that the logon session does not expire (15 idle minutes).
     poll_interval_seconds: float = Field(2, gt=0, le=60)
     request_timeout_seconds: Seconds = 30
     verify_seconds: float = Field(60, ge=0, description="How long a list may lag behind a finished task.")
-    settling_seconds: float = Field(120, ge=0, description="How long an unknown old task may still be at work.")
+    settling_seconds: float = Field(
+        120, ge=0, description="After a DELETE with an unknown result: how long its task may still be running."
+    )
 
     @field_validator("url")
     @classmethod
@@ -170,7 +172,7 @@ class LogSettings(_Section):
 
 
 class TracesSettings(_Section):
-    """Where spans are sent. Without an endpoint none are made; the command's trace is passed on all the same."""
+    """Where spans are sent. Without an endpoint none are made; the command's trace is passed on nevertheless."""
 
     endpoint: str | None = Field(
         None, description="A collector's OTLP/HTTP address for traces, such as `http://collector:4318/v1/traces`."
@@ -216,25 +218,25 @@ class _FromEnvironment(BaseSettings):
 
 
 class ClientSettings(_FromEnvironment):
-    """What the commands need that only talk to the broker: `submit`, `watch`, `cancel`, `dead`."""
+    """The settings of commands that use only the broker: `submit`, `watch`, `cancel`, `dead`."""
 
     broker: BrokerSettings
 
 
 class LedgerClientSettings(_FromEnvironment):
-    """What the commands need that only look at the ledger, or tidy it up: `status`, `ledger`."""
+    """The settings of commands that use only the ledger: `status`, `list`, `ledger`."""
 
     ledger: LedgerSettings
 
 
 class EnterpriseManagerClientSettings(_FromEnvironment):
-    """What the commands need that only look at an Enterprise Manager: `links`."""
+    """The settings of commands that use only Enterprise Manager: `links`."""
 
     enterprise_managers: dict[ConfiguredName, EnterpriseManagerSettings] = Field(min_length=1)
 
 
 class Settings(_FromEnvironment):
-    """What the worker needs: all of them."""
+    """The settings of the worker: all of them."""
 
     broker: BrokerSettings
     ledger: LedgerSettings
@@ -247,12 +249,13 @@ class Settings(_FromEnvironment):
         30, description="On SIGTERM: how long unlinks may go on before they are left to redelivery."
     )
     policy_file: FilePath | None = Field(
-        None, description="Who may order what, in TOML (`worker.unlinks.policy`); without it everybody may everything."
+        None,
+        description="Who may send which command, in TOML (`worker.unlinks.policy`); by default all is allowed.",
     )
     max_attempts: int = Field(10, ge=1, description="How often a command that fails in an unforeseen way is tried.")
 
 
-#: Variables that Kubernetes adds to a pod for every service (its "service links"); they are none of ours.
+#: Variables that Kubernetes adds to a pod for every service (its "service links"); they are not settings.
 _SERVICE_LINK = re.compile(
     r"^UNLINK_[A-Z0-9_]*?(_SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|_PORT(_\d+_(TCP|UDP|SCTP)(_[A-Z]+)?)?)$"
 )
@@ -294,7 +297,7 @@ def _unknown_variables() -> list[str]:
     ]
 
 
-#: What a person sets first in a section that is missing as a whole.
+#: The first setting to name if a whole section is missing.
 _FIRST_VARIABLE: dict[tuple[int | str, ...], tuple[str, ...]] = {
     ("broker",): ("broker", "url"),
     ("ledger",): ("ledger", "url"),

@@ -22,7 +22,7 @@ def on_event(channel, method, _properties, body):
 
 
 parameters = pika.URLParameters(os.environ["AMQP_URL"])
-parameters.heartbeat = 0  # while the program runs, nobody would answer
+parameters.heartbeat = 0  # while the program runs, heartbeats would not be answered
 channel = pika.BlockingConnection(parameters).channel()
 channel.queue_declare("observer.chain.failed", durable=True, arguments={"x-queue-type": "quorum"})
 channel.queue_declare(

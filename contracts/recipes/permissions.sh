@@ -4,7 +4,7 @@
 #     VHOST=/ sh permissions.sh
 #
 # The patterns after a name are for configure, write and read, on the names of exchanges and queues; a tag may follow.
-# A new user has no password, and nobody can log on as that user before you set one with `rabbitmqctl change_password
+# A new user has no password, and cannot log on before you set one with `rabbitmqctl change_password
 # NAME`, which asks for it. A user who is there already keeps the password and gets the permissions.
 set -eu
 vhost=${VHOST:-/}
@@ -29,20 +29,20 @@ user() {
        \"configure\": $(text "$2"), \"write\": $(text "$3"), \"read\": $(text "$4")}"
 }
 
-# A publisher: puts commands on the queue, and may wait for a direct reply. Hears no events, reads no queue.
+# A publisher: puts commands on the queue, and may wait for a direct reply. Receives no events, reads no queue.
 user unlink-publisher '^$' '^unlink\.commands$' '^$'
 
 # The same through RabbitMQ's HTTP API, which only users with this tag may use.
 user unlink-http-publisher '^$' '^unlink\.commands$' '^$' management
 
-# A pipeline: publishes and, for `submit --wait`, hears the events on a queue of its own that goes when it goes.
+# A pipeline: publishes and, for `submit --wait`, receives the events on a queue of its own, which is deleted with its connection.
 user unlink-pipeline '^amq\.gen-' '^(unlink\.commands$|amq\.gen-)' '^(unlink\.events$|amq\.gen-)'
 
-# An observer: hears the events, on such a queue or on a lasting one whose name begins with `observer.`.
+# An observer: receives the events, on such a queue or on a lasting one whose name begins with `observer.`.
 user unlink-observer '^(amq\.gen-|observer\.)' '^(amq\.gen-|observer\.)' '^(unlink\.events$|amq\.gen-|observer\.)'
 
-# The worker where somebody else declares exchanges and queues (UNLINK_BROKER__TOPOLOGY=verify). It answers `reply_to`
-# through the default exchange; where nobody uses that, leave amq\.default out, since who has it can write to any queue.
+# The worker where another user declares exchanges and queues (UNLINK_BROKER__TOPOLOGY=verify). It answers `reply_to`
+# through the default exchange; without `reply_to`, leave amq\.default out: it permits to write to any queue.
 user unlink-worker '^$' '^(unlink\.(events|dead|delay\..*)|amq\.default)$' '^unlink\.(commands\.|misrouted$)'
 
 # The worker that declares them itself (UNLINK_BROKER__TOPOLOGY=declare, as it is by default).

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Publish the command on standard input through RabbitMQ's HTTP API: for whoever speaks HTTP and not AMQP.
+# Publish the command on standard input through RabbitMQ's HTTP API: for programs that speak HTTP and not AMQP.
 #
 #     RABBITMQ_API=https://rabbit.example.com:15671 sh publish.sh [ENTERPRISE_MANAGER] < command.json
 #

@@ -65,7 +65,7 @@ async def test_a_loop_that_is_stuck_is_seen_while_it_is() -> None:
         asked = elsewhere.submit(_ask_until, url, 503)
         while not asked.done():
             time.sleep(0.01)  # noqa: ASYNC251 - this is what is tried: the loop does not turn
-        assert "has not turned" in asked.result().json()["loop"]["problem"]
+        assert "has not run" in asked.result().json()["loop"]["problem"]
         assert (await asyncio.to_thread(_ask_until, url, 200)).json()["live"] is True
         watch.cancel()
 

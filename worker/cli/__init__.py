@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class _Place(NamedTuple):
-    """Where a command is, and what the list of commands says of it: the first line of its own help.
+    """Where a command is, and its line in the list of commands: the first line of its own help.
 
     `function` is its name there, if it is not that of the command.
     """
@@ -34,7 +34,7 @@ COMMANDS = {
         "links", "List what can be unlinked: a copy job's links, or all links to a repository. Changes nothing."
     ),
     "watch": _Place("watch", "Show events as they are published, until Ctrl-C; the exit status is then 0."),
-    "dead": _Place("dead.command", "Commands that were put aside: what cannot be read, routed, or allowed."),
+    "dead": _Place("dead.command", "Dead-lettered messages: commands that cannot be read, routed, or allowed."),
     "pause": _Place("pause", "Stop taking an Enterprise Manager's commands; without a name, list what is paused."),
     "resume": _Place("pause", "Take an Enterprise Manager's commands again."),
     "ledger": _Place("ledger", "The database of idempotency keys."),

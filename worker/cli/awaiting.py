@@ -1,4 +1,4 @@
-"""Waiting for the ends of commands that were published: which event answers which, and what the exit status is."""
+"""Waiting for the ends of published commands: which event answers which command, and the exit status."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Awaited:
     dry_run: bool = False
 
     def is_answered_by(self, event: ReceivedEvent) -> bool:
-        """Whether the event is about this command; a rejection is about this very message: a key may be another's."""
+        """Whether the event is about this command. A rejection must be of this very message: a key may be reused."""
         if event.outcome == Outcome.REJECTED:
             return event.id == rejection_id(self.body)
         return event.key == self.key and (event.outcome == Outcome.PLANNED) == self.dry_run
@@ -58,8 +58,8 @@ class Following:
     def __post_init__(self) -> None:
         self.open = {each.key: each for each in self.awaited}
 
-    def hear(self, event: ReceivedEvent) -> bool:
-        """Take note of an event; whether it concerns one of these commands."""
+    def note(self, event: ReceivedEvent) -> bool:
+        """Note an event; whether it concerns one of these commands."""
         if event.outcome == Outcome.REJECTED:
             key = next((each.key for each in self.open.values() if each.is_answered_by(event)), None)
         else:
@@ -74,11 +74,11 @@ class Following:
     def until_ended(
         self, client: BrokerClient, seconds: float | None, tell: Callable[[ReceivedEvent], None], stalls: Stalls
     ) -> None:
-        """Listen until all have ended, or `seconds` are over; report each event about them, and why none comes."""
+        """Receive events until all have ended or `seconds` are over; report each of them, and why none comes."""
         over = None if seconds is None else time.monotonic() + seconds
         while self.open and (over is None or time.monotonic() < over):
             event = client.next_event(seconds=0.5)
-            concerned = event is not None and self.hear(event)
+            concerned = event is not None and self.note(event)
             if event is not None and concerned:
                 tell(event)
             stalls.look(quiet=not concerned)

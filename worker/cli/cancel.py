@@ -30,9 +30,7 @@ def cancel(
     requested_by: Annotated[str | None, typer.Option(help="Who asks for it to be stopped.")] = None,
     reason: Annotated[str | None, typer.Option(help="Why.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the unlink's end; exit by it.")] = False,
-    wait_seconds: Annotated[
-        float | None, typer.Option(help="Wait no longer than this; then exit with 3.", min=0)
-    ] = None,
+    wait_seconds: Annotated[float | None, typer.Option(help="Wait at most this long; then exit with 3.", min=0)] = None,
     output: Annotated[Output, typer.Option(help="How events are printed.")] = "text",
 ) -> None:
     """Ask for an unlink to be stopped.
@@ -94,4 +92,4 @@ def _follow(
 
 
 def _how_to_look_later(key: str) -> str:
-    return f"The request stays with the broker; `unlink-worker status {key}` tells how the unlink stands."
+    return f"The request stays with the broker; `unlink-worker status {key}` shows the state of the unlink."

@@ -1,4 +1,4 @@
-"""`unlink-worker doctor`: whether the worker would find all that it needs, and what mends it."""
+"""`unlink-worker doctor`: checks what the worker needs, and names the remedy for each problem."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from worker.telemetry import logs
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-#: How each mark is shown, and in which colour; the words are for terminals that know no such signs.
+#: The sign, colour and word of each mark; the word is for terminals without such signs.
 _SIGNS = {Mark.GOOD: ("✓", "ok", "green"), Mark.DOUBTFUL: ("!", "! ", "yellow"), Mark.WRONG: ("✗", "X ", "bold red")}
 
 _WIDEST = 100
@@ -73,7 +73,7 @@ def doctor(
 
 
 def _silence_the_log() -> None:
-    """The findings say it all, and each once."""
+    """Silence the libraries' log: the findings hold all of it."""
     logging.disable(logging.CRITICAL)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
@@ -88,7 +88,7 @@ def _with_management(settings: Settings, url: str | None) -> Settings:
 
 
 async def _examine(settings: Settings, printer: _Printer | _Findings) -> None:
-    """All parts at once, told in their order."""
+    """Examine all parts at once, and report them in order."""
     clock = SystemClock()
     names = list(settings.enterprise_managers)
     parts: dict[str, AsyncIterator[Finding]] = {
@@ -162,8 +162,10 @@ class _Printer:
         wrong = self._counts[Mark.WRONG]
         checked = f"{sum(self._counts.values())} checks"
         doubtful = f", {self._counts[Mark.DOUBTFUL]} doubtful" if self._counts[Mark.DOUBTFUL] else ""
-        told = f"{wrong} of {checked} {'is' if wrong == 1 else 'are'} wrong" if wrong else f"{checked}, nothing wrong"
-        self._console.print(Text(told + doubtful, style="bold red" if wrong else "bold"))
+        summary = (
+            f"{wrong} of {checked} {'is' if wrong == 1 else 'are'} wrong" if wrong else f"{checked}, nothing wrong"
+        )
+        self._console.print(Text(summary + doubtful, style="bold red" if wrong else "bold"))
         return 1 if wrong else 0
 
     def _show(self, finding: Finding) -> None:

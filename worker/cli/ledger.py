@@ -1,4 +1,4 @@
-"""`unlink-worker ledger`: tidying the ledger up."""
+"""`unlink-worker ledger`: pruning the ledger."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ def _is_wrong_name(error: EnterpriseManagerError) -> bool:
 
 
 class _Progress:
-    """How many jobs were looked at: a bar on a terminal, nothing in a pipe. A context manager."""
+    """How many jobs were read: a bar on a terminal, nothing in a pipe. A context manager."""
 
     def __init__(self) -> None:
         screen = console(stderr=True)
@@ -158,7 +158,7 @@ def _backups(each: LinkedJob) -> list[str]:
 
 
 def _labels(each: LinkedJob) -> dict[str, str]:
-    """What makes a line readable for a person; the command repeats it in its events."""
+    """The names in a line, for people; the command's events repeat them."""
     labels = {"job": each.job.name, "repository": each.link.repository_name, "linked_backups": str(len(_backups(each)))}
     return {name: text[:_LONGEST_LABEL] for name, text in labels.items() if text}
 

@@ -1,4 +1,4 @@
-"""`unlink-worker pause` and `resume`: one Enterprise Manager's commands left on their queue, for its maintenance."""
+"""`unlink-worker pause` and `resume`: one Enterprise Manager's commands stay on their queue, for its maintenance."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def pause(
 ) -> None:
     """Stop taking an Enterprise Manager's commands; without a name, list what is paused.
 
-    All workers of the ledger heed it, also those that start later, until it is resumed. Commands wait on their queue.
-    What is under way goes on to its end. Needs the settings of a worker. Exit status 0; 1 if the ledger cannot be
-    reached, 2 wrong usage.
+    It applies to all workers of the ledger, also to those that start later, until it is resumed. Commands wait on their
+    queue. Unlinks under way go on to their end. Needs the settings of a worker. Exit status 0; 1 if the ledger cannot
+    be reached, 2 wrong usage.
     """
     settings = settings_or_exit(Settings)
     with opened_ledger(settings.ledger) as ledger:
@@ -46,9 +46,9 @@ def pause(
         ledger.pause(enterprise_manager, by or _user(), reason)
     _say(
         output,
-        f"{enterprise_manager} is paused: within {_heard_within(settings):g} s no worker takes its commands any more. "
-        f"What is under way goes on; unlink_in_flight tells how much that is.",
-        {"enterprise_manager": enterprise_manager, "paused": True, "within_seconds": _heard_within(settings)},
+        f"{enterprise_manager} is paused: within {_in_effect_within(settings):g} s no worker takes its commands. "
+        f"Unlinks under way go on; unlink_in_flight shows how many there are.",
+        {"enterprise_manager": enterprise_manager, "paused": True, "within_seconds": _in_effect_within(settings)},
     )
 
 
@@ -68,7 +68,7 @@ def resume(
     content = {
         "enterprise_manager": enterprise_manager,
         "paused": False,
-        "within_seconds": _heard_within(settings),
+        "within_seconds": _in_effect_within(settings),
     }
     with opened_ledger(settings.ledger) as ledger:
         # Also one that is not configured any more: its pause would outlive it.
@@ -78,7 +78,7 @@ def resume(
             return
     _say(
         output,
-        f"{enterprise_manager} is resumed: the workers take its commands within {_heard_within(settings):g} s.",
+        f"{enterprise_manager} is resumed: the workers take its commands within {_in_effect_within(settings):g} s.",
         {**content, "was_paused": True},
     )
 
@@ -97,20 +97,20 @@ def _list(ledger: Inspection, output: Output) -> None:
         why = f": {printable(each.reason)}" if each.reason else ""
         typer.echo(
             f"{printable(each.enterprise_manager)}  paused {local_time(each.paused_at)} "
-            f"by {printable(each.paused_by or 'somebody')}{why}"
+            f"by {printable(each.paused_by or 'a user')}{why}"
         )
     if not pauses:
         typer.echo("No Enterprise Manager is paused.")
 
 
 def _require_known(enterprise_manager: str, settings: Settings) -> None:
-    """A misspelt name would pause nobody, and say that it had."""
+    """Refuse an unknown name: the pause would have no effect."""
     known = sorted(settings.enterprise_managers)
     if enterprise_manager not in known:
         refuse(f"no Enterprise Manager is configured as {enterprise_manager!r}; there are: {', '.join(known)}")
 
 
-def _heard_within(settings: Settings) -> float:
+def _in_effect_within(settings: Settings) -> float:
     return round(settings.ledger.lease_seconds / LOOKS_IN_A_LEASE, 1)
 
 

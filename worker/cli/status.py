@@ -1,4 +1,4 @@
-"""`unlink-worker status`: what the ledger knows of one key, with its history."""
+"""`unlink-worker status`: what the ledger holds of one key, with its history."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def _facts(record: Record | None) -> Iterator[tuple[str, str]]:
     yield "attempts", str(entry.attempts)
     if record.outcome is None:
         held = f"{record.worker} until {local_time(record.lease_until)}"
-        yield "held by", "nobody" if record.worker is None else held
+        yield "held by", "no worker" if record.worker is None else held
 
 
 def _who(document: Document) -> Iterator[tuple[str, str]]:
@@ -155,7 +155,7 @@ def _who(document: Document) -> Iterator[tuple[str, str]]:
 
 def _requests(requests: tuple[CancelRequest, ...], manager: str | None) -> Iterator[tuple[str, str]]:
     for request in requests:
-        who = request.requested_by or "somebody"
+        who = request.requested_by or "an unnamed user"
         why = f": {request.reason}" if request.reason else ""
         where = "" if request.enterprise_manager == manager else f" on {request.enterprise_manager}"
         yield "cancel", f"asked {local_time(request.requested_at)}{where} by {who}{why}"
@@ -173,7 +173,7 @@ def _steps(steps: tuple[RecordedStep, ...]) -> Table:
 
 def _in_words(step: RecordedStep) -> str:
     words = _STEPS.get(step.step, str(step.step)) if isinstance(step.step, Step) else step.step
-    return words.replace("{detail}", step.detail or "somebody")
+    return words.replace("{detail}", step.detail or "an unnamed user")
 
 
 def _named(name: str | None, identifier: str) -> str:

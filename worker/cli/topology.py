@@ -44,7 +44,7 @@ _Names = Annotated[
 
 @topology.command()
 def declare(*, enterprise_manager: _Names = None, output: OutputOption = "text") -> None:
-    """Declare all that the worker needs; what is there already stays as it is.
+    """Declare all that the worker needs; what exists already is not changed.
 
     Exit status 0; 1 if something exists with other arguments, may not be declared, or the broker cannot be reached; 2
     wrong usage.
@@ -55,7 +55,7 @@ def declare(*, enterprise_manager: _Names = None, output: OutputOption = "text")
 
 @topology.command()
 def verify(*, enterprise_manager: _Names = None, output: OutputOption = "text") -> None:
-    """Check that every exchange and queue is there; change nothing. Their arguments and bindings AMQP cannot tell.
+    """Check that every exchange and queue is there; change nothing. AMQP cannot read their arguments and bindings.
 
     Exit status 0; 1 if something is missing, or the broker cannot be reached; 2 wrong usage.
     """

@@ -71,8 +71,8 @@ def watch(
 ) -> None:
     """Show events as they are published, until Ctrl-C; the exit status is then 0.
 
-    Only what is published meanwhile is seen: `unlink-worker status KEY` tells what was before. If the broker goes away
-    it is waited for; if it cannot be reached at the start, the exit status is 1.
+    Only events published from now on are shown; for earlier ones see `unlink-worker status KEY`. If the broker goes
+    away, it is waited for; if it cannot be reached at the start, the exit status is 1.
     """
     settings = settings_or_exit(ClientSettings)
     outcomes = [each.value for each in outcome] if outcome else ["*"]
@@ -120,9 +120,9 @@ def _watch(settings: BrokerSettings, routing_keys: list[str], display: _Display)
 
 
 def _next(client: BrokerClient) -> ReceivedEvent | None:
-    """The next event; what somebody else has put on the exchange, and is none, is passed over.
+    """The next event. Other messages on the exchange are skipped.
 
-    Not held against the contract: a newer worker may say more in an event.
+    It is not validated against the contract: events of a newer worker may have more fields.
     """
     try:
         event = client.next_event(_LISTEN_SECONDS)
@@ -134,13 +134,13 @@ def _next(client: BrokerClient) -> ReceivedEvent | None:
 
 
 def _leave_the_pipe() -> NoReturn:
-    """Whoever read the lines has gone, as `head` does: end without a word."""
+    """The reader of the lines has closed the pipe, as `head` does: end silently."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     raise typer.Exit(0)
 
 
 class _Lines:
-    """JSON lines: the events as they were published. What is to be said beside them goes to standard error."""
+    """JSON lines: the events as they were published. Other messages go to standard error."""
 
     def __init__(self) -> None:
         self._lost = False
@@ -152,24 +152,24 @@ class _Lines:
         pass
 
     def connected(self) -> None:
-        """Said only after a loss."""
+        """Printed only after a loss."""
         if self._lost:
             typer.echo("The broker is back; what was published meanwhile was not seen.", err=True)
         self._lost = False
 
     def lost(self, problem: str) -> None:
-        """Said once a loss."""
+        """Printed once for each loss."""
         if not self._lost:
             typer.echo(f"{problem}\nWaiting for the broker.", err=True)
         self._lost = True
 
     def received(self, event: ReceivedEvent) -> None:
-        """One line, at once."""
+        """Print one line, and flush it."""
         sys.stdout.write(event.body.decode().replace("\n", " ") + "\n")
         sys.stdout.flush()
 
     def nothing_received(self) -> None:
-        """Nothing to say."""
+        """Print nothing."""
 
 
 @dataclass(slots=True)
@@ -269,5 +269,5 @@ def _when(event: ReceivedEvent) -> str:
 def _because(event: ReceivedEvent) -> str:
     try:
         return explanation(event)
-    except (KeyError, TypeError, ValueError):  # of a kind that this version does not know
+    except (KeyError, TypeError, ValueError):  # an outcome that this version does not know
         return ""

@@ -1,6 +1,6 @@
-"""Checks whether the worker would find all that it needs, and says what mends it. Nothing is changed by looking.
+"""Checks what the worker needs, and names the remedy for each problem. The checks change nothing.
 
 Each module examines one part (`broker` and `management`, `ledger`, `enterprise_manager` and `certificates`) and yields
-findings as it goes, from the most basic one to the finest; it stops where the next would say nothing new. `findings`
-says what a finding is, and bounds the time that a part may take.
+findings, the most basic one first; it stops where the next finding would follow from the last. `findings` defines a
+finding, and limits the time of each part.
 """

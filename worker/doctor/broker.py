@@ -1,4 +1,4 @@
-"""Examines RabbitMQ over AMQP: what the worker itself will do there, tried so that nothing comes of it."""
+"""Examines RabbitMQ over AMQP: tries what the worker will do, in ways without effect."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 #: The oldest version that the worker runs on.
 OLDEST_VERSION = (3, 10)
 
-#: What RabbitMQ does with a delivery that is held too long, unless it is told otherwise, in seconds: since 3.8.17.
+#: What RabbitMQ does with a delivery that is held too long, by default, in seconds: since 3.8.17.
 DEFAULT_CONSUMER_TIMEOUT = 1800.0
 
 #: How long a channel is watched for the broker's refusal, in seconds.
@@ -83,7 +83,7 @@ async def _topology(
     parts: list[Exchange | Queue] = [*described.exchanges, *described.queues]
     answers = [(part, await _refusal(connection, part, passive=True)) for part in parts]
     there = [part for part, refusal in answers if refusal is None]
-    # RabbitMQ 4.3 does not tell a user without any permission on it, which the worker does not need on all.
+    # RabbitMQ 4.3 does not answer a user without any permission on a thing; the worker needs none on some.
     untold = [part.name for part, refusal in answers if refusal and refusal.reply_code == ACCESS_REFUSED]
     missing = [part.name for part, refusal in answers if refusal and refusal.reply_code != ACCESS_REFUSED]
     if untold and not missing:

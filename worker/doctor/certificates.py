@@ -37,7 +37,7 @@ class ShownCertificate:
 
     @property
     def self_signed(self) -> bool:
-        """Whether it names itself as its issuer."""
+        """Whether it is self-issued."""
         return self.subject is not None and self.subject == self.issuer
 
 
@@ -56,7 +56,9 @@ def shown_by(url: str) -> ShownCertificate:
         with _connected(_trusting_only(certificate), host, port) as connection:
             return _read(fingerprint, connection.getpeercert() or {})
     except ssl.SSLError:
-        return ShownCertificate(fingerprint)  # made for another purpose than a server, say: then nothing more is told
+        return ShownCertificate(
+            fingerprint
+        )  # not verified, for instance because it is not for servers: only the fingerprint is known
 
 
 @contextmanager

@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     from worker.settings import EnterpriseManagerSettings
     from worker.unlinks.ports.clock import Clock
 
-#: A certificate that ends within so many days is told in time.
+#: A certificate that expires within this many days is reported.
 DAYS_OF_NOTICE = 30
 
-#: How long one request may take here, in seconds, however patient the worker is.
+#: How long one request may take here, in seconds, whatever the worker's setting is.
 REQUEST_SECONDS = 8.0
 
 _TROUBLE = (TransportError, Again, NotFound, Unauthorized, Refused, Unavailable, DocumentError)
 
 
 async def examine(name: str, settings: EnterpriseManagerSettings, clock: Clock) -> AsyncIterator[Finding]:
-    """Reach it, log on, look at what any account may look at, log off.
+    """Connect, log on, read what any account may read, log off.
 
     Raises:
         SettingsInvalidError: the CA file cannot be used.
@@ -64,7 +64,7 @@ class _Examination:
         self._clock = clock
 
     async def findings(self) -> AsyncIterator[Finding]:
-        """From the connection to the role; nothing is asked that cannot be answered any more."""
+        """Check from the connection to the role; stop where the next check cannot succeed."""
         try:
             versions = read_versions(await self._ask(Request("GET", paths.API)))
         except _TROUBLE as error:
@@ -91,14 +91,17 @@ class _Examination:
             await self._ask(Request("GET", paths.COLLECTIONS["Job"], {"pageSize": "1"}, session))
         except _TROUBLE as error:
             return wrong("role", str(error))
-        return good("role", "may see jobs; that it may edit them, as a Portal Administrator may, no look can tell")
+        return good(
+            "role",
+            "may see jobs; whether it may edit them, as a Portal Administrator may, cannot be checked without an edit",
+        )
 
     async def _queries(self, session: Mapping[str, str]) -> Finding:
         query = {"type": "Task", "filter": "State!=Finished", "pageSize": "1"}
         try:
             read_tasks(await self._ask(Request("GET", paths.QUERY, query, session)))
         except _TROUBLE:
-            return doubtful("queries", "it does not answer a query for tasks: the worker looks at each by itself")
+            return doubtful("queries", "it does not answer a query for tasks: the worker reads each task by itself")
         return good("queries", "answered: many tasks are followed by one request")
 
     # --- TLS ----------------------------------------------------------------------------------------------------------
@@ -108,7 +111,7 @@ class _Examination:
             return doubtful("TLS", "none: the password travels in the clear", "use https:// and port 9398")
         if not self._settings.verify_tls:
             remedy = f"set {self._remedies.variable('CERT_SHA256')}; doctor --show-certificate prints it"
-            return doubtful("TLS", "not verified: the password goes to whoever answers", remedy)
+            return doubtful("TLS", "not verified: the password is sent to any server that answers", remedy)
         known_by = " and ".join(
             how
             for how, so in (

@@ -1,4 +1,4 @@
-"""What an examination finds, one line each."""
+"""The findings of an examination, one line each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PART_SECONDS = 40.0
 
 
 class Mark(Enum):
-    """What to make of a finding. Only `WRONG` keeps the worker from doing its work."""
+    """The severity of a finding. Only `WRONG` prevents the worker's work."""
 
     GOOD = auto()
     DOUBTFUL = auto()
@@ -24,7 +24,7 @@ class Mark(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was looked at, what was seen, and what mends it if it is not as it should be. Holds no secret."""
+    """What was checked, what was found, and the remedy for a problem. Holds no secret."""
 
     mark: Mark
     what: str
@@ -38,7 +38,7 @@ def good(what: str, seen: str) -> Finding:
 
 
 def doubtful(what: str, seen: str, remedy: str | None = None) -> Finding:
-    """It may do harm, or cannot be told."""
+    """It may do harm, or its state cannot be read."""
     return Finding(Mark.DOUBTFUL, what, seen, remedy)
 
 
@@ -48,7 +48,7 @@ def wrong(what: str, seen: str, remedy: str | None = None) -> Finding:
 
 
 async def bounded(examination: AsyncIterator[Finding], seconds: float = PART_SECONDS) -> list[Finding]:
-    """All that an examination finds within so many seconds; that it was cut short is a finding too."""
+    """All findings within so many seconds; running out of time is a finding too."""
     found: list[Finding] = []
     try:
         async with asyncio.timeout(seconds):

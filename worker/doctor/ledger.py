@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from worker.settings import LedgerSettings
     from worker.unlinks.ports.clock import Clock
 
-#: A difference of the clocks, in seconds, that a person would want to know of. Time-outs of an unlink that moves from
+#: A difference of the clocks, in seconds, that is reported. Time-outs of an unlink that moves from
 #: one worker to another count by the workers' clocks; leases count by the database's alone.
 MOST_SECONDS_APART = 5.0
 
@@ -39,7 +39,7 @@ NETWORK_FILE_SYSTEMS = frozenset(
 
 
 async def examine(settings: LedgerSettings, clock: Clock) -> AsyncIterator[Finding]:
-    """Reach it, and see its schema, what may be done, and its clock or file system.
+    """Connect, and check its schema, the permissions, and its clock or file system.
 
     Raises:
         SettingsInvalidError: the URL cannot be read.

@@ -1,7 +1,7 @@
-"""Examines RabbitMQ through its management API, where there is one: what AMQP has no question for.
+"""Examines RabbitMQ through its management API, where there is one: what AMQP cannot query.
 
 The arguments that a queue really has come from its declaration and from policies, of which the lower number counts; and
-only there can be seen how long a delivery may be held. The broker's own `consumer_timeout` it does not tell at all.
+only there can be seen how long a delivery may be held. It does not show the broker's own `consumer_timeout` at all.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class _Api:
 
 
 async def examine(settings: BrokerSettings, enterprise_managers: Iterable[str]) -> AsyncIterator[Finding]:
-    """See effective arguments and consumer timeouts; say so where they cannot be seen."""
+    """Check effective arguments and consumer timeouts; report where they cannot be read."""
     api = _api(settings)
     where = urlsplit(api.url).netloc.rpartition("@")[2]
     names = [topology.command_queue(name) for name in enterprise_managers]

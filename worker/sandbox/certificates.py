@@ -1,4 +1,4 @@
-"""A certificate authority of one's own, and a server's certificate under it."""
+"""A private certificate authority, and a server's certificate issued by it."""
 
 from __future__ import annotations
 

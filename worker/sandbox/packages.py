@@ -22,7 +22,7 @@ _TOOLS = ("apt-get", "dpkg-deb")
 #: For one call of apt, in seconds; a slow mirror is slow.
 _APT_SECONDS = 600.0
 
-#: How long a mirror may say nothing before apt gives up on it, in seconds.
+#: How long a mirror may send nothing before apt gives up, in seconds.
 _SILENCE_SECONDS = 30
 
 #: The keys that Debian signs its suites with, those of the next release included; on every Debian system.
@@ -62,7 +62,7 @@ def unpacked(
         companions: a regular expression for the names of the dependencies to unpack with it.
         suite: a suite of Debian, such as `trixie` or `stable`, instead of the system's own. It is downloaded from the
             mirror that the system already uses, and verified by the system's own Debian keys.
-        prepare: called once with the folder and the path that it is about to get, before anybody can see it there.
+        prepare: called once with the folder and the path that it is about to get, before it appears there.
 
     Raises:
         MissingPartError: this system has no apt, or the packages cannot be had.
@@ -156,7 +156,7 @@ def _download(package: str, companions: str, suite: str | None, scratch: Path) -
 
 @dataclass(slots=True)
 class _Apt:
-    """apt, told where to keep its files.
+    """apt, with its files in a folder of ours.
 
     Attributes:
         scratch: the folder to download into.

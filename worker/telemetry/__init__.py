@@ -1,8 +1,8 @@
-"""What an operator sees of the worker.
+"""Logs, metrics, traces and health of the worker.
 
-logs          the only way in for log lines; removes secrets
+logs          sets up logging for all log lines; removes secrets
 step_log      the log lines of an unlink, written from the steps that the core reports
-metrics       what is counted and measured, for `/metrics`
+metrics       the metrics at `/metrics`
 step_metrics  the metrics of an unlink, written from the same steps
 tracing       the trace that a command belongs to, and its spans, written from the same steps
 spans         records spans and sends them to a collector; imported only if that is set up

@@ -1,11 +1,11 @@
-"""Whether the worker lives, and whether it is ready to work.
+"""Liveness and readiness of the worker.
 
-It lives as long as its event loop turns, and as long as every queue that it means to consume has a consumer registered
-on an open channel. What is away (broker, ledger, Enterprise Manager) is no reason to be started again: it is waited
-for, and only readiness ends meanwhile.
+It is live as long as its event loop runs, and as long as every queue that it should consume has a consumer registered
+on an open channel. An unavailable part (broker, ledger, Enterprise Manager) is no reason for a restart: the worker
+waits for it, and is only not ready meanwhile.
 
-The loop itself writes down its heartbeat and which consumers it misses; the answers are given on the server's thread,
-so that there is one also when the loop is stuck.
+The event loop records its heartbeat and the missing consumers. Probes are answered on the server's thread, so that they
+are answered also when the loop is stuck.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-#: How often the loop writes down that it turns, in seconds.
+#: How often the loop records its heartbeat, in seconds.
 BEAT_SECONDS: Final = 0.5
 
-#: What an answer names of a database that is away.
+#: The problem of a database that is not available.
 _NO_ANSWER: Final = "the database does not answer; the log (ledger.database_lost) says why"
 
 
 @dataclass(frozen=True, slots=True)
 class GracePeriods:
-    """How long, in seconds, it may look bad before it counts.
+    """How long, in seconds, a condition may last before the worker counts as not live.
 
-    loop: the loop does not turn. Longer than anything that may run on it.
-    consumer: a consumer is missing though the connection is there. Longer than a try to register it and the longest
+    loop: the loop does not run. Longer than any callback on it.
+    consumer: a consumer is missing while the connection is open. Longer than an attempt to register it and the longest
         back-off after it, both of which take up to half a minute.
     """
 
@@ -38,7 +38,7 @@ class GracePeriods:
 
 
 class BrokerState(Protocol):
-    """The broker, as far as it is looked at here."""
+    """The broker, as far as health needs it."""
 
     @property
     def up(self) -> bool:
@@ -47,17 +47,17 @@ class BrokerState(Protocol):
 
     @property
     def consuming(self) -> frozenset[str]:
-        """Where a consumer is registered on an open channel."""
+        """The Enterprise Managers with a consumer registered on an open channel."""
         ...
 
     @property
     def wanted(self) -> frozenset[str]:
-        """Where there should be one."""
+        """The Enterprise Managers that should have one."""
         ...
 
     @property
     def last_problem(self) -> str | None:
-        """What keeps it away."""
+        """Why it is not available."""
         ...
 
 
@@ -66,7 +66,7 @@ class LedgerState(Protocol):
 
     @property
     def up(self) -> bool:
-        """Whether the database answered last time."""
+        """Whether the last query was answered."""
         ...
 
 
@@ -75,28 +75,28 @@ class EnterpriseManagerState(Protocol):
 
     @property
     def up(self) -> bool:
-        """Whether it is there, as far as is known."""
+        """Whether it is available, as far as is known."""
         ...
 
     @property
     def last_problem(self) -> str | None:
-        """What went wrong last."""
+        """The last problem."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """An answer: yes or no, and what each part says to it."""
+    """An answer: yes or no, and the state of each part."""
 
     good: bool
     parts: Mapping[str, Any]
 
 
 class Health:
-    """What `/livez` and `/readyz` say.
+    """The answers of `/livez` and `/readyz`.
 
     Args:
-        clean: takes secrets out of a text: problems quote what other systems say.
+        clean: removes secrets from a text: problems quote other systems.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class Health:
         self.draining = False
 
     async def keep_watch(self) -> NoReturn:
-        """Run on the loop that is watched."""
+        """Record heartbeats; runs on the event loop."""
         while True:
             self._last_beat = self._monotonic()
             self._missing_since = self._missing(self._last_beat)
@@ -134,12 +134,12 @@ class Health:
     # --- from any thread --------------------------------------------------------------------------------------------
 
     def live(self) -> Report:
-        """Whether it lives."""
+        """Whether it is live."""
         now = self._monotonic()
         still = max(now - self._last_beat, 0.0)
         missing = {name: now - since for name, since in self._missing_since.items()}
         parts = {
-            "loop": _part(still <= self._patience.loop, f"the event loop has not turned for {still:.0f} s"),
+            "loop": _part(still <= self._patience.loop, f"the event loop has not run for {still:.0f} s"),
             "consumers": _part(
                 all(seconds <= self._patience.consumer for seconds in missing.values()),
                 "connected, and yet no consumer on the queue of "
@@ -149,7 +149,7 @@ class Health:
         return Report(_all_good(parts), parts)
 
     def ready(self) -> Report:
-        """Whether it can work: of several Enterprise Managers one is enough, since none stands in another's way."""
+        """Whether it can work. Of several Enterprise Managers one is enough, since they do not affect each other."""
         managers = {
             name: _part(each.up, self._clean(each.last_problem or "not available"))
             for name, each in self._enterprise_managers.items()
@@ -157,7 +157,7 @@ class Health:
         parts = {
             "broker": _part(self._broker.up, self._clean(self._broker.last_problem or "not connected yet")),
             "ledger": _part(self._ledger.up, _NO_ANSWER),
-            "drain": _part(not self.draining, "told to stop: it takes no new commands"),
+            "drain": _part(not self.draining, "stopping: it takes no new commands"),
         }
         good = _all_good(parts) and any(manager["ok"] for manager in managers.values())
         return Report(good, {**parts, "enterprise_managers": managers})

@@ -48,7 +48,7 @@ Answer = tuple[HTTPStatus, str, bytes]
 
 
 class TelemetryServer:
-    """Serves from its making to `close`, or as a context manager.
+    """Serves from its creation to `close`, or as a context manager.
 
     Args:
         settings: where to listen. Port 0 is any free port, which is logged.

@@ -1,4 +1,4 @@
-"""All of telemetry, put together for one worker."""
+"""All of telemetry, for one worker."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 
 class Telemetry:
-    """What one worker counts, records and says of itself.
+    """The telemetry of one worker.
 
-    `look_at` is given the parts, then `serve` answers.
+    `look_at` is given the parts, then `serve` answers probes and scrapes.
 
     Raises:
         SettingsInvalidError: spans are asked for, and the SDK is not there.
@@ -58,7 +58,7 @@ class Telemetry:
         self._sinks.report(step)
 
     def observer(self, enterprise_manager: str) -> RequestMetrics:
-        """Who observes the requests to an Enterprise Manager."""
+        """The observer of requests to an Enterprise Manager."""
         return RequestMetrics(enterprise_manager, self.metrics)
 
     # --- the parts, looked at ---------------------------------------------------------------------------------------
@@ -66,7 +66,7 @@ class Telemetry:
     def look_at(
         self, broker: Broker, ledger: SqlLedger, gateways: Mapping[str, Gateway], dispatcher: Dispatcher
     ) -> None:
-        """Take the state of the parts into the metrics, and into what probes are told."""
+        """Take the state of the parts into the metrics and into the answers to probes."""
         metrics = self.metrics
         metrics.watch("unlink_deliveries_in_hand", "Messages being worked on.", lambda: dispatcher.in_flight)
         metrics.watch("unlink_broker_up", "Whether both connections are open.", lambda: broker.up)
@@ -85,15 +85,15 @@ class Telemetry:
             "Whether the queue unlink.misrouted has a consumer here.",
             lambda: broker.consuming_misrouted,
         )
-        metrics.watch("unlink_ledger_up", "Whether the database answered last time.", lambda: ledger.up)
+        metrics.watch("unlink_ledger_up", "Whether the last query was answered.", lambda: ledger.up)
         metrics.watch_each(
             "unlink_enterprise_manager_up",
-            "Whether it is there, as far as is known.",
+            "Whether it is available, as far as is known.",
             lambda name: gateways[name].up,
         )
         metrics.watch_each(
             "unlink_enterprise_manager_paused",
-            "Whether somebody paused it (unlink-worker pause).",
+            "Whether it is paused (unlink-worker pause).",
             lambda name: name in self._paused,
         )
         ledger.on_paused(self._set_paused)

@@ -1,4 +1,4 @@
-"""Telemetry looks at the worker and must not disturb it: an error in it is logged, and what it looks at goes on."""
+"""Telemetry must not disturb the worker: an error in it is logged, and the caller goes on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def isolated(part: str) -> Iterator[None]:
     """Log an error of this part of telemetry instead of raising it. A log that fails too is silent."""
     try:
         yield
-    except Exception as error:  # noqa: BLE001 - whatever it is, the unlink goes on
+    except Exception as error:  # noqa: BLE001 - no error here may stop the unlink
         _log_failure(part, error)
 
 

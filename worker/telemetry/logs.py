@@ -1,7 +1,7 @@
-"""One way in for logs: structlog, JSON in production, readable on a terminal.
+"""Logging by structlog: JSON in production, readable text on a terminal.
 
-The standard library's log records (pika's, urllib3's, alembic's) come out the same way. Values that are known to be
-secret, and the values of keys that sound secret, are replaced before anything is rendered. A line that cannot be
+Records of the standard library's logging (pika's, urllib3's, alembic's) are written in the same form. Known secrets,
+and values of keys whose names suggest a secret, are replaced before a line is rendered. A line that cannot be
 rendered or written never raises.
 """
 
@@ -31,8 +31,8 @@ _SOUNDS_SECRET = re.compile(
     r"pass(word|wd)?$|secret|token$|authorization|cookie|credential|x-restsvcsessionid", re.IGNORECASE
 )
 
-#: From which level on libraries are heard. Each failure that pika tells in several lines, stack traces among them, this
-#: program tells in one, with its remedy.
+#: The level from which lines of libraries are logged. pika logs each failure in several lines, stack traces among them;
+#: this program logs it in one line, with the remedy.
 _LIBRARIES = {
     "pika": "CRITICAL",
     "urllib3": "ERROR",
@@ -55,7 +55,7 @@ def _sounds_secret(name: str) -> bool:
 
 
 class Redactor:
-    """A structlog processor that lets no secret through."""
+    """A structlog processor that removes secrets."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
         self.clean_text = Redaction(secrets).clean
@@ -80,26 +80,26 @@ class Redactor:
 
 
 def _of_a_library(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-    """A library's sentence is no event name: it goes where a search for names does not look."""
+    """A library's sentence is no event name: it becomes a field, so that a search for event names does not find it."""
     del logger, method
     event["library"], event["message"], event["event"] = event["_record"].name, event["event"], LIBRARY_EVENT
     return event
 
 
 def _write_lost(event: object) -> None:
-    """Say which line was lost, without its values, which may be secret: they were not redacted."""
+    """Log which line was lost, without its values, which may be secret: they were not redacted."""
     with suppress(Exception):
         name = event if isinstance(event, str) else None
         sys.stderr.write(json.dumps({"event": LINE_LOST, "level": "error", "lost": name}) + "\n")
 
 
 class _NeverRaises(structlog.BoundLoggerBase):
-    """A logger whose calls never raise: a caller logs in the middle of its work."""
+    """A logger whose calls never raise, so that no caller is interrupted."""
 
     def _proxy_to_logger(self, method_name: str, event: str | None = None, **event_kw: Any) -> Any:
         try:
             return super()._proxy_to_logger(method_name, event, **event_kw)
-        except Exception:  # noqa: BLE001 - whatever it is, the caller goes on
+        except Exception:  # noqa: BLE001 - no error here may stop the caller
             return _write_lost(event)
 
 
@@ -107,7 +107,7 @@ class _Handler(logging.StreamHandler[Any]):
     """Writes to standard error. The base class would write a line that it cannot render without redacting it."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name it has there
-        """Say which line was lost."""
+        """Log which line was lost."""
         _write_lost(record.msg["event"] if isinstance(record.msg, dict) else record.name)
 
 

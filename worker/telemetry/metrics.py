@@ -1,7 +1,7 @@
-"""What is counted and measured. Every label has a bound: names from the settings, and words from this program.
+"""The metrics. The values of every label are bounded: names from the settings, and words of this program.
 
-Counters that an alert watches exist from the start, at zero: Prometheus' `increase` does not see the step from nothing
-to one.
+Counters used by alerts exist from the start, at zero: Prometheus' `increase` does not count the first appearance of a
+series.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LEDGER_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5
 #: The value of `reason` where there is none.
 NO_REASON: Final = "none"
 
-#: Why a command is put into the dead letters.
+#: The reasons for dead-lettering a command.
 _DEADLY: Final = (
     ReasonCode.INVALID_MESSAGE,
     ReasonCode.UNKNOWN_ENTERPRISE_MANAGER,
@@ -86,15 +86,15 @@ class Metrics:
         self.in_flight = self._gauge("unlink_in_flight", "Unlinks that this worker has claimed.", of_each)
         self.claims = self._counter(
             "unlink_claims",
-            "What a command's key was found to be: new, taken_over, settled_before, held_elsewhere, key_reused.",
+            "The result of claiming a command's key: new, taken_over, settled_before, held_elsewhere, key_reused.",
             [*of_each, "result"],
         )
         self.leases_lost = self._counter(
-            "unlink_leases_lost", "Unlinks given up here because another worker may have them.", of_each
+            "unlink_leases_lost", "Unlinks stopped here because another worker may have taken them over.", of_each
         )
         # --- the broker
         self.deliveries = self._counter(
-            "unlink_deliveries", "Messages delivered, the repeated ones apart.", [*of_each, "redelivered"]
+            "unlink_deliveries", "Messages delivered, by whether they were redelivered.", [*of_each, "redelivered"]
         )
         self.deferrals = self._counter(
             "unlink_deferrals", "Commands put into a delay queue without having failed.", of_each
@@ -103,7 +103,7 @@ class Metrics:
             "unlink_retries", "Commands put into a delay queue after an unforeseen failure.", of_each
         )
         self.dead_letters = self._counter(
-            "unlink_dead_letters", "Messages that this worker put into the dead letters.", [*of_each, "reason"]
+            "unlink_dead_letters", "Messages that this worker dead-lettered.", [*of_each, "reason"]
         )
         self.reconnections = self._counter("unlink_broker_reconnections", "Times that the broker came back.")
         # --- Enterprise Manager

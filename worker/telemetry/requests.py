@@ -22,7 +22,7 @@ class RequestMetrics:
         self._metrics = metrics
 
     def headers(self) -> Mapping[str, str]:
-        """The trace goes along."""
+        """The headers of the trace."""
         return outgoing_headers()
 
     def exchanged(self, exchange: Exchange) -> None:

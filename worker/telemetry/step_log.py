@@ -1,4 +1,4 @@
-"""The log lines of an unlink, one for each step that people look for."""
+"""The log lines of an unlink: one for each step that matters to operators."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ STEP_EVENTS: Final = {
 class StepLog:
     """Writes the lines.
 
-    Every line of a delivery's task, whoever writes it, names its Enterprise Manager, key, job, repository and ticket.
+    Every line of a delivery's task, of any module, names its Enterprise Manager, key, job, repository and ticket.
     """
 
     def report(self, step: Step) -> None:

@@ -1,4 +1,4 @@
-"""What is counted of the steps of unlinks."""
+"""The metrics of unlinks, from their steps."""
 
 from __future__ import annotations
 
@@ -91,5 +91,5 @@ class StepMetrics:
 
 
 def _seconds(since: datetime | None, until: datetime | None) -> float | None:
-    """From one time of day to another, of hosts whose clocks may differ: never less than nothing."""
+    """Seconds between two times of day, of hosts whose clocks may differ: never negative."""
     return None if since is None or until is None else max((until - since).total_seconds(), 0.0)

@@ -1,4 +1,4 @@
-"""The trace that a command belongs to: read from its headers, in every log line, passed on with all that follows.
+"""The trace that a command belongs to: read from its headers, logged with every line, passed on with all that follows.
 
 A publisher may send W3C's `traceparent` and `tracestate` as plain headers (https://www.w3.org/TR/trace-context/). The
 same go out with the command's events, with its copies in delay queues, and with the requests to Enterprise Manager.
@@ -113,7 +113,7 @@ _present: ContextVar[_Trace | None] = ContextVar("trace", default=None)
 
 
 def outgoing_headers() -> Mapping[str, str]:
-    """What goes along with whatever leaves now; nothing outside of a delivery's task, as in a probe or a renewal."""
+    """The headers to send with a request or message; none outside of a delivery's task, as in a probe or a renewal."""
     trace = _present.get()
     if trace is None:
         return {}
@@ -179,12 +179,12 @@ class StepSpans:
 
 
 def _new_trace() -> Span:
-    """A trace that begins here, and that nobody records."""
+    """A new trace, which is not recorded."""
     return NonRecordingSpan(SpanContext(secrets.randbits(128) | 1, secrets.randbits(64) | 1, is_remote=False))
 
 
 def _set_outcome(span: Span, data: EventData) -> None:
-    """Say how it ended; an outcome that is no success is an error."""
+    """Set the status by the outcome; any outcome but success is an error."""
     span.set_attribute("unlink.outcome", data.outcome.value)
     reason = data.reason.code.value if data.reason else None
     span.set_attribute("unlink.reason", reason or "none")

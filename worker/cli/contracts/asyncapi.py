@@ -1,4 +1,4 @@
-"""The contract as one AsyncAPI 3 document: exchanges, queues, bindings, messages, and how to ask for a reply.
+"""The contract as one AsyncAPI 3 document: exchanges, queues, bindings, messages, and replies.
 
 `asyncapi_skeleton.json` holds what is constant. The schemas of the models (`contracts.published`) and the topology that
 the worker declares (`worker.broker.topology`) fill it, so that the three cannot contradict each other. The document
@@ -163,6 +163,6 @@ def _moved(schema: Any, side: str) -> Any:
     if not isinstance(schema, dict):
         return schema
     if isinstance(reference := schema.get("$ref"), str):
-        # AsyncAPI ignores what stands beside a reference.
+        # AsyncAPI ignores fields beside a reference.
         return {"$ref": reference.replace("#/$defs/", f"#/components/schemas/{side}.")}
     return {key: _moved(value, side) for key, value in schema.items()}

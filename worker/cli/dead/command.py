@@ -1,4 +1,4 @@
-"""`unlink-worker dead`: looking through the dead letters, sending them again, and throwing them away."""
+"""`unlink-worker dead`: list, replay and discard dead-lettered messages."""
 
 from __future__ import annotations
 
@@ -29,13 +29,15 @@ if TYPE_CHECKING:
 
     from worker.cli.dead.queue import Taken
 
-dead = typer.Typer(no_args_is_help=True, help="Commands that were put aside: what cannot be read, routed, or allowed.")
+dead = typer.Typer(
+    no_args_is_help=True, help="Dead-lettered messages: commands that cannot be read, routed, or allowed."
+)
 
 _Name = Annotated[
     str | None, typer.Argument(metavar="[KEY]", help="The idempotency key or message ID.", show_default=False)
 ]
 _Position = Annotated[
-    int | None, typer.Option("--position", "-p", min=1, help="The place in the queue, as `list --each` tells.")
+    int | None, typer.Option("--position", "-p", min=1, help="The place in the queue, as shown by `list --each`.")
 ]
 _Reason = Annotated[str | None, typer.Option(help="Only those with this reason code.")]
 _Manager = Annotated[str | None, typer.Option("--enterprise-manager", "--em", help="Only those for this one.")]
@@ -97,15 +99,16 @@ def replay(
     enterprise_manager: _Manager = None,
     everything: _All = False,
     without_ledger: Annotated[
-        bool, typer.Option("--without-ledger", help="Do not ask what has ended; the workers do, in their own time.")
+        bool, typer.Option("--without-ledger", help="Do not ask the ledger which commands have ended.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Also what cannot be read.")] = False,
     output: Annotated[Output, typer.Option(help="json: one object that counts.")] = "text",
 ) -> None:
     """Put dead letters on the queue again, as new: one, a group, or all.
 
-    Each is safe on the commands' queue before it leaves the dead letters. What the ledger knows to have ended is not
-    sent again, and stays; so does what would come straight back. Needs UNLINK_LEDGER__URL, or --without-ledger.
+    Each is confirmed on the commands' queue before it leaves the dead letters. Commands that have ended, by the ledger,
+    are not sent again and stay; so do those that would be dead-lettered again. Needs UNLINK_LEDGER__URL, or
+    --without-ledger.
 
     Exit status 0; 1 if there is no such message, if some stay that have not ended, or if broker or ledger cannot be
     reached; 2 wrong usage.
@@ -117,14 +120,14 @@ def replay(
         console(stderr=True).print(_WITHOUT_LEDGER)
     report = Report()
     try:
-        with _queue() as queue, _progress() as told:
-            Replay(queue, ledger, force, lambda now: told(f"{now.replayed} replayed")).run(selection, report)
+        with _queue() as queue, _progress() as show:
+            Replay(queue, ledger, force, lambda now: show(f"{now.replayed} replayed")).run(selection, report)
     except InspectionError as error:
         print_report(report, output)
         refuse(str(error), status=1)
     except KeyboardInterrupt:
         print_report(report, output)
-        refuse("Interrupted; the others are where they were.", status=INTERRUPTED)
+        refuse("Interrupted; the others are still in unlink.dead.", status=INTERRUPTED)
     except typer.Exit:
         if report.replayed:
             print_report(report, output)
@@ -148,7 +151,7 @@ def discard(  # noqa: PLR0913 - one parameter an option
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     output: OutputOption = "text",
 ) -> None:
-    """Throw dead letters away: one, a group, or all; each is written down in full first, safe on the disk.
+    """Discard dead letters: one, a group, or all. Each is first written to a file, and flushed to the disk.
 
     Exit status 0; 1 if there is no such message, if it was not confirmed, or if the broker cannot be reached; 2 wrong
     usage, or the record cannot be written.
@@ -220,7 +223,7 @@ def _ledger() -> Inspection:
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str], None]]:
-    """Tells how far it is, on a terminal only."""
+    """Shows the progress, on a terminal only."""
     screen = console(stderr=True)
     if not screen.is_terminal:
         yield lambda _text: None

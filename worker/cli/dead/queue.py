@@ -1,7 +1,7 @@
-"""Going through `unlink.dead`: each message is taken unacknowledged, and then removed, or given back at the end.
+"""Browsing `unlink.dead`: each message is received, and then acknowledged (removed), or returned at the end.
 
-Nothing is lost: what is not acknowledged returns to the queue, also if this program is killed. What is given back
-keeps its order, as long as the program gets to give it back. Each look counts against the queue's delivery limit
+Nothing is lost: unacknowledged messages return to the queue, also if this program is killed. Returned messages keep
+their order, unless the program is killed before. Each browsing counts against the queue's delivery limit
 (`worker.broker.topology.BROWSED_DELIVERY_LIMIT`).
 """
 
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 #: size (measured on RabbitMQ 3.10.8; the same for what returns faster than the queue writes it down).
 BATCH = 32
 
-#: After so long without a message, in seconds, somebody else has taken those that are missing.
+#: After this long without a message, in seconds, another consumer has the missing ones.
 QUIET_SECONDS = 5.0
 
-#: How long the queue may take to show what was given back to it, in seconds, if nobody else takes it at once.
+#: How long the queue may take to show the returned messages, in seconds, if no other consumer takes them.
 BACK_SECONDS = 3.0
 
 
@@ -60,28 +60,28 @@ class DeadQueue(BrokerClient):
 
     @contextmanager
     def messages(self) -> Iterator[Iterator[Taken]]:
-        """The messages that are there now, oldest first; when the context ends, those that were not removed go back."""
+        """The present messages, oldest first. When the context ends, those that were not removed return."""
         with translated():
             self._held, self._served = {}, {}
             self._reader = self._connection.channel()
         messages = self._all()
         try:
             yield messages
-            # To the end also for one message's sake: what was given back before, and is not taken now, would come
-            # before what is given back next. The positions that were listed would be others by then.
+            # To the end, even for one message: the messages behind it would otherwise come to stand before those
+            # returned now, and the listed positions would change.
             for _ in messages:
                 pass
         finally:
             self._give_back()
 
     def replay(self, message: DeadLetter) -> None:
-        """Publish its command anew; returns once the broker has it safe. Whoever calls then removes the message."""
+        """Publish its command anew; returns once the broker has confirmed. The caller then removes the message."""
         properties = replayed_properties(message.properties, self._user)
         with translated():
             self._channel.basic_publish(COMMANDS, message.enterprise_manager, message.body, properties, mandatory=True)
 
     def remove(self, taken: Taken) -> None:
-        """Take it out of the queue for good."""
+        """Acknowledge it: it is removed from the queue."""
         with translated():
             self._reader.basic_ack(taken.tag)
         del self._held[taken.tag]

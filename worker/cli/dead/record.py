@@ -91,8 +91,8 @@ def _plain(value: Any) -> Any:
 class Record:
     """A file to which a line of JSON is added for each message that is discarded.
 
-    A message leaves the queue only once its line is safe on the disk. Whoever is interrupted in between finds the
-    message in the queue still, and its line twice after the next time.
+    A message leaves the queue only once its line is safe on the disk. After an interruption in between, the
+    message is still in the queue, and will have two lines after the next time.
     """
 
     def __init__(self, file: BinaryIO, why: str | None, broker_user: str) -> None:
@@ -105,7 +105,7 @@ class Record:
         self.discarded = 0
 
     def discard(self, queue: DeadQueue, taken: Taken) -> None:
-        """Write a message down; it is removed from the queue by and by, at the latest by `finish`."""
+        """Write a message to the record; it is removed from the queue later, at the latest by `finish`."""
         line = {"discarded_at": in_utc(datetime.now(UTC)), **self._circumstances, **as_json(taken.message)}
         self._file.write(json.dumps(line, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
         self._written.append(taken)
@@ -113,7 +113,7 @@ class Record:
             self.finish(queue)
 
     def finish(self, queue: DeadQueue) -> None:
-        """Make safe what is written down, and remove it from the queue."""
+        """Flush the record to the disk, and remove its messages from the queue."""
         self._file.flush()
         os.fsync(self._file.fileno())
         while self._written:
@@ -124,7 +124,7 @@ class Record:
 
 @contextmanager
 def opened_record(path: Path) -> Iterator[BinaryIO]:
-    """The file, to be added to; made if need be, for its owner's eyes only: commands may hold what is nobody else's.
+    """The file, opened for appending; made if need be, readable by its owner only: commands may hold private data.
 
     Raises:
         OSError: it cannot be written.
@@ -141,7 +141,7 @@ def opened_record(path: Path) -> Iterator[BinaryIO]:
 
 
 def _end_the_last_line(file: BinaryIO) -> None:
-    """Somebody's last line may have been cut off."""
+    """End a last line that an interruption has cut off."""
     size = file.seek(0, os.SEEK_END)
     if size:
         file.seek(size - 1)

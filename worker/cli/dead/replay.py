@@ -1,4 +1,4 @@
-"""Replaying dead letters: what may go again, what has settled, and what would only come back."""
+"""Replaying dead letters: which are sent again, and which stay."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MOST_NAMED = 20
 
 
 class Left(StrEnum):
-    """Why a message stays where it is."""
+    """Why a message stays in the queue."""
 
     SETTLED = "settled"
     KEY_REUSED = "key_reused"
@@ -30,11 +30,11 @@ class Left(StrEnum):
     NOT_SERVED = "not_served"
 
 
-#: What is said of them.
+#: The text for each.
 MEANINGS = {
     Left.SETTLED: "already ended: not done again; discard them",
     Left.KEY_REUSED: "their key belongs to another command: they would be rejected",
-    Left.UNREADABLE: "cannot be read: they would be rejected again (--force sends them all the same)",
+    Left.UNREADABLE: "cannot be read: they would be rejected again (--force sends them nevertheless)",
     Left.NOT_SERVED: "no worker has ever served their Enterprise Manager: they would be rejected again",
 }
 
@@ -57,7 +57,7 @@ class Report:
 
     @property
     def all_seen_to(self) -> bool:
-        """Whether no message stays that somebody would still have to look after."""
+        """Whether no message stays that needs attention."""
         return set(self.left) <= {Left.SETTLED}
 
 
@@ -75,11 +75,11 @@ class Replay:
     progress: Callable[[Report], None] = lambda _report: None
 
     def run(self, selection: Selection, report: Report) -> None:
-        """Replay what is selected, and may be; into `report`, so that it tells the truth whenever this ends.
+        """Replay what is selected, and may be; into `report`, which is correct whenever this ends.
 
         Raises:
             BrokerClientError: the broker went away, or refused.
-            InspectionError: the ledger did.
+            InspectionError: the ledger went away, or refused.
         """
         with self.queue.messages() as messages:
             for taken in selection.among(messages):

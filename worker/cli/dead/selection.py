@@ -1,4 +1,4 @@
-"""Which dead letters are meant, and what is to be said of each before it is touched."""
+"""Which dead letters are selected."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Selection:
     """Messages by name (idempotency key or message ID), by position, by reason code, by Enterprise Manager; or all.
 
-    What is given must all be so.
+    All given criteria must hold.
     """
 
     name: str | None = None
@@ -26,16 +26,16 @@ class Selection:
 
     @property
     def one(self) -> bool:
-        """Whether it means one message."""
+        """Whether it selects one message by name or position."""
         return self.name is not None or self.position is not None
 
     @property
     def given(self) -> bool:
-        """Whether anything was said at all."""
+        """Whether any criterion is given."""
         return self.one or self.everything or self.reason is not None or self.enterprise_manager is not None
 
     def among(self, messages: Iterable[Taken]) -> Iterator[Taken]:
-        """Those of the messages that are meant."""
+        """The selected ones of the messages."""
         for taken in messages:
             if self._means(taken):
                 yield taken

@@ -86,7 +86,7 @@ def print_groups(groups: dict[tuple[str, str], Group], output: Output) -> None:
 
 
 def print_each(messages: Iterable[Taken], output: Output) -> int:
-    """A line for each message, as they come; says how many."""
+    """A line for each message, as they come; returns their number."""
     screen = console()
     count = 0
     for taken in messages:
@@ -124,7 +124,7 @@ def print_one(taken: Taken, output: Output) -> None:
 
 
 def print_report(report: Report, output: Output) -> None:
-    """What became of a replay."""
+    """The result of a replay."""
     if output == "json":
         left = {why.value: report.left[why] for why in Left if report.left[why]}
         typer.echo(json.dumps({"replayed": report.replayed, "left": left}))
@@ -193,7 +193,7 @@ def _body(message: DeadLetter) -> Text:
 
 
 def _indented(text: str) -> str:
-    """JSON with a line for each value; as it is, if that would hide what is wrong with it."""
+    """JSON with a line for each value; unchanged if it is no JSON object, so that the mistake is visible."""
     try:
         content = json.loads(text, object_pairs_hook=_without_repeats)
         return json.dumps(content, indent=2, ensure_ascii=False)

@@ -87,12 +87,12 @@ def _mark(row: _Row) -> Spinner | Text:
 
 
 def _told(row: _Row) -> Text:
-    told = Text()
+    text = Text()
     for line in row.lines + ([row.problem] if row.problem else []):
         word = line.partition(":")[0].partition(";")[0]
-        told.append(("\n" if told else "") + word, style=_STYLES.get(word, ""))
-        told.append(line[len(word) :], style="dim" if word in _STYLES else "")
-    return told
+        text.append(("\n" if text else "") + word, style=_STYLES.get(word, ""))
+        text.append(line[len(word) :], style="dim" if word in _STYLES else "")
+    return text
 
 
 def _seconds(row: _Row) -> Text:
@@ -100,7 +100,7 @@ def _seconds(row: _Row) -> Text:
 
 
 def play(console: Console) -> bool:
-    """Play all steps; whether all went as they should."""
+    """Run all steps; whether all succeeded."""
     started = time.monotonic()
     with console.status("starting a private RabbitMQ, a simulated Enterprise Manager and a worker") as status:
         if not console.is_terminal:

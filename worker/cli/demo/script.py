@@ -1,4 +1,4 @@
-"""What a step of the demo has at hand: commands out, events in, and a look behind the curtain."""
+"""What a step of the demo uses: publishing commands, receiving events, and the simulated Enterprise Manager's state."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 #: How long a step waits for what should happen, in seconds.
 PATIENCE = 90.0
-#: How long it listens for what should not happen.
+#: How long it waits for events that must not come, in seconds.
 SILENCE = 0.7
 
 
 class StepError(Exception):
-    """Something else happened than should have."""
+    """A step did not end as expected."""
 
 
 class DemoScript:
-    """The sandbox as a step sees it. `tell` shows the audience a line as it happens."""
+    """The sandbox as a step sees it. `tell` prints a line as it happens."""
 
     def __init__(self, sandbox: SandboxEnvironment, client: BrokerClient, tell: Callable[[str], None]) -> None:
         self._sandbox = sandbox
@@ -58,18 +58,18 @@ class DemoScript:
         self.worker = self._sandbox.start_worker()
 
     def send(self, command: dict[str, Any]) -> None:
-        """Publish a command, or whatever is in the place of one."""
+        """Publish a command, or any other message."""
         self._client.publish(json.dumps(command).encode(), "default")
 
     def events_until_the_end(self, key: str | None) -> list[ReceivedEvent]:
-        """Tell the events about this key up to its terminal one, and return them."""
-        heard = [self.next_event(key)]
-        while heard[-1].outcome == "submitted":
-            heard.append(self.next_event(key))
-        return heard
+        """Print the events about this key up to the terminal one, and return them."""
+        events = [self.next_event(key)]
+        while events[-1].outcome == "submitted":
+            events.append(self.next_event(key))
+        return events
 
     def next_event(self, key: str | None) -> ReceivedEvent:
-        """Tell the next event about this key, and return it."""
+        """Print the next event about this key, and return it."""
         over = time.monotonic() + PATIENCE
         while time.monotonic() < over:
             event = self._client.next_event(seconds=0.5)
@@ -79,7 +79,7 @@ class DemoScript:
         raise StepError(f"no end within {PATIENCE:g} s; the worker's log ends:\n{self.worker.log()[-1500:]}")
 
     def expect(self, what: str, *, seen: object, wanted: object) -> None:
-        """Stop the show if it is not as it should be."""
+        """Fail the step unless a value is as expected."""
         if seen != wanted:
             raise StepError(f"{what}: {seen!r}, where it should be {wanted!r}")
 
@@ -88,7 +88,7 @@ class DemoScript:
         self.expect("DELETEs of the link", seen=self.enterprise_manager.deletes_of(link_id), wanted=wanted)
 
     def expect_silence(self) -> None:
-        """See that no further event comes."""
+        """Check that no further event comes."""
         event = self._client.next_event(seconds=SILENCE)
         if event is not None:
             raise StepError(f"one event too many: {event.outcome} of {event.key}")
@@ -98,7 +98,7 @@ class DemoScript:
         return self._client.count("unlink.commands.default")
 
     def dead_letters(self) -> int:
-        """How many messages are on the dead-letter queue."""
+        """How many messages are in `unlink.dead`."""
         return self._client.count("unlink.dead")
 
 

@@ -1,4 +1,4 @@
-"""The steps of the demo, in order. A docstring is what the audience reads; each checks what it shows."""
+"""The steps of the demo, in order. A step's docstring is printed as its title; each step checks what it shows."""
 
 from __future__ import annotations
 

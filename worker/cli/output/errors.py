@@ -1,4 +1,4 @@
-"""How the command line says that it cannot do what was asked: one line each, and an exit status."""
+"""Errors of the command line: one line each, and an exit status."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def refuse(message: str, status: int = WRONG_USAGE) -> NoReturn:
 
 
 def settings_or_exit(kind: type[SettingsKind]) -> SettingsKind:
-    """Read the settings; wrong ones are named one a line, with exit status 2."""
+    """Read the settings; invalid ones are named, one a line, with exit status 2."""
     try:
         return load(kind)
     except SettingsInvalidError as error:

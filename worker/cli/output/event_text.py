@@ -19,9 +19,9 @@ _EVIDENCE = {
 
 
 def in_words(event: ReceivedEvent) -> str:
-    """One line: key, outcome, job, repository, ticket, and how the outcome is known or why it came to that.
+    """One line: key, outcome, job, repository, ticket, and how the outcome is known, or its reason.
 
-    Others' words in it cannot steer a terminal.
+    Texts of others in it cannot control a terminal.
     """
     known_by = [link_of(event.data), ticket_of(event.data)]
     parts = [event.key or "(no key)", event.outcome, *known_by, explanation(event)]
@@ -29,7 +29,7 @@ def in_words(event: ReceivedEvent) -> str:
 
 
 def explanation(event: ReceivedEvent) -> str:
-    """How an outcome is known, or why it came to that."""
+    """How an outcome is known, or its reason."""
     data = event.data
     task = data.get("task") or {}
     reason = data.get("reason")

@@ -1,4 +1,4 @@
-"""What people know an unlink by: job, repository and ticket, from a command or from an event's data."""
+"""The names of an unlink for people: job, repository and ticket, from a command or an event's data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why commands that are waited for are not taken up: their Enterprise Manager is paused, or no worker consumes."""
+"""Why awaited commands do not start: their Enterprise Manager is paused, or no worker consumes their queue."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
     from worker.broker.client import BrokerClient
 
-#: How long nothing may happen before it is asked why, and how often it is asked then, in seconds.
+#: The time without an event, in seconds, before the first check for a cause, and between further checks.
 _QUIET_SECONDS: Final = 3.0
 _AGAIN_SECONDS: Final = 10.0
 
 
 class Stalls:
-    """Tells each reason once, while nothing happens.
+    """Prints each cause once, while no event comes.
 
     Args:
         client: the connection on which the events are waited for.
@@ -58,8 +58,8 @@ class Stalls:
 
 
 def _pauses() -> dict[str, str]:
-    """What the ledger says of each paused Enterprise Manager; nothing, if this program is not given the ledger."""
-    from worker.clock import SystemClock  # noqa: PLC0415 - only if something is waited for in vain: SQLAlchemy is big
+    """A line for each paused Enterprise Manager, by the ledger; none if no ledger is configured here."""
+    from worker.clock import SystemClock  # noqa: PLC0415 - SQLAlchemy is imported only if no event comes
     from worker.ledger import Inspection, InspectionError  # noqa: PLC0415
 
     try:

@@ -1,4 +1,4 @@
-"""What the commands for people share: how things look on a terminal, in a pipe, and without colours."""
+"""Output for people, shared by the commands: on a terminal, in a pipe, without colours."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _STYLES: dict[str, StyleType] = {
     Outcome.CANCELLED: "yellow",
 }
 
-#: Control characters, and those that turn the direction of writing: somebody else's text could rewrite the screen.
+#: Control characters, and those that turn the direction of writing: a message's text could rewrite the screen.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
@@ -41,12 +41,12 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def printable(text: str) -> str:
-    """Text that somebody else wrote, on one line, unable to steer the terminal."""
+    """Text from elsewhere, on one line, without control characters for the terminal."""
     return _UNPRINTABLE.sub(" ", text)
 
 
 class Spinner:
-    """Shows on a terminal that something is waited for; nothing in a pipe. A context manager."""
+    """A spinner on a terminal; nothing in a pipe. A context manager."""
 
     def __init__(self, waiting_for: str) -> None:
         screen = console(stderr=True)
@@ -76,7 +76,7 @@ def outcome_text(outcome: str) -> Text:
 
 
 def local_time(moment: datetime) -> str:
-    """An instant as the clock on the wall here shows it, with its zone."""
+    """An instant in local time, with its zone."""
     return f"{moment.astimezone():%Y-%m-%d %H:%M:%S %Z}"
 
 

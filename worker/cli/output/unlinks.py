@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def print_table(records: Iterable[Record]) -> None:
-    """One line an unlink, with what people know it by."""
+    """One line an unlink, with its names for people."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     for heading in ("received", "outcome", "job", "repository", "ticket", "asked by", "key"):
         table.add_column(heading, overflow="fold", no_wrap=heading in {"received", "outcome"})

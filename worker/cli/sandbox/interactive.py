@@ -1,4 +1,4 @@
-"""The sandbox that a person tries things in: all parts, an estate, and what a shell needs to reach them."""
+"""The interactive sandbox: all parts, an estate, and the settings for a shell."""
 
 from __future__ import annotations
 

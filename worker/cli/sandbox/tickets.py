@@ -60,7 +60,7 @@ class _Api(BaseHTTPRequestHandler):
             self._answer(200, ticket)
 
     def log_message(self, *_arguments: object) -> None:
-        """Nothing: the terminal belongs to the sandbox."""
+        """Log nothing: the terminal belongs to the sandbox."""
 
     def _id(self) -> str:
         return self.path.removeprefix(_PREFIX)

@@ -34,7 +34,8 @@ def submit(  # noqa: PLR0913 - one parameter an option
         Path | None, typer.Option(help="Many commands: a file of JSON Lines or CSV; - is standard input.")
     ] = None,
     file_format: Annotated[
-        Literal["jsonl", "csv"] | None, typer.Option("--format", help="The file's format, if its name does not tell.")
+        Literal["jsonl", "csv"] | None,
+        typer.Option("--format", help="The file's format, if its name does not show it."),
     ] = None,
     enterprise_manager: Annotated[
         str, typer.Option("--enterprise-manager", "--em", help="Its configured name.")
@@ -63,7 +64,7 @@ def submit(  # noqa: PLR0913 - one parameter an option
     label: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, repeated in the events. Up to 20.")] = None,
     correlation_id: Annotated[str | None, typer.Option(help="Repeated in the events.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the end; the exit status says how it ended.")] = False,
-    wait_seconds: Annotated[float | None, typer.Option(help="Wait no longer than this; then exit with 3.")] = None,
+    wait_seconds: Annotated[float | None, typer.Option(help="Wait at most this long; then exit with 3.")] = None,
     output: Annotated[Output, typer.Option(help="How events are printed.")] = "text",
 ) -> None:
     """Put unlink commands on the queue: one from options, or many from a file.
@@ -106,7 +107,7 @@ def _job(job: str | None, backup_server: str | None) -> dict[str, str]:
 
 def _from_file(path: Path, file_format: str | None, *, other_options: bool) -> list[Draft]:
     if other_options:
-        raise DraftError("with --file, what is to be unlinked stands in the file and not in options")
+        raise DraftError("with --file, the commands are in the file, and options for a single command cannot be given")
     read = from_csv if (file_format or path.suffix.lstrip(".")) == "csv" else from_json_lines
     try:
         if str(path) == "-":

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _LOOKS_LIKE_AN_ID = re.compile(r"^(urn:veeam:\w+:)?[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")
 
-#: The columns of a CSV file that are fields of the command as they stand.
+#: The columns of a CSV file that are fields of the command, unchanged.
 PLAIN_COLUMNS = (
     "idempotency_key",
     "enterprise_manager",
@@ -38,12 +38,12 @@ _KNOWN_COLUMNS = {*PLAIN_COLUMNS, *FLAG_COLUMNS, *NUMBER_COLUMNS, *REFERENCE_COL
 
 
 class DraftError(Exception):
-    """A command breaks the contract, or cannot be told from what was given. The text says where and why."""
+    """A command breaks the contract, or cannot be built from the input. The text says where and why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A command that is right, and the bytes to publish."""
+    """A valid command, and the bytes to publish."""
 
     command: UnlinkCommand
     body: bytes
@@ -164,7 +164,7 @@ def _number(name: str, text: str) -> int:
 
 
 def _all(sources: Iterable[tuple[int, Any, Any]]) -> list[Draft]:
-    """All or nothing: a file with a mistake in it is corrected first, and then submitted."""
+    """Raise for all wrong lines together: no line of a file with a mistake is submitted."""
     drafts: list[Draft] = []
     problems: list[str] = []
     for number, make, source in sources:

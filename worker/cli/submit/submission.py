@@ -1,4 +1,4 @@
-"""Publishing commands and telling how they fare: on a terminal, in a pipe, and when it is interrupted."""
+"""Publishing commands and reporting their progress: on a terminal, in a pipe, and after an interruption."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def submit_all(
                     submitted += 1
                     teller.submitted(each)
                 if wait:
-                    following.until_ended(client, seconds, teller.heard, Stalls(client, names, teller.warn))
+                    following.until_ended(client, seconds, teller.received, Stalls(client, names, teller.warn))
     except BrokerClientError as error:
         _say_what_is_open(drafts, following, submitted, f"{error}\n")
         return 1
@@ -68,7 +68,7 @@ def submit_all(
 
 
 class _Teller:
-    """Tells what happens: a spinner or a progress bar on a terminal, a line each in a pipe."""
+    """Reports progress: a spinner or a progress bar on a terminal, a line each in a pipe."""
 
     def __init__(self, following: Following, output: Output, *, waiting: bool) -> None:
         self._stack = ExitStack()
@@ -95,13 +95,13 @@ class _Teller:
         self._stack.close()
 
     def submitted(self, each: Draft) -> None:
-        """One command is with the broker."""
+        """The broker has confirmed one command."""
         if self._progress is not None:
             self._progress.advance(self._out)
         elif self._output == "text":
             self._say(f"{_named(each)}  on the queue of {each.command.enterprise_manager}")
 
-    def heard(self, event: ReceivedEvent) -> None:
+    def received(self, event: ReceivedEvent) -> None:
         """An event about one of them."""
         if self._output == "json":
             self._say(event.body.decode())
@@ -127,7 +127,7 @@ class _Teller:
 
 
 def _print_ends(following: Following, still_open: Sequence[Draft]) -> None:
-    """How many ended how; then each that did not end well, a line each."""
+    """The number of each outcome; then a line for each unlink that did not succeed."""
     table = Table(box=None, pad_edge=False)
     table.add_column("outcome")
     table.add_column("commands", justify="right")
@@ -158,12 +158,12 @@ def _open(drafts: Sequence[Draft], following: Following) -> list[Draft]:
 
 
 def _say_what_is_open(drafts: Sequence[Draft], following: Following, submitted: int, why: str) -> None:
-    """Report which commands the broker has, which not, and how to look them up later."""
+    """Report which commands were published, which were not, and how to look them up later."""
     still_open = [f"  {_named(each)}" for each in _open(drafts, following)]
     typer.echo(
         f"{why}{submitted} of {len(drafts)} submitted; {len(still_open)} not known to have ended:\n"
         f"{_few(still_open)}\n"
-        "What is submitted stays with the broker. `unlink-worker status KEY` tells how it stands; submitting the same "
+        "What is submitted stays with the broker. `unlink-worker status KEY` shows its state; submitting the same "
         "again is safe.",
         err=True,
     )

@@ -11,7 +11,7 @@ _RANGE = range(15_000, 32_000)
 
 
 def free_port() -> int:
-    """Find a TCP port of the loopback address that nobody listens on.
+    """Find a TCP port of the loopback address that no program listens on.
 
     Raises:
         OSError: none of many tried is free.
@@ -23,7 +23,7 @@ def free_port() -> int:
 
 
 def is_open(port: int) -> bool:
-    """Whether somebody accepts connections on this port of the loopback address."""
+    """Whether a program accepts connections on this port of the loopback address."""
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex((LOOPBACK, port)) == 0

@@ -1,8 +1,8 @@
-"""The program that makes sure: a directory and the programs in it do not outlive whoever asked for them.
+"""The program that ends a supervisor's programs and removes its directory, also after the supervisor's death.
 
 Run as `python -I reaper.py PARENT_PID PREFIX`; `supervisor` is its other side. It makes a directory, starts programs on
-request, and when it is told to end, or its parent is gone in whatever way (SIGKILL included), it ends every program
-that descends from it and removes the directory.
+request, and when its input or its parent ends in any way (SIGKILL included), it ends every program that descends
+from it and removes the directory.
 
 Requests come as JSON, one a line, on standard input; each is answered by one line on standard output. The end of the
 input is the request to end: the system closes the pipe of a dead parent. Nothing but the standard library is imported,
@@ -116,7 +116,7 @@ def _adopt_orphans() -> None:
 
 
 def _reap(_signal: int, _frame: FrameType | None) -> None:
-    """Take the leave of every child that has ended; the parent sees by the missing PID that it has."""
+    """Reap every child that has ended; the parent detects the end by the missing PID."""
     try:
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
@@ -176,7 +176,7 @@ def _signal_group(leader: int, number: int) -> None:
     try:
         os.killpg(leader, number)
     except (ProcessLookupError, PermissionError):
-        # PermissionError is what macOS says of a group whose members have all ended.
+        # macOS raises PermissionError for a group whose members have all ended.
         return
 
 
@@ -185,11 +185,11 @@ def _exit(_signal: int, _frame: FrameType | None) -> None:
 
 
 def _carry_on(_signal: int, _frame: FrameType | None) -> None:
-    """Take no notice. A handler, not SIG_IGN: the programs that are started here would inherit that."""
+    """Ignore the signal. A handler, not SIG_IGN: the programs that are started here would inherit that."""
 
 
 def main() -> None:
-    """Guard until told to end."""
+    """Serve requests, then clean up."""
     _adopt_orphans()
     signal.signal(signal.SIGCHLD, _reap)
     signal.signal(signal.SIGINT, _carry_on)

@@ -47,7 +47,7 @@ def output_of(
         environment: by default this process's own.
 
     Raises:
-        PartFailedError: it failed or took too long; the message is what it said.
+        PartFailedError: it failed or took too long; the message is its output.
     """
     try:
         done = subprocess.run(  # noqa: S603 - the arguments are the caller's
@@ -89,7 +89,7 @@ class Program:
         try:
             os.killpg(self.pid, number)
         except (ProcessLookupError, PermissionError):
-            # PermissionError is what macOS says of a group whose members have all ended.
+            # macOS raises PermissionError for a group whose members have all ended.
             return
 
     def kill(self) -> None:
@@ -122,7 +122,7 @@ class ProcessSupervisor:
     """
 
     def __init__(self, name: str) -> None:
-        # -I: neither the user's PYTHON* variables nor the current folder have a say in how it runs.
+        # -I: neither the user's PYTHON* variables nor the current folder influence how it runs.
         self._reaper = subprocess.Popen(  # noqa: S603 - our own module
             [sys.executable, "-I", reaper.__file__, str(os.getpid()), f"unlink-{name}-"],
             stdin=subprocess.PIPE,
@@ -149,7 +149,7 @@ class ProcessSupervisor:
             arguments: its path and arguments; secrets belong into the environment or a file.
             environment: all of its environment variables.
             log: where its output is added.
-            identity: the user's and group's ID to run it as; only root may say one.
+            identity: the user's and group's ID to run it as; only root may set one.
             ending: the signal with which it ends in good order when the supervisor is closed; SIGKILL follows.
             afterwards: a command that removes what the program leaves elsewhere, run when the supervisor is closed.
 

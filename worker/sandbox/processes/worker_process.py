@@ -102,7 +102,7 @@ class WorkerProcess:
         return int(families["unlink_deliveries_in_hand"].samples[0].value)
 
     def kill(self) -> None:
-        """SIGKILL: no chance to say goodbye."""
+        """SIGKILL: it ends without a drain."""
         self._program.kill()
 
     def suspend(self) -> None:

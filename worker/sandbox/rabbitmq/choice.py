@@ -1,4 +1,4 @@
-"""A RabbitMQ of one's own for a while, on free loopback ports, with its own directory and Erlang cookie.
+"""A private RabbitMQ, on free loopback ports, with its own directory and Erlang cookie.
 
 Where the program comes from, in this order: what the variable `SANDBOX_RABBITMQ_HOME` names; the version that
 `SANDBOX_RABBITMQ_VERSION` asks for; RabbitMQ 4, installed (only its programs are used) or unpacked into the user's

@@ -56,7 +56,7 @@ class ContainerNode(PrivateBroker):
         )
         self._engine = shutil.which(engine) or engine
         self._container = supervisor.directory.name
-        # A file, since everybody can read the arguments of the engine's client.
+        # A file, since every user can read the arguments of the engine's client.
         self._settings = supervisor.directory / "settings"
         self._settings.touch(mode=0o600)
         self._settings.write_text(

@@ -73,7 +73,7 @@ def find_installation(version: str | None = None) -> Installation:
 
     The one that `SANDBOX_RABBITMQ_HOME` names goes before all. Else, without a version: RabbitMQ 4 or later, installed,
     from the system's own packages, or from those of the newest released Debian; and if none of these can be had, an
-    older one, whose drawback is said.
+    older one, with its drawback.
 
     Args:
         version: major and minor version, such as `4.3`; by default what `SANDBOX_RABBITMQ_VERSION` says, if anything.

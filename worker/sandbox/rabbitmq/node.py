@@ -163,7 +163,7 @@ class RabbitmqNode(PrivateBroker):
             "HOME": str(own),
             "LANG": "C.UTF-8",
             "LC_ALL": "C.UTF-8",
-            # No dump of a node's memory when it cannot start: its log says why.
+            # No dump of a node's memory when it cannot start: its log has the reason.
             "ERL_CRASH_DUMP_SECONDS": "0",
             "RABBITMQ_NODENAME": self.name,
             "RABBITMQ_DIST_PORT": str(free_port()),

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
     from worker.sandbox.processes.supervisor import ProcessSupervisor, Program
 
-#: The line with which a node of any version says that it takes connections.
+#: The line with which a node of any version logs that it takes connections.
 _STARTED = "Server startup complete"
 
-#: How many of the log's errors a message repeats; Erlang says one thing in many lines, the cause first.
+#: How many of the log's errors a message repeats; Erlang logs one error in many lines, the cause first.
 _ERRORS_SHOWN = 20
 
 
@@ -170,7 +170,7 @@ class PrivateBroker(Server):
         """Run rabbitmqctl on the node and return what it prints. Takes a second or two.
 
         Raises:
-            PartFailedError: it failed; the message is what it said.
+            PartFailedError: it failed; the message is its output.
         """
 
     @abstractmethod
@@ -182,7 +182,7 @@ class PrivateBroker(Server):
         return started and self.running and is_open(self.port)
 
     def _complaints(self) -> str:
-        """The first errors in its log, which tell the cause, and its last lines, if there are none."""
+        """The first errors in its log, which name the cause, and its last lines, if there are none."""
         log = self._log.read_text(errors="replace") if self._log.is_file() else ""
         errors = [line for line in log.splitlines() if "[error]" in line]
         return "\n".join(errors[:_ERRORS_SHOWN]) or (self._program.log_tail() if self._program else "")

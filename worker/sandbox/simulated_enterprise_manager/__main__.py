@@ -30,7 +30,7 @@ _PARENT_INTERVAL_SECONDS = 0.5
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run until told to stop; the exit status."""
+    """Run until a signal; the exit status."""
     options = _options(arguments)
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

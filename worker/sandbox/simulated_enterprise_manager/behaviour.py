@@ -42,7 +42,7 @@ class Behaviour:
 
     #: How long an edit of a job takes on the backup server.
     edit_seconds: float = 0.02
-    #: While true no edit comes to its end: what is due ends when it is set to false. For who needs a running task.
+    #: While true no edit comes to its end: what is due ends when it is set to false. For tests of running tasks.
     edits_held: bool = False
     #: When the link goes [?]: with the operation on the backup server, or not before the task is `Finished`.
     link_goes_at: Literal["operation_finished", "finished"] = "operation_finished"
@@ -55,7 +55,7 @@ class Behaviour:
     absent_link: Literal["404", "task_fails", "task_succeeds"] = "404"
     #: A DELETE of a job's only link [?].
     only_link: Literal["deleted", "400", "task_fails"] = "deleted"
-    #: An edit of a job that is running, or open in somebody's console [?].
+    #: An edit of a job that is running, or open in a user's console [?].
     running_job: Literal["accepted", "400", "task_fails", "waits"] = "accepted"
     #: Whether an edit drops the job's linked backups [doc].
     edit_drops_linked_backups: bool = True

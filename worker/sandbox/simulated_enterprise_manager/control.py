@@ -117,7 +117,7 @@ def _error(status: int, message: str) -> web.Response:
 
 
 def _json(content: dict[str, Any], status: int = 200) -> web.Response:
-    # With a line's end, for who reads it on a terminal.
+    # With a line's end, to be read on a terminal.
     return web.json_response(content, status=status, dumps=lambda value: json.dumps(value) + "\n")
 
 
@@ -152,7 +152,7 @@ class SimulationControl(Simulation):
 
 
 class _RemoteBehaviour(Behaviour):
-    """What the other process last said of its behaviour; a field that is set is set there."""
+    """The other process's behaviour as last read; a field that is set is set there."""
 
     _control: SimulationControl | None = None
 

@@ -102,7 +102,7 @@ class Documents:
         )
 
     def logon_sessions(self, sessions: Iterable[Session]) -> Element:
-        """Everybody's."""
+        """The sessions of all users."""
         return Element("LogonSessions", None, [self.logon_session(one) for one in sessions], array="LogonSessions")
 
     # --- tasks ---
@@ -129,7 +129,7 @@ class Documents:
         shown = self.behaviour.running_result if state == RUNNING else self.behaviour.finished_result
         if state == FINISHED or shown in {"absent", "null"}:
             return self._final_result(task, shown)
-        # What the server says before it has collected the data, of failures too.
+        # The server's text before it has collected the data, also for failures.
         return Element("Result", {"Success": True}, (Element("Message", text=state),))
 
     def _final_result(self, task: Task, shown: str) -> Element | None:

@@ -1,6 +1,6 @@
 """Edits of jobs under a clock: when each begins, ends, and what it then does to the links.
 
-Nothing here waits. Whoever asks says what time it is, and what was due by then happens first (`advance`).
+Nothing here waits. Each call passes the time, and what was due by then happens first (`advance`).
 """
 
 from __future__ import annotations

@@ -154,7 +154,7 @@ class Simulation(ABC):
 
     @operation
     def add_link(self, job_id: str, repository_uid: str, object_in_job_id: str | None = None) -> str:
-        """Link a repository at once, as somebody else does at the console; the new link's ID."""
+        """Link a repository at once, as another user does at the console; the new link's ID."""
         return self._link(job_id, repository_uid, object_in_job_id)
 
     @operation
@@ -178,7 +178,7 @@ class Simulation(ABC):
 
     @operation
     def remove_link(self, job_id: str, object_in_job_id: str) -> None:
-        """Remove a link at once, as somebody else does at the console; the job's linked backups go with it."""
+        """Remove a link at once, as another user does at the console; the job's linked backups go with it."""
         self._state.relink(job_id, Linked(self._linked(job_id).without(object_in_job_id).repositories))
 
     @property
@@ -254,7 +254,7 @@ class Simulation(ABC):
 
     @operation
     async def refuse_connections(self) -> None:
-        """Reset every connection and let nobody connect."""
+        """Reset every connection and accept none."""
         await self._server.close()
 
     @operation

@@ -34,7 +34,7 @@ _BACKLOG = 1024
 #: How many requests are remembered.
 _RECORDED = 1_000_000
 
-#: Statuses whose reason phrase is the odd one that was seen; nobody may read it.
+#: Statuses with the odd reason phrase that was seen; clients must not depend on it.
 _REASONS = {400: "BadRequest", 404: "NotFound"}
 
 _HTML_PAGE = (

@@ -67,7 +67,7 @@ class State:
         )
 
     def now(self) -> float:
-        """What the clock says, after everything has happened that was due by then."""
+        """The clock's time, after everything has happened that was due by then."""
         now = self._clock()
         self._edits.advance(now)
         return now
@@ -158,7 +158,7 @@ class State:
             self._edits.job_stopped_running(job, now)
 
     def relink(self, job_id: str, linked: Linked) -> None:
-        """Change what is linked to a job at once, as somebody else does at the console."""
+        """Change what is linked to a job at once, as another user does at the console."""
         self.job(job_id).relink(linked, self.now())
 
     # --- sessions ---
