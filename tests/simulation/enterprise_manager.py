@@ -6,6 +6,7 @@ Each thing that the vendor's documentation leaves open is decided by the weather
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
@@ -344,6 +345,7 @@ class SimulatedGateway:
         self._up = asyncio.Event()
         self._up.set()
         self._probing: asyncio.Task[None] | None = None
+        self._polls: Counter[TaskTicket] = Counter()
 
     async def find_job(self, reference: JobReference) -> Job:
         """As the port has it."""
@@ -370,6 +372,11 @@ class SimulatedGateway:
             return self._server.linked_backups(job.id)
 
         return await self._ask(look)
+
+    def pause_before_task(self, ticket: TaskTicket) -> float:
+        """As the port has it: longer and longer."""
+        self._polls[ticket] += 1
+        return float(min(0.5 * 1.5 ** self._polls[ticket], 16))
 
     async def task(self, ticket: TaskTicket) -> Task:
         """As the port has it."""

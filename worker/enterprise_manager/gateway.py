@@ -232,6 +232,10 @@ class Gateway:
         accepted = await self._deletion.send(path, may_send)
         return _task(self._tasks.begun(accepted.session, accepted.task), accepted.task)
 
+    def pause_before_task(self, ticket: TaskTicket) -> float:
+        """The seconds until the task is due to be read."""
+        return self._tasks.pause(ticket)
+
     async def task(self, ticket: TaskTicket) -> Task:
         """Look at a task once."""
         session = self._session_of(ticket)

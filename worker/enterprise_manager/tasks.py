@@ -1,9 +1,10 @@
 """Read the state of many tasks with few requests.
 
-Up to `FEW` tasks are read one by one. With more, one query an interval lists all unfinished tasks; the tasks missing
-from it are read by a second query, several at once. A task that neither query lists is read by itself. Nothing is
-concluded from a task's absence: a page that shifts while it is read, or a server with its own idea of the query, costs
-a superfluous request and nothing else.
+Each task is read when it is due, by what is known of the duration of others (`durations`). Up to `FEW` tasks are read
+one by one. With more, those that are due at about the same time are named in one query. A server that does not answer
+such a query is asked, once an interval, for all unfinished tasks; the tasks missing from that answer are then named. A
+task that no query lists is read by itself. Nothing is concluded from a task's absence: a page that shifts while it is
+read, or a server with its own idea of the query, costs a superfluous request and nothing else.
 
 An answer is valid for the logon session of its request, and only for a task that began, and was last read, before it.
 """
@@ -14,16 +15,19 @@ import asyncio
 import re
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from worker.enterprise_manager import paths
 from worker.enterprise_manager.documents.records import TaskRecord, read_task, read_tasks
 from worker.enterprise_manager.documents.tree import UnexpectedDocumentError
+from worker.enterprise_manager.durations import Durations
 from worker.unlinks.ports.enterprise_manager import TaskTicket
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from worker.enterprise_manager.calls import Calls
     from worker.enterprise_manager.documents.records import Clean, TaskPage
     from worker.enterprise_manager.logon import LogonSession
@@ -31,6 +35,11 @@ if TYPE_CHECKING:
 
 #: Up to this many tasks are read one by one.
 FEW = 8
+
+#: For how long tasks are gathered that become due, before one query names them: a share of the poll interval, and the
+#: longest in seconds.
+GATHER_SHARE = 0.05
+LONGEST_GATHERING = 0.1
 
 #: The page size that is requested; servers may return fewer tasks a page (100 were seen).
 PAGE_SIZE = 200
@@ -63,6 +72,8 @@ class _Followed:
     seen: TaskRecord | None = None
     seen_in: _Round | None = None
     only_alone: bool = False
+    #: Its age at the last read that showed it unfinished; None for a task that was not begun here.
+    running_at: float | None = None
 
 
 @dataclass(slots=True)
@@ -72,6 +83,15 @@ class _Round:
     session: str
     began: float
     records: dict[str, TaskRecord] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Tasks that are due at about the same time, and the query that names them."""
+
+    session: str
+    due: dict[str, None] = field(default_factory=dict)
+    query: asyncio.Task[dict[str, TaskRecord] | None] = field(init=False)
 
 
 class Tasks:
@@ -88,7 +108,11 @@ class Tasks:
         self._calls = calls
         self._clock = clock
         self._interval = interval
+        self._durations = Durations(interval)
         self._followed: OrderedDict[TaskTicket, _Followed] = OrderedDict()
+        self._batch: _Batch | None = None
+        self._most_named = MOST_NAMED
+        self._name_again_at = float("-inf")
         self._round: _Round | None = None
         self._asking: asyncio.Task[_Round | None] | None = None
         self._asking_in = ""
@@ -103,7 +127,8 @@ class Tasks:
         """Follow a task that was returned for a request."""
         ticket = TaskTicket(record.task_id, session.name)
         now = self._clock.monotonic()
-        self._followed[ticket] = _Followed(record.hrefs, now, now, seen=None if record.finished else record)
+        seen = None if record.finished else record
+        self._followed[ticket] = _Followed(record.hrefs, now, now, seen=seen, running_at=0)
         if len(self._followed) > _MOST_FOLLOWED:
             self._followed.popitem(last=False)
         return ticket
@@ -117,6 +142,12 @@ class Tasks:
         followed = self._followed.get(ticket)
         return paths.task(ticket.task_id, followed.hrefs if followed is not None else ())
 
+    def pause(self, ticket: TaskTicket) -> float:
+        """The seconds until the task is due to be read."""
+        followed = self._followed.get(ticket)
+        age = self._clock.monotonic() - followed.known_since if followed is not None else 0
+        return self._durations.pause(age)
+
     async def look(self, session: LogonSession, ticket: TaskTicket) -> TaskRecord:
         """The task's present state, or, if it was unfinished within the last interval, that state.
 
@@ -129,29 +160,73 @@ class Tasks:
         if followed.seen is not None and followed.seen.finished:
             self.forget(ticket)
             return followed.seen
-        record = await self._from_round(session, ticket, followed) or await self._alone(session, ticket)
+        record = await self._named(session, ticket, followed) or await self._alone(session, ticket)
         followed.seen = record
         if record.finished:
             self.forget(ticket)
+            if followed.running_at is not None:
+                self._durations.ended(followed.running_at, self._clock.monotonic() - followed.known_since)
+        elif followed.running_at is not None:
+            followed.running_at = now - followed.known_since
         return record
 
     async def close(self) -> None:
         """Stop querying."""
-        if self._asking is not None:
-            self._asking.cancel()
-            await asyncio.wait([self._asking])
+        querying: list[asyncio.Task[Any]] = [self._asking] if self._asking is not None else []
+        if self._batch is not None:
+            querying.append(self._batch.query)
+        for task in querying:
+            task.cancel()
+        if querying:
+            await asyncio.wait(querying)
 
     # --- one ----------------------------------------------------------------------------------------------------------
 
     async def _alone(self, session: LogonSession, ticket: TaskTicket) -> TaskRecord:
         return read_task(await self._calls.patiently.get(self.path(ticket), session=session), self._clean)
 
-    # --- many ---------------------------------------------------------------------------------------------------------
+    # --- many, when they are due --------------------------------------------------------------------------------------
+
+    async def _named(self, session: LogonSession, ticket: TaskTicket, followed: _Followed) -> TaskRecord | None:
+        """The task's state, read together with others that are due; None if it has to be read by itself."""
+        now = self._clock.monotonic()
+        if len(self._followed) <= FEW or now < self._query_again_at or _PLAIN_ID.fullmatch(ticket.task_id) is None:
+            return None
+        if now >= self._name_again_at:
+            batch = self._batch
+            if batch is None or batch.session != session.name:
+                batch = self._batch = _Batch(session.name)
+                batch.query = asyncio.create_task(self._query(session, batch), name=f"read the tasks of {self._name}")
+            batch.due[ticket.task_id] = None
+            records = await asyncio.shield(batch.query)
+            if records is not None:
+                return records.get(ticket.task_id)
+        return await self._from_round(session, ticket, followed)
+
+    async def _query(self, session: LogonSession, batch: _Batch) -> dict[str, TaskRecord] | None:
+        """The state of the tasks that become due within a short time; None if the server does not answer that."""
+        await self._clock.sleep(min(GATHER_SHARE * self._interval, LONGEST_GATHERING))
+        if self._batch is batch:
+            self._batch = None
+        self._forget_the_abandoned(session)
+        records: dict[str, TaskRecord] = {}
+        left = list(batch.due)
+        while left:
+            named, left = left[: self._most_named], left[self._most_named :]
+            page = await self._page_of(session, named)
+            found = {record.task_id for record in page.tasks} if page is not None else set()
+            if page is None or not found or found - set(named):
+                self._name_again_at = self._clock.monotonic() + QUERY_AGAIN_SECONDS
+                return None
+            if page.pages > 1:
+                self._most_named = len(found)
+            records.update(_believed(page))
+        return records
+
+    # --- many, as a whole ---------------------------------------------------------------------------------------------
 
     async def _from_round(self, session: LogonSession, ticket: TaskTicket, followed: _Followed) -> TaskRecord | None:
         """The task's state by the present round; None if it has to be read by itself."""
-        if len(self._followed) <= FEW or self._clock.monotonic() < self._query_again_at:
-            return None
         present = await self._fresh_round(session)
         if present is None:
             return None
@@ -211,11 +286,9 @@ class Tasks:
         left = [ticket.task_id for ticket, followed in self._followed.items() if _has_left(ticket, followed, this)]
         for first in range(0, len(left), MOST_NAMED):
             named = left[first : first + MOST_NAMED]
-            page = await self._page(session, ",".join(f'TaskId=="{task_id}"' for task_id in named), 1)
-            for record in page.tasks if page is not None else ():
-                # A finished task without a result is read again by itself: the task resource may have the result.
-                if record.task_id in named and (not record.finished or record.success is not None):
-                    this.records[record.task_id] = record
+            page = await self._page_of(session, named)
+            told = _believed(page) if page is not None else {}
+            this.records.update((task_id, told[task_id]) for task_id in named if task_id in told)
             for task_id in named:
                 self._keep(TaskTicket(task_id, this.session), this.records.get(task_id))
 
@@ -226,6 +299,9 @@ class Tasks:
             followed.only_alone = record is None
             if record is not None and record.finished:
                 followed.seen = record
+
+    async def _page_of(self, session: LogonSession, named: Sequence[str]) -> TaskPage | None:
+        return await self._page(session, ",".join(f'TaskId=="{task_id}"' for task_id in named), 1)
 
     async def _page(self, session: LogonSession, condition: str, number: int) -> TaskPage | None:
         query = {"type": "Task", "filter": condition, "pageSize": str(PAGE_SIZE)}
@@ -254,6 +330,11 @@ def _has_left(ticket: TaskTicket, followed: _Followed, this: _Round) -> bool:
         and not known_to_be_finished
         and _PLAIN_ID.fullmatch(ticket.task_id) is not None
     )
+
+
+def _believed(page: TaskPage) -> dict[str, TaskRecord]:
+    """By ID. A finished task without a result is read again by itself: the task resource may have the result."""
+    return {record.task_id: record for record in page.tasks if not record.finished or record.success is not None}
 
 
 def _unfiltered(page: TaskPage) -> bool:

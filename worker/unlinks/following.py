@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from worker.unlinks.rules import Pace
     from worker.unlinks.waiting import Waiting
 
-#: The first poll of a task comes after this share of the poll interval: most tasks are short.
+#: The second poll of the links comes after this share of the poll interval.
 FIRST_LOOK = 0.25
 #: Each further poll waits longer by this factor, up to this many poll intervals.
 SLOWER = 1.5
@@ -48,15 +48,14 @@ class Follower:
             DeadlinePassedError: the command's time is over.
         """
         self.report(StepKind.FOLLOWING)
-        pauses = self._pauses(FIRST_LOOK)
         if not self.resumed:
-            await self.waiting.wait(pauses.pause())
+            await self.waiting.wait(self.enterprise_manager.pause_before_task(ticket))
         while True:
             task = await self.waiting.ask(self.enterprise_manager, lambda: self.enterprise_manager.task(ticket))
             self.last_seen = task
             if task.finished:
                 return task
-            await self.waiting.wait(pauses.pause())
+            await self.waiting.wait(self.enterprise_manager.pause_before_task(ticket))
 
     async def is_gone(self, intent: Intent) -> bool | None:
         """Read the job's links once. None if they cannot be read now."""

@@ -174,6 +174,10 @@ class EnterpriseManager(Protocol):
         """
         ...
 
+    def pause_before_task(self, ticket: TaskTicket) -> float:
+        """The seconds to wait before the task is polled: until it is due, by the durations of others."""
+        ...
+
     async def task(self, ticket: TaskTicket) -> Task:
         """Look at a task once.
 
