@@ -19,5 +19,6 @@ with (
 if __name__ == "__main__":
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("critical"))
     name, *options = sys.argv[1:]
-    atheris.Setup([name, *options], TARGETS[name])
+    # The first argument is the command by which libFuzzer starts itself again, to merge.
+    atheris.Setup([f"{sys.executable} -m tests.fuzz.one_target {name}", *options], TARGETS[name])
     atheris.Fuzz()
