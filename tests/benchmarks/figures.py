@@ -28,6 +28,17 @@ class Figure:
         """Whether the goal is met, if there is one."""
         return self.goal is None or (self.value >= self.goal if self.at_least else self.value <= self.goal)
 
+    @property
+    def verdict(self) -> str:
+        """`met` or `missed`; empty where there is no goal."""
+        return "" if self.goal is None else "met" if self.met else "missed"
+
+    @property
+    def cells(self) -> tuple[str, str, str]:
+        """Value, goal and ratio as texts."""
+        goal = "" if self.goal is None else f"{'≥' if self.at_least else '≤'} {_text(self.goal)} {self.unit}"
+        return f"{_text(self.value)} {self.unit}", goal, "" if self.of_floor is None else f"{self.of_floor:.2f}"
+
 
 def table_of(figures: Iterable[Figure], title: str) -> Table:
     """The table: figure, value, goal, ratio to the floor."""
@@ -36,10 +47,7 @@ def table_of(figures: Iterable[Figure], title: str) -> Table:
     for column in ("measured", "goal", "of the floor", ""):
         table.add_column(column, justify="right", no_wrap=True)
     for figure in figures:
-        goal = "" if figure.goal is None else f"{'≥' if figure.at_least else '≤'} {_text(figure.goal)} {figure.unit}"
-        ratio = "" if figure.of_floor is None else f"{figure.of_floor:.2f}"
-        met = "" if figure.goal is None else "met" if figure.met else "missed"
-        table.add_row(figure.name, f"{_text(figure.value)} {figure.unit}", goal, ratio, met)
+        table.add_row(figure.name, *figure.cells, figure.verdict)
     return table
 
 

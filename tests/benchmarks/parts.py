@@ -6,8 +6,9 @@ import itertools
 import json
 import os
 import sys
+import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from worker.broker.topology import COMMANDS, EVENTS
 from worker.sandbox.contexts import Assembly
 from worker.sandbox.errors import PartFailedError
 from worker.sandbox.processes.supervisor import ProcessSupervisor, output_of, wait_until
-from worker.sandbox.processes.worker_process import WorkerProcess
+from worker.sandbox.processes.worker_process import RUN, WorkerProcess
 from worker.sandbox.rabbitmq.choice import private_broker
 
 EM = "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__"
@@ -110,7 +111,9 @@ class Parts(Assembly):
 
     # --- workers ------------------------------------------------------------------------------------------------------
 
-    def start_worker(self, changes: Mapping[str, str], *, tls: bool, ledger_url: str | None = None) -> WorkerProcess:
+    def start_worker(
+        self, changes: Mapping[str, str], *, tls: bool, ledger_url: str | None = None, program: Sequence[str] = RUN
+    ) -> WorkerProcess:
         """Start a worker with a ledger of its own; returns when it takes commands. `changes` are further settings."""
         number = next(self._numbers)
         environment = {
@@ -124,7 +127,8 @@ class Parts(Assembly):
         }
         if tls:
             environment[f"{EM}CA_FILE"] = self._about["ca_file"]
-        worker = WorkerProcess(self.supervisor, f"worker-{number}", environment | dict(changes))
+        environment |= {"PYTHONPATH": str(Path.cwd()), **changes}
+        worker = WorkerProcess(self.supervisor, f"worker-{number}", environment, program)
         worker.wait_until_started()
         for queue in (_ENDS, _PROGRESS):
             # Of the progress events only the last is kept: the broker has them routed, as it has with a subscriber.
@@ -140,11 +144,14 @@ class Parts(Assembly):
         first = next(self._numbers) * 100_000
         return [_command(job_id(number)) for number in range(first, first + unlinks)]
 
-    def publish(self, commands: list[bytes], *, enterprise_manager: str = "default") -> None:
-        """Publish them, as fast as can be."""
+    def publish(self, commands: list[bytes], *, a_second: float = float("inf")) -> None:
+        """Publish them, so many a second."""
         persistent = pika.BasicProperties(delivery_mode=2, content_type="application/json")
-        for body in commands:
-            self.channel.basic_publish(COMMANDS, enterprise_manager, body, persistent)
+        began = time.monotonic()
+        for number, body in enumerate(commands):
+            if (early := began + number / a_second - time.monotonic()) > 0:
+                self._connection.sleep(early)
+            self.channel.basic_publish(COMMANDS, "default", body, persistent)
 
     def until_ended(self, unlinks: int) -> None:
         """Wait until so many terminal events are there.
