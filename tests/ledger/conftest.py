@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, closing
 from datetime import UTC, datetime, timedelta
@@ -24,7 +23,8 @@ from worker.unlinks.ports.ledger import Claimed, Entry, Intent, Lease, NewClaim
 
 Kind = Literal["sqlite", "postgresql"]
 
-LEASE_SECONDS = 30.0
+#: So long that no holder renews it during a test.
+LEASE_SECONDS = 600.0
 NOON = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 
 
@@ -33,18 +33,23 @@ class SteppedClock(SystemClock):
 
     def __init__(self) -> None:
         self._ahead = 0.0
+        self._jumped = 0.0
 
     def advance(self, seconds: float) -> None:
-        """Put it forward."""
+        """Let time pass."""
         self._ahead += seconds
+
+    def jump(self, seconds: float) -> None:
+        """Set the time of day, as NTP or a person does; the monotonic clock does not notice."""
+        self._jumped += seconds
 
     def now(self) -> datetime:
         """The time of day, as put forward."""
-        return super().now() + timedelta(seconds=self._ahead)
+        return super().now() + timedelta(seconds=self._ahead + self._jumped)
 
     def monotonic(self) -> float:
         """Monotonic seconds, as put forward."""
-        return time.monotonic() + self._ahead
+        return super().monotonic() + self._ahead
 
 
 class Database:
@@ -60,13 +65,15 @@ class Database:
         """Settings that lead to it."""
         return LedgerSettings(url=SecretStr(self.url), lease_seconds=lease_seconds)
 
-    def new(self, worker: str = "worker-a", lease_seconds: float = LEASE_SECONDS) -> SqlLedger:
+    def new(self, worker: str = "worker-a", lease_seconds: float = LEASE_SECONDS, boot: str | None = None) -> SqlLedger:
         """A worker's ledger, not started."""
-        return SqlLedger(self.settings(lease_seconds), worker, self.clock)
+        return SqlLedger(self.settings(lease_seconds), worker, self.clock, boot=boot)
 
-    async def ledger(self, worker: str = "worker-a", lease_seconds: float = LEASE_SECONDS) -> SqlLedger:
+    async def ledger(
+        self, worker: str = "worker-a", lease_seconds: float = LEASE_SECONDS, boot: str | None = None
+    ) -> SqlLedger:
         """A worker's ledger, started; closed at the end of the test."""
-        ledger = self.new(worker, lease_seconds)
+        ledger = self.new(worker, lease_seconds, boot)
         await ledger.start()
         self._opened.push_async_callback(ledger.close)
         return ledger

@@ -51,7 +51,7 @@ async def test_a_holder_that_is_gone_is_waited_for_until_its_lease_ends(database
 
 async def test_a_holder_that_lives_is_not_waited_for(database: Database, words: type[Words]) -> None:
     """A slot of this worker would be taken for as long as the other worker needs."""
-    holder, other = await database.ledger(), await database.ledger("worker-b")
+    holder, other = await database.ledger(lease_seconds=30), await database.ledger("worker-b")
     lease = await words.claim(holder)
     with pytest.raises(DeferredError, match="another worker"):
         await Claimant(database, words).claim(other)

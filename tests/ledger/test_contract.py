@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from contracts.events import Outcome
+from tests.ledger.conftest import LEASE_SECONDS
 from worker.ledger import OutOfOrderError, Step
 from worker.unlinks.ports.enterprise_manager import TaskTicket
 from worker.unlinks.ports.ledger import (
@@ -184,9 +185,9 @@ async def test_a_lease_is_not_certain_any_more_before_it_is_over(database: Datab
     """A paused worker would send a DELETE while another one has the key."""
     ledger = await database.ledger()
     lease = await words.claim(ledger)
-    database.clock.advance(26)
+    database.clock.advance(0.87 * LEASE_SECONDS)
     assert ledger.alive(lease)
-    database.clock.advance(2)
+    database.clock.advance(0.06 * LEASE_SECONDS)
     assert not ledger.alive(lease)
 
 

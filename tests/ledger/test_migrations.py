@@ -70,7 +70,7 @@ async def test_an_older_fingerprint_becomes_that_of_the_content(database: Databa
     assert await ledger.claim(claim) == AlreadySettled(body)
 
 
-@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004", "0005", "0006", "0007"])
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008"])
 async def test_an_older_schema_with_its_rows_is_brought_forward(
     database: Database, words: type[Words], revision: str
 ) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy.engine import make_url
 from worker.clock import SystemClock
 from worker.ledger.database import open_engine
 from worker.ledger.migrations import migrate
-from worker.ledger.tables import lend_clock
+from worker.ledger.tables import lend_clocks
 from worker.ledger.writer import Writer
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Database:
         self.engine, prepared = _prepared()
         self.connection = self.engine.connect()
         _driver_of(prepared).backup(_driver_of(self.connection))
-        lend_clock(_driver_of(self.connection), clock)
+        lend_clocks(_driver_of(self.connection), clock, None)
 
 
 class SimulatedWriter(Writer):

@@ -314,6 +314,11 @@ async def _say_cancelled_at_once(self: Workflow, ticket: TaskTicket | None) -> N
     raise CancelRequestedError
 
 
+def _count_by_the_time_of_day(self: Workflow) -> None:
+    elapsed = (self.clock.now() - self.entry.sent_at).total_seconds() if self.entry.sent_at else 0.0
+    self.waiting.deadline = self.clock.monotonic() + self.command.timeout_seconds - max(elapsed, 0.0)
+
+
 # --- nothing else is hurt -------------------------------------------------------------------------------------------
 
 
@@ -406,6 +411,11 @@ MUTANTS = (
     Mutant("trusts a task ID after a new logon", ((SimulatedGateway, "task", _trust_an_old_task),), known_seed=144),
     Mutant("takes OperationFinished for the end", ((Follower, "to_its_end", _stop_when_no_longer_running),)),
     Mutant("takes the answer to the DELETE for the end", ((Follower, "to_its_end", _believe_the_answer),)),
+    Mutant(
+        "counts the time since the DELETE by its own time of day",
+        ((Workflow, "_start_the_deadline", _count_by_the_time_of_day),),
+        known_seed=83,
+    ),
     Mutant("takes a forgotten task for a success", ((Follower, "to_its_end", _take_a_lost_task_for_done),)),
     Mutant("verifies without looking", ((Follower, "until_gone", _gone_without_looking),), known_seed=19),
     Mutant(

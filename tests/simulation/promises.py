@@ -15,7 +15,6 @@ from contracts.commands import CancelCommand, UnlinkCommand
 from contracts.events import Outcome, event_id, rejection_id
 from contracts.reading import UnreadableMessageError, read_message
 from tests.simulation.untroubled import shortfall
-from tests.simulation.world import EPOCH
 from worker.ledger.cancelling import Stored
 from worker.unlinks.ports.ledger import (
     AlreadySettled,
@@ -112,7 +111,6 @@ class Observer:
         self.stories: dict[str, Story] = {}
         self.readings: dict[bytes, Reading] = {}
         self.cancels: dict[str, float] = {}
-        self.jumped = False
         self._looks: dict[tuple[str, str], float] = {}
         self._rejections: dict[str, bytes] = {}
         self._plans: dict[str, set[str]] = {}
@@ -306,7 +304,7 @@ class Observer:
             self.situations["job busy elsewhere"] += 1
             return
         story.stage = Stage.INTENDED
-        story.sent_at = (sent_at - EPOCH).total_seconds()
+        story.sent_at = self.world.now
         if story.command.not_after is not None and sent_at > story.command.not_after:
             self.broken(NOTHING_HURT, f"{story.key} was started after its not_after")
         self._require_no_cancel(story)
@@ -408,12 +406,12 @@ class Observer:
 
     def _check_time_out(self, story: Story) -> None:
         spent = self.world.now - story.sent_at
-        if not self.jumped and spent < story.command.timeout_seconds:
+        if spent < story.command.timeout_seconds:
             self.broken(NOTHING_CLAIMED, f"{story.key} timed out after {spent:.0f} s")
 
     def _check_tasks_left(self, story: Story, process: Process) -> None:
         """A worker that can follow its task to the end does so, while the command's time lasts."""
-        time_is_over = self.jumped or self.world.now - story.sent_at >= story.command.timeout_seconds
+        time_is_over = self.world.now - story.sent_at >= story.command.timeout_seconds
         if story.changed is None or time_is_over:
             return
         task = self._can_follow(story, process)

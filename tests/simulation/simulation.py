@@ -194,7 +194,6 @@ class Simulation:
             case "cut":
                 worker.cut(trouble.seconds % 40, trouble.more * 40)
             case "clock_jump":
-                self.observer.jumped = True
                 worker.jump((trouble.more - 0.5) * 4000)
             case _:
                 self._happen_to_servers(trouble)

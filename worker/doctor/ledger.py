@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from worker.settings import LedgerSettings
     from worker.unlinks.ports.clock import Clock
 
-#: A difference of the clocks, in seconds, that is reported. Time-outs of an unlink that moves from
-#: one worker to another count by the workers' clocks; leases count by the database's alone.
+#: A difference of the clocks, in seconds, that is reported: `not_after` and the times in events are
+#: by the workers' clocks. Leases and time-outs are measured by the database's alone.
 MOST_SECONDS_APART = 5.0
 
 #: File systems that other hosts may write to. SQLite's locks do not hold there (https://www.sqlite.org/howtocorrupt.html).

@@ -14,10 +14,12 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from worker.ledger.tables import lend_clock
+from worker.ledger.tables import lend_clocks
 from worker.settings import SettingsInvalidError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pydantic import SecretStr
     from sqlalchemy import Connection, Engine
     from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -123,11 +125,13 @@ def folder_problem(url: URL) -> str | None:
         return None if error.errno in {errno.ENOSPC, errno.EDQUOT} else f"may not write in {folder}"
 
 
-def open_engine(url: URL, clock: Clock, *, read_only: bool = False) -> Engine:
+def open_engine(
+    url: URL, clock: Clock, *, lease_now: Callable[[], int] | None = None, read_only: bool = False
+) -> Engine:
     """An engine without a pool: the ledger keeps its one connection itself. Connects to nothing yet.
 
-    `clock` is what leases on SQLite are measured by. `read_only`: its transactions write nothing, and take no lock that
-    a worker would wait for.
+    On SQLite, `clock` gives the time of day, and `lease_now` measures leases; who claims no keys needs none.
+    `read_only`: its transactions write nothing, and take no lock that a worker would wait for.
     """
     if url.get_backend_name() == "postgresql":
         from worker.ledger.postgresql import open_postgresql  # noqa: PLC0415 - psycopg takes long to import
@@ -146,7 +150,7 @@ def open_engine(url: URL, clock: Clock, *, read_only: bool = False) -> Engine:
             "synchronous = FULL",
         ):
             connection.execute(f"PRAGMA {pragma}")
-        lend_clock(connection, clock)
+        lend_clocks(connection, clock, lease_now)
 
     event.listen(engine, "connect", prepare_sqlite)
     event.listen(engine, "begin", _begin_deferred if read_only else _begin_immediate)

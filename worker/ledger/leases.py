@@ -3,6 +3,9 @@
 A lease lasts `lease_seconds` from the moment at which the database last wrote it, and the database did so after the
 transaction began here. So until `lease_seconds` after that beginning, by the monotonic clock, no other worker can have
 taken the key over. A margin is left off for clocks that run at different speeds.
+
+A virtual machine that is stopped for a while does not notice by its monotonic clock. What its time of day has gained on
+that clock since then counts as well.
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ GRACE_SECONDS: Final = 3.0
 class _Held:
     token: int
     certain_until: float
+    ahead: float
 
 
 class Leases:
@@ -46,13 +50,14 @@ class Leases:
 
     def had(self, lease: Lease, began: float) -> None:
         """The lease was claimed, in a transaction that began at `began`."""
-        self._held[lease.key] = _Held(lease.token, began + self._certain_seconds)
+        self._held[lease.key] = _Held(lease.token, began + self._certain_seconds, self._ahead())
 
     def renewed(self, leases: Iterable[Lease], began: float) -> None:
         """Exactly these were renewed; one that is held but not among them has been taken over."""
         last = {lease.key: lease.token for lease in leases}
+        certain_until, ahead = began + self._certain_seconds, self._ahead()
         self._held = {
-            key: _Held(held.token, max(held.certain_until, began + self._certain_seconds))
+            key: _Held(held.token, certain_until, ahead) if certain_until > held.certain_until else held
             for key, held in self._held.items()
             if last.get(key) == held.token
         }
@@ -78,4 +83,11 @@ class Leases:
     def alive(self, lease: Lease) -> bool:
         """Whether no other worker can have the key yet."""
         held = self._held.get(lease.key)
-        return held is not None and held.token == lease.token and self._clock.monotonic() < held.certain_until
+        if held is None or held.token != lease.token:
+            return False
+        stopped = max(self._ahead() - held.ahead, 0.0)
+        return self._clock.monotonic() + stopped < held.certain_until
+
+    def _ahead(self) -> float:
+        """How much the time of day is ahead of the monotonic clock."""
+        return self._clock.now().timestamp() - self._clock.monotonic()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from contracts.events import Outcome
 from worker.ledger.records import Record, RecordedStep, Step
+from worker.ledger.tables import to_microseconds
 from worker.unlinks.ports.enterprise_manager import Link, LinkedBackup, TaskTicket
 from worker.unlinks.ports.ledger import (
     CancelRequest,
@@ -50,7 +51,8 @@ def columns_of(change: Change) -> tuple[dict[str, Any], str | None]:
     """The columns that a change fills, and its detail for the history."""
     match change:
         case Intended(intent, sent_at):
-            return {**intent_columns(intent), "sent_at": sent_at}, intent.link.object_in_job_id
+            sent = {"sent_at": sent_at, "sent_microseconds": to_microseconds(sent_at)}
+            return {**intent_columns(intent), **sent}, intent.link.object_in_job_id
         case Submitted(task, submitted_at):
             columns = {"task_id": task.task_id, "task_session": task.session, "submitted_at": submitted_at}
             return columns, task.task_id
@@ -78,8 +80,13 @@ def entry_from(row: RowMapping) -> Entry:
         user_id=row["user_id"],
         retried_by=row["retried_by"] or row["retry_user_id"],
         may_act=row["may_act"],
-        age=max(row["age"] or 0, 0) / 1_000_000,
+        age=_seconds(row["age"]) or 0.0,
+        since_sent=_seconds(row["since_sent"]),
     )
+
+
+def _seconds(microseconds: int | None) -> float | None:
+    return None if microseconds is None else max(microseconds, 0) / 1_000_000
 
 
 def known_run_from(row: RowMapping) -> KnownRun:

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import structlog
 
+from worker.clock import boot_id
 from worker.ledger.cancelling import Stored
 from worker.ledger.database import URL_VARIABLE, folder_problem, open_engine, problem_in, read_url
 from worker.ledger.errors import LedgerClosedError
+from worker.ledger.lease_clock import LeaseClock
 from worker.ledger.leases import GRACE_SECONDS, LOOKS_IN_A_LEASE, RENEWALS_IN_A_LEASE, Leases
 from worker.ledger.migrations import migrate
 from worker.ledger.presence import leave, put
@@ -68,16 +70,25 @@ class SqlLedger:
         settings: where the database is, and how long a lease lasts.
         worker: this worker's name. No two that run at the same time may share one: a worker that starts takes what
             its name held for its own, left by an earlier run.
-        clock: for leases on SQLite, for pauses, and for `alive`.
+        clock: for the time of day on SQLite, for pauses, and for `alive`.
         writer: makes the writer; by default, one with a thread and a connection to the database of `settings`.
+        boot: the ID of this boot of the host; see `LeaseClock`.
 
     Raises:
         SettingsInvalidError: the URL cannot be read; or the folder of the SQLite file does not exist, or nothing may be
             written in it.
     """
 
-    def __init__(self, settings: LedgerSettings, worker: str, clock: Clock, writer: MakeWriter | None = None) -> None:
-        make_writer = writer or partial(_writer_on, read_url(settings.url))
+    def __init__(
+        self,
+        settings: LedgerSettings,
+        worker: str,
+        clock: Clock,
+        writer: MakeWriter | None = None,
+        boot: str | None = None,
+    ) -> None:
+        self._lease_clock = LeaseClock(clock, boot or boot_id())
+        make_writer = writer or partial(_writer_on, read_url(settings.url), self._lease_clock)
         self._worker = worker
         self._clock = clock
         self._lease_seconds = settings.lease_seconds
@@ -107,6 +118,9 @@ class SqlLedger:
         self._writer.start()
         try:
             await self._writer.write(lambda transaction: migrate(transaction.connection), order=(_FIRST, ""))
+            await self._writer.write(
+                lambda transaction: self._lease_clock.agree(transaction.connection), order=(_FIRST, "")
+            )
             await self._writer.write(Transaction.end_leases, order=(_FIRST, ""))
             self._set_paused(await self._writer.write(Transaction.paused, order=(_FIRST, "")))
         except BaseException:
@@ -389,8 +403,13 @@ class SqlLedger:
 
 
 def _writer_on(
-    url: URL, transaction: Callable[[Connection, float], Transaction], clock: Clock, available: Callable[[bool], None]
+    url: URL,
+    lease_clock: LeaseClock,
+    transaction: Callable[[Connection, float], Transaction],
+    clock: Clock,
+    available: Callable[[bool], None],
 ) -> Writer:
     if (problem := folder_problem(url)) is not None:
         raise SettingsInvalidError(f"{URL_VARIABLE}: {problem}")
-    return Writer(open_engine(url, clock), transaction, clock, available, f"{url.host or ''}/{url.database}")
+    engine = open_engine(url, clock, lease_now=lease_clock.now)
+    return Writer(engine, transaction, clock, available, f"{url.host or ''}/{url.database}")

@@ -29,7 +29,18 @@ from sqlalchemy import (
 )
 
 from worker.ledger.records import MOST_STEPS, Step
-from worker.ledger.tables import EPOCH, Now, cancellations, in_flight, pauses, search_terms, steps, unlinks, unsettled
+from worker.ledger.tables import (
+    EPOCH,
+    LeaseNow,
+    Now,
+    cancellations,
+    in_flight,
+    pauses,
+    search_terms,
+    steps,
+    unlinks,
+    unsettled,
+)
 from worker.unlinks.ports.ledger import Change, Intended, SentAgain, Settled, Stage, Submitted, Withdrawn
 
 if TYPE_CHECKING:
@@ -45,9 +56,10 @@ _CLOCK_IS_SET: Final = datetime(2020, 1, 1, tzinfo=UTC)
 _DAY: Final = 24 * 60 * 60 * 1_000_000
 
 _of_key: BindParameter[str] = bindparam("of_key")
-_lease_end: ColumnElement[int] = Now() + bindparam("lease_microseconds", type_=BigInteger())
+_lease_end: ColumnElement[int] = LeaseNow() + bindparam("lease_microseconds", type_=BigInteger())
 
 _NOBODY: Final[dict[str, Any]] = {"worker": None, "lease_until": EPOCH}
+_NOT_SENT: Final[dict[str, Any]] = {"sent_at": None, "sent_gap": None}
 _NO_TASK: Final[dict[str, Any]] = {"task_id": None, "task_session": None, "submitted_at": None}
 
 #: Whether the cancellation of this run was requested. Literal, because SQLAlchemy leaves the tables' names out of what
@@ -57,9 +69,20 @@ _cancelled: ColumnElement[bool] = literal_column(
     " AND cancellations.enterprise_manager = unlinks.enterprise_manager AND cancellations.run = unlinks.run)",
     Boolean,
 )
-#: For how long the run has been going on, in microseconds. Literal, as above.
-_age: ColumnElement[int] = Now() - literal_column("unlinks.run_began_at", BigInteger)
-WHOLE_ROW: Final = (*unlinks.c, _cancelled.label("cancelled"), _age.label("age"))
+
+
+def _since(name: str) -> ColumnElement[int]:
+    """The microseconds since a moment in a row, by the clock of leases as far as is known. Literal, as above."""
+    at, gap = (literal_column(f"unlinks.{name}_{part}", BigInteger) for part in ("at", "gap"))
+    return func.coalesce(LeaseNow() - at - gap, Now() - at, type_=BigInteger())
+
+
+WHOLE_ROW: Final = (
+    *unlinks.c,
+    _cancelled.label("cancelled"),
+    _since("run_began").label("age"),
+    _since("sent").label("since_sent"),
+)
 
 #: The fence: no claim was given a higher token since, and the key has not ended.
 _ours = and_(unlinks.c.key == _of_key, unlinks.c.token == bindparam("of_token"), unsettled)
@@ -80,7 +103,9 @@ def _write(condition: ColumnElement[bool], **values: Any) -> Update:
 
 
 #: A lease that has ended; after an outage of the database, only some time later.
-_over = type_coerce(unlinks.c.lease_until, BigInteger) + bindparam("grace_microseconds", type_=BigInteger()) <= Now()
+_over = (
+    type_coerce(unlinks.c.lease_until, BigInteger) + bindparam("grace_microseconds", type_=BigInteger()) <= LeaseNow()
+)
 
 
 @cache
@@ -129,13 +154,14 @@ START_RUN: Final[ReturningUpdate[Any]] = _write(
     token=unlinks.c.token + 1,
     attempts=1,
     sends=0,
-    sent_at=None,
+    **_NOT_SENT,
     **_NO_TASK,
     cancel_heard_at=None,
     worker=bindparam("of_worker"),
     lease_until=_lease_end,
     run=unlinks.c.run + 1,
     run_began_at=Now(),
+    run_began_gap=LeaseNow() - Now(),
 ).returning(*WHOLE_ROW)
 
 RENEW: Final[ReturningUpdate[Any]] = (
@@ -179,9 +205,16 @@ _one_send_more = {"stage": Stage.INTENDED.value, "sends": unlinks.c.sends + 1}
 
 #: For each change: the statement that carries it out, and the step of the history that it is.
 RECORD: Final[dict[type[Change], tuple[Update, Step]]] = {
-    Intended: (_write(and_(_before_its_intent, ~_job_is_busy), **_one_send_more), Step.INTENDED),
+    Intended: (
+        _write(
+            and_(_before_its_intent, ~_job_is_busy),
+            **_one_send_more,
+            sent_gap=LeaseNow() - bindparam("sent_microseconds", type_=BigInteger()),
+        ),
+        Step.INTENDED,
+    ),
     Withdrawn: (
-        _write(_sent, stage=Stage.CLAIMED.value, sent_at=None, sends=unlinks.c.sends - 1, **_NO_TASK),
+        _write(_sent, stage=Stage.CLAIMED.value, **_NOT_SENT, sends=unlinks.c.sends - 1, **_NO_TASK),
         Step.WITHDRAWN,
     ),
     SentAgain: (_write(and_(_sent, _not_cancelled), **_one_send_more, **_NO_TASK), Step.SENT_AGAIN),
@@ -239,7 +272,7 @@ PAUSES: Final = select(pauses).order_by(pauses.c.enterprise_manager)
 
 # --- reading and tidying up -----------------------------------------------------------------------------------------
 
-ROW: Final = select(*WHOLE_ROW, Now().label("now")).where(unlinks.c.key == _of_key)
+ROW: Final = select(*WHOLE_ROW, LeaseNow().label("now")).where(unlinks.c.key == _of_key)
 
 NEWEST_STEPS: Final = select(steps).where(steps.c.key == _of_key).order_by(steps.c.id.desc()).limit(MOST_STEPS)
 

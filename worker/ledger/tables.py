@@ -23,6 +23,8 @@ from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy import ColumnElement, FromClause
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.sql.compiler import SQLCompiler
@@ -33,8 +35,9 @@ if TYPE_CHECKING:
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
-#: SQLite's name for the host's clock; `lend_clock` defines it on each connection.
+#: SQLite's names for the host's clock and that of leases; `lend_clocks` defines them on each connection.
 _HOST_CLOCK: Final = "unlink_now"
+_LEASE_CLOCK: Final = "unlink_lease_now"
 
 
 def to_microseconds(moment: datetime) -> int:
@@ -76,10 +79,20 @@ class ForeignText(TypeDecorator[str]):
 
 
 class Now(FunctionElement[int]):
-    """The present in microseconds: by the database's clock on PostgreSQL, by the host's on SQLite.
+    """The time of day in microseconds: by the database's clock on PostgreSQL, by the host's on SQLite.
 
-    Leases are compared by one clock only, so that clocks of hosts that differ do no harm. It is the moment of the
-    statement, not that of the transaction's start, since a statement may have waited for a lock.
+    It is the moment of the statement, not that of the transaction's start, since a statement may have waited for a
+    lock.
+    """
+
+    type = BigInteger()
+    inherit_cache = True
+
+
+class LeaseNow(FunctionElement[int]):
+    """The present in microseconds by the clock of leases (`worker.ledger.lease_clock`), at the moment of the statement.
+
+    Durations are measured by it: it is one clock for all workers, so that clocks of hosts that differ do no harm.
     """
 
     type = BigInteger()
@@ -87,7 +100,8 @@ class Now(FunctionElement[int]):
 
 
 @compiles(Now, "postgresql")
-def _now_on_postgresql(element: Now, compiler: SQLCompiler, **options: Any) -> str:
+@compiles(LeaseNow, "postgresql")
+def _now_on_postgresql(element: Now | LeaseNow, compiler: SQLCompiler, **options: Any) -> str:
     del element, compiler, options
     return "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)"
 
@@ -98,9 +112,20 @@ def _now_on_sqlite(element: Now, compiler: SQLCompiler, **options: Any) -> str:
     return f"{_HOST_CLOCK}()"
 
 
-def lend_clock(connection: DBAPIConnection, clock: Clock) -> None:
-    """Let an SQLite connection ask the worker's clock."""
-    connection.create_function(_HOST_CLOCK, 0, lambda: to_microseconds(clock.now()))
+@compiles(LeaseNow, "sqlite")
+def _lease_now_on_sqlite(element: LeaseNow, compiler: SQLCompiler, **options: Any) -> str:
+    del element, compiler, options
+    return f"{_LEASE_CLOCK}()"
+
+
+def lend_clocks(connection: DBAPIConnection, clock: Clock, lease_now: Callable[[], int] | None) -> None:
+    """Let an SQLite connection ask the worker's clock, and that of leases; without the latter, the former for both."""
+
+    def now() -> int:
+        return to_microseconds(clock.now())
+
+    connection.create_function(_HOST_CLOCK, 0, now)
+    connection.create_function(_LEASE_CLOCK, 0, lease_now or now)
 
 
 metadata = MetaData()
@@ -147,6 +172,10 @@ unlinks = Table(
     Column("retry_user_id", ForeignText),
     # Whether a DELETE of an earlier run may still be carried out.
     Column("may_act", Boolean, nullable=False),
+    # How far the clock of leases was ahead of `sent_at` and `run_began_at` as these were written, in microseconds;
+    # null where an earlier version wrote the row.
+    Column("sent_gap", BigInteger),
+    Column("run_began_gap", BigInteger),
 )
 
 
@@ -268,6 +297,11 @@ workers = Table(
     Column("draining", Boolean, nullable=False),
     # JSON, an object by name: `up`, `since`, `problem`.
     Column("enterprise_managers", ForeignText, nullable=False),
+)
+
+#: On SQLite: the boot of the host, and the time of day at which it seemed to be to its first worker.
+boots = Table(
+    "boots", metadata, Column("boot", Text, primary_key=True), Column("booted_at", BigInteger, nullable=False)
 )
 
 ledger_schema = Table(

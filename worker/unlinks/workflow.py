@@ -82,10 +82,14 @@ class Workflow:
     report: Reporter
     authorized: Job | None = None
     follow: Follower = field(init=False)
+    sent: float | None = field(init=False)
     stopping: bool = False
 
     def __post_init__(self) -> None:
         self.follow = Follower(self.enterprise_manager, self.waiting, self.clock, self.pace, self.report)
+        # When the DELETE was recorded, by the monotonic clock here: clocks of other hosts may differ from this one's.
+        since = self.entry.since_sent
+        self.sent = None if since is None else self.clock.monotonic() - since
 
     async def to_ending(self) -> Ending:
         """Run the unlink from its stage in the ledger to its end.
@@ -205,6 +209,7 @@ class Workflow:
         if not free:
             raise DeferredError("another worker has an unlink of this job under way", BUSY_JOB_SECONDS)
         self.entry = replace(self.entry, stage=Stage.INTENDED, sent_at=sent_at, sends=self.entry.sends + 1)
+        self.sent = self.clock.monotonic()
         self._start_the_deadline()
 
     # --- the DELETE -------------------------------------------------------------------------------------------------
@@ -389,8 +394,8 @@ class Workflow:
 
     def _start_the_deadline(self) -> None:
         """`timeout_seconds` run from the DELETE as recorded, by whichever worker."""
-        elapsed = (self.clock.now() - self.entry.sent_at).total_seconds() if self.entry.sent_at else 0.0
-        self.waiting.deadline = self.clock.monotonic() + self.command.timeout_seconds - max(elapsed, 0.0)
+        sent = self.clock.monotonic() if self.sent is None else self.sent
+        self.waiting.deadline = sent + self.command.timeout_seconds
 
     def _hold(self, job_id: str) -> AbstractAsyncContextManager[None]:
         return self.job_locks.hold(self.command.enterprise_manager, job_id, self.waiting)

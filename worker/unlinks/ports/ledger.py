@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
@@ -77,7 +77,8 @@ class Entry:
 
     `attempts`, `sends` and what follows from them are of this run; `intent` is of the key: no run removes another link
     than the one that an earlier run recorded. `may_act`: a DELETE of an earlier run may still be carried out. `age` is
-    for how long the run has been going on by the ledger's clock, in seconds; 0 for run 1.
+    for how long the run has been going on by the ledger's clock, in seconds; 0 for run 1. `since_sent` is the same for
+    the DELETE, None if none was sent; `sent_at` is by the clock of the worker that sent it.
     """
 
     lease: Lease
@@ -97,6 +98,7 @@ class Entry:
     cancelled_by: str | None = None
     may_act: bool = False
     age: float = 0.0
+    since_sent: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
