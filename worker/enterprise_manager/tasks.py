@@ -38,8 +38,8 @@ FEW = 8
 
 #: For how long tasks are gathered that become due, before one query names them: a share of the poll interval, and the
 #: longest in seconds.
-GATHER_SHARE = 0.05
-LONGEST_GATHERING = 0.1
+GATHER_SHARE = 0.15
+LONGEST_GATHERING = 0.15
 
 #: The page size that is requested; servers may return fewer tasks a page (100 were seen).
 PAGE_SIZE = 200
