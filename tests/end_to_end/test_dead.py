@@ -1,4 +1,7 @@
-"""The dead letters on a real broker: looked through, sent again, thrown away; and killed in the middle of it."""
+"""The dead letters on a real broker: looked through, sent again, thrown away; and killed in the middle of it.
+
+More than 400 lines: all commands of `dead`, on one desk of queues, ledger and program.
+"""
 
 from __future__ import annotations
 

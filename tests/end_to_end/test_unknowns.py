@@ -2,6 +2,8 @@
 
 Each switch of the simulated Enterprise Manager is a question that the vendor's documentation leaves open. In none of
 the positions may the worker claim what is not so.
+
+More than 400 lines: one table of all switches, which a test at its end compares with the simulated Enterprise Manager.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""What the ledger promises, asked of SQLite and of PostgreSQL."""
+"""What the ledger promises, asked of SQLite and of PostgreSQL.
+
+More than 400 lines: the whole contract of the port.
+"""
 
 from __future__ import annotations
 

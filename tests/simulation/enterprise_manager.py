@@ -1,6 +1,8 @@
 """Enterprise Manager: what is true, what it lists, its sessions and tasks; and a worker's gateway to it.
 
 Each thing that the vendor's documentation leaves open is decided by the weather, one way or the other.
+
+More than 400 lines: one simulated server and its gateway, whose faults depend on each other.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 The observer sees what no worker can see: what is true in Enterprise Manager and in the database, at the instant at
 which it becomes so. It keeps its own account of each key and trusts no port.
+
+More than 400 lines: all promises are checked on one record of what happened.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""What happens in one run: drawn from the seed, and from nothing else."""
+"""What happens in one run: drawn from the seed, and from nothing else.
+
+More than 400 lines: all that a seed decides.
+"""
 
 from __future__ import annotations
 
