@@ -346,7 +346,7 @@ async def test_dead_letter_says_why_and_keeps_the_message(worker: Any, neighbour
     neighbour.send(b"\xff\x00 not JSON", content_type="text/plain", headers={"theirs": 1})
     delivery = await worker.next()
     reason = Reason(code=ReasonCode.INVALID_MESSAGE, message="the message is not UTF-8 " + "x" * 5000)
-    await worker.broker.outbox.dead_letter(delivery, reason)
+    await worker.broker.outbox.dead_letter(delivery, reason, 2)
     delivery.acknowledge()
     properties, routing_key, body = await neighbour.take("unlink.dead")
     assert body == b"\xff\x00 not JSON"
@@ -357,7 +357,7 @@ async def test_dead_letter_says_why_and_keeps_the_message(worker: Any, neighbour
     assert headers["unlink-reason-code"] == "invalid_message"
     assert headers["unlink-reason"] == reason.message[:1000]
     assert headers["unlink-queue"] == "unlink.commands.default"
-    assert headers["unlink-attempt"] == 1
+    assert (headers["unlink-attempt"], headers["unlink-run"]) == (1, 2)
     assert datetime.fromisoformat(headers["unlink-failed-at"]).tzinfo is not None
 
 

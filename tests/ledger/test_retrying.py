@@ -180,20 +180,20 @@ async def test_no_run_is_started_that_was_not_judged(database: Database, claim: 
 
 
 async def test_what_the_last_run_is_decides_whether_the_policy_is_asked(database: Database, claim: NewClaim) -> None:
-    """A request that can start nothing is answered; one that can, or soon may, is judged by the stored command."""
+    """A request that can start nothing is answered; one that can is judged by the stored command."""
     ledger = await database.ledger()
     await ended(ledger, claim)
     known = await ledger.last_run("CHG-1")
     job = words.intent_of().job_id
-    assert known == KnownRun("default", 1, claim.command, JUDGED, may_be_followed=True, job_id=job)
+    assert known == KnownRun("default", 1, claim.command, JUDGED, failure=event_of(1), job_id=job)
     entry = await started(ledger)
     known = await ledger.last_run("CHG-1")
     assert known is not None
-    assert (known.run, known.may_be_followed) == (2, True)
+    assert (known.run, known.failure) == (2, None)
     await settle(ledger, entry.lease, Outcome.SUCCEEDED, 2)
     known = await ledger.last_run("CHG-1")
     assert known is not None
-    assert not known.may_be_followed
+    assert known.failure is None
 
 
 @pytest.mark.parametrize("changed", [False, None])

@@ -224,9 +224,9 @@ class SimulatedOutbox:
 
         await self._until_confirmed(store, f"delayed {message.number}")
 
-    async def dead_letter(self, delivery: Delivery, reason: Reason) -> None:
+    async def dead_letter(self, delivery: Delivery, reason: Reason, run: int | None = None) -> None:
         """As the port has it."""
-        del reason
+        del reason, run
         message = _message(delivery)
         await self._until_confirmed(lambda: self._broker.dead_letters.append(message), f"dead {message.number}")
 

@@ -240,6 +240,8 @@ class Scenario:
     commands: list[tuple[float, dict[str, Any] | bytes]] = field(default_factory=list)
     late: list[dict[str, Any] | bytes] = field(default_factory=list)
     troubles: list[Trouble] = field(default_factory=list)
+    #: How likely it is that a run that failed is retried.
+    retries: float = 0.0
 
     def __str__(self) -> str:
         return (
@@ -297,6 +299,7 @@ def draw(seed: int) -> Scenario:
         weather=_weather(chance, faults, strict=strict),
     )
     _add_commands(chance, scenario)
+    _add_retries(Random(f"early retries {seed}"), scenario)  # noqa: S311 - as above
     for fault in faults:
         _add_troubles(chance, scenario, fault)
     scenario.troubles.sort(key=lambda trouble: trouble.at)
@@ -337,6 +340,24 @@ def _add_commands(chance: Random, scenario: Scenario) -> None:
             scenario.commands.append((max(at + chance.choice((-5, 0.1, 2, 20, 60)) * chance.random(), 0), cancel))
         if chance.random() < 0.05 and isinstance(command, dict):
             scenario.commands.append((chance.random() * spread, command | {"dry_run": True}))
+
+
+def _add_retries(chance: Random, scenario: Scenario) -> None:
+    """Retries that nobody was asked for: of a run that is under way, that never was, or that succeeded.
+
+    Where runs are retried, half of them have little time for slow tasks, so that old tasks are met.
+    """
+    scenario.retries = chance.choice((0.0, 0.0, 0.3, 0.8))
+    if chance.random() < scenario.retries:
+        scenario.faults |= {"tasks_slow"}
+        scenario.weather["task_slow"] = 0.6
+        for _, command in scenario.commands:
+            if isinstance(command, dict) and command["command"] == "unlink.v1" and chance.random() < 0.5:
+                command["timeout_seconds"] = 10
+    for number in range(8):
+        if chance.random() < scenario.retries / 4:
+            retry = {"command": "retry.v1", "idempotency_key": f"key-{number}", "run": chance.choice((1, 1, 1, 2, 5))}
+            scenario.commands.append((chance.random() * scenario.horizon, retry))
 
 
 def _command(chance: Random, scenario: Scenario, key: str) -> dict[str, Any] | bytes:

@@ -34,9 +34,11 @@ REASON_CODE_HEADER = "unlink-reason-code"
 REASON_HEADER = "unlink-reason"
 FAILED_AT_HEADER = "unlink-failed-at"
 QUEUE_HEADER = "unlink-queue"
+#: The run that ended with the dead letter; a replay retries it.
+RUN_HEADER = "unlink-run"
 
 #: What the worker writes on a copy anew, or leaves off.
-_OF_ONE_COPY = {SENDER_HEADER, TAKEN_AWAY_HEADER, MISROUTED_SECONDS_HEADER}
+_OF_ONE_COPY = {SENDER_HEADER, TAKEN_AWAY_HEADER, MISROUTED_SECONDS_HEADER, RUN_HEADER}
 
 #: What a message that starts afresh must not bring along.
 _OF_ITS_LIFE_SO_FAR = {

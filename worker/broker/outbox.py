@@ -17,6 +17,7 @@ from worker.broker.copies import (
     QUEUE_HEADER,
     REASON_CODE_HEADER,
     REASON_HEADER,
+    RUN_HEADER,
     copied_properties,
     short_text,
 )
@@ -146,8 +147,8 @@ class BrokerOutbox:
             headers[TAKEN_AWAY_HEADER] = delivery.taken_away
         await self._copy(delivery, delay_exchange(tier), headers)
 
-    async def dead_letter(self, delivery: Delivery, reason: Reason) -> None:
-        """Put a copy of the message into `unlink.dead`, the reason in its headers.
+    async def dead_letter(self, delivery: Delivery, reason: Reason, run: int | None = None) -> None:
+        """Put a copy of the message into `unlink.dead`, in its headers the reason, and the run that ends with it.
 
         Raises:
             BrokerClosedError: `close` was called before the broker confirmed.
@@ -159,6 +160,7 @@ class BrokerOutbox:
             REASON_HEADER: reason.message[:MAX_REASON],
             FAILED_AT_HEADER: self._clock.now().isoformat(),
             QUEUE_HEADER: command_queue(delivery.enterprise_manager) if delivery.misrouting is None else MISROUTED,
+            **({} if run is None else {RUN_HEADER: run}),
         }
         await self._copy(delivery, DEAD, headers)
 

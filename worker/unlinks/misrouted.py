@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from contracts.commands import UNKNOWN_NAME, UnlinkCommand
+from contracts.commands import UNKNOWN_NAME, CancelCommand, RetryCommand, UnlinkCommand
 from contracts.events import ReasonCode
 from contracts.reading import UnreadableMessageError
 from worker.unlinks.replies import known_of
@@ -49,7 +49,7 @@ class Misrouted:
 
     async def reject_unless_known(
         self, command: Command | Exception, delivery: Delivery, misrouting: Misrouting, report: Reporter
-    ) -> UnlinkCommand | None:
+    ) -> UnlinkCommand | RetryCommand | None:
         """Reject it, or return the command if its key is in the ledger, so that the rejection would be wrong.
 
         Raises:
@@ -68,7 +68,7 @@ class Misrouted:
             known = command.partial
         elif isinstance(command, Exception):
             raise command
-        elif isinstance(command, UnlinkCommand) and await self._is_known(command, delivery):
+        elif not isinstance(command, CancelCommand) and await self._is_known(command, delivery):
             return command
         else:
             known = known_of(command)
@@ -76,9 +76,14 @@ class Misrouted:
         await self.replies.reject(delivery, known, code, problem, report, dead_letter=True)
         return None
 
-    async def _is_known(self, command: UnlinkCommand, delivery: Delivery) -> bool:
+    async def _is_known(self, command: UnlinkCommand | RetryCommand, delivery: Delivery) -> bool:
         """Whether its key is past its claim: its Enterprise Manager may have been served once, and be no longer."""
-        if command.dry_run or command.enterprise_manager != delivery.enterprise_manager:
+        if command.enterprise_manager != delivery.enterprise_manager:
+            return False
+        if isinstance(command, RetryCommand):
+            known = await self.ledger.last_run(command.idempotency_key)
+            return known is not None and known.run > command.run
+        if command.dry_run:
             return False
         return await self.ledger.has_decided(command.idempotency_key, command.fingerprint)
 

@@ -139,6 +139,9 @@ class Outbox(Protocol):
         """
         ...
 
-    async def dead_letter(self, delivery: Delivery, reason: Reason) -> None:
-        """Put a copy of the message into `unlink.dead`, the reason in its headers. The caller then acknowledges."""
+    async def dead_letter(self, delivery: Delivery, reason: Reason, run: int | None = None) -> None:
+        """Put a copy of the message into `unlink.dead`, the reason in its headers. The caller then acknowledges.
+
+        `run` is the run that ends with it, and that a replay retries.
+        """
         ...
