@@ -1,7 +1,4 @@
-"""The bytes of Enterprise Manager's answers, as documented, as seen in the wild, and as nobody should send them.
-
-More than 400 lines: the readers of all documents, on the documents of this file.
-"""
+"""The bytes of Enterprise Manager's answers, as documented, as seen in the wild, and as nobody should send them."""
 
 from __future__ import annotations
 

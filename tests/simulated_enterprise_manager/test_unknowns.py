@@ -1,7 +1,4 @@
-"""Every switch of `Behaviour`, in its positions, seen from outside in both formats.
-
-More than 400 lines: all switches.
-"""
+"""Every switch of `Behaviour`, in its positions, seen from outside in both formats."""
 
 from __future__ import annotations
 
