@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -129,14 +130,13 @@ async def test_a_name_that_looks_like_html_is_a_name(
         assert gateway.up
 
 
+@pytest.mark.parametrize("body", ["404 page not found\n", '{"message":"no Route matched with those values"}', "[]"])
 async def test_a_404_of_something_else_does_not_say_that_there_is_no_job(
-    em: SimulatedEnterpriseManager, gateway: Gateway
+    em: SimulatedEnterpriseManager, gateway: Gateway, body: str
 ) -> None:
-    """Else a command would fail for good while a proxy is restarted: some answer 404 in plain text."""
+    """Else a command would fail for good while a proxy is restarted."""
     for call in (lambda: gateway.find_job(JobReference(id=JOB)), lambda: gateway.links(JOB)):
-        page = Fault(
-            "wrong_content", "GET", "/jobs/", status=404, body="404 page not found\n", content_type="text/plain"
-        )
+        page = Fault("wrong_content", "GET", "/jobs/", status=404, body=body, content_type="text/plain")
         em.inject(page)
         await call()
         for _ in range(3):
@@ -144,6 +144,44 @@ async def test_a_404_of_something_else_does_not_say_that_there_is_no_job(
         with pytest.raises(Unavailable, match=r"status 404.*no document of Enterprise Manager"):
             await call()
         await asyncio.wait_for(gateway.until_available(), 10)
+
+
+@pytest.mark.parametrize("status", [400, 404, 405])
+async def test_a_server_without_logon_is_named_with_the_setting(
+    em: SimulatedEnterpriseManager, gateway: Gateway, status: int
+) -> None:
+    """Else whoever mistyped the URL would look for the fault everywhere else."""
+    em.inject(Fault("status", "POST", status=status, message="There is no such resource."))
+    await gateway.probe()
+    assert re.search(r"^no logon at .*There is no such.*; check UNLINK_.*__LAB__URL$", gateway.last_problem or "")
+
+
+@pytest.mark.parametrize("body", ["{}", "<Other/>", "Hello", '{"Message":"no","StatusCode":404}'])
+@pytest.mark.parametrize("status", [200, 404])
+async def test_a_logon_that_works_is_proof_enough(
+    em: SimulatedEnterpriseManager, gateway: Gateway, body: str, status: int
+) -> None:
+    """Else a version of Enterprise Manager that describes itself otherwise could not be used at all."""
+    em.inject(Fault("wrong_content", "GET", "/api/", status=status, body=body, content_type="text/plain"))
+    await gateway.probe()
+    assert gateway.up
+    assert (em.count("POST", "/sessionMngr"), em.count("GET")) == (1, 0)
+
+
+@pytest.mark.parametrize("status", [200, 400, 403])
+async def test_a_probe_in_a_session_that_is_there_asks_once_and_needs_no_other_session(
+    em: SimulatedEnterpriseManager, gateway: Gateway, status: int
+) -> None:
+    """Else an Enterprise Manager that is back would stay down, or each probe would cost a session."""
+    await gateway.links(JOB)
+    em.inject(Fault("status", "GET", "linkedBackup", status=503, times=3))
+    with pytest.raises(Unavailable):
+        await gateway.links(JOB)
+    em.forget_requests()
+    em.inject(Fault("wrong_content", "GET", "/api/", status=status, body='{"StatusCode":1}'))
+    await asyncio.wait_for(gateway.until_available(), 10)
+    assert gateway.up
+    assert (em.count("POST", "/sessionMngr"), em.count("GET")) == (0, 1)
 
 
 async def test_unverified_tls_is_warned_of_at_every_start(

@@ -18,7 +18,6 @@ from worker.enterprise_manager.documents.records import (
     TaskRecord,
     read_job,
     read_links,
-    read_versions,
 )
 from worker.enterprise_manager.documents.tree import DocumentError, UnexpectedDocumentError, cleaned
 from worker.enterprise_manager.logon import Logon
@@ -298,16 +297,18 @@ class Gateway:
             raise self._calls.unavailable(Again(self._strange(error), everywhere=False))
 
     async def _probe(self) -> None:
-        """Raise `Unavailable` unless Enterprise Manager answers and accepts the logon."""
+        """Raise `Unavailable` unless Enterprise Manager accepts the logon, or answers while there is a session.
+
+        A logon that works proves that it is Enterprise Manager. What `GET /api/` holds does not matter.
+        """
+        before = self._logon.current
         try:
-            answer = await self._wire.exchange(Request("GET", paths.API))
-            judge(answer, self._remedies)
-            read_versions(await self._wire.read(answer))
-            await self._logon.session()
-        except (TransportError, Again) as error:
+            if await self._logon.session() is before:
+                judge(await self._wire.exchange(Request("GET", paths.API)), self._remedies)
+        except (NotFound, Refused):
+            pass  # an answer of Enterprise Manager all the same
+        except (TransportError, Again, Unauthorized) as error:
             raise Unavailable(str(error)) from None
-        except (NotFound, Unauthorized, Refused, DocumentError) as error:
-            raise Unavailable(self._remedies.not_enterprise_manager(f"of GET {paths.API}: {error}")) from None
 
     def _refuse(self, error: Exception) -> NoReturn:
         raise Refused(ReasonCode.ENTERPRISE_MANAGER_ERROR, self._strange(error)) from None

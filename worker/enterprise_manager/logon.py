@@ -171,7 +171,7 @@ class Logon:
         try:
             judge(answer, self._remedies)
         except (NotFound, Refused) as error:
-            raise Again(str(error)) from None
+            raise Again(self._remedies.no_logon(str(error))) from None
         token = answer.headers.get(TOKEN_HEADER, "").strip()
         if not token.isascii() or not token.isprintable() or not token:
             raise Again(self._remedies.not_enterprise_manager(f"its logon gave no {TOKEN_HEADER}"))

@@ -118,6 +118,10 @@ class Remedies:
             "Administrator in Enterprise Manager"
         )
 
+    def no_logon(self, message: str) -> str:
+        """A logon was answered as nothing that Enterprise Manager is known to answer."""
+        return f"no logon at {self._where}: {self.without_secrets(message)}; check {self.variable('URL')}"
+
     def refused_sessions(self) -> str:
         """Even a new session was answered with 401."""
         return f"{self._where} keeps refusing its own logon sessions; is there a limit on sessions of this account?"

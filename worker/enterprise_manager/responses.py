@@ -9,7 +9,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 from contracts.events import ReasonCode
-from worker.enterprise_manager.documents.reading import html_title, is_document, is_html, read_document
+from worker.enterprise_manager.documents.reading import html_title, is_error, is_html, read_document
 from worker.enterprise_manager.documents.records import read_error
 from worker.enterprise_manager.documents.tree import DocumentError
 from worker.unlinks.ports.enterprise_manager import Refused
@@ -63,8 +63,8 @@ def judge(answer: Answer, remedies: Remedies) -> None:
         return
     message = server_message(answer, remedies)
     if status == NOT_FOUND:
-        if answer.body and message is None and not is_document(answer.body):
-            # Proxies that do not reach a server answer so in plain text.
+        if answer.body and not is_error(answer.body):
+            # A proxy or gateway that does not reach its server answers so, in plain text or in JSON of its own.
             problem = remedies.answered("answered with status 404, and with no document of Enterprise Manager")
             raise Again(problem, everywhere=False)
         raise NotFound(message or "not found")

@@ -39,13 +39,13 @@ def read_document(body: bytes) -> Node:
     return read_xml(content) if content.startswith(b"<") else read_json(content)
 
 
-def is_document(body: bytes) -> bool:
-    """Whether the body can be read."""
+def is_error(body: bytes) -> bool:
+    """Whether the body is an error document of Enterprise Manager: such a document names its status code (seen)."""
     try:
-        read_document(body)
+        root = read_document(body)
     except UnreadableDocumentError:
         return False
-    return True
+    return root.name == "error" or root.has("statuscode")
 
 
 def is_html(body: bytes) -> bool:
