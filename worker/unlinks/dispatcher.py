@@ -228,7 +228,7 @@ class Dispatcher:
         report = running.report
         claim = NewClaim(
             key=command.idempotency_key,
-            fingerprint=command.fingerprint,
+            fingerprint=running.fingerprint,
             enterprise_manager=command.enterprise_manager,
             command=to_stored(command, running.deliveries[0].correlation_id),
             received_at=self._clock.now(),
@@ -251,7 +251,7 @@ class Dispatcher:
                 if entry.cancelled:
                     running.cancelled.set()
                 try:
-                    await self._run_claimed(_stored(entry, command), entry, running)
+                    await self._run_claimed(_stored(entry, command, claim.command), entry, running)
                 except BaseException:
                     report(StepKind.RELEASED)
                     # Also if the lease seems lost: if it is not, its renewals would keep the key from other workers.
@@ -384,8 +384,10 @@ class Dispatcher:
         return compose(command, entry, ending, correlation_id=correlation_id, now=self._clock.now())
 
 
-def _stored(entry: Entry, command: UnlinkCommand) -> UnlinkCommand:
+def _stored(entry: Entry, command: UnlinkCommand, claimed: bytes) -> UnlinkCommand:
     """The command that claimed the key first: its deadline, ticket and texts hold, not those of a repeat."""
+    if entry.command == claimed:  # almost always; reading it again would give the same command
+        return command
     try:
         return read_command(entry.command)
     except UnreadableMessageError:  # of a contract that is not known here; the content is the same
