@@ -206,6 +206,9 @@ LabelName = Annotated[str, StringConstraints(min_length=1, max_length=63)]
 LabelValue = Annotated[str, StringConstraints(max_length=200)]
 
 
+#: Which run of a key: a row of the ledger counts no further.
+Run = Annotated[int, Field(ge=1, le=1_000_000)]
+
 RequestedBy = Annotated[str, _text(200)]
 WhyAsked = Annotated[str, _text(1000)]
 
@@ -300,9 +303,40 @@ class CancelCommand(Message):
         description="The key of the unlink that is to be stopped.", examples=["jira:OPS-4711/unlink-1"]
     )
     enterprise_manager: EnterpriseManagerName = Field("default", description=_ENTERPRISE_MANAGER)
+    run: Run | None = Field(
+        None,
+        description="The run that is meant; without it, the one that is under way, or is to come. A cancel of an "
+        "earlier run changes nothing, and is answered with the latest event.",
+    )
     requested_by: RequestedBy | None = Field(None, description="Who asks for it to be stopped.")
     reason: WhyAsked | None = Field(None, description="Why.", examples=["Wrong repository"])
 
 
+class RetryCommand(Message):
+    """Run an unlink again that ended `failed`, `timed_out` or `cancelled`: the command as it was first accepted.
+
+    It starts the next run if `run` is the last one and did not succeed. However often it arrives, it starts one run: if
+    a later run is under way, its end is the answer, and if a later one has ended, or the run succeeded, the latest
+    event is.
+    """
+
+    model_config = ConfigDict(title="retry.v1")
+
+    command: Literal["retry.v1"] = Field(description="What is to be done, and the version of this contract.")
+    idempotency_key: IdempotencyKey = Field(
+        description="The key of the unlink that is to be run again.", examples=["jira:OPS-4711/unlink-1"]
+    )
+    enterprise_manager: EnterpriseManagerName = Field("default", description=_ENTERPRISE_MANAGER)
+    run: Run = Field(description="The run that ended, as its event says.", examples=[1])
+    not_after: AwareDatetime | None = Field(
+        None,
+        description="A time with its offset (RFC 3339), in the place of the command's own; past it, the run is not "
+        "started. Without it, the command's own holds.",
+        examples=["2027-01-31T18:00:00+01:00"],
+    )
+    requested_by: RequestedBy | None = Field(None, description="Who asks for it to be run again.")
+    reason: WhyAsked | None = Field(None, description="Why.", examples=["The job is no longer being edited"])
+
+
 #: What a message on the commands exchange may be.
-Command = UnlinkCommand | CancelCommand
+Command = UnlinkCommand | CancelCommand | RetryCommand

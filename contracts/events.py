@@ -46,6 +46,10 @@ class Outcome(StrEnum):
         return self is not Outcome.SUBMITTED
 
 
+#: The ends of a run that another one may follow.
+RETRIED = frozenset({Outcome.FAILED, Outcome.TIMED_OUT, Outcome.CANCELLED})
+
+
 class Evidence(StrEnum):
     """How it is known that the link is gone."""
 
@@ -86,6 +90,7 @@ class ReasonCode(StrEnum):
     TASK_FAILED = "task_failed"
     ENTERPRISE_MANAGER_ERROR = "enterprise_manager_error"
     GAVE_UP = "gave_up"
+    RUN_NOT_FOUND = "run_not_found"
 
 
 #: The meaning of each code, for consumers.
@@ -107,6 +112,7 @@ REASON_MEANINGS = {
     ReasonCode.TASK_FAILED: "Enterprise Manager's task failed; the message is its own",
     ReasonCode.ENTERPRISE_MANAGER_ERROR: "Enterprise Manager answered with an error, or not sensibly",
     ReasonCode.GAVE_UP: "the worker could not bring it to an end",
+    ReasonCode.RUN_NOT_FOUND: "the idempotency key is not known (any more), or has had no such run",
 }
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic.json_schema import GenerateJsonSchema
 
-from contracts.commands import CancelCommand, UnlinkCommand
+from contracts.commands import CancelCommand, RetryCommand, UnlinkCommand
 from contracts.events import Event, Outcome
 
 if TYPE_CHECKING:
@@ -28,7 +28,11 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 VERSION = "1.0.0"
 
 #: The commands, by name.
-COMMANDS: dict[str, type[Message]] = {"unlink.v1": UnlinkCommand, "cancel.v1": CancelCommand}
+COMMANDS: dict[str, type[Message]] = {
+    "unlink.v1": UnlinkCommand,
+    "cancel.v1": CancelCommand,
+    "retry.v1": RetryCommand,
+}
 
 #: What every end has, whatever could be read of its command.
 _OF_AN_END = frozenset({"summary", "close_code", "finished_at"})

@@ -16,6 +16,7 @@ from contracts.commands import (
     CancelCommand,
     Command,
     IdempotencyKey,
+    RetryCommand,
     Ticket,
     UnlinkCommand,
 )
@@ -33,7 +34,7 @@ _MOST_LEVELS = 100
 #: A string, which may be without its end, or the beginning or the end of an array or object.
 _MARK = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[{\]}]', re.DOTALL)
 
-AnyCommand = TypeVar("AnyCommand", UnlinkCommand, CancelCommand)
+AnyCommand = TypeVar("AnyCommand", UnlinkCommand, CancelCommand, RetryCommand)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ class UnreadableMessageError(Exception):
 
 
 def read_message(body: bytes, content_type: str | None = None) -> Command:
-    """Read one command of either kind, bare or wrapped in a CloudEvent (by content type, or by its `specversion`).
+    """Read one command of any kind, bare or wrapped in a CloudEvent (by content type, or by its `specversion`).
 
     Raises:
         UnreadableMessageError: too large, not UTF-8, not JSON, a repeated or unknown field, a wrong value.
@@ -69,10 +70,14 @@ def read_message(body: bytes, content_type: str | None = None) -> Command:
     match content.get("command"):
         case "cancel.v1":
             return _validate(content, CancelCommand)
+        case "retry.v1":
+            return _validate(content, RetryCommand)
         case "unlink.v1" | None:
             return _validate(content, UnlinkCommand)
         case _:
-            raise UnreadableMessageError("command: Input should be 'unlink.v1' or 'cancel.v1'", _partial(content))
+            raise UnreadableMessageError(
+                "command: Input should be 'unlink.v1', 'cancel.v1' or 'retry.v1'", _partial(content)
+            )
 
 
 def read_command(body: bytes, content_type: str | None = None) -> UnlinkCommand:

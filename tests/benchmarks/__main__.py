@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from tests.benchmarks import cost, counting, latency
+from tests.benchmarks import cost, counting, latency, scale
 from tests.benchmarks.figures import machine, table_of
 from tests.benchmarks.parts import Parts
 from tests.benchmarks.report import Plot, write
@@ -62,7 +62,8 @@ def _more(parts: Parts, plots: list[Plot]) -> list[Figure]:
         Plot("Memory", "in flight", "MiB", {"most": [(each.in_flight, each.peak) for each in (alone, many, burst)]}),
         Plot("From a task's end to its event", "seconds", "share", {"1": _shares(alone), "1,000": _shares(many)}),
     ]
-    return list(latency.figures([alone, many], burst))
+    figures = list(latency.figures([alone, many], burst))
+    return [*figures, *scale.workers(parts, 1500), *scale.enterprise_managers(parts)]
 
 
 def _shares(run: Following) -> list[tuple[float, float]]:

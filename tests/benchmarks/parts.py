@@ -79,6 +79,11 @@ class Parts(Assembly):
         """Where the stub is."""
         return self._about["https" if tls else "http"]
 
+    @property
+    def ca_file(self) -> str:
+        """What the stub's certificate is verified against."""
+        return self._about["ca_file"]
+
     def reset(self, *, seconds: float = 0, spread: float = 0) -> None:
         """Forget what was counted. Tasks take so many seconds from now on."""
         self._control.post(f"{self._about['http']}/stub/reset?seconds={seconds}&spread={spread}").raise_for_status()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,6 @@ import requests
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
-from contracts.events import Event, EventData, Outcome, event_id, source_of
 from tests.waiting import until, wait_until
 from worker.broker.broker import Broker
 from worker.clock import SystemClock
@@ -167,25 +165,6 @@ def logs() -> Iterator[list[MutableMapping[str, Any]]]:
     """What was logged."""
     with capture_logs() as entries:
         yield entries
-
-
-@pytest.fixture
-def make_event() -> Callable[..., Event]:
-    """Makes events."""
-
-    def make(key: str = "key-1", outcome: Outcome = Outcome.SUCCEEDED, **facts: Any) -> Event:
-        now = datetime.now(UTC)
-        given = {"idempotency_key": key, "enterprise_manager": "default", "outcome": outcome, "received_at": now}
-        return Event(
-            id=event_id(key, outcome),
-            source=source_of("default"),
-            type=outcome.event_type,
-            subject=key,
-            time=now,
-            data=EventData(**{**given, **facts}),
-        )
-
-    return make
 
 
 @pytest.fixture

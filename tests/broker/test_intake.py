@@ -1,4 +1,7 @@
-"""What arrives, on a real broker: deliveries, pauses, and each way of losing a consumer."""
+"""What arrives, on a real broker: deliveries, pauses, and each way of losing a consumer.
+
+More than 400 lines: all ways to lose a consumer, with the fixtures of this file.
+"""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from contracts.events import Outcome, Reason, ReasonCode
+from tests.broker.events import make_event
 from tests.waiting import until
 from worker.broker.problems import BrokerClosedError
 from worker.settings import BrokerSettings
@@ -22,9 +23,7 @@ if TYPE_CHECKING:
     from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 
 
-async def test_event_arrives_byte_for_byte_with_its_properties(
-    worker: Any, neighbour: Any, make_event: Callable[..., Any]
-) -> None:
+async def test_event_arrives_byte_for_byte_with_its_properties(worker: Any, neighbour: Any) -> None:
     """A consumer that relies on the documented routing key and properties would miss or misread events."""
     neighbour.queue("subscriber", "unlink.events", "succeeded.*")
     event = make_event(correlation_id="their-own")
@@ -42,9 +41,7 @@ async def test_event_arrives_byte_for_byte_with_its_properties(
     assert abs(properties.timestamp - datetime.now(UTC).timestamp()) < 60
 
 
-async def test_event_model_is_published_as_its_bytes(
-    worker: Any, neighbour: Any, make_event: Callable[..., Any]
-) -> None:
+async def test_event_model_is_published_as_its_bytes(worker: Any, neighbour: Any) -> None:
     """An event and its stored bytes would differ, and a consumer could not tell a repeat."""
     neighbour.queue("subscriber", "unlink.events", "#")
     event = make_event(key="the-key")
@@ -54,9 +51,7 @@ async def test_event_model_is_published_as_its_bytes(
     assert properties.correlation_id == "the-key"
 
 
-async def test_correlation_id_too_long_for_a_property_stays_in_the_body(
-    worker: Any, neighbour: Any, make_event: Callable[..., Any]
-) -> None:
+async def test_correlation_id_too_long_for_a_property_stays_in_the_body(worker: Any, neighbour: Any) -> None:
     """200 characters that take 600 bytes would keep the event from ever being published."""
     neighbour.queue("subscriber", "unlink.events", "#")
     event = make_event(correlation_id="\N{SNOWMAN}" * 200)
@@ -66,9 +61,7 @@ async def test_correlation_id_too_long_for_a_property_stays_in_the_body(
     assert properties.correlation_id == "key-1"
 
 
-async def test_event_without_a_subscriber_is_kept_in_unrouted(
-    worker: Any, neighbour: Any, make_event: Callable[..., Any]
-) -> None:
+async def test_event_without_a_subscriber_is_kept_in_unrouted(worker: Any, neighbour: Any) -> None:
     """The result of an unlink that nobody subscribed to yet would be lost."""
     await worker.broker.outbox.publish(make_event())
     _, routing_key, _ = await neighbour.take("unlink.unrouted")
@@ -76,7 +69,7 @@ async def test_event_without_a_subscriber_is_kept_in_unrouted(
 
 
 async def test_event_that_no_queue_takes_is_repeated_until_one_does(
-    worker: Any, neighbour: Any, make_event: Callable[..., Any], logs: list[Any]
+    worker: Any, neighbour: Any, logs: list[Any]
 ) -> None:
     """The broker confirms what it drops: an event would count as published, and be gone."""
     neighbour.delete_queue("unlink.unrouted")
@@ -90,7 +83,7 @@ async def test_event_that_no_queue_takes_is_repeated_until_one_does(
 
 
 async def test_deleted_events_exchange_is_declared_anew_and_the_event_arrives(
-    worker: Any, neighbour: Any, make_event: Callable[..., Any], logs: list[Any]
+    worker: Any, neighbour: Any, logs: list[Any]
 ) -> None:
     """An exchange deleted by mistake would stop all events until the worker is restarted."""
     with neighbour.channel() as channel:
@@ -100,9 +93,7 @@ async def test_deleted_events_exchange_is_declared_anew_and_the_event_arrives(
     await neighbour.take("unlink.unrouted")
 
 
-async def test_two_thousand_outstanding_publishes_are_all_confirmed(
-    worker: Any, neighbour: Any, make_event: Callable[..., Any]
-) -> None:
+async def test_two_thousand_outstanding_publishes_are_all_confirmed(worker: Any, neighbour: Any) -> None:
     """A burst of results would stall, or be counted wrongly where the broker confirms many at once."""
     events = [make_event(key=f"key-{number}") for number in range(2000)]
     async with asyncio.timeout(60):
@@ -113,7 +104,7 @@ async def test_two_thousand_outstanding_publishes_are_all_confirmed(
 
 
 async def test_broker_restarted_under_publishes_loses_none_and_the_consumer_comes_back(
-    worker: Any, neighbour: Any, make_event: Callable[..., Any], broker: PrivateBroker
+    worker: Any, neighbour: Any, broker: PrivateBroker
 ) -> None:
     """A restart of the broker in the middle of a busy hour would lose results, or leave the worker deaf."""
     events = [make_event(key=f"key-{number}") for number in range(3000)]
@@ -134,7 +125,6 @@ async def test_memory_alarm_delays_publishes_without_repeating_them_and_lets_ack
     make_worker: Callable[..., Any],
     settings: BrokerSettings,
     neighbour: Any,
-    make_event: Callable[..., Any],
     in_alarm: Callable[..., None],
     logs: list[Any],
 ) -> None:
@@ -162,7 +152,6 @@ async def test_publish_without_a_confirm_is_repeated(
     make_worker: Callable[..., Any],
     settings: BrokerSettings,
     neighbour: Any,
-    make_event: Callable[..., Any],
     silent_queue: Callable[..., None],
     logs: list[Any],
 ) -> None:
@@ -190,7 +179,7 @@ FULL_AFTER_ONE = {"x-queue-type": "classic", "x-max-length": 1, "x-overflow": "r
 
 
 async def test_event_that_a_full_subscriber_refuses_is_given_back_and_holds_nothing_up(
-    worker: Any, neighbour: Any, make_event: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    worker: Any, neighbour: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One subscriber's full queue would make the worker send the same event for ever, and hold all its slots."""
     monkeypatch.setattr("worker.broker.outbox.REFUSED_SECONDS", 0.5)
@@ -212,7 +201,6 @@ async def test_message_that_the_broker_answers_by_closing_the_channel_fails_alon
     make_worker: Callable[..., Any],
     settings: BrokerSettings,
     neighbour: Any,
-    make_event: Callable[..., Any],
     new_user: Callable[..., str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -252,9 +240,7 @@ async def test_attempt_that_is_no_count_does_not_keep_a_message_from_being_delay
     assert (await worker.next()).attempt == 2
 
 
-async def test_reply_goes_to_the_queue_asked_for_when_the_command_has_ended(
-    worker: Any, neighbour: Any, make_event: Callable[..., Any]
-) -> None:
+async def test_reply_goes_to_the_queue_asked_for_when_the_command_has_ended(worker: Any, neighbour: Any) -> None:
     """A publisher that waits for the answer on its own queue would wait in vain, or be told too early."""
     neighbour.queue("reply.me", "")
     await worker.broker.outbox.publish(make_event(outcome=Outcome.SUBMITTED), ["reply.me"])
@@ -266,11 +252,7 @@ async def test_reply_goes_to_the_queue_asked_for_when_the_command_has_ended(
 
 
 async def test_reply_queue_that_is_gone_or_forbidden_does_not_hold_the_event_up(
-    make_worker: Callable[..., Any],
-    neighbour: Any,
-    make_event: Callable[..., Any],
-    new_user: Callable[..., str],
-    logs: list[Any],
+    make_worker: Callable[..., Any], neighbour: Any, new_user: Callable[..., str], logs: list[Any]
 ) -> None:
     """One publisher's wrong reply address would hold its command for ever, and end other publishes with its channel."""
     url = new_user(configure=r"^unlink\..*", write=r"^unlink\..*", read=r"^unlink\..*")
@@ -283,7 +265,7 @@ async def test_reply_queue_that_is_gone_or_forbidden_does_not_hold_the_event_up(
     assert not any(entry["event"] == "broker.channel_lost" for entry in logs)
 
 
-async def test_direct_reply_to_survives_a_delay(worker: Any, neighbour: Any, make_event: Callable[..., Any]) -> None:
+async def test_direct_reply_to_survives_a_delay(worker: Any, neighbour: Any) -> None:
     """A caller that waits on direct reply-to would get no answer once its command had to wait."""
     replies: list[bytes] = []
     with neighbour.channel() as channel:
@@ -364,7 +346,7 @@ async def test_dead_letter_says_why_and_keeps_the_message(worker: Any, neighbour
     neighbour.send(b"\xff\x00 not JSON", content_type="text/plain", headers={"theirs": 1})
     delivery = await worker.next()
     reason = Reason(code=ReasonCode.INVALID_MESSAGE, message="the message is not UTF-8 " + "x" * 5000)
-    await worker.broker.outbox.dead_letter(delivery, reason)
+    await worker.broker.outbox.dead_letter(delivery, reason, 2)
     delivery.acknowledge()
     properties, routing_key, body = await neighbour.take("unlink.dead")
     assert body == b"\xff\x00 not JSON"
@@ -375,7 +357,7 @@ async def test_dead_letter_says_why_and_keeps_the_message(worker: Any, neighbour
     assert headers["unlink-reason-code"] == "invalid_message"
     assert headers["unlink-reason"] == reason.message[:1000]
     assert headers["unlink-queue"] == "unlink.commands.default"
-    assert headers["unlink-attempt"] == 1
+    assert (headers["unlink-attempt"], headers["unlink-run"]) == (1, 2)
     assert datetime.fromisoformat(headers["unlink-failed-at"]).tzinfo is not None
 
 
@@ -392,9 +374,7 @@ async def test_headers_too_large_to_travel_again_are_left_behind(worker: Any, ne
     assert properties.headers["unlink-reason"] == "too much"
 
 
-async def test_who_still_waits_when_the_worker_closes_is_told(
-    make_worker: Callable[..., Any], make_event: Callable[..., Any]
-) -> None:
+async def test_who_still_waits_when_the_worker_closes_is_told(make_worker: Callable[..., Any]) -> None:
     """A drain would hang on an event that can no longer be published."""
     nowhere = BrokerSettings(url=SecretStr("amqp://u:p@127.0.0.1:1/"))
     worker = make_worker(nowhere)

@@ -9,12 +9,12 @@ from typing import Any
 
 import pika
 
+from tests.broker.events import make_event
+
 COMMANDS = 3000
 
 
-async def test_consume_publish_confirm_acknowledge(
-    make_worker: Callable[..., Any], neighbour: Any, make_event: Callable[..., Any]
-) -> None:
+async def test_consume_publish_confirm_acknowledge(make_worker: Callable[..., Any], neighbour: Any) -> None:
     """A worker would spend its time on the broker instead of on Enterprise Manager."""
     worker = make_worker(queues={"default": 500})
     await worker.broker.start()

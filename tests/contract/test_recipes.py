@@ -100,7 +100,7 @@ def test_the_workflow_for_github_is_one_and_asks_for_no_rights(recipes: Path) ->
         ["check-jsonschema", "--builtin-schema", "vendor.github-workflows"],
         ["zizmor", "--offline", "--min-confidence", "medium"],
     ):
-        command = [programs / checker[0], *checker[1:], workflow]
+        command: list[str | Path] = [programs / checker[0], *checker[1:], workflow]
         done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
 
@@ -118,7 +118,7 @@ def play(recipe: Path, site: Site, tmp_path: Path, *arguments: str) -> tuple[int
         "ANSIBLE_LOCALHOST_WARNING": "false",
         "ANSIBLE_INVENTORY_UNPARSED_WARNING": "false",
     }
-    command = ["ansible-playbook", recipe, *arguments]
+    command: list[str | Path] = ["ansible-playbook", recipe, *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     counts = dict(re.findall(r"(\w+)=(\d+)", done.stdout.rpartition("PLAY RECAP")[2]))
     return done.returncode, counts, done.stdout + done.stderr

@@ -53,7 +53,6 @@ class Handed:
     redelivered: bool = False
     misrouting: Misrouting | None = None
     taken_away: str | None = None
-    returns: int = 0
     live: bool = True
     acknowledged: bool = False
 
@@ -92,7 +91,7 @@ class KeptOutbox:
         assert not failed, "an attempt failed in an unforeseen way"
         self.returning.put_nowait(delivery)
 
-    async def dead_letter(self, delivery: Delivery, reason: Reason) -> None:
+    async def dead_letter(self, delivery: Delivery, reason: Reason, run: int | None = None) -> None:
         """Look away."""
 
     async def end_of(self, key: str) -> dict[str, Any]:

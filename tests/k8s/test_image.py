@@ -272,19 +272,8 @@ def test_the_image_holds_what_the_lock_pins_and_nothing_to_build_with(image: Reh
     installed = set(_python(image, listing).lower().replace("_", "-").split())
     pinned = {f"{name}=={version}" for name, version in _pins(ROOT / "requirements.lock")}
     assert installed - pinned == {f"unlink-worker=={PROJECT['project']['version']}"}
-    base = subprocess.run(
-        [
-            image.python / "python",
-            "-I",
-            "-c",
-            "import importlib.metadata as m; print(*(d.name for d in m.distributions()))",
-        ],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
-    assert base.stdout.split() == []
+    base: list[str | Path] = [image.python / "python", "-I", "-c", listing]
+    assert subprocess.run(base, capture_output=True, text=True, check=True, timeout=60).stdout.split() == []
 
 
 @pytest.mark.slow
@@ -377,28 +366,19 @@ def _environment(image: Rehearsal) -> dict[str, str]:
 
 
 def _run(image: Rehearsal, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*image.entrypoint, *arguments],
-        env=_environment(image) | settings,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-        **_as_the_images_user(image),
-    )
+    return _done(image, [*image.entrypoint, *arguments], settings)
 
 
 def _python(image: Rehearsal, program: str) -> str:
-    done: subprocess.CompletedProcess[str] = subprocess.run(
-        ["python", "-I", "-c", program],
-        env=_environment(image),
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-        **_as_the_images_user(image),
-    )
+    done = _done(image, ["python", "-I", "-c", program], {})
+    assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def _done(image: Rehearsal, command: list[str], settings: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    user = _as_the_images_user(image)
+    environment = _environment(image) | settings
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120, **user)
 
 
 def _writable(image: Rehearsal) -> list[str]:

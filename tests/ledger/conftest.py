@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, closing
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,41 +13,14 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import make_url
 
-from worker.clock import SystemClock
+from tests.ledger.words import SteppedClock
 from worker.ledger.sql_ledger import SqlLedger
 from worker.settings import LedgerSettings
-from worker.unlinks.ports.enterprise_manager import Link, LinkedBackup
-from worker.unlinks.ports.ledger import Claimed, Entry, Intent, Lease, NewClaim
 
 Kind = Literal["sqlite", "postgresql"]
 
 #: So long that no holder renews it during a test.
 LEASE_SECONDS = 600.0
-NOON = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
-
-
-class SteppedClock(SystemClock):
-    """The system's clock, which a test may put forward. Sleeping takes its real time."""
-
-    def __init__(self) -> None:
-        self._ahead = 0.0
-        self._jumped = 0.0
-
-    def advance(self, seconds: float) -> None:
-        """Let time pass."""
-        self._ahead += seconds
-
-    def jump(self, seconds: float) -> None:
-        """Set the time of day, as NTP or a person does; the monotonic clock does not notice."""
-        self._jumped += seconds
-
-    def now(self) -> datetime:
-        """The time of day, as put forward."""
-        return super().now() + timedelta(seconds=self._ahead + self._jumped)
-
-    def monotonic(self) -> float:
-        """Monotonic seconds, as put forward."""
-        return super().monotonic() + self._ahead
 
 
 class Database:
@@ -124,49 +95,3 @@ async def postgresql_database(request: pytest.FixtureRequest, tmp_path: Path) ->
     database = Database("postgresql", _url("postgresql", request, tmp_path))
     yield database
     await database.close()
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Wait for a condition; the test's time limit ends it."""
-    while not condition():  # noqa: ASYNC110 - what is waited for happens in a database, which sets no event
-        await asyncio.sleep(0.01)
-
-
-class Words:
-    """What the tests say to a ledger."""
-
-    noon = NOON
-    until = staticmethod(until)
-    clock = SteppedClock
-    link = Link("27a1d57f-7c15-43c6-9162-d05aff1c9bb9", "88788f9e-d8f5-4eb4-bc4f-9b3f5403bcec", "Repository 1")
-
-    @staticmethod
-    def claim_of(key: str = "CHG-1", fingerprint: str = "f" * 64, enterprise_manager: str = "default") -> NewClaim:
-        """A claim."""
-        return NewClaim(key, fingerprint, enterprise_manager, b'{"command":"unlink.v1"}', NOON)
-
-    @classmethod
-    def intent_of(cls, job: str = "d1b85018-2769-45be-89bc-03f66b60e6cb", link: str | None = None) -> Intent:
-        """An intent."""
-        chosen = cls.link if link is None else Link(link, cls.link.repository_uid)
-        return Intent(job, "Copy job 1", chosen, (LinkedBackup("b-1", "uid-1", "Backup 1"), LinkedBackup("b-2")))
-
-    @classmethod
-    async def claim(cls, ledger: SqlLedger, key: str = "CHG-1") -> Lease:
-        """Claim a key that must be free, and return its lease."""
-        result = await ledger.claim(cls.claim_of(key))
-        assert isinstance(result, Claimed)
-        return result.entry.lease
-
-    @classmethod
-    async def take_over(cls, ledger: SqlLedger, key: str = "CHG-1") -> Entry:
-        """Claim a key as soon as its lease is over."""
-        while not isinstance(result := await ledger.claim(cls.claim_of(key)), Claimed):  # noqa: ASYNC110 - as above
-            await asyncio.sleep(0.01)
-        return result.entry
-
-
-@pytest.fixture
-def words() -> type[Words]:
-    """What the tests say to a ledger."""
-    return Words

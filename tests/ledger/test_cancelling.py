@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from contracts.events import Outcome
-from tests.ledger.conftest import Database, Words
+from tests.ledger import words
+from tests.ledger.conftest import Database
 from worker.ledger import KeyHistory, OutOfOrderError, Step
 from worker.ledger.database import open_engine, read_url
 from worker.ledger.sql_ledger import SqlLedger
@@ -33,7 +34,7 @@ TASK = TaskTicket("task-1", "session-a")
 
 
 @pytest.fixture
-def request_to_cancel(words: type[Words]) -> CancelRequest:
+def request_to_cancel() -> CancelRequest:
     """Somebody's wish."""
     return CancelRequest("CHG-1", "default", "j.doe", "wrong repository", words.noon)
 
@@ -46,7 +47,7 @@ async def history_of(ledger: SqlLedger, key: str = "CHG-1") -> KeyHistory:
 
 
 async def test_a_request_that_comes_first_cancels_the_unlink_that_comes_later(
-    database: Database, words: type[Words], request_to_cancel: CancelRequest
+    database: Database, request_to_cancel: CancelRequest
 ) -> None:
     """Somebody stops a change before its command arrives, and the link is removed all the same."""
     ledger, other = await database.ledger(), await database.ledger("worker-b")
@@ -59,7 +60,7 @@ async def test_a_request_that_comes_first_cancels_the_unlink_that_comes_later(
 
 
 async def test_after_a_request_nothing_is_intended_and_nothing_written(
-    database: Database, words: type[Words], request_to_cancel: CancelRequest
+    database: Database, request_to_cancel: CancelRequest
 ) -> None:
     """A DELETE would leave after somebody was told that it is cancelled; or the job would stay closed to others."""
     ledger, other = await database.ledger(), await database.ledger("worker-b")
@@ -79,7 +80,7 @@ async def test_after_a_request_nothing_is_intended_and_nothing_written(
 
 
 async def test_a_request_does_not_stop_an_intent_that_came_before_it(
-    database: Database, words: type[Words], request_to_cancel: CancelRequest
+    database: Database, request_to_cancel: CancelRequest
 ) -> None:
     """The DELETE has left: its task would not be recorded, or the job would never be free again."""
     ledger = await database.ledger()
@@ -93,7 +94,7 @@ async def test_a_request_does_not_stop_an_intent_that_came_before_it(
 
 
 async def test_after_a_request_the_delete_is_not_sent_again(
-    database: Database, words: type[Words], request_to_cancel: CancelRequest
+    database: Database, request_to_cancel: CancelRequest
 ) -> None:
     """Somebody cancels while a worker is away, and the one that takes over removes the link."""
     first, second = await database.ledger(), await database.ledger("worker-b")
@@ -112,7 +113,7 @@ async def test_after_a_request_the_delete_is_not_sent_again(
 
 
 async def test_what_certainly_did_not_leave_may_be_withdrawn_after_a_request(
-    database: Database, words: type[Words], request_to_cancel: CancelRequest
+    database: Database, request_to_cancel: CancelRequest
 ) -> None:
     """The job would stay closed for an unlink that was never sent; and the next try would send it."""
     ledger = await database.ledger()
@@ -127,7 +128,7 @@ async def test_what_certainly_did_not_leave_may_be_withdrawn_after_a_request(
 
 
 async def test_a_request_for_what_has_ended_is_answered_with_its_end(
-    database: Database, words: type[Words], request_to_cancel: CancelRequest
+    database: Database, request_to_cancel: CancelRequest
 ) -> None:
     """Who cancels too late would wait for an answer for ever."""
     ledger = await database.ledger()
@@ -137,7 +138,7 @@ async def test_a_request_for_what_has_ended_is_answered_with_its_end(
 
 
 async def test_a_request_that_names_another_enterprise_manager_cancels_nothing_of_this_one(
-    database: Database, words: type[Words], request_to_cancel: CancelRequest
+    database: Database, request_to_cancel: CancelRequest
 ) -> None:
     """Whoever may cancel on one Enterprise Manager could cancel on all; or keep the right request out."""
     ledger = await database.ledger()
@@ -154,7 +155,7 @@ async def test_a_request_that_names_another_enterprise_manager_cancels_nothing_o
 
 
 async def test_the_history_tells_who_cancelled_and_why_and_a_repeat_adds_nothing(
-    database: Database, words: type[Words], request_to_cancel: CancelRequest
+    database: Database, request_to_cancel: CancelRequest
 ) -> None:
     """`status KEY` could not say whom to ask about a change that was stopped, not even before it came."""
     ledger = await database.ledger()
@@ -173,7 +174,7 @@ async def test_the_history_tells_who_cancelled_and_why_and_a_repeat_adds_nothing
 
 
 async def test_a_request_made_here_is_heard_here_at_once_and_only_of_keys_that_are_here(
-    database: Database, words: type[Words], request_to_cancel: CancelRequest
+    database: Database, request_to_cancel: CancelRequest
 ) -> None:
     """A task that could still be stopped would run on for the length of a renewal."""
     ledger, other = await database.ledger(), await database.ledger("worker-b")
@@ -190,7 +191,7 @@ async def test_a_request_made_here_is_heard_here_at_once_and_only_of_keys_that_a
 
 
 async def test_a_request_made_elsewhere_is_heard_by_the_next_renewal(
-    database: Database, words: type[Words], request_to_cancel: CancelRequest
+    database: Database, request_to_cancel: CancelRequest
 ) -> None:
     """A cancel is delivered to any worker: most of the time not to the one that has the key."""
     ledger, other = await database.ledger(lease_seconds=2), await database.ledger("worker-b")
@@ -204,7 +205,7 @@ async def test_a_request_made_elsewhere_is_heard_by_the_next_renewal(
 
 
 async def test_of_a_request_and_an_intent_at_once_one_is_first(
-    database: Database, words: type[Words], request_to_cancel: CancelRequest
+    database: Database, request_to_cancel: CancelRequest
 ) -> None:
     """Between the two, a DELETE could leave that nobody stops."""
     ledger, other = await database.ledger(), await database.ledger("worker-b")
@@ -223,7 +224,7 @@ async def test_of_a_request_and_an_intent_at_once_one_is_first(
 
 
 async def test_an_intent_that_waited_while_a_request_was_written_hears_of_it(
-    postgresql_database: Database, words: type[Words], request_to_cancel: CancelRequest
+    postgresql_database: Database, request_to_cancel: CancelRequest
 ) -> None:
     """An intent that began before the request could be seen, and was held up, would go ahead after it was promised."""
     ledger = await postgresql_database.ledger()

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
-from tests.ledger.conftest import LEASE_SECONDS, Database, SteppedClock
+from tests.ledger import words
+from tests.ledger.conftest import LEASE_SECONDS, Database
+from tests.ledger.words import SteppedClock
 from worker.clock import SystemClock, boot_id
-from worker.unlinks.ports.ledger import Claimed, HeldElsewhere, Intended
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tests.ledger.conftest import Words
-    from worker.unlinks.ports.ledger import ClaimResult, Entry
+from worker.unlinks.ports.ledger import Claimed, ClaimResult, Entry, HeldElsewhere, Intended
 
 HOUR = 3600.0
 
@@ -31,9 +27,7 @@ def entry_of(result: ClaimResult) -> Entry:
 
 
 @pytest.mark.parametrize("seconds", [HOUR, -HOUR])
-async def test_a_time_of_day_that_jumps_ends_no_lease_early_and_none_late(
-    database: Database, words: type[Words], seconds: float
-) -> None:
+async def test_a_time_of_day_that_jumps_ends_no_lease_early_and_none_late(database: Database, seconds: float) -> None:
     """NTP that corrects the clock would take all unlinks from their workers, or leave those of a dead one for hours."""
     holder, other = await database.ledger(), await database.ledger("worker-b")
     lease = await words.claim(holder)
@@ -46,7 +40,7 @@ async def test_a_time_of_day_that_jumps_ends_no_lease_early_and_none_late(
     assert entry_of(await other.claim(words.claim_of())).lease.token == lease.token + 1
 
 
-async def test_a_worker_that_starts_after_a_jump_counts_like_the_others(tmp_path: Path, words: type[Words]) -> None:
+async def test_a_worker_that_starts_after_a_jump_counts_like_the_others(tmp_path: Path) -> None:
     """Each worker would measure the leases of the others by a clock of its own."""
     database = Database("sqlite", f"sqlite:///{tmp_path / 'ledger.db'}")
     await words.claim(await database.ledger())
@@ -57,7 +51,7 @@ async def test_a_worker_that_starts_after_a_jump_counts_like_the_others(tmp_path
     await database.close()
 
 
-async def test_leases_of_an_earlier_boot_are_over(tmp_path: Path, words: type[Words]) -> None:
+async def test_leases_of_an_earlier_boot_are_over(tmp_path: Path) -> None:
     """After a power failure on a host whose clock starts in 1970, no unlink would go on until the clock is set."""
     database = Database("sqlite", f"sqlite:///{tmp_path / 'ledger.db'}")
     await words.claim(await database.ledger(boot="first"))
@@ -73,7 +67,7 @@ async def test_leases_of_an_earlier_boot_are_over(tmp_path: Path, words: type[Wo
 
 
 async def test_the_first_worker_that_counts_boots_leaves_leases_to_workers_of_an_earlier_version(
-    tmp_path: Path, words: type[Words]
+    tmp_path: Path,
 ) -> None:
     """In a rolling update, the new worker would take the unlinks of those that still run."""
     database = Database("sqlite", f"sqlite:///{tmp_path / 'ledger.db'}")
@@ -85,7 +79,7 @@ async def test_the_first_worker_that_counts_boots_leaves_leases_to_workers_of_an
 
 
 async def test_without_the_id_of_a_boot_leases_are_measured_by_the_time_of_day(
-    tmp_path: Path, words: type[Words], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a system without such an ID no worker would start."""
     monkeypatch.setattr("worker.ledger.sql_ledger.boot_id", lambda: None)
@@ -101,9 +95,7 @@ async def test_without_the_id_of_a_boot_leases_are_measured_by_the_time_of_day(
 # --- a machine that stands still --------------------------------------------------------------------------------------
 
 
-async def test_a_virtual_machine_that_was_stopped_does_not_rely_on_its_leases(
-    database: Database, words: type[Words]
-) -> None:
+async def test_a_virtual_machine_that_was_stopped_does_not_rely_on_its_leases(database: Database) -> None:
     """A DELETE would leave after another worker has taken the unlink over: the monotonic clock stood still, too."""
     ledger = await database.ledger()
     lease = await words.claim(ledger)
@@ -128,7 +120,7 @@ def test_seconds_in_suspension_count(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("seconds", [HOUR, -HOUR])
 async def test_the_time_since_a_delete_is_the_ledgers_whatever_the_workers_clocks_say(
-    database: Database, words: type[Words], seconds: float
+    database: Database, seconds: float
 ) -> None:
     """A worker whose clock is ahead would call an unlink timed out that was sent a moment ago."""
     holder = await database.ledger()
@@ -142,7 +134,7 @@ async def test_the_time_since_a_delete_is_the_ledgers_whatever_the_workers_clock
 
 
 async def test_of_a_row_of_an_earlier_version_the_time_since_the_delete_is_known_by_its_time_of_day(
-    database: Database, words: type[Words]
+    database: Database,
 ) -> None:
     """Each unlink that an earlier version has sent would get its whole time anew."""
     holder = await database.ledger()
@@ -154,9 +146,7 @@ async def test_of_a_row_of_an_earlier_version_the_time_since_the_delete_is_known
     assert HOUR <= entry.since_sent < HOUR + LEASE_SECONDS
 
 
-async def test_what_an_earlier_version_writes_beside_this_one_is_measured_as_well_as_can_be(
-    database: Database, words: type[Words]
-) -> None:
+async def test_what_an_earlier_version_writes_beside_this_one_is_measured_as_well_as_can_be(database: Database) -> None:
     """In a rolling update, an unlink would be timed out by a moment that an earlier version left in the row."""
     holder = await database.ledger()
     lease = await words.claim(holder)

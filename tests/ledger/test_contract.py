@@ -1,16 +1,20 @@
-"""What the ledger promises, asked of SQLite and of PostgreSQL."""
+"""What the ledger promises, asked of SQLite and of PostgreSQL.
+
+More than 400 lines: the whole contract of the port.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 import pytest
 
 from contracts.events import Outcome
-from tests.ledger.conftest import LEASE_SECONDS
+from tests.ledger import words
+from tests.ledger.conftest import LEASE_SECONDS, Database
 from worker.ledger import OutOfOrderError, Step
+from worker.ledger.sql_ledger import SqlLedger
 from worker.unlinks.ports.enterprise_manager import TaskTicket
 from worker.unlinks.ports.ledger import (
     AlreadySettled,
@@ -28,10 +32,6 @@ from worker.unlinks.ports.ledger import (
     Withdrawn,
 )
 
-if TYPE_CHECKING:
-    from tests.ledger.conftest import Database, Words
-    from worker.ledger.sql_ledger import SqlLedger
-
 EVENT = b'{"specversion":"1.0","n":"\xc3\xa9"}'
 TASK = TaskTicket("task-1", "session-a")
 
@@ -45,7 +45,7 @@ def entry_of(result: object) -> Entry:
 # --- claiming -------------------------------------------------------------------------------------------------------
 
 
-async def test_a_new_key_is_claimed_with_the_first_token(database: Database, words: type[Words]) -> None:
+async def test_a_new_key_is_claimed_with_the_first_token(database: Database) -> None:
     """Without it no command is ever started."""
     ledger = await database.ledger()
     entry = entry_of(await ledger.claim(words.claim_of()))
@@ -55,7 +55,7 @@ async def test_a_new_key_is_claimed_with_the_first_token(database: Database, wor
     assert ledger.alive(entry.lease)
 
 
-async def test_a_settled_key_answers_with_its_event_byte_for_byte(database: Database, words: type[Words]) -> None:
+async def test_a_settled_key_answers_with_its_event_byte_for_byte(database: Database) -> None:
     """A publisher that repeats its command would get another answer, or a second unlink."""
     ledger = await database.ledger()
     lease = await words.claim(ledger)
@@ -65,7 +65,7 @@ async def test_a_settled_key_answers_with_its_event_byte_for_byte(database: Data
     assert await other.claim(words.claim_of()) == AlreadySettled(EVENT)
 
 
-async def test_a_key_with_other_content_is_refused_at_every_stage(database: Database, words: type[Words]) -> None:
+async def test_a_key_with_other_content_is_refused_at_every_stage(database: Database) -> None:
     """Two changes with one number: the second would silently be taken for a repeat of the first."""
     ledger = await database.ledger()
     changed = words.claim_of(fingerprint="0" * 64)
@@ -77,13 +77,13 @@ async def test_a_key_with_other_content_is_refused_at_every_stage(database: Data
     assert await ledger.claim(changed) == KeyReused()
 
 
-async def test_a_key_that_another_worker_holds_is_not_taken(database: Database, words: type[Words]) -> None:
+async def test_a_key_that_another_worker_holds_is_not_taken(database: Database) -> None:
     """Two workers would edit one job at the same time."""
     await words.claim(await database.ledger())
     assert isinstance(await (await database.ledger("worker-b")).claim(words.claim_of()), HeldElsewhere)
 
 
-async def test_a_worker_takes_its_own_earlier_row_over_at_once(database: Database, words: type[Words]) -> None:
+async def test_a_worker_takes_its_own_earlier_row_over_at_once(database: Database) -> None:
     """After a lost answer, or a restart under the same name, a command would wait for its own lease."""
     ledger = await database.ledger()
     await words.claim(ledger)
@@ -91,9 +91,7 @@ async def test_a_worker_takes_its_own_earlier_row_over_at_once(database: Databas
     assert (entry.lease.token, entry.attempts) == (2, 2)
 
 
-async def test_a_lease_that_is_over_is_taken_over_with_all_that_is_known(
-    database: Database, words: type[Words]
-) -> None:
+async def test_a_lease_that_is_over_is_taken_over_with_all_that_is_known(database: Database) -> None:
     """A command of a crashed worker would stay half done, or be started afresh with another link."""
     first = await database.ledger()
     lease = await words.claim(first)
@@ -117,7 +115,7 @@ async def test_a_lease_that_is_over_is_taken_over_with_all_that_is_known(
     )
 
 
-async def test_a_released_key_is_free_at_once(database: Database, words: type[Words]) -> None:
+async def test_a_released_key_is_free_at_once(database: Database) -> None:
     """Every command of a worker that stops in good order would wait for its lease to run out."""
     ledger = await database.ledger()
     lease = await words.claim(ledger)
@@ -126,7 +124,7 @@ async def test_a_released_key_is_free_at_once(database: Database, words: type[Wo
     assert entry_of(await (await database.ledger("worker-b")).claim(words.claim_of())).lease.token == 2
 
 
-async def test_releasing_a_lost_lease_does_nothing(database: Database, words: type[Words]) -> None:
+async def test_releasing_a_lost_lease_does_nothing(database: Database) -> None:
     """A worker that comes back late would take the key away from the one that goes on with it."""
     first, second = await database.ledger(), await database.ledger("worker-b")
     lease = await words.claim(first)
@@ -137,7 +135,7 @@ async def test_releasing_a_lost_lease_does_nothing(database: Database, words: ty
     assert second.alive(newer)
 
 
-async def test_at_drain_every_unsettled_key_of_this_worker_is_free(database: Database, words: type[Words]) -> None:
+async def test_at_drain_every_unsettled_key_of_this_worker_is_free(database: Database) -> None:
     """A roll-out of a new version would stop all commands for the length of a lease."""
     first, second = await database.ledger(), await database.ledger("worker-b")
     leases = [await words.claim(first, f"CHG-{n}") for n in range(3)]
@@ -149,14 +147,14 @@ async def test_at_drain_every_unsettled_key_of_this_worker_is_free(database: Dat
     assert isinstance(await first.claim(words.claim_of(others.key)), HeldElsewhere)
 
 
-async def test_a_worker_that_starts_ends_what_its_name_held(database: Database, words: type[Words]) -> None:
+async def test_a_worker_that_starts_ends_what_its_name_held(database: Database) -> None:
     """After a restart under the same name it would renew leases that nobody works on, and lock all others out."""
     await words.claim(await database.ledger())
     await database.ledger()
     assert entry_of(await (await database.ledger("worker-b")).claim(words.claim_of())).lease.token == 2
 
 
-async def test_of_many_that_claim_one_key_at_once_one_gets_it(database: Database, words: type[Words]) -> None:
+async def test_of_many_that_claim_one_key_at_once_one_gets_it(database: Database) -> None:
     """Two deliveries of one command on two workers would both be carried out."""
     ledgers = [await database.ledger(f"worker-{n}") for n in range(4)]
     for n in range(25):
@@ -164,7 +162,7 @@ async def test_of_many_that_claim_one_key_at_once_one_gets_it(database: Database
         assert sorted(type(result).__name__ for result in results) == ["Claimed"] + ["HeldElsewhere"] * 3
 
 
-async def test_of_many_that_take_one_key_over_at_once_one_gets_it(database: Database, words: type[Words]) -> None:
+async def test_of_many_that_take_one_key_over_at_once_one_gets_it(database: Database) -> None:
     """After a crash two workers would go on with one command."""
     dead = await database.ledger("dead")
     ledgers = [await database.ledger(f"worker-{n}") for n in range(4)]
@@ -181,7 +179,7 @@ async def test_of_many_that_take_one_key_over_at_once_one_gets_it(database: Data
 # --- leases ---------------------------------------------------------------------------------------------------------
 
 
-async def test_a_lease_is_not_certain_any_more_before_it_is_over(database: Database, words: type[Words]) -> None:
+async def test_a_lease_is_not_certain_any_more_before_it_is_over(database: Database) -> None:
     """A paused worker would send a DELETE while another one has the key."""
     ledger = await database.ledger()
     lease = await words.claim(ledger)
@@ -191,7 +189,7 @@ async def test_a_lease_is_not_certain_any_more_before_it_is_over(database: Datab
     assert not ledger.alive(lease)
 
 
-async def test_an_older_token_is_not_alive(database: Database, words: type[Words]) -> None:
+async def test_an_older_token_is_not_alive(database: Database) -> None:
     """An unlink that was given up here, and taken up again, would run twice in one process."""
     ledger = await database.ledger()
     older = await words.claim(ledger)
@@ -199,7 +197,7 @@ async def test_an_older_token_is_not_alive(database: Database, words: type[Words
     assert (ledger.alive(older), ledger.alive(newer)) == (False, True)
 
 
-async def test_leases_are_renewed_for_as_long_as_the_worker_runs(database: Database, words: type[Words]) -> None:
+async def test_leases_are_renewed_for_as_long_as_the_worker_runs(database: Database) -> None:
     """Every unlink that takes longer than a lease would be taken over by another worker."""
     seconds = 1.5
     ledger, other = await database.ledger(lease_seconds=seconds), await database.ledger("worker-b")
@@ -211,7 +209,7 @@ async def test_leases_are_renewed_for_as_long_as_the_worker_runs(database: Datab
     assert ledger.alive(lease)
 
 
-async def test_a_renewal_finds_out_that_a_lease_was_lost(database: Database, words: type[Words]) -> None:
+async def test_a_renewal_finds_out_that_a_lease_was_lost(database: Database) -> None:
     """A worker that was paused would believe that it still has the key, because it renews others."""
     first, second = await database.ledger(lease_seconds=2), await database.ledger("worker-b")
     lost = await words.claim(first, "CHG-lost")
@@ -233,7 +231,7 @@ async def release_behind_the_back_of(database: Database, lease: Lease) -> None:
 # --- writing --------------------------------------------------------------------------------------------------------
 
 
-async def every_write(ledger: SqlLedger, lease: Lease, words: type[Words]) -> None:
+async def every_write(ledger: SqlLedger, lease: Lease) -> None:
     """Each of them finds the lease lost."""
     for write in (
         ledger.record(lease, Intended(words.intent_of(), words.noon)),
@@ -247,7 +245,7 @@ async def every_write(ledger: SqlLedger, lease: Lease, words: type[Words]) -> No
     assert not ledger.alive(lease)
 
 
-async def test_after_a_take_over_the_older_token_writes_nothing(database: Database, words: type[Words]) -> None:
+async def test_after_a_take_over_the_older_token_writes_nothing(database: Database) -> None:
     """A paused worker that comes back would overwrite what the one after it has recorded."""
     first, second = await database.ledger(), await database.ledger("worker-b")
     lease = await words.claim(first)
@@ -255,26 +253,26 @@ async def test_after_a_take_over_the_older_token_writes_nothing(database: Databa
     database.let_leases_run_out()
     await words.claim(second)
     before = await second.history("CHG-1")
-    await every_write(first, lease, words)
+    await every_write(first, lease)
     assert await second.history("CHG-1") == before
 
 
-async def test_after_its_end_a_key_is_not_written_to(database: Database, words: type[Words]) -> None:
+async def test_after_its_end_a_key_is_not_written_to(database: Database) -> None:
     """A terminal event that consumers have seen would be replaced by another one."""
     ledger = await database.ledger()
     lease = await words.claim(ledger)
     await ledger.record(lease, Settled(Outcome.SUCCEEDED, EVENT, words.noon))
     assert not ledger.alive(lease)
-    await every_write(ledger, lease, words)
+    await every_write(ledger, lease)
     assert await ledger.claim(words.claim_of()) == AlreadySettled(EVENT)
 
 
-async def test_an_unknown_key_is_a_lost_lease(database: Database, words: type[Words]) -> None:
+async def test_an_unknown_key_is_a_lost_lease(database: Database) -> None:
     """A row that an operator deleted would come back half filled."""
-    await every_write(await database.ledger(), Lease("CHG-1", 1), words)
+    await every_write(await database.ledger(), Lease("CHG-1", 1))
 
 
-async def test_a_lease_that_ran_out_unnoticed_still_writes(database: Database, words: type[Words]) -> None:
+async def test_a_lease_that_ran_out_unnoticed_still_writes(database: Database) -> None:
     """After an hour without the database every unlink in flight would be thrown away."""
     ledger = await database.ledger()
     lease = await words.claim(ledger)
@@ -282,7 +280,7 @@ async def test_a_lease_that_ran_out_unnoticed_still_writes(database: Database, w
     assert await ledger.record(lease, Intended(words.intent_of(), words.noon))
 
 
-async def test_withdrawing_leaves_what_was_seen(database: Database, words: type[Words]) -> None:
+async def test_withdrawing_leaves_what_was_seen(database: Database) -> None:
     """The next try would pick a link that was put there after the command."""
     ledger = await database.ledger()
     lease = await words.claim(ledger)
@@ -293,7 +291,7 @@ async def test_withdrawing_leaves_what_was_seen(database: Database, words: type[
     assert (entry.stage, entry.intent, entry.sends, entry.sent_at) == (Stage.CLAIMED, words.intent_of(), 0, None)
 
 
-async def test_no_other_link_is_ever_recorded_for_a_key(database: Database, words: type[Words]) -> None:
+async def test_no_other_link_is_ever_recorded_for_a_key(database: Database) -> None:
     """A link that somebody put back would be removed by an old command."""
     ledger = await database.ledger()
     lease = await words.claim(ledger)
@@ -304,7 +302,7 @@ async def test_no_other_link_is_ever_recorded_for_a_key(database: Database, word
     assert await ledger.record(lease, Intended(words.intent_of(), words.noon))
 
 
-async def test_sending_again_counts_and_keeps_the_first_instant(database: Database, words: type[Words]) -> None:
+async def test_sending_again_counts_and_keeps_the_first_instant(database: Database) -> None:
     """The time-out would start afresh with each DELETE; and an old task would be taken for the new DELETE's."""
     ledger = await database.ledger()
     lease = await words.claim(ledger)
@@ -315,9 +313,7 @@ async def test_sending_again_counts_and_keeps_the_first_instant(database: Databa
     assert (entry.stage, entry.sends, entry.sent_at, entry.task) == (Stage.INTENDED, 2, words.noon, None)
 
 
-async def test_a_key_without_an_intent_has_nothing_to_send_again_and_no_task(
-    database: Database, words: type[Words]
-) -> None:
+async def test_a_key_without_an_intent_has_nothing_to_send_again_and_no_task(database: Database) -> None:
     """A DELETE could be under way without its job being closed to others."""
     ledger = await database.ledger()
     lease = await words.claim(ledger)
@@ -327,7 +323,7 @@ async def test_a_key_without_an_intent_has_nothing_to_send_again_and_no_task(
         await ledger.record(lease, Submitted(TASK, words.noon))
 
 
-async def test_a_write_repeated_after_a_lost_answer_is_a_success(database: Database, words: type[Words]) -> None:
+async def test_a_write_repeated_after_a_lost_answer_is_a_success(database: Database) -> None:
     """A connection that broke during a commit would make a worker give up an unlink that is its own."""
     ledger = await database.ledger()
     lease = await words.claim(ledger)
@@ -343,7 +339,7 @@ async def test_a_write_repeated_after_a_lost_answer_is_a_success(database: Datab
         await ledger.record(lease, Settled(Outcome.SUCCEEDED, EVENT, words.noon))
 
 
-async def test_a_second_intent_after_the_first_is_refused(database: Database, words: type[Words]) -> None:
+async def test_a_second_intent_after_the_first_is_refused(database: Database) -> None:
     """A DELETE would be sent that is not counted."""
     ledger = await database.ledger()
     lease = await words.claim(ledger)
@@ -355,7 +351,7 @@ async def test_a_second_intent_after_the_first_is_refused(database: Database, wo
 # --- one unlink per job ---------------------------------------------------------------------------------------------
 
 
-async def test_a_busy_job_is_refused_and_what_was_seen_recorded(database: Database, words: type[Words]) -> None:
+async def test_a_busy_job_is_refused_and_what_was_seen_recorded(database: Database) -> None:
     """Two edits of one job at once: one of them would be lost."""
     first, second = await database.ledger(), await database.ledger("worker-b")
     holder, waiting = await words.claim(first, "CHG-1"), await words.claim(second, "CHG-2")
@@ -368,7 +364,7 @@ async def test_a_busy_job_is_refused_and_what_was_seen_recorded(database: Databa
 
 
 @pytest.mark.parametrize("end", ["settle", "withdraw"])
-async def test_a_job_is_free_again_after_the_end(database: Database, words: type[Words], end: str) -> None:
+async def test_a_job_is_free_again_after_the_end(database: Database, end: str) -> None:
     """After one unlink no other of its job would ever run."""
     ledger = await database.ledger()
     holder, waiting = await words.claim(ledger, "CHG-1"), await words.claim(ledger, "CHG-2")
@@ -382,7 +378,7 @@ async def test_a_job_is_free_again_after_the_end(database: Database, words: type
     assert await ledger.record(waiting, Intended(words.intent_of(), words.noon))
 
 
-async def test_a_job_stays_closed_while_nobody_holds_its_unlink(database: Database, words: type[Words]) -> None:
+async def test_a_job_stays_closed_while_nobody_holds_its_unlink(database: Database) -> None:
     """The DELETE of a crashed worker may still be at work when another edit of the job begins."""
     ledger = await database.ledger()
     holder, waiting = await words.claim(ledger, "CHG-1"), await words.claim(ledger, "CHG-2")
@@ -391,7 +387,7 @@ async def test_a_job_stays_closed_while_nobody_holds_its_unlink(database: Databa
     assert not await ledger.record(waiting, Intended(words.intent_of(), words.noon))
 
 
-async def test_other_jobs_and_other_enterprise_managers_are_not_busy(database: Database, words: type[Words]) -> None:
+async def test_other_jobs_and_other_enterprise_managers_are_not_busy(database: Database) -> None:
     """One unlink would hold up those that have nothing to do with it."""
     ledger = await database.ledger()
     await ledger.record(await words.claim(ledger, "CHG-1"), Intended(words.intent_of(), words.noon))
@@ -400,7 +396,7 @@ async def test_other_jobs_and_other_enterprise_managers_are_not_busy(database: D
     assert await ledger.record(elsewhere.lease, Intended(words.intent_of(), words.noon))
 
 
-async def test_of_many_that_intend_one_job_at_once_one_may(database: Database, words: type[Words]) -> None:
+async def test_of_many_that_intend_one_job_at_once_one_may(database: Database) -> None:
     """Two workers that look at the same instant would both find the job free."""
     ledgers = [await database.ledger(f"worker-{n}") for n in range(4)]
     for turn in range(25):
@@ -415,7 +411,7 @@ async def test_of_many_that_intend_one_job_at_once_one_may(database: Database, w
 # --- for people -----------------------------------------------------------------------------------------------------
 
 
-async def test_the_history_of_a_key_tells_what_was_done_and_by_whom(database: Database, words: type[Words]) -> None:
+async def test_the_history_of_a_key_tells_what_was_done_and_by_whom(database: Database) -> None:
     """`status KEY` would leave an operator in the dark about a command that somebody asks for."""
     first, second = await database.ledger(), await database.ledger("worker-b")
     lease = await words.claim(first)

@@ -11,7 +11,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from contracts.events import Outcome
-from tests.ledger.conftest import Database, Words
+from tests.ledger import words
+from tests.ledger.conftest import Database
 from worker.ledger.postgresql import ANSWER_SECONDS
 from worker.unlinks.ports.ledger import Settled
 
@@ -36,7 +37,7 @@ def freeze() -> Iterator[Callable[[Database], None]]:
 
 
 async def test_a_server_that_does_not_answer_is_away_and_the_write_goes_on_with_another(
-    postgresql_database: Database, words: type[Words], freeze: Callable[[Database], None]
+    postgresql_database: Database, freeze: Callable[[Database], None]
 ) -> None:
     """No command would be claimed for as long as one backend hangs, and the ledger would still count as available."""
     ledger = await postgresql_database.ledger()
@@ -53,7 +54,7 @@ async def test_a_server_that_does_not_answer_is_away_and_the_write_goes_on_with_
 
 
 async def test_a_worker_can_stop_while_its_server_hangs(
-    postgresql_database: Database, words: type[Words], freeze: Callable[[Database], None]
+    postgresql_database: Database, freeze: Callable[[Database], None]
 ) -> None:
     """A drain would wait for ever for the ledger's thread, until the worker is killed."""
     ledger = await postgresql_database.ledger()

@@ -9,7 +9,8 @@ from pydantic import SecretStr
 from sqlalchemy import text
 
 from contracts.events import Outcome
-from tests.ledger.conftest import Database, Words
+from tests.ledger import words
+from tests.ledger.conftest import Database
 from worker.ledger import Inspection, InspectionError
 from worker.ledger.database import open_engine, read_url
 from worker.ledger.migrations import migrate
@@ -23,7 +24,7 @@ def inspection_of(database: Database) -> Inspection:
     return Inspection(database.settings(), database.clock)
 
 
-async def test_it_sees_what_a_running_worker_has_written(database: Database, words: type[Words]) -> None:
+async def test_it_sees_what_a_running_worker_has_written(database: Database) -> None:
     """An operator would be told of a state that is not so, or would have to stop the workers to look."""
     ledger = await database.ledger()
     lease = await words.claim(ledger)
@@ -35,7 +36,7 @@ async def test_it_sees_what_a_running_worker_has_written(database: Database, wor
     await ledger.record(lease, Settled(Outcome.SUCCEEDED, b"event", words.noon))
 
 
-async def test_it_prunes_what_it_counts(database: Database, words: type[Words]) -> None:
+async def test_it_prunes_what_it_counts(database: Database) -> None:
     """`--dry-run` would promise one thing, and the next call do another."""
     ledger = await database.ledger()
     for n in range(600):
@@ -51,7 +52,7 @@ async def test_it_prunes_what_it_counts(database: Database, words: type[Words]) 
     assert inspection.history("CHG-599") is not None
 
 
-async def test_a_step_that_a_newer_worker_wrote_is_shown_as_it_stands(database: Database, words: type[Words]) -> None:
+async def test_a_step_that_a_newer_worker_wrote_is_shown_as_it_stands(database: Database) -> None:
     """During a roll-out, `status` of the version before would fail just when somebody looks."""
     await words.claim(await database.ledger())
     with open_engine(read_url(database.settings().url), database.clock).begin() as connection:
@@ -61,10 +62,10 @@ async def test_a_step_that_a_newer_worker_wrote_is_shown_as_it_stands(database: 
     assert [step.step for step in history.steps] == ["pondered"]
 
 
-def test_where_there_is_no_file_none_is_made(tmp_path: Path, words: type[Words]) -> None:
+def test_where_there_is_no_file_none_is_made(tmp_path: Path) -> None:
     """A mistyped path would be answered with `no such key`, and leave an empty database behind."""
     path = tmp_path / "mistyped.db"
-    inspection = Inspection(LedgerSettings(url=SecretStr(f"sqlite:///{path}")), words.clock())
+    inspection = Inspection(LedgerSettings(url=SecretStr(f"sqlite:///{path}")), words.SteppedClock())
     with pytest.raises(InspectionError, match=r"there is no file .*mistyped\.db"):
         inspection.history("CHG-1")
     assert not path.exists()
@@ -90,10 +91,10 @@ def test_a_database_without_this_versions_ledger_is_left_as_it_is(
             inspection_of(database).history("CHG-1")
 
 
-def test_a_database_that_cannot_be_reached_is_told_in_one_line_without_the_password(words: type[Words]) -> None:
+def test_a_database_that_cannot_be_reached_is_told_in_one_line_without_the_password() -> None:
     """An operator would read a stack trace, and a password in it."""
     settings = LedgerSettings(url=SecretStr("postgresql://unlink:hush@127.0.0.1:1/ledger"))
     with pytest.raises(InspectionError, match=r"cannot be used now: .*refused") as refused:
-        Inspection(settings, words.clock()).history("CHG-1")
+        Inspection(settings, words.SteppedClock()).history("CHG-1")
     assert "hush" not in str(refused.value)
     assert "\n" not in str(refused.value)

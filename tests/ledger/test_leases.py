@@ -5,19 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from contracts.events import Outcome
+from tests.ledger import words
+from tests.ledger.conftest import Database
+from tests.private_servers.postgresql import PrivatePostgresql
 from worker.settings import LedgerSettings
 from worker.unlinks.ports.ledger import Claimed, HeldElsewhere, Settled
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from tests.ledger.conftest import Database, Words
-    from tests.private_servers.postgresql import PrivatePostgresql
 
 DEFAULT_SECONDS = LedgerSettings.model_fields["lease_seconds"].default
 
@@ -32,7 +29,7 @@ def postgresql_that_stops(postgresql: PrivatePostgresql) -> Iterator[PrivatePost
     postgresql.start()
 
 
-async def test_a_lease_says_how_long_it_lasts_and_whether_it_is_renewed(database: Database, words: type[Words]) -> None:
+async def test_a_lease_says_how_long_it_lasts_and_whether_it_is_renewed(database: Database) -> None:
     """A claim that waits for the end of a lease would come too early, too late, or wait for a worker that lives."""
     ledger, other = await database.ledger(lease_seconds=DEFAULT_SECONDS), await database.ledger("worker-b")
     lease = await words.claim(ledger)
@@ -77,9 +74,7 @@ def outage(
 
 
 async def test_a_holder_keeps_its_lease_through_ten_seconds_without_its_database(
-    postgresql_database: Database,
-    words: type[Words],
-    outage: tuple[Callable[[], None], Callable[[], None]],
+    postgresql_database: Database, outage: tuple[Callable[[], None], Callable[[], None]]
 ) -> None:
     """Each restart of the database would take all unlinks in flight from workers that are there and at work."""
     take_away, bring_back = outage
@@ -110,7 +105,7 @@ async def test_a_holder_keeps_its_lease_through_ten_seconds_without_its_database
 
 
 async def test_after_an_outage_longer_than_a_lease_the_holder_that_is_back_keeps_it(
-    postgresql_that_stops: PrivatePostgresql, postgresql_database: Database, words: type[Words]
+    postgresql_that_stops: PrivatePostgresql, postgresql_database: Database
 ) -> None:
     """A fail-over of a minute would take every unlink from its worker, and each would wait out a settling time."""
     holder = await postgresql_database.ledger("worker-a", 2)
@@ -129,7 +124,7 @@ async def test_after_an_outage_longer_than_a_lease_the_holder_that_is_back_keeps
 
 
 async def test_after_an_outage_a_lease_without_a_holder_is_taken_over_soon(
-    postgresql_that_stops: PrivatePostgresql, postgresql_database: Database, words: type[Words]
+    postgresql_that_stops: PrivatePostgresql, postgresql_database: Database
 ) -> None:
     """The unlinks of a worker that died with the database would never be taken up again."""
     holder = await postgresql_database.ledger("worker-a", 2)

@@ -11,7 +11,8 @@ from sqlalchemy import Connection, Engine, text
 
 from contracts.commands import UnlinkCommand
 from contracts.events import Outcome
-from tests.ledger.conftest import Database, Words
+from tests.ledger import words
+from tests.ledger.conftest import Database
 from worker.ledger import SchemaTooNewError
 from worker.ledger.database import open_engine, read_url
 from worker.ledger.migrations import migrate
@@ -48,14 +49,14 @@ def engine_of(database: Database) -> Engine:
     return open_engine(read_url(database.settings().url), database.clock)
 
 
-def insert_older_rows(connection: Connection, words: type[Words]) -> None:
+def insert_older_rows(connection: Connection) -> None:
     """What a worker of the first schema left: one unlink under way, one that has ended."""
     claim = words.claim_of()
     for statement in (_IN_FLIGHT, _SETTLED):
         connection.execute(text(statement), {"fingerprint": claim.fingerprint, "command": claim.command})
 
 
-async def test_an_older_fingerprint_becomes_that_of_the_content(database: Database, words: type[Words]) -> None:
+async def test_an_older_fingerprint_becomes_that_of_the_content(database: Database) -> None:
     """A repeat of a command that an earlier version took would be rejected as another one's key."""
     command = UnlinkCommand.model_validate_json(
         b'{"command": "unlink.v1", "idempotency_key": "CHG-2", "requested_by": "somebody", "job": {"name": "a"},'
@@ -71,14 +72,12 @@ async def test_an_older_fingerprint_becomes_that_of_the_content(database: Databa
 
 
 @pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008"])
-async def test_an_older_schema_with_its_rows_is_brought_forward(
-    database: Database, words: type[Words], revision: str
-) -> None:
+async def test_an_older_schema_with_its_rows_is_brought_forward(database: Database, revision: str) -> None:
     """An upgrade of the worker would lose the memory of what was done, and do it again."""
     engine = engine_of(database)
     with engine.begin() as connection:
         migrate(connection, revision)
-        insert_older_rows(connection, words)
+        insert_older_rows(connection)
     ledger = await database.ledger()
     result = await ledger.claim(words.claim_of())
     assert isinstance(result, Claimed)
@@ -100,7 +99,7 @@ async def test_the_migrated_schema_is_the_one_that_the_statements_are_made_for(d
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
 
 
-async def test_many_workers_may_start_on_an_empty_database_at_once(database: Database, words: type[Words]) -> None:
+async def test_many_workers_may_start_on_an_empty_database_at_once(database: Database) -> None:
     """The first roll-out of several replicas would fail half of the time."""
     ledgers = await asyncio.gather(*(database.ledger(f"worker-{n}") for n in range(6)))
     for n, ledger in enumerate(ledgers):
@@ -117,7 +116,7 @@ def leave_a_newer_schema(database: Database, *, usable_from: int) -> None:
         connection.execute(text("UPDATE ledger_schema SET usable_from = :number"), {"number": usable_from})
 
 
-async def test_on_a_newer_schema_that_only_adds_the_worker_runs(database: Database, words: type[Words]) -> None:
+async def test_on_a_newer_schema_that_only_adds_the_worker_runs(database: Database) -> None:
     """A roll-out in steps, or a roll-back, would stop every worker of the previous version."""
     leave_a_newer_schema(database, usable_from=1)
     ledger = await database.ledger()

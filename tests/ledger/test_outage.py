@@ -13,7 +13,8 @@ from sqlalchemy.exc import DBAPIError
 from structlog.testing import capture_logs
 
 from contracts.events import Outcome
-from tests.ledger.conftest import Database, Words
+from tests.ledger import words
+from tests.ledger.conftest import Database
 from tests.private_servers.postgresql import PrivatePostgresql
 from worker.ledger import LedgerClosedError, Step
 from worker.ledger.database import Trouble, open_engine, read_url, trouble_of
@@ -38,7 +39,7 @@ def postgresql_that_stops(postgresql: PrivatePostgresql) -> Iterator[PrivatePost
 
 
 async def test_a_write_waits_for_a_database_that_was_stopped(
-    postgresql_that_stops: PrivatePostgresql, postgresql_database: Database, words: type[Words]
+    postgresql_that_stops: PrivatePostgresql, postgresql_database: Database
 ) -> None:
     """An unlink in flight would fail, or be done without being recorded, because the database was restarted."""
     ledger = await postgresql_database.ledger()
@@ -70,7 +71,7 @@ async def test_a_write_waits_for_a_database_that_was_stopped(
 
 
 async def test_a_server_that_is_killed_loses_nothing_that_was_reported(
-    postgresql_that_stops: PrivatePostgresql, postgresql_database: Database, words: type[Words]
+    postgresql_that_stops: PrivatePostgresql, postgresql_database: Database
 ) -> None:
     """A terminal event would be published whose end nobody remembers: the repeat would be a second unlink."""
     ledger = await postgresql_database.ledger()
@@ -131,9 +132,7 @@ class DeafProxy:
     _committing = False
 
 
-async def test_a_commit_whose_answer_is_lost_is_neither_lost_nor_done_twice(
-    postgresql_database: Database, words: type[Words]
-) -> None:
+async def test_a_commit_whose_answer_is_lost_is_neither_lost_nor_done_twice(postgresql_database: Database) -> None:
     """A network that breaks at the wrong instant would make a worker give up its own unlink, or a job block itself."""
     proxy = DeafProxy()
     async with proxy.to(postgresql_database.url) as url:
@@ -160,7 +159,7 @@ async def test_a_commit_whose_answer_is_lost_is_neither_lost_nor_done_twice(
 
 
 async def test_a_worker_paused_in_a_transaction_holds_up_its_own_keys_and_only_for_seconds(
-    postgresql_database: Database, words: type[Words]
+    postgresql_database: Database,
 ) -> None:
     """One frozen worker would stop every other one, for as long as it is frozen."""
     ledger = await postgresql_database.ledger()
@@ -183,7 +182,7 @@ async def test_a_worker_paused_in_a_transaction_holds_up_its_own_keys_and_only_f
 
 
 async def test_starting_waits_for_a_database_that_is_not_there_yet(
-    postgresql_that_stops: PrivatePostgresql, postgresql_database: Database, words: type[Words]
+    postgresql_that_stops: PrivatePostgresql, postgresql_database: Database
 ) -> None:
     """A worker that starts before its database would die, and be restarted again and again."""
     await asyncio.to_thread(postgresql_that_stops.stop)
@@ -200,10 +199,10 @@ async def test_starting_waits_for_a_database_that_is_not_there_yet(
     await ledger.close()
 
 
-async def test_a_worker_can_stop_while_its_database_is_away(words: type[Words]) -> None:
+async def test_a_worker_can_stop_while_its_database_is_away() -> None:
     """A worker that is to end would hang until it is killed."""
     settings = LedgerSettings(url=SecretStr(f"postgresql://unlink:x@127.0.0.1:{free_port()}/ledger"))
-    ledger = SqlLedger(settings, "worker-a", words.clock())
+    ledger = SqlLedger(settings, "worker-a", words.SteppedClock())
     starting = asyncio.create_task(ledger.start())
     waiting = asyncio.create_task(ledger.claim(words.claim_of()))
     await asyncio.sleep(0)
@@ -218,7 +217,7 @@ async def test_a_worker_can_stop_while_its_database_is_away(words: type[Words]) 
         await ledger.claim(words.claim_of())
 
 
-async def test_closing_finishes_what_waits(database: Database, words: type[Words]) -> None:
+async def test_closing_finishes_what_waits(database: Database) -> None:
     """The last ends before a restart would be forgotten, though the database was there."""
     ledger = database.new()
     await ledger.start()
@@ -231,7 +230,7 @@ async def test_closing_finishes_what_waits(database: Database, words: type[Words
     assert await (await database.ledger()).claim(words.claim_of()) == AlreadySettled(b"event")
 
 
-async def test_a_claim_that_nobody_waits_for_any_more_is_let_go(database: Database, words: type[Words]) -> None:
+async def test_a_claim_that_nobody_waits_for_any_more_is_let_go(database: Database) -> None:
     """A key would be held for as long as the worker runs, by nobody, and no other worker could take it."""
     ledger, other = await database.ledger(), await database.ledger("worker-b")
     for n in range(20):
@@ -255,10 +254,10 @@ async def test_a_claim_that_nobody_waits_for_any_more_is_let_go(database: Databa
         "sqlite:///:memory:",
     ],
 )
-def test_a_url_that_cannot_be_used_is_refused_without_being_repeated(url: str, words: type[Words]) -> None:
+def test_a_url_that_cannot_be_used_is_refused_without_being_repeated(url: str) -> None:
     """A password would end up in the log of a worker that does not start."""
     with pytest.raises(SettingsInvalidError, match=r"^UNLINK_LEDGER__URL: ") as refused:
-        SqlLedger(LedgerSettings(url=SecretStr(url)), "worker-a", words.clock())
+        SqlLedger(LedgerSettings(url=SecretStr(url)), "worker-a", words.SteppedClock())
     assert "hush" not in str(refused.value)
     assert refused.value.__cause__ is None
     assert refused.value.__context__ is None

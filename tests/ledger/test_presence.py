@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from tests.end_to_end.world import World
-from tests.ledger.conftest import Database, Words
+from tests.ledger import words
+from tests.ledger.conftest import Database
 from worker.clock import SystemClock
 from worker.ledger import Inspection, ManagerState, WorkerState
 from worker.settings import LedgerSettings
@@ -50,7 +51,7 @@ async def test_a_worker_that_was_killed_is_shown_for_an_hour(database: Database)
     assert [state.name for state in Inspection(database.settings(), database.clock).workers()] == ["worker-a"]
 
 
-async def test_what_workers_hold_is_counted_by_enterprise_manager(database: Database, words: type[Words]) -> None:
+async def test_what_workers_hold_is_counted_by_enterprise_manager(database: Database) -> None:
     """The overview would not tell where the work is."""
     ledger = await database.ledger()
     await words.claim(ledger, "CHG-1")

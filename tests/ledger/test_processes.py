@@ -13,7 +13,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from contracts.events import Outcome
-from tests.ledger.conftest import Database, Words
+from tests.ledger import words
+from tests.ledger.conftest import Database
 from worker.unlinks.ports.ledger import (
     Settled,
     Stage,
@@ -74,7 +75,7 @@ async def test_of_several_processes_one_gets_each_key(database: Database) -> Non
     assert set(won.values()) == {1}
 
 
-async def test_a_worker_that_was_paused_beyond_its_lease_writes_nothing(database: Database, words: type[Words]) -> None:
+async def test_a_worker_that_was_paused_beyond_its_lease_writes_nothing(database: Database) -> None:
     """It would overwrite the work of the one that took over, and publish a second end."""
     async with worker(database, "paused", "hold", "CHG-1") as paused:
         paused.send_signal(signal.SIGSTOP)
@@ -90,7 +91,7 @@ async def test_a_worker_that_was_paused_beyond_its_lease_writes_nothing(database
     assert (history.record.event, history.record.entry.intent) == (b"event", None)
 
 
-async def test_what_was_written_before_a_kill_is_there_after_it(database: Database, words: type[Words]) -> None:
+async def test_what_was_written_before_a_kill_is_there_after_it(database: Database) -> None:
     """The worker after it would not know of the DELETE that was sent, and pick another link."""
     async with worker(database, "killed", "die", "CHG-1") as killed:
         go(killed)

@@ -8,7 +8,8 @@ from datetime import timedelta
 import pytest
 
 from contracts.events import Outcome
-from tests.ledger.conftest import Database, Words
+from tests.ledger import words
+from tests.ledger.conftest import Database
 from worker.ledger import Step
 from worker.ledger.database import open_engine, read_url
 from worker.ledger.sql_ledger import SqlLedger
@@ -34,21 +35,19 @@ async def ledger(database: Database) -> SqlLedger:
     return await database.ledger()
 
 
-async def settle(ledger: SqlLedger, database: Database, words: type[Words], key: str) -> None:
+async def settle(ledger: SqlLedger, database: Database, key: str) -> None:
     """Have a key end now, by the worker's clock."""
     lease = await words.claim(ledger, key)
     await ledger.record(lease, Settled(Outcome.SUCCEEDED, EVENT, database.clock.now()))
 
 
-async def test_what_ended_long_ago_is_deleted_and_nothing_else(
-    database: Database, words: type[Words], ledger: SqlLedger
-) -> None:
+async def test_what_ended_long_ago_is_deleted_and_nothing_else(database: Database, ledger: SqlLedger) -> None:
     """The database would grow for ever; or a recent command could be run a second time."""
-    await settle(ledger, database, words, "CHG-old")
+    await settle(ledger, database, "CHG-old")
     database.age(2)
-    await settle(ledger, database, words, "CHG-recent")
+    await settle(ledger, database, "CHG-recent")
     database.age(89)
-    await settle(ledger, database, words, "CHG-new")
+    await settle(ledger, database, "CHG-new")
     await words.claim(ledger, "CHG-unsettled")
     assert await ledger.prune(90) == 1
     assert await ledger.history("CHG-old") is None
@@ -60,7 +59,7 @@ async def test_what_ended_long_ago_is_deleted_and_nothing_else(
 
 
 async def test_requests_are_pruned_with_their_keys_and_when_nothing_ever_came(
-    database: Database, words: type[Words], ledger: SqlLedger
+    database: Database, ledger: SqlLedger
 ) -> None:
     """A key used again after its retention would be cancelled by a request of last year; a recent request must last."""
 
@@ -70,10 +69,10 @@ async def test_requests_are_pruned_with_their_keys_and_when_nothing_ever_came(
     for key in ("CHG-settled", "CHG-unmet", "CHG-running"):
         await cancel(key)
     await words.claim(ledger, "CHG-running")
-    await settle(ledger, database, words, "CHG-settled")
+    await settle(ledger, database, "CHG-settled")
     database.age(91)
     await cancel("CHG-young")
-    await settle(ledger, database, words, "CHG-new")
+    await settle(ledger, database, "CHG-new")
     assert await ledger.prune(90) == 1
     assert await ledger.history("CHG-settled") is None
     assert await ledger.history("CHG-unmet") is None
@@ -91,14 +90,14 @@ async def test_requests_are_pruned_with_their_keys_and_when_nothing_ever_came(
 
 @pytest.mark.parametrize("host", ["1970", "a century ahead"])
 async def test_a_worker_whose_clock_is_wrong_makes_no_fresh_key_forgotten(
-    database: Database, words: type[Words], ledger: SqlLedger, host: str
+    database: Database, ledger: SqlLedger, host: str
 ) -> None:
     """A key that is forgotten too early can run again, and a request to cancel it has no effect."""
-    await settle(ledger, database, words, "CHG-before")
+    await settle(ledger, database, "CHG-before")
     back = -56.5 * 365 * 24 * 3600 if host == "1970" else CENTURY.total_seconds()
     database.clock.advance(back)
     if host == "1970":
-        await settle(ledger, database, words, "CHG-fresh")
+        await settle(ledger, database, "CHG-fresh")
         await ledger.cancel(CancelRequest("CHG-unmet", "default", None, None, database.clock.now()))
         assert await ledger.prune(90) == 0
         database.clock.advance(-back)
@@ -109,14 +108,12 @@ async def test_a_worker_whose_clock_is_wrong_makes_no_fresh_key_forgotten(
         assert await ledger.history("CHG-unmet") is not None
 
 
-async def test_one_transaction_deletes_a_bounded_part(
-    database: Database, words: type[Words], ledger: SqlLedger
-) -> None:
+async def test_one_transaction_deletes_a_bounded_part(database: Database, ledger: SqlLedger) -> None:
     """A key that waited for days has thousands of steps: to delete them all would exceed the time of one statement."""
     for n in range(KEYS_AT_ONCE + 1):
-        await settle(ledger, database, words, f"CHG-{n}")
+        await settle(ledger, database, f"CHG-{n}")
     database.age(91)
-    await settle(ledger, database, words, "CHG-new")
+    await settle(ledger, database, "CHG-new")
     database.execute(
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2500) "
         "INSERT INTO steps (key, at, worker, token, step) SELECT 'CHG-0', 0, 'worker-a', 1, 'released' FROM n"

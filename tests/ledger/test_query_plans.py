@@ -12,7 +12,8 @@ import pytest
 from sqlalchemy import Connection, Engine, event, text
 
 from contracts.events import Outcome
-from tests.ledger.conftest import Database, Words
+from tests.ledger import words
+from tests.ledger.conftest import Database
 from worker.ledger import Criteria, Cursor
 from worker.ledger.database import open_engine, read_url
 from worker.ledger.migrations import migrate
@@ -140,7 +141,7 @@ def _of_sqlite(rows: Sequence[Any]) -> Iterator[str]:
             yield step
 
 
-def test_no_write_of_a_worker_reads_a_whole_table(engine: Engine, words: type[Words]) -> None:
+def test_no_write_of_a_worker_reads_a_whole_table(engine: Engine) -> None:
     """Each claim and each end would take longer with every unlink that ever was."""
     with engine.connect() as connection, connection.begin():
         plans = Plans(connection)
@@ -207,7 +208,7 @@ SEARCHES = (
 )
 
 
-def test_no_search_reads_more_than_a_page_of_an_index(engine: Engine, words: type[Words]) -> None:
+def test_no_search_reads_more_than_a_page_of_an_index(engine: Engine) -> None:
     """Somebody who looks for a ticket would keep the database busy for minutes."""
     with engine.connect() as connection, connection.begin():
         plans = Plans(connection)

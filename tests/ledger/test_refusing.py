@@ -6,18 +6,16 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 from structlog.testing import capture_logs
 
+from tests.ledger import words
+from tests.ledger.conftest import Database
 from tests.ledger.test_migrations import engine_of, leave_a_newer_schema
 from worker.ledger.schema import known_schema
 from worker.sandbox.processes.free_ports import free_port
 from worker.unlinks.ports.ledger import HeldElsewhere
-
-if TYPE_CHECKING:
-    from tests.ledger.conftest import Database, Words
 
 
 def run_on(ledger_url: str) -> subprocess.CompletedProcess[str]:
@@ -61,9 +59,7 @@ def test_a_schema_that_is_too_new_is_refused_in_one_line(database: Database) -> 
     assert refusal.startswith("the ledger's database needs a worker that knows schema 99 or later")
 
 
-async def test_a_running_worker_stops_claiming_when_the_schema_becomes_too_new(
-    database: Database, words: type[Words]
-) -> None:
+async def test_a_running_worker_stops_claiming_when_the_schema_becomes_too_new(database: Database) -> None:
     """It would go on writing rows that the newer workers misread."""
     ledger = await database.ledger(lease_seconds=1.5)
     lease = await words.claim(ledger)

@@ -14,7 +14,8 @@ from sqlalchemy import text
 from contracts.commands import UnlinkCommand
 from contracts.events import Outcome
 from contracts.reading import read_command
-from tests.ledger.conftest import Database, Words
+from tests.ledger import words
+from tests.ledger.conftest import Database
 from worker.ledger import OutOfOrderError, Step
 from worker.ledger.database import open_engine, read_url
 from worker.ledger.migrations import migrate
@@ -55,7 +56,7 @@ def event_of(run: int, *, changed: bool | None = False) -> bytes:
 
 
 @pytest.fixture
-def claim(words: type[Words]) -> NewClaim:
+def claim() -> NewClaim:
     """The claim of the key's command."""
     return NewClaim("CHG-1", JUDGED, "default", COMMAND.model_dump_json().encode(), words.noon, user_id="snow")
 
@@ -68,12 +69,7 @@ async def started(ledger: SqlLedger, **changes: Any) -> Entry:
 
 
 async def ended(
-    ledger: SqlLedger,
-    claim: NewClaim,
-    words: type[Words],
-    outcome: Outcome = Outcome.FAILED,
-    *,
-    changed: bool | None = False,
+    ledger: SqlLedger, claim: NewClaim, outcome: Outcome = Outcome.FAILED, *, changed: bool | None = False
 ) -> Lease:
     """Claim the key, send its DELETE, and end run 1; the lease that it had."""
     result = await ledger.claim(claim)
@@ -82,18 +78,12 @@ async def ended(
     await ledger.record(lease, Intended(words.intent_of(), words.noon))
     await ledger.record(lease, SentAgain())
     await ledger.record(lease, Submitted(TaskTicket("task-1", "session-a"), words.noon))
-    await settle(ledger, lease, words, outcome, changed=changed)
+    await settle(ledger, lease, outcome, changed=changed)
     return lease
 
 
 async def settle(
-    ledger: SqlLedger,
-    lease: Lease,
-    words: type[Words],
-    outcome: Outcome = Outcome.FAILED,
-    run: int = 1,
-    *,
-    changed: bool | None = False,
+    ledger: SqlLedger, lease: Lease, outcome: Outcome = Outcome.FAILED, run: int = 1, *, changed: bool | None = False
 ) -> None:
     """End a run."""
     await ledger.record(lease, Settled(outcome, event_of(run, changed=changed), words.noon))
@@ -101,11 +91,11 @@ async def settle(
 
 @pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.TIMED_OUT, Outcome.CANCELLED])
 async def test_a_run_that_did_not_succeed_is_followed_by_one_that_keeps_the_link(
-    database: Database, words: type[Words], claim: NewClaim, outcome: Outcome
+    database: Database, claim: NewClaim, outcome: Outcome
 ) -> None:
     """A link that was put back under a new ID would be removed by a retry; or a run would begin with used-up sends."""
     ledger, other = await database.ledger(), await database.ledger("worker-b")
-    lease = await ended(ledger, claim, words, outcome)
+    lease = await ended(ledger, claim, outcome)
     entry = await started(other, requested_by="j.doe", reason="again", user_id="jira")
     assert (entry.run, entry.stage, entry.lease.token, entry.retried_by) == (2, Stage.CLAIMED, 2, "j.doe")
     assert (entry.attempts, entry.sends, entry.sent_at, entry.task, entry.submitted_at) == (1, 0, None, None, None)
@@ -120,30 +110,30 @@ async def test_a_run_that_did_not_succeed_is_followed_by_one_that_keeps_the_link
     assert history.record is not None
     assert (history.record.outcome, history.record.event, history.record.finished_at) == (None, None, None)
     assert (history.steps[-1].step, history.steps[-1].detail) == (Step.RUN_STARTED, "2, asked for by j.doe: again")
-    await settle(other, entry.lease, words, Outcome.SUCCEEDED, 2)
+    await settle(other, entry.lease, Outcome.SUCCEEDED, 2)
     assert await ledger.claim(claim) == AlreadySettled(event_of(2))
 
 
-async def test_a_repeated_request_starts_nothing_twice(database: Database, words: type[Words], claim: NewClaim) -> None:
+async def test_a_repeated_request_starts_nothing_twice(database: Database, claim: NewClaim) -> None:
     """A retry that is delivered again would remove, or try to remove, once for each delivery."""
     ledgers = [await database.ledger(f"worker-{n}") for n in range(4)]
-    await ended(ledgers[0], claim, words)
+    await ended(ledgers[0], claim)
     results = await asyncio.gather(*(ledger.retry(RETRY) for ledger in ledgers))
     (entry,) = [result.entry for result in results if isinstance(result, Claimed)]
     assert [type(result) for result in results].count(HeldElsewhere) == 3
     assert entry.run == 2
     winner = next(ledger for ledger, result in zip(ledgers, results, strict=True) if isinstance(result, Claimed))
-    await settle(winner, entry.lease, words, run=2)
+    await settle(winner, entry.lease, run=2)
     assert await winner.retry(RETRY) == AlreadySettled(event_of(2))
     assert (await started(winner, run=2)).run == 3
 
 
 async def test_a_run_that_is_under_way_is_taken_over_once_its_lease_is_over(
-    database: Database, words: type[Words], claim: NewClaim
+    database: Database, claim: NewClaim
 ) -> None:
     """The worker dies that had started the run; the redelivered retry would start another, or none would go on."""
     first, second = await database.ledger(), await database.ledger("worker-b")
-    await ended(first, claim, words)
+    await ended(first, claim)
     entry = await started(first)
     await first.record(entry.lease, Intended(words.intent_of(), words.noon))
     assert isinstance(await second.retry(RETRY), HeldElsewhere)
@@ -154,71 +144,65 @@ async def test_a_run_that_is_under_way_is_taken_over_once_its_lease_is_over(
     assert taken.lease.token == entry.lease.token + 1
 
 
-async def test_a_run_of_the_same_worker_is_taken_over_at_once(
-    database: Database, words: type[Words], claim: NewClaim
-) -> None:
+async def test_a_run_of_the_same_worker_is_taken_over_at_once(database: Database, claim: NewClaim) -> None:
     """A retry whose commit was answered too late would wait for its own lease to run out."""
     ledger = await database.ledger()
-    await ended(ledger, claim, words)
+    await ended(ledger, claim)
     first = await started(ledger)
     assert (await started(ledger)).lease.token == first.lease.token + 1
 
 
-async def test_what_succeeded_is_answered_with_its_event(
-    database: Database, words: type[Words], claim: NewClaim
-) -> None:
+async def test_what_succeeded_is_answered_with_its_event(database: Database, claim: NewClaim) -> None:
     """A link that was put back would be removed by an old command."""
     ledger = await database.ledger()
-    await ended(ledger, claim, words, Outcome.SUCCEEDED, changed=True)
+    await ended(ledger, claim, Outcome.SUCCEEDED, changed=True)
     assert await ledger.retry(RETRY) == AlreadySettled(event_of(1, changed=True))
 
 
-async def test_what_is_not_known_here_is_no_run(database: Database, words: type[Words], claim: NewClaim) -> None:
+async def test_what_is_not_known_here_is_no_run(database: Database, claim: NewClaim) -> None:
     """A mistyped key would be claimed without a command; a run that never was would skip one."""
     ledger = await database.ledger()
     assert await ledger.retry(RETRY) == NoSuchRun()
     assert await ledger.last_run("CHG-1") is None
-    await ended(ledger, claim, words)
+    await ended(ledger, claim)
     assert await ledger.retry(replace(RETRY, run=2)) == NoSuchRun()
     assert await ledger.retry(replace(RETRY, enterprise_manager="berlin")) == KeyReused()
     assert (await started(ledger)).run == 2
 
 
-async def test_no_run_is_started_that_was_not_judged(database: Database, words: type[Words], claim: NewClaim) -> None:
+async def test_no_run_is_started_that_was_not_judged(database: Database, claim: NewClaim) -> None:
     """The policy is asked before the claim: a run that ends in between would be started by whoever may not."""
     ledger = await database.ledger()
-    await ended(ledger, claim, words)
+    await ended(ledger, claim)
     for judged in (None, "of another command"):
         assert await ledger.retry(replace(RETRY, judged=judged)) == HeldElsewhere()
     assert (await started(ledger)).run == 2
 
 
-async def test_what_the_last_run_is_decides_whether_the_policy_is_asked(
-    database: Database, words: type[Words], claim: NewClaim
-) -> None:
-    """A request that can start nothing is answered; one that can, or soon may, is judged by the stored command."""
+async def test_what_the_last_run_is_decides_whether_the_policy_is_asked(database: Database, claim: NewClaim) -> None:
+    """A request that can start nothing is answered; one that can is judged by the stored command."""
     ledger = await database.ledger()
-    await ended(ledger, claim, words)
+    await ended(ledger, claim)
     known = await ledger.last_run("CHG-1")
     job = words.intent_of().job_id
-    assert known == KnownRun("default", 1, claim.command, JUDGED, may_be_followed=True, job_id=job)
+    assert known == KnownRun("default", 1, claim.command, JUDGED, failure=event_of(1), job_id=job)
     entry = await started(ledger)
     known = await ledger.last_run("CHG-1")
     assert known is not None
-    assert (known.run, known.may_be_followed) == (2, True)
-    await settle(ledger, entry.lease, words, Outcome.SUCCEEDED, 2)
+    assert (known.run, known.failure) == (2, None)
+    await settle(ledger, entry.lease, Outcome.SUCCEEDED, 2)
     known = await ledger.last_run("CHG-1")
     assert known is not None
-    assert not known.may_be_followed
+    assert known.failure is None
 
 
 @pytest.mark.parametrize("changed", [False, None])
 async def test_a_delete_of_an_earlier_run_may_act_while_its_end_is_not_known(
-    database: Database, words: type[Words], claim: NewClaim, *, changed: bool | None
+    database: Database, claim: NewClaim, *, changed: bool | None
 ) -> None:
     """The new run would send its DELETE beside an old one that is still being carried out."""
     ledger = await database.ledger()
-    await ended(ledger, claim, words, changed=changed)
+    await ended(ledger, claim, changed=changed)
     entry = await started(ledger)
     assert entry.may_act == (changed is None)
     assert entry.age == pytest.approx(0, abs=30)
@@ -230,19 +214,17 @@ async def test_a_delete_of_an_earlier_run_may_act_while_its_end_is_not_known(
     assert again.age >= 100
 
 
-async def test_new_times_and_a_new_correlation_are_stored_with_the_command(
-    database: Database, words: type[Words], claim: NewClaim
-) -> None:
+async def test_new_times_and_a_new_correlation_are_stored_with_the_command(database: Database, claim: NewClaim) -> None:
     """A command whose deadline is past could never be run again; the answer would carry an old correlation."""
     ledger = await database.ledger()
-    await ended(ledger, claim, words)
+    await ended(ledger, claim)
     later = words.noon + timedelta(days=1)
     entry = await started(ledger, not_after=later, correlation_id="second")
     assert read_command(entry.command) == COMMAND.model_copy(update={"not_after": later, "correlation_id": "second"})
     assert await ledger.claim(claim) != KeyReused()
 
 
-async def test_the_sender_is_kept(database: Database, words: type[Words], claim: NewClaim) -> None:
+async def test_the_sender_is_kept(database: Database, claim: NewClaim) -> None:
     """The event could not say who had asked, as the broker verified it, once another worker takes over."""
     ledger, other = await database.ledger(), await database.ledger("worker-b")
     result = await ledger.claim(claim)
@@ -252,7 +234,7 @@ async def test_the_sender_is_kept(database: Database, words: type[Words], claim:
     taken = await other.claim(replace(claim, user_id="somebody else"))
     assert isinstance(taken, Claimed)
     assert taken.entry.user_id == "snow"
-    await settle(other, taken.entry.lease, words)
+    await settle(other, taken.entry.lease)
     entry = await started(other, user_id="jira")
     assert (entry.user_id, entry.retried_by) == ("snow", "jira")
 
@@ -260,22 +242,22 @@ async def test_the_sender_is_kept(database: Database, words: type[Words], claim:
 # --- cancels --------------------------------------------------------------------------------------------------------
 
 
-def cancel_of(words: type[Words], run: int | None = None, requested_by: str | None = "j.doe") -> CancelRequest:
+def cancel_of(run: int | None = None, requested_by: str | None = "j.doe") -> CancelRequest:
     """A request to cancel."""
     return CancelRequest("CHG-1", "default", requested_by, None, words.noon, run=run, user_id="ops")
 
 
 async def test_a_new_run_is_not_cancelled_by_what_was_asked_of_an_earlier_one(
-    database: Database, words: type[Words], claim: NewClaim
+    database: Database, claim: NewClaim
 ) -> None:
     """Whoever retries what was cancelled would get the same end again, for ever."""
     ledger = await database.ledger()
-    await ledger.cancel(cancel_of(words))
+    await ledger.cancel(cancel_of())
     first = await ledger.claim(claim)
     assert isinstance(first, Claimed)
     assert first.entry.cancelled
     assert await ledger.cancelled_by(first.entry.lease) == "j.doe"
-    await settle(ledger, first.entry.lease, words, Outcome.CANCELLED)
+    await settle(ledger, first.entry.lease, Outcome.CANCELLED)
     entry = await started(ledger)
     assert not entry.cancelled
     assert await ledger.cancelled_by(entry.lease) is None
@@ -283,58 +265,50 @@ async def test_a_new_run_is_not_cancelled_by_what_was_asked_of_an_earlier_one(
     assert database.execute("SELECT * FROM cancellations") == []
 
 
-async def test_a_request_for_an_earlier_run_changes_nothing_of_a_later_one(
-    database: Database, words: type[Words], claim: NewClaim
-) -> None:
+async def test_a_request_for_an_earlier_run_changes_nothing_of_a_later_one(database: Database, claim: NewClaim) -> None:
     """A cancel that was delayed in the broker would stop the retry that somebody asked for since."""
     ledger = await database.ledger()
     heard: list[str] = []
     ledger.on_cancel(heard.append)
-    await ended(ledger, claim, words)
+    await ended(ledger, claim)
     entry = await started(ledger)
-    assert await ledger.cancel(cancel_of(words, run=1)) == AlreadySettled(event_of(1))
+    assert await ledger.cancel(cancel_of(run=1)) == AlreadySettled(event_of(1))
     assert await ledger.record(entry.lease, Intended(words.intent_of(), words.noon))
     assert heard == []
-    await settle(ledger, entry.lease, words, Outcome.SUCCEEDED, 2)
-    assert await ledger.cancel(cancel_of(words, run=1)) == AlreadySettled(event_of(2))
+    await settle(ledger, entry.lease, Outcome.SUCCEEDED, 2)
+    assert await ledger.cancel(cancel_of(run=1)) == AlreadySettled(event_of(2))
 
 
 @pytest.mark.parametrize("run", [None, 2])
-async def test_a_request_stops_the_run_that_is_under_way(
-    database: Database, words: type[Words], claim: NewClaim, run: int | None
-) -> None:
+async def test_a_request_stops_the_run_that_is_under_way(database: Database, claim: NewClaim, run: int | None) -> None:
     """A retry could not be cancelled."""
     ledger = await database.ledger()
     heard: list[str] = []
     ledger.on_cancel(heard.append)
-    await ended(ledger, claim, words)
+    await ended(ledger, claim)
     entry = await started(ledger)
-    assert await ledger.cancel(cancel_of(words, run, requested_by=None)) is None
+    assert await ledger.cancel(cancel_of(run, requested_by=None)) is None
     assert heard == ["CHG-1"]
     with pytest.raises(CancelRequestedError):
         await ledger.record(entry.lease, Intended(words.intent_of(), words.noon))
     assert await ledger.cancelled_by(entry.lease) == "ops"
 
 
-async def test_a_request_for_a_run_that_is_yet_to_come_waits_for_it(
-    database: Database, words: type[Words], claim: NewClaim
-) -> None:
+async def test_a_request_for_a_run_that_is_yet_to_come_waits_for_it(database: Database, claim: NewClaim) -> None:
     """A cancel that overtakes its retry would stop the wrong run, or none."""
     ledger = await database.ledger()
     heard: list[str] = []
     ledger.on_cancel(heard.append)
     first = await ledger.claim(claim)
     assert isinstance(first, Claimed)
-    assert await ledger.cancel(cancel_of(words, run=2)) is None
+    assert await ledger.cancel(cancel_of(run=2)) is None
     assert heard == []
     assert await ledger.record(first.entry.lease, Intended(words.intent_of(), words.noon))
-    await settle(ledger, first.entry.lease, words)
+    await settle(ledger, first.entry.lease)
     assert (await started(ledger)).cancelled
 
 
-async def test_requests_from_before_there_were_runs_are_of_the_first(
-    database: Database, words: type[Words], claim: NewClaim
-) -> None:
+async def test_requests_from_before_there_were_runs_are_of_the_first(database: Database, claim: NewClaim) -> None:
     """An unlink that was cancelled before an upgrade would be sent after it."""
     insert = (
         "INSERT INTO cancellations (key, enterprise_manager, requested_by, requested_at)"

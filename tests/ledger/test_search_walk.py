@@ -8,7 +8,8 @@ from typing import Any
 from sqlalchemy import text
 
 from contracts.events import Outcome
-from tests.ledger.conftest import Database, Words
+from tests.ledger import words
+from tests.ledger.conftest import Database
 from worker.ledger import Criteria, Inspection, search_walk
 from worker.ledger.database import open_engine, read_url
 from worker.ledger.migrations import migrate
@@ -91,9 +92,7 @@ async def test_a_new_ledger_is_complete(database: Database) -> None:
     assert complete(database)
 
 
-async def test_what_an_older_version_writes_meanwhile_is_found_after_the_next_walk(
-    database: Database, words: type[Words]
-) -> None:
+async def test_what_an_older_version_writes_meanwhile_is_found_after_the_next_walk(database: Database) -> None:
     """During a roll-out, half of the keys would be lost to every search for ever."""
     ledger = await database.ledger()
     await walk_through(ledger)
@@ -112,9 +111,7 @@ async def test_what_an_older_version_writes_meanwhile_is_found_after_the_next_wa
     assert database.execute("SELECT count(*) FROM search_terms") == [(2,)]
 
 
-async def test_a_walk_takes_nothing_back_that_a_worker_writes_meanwhile(
-    postgresql_database: Database, words: type[Words]
-) -> None:
+async def test_a_walk_takes_nothing_back_that_a_worker_writes_meanwhile(postgresql_database: Database) -> None:
     """A key that has ended would be shown as under way."""
     database = postgresql_database
     migrate_to(database, "0005")

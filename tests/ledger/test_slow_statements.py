@@ -9,7 +9,8 @@ from sqlalchemy.exc import DBAPIError
 from structlog.testing import capture_logs
 
 from contracts.events import Outcome
-from tests.ledger.conftest import Database, Words
+from tests.ledger import words
+from tests.ledger.conftest import Database
 from worker.unlinks.ports.ledger import AlreadySettled, Settled
 
 #: Makes every change of one key take longer than `statement_timeout`.
@@ -22,7 +23,7 @@ CREATE TRIGGER dawdle BEFORE UPDATE OR DELETE ON unlinks FOR EACH ROW WHEN (OLD.
 
 
 async def test_a_write_that_is_always_too_slow_fails_and_the_others_go_on(
-    postgresql_database: Database, words: type[Words], monkeypatch: pytest.MonkeyPatch
+    postgresql_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One row that the database cannot change in time would stop every unlink of every worker, for ever."""
     monkeypatch.setattr("worker.ledger.postgresql._STATEMENT_TIMEOUT", "SET statement_timeout = '300ms'")
@@ -46,7 +47,7 @@ async def test_a_write_that_is_always_too_slow_fails_and_the_others_go_on(
 
 
 async def test_while_nothing_can_be_written_a_slow_write_waits(
-    postgresql_database: Database, words: type[Words], monkeypatch: pytest.MonkeyPatch
+    postgresql_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An hour of a slow disk would use up the attempts of every command."""
     monkeypatch.setattr("worker.ledger.postgresql._STATEMENT_TIMEOUT", "SET statement_timeout = '300ms'")

@@ -10,7 +10,8 @@ import pytest
 from sqlalchemy import Engine, event
 
 from contracts.events import Outcome
-from tests.ledger.conftest import Database, Words
+from tests.ledger import words
+from tests.ledger.conftest import Database
 from worker.ledger.sql_ledger import SqlLedger
 from worker.unlinks.ports.ledger import (
     Claimed,
@@ -34,9 +35,7 @@ def commits() -> Iterator[list[object]]:
     event.remove(Engine, "commit", note)
 
 
-async def test_two_hundred_writes_at_once_share_a_few_commits(
-    database: Database, words: type[Words], commits: list[object]
-) -> None:
+async def test_two_hundred_writes_at_once_share_a_few_commits(database: Database, commits: list[object]) -> None:
     """A worker with thousands in flight would be as slow as one disk flush after the other."""
     ledger = await database.ledger()
     commits.clear()
@@ -44,7 +43,7 @@ async def test_two_hundred_writes_at_once_share_a_few_commits(
     assert len(commits) <= 3
 
 
-async def test_a_write_that_fails_does_not_spoil_those_beside_it(database: Database, words: type[Words]) -> None:
+async def test_a_write_that_fails_does_not_spoil_those_beside_it(database: Database) -> None:
     """One lost lease, one busy job or one strange key would fail every unlink that happens to be due with it."""
     ledger = await database.ledger()
     leases = [await words.claim(ledger, f"CHG-{n}") for n in range(20)]
@@ -60,7 +59,7 @@ async def test_a_write_that_fails_does_not_spoil_those_beside_it(database: Datab
     assert all(isinstance(result, UnicodeEncodeError) for result in results[20:])
 
 
-async def test_a_listener_that_fails_leaves_no_caller_without_an_answer(database: Database, words: type[Words]) -> None:
+async def test_a_listener_that_fails_leaves_no_caller_without_an_answer(database: Database) -> None:
     """A renewal whose listener fails would leave the claims of its transaction waiting for ever."""
     ledger = await database.ledger()
 
@@ -75,7 +74,7 @@ async def test_a_listener_that_fails_leaves_no_caller_without_an_answer(database
     assert [claim.key for claim in claims if isinstance(claim, Lease)] == ["CHG-0", "CHG-1", "CHG-2"]
 
 
-async def test_strange_names_of_other_systems_do_not_stop_an_unlink(database: Database, words: type[Words]) -> None:
+async def test_strange_names_of_other_systems_do_not_stop_an_unlink(database: Database) -> None:
     """A job whose name holds a character that the database cannot store could never be unlinked."""
     ledger = await database.ledger()
     lease = await words.claim(ledger)
@@ -88,9 +87,7 @@ async def test_strange_names_of_other_systems_do_not_stop_an_unlink(database: Da
     assert result.entry.intent.link == intent.link
 
 
-async def test_workers_that_want_the_same_jobs_in_any_order_all_get_an_answer(
-    database: Database, words: type[Words]
-) -> None:
+async def test_workers_that_want_the_same_jobs_in_any_order_all_get_an_answer(database: Database) -> None:
     """Two workers' transactions would wait for each other, and every unlink with them."""
     ledgers = [await database.ledger(f"worker-{n}") for n in range(3)]
     for turn in range(5):
@@ -108,7 +105,7 @@ async def test_workers_that_want_the_same_jobs_in_any_order_all_get_an_answer(
         assert sum(await asyncio.gather(*asked)) == len(jobs)
 
 
-async def test_how_much_faster_it_is_together(database: Database, words: type[Words]) -> None:
+async def test_how_much_faster_it_is_together(database: Database) -> None:
     """Prints it (pytest -s); judges nothing, since machines differ."""
     ledger = await database.ledger()
 

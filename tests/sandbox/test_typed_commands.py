@@ -33,7 +33,7 @@ TYPED = {"unlink-worker", "curl", "printf"}
 #: Commands that are not typed, and why. Each must be there in one of the files.
 SET_ASIDE = {
     r"make (demo|sandbox)": "the program's own commands of these names run in tests of their own, and here",
-    r"make (test|test-all|test-pythons|simulate|mutants|chaos|bench)": "runs the tests",
+    r"make (test|test-all|test-pythons|simulate|mutants|chaos|bench|fuzz|soak)( .*)?": "runs the tests",
     r"make (lint|lock|contracts)": "for who works on the project: changes or checks its files",
     r"docker compose .*": "run by tests/containers where there is a container engine",
     r"pip install .*": "run by the tests of the set-up",

@@ -1,4 +1,7 @@
-"""Every switch of `Behaviour`, in its positions, seen from outside in both formats."""
+"""Every switch of `Behaviour`, in its positions, seen from outside in both formats.
+
+More than 400 lines: all switches.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
 """Enterprise Manager: what is true, what it lists, its sessions and tasks; and a worker's gateway to it.
 
 Each thing that the vendor's documentation leaves open is decided by the weather, one way or the other.
+
+More than 400 lines: one simulated server and its gateway, whose faults depend on each other.
 """
 
 from __future__ import annotations
@@ -13,7 +15,6 @@ from typing import TYPE_CHECKING, TypeVar
 import structlog
 
 from contracts.events import ReasonCode
-from tests.simulation.astray import POISON
 from worker.unlinks.ports.enterprise_manager import (
     AnswerLost,
     Job,
@@ -349,10 +350,7 @@ class SimulatedGateway:
         self._polls: Counter[TaskTicket] = Counter()
 
     async def find_job(self, reference: JobReference) -> Job:
-        """As the port has it. Poison ends the process."""
-        if reference.name == POISON:
-            self._process.kill()
-            await self._process.create_future()
+        """As the port has it."""
         return await self._ask(lambda _: self._server.find_job(reference))
 
     async def find_repository(self, reference: RepositoryReference) -> str:

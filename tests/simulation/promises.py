@@ -2,6 +2,8 @@
 
 The observer sees what no worker can see: what is true in Enterprise Manager and in the database, at the instant at
 which it becomes so. It keeps its own account of each key and trusts no port.
+
+More than 400 lines: all promises are checked on one record of what happened.
 """
 
 from __future__ import annotations
@@ -11,16 +13,18 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from contracts.commands import UNKNOWN_NAME, CancelCommand, UnlinkCommand
-from contracts.events import Outcome, event_id, rejection_id
+from contracts.commands import CancelCommand, RetryCommand, UnlinkCommand
+from contracts.events import RETRIED, Outcome, rejection_id
 from contracts.reading import UnreadableMessageError, read_message
-from tests.simulation.astray import LATE
 from tests.simulation.untroubled import shortfall
 from worker.ledger.cancelling import Stored
 from worker.unlinks.ports.ledger import (
     AlreadySettled,
     Claimed,
     Intended,
+    NewClaim,
+    NoSuchRun,
+    Retry,
     SentAgain,
     Settled,
     Stage,
@@ -30,6 +34,7 @@ from worker.unlinks.ports.ledger import (
 from worker.unlinks.workflow import MOST_SENDS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime
 
     from contracts.commands import Command
@@ -38,7 +43,7 @@ if TYPE_CHECKING:
     from tests.simulation.scenario import Scenario
     from tests.simulation.world import Process, World
     from worker.unlinks.ports.enterprise_manager import TaskTicket
-    from worker.unlinks.ports.ledger import Intent, Lease
+    from worker.unlinks.ports.ledger import CancelRequest, Entry, Intent, Lease
 
 NOTHING_LOST = "1 nothing is lost"
 NOTHING_TWICE = "2 nothing is done twice"
@@ -48,8 +53,6 @@ KEEPS_GOING = "5 it keeps going"
 
 #: After the hold, requests may have to time out, and a list be looked at for `verify` seconds.
 HOLD_MARGIN_SECONDS = 500.0
-#: A command for a name without a queue is rejected no earlier than this.
-TURNED_AWAY_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,10 @@ class Violation:
 
 @dataclass(slots=True)
 class Story:
-    """What is known of one key: of its row in the database, and of what was done for it."""
+    """What is known of one key: of its row in the database, and of what was done for it.
+
+    `outcome`, `evidence` and `changed` are of the run that ended last; `tasks` are of the present run.
+    """
 
     key: str
     fingerprint: str
@@ -83,10 +89,30 @@ class Story:
     outcome: str | None = None
     evidence: str | None = None
     changed: bool | None = None
-    gave_up: bool = False
     tasks: list[TrueTask] = field(default_factory=list)
     recorded: TaskTicket | None = None
     removed: int = 0
+    run: int = 1
+    run_claimed_at: float = 0.0
+    earlier_may_act: bool = False
+    earlier_tasks: list[TrueTask] = field(default_factory=list)
+    #: The events of the runs that have ended, oldest first.
+    ended: list[bytes] = field(default_factory=list)
+
+    @property
+    def may_be_retried(self) -> bool:
+        """Whether a retry of its last run has to start another one."""
+        return self.settled is not None and self.outcome in RETRIED
+
+    def start_run(self, now: float, command: UnlinkCommand) -> None:
+        """The next run begins."""
+        self.command = command
+        self.run += 1
+        self.run_claimed_at = now
+        self.earlier_may_act = self.changed is None
+        self.earlier_tasks += self.tasks
+        self.tasks, self.recorded, self.stage = [], None, Stage.CLAIMED
+        self.settled = self.settled_at = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,24 +139,25 @@ class Observer:
         self.violation: Violation | None = None
         self.stories: dict[str, Story] = {}
         self.readings: dict[bytes, Reading] = {}
-        self.cancels: dict[str, float] = {}
+        self.cancels: dict[tuple[str, int], float] = {}
+        #: The runs that have to be started, by key: a retry was published of a run that had ended without success.
+        self.due: dict[str, tuple[int, str]] = {}
+        #: Called with each key whose run has ended without success.
+        self.on_failure: Callable[[str], None] = lambda _key: None
+        #: Whether an old task is over by the end of its settling time.
+        self.strict = True
         self._looks: dict[tuple[str, str], float] = {}
         self._rejections: dict[str, bytes] = {}
         self._plans: dict[str, set[str]] = {}
-        #: When each message was first sent, and the rejections of those that no worker served in time.
-        self._sent_at: dict[bytes, float] = {}
-        self._turned_away: set[str] = set()
+        #: Retries of runs that were not known then, and the rejections of those.
+        self._no_such_run: set[tuple[str, int]] = set()
+        self._rejected_runs: set[str] = set()
 
     def broken(self, promise: str, what: str) -> None:
         """Remember a violation, if it is the first."""
         if self.violation is None:
             self.violation = Violation(promise, what, self.world.now)
             self.world.note("WITNESS", f"PROMISE {promise}: {what}")
-
-    def sent(self, body: bytes) -> None:
-        """A publisher sends a message, perhaps not for the first time."""
-        self._sent_at.setdefault(body, self.world.now)
-        self.read(body)
 
     def read(self, body: bytes) -> Reading:
         """What a message means."""
@@ -144,6 +171,14 @@ class Observer:
             self.readings[body] = Reading(command, rejection)
         return self.readings[body]
 
+    def published(self, body: bytes) -> None:
+        """A publisher has sent a message. A retry of what has ended without success has to start a run."""
+        reading = self.read(body)
+        if isinstance(reading.command, RetryCommand):
+            story = self.stories.get(reading.command.idempotency_key)
+            if story is not None and story.may_be_retried and story.run == reading.command.run:
+                self.due[story.key] = story.run + 1, reading.rejection
+
     # --- the broker -------------------------------------------------------------------------------------------------
 
     def acknowledged(self, process: Process, message: Message, held: float, *, unpaused: bool) -> None:
@@ -152,8 +187,8 @@ class Observer:
         if f"delayed {message.number}" in process.confirmed:
             return
         reading = self.read(message.body)
-        if isinstance(reading.command, CancelCommand) and reading.command.idempotency_key in self.cancels:
-            return  # the wish is in the database, and the unlink's own end answers it
+        if isinstance(reading.command, CancelCommand) and self.is_cancelled(reading.command.idempotency_key):
+            return  # the request is in the database, and the end of the run answers it
         dead = f"dead {message.number}" in process.confirmed
         if dead and reading.rejection in self.given_up & process.confirmed:
             return
@@ -178,18 +213,20 @@ class Observer:
         if unpaused and held > self.hold_seconds + HOLD_MARGIN_SECONDS:
             self.broken(KEEPS_GOING, f"{process.name} held a delivery for {held:.0f} s")
 
+    def is_cancelled(self, key: str) -> bool:
+        """Whether it was asked to cancel any run of a key."""
+        return any(cancelled == key for cancelled, _ in self.cancels)
+
     def is_dead(self, reading: Reading) -> bool:
         """Whether a message can be run by nobody."""
-        if reading.command is None or reading.rejection in self._turned_away:
-            return True
-        return reading.command.enterprise_manager not in {"default", LATE}
+        return reading.command is None or reading.command.enterprise_manager != "default"
 
     def is_rejected(self, reading: Reading) -> bool:
         """Whether a message's right end is its rejection."""
         command = reading.command
         if command is None or self.is_dead(reading):
             return True
-        if isinstance(command, CancelCommand):
+        if not isinstance(command, UnlinkCommand):
             return False
         story = self.stories.get(command.idempotency_key)
         return not command.dry_run and story is not None and story.fingerprint != command.fingerprint
@@ -202,7 +239,11 @@ class Observer:
         story = self.stories.get(key)
         if isinstance(reading.command, UnlinkCommand) and reading.command.dry_run:
             return self._plans.get(key, set())
-        return {event_id(key, Outcome(story.outcome))} if story is not None and story.outcome is not None else set()
+        ends = [] if story is None else story.ended
+        if isinstance(reading.command, RetryCommand):
+            rejected = {reading.rejection} & self._rejected_runs
+            return rejected | {json.loads(end)["id"] for end in ends[reading.command.run - 1 :]}
+        return {json.loads(end)["id"] for end in ends}
 
     def handed_over(self, process: Process, body: bytes) -> str:
         """A worker wants an event published. Returns its ID."""
@@ -211,10 +252,10 @@ class Observer:
         key = data["idempotency_key"]
         story = self.stories.get(key)
         self.world.note(process.name, f"publishes {data['outcome']} of {key}")
-        if event["id"] in self._rejections and data["reason"]["code"] == "unknown_enterprise_manager":
-            self._turn_away(event["id"], data)
-        elif event["id"] in self._rejections and data["reason"]["code"] == "gave_up":
+        if event["id"] in self._rejections and data["reason"]["code"] == "gave_up":
             self._given_up(event["id"], data)
+        elif event["id"] in self._rejections and data["reason"]["code"] == "run_not_found":
+            self._run_rejected(event["id"])
         elif event["id"] in self._rejections:
             if not self.is_rejected(self.readings[self._rejections[event["id"]]]):
                 self.broken(NOTHING_LOST, f"a command with the key {key} was rejected that should have been run")
@@ -224,20 +265,24 @@ class Observer:
             self.broken(NOTHING_TWICE, f"{data['outcome']} of {key} was published without a claim")
         elif data["outcome"] == Outcome.SUBMITTED:
             self._progress(process, story)
-        elif story.settled is None:
+        elif data["run"] > len(story.ended):
             self.broken(NOTHING_TWICE, f"{data['outcome']} of {key} was published before it was settled")
-        elif story.settled != body:
+        elif story.ended[data["run"] - 1] != body:
             self.broken(NOTHING_TWICE, f"{data['outcome']} of {key} was published; settled was {story.outcome}")
         return str(event["id"])
 
-    def _turn_away(self, rejection: str, data: dict[str, Any]) -> None:
-        self._turned_away.add(rejection)
-        if data["enterprise_manager"] in {"default", UNKNOWN_NAME}:
-            return  # one of another name on the queue of this one, or no name at all
-        self.situations["turned away"] += 1
-        waited = self.world.now - self._sent_at[self._rejections[rejection]]
-        if waited < TURNED_AWAY_SECONDS:
-            self.broken(NOTHING_LOST, f"{data['idempotency_key']} was rejected after {waited:.0f} s without a queue")
+    def _run_rejected(self, rejection: str) -> None:
+        """A retry is rejected: there must have been no such run."""
+        command = self.readings[self._rejections[rejection]].command
+        if not isinstance(command, RetryCommand):
+            self.broken(NOTHING_LOST, "a command that is no retry was rejected for its run")
+            return
+        story = self.stories.get(command.idempotency_key)
+        known = story is not None and story.run >= command.run
+        if known and (command.idempotency_key, command.run) not in self._no_such_run:
+            self.broken(NOTHING_LOST, f"a retry of run {command.run} of {command.idempotency_key} was rejected")
+        self.situations["run not found"] += 1
+        self._rejected_runs.add(rejection)
 
     def _given_up(self, rejection: str, data: dict[str, Any]) -> None:
         self.situations["given up"] += 1
@@ -266,10 +311,10 @@ class Observer:
 
     def wrote(self, process: Process, name: str, arguments: tuple[Any, ...], result: Any) -> None:
         """A call of a worker has taken effect."""
-        if name == "claim":
+        if name in {"claim", "retry"}:
             self._claimed(process, arguments[0], result)
         elif name in {"cancel", "mark_cancelled"}:
-            self._cancel_asked(arguments[0].key, result)
+            self._cancel_asked(arguments[0], result)
         elif name not in {"renew", "has_decided", "last_run", "cancelled_by"}:
             self._wrote_of_lease(process, name, arguments, result)
 
@@ -293,30 +338,65 @@ class Observer:
             case Settled(_, event, _):
                 self._settled(story, process, event)
 
-    def _cancel_asked(self, key: str, result: Any) -> None:
+    def _cancel_asked(self, request: CancelRequest, result: Any) -> None:
+        key = request.key
         self.world.note("ledger", f"cancel {key}: {result if result is None else type(result).__name__}")
         if isinstance(result, Stored):
-            self.cancels.setdefault(key, self.world.now)
-        elif isinstance(result, AlreadySettled) and result.event != self.stories[key].settled:
-            self.broken(NOTHING_TWICE, f"{key} has another event than it was settled with")
+            self.cancels.setdefault((key, result.run), self.world.now)
+            if request.run is not None and request.run != result.run:
+                self.broken(NOTHING_HURT, f"run {result.run} of {key} is cancelled by a request for run {request.run}")
+        elif isinstance(result, AlreadySettled):
+            self._check_latest(self.stories[key], result.event)
+
+    def _check_latest(self, story: Story, event: bytes) -> None:
+        if not story.ended or event != story.ended[-1]:
+            self.broken(NOTHING_TWICE, f"{story.key} has another event than it was settled with")
 
     def _claimed(self, process: Process, claim: Any, result: Any) -> None:
         self.world.note("ledger", f"claim {claim.key} by {process.name}: {type(result).__name__}")
         if isinstance(result, Claimed):
-            story = self.stories.get(claim.key)
-            if story is None:
-                command = self.read(claim.command).command
-                if not isinstance(command, UnlinkCommand) or command.dry_run:
-                    raise AssertionError("only a command to unlink is claimed")
-                story = Story(claim.key, claim.fingerprint, command, self.world.now)
-                self.stories[claim.key] = story
-            if result.entry.lease.token <= story.token or story.settled is not None:
-                self.broken(NOTHING_TWICE, f"{claim.key} was given away twice with token {story.token}")
-            if story.holder is not None and story.holder is not process:
-                self.situations[f"taken over when {story.stage}"] += 1
-            story.token, story.holder = result.entry.lease.token, process
-        elif isinstance(result, AlreadySettled) and result.event != self.stories[claim.key].settled:
-            self.broken(NOTHING_TWICE, f"{claim.key} has another event than it was settled with")
+            self._taken(process, claim, result)
+        elif isinstance(result, AlreadySettled):
+            self._check_latest(self.stories[claim.key], result.event)
+        elif isinstance(result, NoSuchRun):
+            self._no_such_run.add((claim.key, claim.run))
+
+    def _taken(self, process: Process, claim: NewClaim | Retry, result: Claimed) -> None:
+        entry = result.entry
+        story = self.stories.get(claim.key)
+        if story is None:
+            story = self._first_claimed(claim)
+        elif entry.run != story.run:
+            self._run_started(story, claim, entry)
+        if entry.lease.token <= story.token or story.settled is not None:
+            self.broken(NOTHING_TWICE, f"{claim.key} was given away twice with token {story.token}")
+        if story.holder is not None and story.holder is not process:
+            self.situations[f"taken over when {story.stage}"] += 1
+        story.token, story.holder = entry.lease.token, process
+
+    def _first_claimed(self, claim: NewClaim | Retry) -> Story:
+        command = self.read(claim.command).command if isinstance(claim, NewClaim) else None
+        if not isinstance(claim, NewClaim) or not isinstance(command, UnlinkCommand) or command.dry_run:
+            raise AssertionError("only a command to unlink is claimed")
+        story = Story(claim.key, claim.fingerprint, command, self.world.now, run_claimed_at=self.world.now)
+        self.stories[claim.key] = story
+        return story
+
+    def _run_started(self, story: Story, claim: NewClaim | Retry, entry: Entry) -> None:
+        """A retry has started a run: exactly the next one of the run that it names, which has not succeeded."""
+        self.situations[f"run started after {story.outcome}, changed {story.changed}"] += 1
+        self.world.note("ledger", f"run {entry.run} of {story.key} begins")
+        named = claim.run if isinstance(claim, Retry) else None
+        if named != story.run or entry.run != story.run + 1 or not story.may_be_retried:
+            self.broken(NOTHING_TWICE, f"run {entry.run} of {story.key} was started by a retry of {named}")
+        if entry.intent != story.intent:
+            self.broken(NOTHING_TWICE, f"run {entry.run} of {story.key} means another link")
+        if entry.cancelled and (story.key, entry.run) not in self.cancels:
+            self.broken(NOTHING_LOST, f"run {entry.run} of {story.key} is cancelled, and nobody asked for it")
+        command = self.read(entry.command).command
+        if not isinstance(command, UnlinkCommand):
+            raise TypeError(command)
+        story.start_run(self.world.now, command)
 
     def _intended(self, story: Story, intent: Intent, sent_at: datetime, *, free: bool) -> None:
         if story.intent is None:
@@ -342,7 +422,7 @@ class Observer:
                 self.broken(NOTHING_TWICE, f"{story.key} and {other.key} edit one job at a time")
 
     def _require_no_cancel(self, story: Story) -> None:
-        if story.key in self.cancels:
+        if (story.key, story.run) in self.cancels:
             self.broken(NOTHING_HURT, f"{story.key} is sent, and somebody asked to cancel it")
 
     def _sent_again(self, story: Story, process: Process) -> None:
@@ -361,9 +441,9 @@ class Observer:
         data = json.loads(body)["data"]
         story.stage, story.settled, story.settled_at = Stage.SETTLED, body, self.world.now
         story.outcome, story.evidence, story.changed = data["outcome"], data["evidence"], data["changed"]
-        story.gave_up = data["reason"] is not None and data["reason"]["code"] == "gave_up"
-        if story.command.enterprise_manager == LATE:
-            self.situations["found its queue"] += 1
+        story.ended.append(body)
+        if len(story.ended) != story.run or data["run"] != story.run:
+            self.broken(NOTHING_TWICE, f"run {story.run} of {story.key} ends as run {data['run']}")
         self.world.note("ledger", f"{story.key} is {story.outcome}, changed {story.changed}, {data['evidence']}")
         self.situations[f"{story.outcome} {data['evidence'] or (data['reason'] or {}).get('code')}"] += 1
         self._check_tasks_left(story, process)
@@ -375,16 +455,19 @@ class Observer:
             self._check_failure(story, data)
         elif story.outcome == Outcome.TIMED_OUT:
             self._check_time_out(story)
-        asked = self.cancels.get(story.key)
+        if story.may_be_retried:
+            self.on_failure(story.key)
+        asked = self.cancels.get((story.key, story.run))
         if story.outcome == Outcome.CANCELLED and asked is None:
             self.broken(NOTHING_CLAIMED, f"{story.key} was cancelled, and nobody asked for it")
-        if story.outcome != Outcome.CANCELLED and asked is not None and asked < story.claimed_at:
+        if story.outcome != Outcome.CANCELLED and asked is not None and asked < story.run_claimed_at:
             self.broken(NOTHING_HURT, f"{story.key} is {story.outcome}, and was cancelled before it came")
 
     # --- what an event claims ---------------------------------------------------------------------------------------
 
     def _check_success(self, story: Story, data: dict[str, Any]) -> None:
-        start, end = story.claimed_at, self.world.now
+        # What an earlier run may have done counts as done by this one.
+        start, end = story.claimed_at if story.earlier_may_act else story.run_claimed_at, self.world.now
         evidence, link_id = data["evidence"], data["repository"]["link_id"]
         if evidence == "absent":
             if data["changed"] is not False or data["verified"] is not True:
@@ -425,7 +508,7 @@ class Observer:
 
     def _check_failure(self, story: Story, data: dict[str, Any]) -> None:
         code = data["reason"]["code"]
-        if code == "link_absent" and not self._was_absent(story, story.claimed_at, self.world.now):
+        if code == "link_absent" and not self._was_absent(story, story.run_claimed_at, self.world.now):
             self.broken(NOTHING_CLAIMED, f"{story.key} failed as absent, and never was")
         if code == "task_failed" and not any(task.finished and task.success is False for task in story.tasks):
             self.broken(NOTHING_CLAIMED, f"{story.key} failed by a task that had not failed")
@@ -512,6 +595,8 @@ class Observer:
         as timed out), and nobody can tell that its task still runs. `_check_tasks_left` sees to it that the others are
         followed to their end before they are settled.
         """
+        if self.strict and story.earlier_may_act and not all(each.finished for each in story.earlier_tasks):
+            self.broken(NOTHING_TWICE, f"run {story.run} of {story.key} sent a DELETE beside one of an earlier run")
         if story.holder is not task.sender or story.stage is not Stage.INTENDED:
             return  # it was on its way for so long that its worker has lost the key meanwhile
         for other in self.stories.values():
@@ -525,9 +610,10 @@ class Observer:
         """A task has removed its link."""
         story = self.stories[task.key]
         story.removed += 1
-        if story.settled is not None:
+        if story.settled is not None or task not in story.tasks:
             self.situations["link removed after the end"] += 1
-        if story.settled is not None and story.changed is False:
+        under_way = story.settled is None and task in story.tasks
+        if not under_way and story.changed is False:
             self.broken(NOTHING_CLAIMED, f"{task.key} said changed: false, and then its link went")
 
     def removed_for_another(self, story: Story, link_id: str) -> bool:
@@ -535,7 +621,7 @@ class Observer:
         return any(
             other is not story and task.link_id == link_id and task.applied_at is not None
             for other in self.stories.values()
-            for task in other.tasks
+            for task in (*other.earlier_tasks, *other.tasks)
         )
 
     # --- when it is over --------------------------------------------------------------------------------------------
@@ -549,7 +635,7 @@ class Observer:
             published.setdefault(event["id"], set()).add(body)
             no_end = event["data"]["outcome"] in {Outcome.SUBMITTED, Outcome.PLANNED}
             if not no_end and event["id"] not in self._rejections:
-                kinds.setdefault(event["subject"], set()).add(event["id"])
+                kinds.setdefault(f"{event['subject']} {event['data']['run']}", set()).add(event["id"])
         dead_keys = {reading.command.idempotency_key for body in dead if (reading := self.read(body)).command}
         for story in self.stories.values():
             self._check_story(story, published, kinds, dead_keys)
@@ -570,12 +656,18 @@ class Observer:
     ) -> None:
         if story.settled is None:
             self.broken(KEEPS_GOING, f"{story.key} was never settled; it is {story.stage}")
-        elif published.get(json.loads(story.settled)["id"], set()) != {story.settled}:
-            self.broken(NOTHING_LOST, f"{story.key} is settled, and its event was not published as it is")
-        elif len(kinds.get(story.key, ())) > 1:
-            self.broken(NOTHING_TWICE, f"{story.key} ended in two ways")
-        elif story.outcome == Outcome.FAILED and story.gave_up and story.key not in dead_keys:
-            self.broken(NOTHING_LOST, f"{story.key} was given up, and is in no dead letter")
+        due, rejection = self.due.get(story.key, (0, ""))
+        if due > story.run and rejection not in self.given_up:
+            self.broken(NOTHING_LOST, f"a retry of {story.key} has started no run {due}")
+        for run, end in enumerate(story.ended, start=1):
+            event = json.loads(end)
+            if published.get(event["id"], set()) != {end}:
+                self.broken(NOTHING_LOST, f"{story.key} is settled, and its event was not published as it is")
+            elif len(kinds.get(f"{story.key} {run}", ())) > 1:
+                self.broken(NOTHING_TWICE, f"run {run} of {story.key} ended in two ways")
+            gave_up = event["data"]["outcome"] == Outcome.FAILED and event["data"]["reason"]["code"] == "gave_up"
+            if gave_up and story.key not in dead_keys:
+                self.broken(NOTHING_LOST, f"{story.key} was given up, and is in no dead letter")
 
 
 def _always(spans: list[Span], start: float, end: float) -> bool:

@@ -1,4 +1,7 @@
-"""What happens in one run: drawn from the seed, and from nothing else."""
+"""What happens in one run: drawn from the seed, and from nothing else.
+
+More than 400 lines: all that a seed decides.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from tests.simulation.astray import ASTRAY, Astray, draw_astray
 from worker.unlinks.rules import Pace, Rules
 
 if TYPE_CHECKING:
@@ -238,7 +240,8 @@ class Scenario:
     commands: list[tuple[float, dict[str, Any] | bytes]] = field(default_factory=list)
     late: list[dict[str, Any] | bytes] = field(default_factory=list)
     troubles: list[Trouble] = field(default_factory=list)
-    astray: Astray = field(default_factory=Astray)
+    #: How likely it is that a run that failed is retried.
+    retries: float = 0.0
 
     def __str__(self) -> str:
         return (
@@ -267,13 +270,12 @@ def draw(seed: int) -> Scenario:
     if Random(f"sinks {seed}").random() < 0.1:  # noqa: S311 - as above
         faults.append("sinks_break")
     horizon = chance.uniform(60, 600)
-    astray = draw_astray(seed, horizon)
     strict = chance.random() < 0.8
     settling = chance.choice((90, 120, 120))
     pace = Pace(poll_interval=chance.choice((1, 2, 5)), verify=chance.choice((20, 60, 60)), settling=settling)
     scenario = Scenario(
         seed=seed,
-        faults=frozenset([*faults, *astray.faults]),
+        faults=frozenset(faults),
         workers=chance.choice((1, 2, 2, 3)),
         prefetch=chance.choice((1, 3, 20)),
         lease_seconds=chance.choice((11, 30, 30)),
@@ -295,14 +297,11 @@ def draw(seed: int) -> Scenario:
         ],
         repositories=4,
         weather=_weather(chance, faults, strict=strict),
-        astray=astray,
     )
     _add_commands(chance, scenario)
+    _add_retries(Random(f"early retries {seed}"), scenario)  # noqa: S311 - as above
     for fault in faults:
         _add_troubles(chance, scenario, fault)
-    if ASTRAY in astray.faults:  # each worker is updated, one after the other
-        updates = enumerate(range(scenario.workers), start=1)
-        scenario.troubles += [Trouble(astray.late_at + 10 * turn, "drain", worker) for turn, worker in updates]
     scenario.troubles.sort(key=lambda trouble: trouble.at)
     return scenario
 
@@ -341,6 +340,24 @@ def _add_commands(chance: Random, scenario: Scenario) -> None:
             scenario.commands.append((max(at + chance.choice((-5, 0.1, 2, 20, 60)) * chance.random(), 0), cancel))
         if chance.random() < 0.05 and isinstance(command, dict):
             scenario.commands.append((chance.random() * spread, command | {"dry_run": True}))
+
+
+def _add_retries(chance: Random, scenario: Scenario) -> None:
+    """Retries that nobody was asked for: of a run that is under way, that never was, or that succeeded.
+
+    Where runs are retried, half of them have little time for slow tasks, so that old tasks are met.
+    """
+    scenario.retries = chance.choice((0.0, 0.0, 0.3, 0.8))
+    if chance.random() < scenario.retries:
+        scenario.faults |= {"tasks_slow"}
+        scenario.weather["task_slow"] = 0.6
+        for _, command in scenario.commands:
+            if isinstance(command, dict) and command["command"] == "unlink.v1" and chance.random() < 0.5:
+                command["timeout_seconds"] = 10
+    for number in range(8):
+        if chance.random() < scenario.retries / 4:
+            retry = {"command": "retry.v1", "idempotency_key": f"key-{number}", "run": chance.choice((1, 1, 1, 2, 5))}
+            scenario.commands.append((chance.random() * scenario.horizon, retry))
 
 
 def _command(chance: Random, scenario: Scenario, key: str) -> dict[str, Any] | bytes:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 NOTHING_LET_GO = {"publishes_lost", "confirms_late", "broker_away", "database_away", "database_slow"}
 #: After the last fault, everything has to come to its end within so many seconds.
 CALM_SECONDS = 6 * 3600.0
+#: A key that has been run so often is retried no more, before all is at rest.
+MOST_RUNS = 3
 #: When an operator replays the dead letters, in seconds after the last fault.
 REPLAY_SECONDS = 3600.0
 
@@ -47,8 +51,8 @@ class Result:
 class Simulation:
     """One seed's world."""
 
-    def __init__(self, seed: int, *, tracing: bool = False) -> None:
-        self.scenario = scenario = draw(seed)
+    def __init__(self, seed: int, *, scenario: Scenario | None = None, tracing: bool = False) -> None:
+        self.scenario = scenario = scenario or draw(seed)
         self.world = world = World(f"world {seed}", tracing=tracing)
         self.observer = Observer(
             world,
@@ -56,9 +60,13 @@ class Simulation:
             unforeseen=not scenario.faults.isdisjoint({"ports_break", "surprises"}),
         )
         self.weather = Weather(world, **scenario.weather)
-        self.broker = Broker(world, self.observer, self.weather, scenario.astray.delivery_limit)
+        self.broker = Broker(world, self.observer, self.weather)
         self.server = Server(world, self.observer, self.weather)
         self.observer.server = self.server
+        self.observer.strict = "longest_task" not in scenario.weather
+        self.observer.on_failure = self._maybe_retry
+        #: Apart, so that the other draws stay as they were.
+        self._retries = Random(f"retries {seed}")  # noqa: S311 - a simulation's chance must be repeatable
         self.database = Database(DatabaseClock(world))
         self._link_ids = self._furnish()
         self._to_come = 0
@@ -94,8 +102,6 @@ class Simulation:
         world, scenario = self.world, self.scenario
         for at, command in scenario.commands:
             self._publish_after(at, encode(command, self._link_ids))
-        for at, name, astray in scenario.astray.commands:
-            self._publish_after(at, encode(astray, self._link_ids), name)
         for trouble in scenario.troubles:
             world.after(trouble.at, partial(self._happen, trouble))
         world.after(scenario.horizon, self._calm)
@@ -105,6 +111,7 @@ class Simulation:
         try:
             self._run_until_quiet()
             self._put_links_back()
+            self._retry_what_ended()
             for command in scenario.late:
                 self._publish_after(world.random.random() * 10, encode(command, self._link_ids))
             self._run_until_quiet()
@@ -123,7 +130,7 @@ class Simulation:
             situations=self.observer.situations,
         )
 
-    def _publish_after(self, seconds: float, body: bytes, name: str = "default") -> None:
+    def _publish_after(self, seconds: float, body: bytes) -> None:
         self._to_come += 1
 
         def publish() -> None:
@@ -131,11 +138,34 @@ class Simulation:
             number = self.world.serial()
             self.world.note("publisher", f"message {number}: {body.decode()}")
             self.sent.append(body)
-            self.observer.sent(body)
+            self.observer.published(body)
             reply_to = f"reply.{number}" if self.world.chance(0.3) else None
-            self.broker.publish(Message(number, body, reply_to=reply_to, name=name))
+            self.broker.put(Message(number, body, reply_to=reply_to))
 
         self.world.after(seconds, publish)
+
+    def _maybe_retry(self, key: str) -> None:
+        """Somebody who is notified of a failure retries it, now and then twice, or cancels what they have retried."""
+        story, chance = self.observer.stories[key], self._retries
+        if story.run > MOST_RUNS or chance.random() >= self.scenario.retries:
+            return
+        seconds = chance.choice((0.05, 3, 60)) * chance.random()
+        while True:
+            self._publish_after(seconds, _retry(key, story.run))
+            seconds += chance.choice((0, 5, 100)) * chance.random()
+            if chance.random() < 0.6:
+                break
+        if chance.random() < 0.2:
+            run = chance.choice(({}, {"run": story.run}, {"run": story.run + 1}))
+            cancel = {"command": "cancel.v1", "idempotency_key": key, **run}
+            self._publish_after(seconds * chance.random(), json.dumps(cancel).encode())
+
+    def _retry_what_ended(self) -> None:
+        """Old retries come once more, and new ones of what did not succeed."""
+        for key, story in self.observer.stories.items():
+            if self._retries.random() < self.scenario.retries:
+                for run in {1, story.run}:
+                    self._publish_after(self._retries.random() * 10, _retry(key, run))
 
     def _replay(self) -> None:
         """An operator replays what was given up: else a command that was given up in flight would block its job."""
@@ -143,8 +173,7 @@ class Simulation:
         for message in self.broker.dead_letters:
             if self.observer.read(message.body).rejection in self.observer.given_up:
                 self.world.note("operator", f"replays {message.number}")
-                fresh = replace(message, number=self.world.serial(), attempt=1, returned=0, returns=0, taken_away=None)
-                self.broker.publish(replace(fresh, misrouted_seconds=0))
+                self.broker.put(replace(message, number=self.world.serial(), attempt=1))
 
     def _put_links_back(self) -> None:
         """Before old commands come once more, somebody links again what was unlinked."""
@@ -255,12 +284,12 @@ class Simulation:
 
 def run(seed: int, *, tracing: bool = False) -> Result:
     """Run one seed."""
-    with _logs(tracing=tracing):
+    with logs_in_timeline(tracing=tracing):
         return Simulation(seed, tracing=tracing).run()
 
 
 @contextmanager
-def _logs(*, tracing: bool) -> Iterator[None]:
+def logs_in_timeline(*, tracing: bool) -> Iterator[None]:
     """The core's log goes to the timeline, or nowhere."""
     before = structlog.get_config()
     structlog.configure(
@@ -280,7 +309,10 @@ def _to_timeline(_logger: Any, _method: str, event: Any) -> str:
     if isinstance(process, Process):
         name = event.pop("event")
         event.pop("enterprise_manager", None)
-        # Sorted: what is bound to the context comes in an order that differs from process to process.
-        told = " ".join(f"{key}={value}" for key, value in sorted(event.items()) if key != "exc_info")
+        told = " ".join(f"{key}={value}" for key, value in event.items() if key != "exc_info")
         process.world.note(process.name, f"   log {name} {told}")
     raise structlog.DropEvent
+
+
+def _retry(key: str, run: int) -> bytes:
+    return json.dumps({"command": "retry.v1", "idempotency_key": key, "run": run}).encode()

@@ -13,7 +13,34 @@ from tests.simulation.__main__ import replay
 from tests.simulation.simulation import run
 
 #: Seeds that caught a wrong version of the core, among them every fault that the simulation has found in it.
-REGRESSIONS = (1, 2, 5, 8, 13, 19, 23, 25, 28, 30, 37, 104, 117, 140, 144, 162, 346, 463, 471, 554, 795, 798)
+REGRESSIONS = (
+    1,
+    2,
+    5,
+    8,
+    13,
+    14,
+    19,
+    23,
+    25,
+    28,
+    30,
+    37,
+    104,
+    117,
+    140,
+    143,
+    144,
+    162,
+    210,
+    256,
+    346,
+    463,
+    471,
+    554,
+    795,
+    798,
+)
 
 #: What the runs must come through, so that the promises are not kept for want of trouble.
 SITUATIONS = {
@@ -30,10 +57,10 @@ SITUATIONS = {
     "taken over when submitted",
     "job busy elsewhere",
     "sent again",
+    "run started after failed, changed False",
+    "run started after timed_out, changed None",
+    "run not found",
     "untroubled",
-    "turned away",
-    "found its queue",
-    "taken away",
 }
 
 FRESH_SEEDS = 200

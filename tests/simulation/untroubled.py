@@ -41,7 +41,13 @@ def _untroubled(observer: Observer, story: Story, scenario: Scenario) -> bool:
     """Whether the link was there at the claim and was removed for no other key, without any fault, cancel or limit."""
     command = story.command
     drawn = next((job for job in scenario.jobs if command.job.id == job.id or command.job.name == job.name), None)
-    if drawn is None or not drawn.copies or scenario.faults - HARMLESS or story.key in observer.cancels:
+    if (
+        drawn is None
+        or not drawn.copies
+        or scenario.faults - HARMLESS
+        or story.run > 1
+        or observer.is_cancelled(story.key)
+    ):
         return False
     if command.not_after is not None or command.timeout_seconds < ENOUGH_SECONDS or "longest_task" in scenario.weather:
         return False

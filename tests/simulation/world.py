@@ -2,6 +2,8 @@
 
 Nothing here reads a clock, opens a file or starts a thread. Time stands still while callbacks run, and jumps to the
 next thing that is due when there is nothing left to run.
+
+More than 400 lines: event loop, clock and processes of a simulated world depend on each other.
 """
 
 from __future__ import annotations

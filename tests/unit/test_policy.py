@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from contracts.commands import CancelCommand, JobReference, UnlinkCommand
+from contracts.commands import CancelCommand, Command, JobReference, RetryCommand, UnlinkCommand
 from contracts.events import Outcome, ReasonCode
 from tests.steps import RecordedSteps
 from worker.broker.senders import SENDER_HEADER, sender_of, signed_by_forwarder, signed_by_worker
@@ -25,7 +25,9 @@ from worker.unlinks.ports.ledger import (
     Claimed,
     Intended,
     Intent,
+    KnownRun,
     NewClaim,
+    Retry,
     Settled,
 )
 from worker.unlinks.ports.steps import Reporter
@@ -204,7 +206,7 @@ class Door:
     ledger: SqlLedger
     directory: Directory = field(default_factory=Directory)
 
-    async def authorize(self, order: UnlinkCommand | CancelCommand, user_id: str | None) -> Authorized:
+    async def authorize(self, order: Command, user_id: str | None) -> Authorized:
         """What the authorizer says."""
         enterprise_managers: Any = {"default": self.directory}
         clock = SystemClock()
@@ -271,6 +273,54 @@ async def test_what_was_decided_before_is_not_judged_again(policy: Policy, ledge
         await door.authorize(command(job={"id": OTHER}, if_absent="fail"), "mallory")
     with pytest.raises(DeniedError):  # a dry run does look at the job
         await door.authorize(command(job={"id": OTHER}, dry_run=True), "mallory")
+
+
+def retry(run: int = 1) -> RetryCommand:
+    """A retry of the key that `claim` claims."""
+    return RetryCommand(command="retry.v1", idempotency_key="K", run=run)
+
+
+async def fail(ledger: SqlLedger, order: UnlinkCommand, *, intent: Intent | None = None) -> KnownRun:
+    """A first run that has failed, of a job that was looked at if there is an intent."""
+    stored = order.model_dump_json(exclude_none=True).encode()
+    result = await ledger.claim(NewClaim("K", order.fingerprint, "default", stored, datetime.now(UTC)))
+    assert isinstance(result, Claimed)
+    now = datetime.now(UTC)
+    if intent is not None:
+        await ledger.record(result.entry.lease, Intended(intent, now))
+    await ledger.record(result.entry.lease, Settled(Outcome.FAILED, b'{"data": {"changed": false}}', now))
+    known = await ledger.last_run("K")
+    assert known is not None
+    return known
+
+
+async def test_a_retry_is_judged_as_the_stored_command_would_be(policy: Policy, ledger: SqlLedger) -> None:
+    """Whoever knows a key could have unlinked what they may not unlink."""
+    known = await fail(ledger, command(job={"id": FRANKFURT}))
+    door = Door(policy, ledger, Directory(Job(FRANKFURT, "Frankfurt")))
+    with pytest.raises(DeniedError):
+        await door.authorize(retry(), "mallory")
+    assert await door.authorize(retry(), "snow") == Authorized(retried=known)
+
+
+async def test_a_retry_is_judged_by_the_job_that_was_recorded(policy: Policy, ledger: SqlLedger) -> None:
+    """The name of the command may mean another job by now; the run would go on with the one that it meant then."""
+    intent = Intent(OTHER, "Frankfurt", Link(LINK, OTHER))
+    await fail(ledger, command(job={"name": "Frankfurt"}), intent=intent)
+    with pytest.raises(DeniedError):
+        await Door(policy, ledger, Directory(Job(OTHER, "Payroll"))).authorize(retry(), "snow")
+
+
+async def test_a_retry_that_can_start_nothing_is_let_in_to_be_answered(policy: Policy, ledger: SqlLedger) -> None:
+    """A run that was started would be left alone, and its retry end twice, once the policy has changed."""
+    door = Door(policy, ledger)
+    assert await door.authorize(retry(), "mallory") == Authorized()  # unknown
+    known = await fail(ledger, command(job={"id": OTHER}))
+    assert await door.authorize(retry(2), "mallory") == Authorized()  # yet to come
+    started = await ledger.retry(Retry("K", "default", 1, known.fingerprint))
+    assert isinstance(started, Claimed)
+    for run in (1, 2):  # over, and under way
+        assert await door.authorize(retry(run), "mallory") == Authorized()
 
 
 async def test_without_a_policy_all_is_let_in(ledger: SqlLedger) -> None:

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from contracts.reading import UnreadableMessageError, read_message
-from worker.broker.copies import FAILED_AT_HEADER, QUEUE_HEADER, REASON_CODE_HEADER, REASON_HEADER
+from worker.broker.copies import FAILED_AT_HEADER, QUEUE_HEADER, REASON_CODE_HEADER, REASON_HEADER, RUN_HEADER
 from worker.broker.delivery import plain_headers, text_or_none
 from worker.broker.misrouted import latest_death
 from worker.broker.topology import command_queue
@@ -88,6 +88,12 @@ class DeadLetter:
     def reason(self) -> str | None:
         """The worker's description of the reason."""
         return text_or_none(self.headers.get(REASON_HEADER))
+
+    @property
+    def run(self) -> int | None:
+        """The run of the key that the worker settled as given up; None if nothing was settled with the message."""
+        run = self.headers.get(RUN_HEADER)
+        return run if isinstance(run, int) and not isinstance(run, bool) and run > 0 else None
 
     @property
     def since(self) -> datetime | None:

@@ -17,10 +17,11 @@ from worker.broker.copies import (
     QUEUE_HEADER,
     REASON_CODE_HEADER,
     REASON_HEADER,
+    RUN_HEADER,
     copied_properties,
     short_text,
 )
-from worker.broker.delivery import ATTEMPT_HEADER, RETURNS_HEADER, TAKEN_AWAY_HEADER
+from worker.broker.delivery import ATTEMPT_HEADER, TAKEN_AWAY_HEADER
 from worker.broker.misrouted import MISROUTED_SECONDS_HEADER
 from worker.broker.problems import BrokerClosedError, ChannelLostError, one_line
 from worker.broker.topology import DEAD, EVENTS, MISROUTED, command_queue, delay_exchange
@@ -144,12 +145,10 @@ class BrokerOutbox:
             headers[MISROUTED_SECONDS_HEADER] = delivery.misrouting.seconds + tier
         if delivery.taken_away is not None:
             headers[TAKEN_AWAY_HEADER] = delivery.taken_away
-        if delivery.returns:
-            headers[RETURNS_HEADER] = delivery.returns
         await self._copy(delivery, delay_exchange(tier), headers)
 
-    async def dead_letter(self, delivery: Delivery, reason: Reason) -> None:
-        """Put a copy of the message into `unlink.dead`, the reason in its headers.
+    async def dead_letter(self, delivery: Delivery, reason: Reason, run: int | None = None) -> None:
+        """Put a copy of the message into `unlink.dead`, in its headers the reason, and the run that ends with it.
 
         Raises:
             BrokerClosedError: `close` was called before the broker confirmed.
@@ -161,6 +160,7 @@ class BrokerOutbox:
             REASON_HEADER: reason.message[:MAX_REASON],
             FAILED_AT_HEADER: self._clock.now().isoformat(),
             QUEUE_HEADER: command_queue(delivery.enterprise_manager) if delivery.misrouting is None else MISROUTED,
+            **({} if run is None else {RUN_HEADER: run}),
         }
         await self._copy(delivery, DEAD, headers)
 

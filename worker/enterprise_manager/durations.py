@@ -23,6 +23,8 @@ class Durations:
     def __init__(self, interval: float) -> None:
         self._interval = interval
         self._ends: deque[tuple[float, float]] = deque(maxlen=REMEMBERED)
+        #: All of their moments, in order.
+        self._known: list[float] = []
 
     def ended(self, after: float, by: float) -> None:
         """Learn that a task ended at some age between that of the last read that showed it running, and this one.
@@ -32,11 +34,12 @@ class Durations:
         """
         middle = max((after + by) / 2, by - SHORTEST * self._interval / 2)
         self._ends.append((middle, by))
+        self._known = sorted(moment for end in self._ends for moment in end)
 
     def pause(self, age: float) -> float:
         """The seconds until a task of that age is to be read: when the next of the known ends would be past."""
         shortest = SHORTEST * self._interval
-        known = sorted(moment for end in self._ends for moment in end)
+        known = self._known
         later = bisect_right(known, age)
         if later < len(known):
             return max(known[later] - age, shortest if age else 0)

@@ -45,7 +45,7 @@ class Retrying(KeyRows):
 
     def _follow(self, retry: Retry, row: RowMapping) -> RetryResult | None:
         """Start the run that follows the settled one of `row`; None if another request did meanwhile."""
-        if retry.run < row["run"] or not known_run_from(row).may_be_followed:
+        if retry.run < row["run"] or known_run_from(row).failure is None:
             return AlreadySettled(bytes(row["event"]))
         return self._start(retry, row) if retry.judged == row["fingerprint"] else HeldElsewhere()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from contracts.events import Outcome
+from contracts.events import RETRIED, Outcome
 from worker.ledger.records import Record, RecordedStep, Step
 from worker.ledger.tables import to_microseconds
 from worker.unlinks.ports.enterprise_manager import Link, LinkedBackup, TaskTicket
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from worker.unlinks.ports.ledger import Change
 
 _STEPS = {step.value: step for step in Step}
-
-#: The ends that another run may follow.
-FOLLOWED = frozenset({Outcome.FAILED.value, Outcome.TIMED_OUT.value, Outcome.CANCELLED.value})
 
 
 def intent_columns(intent: Intent) -> dict[str, Any]:
@@ -96,7 +93,7 @@ def known_run_from(row: RowMapping) -> KnownRun:
         run=row["run"],
         command=bytes(row["command"]),
         fingerprint=row["fingerprint"],
-        may_be_followed=row["stage"] != Stage.SETTLED or row["outcome"] in FOLLOWED,
+        failure=bytes(row["event"]) if row["stage"] == Stage.SETTLED and row["outcome"] in RETRIED else None,
         job_id=row["job_id"],
     )
 

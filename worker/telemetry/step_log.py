@@ -18,6 +18,7 @@ STEP_EVENTS: Final = {
     StepKind.JOINED: ("unlink.redelivered", "info"),
     StepKind.DENIED: ("command.denied", "warning"),
     StepKind.REJECTED: ("command.rejected", "warning"),
+    StepKind.RUN_STARTED: ("unlink.run_started", "info"),
     StepKind.SETTLED_BEFORE: ("unlink.settled_before", "info"),
     StepKind.AWAITING_LEASE: ("unlink.awaiting_lease", "info"),
     StepKind.CANCELLED_TOO_LATE: ("unlink.settled_before", "info"),

@@ -7,6 +7,9 @@ unlink then uses that very job.
 A command is judged when it is first taken. Once a link was recorded for its key, or the key has ended, the same command
 passes: its outcome is decided, and a change of the policy, or of the job's name, must not give it another. A repeat has
 no further effect, whichever user sends it.
+
+A retry is judged as if its sender had sent the stored command. One that can start no run passes: its run was started
+before, or has succeeded.
 """
 
 from __future__ import annotations
@@ -14,7 +17,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from contracts.commands import CancelCommand
+from contracts.commands import CancelCommand, JobReference, RetryCommand
+from contracts.reading import UnreadableMessageError, read_command
 from worker.unlinks.policy import DeniedError
 from worker.unlinks.ports.enterprise_manager import Refused
 from worker.unlinks.ports.steps import StepKind
@@ -25,15 +29,19 @@ if TYPE_CHECKING:
     from contracts.commands import Command, UnlinkCommand
     from worker.unlinks.policy import Policy
     from worker.unlinks.ports.enterprise_manager import EnterpriseManager, Job
-    from worker.unlinks.ports.ledger import Ledger
+    from worker.unlinks.ports.ledger import KnownRun, Ledger
     from worker.unlinks.waiting import Waiting
 
 
 @dataclass(frozen=True, slots=True)
 class Authorized:
-    """The command may run; `job` is the job that it means, if it had to be read."""
+    """The command may run; `job` is the job that it means, if it had to be read.
+
+    `retried` is the run that a retry may follow with another one; None if it may start no run.
+    """
 
     job: Job | None = None
+    retried: KnownRun | None = None
 
 
 class Authorizer:
@@ -53,23 +61,36 @@ class Authorizer:
             DeniedError: the policy does not allow it.
             DeferredError, LeavingError, UnansweredError: Enterprise Manager did not answer.
         """
+        if isinstance(command, RetryCommand):
+            return await self._authorize_retry(command, user_id, waiting)
         if self._policy is None:
             return Authorized()
         if isinstance(command, CancelCommand):
             self._policy.require_cancel(user_id, command.enterprise_manager)
             return Authorized()
         try:
-            if self._policy.is_decided(user_id, command):
+            if self._policy.is_decided(user_id, command) or await self._is_repeat(command):
                 return Authorized()
         except DeniedError:
             if await self._is_repeat(command):
                 return Authorized()
             raise
-        if await self._is_repeat(command):
-            return Authorized()
         job = await self._look(command, waiting)
         self._policy.require_job(user_id, command, job)
         return Authorized(job)
+
+    async def _authorize_retry(self, retry: RetryCommand, user_id: str | None, waiting: Waiting) -> Authorized:
+        known = await self._ledger.last_run(retry.idempotency_key)
+        if known is None or known.failure is None or known.run != retry.run:
+            return Authorized()
+        if self._policy is None:
+            return Authorized(retried=known)
+        stored = _stored_command(known)
+        if self._policy.is_decided(user_id, stored):
+            return Authorized(retried=known)
+        job = await self._look(stored, waiting)
+        self._policy.require_job(user_id, stored, job)
+        return Authorized(job, known)
 
     async def _is_repeat(self, command: UnlinkCommand) -> bool:
         # A dry run leaves nothing in the ledger; what is there belongs to another command.
@@ -85,3 +106,14 @@ class Authorizer:
             raise DeniedError(
                 f"the policy goes by the job's name and ID, and it cannot be looked at ({no.code})"
             ) from no
+
+
+def _stored_command(known: KnownRun) -> UnlinkCommand:
+    """The stored command, by the job that it was run for: that one is meant, whatever it is called now."""
+    try:
+        stored = read_command(known.command)
+    except UnreadableMessageError as error:
+        raise DeniedError(f"the policy cannot judge the command that is stored for this key: {error}") from error
+    if known.job_id is None:
+        return stored
+    return stored.model_copy(update={"job": JobReference.model_construct(id=known.job_id)})

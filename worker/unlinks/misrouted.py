@@ -13,12 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from contracts.commands import UNKNOWN_NAME, UnlinkCommand
+from contracts.commands import UNKNOWN_NAME, CancelCommand, RetryCommand, UnlinkCommand
 from contracts.events import ReasonCode
 from contracts.reading import UnreadableMessageError
-from worker.unlinks.outcome import cancelled, failed
-from worker.unlinks.ports.broker import DELIVERY_LIMIT
-from worker.unlinks.ports.ledger import Stage
 from worker.unlinks.replies import known_of
 from worker.unlinks.waiting import DeferredError
 
@@ -26,9 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Container
 
     from contracts.commands import Command
-    from worker.unlinks.outcome import Ending
     from worker.unlinks.ports.broker import Delivery, Misrouting
-    from worker.unlinks.ports.ledger import Entry, Ledger
+    from worker.unlinks.ports.ledger import Ledger
     from worker.unlinks.ports.steps import Reporter
     from worker.unlinks.replies import Replies
 
@@ -53,7 +49,7 @@ class Misrouted:
 
     async def reject_unless_known(
         self, command: Command | Exception, delivery: Delivery, misrouting: Misrouting, report: Reporter
-    ) -> UnlinkCommand | None:
+    ) -> UnlinkCommand | RetryCommand | None:
         """Reject it, or return the command if its key is in the ledger, so that the rejection would be wrong.
 
         Raises:
@@ -72,7 +68,7 @@ class Misrouted:
             known = command.partial
         elif isinstance(command, Exception):
             raise command
-        elif isinstance(command, UnlinkCommand) and await self._is_known(command, delivery):
+        elif not isinstance(command, CancelCommand) and await self._is_known(command, delivery):
             return command
         else:
             known = known_of(command)
@@ -80,23 +76,21 @@ class Misrouted:
         await self.replies.reject(delivery, known, code, problem, report, dead_letter=True)
         return None
 
-    async def _is_known(self, command: UnlinkCommand, delivery: Delivery) -> bool:
+    async def _is_known(self, command: UnlinkCommand | RetryCommand, delivery: Delivery) -> bool:
         """Whether its key is past its claim: its Enterprise Manager may have been served once, and be no longer."""
-        if command.dry_run or command.enterprise_manager != delivery.enterprise_manager:
+        if command.enterprise_manager != delivery.enterprise_manager:
+            return False
+        if isinstance(command, RetryCommand):
+            known = await self.ledger.last_run(command.idempotency_key)
+            return known is not None and known.run > command.run
+        if command.dry_run:
             return False
         return await self.ledger.has_decided(command.idempotency_key, command.fingerprint)
 
 
-def ending_of_given_up(entry: Entry, why: str) -> Ending:
-    """The ending of a claimed key whose command is not run. A cancel that came before any DELETE left holds."""
-    if entry.cancelled and entry.stage is Stage.CLAIMED:
-        return cancelled(entry.intent, changed=None if entry.may_act else False)
-    return failed(ReasonCode.GAVE_UP, why, changed=None, seen=entry.intent)
-
-
 def given_up(delivery: Delivery) -> str | None:
     """Why a command is not run but answered from the ledger; None if it is to be run."""
-    if delivery.taken_away == DELIVERY_LIMIT:
+    if delivery.taken_away == "delivery_limit":
         return "gave up: the broker took the command from its queue after too many deliveries"
     if delivery.taken_away is not None:
         return f"gave up: the broker took the command from its queue ({delivery.taken_away})"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from contracts.commands import CancelCommand
+from contracts.commands import UnlinkCommand
 from contracts.events import Reason, ReasonCode
 from contracts.reading import PartialParse
 from worker.unlinks.outcome import compose_rejection
@@ -70,6 +70,14 @@ class Replies:
         except Exception as error:
             raise UnpublishedError(str(error)) from error
 
+    async def repeat(self, event: bytes, report: Reporter) -> None:
+        """Publish a stored event that answers no delivery at hand.
+
+        Raises:
+            UnpublishedError: it failed, for whatever reason.
+        """
+        await self.publish_settled(event, [], report)
+
     async def reject(
         self,
         delivery: Delivery,
@@ -116,10 +124,15 @@ class Replies:
         """Answer a command whose key is known with other content."""
         problem = (
             "this idempotency_key belongs to an unlink of another enterprise_manager"
-            if isinstance(command, CancelCommand)
+            if not isinstance(command, UnlinkCommand)
             else "this idempotency_key belongs to a command with other content; a new command needs a new key"
         )
         await self.reject(delivery, command, ReasonCode.KEY_REUSED, problem, report, dead_letter=False)
+
+    async def reject_run(self, delivery: Delivery, command: Command, report: Reporter) -> None:
+        """Answer a retry of what was never run, or is not known any more."""
+        problem = "no such run is known of this idempotency_key: it was never accepted, or was forgotten since"
+        await self.reject(delivery, command, ReasonCode.RUN_NOT_FOUND, problem, report, dead_letter=False)
 
     async def delay(self, deliveries: list[Delivery], seconds: float, report: Reporter, *, failed: bool) -> None:
         """Put copies into a delay queue. A delivery that joins meanwhile is delayed too.
@@ -145,16 +158,18 @@ class Replies:
             await self._reject(deliveries[0], PartialParse(report.key), reason, report, changed=None, dead_letter=True)
             del deliveries[0]
 
-    async def dead_letter(self, delivery: Delivery, reason: Reason, report: Reporter) -> None:
-        """Dead-letter a copy. The delivery stays unacknowledged."""
+    async def dead_letter(
+        self, delivery: Delivery, reason: Reason, report: Reporter, *, run: int | None = None
+    ) -> None:
+        """Dead-letter a copy; `run` is the run that it ends. The delivery stays unacknowledged."""
         report(StepKind.DEAD_LETTERING)
-        await self.outbox.dead_letter(delivery, reason)
+        await self.outbox.dead_letter(delivery, reason, run)
         report(StepKind.DEAD_LETTERED, reason=reason.code.value)
 
 
 def known_of(command: Command) -> PartialParse:
     """The fields of a command that a rejection repeats."""
-    if isinstance(command, CancelCommand):
+    if not isinstance(command, UnlinkCommand):
         return PartialParse(command.idempotency_key, requested_by=command.requested_by, reason=command.reason)
     return PartialParse(
         command.idempotency_key,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from contracts.events import Evidence, ReasonCode
 from worker.unlinks.consent import reason_against
 from worker.unlinks.following import Follower
+from worker.unlinks.meaning import Meaning
 from worker.unlinks.outcome import already_absent, cancelled, failed, planned, succeeded, timed_out
 from worker.unlinks.ports.enterprise_manager import (
     AnswerLost,
@@ -38,14 +39,14 @@ from worker.unlinks.ports.steps import StepKind
 from worker.unlinks.waiting import Answer, DeadlinePassedError, DeferredError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
 
     from contracts.commands import UnlinkCommand
     from worker.unlinks.job_locks import JobLocks
     from worker.unlinks.outcome import Ending
     from worker.unlinks.ports.clock import Clock
-    from worker.unlinks.ports.enterprise_manager import EnterpriseManager, Link, LinkedBackup, Task, TaskTicket
+    from worker.unlinks.ports.enterprise_manager import EnterpriseManager, LinkedBackup, Task, TaskTicket
     from worker.unlinks.ports.ledger import Entry, Ledger
     from worker.unlinks.ports.steps import Reporter
     from worker.unlinks.rules import Pace
@@ -84,12 +85,18 @@ class Workflow:
     follow: Follower = field(init=False)
     sent: float | None = field(init=False)
     stopping: bool = False
+    #: Whether a DELETE of an earlier run may have been carried out, or may yet be; and when it has had its settling
+    #: time, by the monotonic clock.
+    earlier_may_act: bool = field(init=False)
+    earlier_has_settled: float = field(init=False)
 
     def __post_init__(self) -> None:
         self.follow = Follower(self.enterprise_manager, self.waiting, self.clock, self.pace, self.report)
         # When the DELETE was recorded, by the monotonic clock here: clocks of other hosts may differ from this one's.
         since = self.entry.since_sent
         self.sent = None if since is None else self.clock.monotonic() - since
+        self.earlier_may_act = self.entry.may_act and self.entry.intent is not None
+        self.earlier_has_settled = self.clock.monotonic() + self.pace.settling - self.entry.age
 
     async def to_ending(self) -> Ending:
         """Run the unlink from its stage in the ledger to its end.
@@ -100,6 +107,11 @@ class Workflow:
             LeaseLostError: another worker has the key now.
             UnansweredError: Enterprise Manager is there and does not answer.
         """
+        ending = await self._to_ending()
+        unknown = ending.changed is False and self.earlier_may_act
+        return replace(ending, changed=None) if unknown else ending
+
+    async def _to_ending(self) -> Ending:
         try:
             if self.entry.stage is not Stage.CLAIMED:
                 self.waiting.heeds_cancel = False  # what was sent is taken up again first
@@ -139,9 +151,12 @@ class Workflow:
         if self._expired():
             return self._too_late()
         self.report(StepKind.LOOKING)
-        job = await self._job()
+        meaning = Meaning(self.command, self.entry.intent, self.authorized, self.enterprise_manager, self._ask)
+        job = await meaning.job()
+        if self.earlier_may_act and await self._gone_by_an_earlier_run():
+            return succeeded(self.entry.intent, Evidence.LINKS, verified=True)
         async with self._hold(job.id):
-            link = await self._link(job)
+            link = await meaning.link(job)
             if link is None:
                 return self._absent(job)
             backups = tuple(await self._ask(lambda: self.enterprise_manager.linked_backups(job)))
@@ -154,37 +169,16 @@ class Workflow:
             await self._intend(intent)
             return await self._send()
 
-    async def _job(self) -> Job:
-        pinned = self.entry.intent
-        if pinned is not None:
-            return Job(pinned.job_id, pinned.job_name)
-        if self.authorized is not None:
-            return self.authorized
-        return await self._ask(lambda: self.enterprise_manager.find_job(self.command.job))
-
-    async def _link(self, job: Job) -> Link | None:
-        """The link that the command means. Once a link was recorded for this key, it is only ever that one."""
-        named = self.command.repository
-        pinned = self.entry.intent.link.object_in_job_id if self.entry.intent is not None else named.link_id
-        uid = None if pinned else await self._ask(lambda: self.enterprise_manager.find_repository(named))
-
-        def meant_of(links: Sequence[Link]) -> list[Link]:
-            if pinned:
-                return [link for link in links if link.object_in_job_id == pinned]
-            return [link for link in links if link.repository_uid == uid]
-
-        meant = meant_of(self.enterprise_manager.links_read_with(job))
-        if len(meant) != 1:
-            meant = meant_of(await self._ask(lambda: self.enterprise_manager.links(job.id)))
-        if len(meant) > 1:
-            candidates = ", ".join(link.object_in_job_id for link in meant)
-            raise Refused(
-                ReasonCode.REPOSITORY_AMBIGUOUS,
-                f"the job links this repository more than once; by link_id: {candidates}",
-            )
-        return meant[0] if meant else None
+    async def _gone_by_an_earlier_run(self) -> bool:
+        """Wait out the settling time of an earlier run's DELETE; whether the link is gone by then."""
+        left = max(self.earlier_has_settled - self.clock.monotonic(), 0.0)
+        then = "the DELETE of this run is sent"
+        self.report(StepKind.AWAITING_LINKS, job_id=self._intent.job_id, seconds=left, then=then)
+        return await self.follow.gone_by(left, self._intent)
 
     def _absent(self, job: Job) -> Ending:
+        if self.earlier_may_act:
+            return succeeded(self.entry.intent, Evidence.LINKS, verified=True)
         self.report(StepKind.ABSENT, job_id=job.id)
         if self.command.if_absent == "fail":
             return failed(ReasonCode.LINK_ABSENT, f"job {job.name or job.id!r} has no such link", job=job)
@@ -239,12 +233,12 @@ class Workflow:
         """The last moment, by the monotonic clock, at which the DELETE may be written."""
         self.require_lease()
         seconds = MAY_SEND_SECONDS
-        if self.command.not_after is not None and not self._sent_before:
+        if self.command.not_after is not None and self.entry.sends == 1:
             seconds = min(seconds, (self.command.not_after - self.clock.now()).total_seconds())
         return self.clock.monotonic() + seconds
 
     async def _not_sent(self) -> Ending:
-        if self._sent_before:
+        if self.entry.sends > 1:
             return await self._let_the_links_decide()
         await self.ledger.record(self.entry.lease, Withdrawn())
         self.waiting.deadline = None
@@ -384,7 +378,7 @@ class Workflow:
     @property
     def _sent_before(self) -> bool:
         """Whether a DELETE before this one may have been carried out."""
-        return self.entry.sends > 1
+        return self.entry.sends > 1 or self.earlier_may_act
 
     @property
     def _intent(self) -> Intent:

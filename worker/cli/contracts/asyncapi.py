@@ -14,7 +14,7 @@ import json
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from contracts.commands import MAX_MESSAGE_BYTES, UNKNOWN_NAME, CancelCommand
+from contracts.commands import MAX_MESSAGE_BYTES, UNKNOWN_NAME, UnlinkCommand
 from contracts.events import CONTENT_TYPE, Outcome
 from contracts.published import COMMANDS, EVENT_KINDS, VERSION, all_schemas, examples
 from worker.broker.topology import COMMANDS as COMMANDS_EXCHANGE
@@ -133,8 +133,8 @@ def _fill_messages(messages: Document, schemas: Document) -> None:
         bare["summary"] = schemas[name]["description"].partition("\n")[0]
         bare["examples"] = [{"payload": example} for example in examples(name)]
         wrapped["examples"][0]["payload"]["data"] = examples(name)[-1]
-        if model is CancelCommand:
-            # A cancel has no correlation of its own: the answer is the unlink's event.
+        if model is not UnlinkCommand:
+            # A cancel has no correlation of its own, and a retry only its AMQP property.
             del bare["correlationId"], wrapped["correlationId"]
     for outcome in Outcome:
         event = messages[outcome.event_type]

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from pika.adapters.blocking_connection import BlockingChannel
 
+    from contracts.commands import RetryCommand
+
 #: How many messages one consumer takes, and so how many are in memory. A quorum queue mixes up those that return all at
 #: once, from one consumer, if they are more than 32: it keeps them in an Erlang map, which is sorted only up to that
 #: size (measured on RabbitMQ 3.10.8; the same for what returns faster than the queue writes it down).
@@ -74,11 +76,17 @@ class DeadQueue(BrokerClient):
         finally:
             self._give_back()
 
-    def replay(self, message: DeadLetter) -> None:
-        """Publish its command anew; returns once the broker has confirmed. The caller then removes the message."""
-        properties = replayed_properties(message.properties, self._user)
+    def replay(self, message: DeadLetter, retry: RetryCommand | None = None) -> None:
+        """Publish its command anew, or a retry of the run that it ended; returns once the broker has confirmed.
+
+        The caller then removes the message.
+        """
+        properties, body = replayed_properties(message.properties, self._user), message.body
+        if retry is not None:
+            properties.content_type = "application/json"
+            body = retry.model_dump_json(exclude_none=True).encode()
         with translated():
-            self._channel.basic_publish(COMMANDS, message.enterprise_manager, message.body, properties, mandatory=True)
+            self._channel.basic_publish(COMMANDS, message.enterprise_manager, body, properties, mandatory=True)
 
     def remove(self, taken: Taken) -> None:
         """Acknowledge it: it is removed from the queue."""

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from contracts.commands import CancelCommand
+from contracts.commands import CancelCommand, RetryCommand, UnlinkCommand
+from contracts.events import RETRIED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,7 +86,7 @@ class Replay:
             for taken in selection.among(messages):
                 why, outcome = self._why_left(taken.message)
                 if why is None:
-                    self.queue.replay(taken.message)
+                    self.queue.replay(taken.message, _retry_of(taken.message))
                     self.queue.remove(taken)
                     report.replayed += 1
                 else:
@@ -105,20 +106,45 @@ class Replay:
         command = message.command
         if record is None or command is None:
             return None, None
-        if isinstance(command, CancelCommand):
-            another = record.enterprise_manager != command.enterprise_manager
-        else:
+        if isinstance(command, UnlinkCommand):
             another = record.fingerprint != command.fingerprint
+        else:
+            another = record.enterprise_manager != command.enterprise_manager
         if another:
             return Left.KEY_REUSED, None
-        # One that has not ended joins what is under way.
-        return (Left.SETTLED, record.outcome.value) if record.outcome is not None else (None, None)
+        # One that has not ended joins what is under way; and a retry of the last run starts the next one.
+        if record.outcome is None or (record.outcome in RETRIED and _retried_run(message) == record.entry.run):
+            return None, None
+        return Left.SETTLED, record.outcome.value
 
     def _record(self, message: DeadLetter) -> Record | None:
         command = message.command
         if self.ledger is None or command is None:
             return None
-        if not isinstance(command, CancelCommand) and command.dry_run:
+        if isinstance(command, UnlinkCommand) and command.dry_run:
             return None  # it leaves no trace; the one that is there is the real command's
         history = self.ledger.history(command.idempotency_key)
         return None if history is None else history.record
+
+
+def _retried_run(message: DeadLetter) -> int | None:
+    """The run that a replay retries; None if the command itself is sent again."""
+    command = message.command
+    if message.run is None and isinstance(command, RetryCommand):
+        return command.run
+    return None if isinstance(command, CancelCommand) else message.run
+
+
+def _retry_of(message: DeadLetter) -> RetryCommand | None:
+    """A retry of the run that the worker gave up and settled: the command itself would only be answered."""
+    command = message.command
+    if command is None or message.run is None or isinstance(command, CancelCommand):
+        return None
+    return RetryCommand(
+        command="retry.v1",
+        idempotency_key=command.idempotency_key,
+        enterprise_manager=command.enterprise_manager,
+        run=message.run,
+        requested_by=command.requested_by,
+        reason=command.reason,
+    )

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 #: How long an edit of a job takes, in seconds: long enough to be watched.
 _EDIT_SECONDS = 3.0
 
-#: Commands that end on the dead-letter queue, by routing key: a misspelt field, and an unknown Enterprise Manager.
+#: Commands that are dead-lettered at once, by routing key: a misspelt field, and a routing key that cannot be the name
+#: of an Enterprise Manager. (One that can be waits ten minutes for a worker that serves it.)
 _DEAD_LETTERS: tuple[tuple[str, dict[str, Any]], ...] = (
     (
         "default",
@@ -39,7 +40,7 @@ _DEAD_LETTERS: tuple[tuple[str, dict[str, Any]], ...] = (
         },
     ),
     (
-        "branch-office",
+        "branch office",
         {
             "command": "unlink.v1",
             "idempotency_key": "CHG0030189",

@@ -56,7 +56,10 @@ class Node:
 
     def child(self, *names: str) -> Node | None:
         """The first field of one of these (lower-case) names that is not null."""
-        return next((child for child in self.children if child.name in names and child.kind is not Kind.NULL), None)
+        for child in self.children:
+            if child.name in names and child.kind is not Kind.NULL:
+                return child
+        return None
 
     def value(self, *names: str) -> str | None:
         """The text of the first such field, stripped; None if there is none or it is empty."""
@@ -79,7 +82,10 @@ class Node:
         """The first node of that name, this one included, depth first."""
         if self.name == name and self.kind is not Kind.NULL:
             return self
-        return next((found for child in self.children if (found := child.find(name)) is not None), None)
+        for child in self.children:
+            if (found := child.find(name)) is not None:
+                return found
+        return None
 
 
 class Budget:
@@ -88,13 +94,13 @@ class Budget:
     def __init__(self) -> None:
         self._left = MAX_NODES
 
-    def spend(self, depth: int) -> None:
-        """Account for one more node at that depth.
+    def spend(self, depth: int, nodes: int = 1) -> None:
+        """Account for so many more nodes at that depth.
 
         Raises:
             UnreadableDocumentError: the document is too large or too deep.
         """
-        self._left -= 1
+        self._left -= nodes
         if self._left < 0:
             raise UnreadableDocumentError(f"it has more than {MAX_NODES} fields")
         if depth > MAX_DEPTH:

@@ -120,15 +120,15 @@ class NewClaim:
 class KnownRun:
     """The last run of a key, as far as it decides whether a retry may start another one.
 
-    `command` and `fingerprint` are of the stored command. `may_be_followed`: no retry of this run would only be
-    answered with its event. `job_id` is of the job that was recorded with the intent.
+    `command` and `fingerprint` are of the stored command. `failure` is the run's event, if it has ended without
+    success; another run may then follow. `job_id` is of the job that was recorded with the intent.
     """
 
     enterprise_manager: str
     run: int
     command: bytes
     fingerprint: str
-    may_be_followed: bool
+    failure: bytes | None
     job_id: str | None
 
 
@@ -136,8 +136,8 @@ class KnownRun:
 class Retry:
     """A request to run a key's stored command again, after `run` has ended without success.
 
-    `judged` is the fingerprint of the stored command that the sender of the retry may run; None if that was not
-    decided. `not_after` and `correlation_id` replace the stored ones, where they are given. `user_id` is
+    `judged` is the fingerprint of the stored command that the sender of the retry may run; None if no run may be
+    started. `not_after` and `correlation_id` replace the stored ones, where they are given. `user_id` is
     the broker user who published the request.
     """
 

@@ -29,6 +29,7 @@ class StepKind(StrEnum):
     CLAIMING = "claiming"
     CLAIMED = "claimed"
     TOOK_OVER = "took_over"
+    RUN_STARTED = "run_started"  # run
     SETTLED_BEFORE = "settled_before"
     HELD_ELSEWHERE = "held_elsewhere"
     AWAITING_LEASE = "awaiting_lease"  # seconds: how long the lease of the worker that had the key lasts yet

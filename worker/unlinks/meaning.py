@@ -1,0 +1,78 @@
+"""Which job and which link of Enterprise Manager a command means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from contracts.events import ReasonCode
+from worker.unlinks.ports.enterprise_manager import Job, Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from contracts.commands import UnlinkCommand
+    from worker.unlinks.ports.enterprise_manager import EnterpriseManager, Link
+    from worker.unlinks.ports.ledger import Intent
+    from worker.unlinks.waiting import Answer
+
+
+class Ask(Protocol):
+    """Asks Enterprise Manager a question until it is answered; see `Waiting.ask`."""
+
+    async def __call__(self, question: Callable[[], Awaitable[Answer]]) -> Answer:
+        """Ask."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """What a command means.
+
+    `recorded` is the intent of its key: once there is one, only that job and that link are meant. `authorized` is the
+    job that the command was let in for, if it was looked at then: no other may be meant by it now.
+    """
+
+    command: UnlinkCommand
+    recorded: Intent | None
+    authorized: Job | None
+    enterprise_manager: EnterpriseManager
+    ask: Ask
+
+    async def job(self) -> Job:
+        """The job.
+
+        Raises:
+            Refused: there is not exactly one backup copy job that answers to the command.
+        """
+        if self.recorded is not None:
+            return Job(self.recorded.job_id, self.recorded.job_name)
+        if self.authorized is not None:
+            return self.authorized
+        return await self.ask(lambda: self.enterprise_manager.find_job(self.command.job))
+
+    async def link(self, job: Job) -> Link | None:
+        """The link, if the job has it now.
+
+        Raises:
+            Refused: several links answer to the command.
+        """
+        named = self.command.repository
+        link_id = named.link_id if self.recorded is None else self.recorded.link.object_in_job_id
+        uid = None if link_id else await self.ask(lambda: self.enterprise_manager.find_repository(named))
+
+        def meant_of(links: Sequence[Link]) -> list[Link]:
+            if link_id:
+                return [link for link in links if link.object_in_job_id == link_id]
+            return [link for link in links if link.repository_uid == uid]
+
+        meant = meant_of(self.enterprise_manager.links_read_with(job))
+        if len(meant) != 1:
+            meant = meant_of(await self.ask(lambda: self.enterprise_manager.links(job.id)))
+        if len(meant) > 1:
+            candidates = ", ".join(link.object_in_job_id for link in meant)
+            raise Refused(
+                ReasonCode.REPOSITORY_AMBIGUOUS,
+                f"the job links this repository more than once; by link_id: {candidates}",
+            )
+        return meant[0] if meant else None

@@ -1,0 +1,276 @@
+"""One run of a key, from its claim to its published event: claim, run the workflow, settle, answer."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from contracts.commands import RetryCommand
+from contracts.events import Outcome, Reason, ReasonCode
+from contracts.reading import UnreadableMessageError, read_command, to_stored
+from worker.unlinks.claiming import claim_once_free
+from worker.unlinks.misrouted import given_up
+from worker.unlinks.outcome import Ending, as_plan, compose, failed
+from worker.unlinks.ports.ledger import (
+    AlreadySettled,
+    Claimed,
+    Entry,
+    KeyReused,
+    Lease,
+    LeaseLostError,
+    NewClaim,
+    NoSuchRun,
+    Retry,
+    Settled,
+    Stage,
+)
+from worker.unlinks.ports.steps import StepKind
+from worker.unlinks.rules import Pace
+from worker.unlinks.signals import Signal
+from worker.unlinks.waiting import Waiting
+from worker.unlinks.workflow import Workflow
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from contracts.commands import UnlinkCommand
+    from contracts.events import Event
+    from worker.unlinks.attempts import Attempts
+    from worker.unlinks.authorization import Authorized
+    from worker.unlinks.job_locks import JobLocks
+    from worker.unlinks.ports.broker import Delivery
+    from worker.unlinks.ports.clock import Clock
+    from worker.unlinks.ports.enterprise_manager import EnterpriseManager, Task
+    from worker.unlinks.ports.ledger import Ledger, RetryResult
+    from worker.unlinks.ports.steps import Reporter
+    from worker.unlinks.replies import Replies
+    from worker.unlinks.rules import Rules
+
+
+@dataclass(slots=True)
+class Running:
+    """A run under way here, and the deliveries that wait for its end.
+
+    `asked` is the command that it began with here; `authorized` says for what it was let in. `fingerprint` is that of
+    the content, which for a retry only the ledger knows. `given_up`: why it is not run but answered from the ledger.
+    `stored` is the command as it is claimed. `run` is its number, once the ledger has given the key to this content:
+    until then it may belong to another. `over` is set when nothing more is done for it here.
+    """
+
+    asked: UnlinkCommand | RetryCommand
+    authorized: Authorized
+    deliveries: list[Delivery]
+    report: Reporter
+    fingerprint: str | None
+    given_up: str | None = None
+    stored: bytes | None = None
+    run: int | None = None
+    cancelled: Signal = field(default_factory=Signal)
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def key(self) -> str:
+        """The idempotency key."""
+        return self.asked.idempotency_key
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """What sees runs through."""
+
+    ledger: Ledger
+    replies: Replies
+    enterprise_managers: Mapping[str, EnterpriseManager]
+    clock: Clock
+    rules: Rules
+    attempts: Attempts
+    job_locks: JobLocks
+    leaving: Signal
+
+    async def see_through(self, running: Running) -> None:
+        """Claim the key, or start its next run, and see the run through to its answer."""
+        report = running.report
+        report(StepKind.CLAIMING)
+        hold_until = partial(self.attempts.hold_until, running.deliveries)
+        waiting = Waiting(self.clock, hold_until, self.leaving, Signal(), report, heeds_cancel=False)
+        match await claim_once_free(await self._claim_of(running), running.deliveries, waiting, report):
+            case AlreadySettled(event):
+                report(StepKind.SETTLED_BEFORE)
+                await self.replies.publish_settled(event, running.deliveries, report)
+            case KeyReused():
+                report(StepKind.KEY_REUSED)
+                while running.deliveries:
+                    await self.replies.reject_reuse(running.deliveries[0], running.asked, report)
+                    del running.deliveries[0]
+            case NoSuchRun():
+                while running.deliveries:
+                    await self.replies.reject_run(running.deliveries[0], running.asked, report)
+                    del running.deliveries[0]
+            case Claimed(entry):
+                await self._claimed(entry, running)
+
+    async def plan(self, command: UnlinkCommand, delivery: Delivery, authorized: Authorized, report: Reporter) -> None:
+        """A dry run: the workflow as far as the intend, without a trace in the ledger."""
+        lease = Lease(command.idempotency_key, 0)
+        entry = Entry(lease, Stage.CLAIMED, delivery.attempt, self.clock.now(), user_id=delivery.user_id)
+        running = Running(command, authorized, [delivery], report, command.fingerprint)
+        workflow = self._workflow(command, entry, running, lambda _entry, _task: None)
+        if (why := given_up(delivery)) is not None:
+            ending = failed(ReasonCode.GAVE_UP, why)
+            await self.replies.dead_letter(delivery, Reason(code=ReasonCode.GAVE_UP, message=why), report)
+        else:
+            ending = await self._ending(workflow, running)
+        ending = as_plan(ending)
+        event = self._event(command, workflow.entry, ending, running)
+        report(StepKind.PLANNED, event=event, **ending.facts)
+        await self.replies.publish(event, [delivery], report)
+
+    # --- parts ------------------------------------------------------------------------------------------------------
+
+    async def _claim_of(self, running: Running) -> Callable[[], Awaitable[RetryResult]]:
+        """The call of the ledger that claims the key, or starts its next run."""
+        asked, delivery = running.asked, running.deliveries[0]
+        if isinstance(asked, RetryCommand):
+            retried = running.authorized.retried
+            if retried is not None and retried.failure is not None:
+                # A worker may have died before it published the event: no later delivery would come upon it.
+                await self.replies.repeat(retried.failure, running.report)
+            retry = Retry(
+                key=asked.idempotency_key,
+                enterprise_manager=asked.enterprise_manager,
+                run=asked.run,
+                judged=None if retried is None else retried.fingerprint,
+                requested_by=asked.requested_by,
+                reason=asked.reason,
+                not_after=asked.not_after,
+                correlation_id=delivery.correlation_id,
+                user_id=delivery.user_id,
+            )
+            return partial(self.ledger.retry, retry)
+        running.stored = to_stored(asked, delivery.correlation_id)
+        claim = NewClaim(
+            key=asked.idempotency_key,
+            fingerprint=running.fingerprint or asked.fingerprint,
+            enterprise_manager=asked.enterprise_manager,
+            command=running.stored,
+            received_at=self.clock.now(),
+            user_id=delivery.user_id,
+        )
+        return partial(self.ledger.claim, claim)
+
+    async def _claimed(self, entry: Entry, running: Running) -> None:
+        report = running.report
+        try:
+            command = _stored(entry, running)
+            if entry.attempts > 1:
+                report(StepKind.TOOK_OVER)
+            elif entry.run > 1:
+                report(StepKind.RUN_STARTED, run=entry.run)
+            else:
+                report(StepKind.CLAIMED)
+            running.run = entry.run
+            if command is not running.asked or running.fingerprint is None:
+                running.fingerprint = command.fingerprint
+            if entry.cancelled:
+                running.cancelled.set()
+            await self._to_the_answer(command, entry, running)
+        except BaseException:
+            report(StepKind.RELEASED)
+            # Also if the lease seems lost: if it is not, its renewals would keep the key from other workers.
+            await self.ledger.release(entry.lease)
+            raise
+
+    async def _to_the_answer(self, command: UnlinkCommand, entry: Entry, running: Running) -> None:
+        if running.given_up is not None:
+            ending = failed(ReasonCode.GAVE_UP, running.given_up, changed=None, seen=entry.intent)
+            event = await self._settle(command, entry, ending, running)
+        else:
+            event = await self._to_the_end(command, entry, running)
+        await self.replies.publish_settled(event, running.deliveries, running.report)
+
+    async def _to_the_end(self, command: UnlinkCommand, entry: Entry, running: Running) -> Event:
+        progress: list[asyncio.Task[None]] = []
+
+        def on_submitted(entry: Entry, task: Task | None) -> None:
+            event = self._event(command, entry, Ending(Outcome.SUBMITTED, seen=entry.intent, task=task), running)
+            progress.append(asyncio.create_task(self.replies.offer(event, running.report)))
+
+        workflow = self._workflow(command, entry, running, on_submitted)
+        try:
+            ending = await self._ending(workflow, running)
+            entry = await self._with_canceller(workflow.entry, ending, running)
+            return await self._settle(command, entry, ending, running)
+        finally:
+            for publishing in progress:
+                publishing.cancel()
+
+    async def _settle(self, command: UnlinkCommand, entry: Entry, ending: Ending, running: Running) -> Event:
+        event = self._event(command, entry, ending, running)
+        if ending.gave_up is not None:
+            # Before it is settled: a worker that finds it settled after a crash only publishes its event.
+            if not self.ledger.alive(entry.lease):
+                raise LeaseLostError
+            await self.replies.dead_letter(running.deliveries[0], ending.gave_up, running.report, run=entry.run)
+        running.report(StepKind.SETTLING)
+        await self.ledger.record(entry.lease, Settled(ending.outcome, event.to_bytes(), event.time))
+        running.report(StepKind.SETTLED, event=event, **ending.facts)
+        return event
+
+    async def _with_canceller(self, entry: Entry, ending: Ending, running: Running) -> Entry:
+        """The entry with who asked to cancel the run, if it was cancelled or this worker knows of a request."""
+        if not running.cancelled.is_set() and ending.outcome is not Outcome.CANCELLED:
+            return entry
+        return replace(entry, cancelled_by=await self.ledger.cancelled_by(entry.lease))
+
+    async def _ending(self, workflow: Workflow, running: Running) -> Ending:
+        try:
+            return await workflow.to_ending()
+        except Exception as error:  # noqa: BLE001 - raised again, unless it was the last attempt
+            message = self.attempts.gave_up(error, running.deliveries, running.report)
+            may_act = workflow.entry.stage is not Stage.CLAIMED or workflow.earlier_may_act
+            return failed(ReasonCode.GAVE_UP, message, changed=None if may_act else False, seen=workflow.entry.intent)
+
+    def _workflow(
+        self,
+        command: UnlinkCommand,
+        entry: Entry,
+        running: Running,
+        on_submitted: Callable[[Entry, Task | None], None],
+    ) -> Workflow:
+        hold_until = partial(self.attempts.hold_until, running.deliveries)
+        return Workflow(
+            command=command,
+            entry=entry,
+            enterprise_manager=self.enterprise_managers[command.enterprise_manager],
+            ledger=self.ledger,
+            job_locks=self.job_locks,
+            waiting=Waiting(self.clock, hold_until, self.leaving, running.cancelled, running.report),
+            clock=self.clock,
+            pace=self.rules.paces.get(command.enterprise_manager, Pace()),
+            on_submitted=on_submitted,
+            report=running.report,
+            authorized=running.authorized.job,
+        )
+
+    def _event(self, command: UnlinkCommand, entry: Entry, ending: Ending, running: Running) -> Event:
+        correlation_id = command.correlation_id or running.deliveries[0].correlation_id or command.idempotency_key
+        return compose(command, entry, ending, correlation_id=correlation_id, now=self.clock.now())
+
+
+def _stored(entry: Entry, running: Running) -> UnlinkCommand:
+    """The command that claimed the key first: its deadline, ticket and texts hold, not those of a repeat.
+
+    Raises:
+        UnreadableMessageError: it is of a contract that is not known here, and it is not at hand either.
+    """
+    asked = running.asked
+    if entry.command == running.stored and not isinstance(asked, RetryCommand):
+        return asked  # almost always; reading it again would give the same command
+    try:
+        return read_command(entry.command)
+    except UnreadableMessageError:
+        if isinstance(asked, RetryCommand):
+            raise
+        return asked  # the content is the same
