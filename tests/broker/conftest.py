@@ -2,39 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pika
 import pytest
 import requests
+from pika.adapters.blocking_connection import BlockingChannel
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
+from tests.private_servers.broker_users import BrokerUsers
 from tests.waiting import until, wait_until
 from worker.broker.broker import Broker
 from worker.clock import SystemClock
+from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 from worker.settings import BrokerSettings
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping
-
-    from pika.adapters.blocking_connection import BlockingChannel
-
-    from tests.private_servers.broker_users import BrokerUsers
-    from worker.sandbox.rabbitmq.private_broker import PrivateBroker
-    from worker.unlinks.ports.broker import Delivery
-
-    #: Properties, routing key, body.
-    Message = tuple[pika.BasicProperties, str, bytes]
+#: Properties, routing key, body.
+Message = tuple[Any, str, bytes]
 
 
-class Neighbour:
-    """Somebody else on the same virtual host, with a plain blocking client; a connection for each step."""
+class Site:
+    """A virtual host: a plain blocking client on it, workers, and what the broker's operator can do to it.
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+    Attributes:
+        settings: a worker's, for this virtual host.
+        logs: what was logged.
+    """
+
+    def __init__(self, broker: PrivateBroker, virtual_host: str, users: BrokerUsers, logs: list[Any]) -> None:
+        self._broker = broker
+        self._virtual_host = virtual_host
+        self._users = users
+        self._url = broker.url + virtual_host
+        self._silent: set[str] = set()
+        self._workers: list[Worker] = []
+        self.settings = BrokerSettings(url=SecretStr(self._url))
+        self.logs = logs
 
     @contextmanager
     def channel(self) -> Iterator[BlockingChannel]:
@@ -91,6 +97,61 @@ class Neighbour:
                 messages.append(message)
         return messages
 
+    # --- workers ---
+
+    def make_worker(self, settings: BrokerSettings | None = None, **arguments: Any) -> Worker:
+        """A worker, not started; closed at the end of the test."""
+        self._workers.append(Worker(settings or self.settings, **arguments))
+        return self._workers[-1]
+
+    async def start_worker(self, settings: BrokerSettings | None = None, **arguments: Any) -> Worker:
+        """A started worker."""
+        worker = self.make_worker(settings, **arguments)
+        await worker.broker.start()
+        return worker
+
+    def logged(self, event: str) -> list[Any]:
+        """The log lines of an event."""
+        return [entry for entry in self.logs if entry["event"] == event]
+
+    # --- the operator ---
+
+    def ask(self, what: str) -> Any:
+        """What the broker's HTTP API shows of this virtual host: `exchanges`, `queues`."""
+        return requests.get(f"{self._broker.management_url}/api/{what}/{self._virtual_host}", timeout=30).json()
+
+    def new_user(self, **permissions: str) -> str:
+        """Make a user with these permissions, and return a URL with it."""
+        return self._users.url("limited", **permissions)
+
+    def close_connections(self) -> None:
+        """Close all connections of this virtual host, as an operator or a failing node would."""
+        self._broker.rabbitmqctl("close_all_connections", "--vhost", self._virtual_host, "tidying up")
+
+    def alarm(self, *, on: bool) -> None:
+        """Put the broker into a memory alarm, or end it; the connections have been notified when it returns.
+
+        The command returns earlier: a publish that follows at once may still be confirmed, and is then not blocked.
+        """
+        self._broker.rabbitmqctl("set_vm_memory_high_watermark", "0.000001" if on else "0.6")
+        check = f"{self._broker.management_url}/api/health/checks/local-alarms"
+        wait_until(lambda: requests.get(check, timeout=30).ok is not on, "the alarm" if on else "the end of the alarm")
+
+    def silence(self, queue: str, *, silent_now: bool) -> None:
+        """Stop or resume a queue's process: meanwhile it confirms no message and registers no consumer."""
+        function = "suspend" if silent_now else "resume"
+        resource = f'rabbit_misc:r(<<"{self._virtual_host}">>, queue, <<"{queue}">>)'
+        find = f"{{ok, Queue}} = rabbit_amqqueue:lookup({resource})"
+        self._broker.rabbitmqctl("eval", f"{find}, sys:{function}(amqqueue:get_pid(Queue)).")
+        (self._silent.add if silent_now else self._silent.discard)(queue)
+
+    async def close(self) -> None:
+        """Close the workers, and undo what would outlast the test."""
+        for queue in list(self._silent):
+            self.silence(queue, silent_now=False)
+        for worker in self._workers:
+            await worker.broker.close()
+
 
 def _get(channel: BlockingChannel, queue: str) -> Message | None:
     method, properties, body = channel.basic_get(queue, auto_ack=True)
@@ -111,7 +172,7 @@ class Worker:
     """A worker's broker side, whose deliveries are only collected."""
 
     def __init__(self, settings: BrokerSettings, **arguments: Any) -> None:
-        self.deliveries: list[Delivery] = []
+        self.deliveries: list[Any] = []
         given: dict[str, Any] = {
             "queues": {"default": 16},
             "reply_to": "amq.rabbitmq.reply-to.*,reply.*",
@@ -120,107 +181,27 @@ class Worker:
         }
         self.broker = Broker(settings, ImpatientClock(), deliver=self.deliveries.append, **given)
 
-    async def next(self) -> Delivery:
+    @property
+    def problem(self) -> str:
+        """Why the broker is not available; empty if it is."""
+        return self.broker.last_problem or ""
+
+    async def next(self) -> Any:
         """The next delivery; waits for it."""
         await until(lambda: self.deliveries, "a delivery", seconds=20)
         return self.deliveries.pop(0)
 
 
 @pytest.fixture
-def neighbour(broker_url: str) -> Neighbour:
-    """Somebody else on this test's virtual host."""
-    return Neighbour(broker_url)
+async def site(broker: PrivateBroker, virtual_host: str, broker_users: BrokerUsers) -> AsyncIterator[Site]:
+    """This test's virtual host."""
+    with capture_logs() as logs:
+        site = Site(broker, virtual_host, broker_users, logs)
+        yield site
+        await site.close()
 
 
 @pytest.fixture
-def settings(broker_url: str) -> BrokerSettings:
-    """Settings for this test's virtual host."""
-    return BrokerSettings(url=SecretStr(broker_url))
-
-
-@pytest.fixture
-async def make_worker(settings: BrokerSettings) -> AsyncIterator[Callable[..., Worker]]:
-    """Makes workers, not started, and closes them in the end."""
-    made: list[Worker] = []
-
-    def make(own_settings: BrokerSettings | None = None, **arguments: Any) -> Worker:
-        made.append(Worker(own_settings or settings, **arguments))
-        return made[-1]
-
-    yield make
-    for worker in made:
-        await worker.broker.close()
-
-
-@pytest.fixture
-async def worker(make_worker: Callable[..., Worker]) -> Worker:
+async def worker(site: Site) -> Worker:
     """A started worker."""
-    worker = make_worker()
-    await worker.broker.start()
-    return worker
-
-
-@pytest.fixture
-def logs() -> Iterator[list[MutableMapping[str, Any]]]:
-    """What was logged."""
-    with capture_logs() as entries:
-        yield entries
-
-
-@pytest.fixture
-def ask_broker(broker: PrivateBroker, virtual_host: str) -> Callable[[str], Any]:
-    """Asks the broker's HTTP API for what this test's virtual host has: `exchanges`, `queues`."""
-
-    def ask(what: str) -> Any:
-        return requests.get(f"{broker.management_url}/api/{what}/{virtual_host}", timeout=30).json()
-
-    return ask
-
-
-@pytest.fixture
-def close_connections(broker: PrivateBroker, virtual_host: str) -> Callable[[], None]:
-    """Has the broker close all connections of this test's virtual host, as an operator or a failing node would."""
-
-    def close() -> None:
-        broker.rabbitmqctl("close_all_connections", "--vhost", virtual_host, "tidying up")
-
-    return close
-
-
-@pytest.fixture
-def in_alarm(broker: PrivateBroker) -> Iterator[Callable[..., None]]:
-    """Puts the broker into a memory alarm, or ends it; the connections have been notified when it returns.
-
-    The command returns earlier: a publish that follows at once may still be confirmed, and is then not blocked.
-    """
-
-    def alarm(*, on: bool) -> None:
-        broker.rabbitmqctl("set_vm_memory_high_watermark", "0.000001" if on else "0.6")
-        check = f"{broker.management_url}/api/health/checks/local-alarms"
-        wait_until(lambda: requests.get(check, timeout=30).ok is not on, "the alarm" if on else "the end of the alarm")
-
-    yield alarm
-    alarm(on=False)
-
-
-@pytest.fixture
-def silent_queue(broker: PrivateBroker, virtual_host: str) -> Iterator[Callable[..., None]]:
-    """Stops or resumes a queue's process: meanwhile the broker confirms no message for it and registers no consumer."""
-    silent: set[str] = set()
-
-    def switch(queue: str, *, silent_now: bool) -> None:
-        function = "suspend" if silent_now else "resume"
-        resource = f'rabbit_misc:r(<<"{virtual_host}">>, queue, <<"{queue}">>)'
-        find = f"{{ok, Queue}} = rabbit_amqqueue:lookup({resource})"
-        broker.rabbitmqctl("eval", f"{find}, sys:{function}(amqqueue:get_pid(Queue)).")
-        (silent.add if silent_now else silent.discard)(queue)
-
-    yield switch
-    for queue in list(silent):
-        switch(queue, silent_now=False)
-
-
-@pytest.fixture
-def new_user(broker_users: BrokerUsers) -> Callable[..., str]:
-    """Makes a user with the permissions given, and returns a URL with it."""
-    return partial(broker_users.url, "limited")
+    return await site.start_worker()

@@ -12,38 +12,39 @@ import pytest
 import trustme
 from pydantic import SecretStr
 
+from tests.broker.conftest import Site
 from tests.waiting import until
 from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 from worker.settings import BrokerSettings, SettingsInvalidError
 
 
 @pytest.fixture
-def problem_with(make_worker: Callable[..., Any], logs: list[Any]) -> Callable[..., Any]:
+def problem_with(site: Site) -> Callable[..., Any]:
     """What a worker with these settings says is wrong."""
 
     async def problem(url: str, **settings: Any) -> str:
-        worker = make_worker(BrokerSettings(url=SecretStr(url), **settings))
+        worker = site.make_worker(BrokerSettings(url=SecretStr(url), **settings))
         start = asyncio.create_task(worker.broker.start())
-        await until(lambda: worker.broker.last_problem)
+        await until(lambda: worker.problem)
         assert not worker.broker.up
         assert not start.done()
         start.cancel()
-        told = [entry["problem"] for entry in logs if entry["event"] == "broker.connection_failed"]
-        assert worker.broker.last_problem in told
-        assert "\n" not in worker.broker.last_problem
-        return str(worker.broker.last_problem)
+        told = [entry["problem"] for entry in site.logged("broker.connection_failed")]
+        assert worker.problem in told
+        assert "\n" not in worker.problem
+        return str(worker.problem)
 
     return problem
 
 
 async def test_wrong_password_is_told_with_its_remedy_and_never_repeated(
-    problem_with: Callable[..., Any], broker: PrivateBroker, logs: list[Any]
+    problem_with: Callable[..., Any], broker: PrivateBroker, site: Site
 ) -> None:
     """Somebody who mistyped a password would have to guess, or find it in the log."""
     problem = await problem_with(f"amqp://unlink:wr0ng-secret@127.0.0.1:{broker.port}/")
     assert "refuses the user name or the password (403)" in problem
     assert "UNLINK_BROKER__URL" in problem
-    assert "wr0ng-secret" not in str(logs)
+    assert "wr0ng-secret" not in str(site.logs)
 
 
 async def test_missing_virtual_host_is_told(problem_with: Callable[..., Any], broker: PrivateBroker) -> None:
@@ -53,19 +54,19 @@ async def test_missing_virtual_host_is_told(problem_with: Callable[..., Any], br
 
 
 async def test_user_without_permissions_in_the_virtual_host_is_told(
-    problem_with: Callable[..., Any], broker: PrivateBroker, new_user: Callable[..., str]
+    problem_with: Callable[..., Any], broker: PrivateBroker, site: Site
 ) -> None:
     """A forgotten permission would look like a wrong password."""
-    url = new_user().rpartition("/")[0] + "/"
+    url = site.new_user().rpartition("/")[0] + "/"
     assert broker.port
     assert "set_permissions" in await problem_with(url)
 
 
 async def test_user_who_may_not_declare_is_told_what_could_not_be_declared(
-    problem_with: Callable[..., Any], new_user: Callable[..., str]
+    problem_with: Callable[..., Any], site: Site
 ) -> None:
     """Where the broker's owner declares the topology, the worker's refusal would be a riddle."""
-    problem = await problem_with(new_user(configure="^$", write=".*", read=".*"))
+    problem = await problem_with(site.new_user(configure="^$", write=".*", read=".*"))
     assert "exchange unlink.dead cannot be declared" in problem
     assert "permission" in problem
 
@@ -82,13 +83,11 @@ async def test_unknown_host_is_told(problem_with: Callable[..., Any]) -> None:
     assert "broker.invalid:5672 cannot be resolved" in problem
 
 
-async def test_worker_that_starts_before_its_virtual_host_gets_there(
-    make_worker: Callable[..., Any], broker: PrivateBroker
-) -> None:
+async def test_worker_that_starts_before_its_virtual_host_gets_there(site: Site, broker: PrivateBroker) -> None:
     """A worker deployed before its broker was set up would crash, and crash again, or never start."""
-    worker = make_worker(BrokerSettings(url=SecretStr(f"{broker.url}later")))
+    worker = site.make_worker(BrokerSettings(url=SecretStr(f"{broker.url}later")))
     start = asyncio.create_task(worker.broker.start())
-    await until(lambda: worker.broker.last_problem)
+    await until(lambda: worker.problem)
     await asyncio.to_thread(broker.rabbitmqctl, "add_vhost", "later")
     await asyncio.to_thread(broker.rabbitmqctl, "set_permissions", "-p", "later", "unlink", ".*", ".*", ".*")
     async with asyncio.timeout(30):
@@ -102,21 +101,21 @@ async def test_worker_that_starts_before_its_virtual_host_gets_there(
 @pytest.mark.parametrize(
     "url", ["amqp://user:pa/ss-w0rd@host:5672/", "amqp://user:p@host:w0rd/"], ids=["slash in the password", "port"]
 )
-def test_url_that_cannot_be_read_is_told_without_a_piece_of_it(make_worker: Callable[..., Any], url: str) -> None:
+def test_url_that_cannot_be_read_is_told_without_a_piece_of_it(site: Site, url: str) -> None:
     """An unescaped password would be printed, piece by piece, in the message about it."""
     with pytest.raises(SettingsInvalidError) as error:
-        make_worker(BrokerSettings(url=SecretStr(url)))
+        site.make_worker(BrokerSettings(url=SecretStr(url)))
     assert "UNLINK_BROKER__URL" in str(error.value)
     assert "w0rd" not in str(error.value)
     assert error.value.__cause__ is None
 
 
-def test_ca_file_that_holds_no_certificate_is_told(make_worker: Callable[..., Any], tmp_path: Path) -> None:
+def test_ca_file_that_holds_no_certificate_is_told(site: Site, tmp_path: Path) -> None:
     """A key given for a certificate would end in a stack trace."""
     ca_file = tmp_path / "ca.pem"
     ca_file.write_text("not a certificate")
     with pytest.raises(SettingsInvalidError, match="UNLINK_BROKER__CA_FILE"):
-        make_worker(BrokerSettings(url=SecretStr("amqps://u:p@host/"), ca_file=ca_file))
+        site.make_worker(BrokerSettings(url=SecretStr("amqps://u:p@host/"), ca_file=ca_file))
 
 
 @pytest.fixture
@@ -148,11 +147,11 @@ async def tls_port(broker: PrivateBroker, tmp_path: Path) -> AsyncIterator[int]:
 
 
 async def test_tls_with_the_right_ca_works(
-    make_worker: Callable[..., Any], broker_url: str, broker: PrivateBroker, tls_port: int, tmp_path: Path
+    site: Site, broker_url: str, broker: PrivateBroker, tls_port: int, tmp_path: Path
 ) -> None:
     """A broker with a certificate of the company's own CA could not be used."""
     url = broker_url.replace("amqp://", "amqps://").replace(f":{broker.port}/", f":{tls_port}/")
-    worker = make_worker(BrokerSettings(url=SecretStr(url), ca_file=tmp_path / "ca.pem"))
+    worker = site.make_worker(BrokerSettings(url=SecretStr(url), ca_file=tmp_path / "ca.pem"))
     async with asyncio.timeout(20):
         await worker.broker.start()
     assert worker.broker.up

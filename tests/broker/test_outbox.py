@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pika
 import pytest
 from pydantic import SecretStr
 
 from contracts.events import Outcome, Reason, ReasonCode
+from tests.broker.conftest import Site, Worker
 from tests.broker.events import make_event
 from tests.waiting import until
 from worker.broker.problems import BrokerClosedError
@@ -18,18 +19,16 @@ from worker.settings import BrokerSettings
 from worker.unlinks.ports.broker import PublishRefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 
 
-async def test_event_arrives_byte_for_byte_with_its_properties(worker: Any, neighbour: Any) -> None:
+async def test_event_arrives_byte_for_byte_with_its_properties(worker: Worker, site: Site) -> None:
     """A consumer that relies on the documented routing key and properties would miss or misread events."""
-    neighbour.queue("subscriber", "unlink.events", "succeeded.*")
+    site.queue("subscriber", "unlink.events", "succeeded.*")
     event = make_event(correlation_id="their-own")
     body = event.to_bytes() + b"  "
     await worker.broker.outbox.publish(body)
-    properties, routing_key, received = await neighbour.take("subscriber")
+    properties, routing_key, received = await site.take("subscriber")
     assert received == body
     assert routing_key == "succeeded.default"
     assert properties.content_type == "application/cloudevents+json"
@@ -41,70 +40,66 @@ async def test_event_arrives_byte_for_byte_with_its_properties(worker: Any, neig
     assert abs(properties.timestamp - datetime.now(UTC).timestamp()) < 60
 
 
-async def test_event_model_is_published_as_its_bytes(worker: Any, neighbour: Any) -> None:
+async def test_event_model_is_published_as_its_bytes(worker: Worker, site: Site) -> None:
     """An event and its stored bytes would differ, and a consumer could not tell a repeat."""
-    neighbour.queue("subscriber", "unlink.events", "#")
+    site.queue("subscriber", "unlink.events", "#")
     event = make_event(key="the-key")
     await worker.broker.outbox.publish(event)
-    properties, _, received = await neighbour.take("subscriber")
+    properties, _, received = await site.take("subscriber")
     assert received == event.to_bytes()
     assert properties.correlation_id == "the-key"
 
 
-async def test_correlation_id_too_long_for_a_property_stays_in_the_body(worker: Any, neighbour: Any) -> None:
+async def test_correlation_id_too_long_for_a_property_stays_in_the_body(worker: Worker, site: Site) -> None:
     """200 characters that take 600 bytes would keep the event from ever being published."""
-    neighbour.queue("subscriber", "unlink.events", "#")
+    site.queue("subscriber", "unlink.events", "#")
     event = make_event(correlation_id="\N{SNOWMAN}" * 200)
     await worker.broker.outbox.publish(event)
-    properties, _, received = await neighbour.take("subscriber")
+    properties, _, received = await site.take("subscriber")
     assert received == event.to_bytes()
     assert properties.correlation_id == "key-1"
 
 
-async def test_event_without_a_subscriber_is_kept_in_unrouted(worker: Any, neighbour: Any) -> None:
+async def test_event_without_a_subscriber_is_kept_in_unrouted(worker: Worker, site: Site) -> None:
     """The result of an unlink that nobody subscribed to yet would be lost."""
     await worker.broker.outbox.publish(make_event())
-    _, routing_key, _ = await neighbour.take("unlink.unrouted")
+    _, routing_key, _ = await site.take("unlink.unrouted")
     assert routing_key == "succeeded.default"
 
 
-async def test_event_that_no_queue_takes_is_repeated_until_one_does(
-    worker: Any, neighbour: Any, logs: list[Any]
-) -> None:
+async def test_event_that_no_queue_takes_is_repeated_until_one_does(worker: Worker, site: Site) -> None:
     """The broker confirms what it drops: an event would count as published, and be gone."""
-    neighbour.delete_queue("unlink.unrouted")
+    site.delete_queue("unlink.unrouted")
     event = make_event()
     await worker.broker.outbox.publish(event)
-    failed = [entry for entry in logs if entry["event"] == "broker.publish_failed"]
+    failed = site.logged("broker.publish_failed")
     assert failed[0]["log_level"] == "error"
     assert failed[0]["problem"] == "no queue took it"
-    _, _, body = await neighbour.take("unlink.unrouted")
+    _, _, body = await site.take("unlink.unrouted")
     assert body == event.to_bytes()
 
 
-async def test_deleted_events_exchange_is_declared_anew_and_the_event_arrives(
-    worker: Any, neighbour: Any, logs: list[Any]
-) -> None:
+async def test_deleted_events_exchange_is_declared_anew_and_the_event_arrives(worker: Worker, site: Site) -> None:
     """An exchange deleted by mistake would stop all events until the worker is restarted."""
-    with neighbour.channel() as channel:
+    with site.channel() as channel:
         channel.exchange_delete("unlink.events")
     await worker.broker.outbox.publish(make_event())
-    assert any(entry["event"] == "broker.channel_lost" for entry in logs)
-    await neighbour.take("unlink.unrouted")
+    assert site.logged("broker.channel_lost")
+    await site.take("unlink.unrouted")
 
 
-async def test_two_thousand_outstanding_publishes_are_all_confirmed(worker: Any, neighbour: Any) -> None:
+async def test_two_thousand_outstanding_publishes_are_all_confirmed(worker: Worker, site: Site) -> None:
     """A burst of results would stall, or be counted wrongly where the broker confirms many at once."""
     events = [make_event(key=f"key-{number}") for number in range(2000)]
     async with asyncio.timeout(60):
         await asyncio.gather(*(worker.broker.outbox.publish(event) for event in events))
     assert worker.broker.outbox.unconfirmed == 0
-    arrived = {properties.message_id for properties, _, _ in neighbour.take_all("unlink.unrouted")}
+    arrived = {properties.message_id for properties, _, _ in site.take_all("unlink.unrouted")}
     assert arrived == {event.id for event in events}
 
 
 async def test_broker_restarted_under_publishes_loses_none_and_the_consumer_comes_back(
-    worker: Any, neighbour: Any, broker: PrivateBroker
+    worker: Worker, site: Site, broker: PrivateBroker
 ) -> None:
     """A restart of the broker in the middle of a busy hour would lose results, or leave the worker deaf."""
     events = [make_event(key=f"key-{number}") for number in range(3000)]
@@ -114,62 +109,50 @@ async def test_broker_restarted_under_publishes_loses_none_and_the_consumer_come
     publishes += [asyncio.ensure_future(worker.broker.outbox.publish(event)) for event in events[1500:]]
     async with asyncio.timeout(90):
         await asyncio.gather(restart, *publishes)
-    arrived = {properties.message_id for properties, _, _ in neighbour.take_all("unlink.unrouted")}
+    arrived = {properties.message_id for properties, _, _ in site.take_all("unlink.unrouted")}
     assert arrived == {event.id for event in events}
     await until(lambda: worker.broker.consuming == {"default"})
-    neighbour.send(b"after")
+    site.send(b"after")
     assert (await worker.next()).body == b"after"
 
 
 async def test_memory_alarm_delays_publishes_without_repeating_them_and_lets_acknowledgements_through(
-    make_worker: Callable[..., Any],
-    settings: BrokerSettings,
-    neighbour: Any,
-    in_alarm: Callable[..., None],
-    logs: list[Any],
+    site: Site,
 ) -> None:
     """In an alarm of an hour each waiting event would be sent again and again, or finished work redelivered."""
-    worker = make_worker(settings.model_copy(update={"confirm_seconds": 0.1}), queues={"default": 1})
-    await worker.broker.start()
-    neighbour.send(b"first")
-    neighbour.send(b"second")
+    worker = await site.start_worker(site.settings.model_copy(update={"confirm_seconds": 0.1}), queues={"default": 1})
+    site.send(b"first")
+    site.send(b"second")
     first = await worker.next()
-    await asyncio.to_thread(in_alarm, on=True)
+    await asyncio.to_thread(site.alarm, on=True)
     publish = asyncio.ensure_future(worker.broker.outbox.publish(make_event()))
-    await until(lambda: any(entry["event"] == "broker.blocked" for entry in logs))
+    await until(lambda: site.logged("broker.blocked"))
     first.acknowledge()
     assert (await worker.next()).body == b"second"
     assert not publish.done()
-    await asyncio.to_thread(in_alarm, on=False)
+    await asyncio.to_thread(site.alarm, on=False)
     async with asyncio.timeout(20):
         await publish
-    repeats = [entry for entry in logs if entry["event"] == "broker.publish_failed"]
-    assert len(neighbour.take_all("unlink.unrouted")) == 1 + len(repeats)
+    repeats = site.logged("broker.publish_failed")
+    assert len(site.take_all("unlink.unrouted")) == 1 + len(repeats)
     assert len(repeats) <= 1, "only what waited before the broker told of its alarm"
 
 
-async def test_publish_without_a_confirm_is_repeated(
-    make_worker: Callable[..., Any],
-    settings: BrokerSettings,
-    neighbour: Any,
-    silent_queue: Callable[..., None],
-    logs: list[Any],
-) -> None:
+async def test_publish_without_a_confirm_is_repeated(site: Site) -> None:
     """An event that the broker lost without a word would never be sent again, and its command stay unacknowledged."""
-    worker = make_worker(settings.model_copy(update={"confirm_seconds": 0.5}))
-    await worker.broker.start()
-    await asyncio.to_thread(silent_queue, "unlink.unrouted", silent_now=True)
+    worker = await site.start_worker(site.settings.model_copy(update={"confirm_seconds": 0.5}))
+    await asyncio.to_thread(site.silence, "unlink.unrouted", silent_now=True)
     event = make_event()
     publish = asyncio.ensure_future(worker.broker.outbox.publish(event))
-    await until(lambda: sum(entry["event"] == "broker.publish_failed" for entry in logs) >= 2, seconds=30)
-    assert {entry["problem"] for entry in logs if entry["event"] == "broker.publish_failed"} == {
+    await until(lambda: len(site.logged("broker.publish_failed")) >= 2, seconds=30)
+    assert {entry["problem"] for entry in site.logged("broker.publish_failed")} == {
         "the broker did not confirm in time"
     }
     assert not publish.done()
-    await asyncio.to_thread(silent_queue, "unlink.unrouted", silent_now=False)
+    await asyncio.to_thread(site.silence, "unlink.unrouted", silent_now=False)
     async with asyncio.timeout(30):
         await publish
-    arrived = neighbour.take_all("unlink.unrouted")
+    arrived = site.take_all("unlink.unrouted")
     assert len(arrived) >= 2
     assert {body for _, _, body in arrived} == {event.to_bytes()}
 
@@ -179,40 +162,34 @@ FULL_AFTER_ONE = {"x-queue-type": "classic", "x-max-length": 1, "x-overflow": "r
 
 
 async def test_event_that_a_full_subscriber_refuses_is_given_back_and_holds_nothing_up(
-    worker: Any, neighbour: Any, monkeypatch: pytest.MonkeyPatch
+    worker: Worker, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One subscriber's full queue would make the worker send the same event for ever, and hold all its slots."""
     monkeypatch.setattr("worker.broker.outbox.REFUSED_SECONDS", 0.5)
-    neighbour.queue("healthy", "unlink.events", "#")
-    neighbour.queue("full", "unlink.events", "failed.*", **FULL_AFTER_ONE)
-    neighbour.send(b"fills it up", "", "full")
+    site.queue("healthy", "unlink.events", "#")
+    site.queue("full", "unlink.events", "failed.*", **FULL_AFTER_ONE)
+    site.send(b"fills it up", "", "full")
     refused = make_event(outcome=Outcome.FAILED)
     with pytest.raises(PublishRefusedError):
         await worker.broker.outbox.publish(refused)
     with pytest.raises(PublishRefusedError):
         await worker.broker.outbox.offer(refused)
     await worker.broker.outbox.publish(make_event(outcome=Outcome.SUCCEEDED))
-    received = [properties.message_id for properties, _, _ in neighbour.take_all("healthy")]
+    received = [properties.message_id for properties, _, _ in site.take_all("healthy")]
     assert received[-1] != refused.id
     assert set(received[:-1]) == {refused.id}
 
 
 async def test_message_that_the_broker_answers_by_closing_the_channel_fails_alone(
-    make_worker: Callable[..., Any],
-    settings: BrokerSettings,
-    neighbour: Any,
-    new_user: Callable[..., str],
-    monkeypatch: pytest.MonkeyPatch,
+    site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One lost permission would keep all other events from being published, and hold its own command for ever."""
     monkeypatch.setattr("worker.broker.outbox.REFUSED_SECONDS", 2.0)
-    declaring = make_worker()
-    await declaring.broker.start()
+    declaring = await site.start_worker()
     await declaring.broker.close()
-    url = new_user(write=r"^unlink\.(events|dead|delay\.2s)$", read=r"^unlink\.")
-    worker = make_worker(settings.model_copy(update={"url": SecretStr(url), "topology": "verify"}))
-    await worker.broker.start()
-    neighbour.send(b"culprit")
+    url = site.new_user(write=r"^unlink\.(events|dead|delay\.2s)$", read=r"^unlink\.")
+    worker = await site.start_worker(site.settings.model_copy(update={"url": SecretStr(url), "topology": "verify"}))
+    site.send(b"culprit")
     delivery = await worker.next()
     outbox = worker.broker.outbox
     culprits = [asyncio.ensure_future(outbox.delay(delivery, 1, failed=True)) for _ in range(3)]
@@ -223,52 +200,49 @@ async def test_message_that_the_broker_answers_by_closing_the_channel_fails_alon
     for culprit in culprits:
         with pytest.raises(PublishRefusedError, match=r"lacks a permission.*unlink\.delay\.1s"):
             await asyncio.wait_for(culprit, 60)
-    arrived = {properties.message_id for properties, _, _ in neighbour.take_all("unlink.unrouted")}
+    arrived = {properties.message_id for properties, _, _ in site.take_all("unlink.unrouted")}
     assert arrived == {event.id for event in events}
-    assert neighbour.count("unlink.delay.2s") <= 1
+    assert site.count("unlink.delay.2s") <= 1
 
 
 @pytest.mark.parametrize("count", [2**31, 2**63 - 1, -1, True])
 async def test_attempt_that_is_no_count_does_not_keep_a_message_from_being_delayed(
-    worker: Any, neighbour: Any, count: int
+    worker: Worker, site: Site, count: int
 ) -> None:
     """One more than AMQP's largest number cannot be encoded: the message could be neither delayed nor dead-lettered."""
-    neighbour.send(b"odd", headers={"unlink-attempt": count})
+    site.send(b"odd", headers={"unlink-attempt": count})
     delivery = await worker.next()
     await worker.broker.outbox.delay(delivery, 1, failed=True)
     delivery.acknowledge()
     assert (await worker.next()).attempt == 2
 
 
-async def test_reply_goes_to_the_queue_asked_for_when_the_command_has_ended(worker: Any, neighbour: Any) -> None:
+async def test_reply_goes_to_the_queue_asked_for_when_the_command_has_ended(worker: Worker, site: Site) -> None:
     """A publisher that waits for the answer on its own queue would wait in vain, or be told too early."""
-    neighbour.queue("reply.me", "")
+    site.queue("reply.me", "")
     await worker.broker.outbox.publish(make_event(outcome=Outcome.SUBMITTED), ["reply.me"])
     ended = make_event()
     await worker.broker.outbox.publish(ended, ["reply.me"])
-    replies = neighbour.take_all("reply.me")
+    replies = site.take_all("reply.me")
     assert [body for _, _, body in replies] == [ended.to_bytes()]
     assert replies[0][0].message_id == ended.id
 
 
-async def test_reply_queue_that_is_gone_or_forbidden_does_not_hold_the_event_up(
-    make_worker: Callable[..., Any], neighbour: Any, new_user: Callable[..., str], logs: list[Any]
-) -> None:
+async def test_reply_queue_that_is_gone_or_forbidden_does_not_hold_the_event_up(site: Site) -> None:
     """One publisher's wrong reply address would hold its command for ever, and end other publishes with its channel."""
-    url = new_user(configure=r"^unlink\..*", write=r"^unlink\..*", read=r"^unlink\..*")
-    worker = make_worker(BrokerSettings(url=SecretStr(url)))
-    await worker.broker.start()
+    url = site.new_user(configure=r"^unlink\..*", write=r"^unlink\..*", read=r"^unlink\..*")
+    worker = await site.start_worker(BrokerSettings(url=SecretStr(url)))
     async with asyncio.timeout(10):
         await worker.broker.outbox.publish(make_event(), ["reply.nobody", "amq.rabbitmq.reply-to.g1.nonsense"])
-    await neighbour.take("unlink.unrouted")
-    assert any(entry["event"] == "broker.reply_failed" for entry in logs)
-    assert not any(entry["event"] == "broker.channel_lost" for entry in logs)
+    await site.take("unlink.unrouted")
+    assert site.logged("broker.reply_failed")
+    assert not site.logged("broker.channel_lost")
 
 
-async def test_direct_reply_to_survives_a_delay(worker: Any, neighbour: Any) -> None:
+async def test_direct_reply_to_survives_a_delay(worker: Worker, site: Site) -> None:
     """A caller that waits on direct reply-to would get no answer once its command had to wait."""
     replies: list[bytes] = []
-    with neighbour.channel() as channel:
+    with site.channel() as channel:
         channel.basic_consume("amq.rabbitmq.reply-to", lambda *message: replies.append(message[3]), auto_ack=True)
         properties = pika.BasicProperties(reply_to="amq.rabbitmq.reply-to")
         channel.basic_publish("unlink.commands", "default", b"command", properties)
@@ -282,9 +256,9 @@ async def test_direct_reply_to_survives_a_delay(worker: Any, neighbour: Any) -> 
     assert replies == [event.to_bytes()]
 
 
-async def test_delayed_twice_in_the_same_tier_a_message_still_comes_back(worker: Any, neighbour: Any) -> None:
+async def test_delayed_twice_in_the_same_tier_a_message_still_comes_back(worker: Worker, site: Site) -> None:
     """With the broker's own death notes copied along, a command that waits a second time would never come back."""
-    neighbour.send(
+    site.send(
         b"command",
         content_type="application/json",
         correlation_id="c",
@@ -309,26 +283,23 @@ async def test_delayed_twice_in_the_same_tier_a_message_still_comes_back(worker:
     assert (delivery.properties.message_id, delivery.properties.type, delivery.properties.app_id) == ("m", "t", "a")
 
 
-async def test_delay_takes_the_shortest_tier_that_is_long_enough(worker: Any, neighbour: Any) -> None:
+async def test_delay_takes_the_shortest_tier_that_is_long_enough(worker: Worker, site: Site) -> None:
     """A command would come back before its time, and in vain."""
-    neighbour.send(b"command")
+    site.send(b"command")
     delivery = await worker.next()
     await worker.broker.outbox.delay(delivery, 1.5, failed=False)
-    assert neighbour.count("unlink.delay.2s") == 1
-    assert neighbour.count("unlink.delay.1s") == 0
+    assert site.count("unlink.delay.2s") == 1
+    assert site.count("unlink.delay.1s") == 0
     await worker.broker.outbox.delay(delivery, 9999, failed=False)
-    assert neighbour.count("unlink.delay.2s") == 2
+    assert site.count("unlink.delay.2s") == 2
     delivery.acknowledge()
     await until(lambda: len(worker.deliveries) == 2)
 
 
-async def test_expiration_user_and_further_routing_keys_stay_behind_when_delayed(
-    make_worker: Callable[..., Any], neighbour: Any
-) -> None:
+async def test_expiration_user_and_further_routing_keys_stay_behind_when_delayed(site: Site) -> None:
     """A command would expire while it waits, be refused for its user, or multiply with each delay."""
-    worker = make_worker(queues={"default": 16, "other": 16})
-    await worker.broker.start()
-    neighbour.send(b"command", user_id="unlink", expiration="60000", headers={"CC": ["other"], "BCC": ["default"]})
+    worker = await site.start_worker(queues={"default": 16, "other": 16})
+    site.send(b"command", user_id="unlink", expiration="60000", headers={"CC": ["other"], "BCC": ["default"]})
     await until(lambda: len(worker.deliveries) == 2)
     first = next(one for one in worker.deliveries if one.enterprise_manager == "default")
     worker.deliveries.clear()
@@ -337,18 +308,18 @@ async def test_expiration_user_and_further_routing_keys_stay_behind_when_delayed
     assert (again.enterprise_manager, again.attempt) == ("default", 2)
     assert "CC" not in again.headers
     assert again.properties.expiration is None
-    assert neighbour.count("unlink.commands.other") == 0
+    assert site.count("unlink.commands.other") == 0
     assert not worker.deliveries
 
 
-async def test_dead_letter_says_why_and_keeps_the_message(worker: Any, neighbour: Any) -> None:
+async def test_dead_letter_says_why_and_keeps_the_message(worker: Worker, site: Site) -> None:
     """An operator would find a message in the dead letters and not know what was wrong with it."""
-    neighbour.send(b"\xff\x00 not JSON", content_type="text/plain", headers={"theirs": 1})
+    site.send(b"\xff\x00 not JSON", content_type="text/plain", headers={"theirs": 1})
     delivery = await worker.next()
     reason = Reason(code=ReasonCode.INVALID_MESSAGE, message="the message is not UTF-8 " + "x" * 5000)
     await worker.broker.outbox.dead_letter(delivery, reason, 2)
     delivery.acknowledge()
-    properties, routing_key, body = await neighbour.take("unlink.dead")
+    properties, routing_key, body = await site.take("unlink.dead")
     assert body == b"\xff\x00 not JSON"
     assert routing_key == "default"
     assert properties.content_type == "text/plain"
@@ -361,23 +332,23 @@ async def test_dead_letter_says_why_and_keeps_the_message(worker: Any, neighbour
     assert datetime.fromisoformat(headers["unlink-failed-at"]).tzinfo is not None
 
 
-async def test_headers_too_large_to_travel_again_are_left_behind(worker: Any, neighbour: Any) -> None:
+async def test_headers_too_large_to_travel_again_are_left_behind(worker: Worker, site: Site) -> None:
     """Headers that fill the frame would, with ours added, end the connection on every try."""
-    neighbour.send(b"command", headers={"huge": "x" * 130_000})
+    site.send(b"command", headers={"huge": "x" * 130_000})
     delivery = await worker.next()
     reason = Reason(code=ReasonCode.INVALID_MESSAGE, message="too much")
     async with asyncio.timeout(10):
         await worker.broker.outbox.dead_letter(delivery, reason)
-    properties, _, body = await neighbour.take("unlink.dead")
+    properties, _, body = await site.take("unlink.dead")
     assert body == b"command"
     assert properties.headers["unlink-headers-dropped"] is True
     assert properties.headers["unlink-reason"] == "too much"
 
 
-async def test_who_still_waits_when_the_worker_closes_is_told(make_worker: Callable[..., Any]) -> None:
+async def test_who_still_waits_when_the_worker_closes_is_told(site: Site) -> None:
     """A drain would hang on an event that can no longer be published."""
     nowhere = BrokerSettings(url=SecretStr("amqp://u:p@127.0.0.1:1/"))
-    worker = make_worker(nowhere)
+    worker = site.make_worker(nowhere)
     start = asyncio.create_task(worker.broker.start())
     publish = asyncio.create_task(worker.broker.outbox.publish(make_event()))
     await asyncio.sleep(0)

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from typing import Any
 
 import pika
 
+from tests.broker.conftest import Site
 from tests.broker.events import make_event
 
 COMMANDS = 3000
 
 
-async def test_consume_publish_confirm_acknowledge(make_worker: Callable[..., Any], neighbour: Any) -> None:
+async def test_consume_publish_confirm_acknowledge(site: Site) -> None:
     """A worker would spend its time on the broker instead of on Enterprise Manager."""
-    worker = make_worker(queues={"default": 500})
-    await worker.broker.start()
+    worker = await site.start_worker(queues={"default": 500})
     worker.broker.pause("default", "until all are there")
-    with neighbour.channel() as channel:
+    with site.channel() as channel:
         for _ in range(COMMANDS):
             channel.basic_publish("unlink.commands", "default", b"{}", pika.BasicProperties(delivery_mode=2))
     event = make_event().to_bytes()
