@@ -16,7 +16,6 @@ import pytest
 import requests
 
 from tests.simulated_enterprise_manager.client import Client
-from tests.waiting import wait_until
 from worker.sandbox.simulated_enterprise_manager import (
     VENDOR_JOB_ID,
     VENDOR_LINK_ID,
@@ -36,7 +35,7 @@ PROGRAM = [sys.executable, "-m", "worker.sandbox.simulated_enterprise_manager"]
 def program(state: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
     """The program, and what it printed when it was ready; killed at the end if it still runs."""
     arguments = [*PROGRAM, "--state-dir", str(state), *options]
-    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None
         try:
             yield running, json.loads(running.stdout.readline())
@@ -143,35 +142,6 @@ def test_the_program_ends_on_a_signal(tmp_path: Path, number: signal.Signals) ->
         running.send_signal(number)
 
         assert running.wait(10) == 0
-
-
-def test_the_program_ends_with_its_standard_input(tmp_path: Path) -> None:
-    """A demo that is killed leaves its server behind."""
-    with program(tmp_path, "--end-with-stdin") as (running, _):
-        assert running.stdin is not None
-        running.stdin.close()
-
-        assert running.wait(10) == 0
-
-
-def test_the_program_ends_with_its_parent(tmp_path: Path) -> None:
-    """A demo that is killed leaves its server behind."""
-    script = "import subprocess, sys, os; subprocess.Popen([*sys.argv[1:], str(os.getpid())]); sys.stdin.read()"
-    arguments = [sys.executable, "-c", script, *PROGRAM, "--state-dir", str(tmp_path), "--end-with-parent"]
-    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
-        assert parent.stdout is not None
-        about = json.loads(parent.stdout.readline())
-
-        parent.kill()
-
-        wait_until(lambda: not _answers(about["control_url"]))
-
-
-def _answers(control_url: str) -> bool:
-    try:
-        return requests.post(f"{control_url}about", json={}, timeout=10).ok
-    except requests.ConnectionError:
-        return False
 
 
 def test_a_program_that_is_started_again_is_still_trusted(tmp_path: Path) -> None:

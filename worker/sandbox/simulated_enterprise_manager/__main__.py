@@ -1,7 +1,7 @@
 """The simulated Enterprise Manager as a program of its own.
 
 When it is ready it prints one line of JSON: `url`, `ca_file`, `username`, `password_file` and `control_url`. It ends on
-SIGTERM and SIGINT, and, if asked, with the program that started it.
+SIGTERM and SIGINT.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import secrets
 import signal
 import sys
@@ -20,13 +19,9 @@ from typing import TYPE_CHECKING, Any
 from worker.sandbox.processes.free_ports import LOOPBACK
 from worker.sandbox.simulated_enterprise_manager import Behaviour, SimulatedEnterpriseManager, UnknownBehaviourError
 from worker.sandbox.simulated_enterprise_manager.control import ControlListener
-from worker.sandbox.simulated_enterprise_manager.simulation import DEFAULT_USERNAME
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-#: How often it looks whether its parent is still there.
-_PARENT_INTERVAL_SECONDS = 0.5
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,8 +30,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    if options.end_with_stdin:
-        threading.Thread(target=_watch_stdin, args=(stopping,), daemon=True).start()
     try:
         _serve(options, stopping)
     except (OSError, UnknownBehaviourError) as problem:
@@ -53,12 +46,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--port", type=int, default=0, help="0 is any that is free")
     parser.add_argument(
-        "--control-port", type=int, default=0, help="as above, for the control listener: on loopback alone"
-    )
-    parser.add_argument(
         "--state-dir", type=Path, required=True, help="where certificates and password are kept; made if need be"
     )
-    parser.add_argument("--username", default=DEFAULT_USERNAME)
     parser.add_argument(
         "--password-file", type=Path, help="made at the first start; if left out, `password` in the state folder"
     )
@@ -70,8 +59,6 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=_switch,
         help="a switch; the value as JSON, or as text (may be given more than once)",
     )
-    parser.add_argument("--end-with-stdin", action="store_true", help="end when standard input ends")
-    parser.add_argument("--end-with-parent", type=int, metavar="PID", help="end when this is not its parent any more")
     return parser.parse_args(arguments)
 
 
@@ -94,18 +81,15 @@ def _serve(options: argparse.Namespace, stopping: threading.Event) -> None:
         host=options.host,
         name=options.name,
         port=options.port,
-        username=options.username,
         password=_password_in(password_file),
     ) as simulated:
         about = simulated.about()
         about["password_file"] = str(password_file)
         control = ControlListener(simulated)
-        asyncio.run_coroutine_threadsafe(control.open(options.control_port), simulated.loop).result()
+        asyncio.run_coroutine_threadsafe(control.open(), simulated.loop).result()
         sys.stdout.write(json.dumps(about | {"control_url": control.url}) + "\n")
         sys.stdout.flush()
-        while not stopping.wait(_PARENT_INTERVAL_SECONDS):
-            if options.end_with_parent is not None and os.getppid() != options.end_with_parent:
-                break
+        stopping.wait()
         asyncio.run_coroutine_threadsafe(control.close(), simulated.loop).result()
 
 
@@ -115,12 +99,6 @@ def _password_in(file: Path) -> str:
         file.touch(mode=0o600)
         file.write_text(secrets.token_urlsafe(16), encoding="utf-8")
     return file.read_text(encoding="utf-8").strip()
-
-
-def _watch_stdin(stopping: threading.Event) -> None:
-    while os.read(sys.stdin.fileno(), 4096):
-        pass
-    stopping.set()
 
 
 if __name__ == "__main__":

@@ -51,16 +51,12 @@ class ControlListener:
         self._runner: web.ServerRunner | None = None
         self.url = ""
 
-    async def open(self, port: int = 0) -> None:
-        """Listen on the loopback address.
-
-        Raises:
-            OSError: the port is taken.
-        """
+    async def open(self) -> None:
+        """Listen on a free port of the loopback address."""
         self._server = web.Server(self._answer, access_log=None)
         self._runner = web.ServerRunner(self._server)
         await self._runner.setup()
-        await web.TCPSite(self._runner, LOOPBACK, port, ssl_context=self._context).start()
+        await web.TCPSite(self._runner, LOOPBACK, 0, ssl_context=self._context).start()
         origin = f"http://{LOOPBACK}" if self._context is None else "https://localhost"
         self.url = f"{origin}:{self._runner.addresses[0][1]}{_PREFIX}"
 

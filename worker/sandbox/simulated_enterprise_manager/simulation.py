@@ -49,7 +49,6 @@ class SimulatedEnterpriseManager(Simulation):
         host: str = LOOPBACK,
         name: str = "localhost",
         port: int = 0,
-        username: str = DEFAULT_USERNAME,
         password: str = DEFAULT_PASSWORD,
     ) -> Iterator[SimulatedEnterpriseManager]:
         """A simulated Enterprise Manager for as long as the context lasts.
@@ -60,8 +59,7 @@ class SimulatedEnterpriseManager(Simulation):
             host: the address to listen on.
             name: the host name in its URL; a new certificate is valid for that and for the loopback address.
             port: 0 is any that is free.
-            username: who may log on.
-            password: with what.
+            password: of the account that may log on.
 
         Raises:
             OSError: the port is taken.
@@ -70,7 +68,7 @@ class SimulatedEnterpriseManager(Simulation):
             if folder is None:
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="simulated-em-")))
             loop = stack.enter_context(_loop_on_a_thread())
-            simulated = cls(folder, Account(username, password), loop)
+            simulated = cls(folder, Account(DEFAULT_USERNAME, password), loop)
             simulated._on_loop(simulated._open(behaviour or Behaviour(), host, name, port))
             stack.callback(lambda: simulated._on_loop(simulated._server.close()))
             yield simulated
