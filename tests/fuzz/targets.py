@@ -18,6 +18,7 @@ from worker.enterprise_manager.availability import Availability
 from worker.enterprise_manager.calls import Calls
 from worker.enterprise_manager.connections import BoundedAdapter
 from worker.enterprise_manager.deletion import Deletion
+from worker.enterprise_manager.differences import Differences
 from worker.enterprise_manager.documents.reading import html_title, is_html, read_document
 from worker.enterprise_manager.documents.records import (
     LinkRecord,
@@ -170,7 +171,9 @@ _REMEDIES = Remedies("lab", _SETTINGS)
 _TRANSPORT = Transport(_SETTINGS, _REMEDIES)
 _WIRE = Wire("lab", _TRANSPORT, SystemClock(), 1)
 _LOGON = Logon(_SETTINGS, _WIRE, _REMEDIES, SystemClock())
-_CALLS = Calls(_WIRE, _LOGON, Availability("lab", SystemClock(), _LOGON.log_off), _REMEDIES, SystemClock())
+_CALLS = Calls(
+    _WIRE, _LOGON, Availability("lab", SystemClock(), _LOGON.log_off), _REMEDIES, Differences("lab"), SystemClock()
+)
 _DELETION = Deletion(_WIRE, _LOGON, _CALLS, _REMEDIES)
 
 #: By name; the corpus of each is in a folder of that name.

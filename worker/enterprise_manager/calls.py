@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from worker.enterprise_manager.availability import Availability
+    from worker.enterprise_manager.differences import Differences
     from worker.enterprise_manager.documents.tree import Node
     from worker.enterprise_manager.logon import Logon, LogonSession
     from worker.enterprise_manager.remedies import Remedies
@@ -48,11 +49,20 @@ class ListTooLongError(UnexpectedDocumentError):
 class Calls:
     """Requests with a session, repeated a few times where that helps."""
 
-    def __init__(self, wire: Wire, logon: Logon, availability: Availability, remedies: Remedies, clock: Clock) -> None:
+    def __init__(
+        self,
+        wire: Wire,
+        logon: Logon,
+        availability: Availability,
+        remedies: Remedies,
+        differences: Differences,
+        clock: Clock,
+    ) -> None:
         self._wire = wire
         self._logon = logon
         self._availability = availability
         self._remedies = remedies
+        self._differences = differences
         self._clock = clock
         self._patient = False
 
@@ -202,10 +212,12 @@ class Calls:
         else:
             answer = await self._in_session(request, session, attempt)
         try:
-            return await self._wire.read(answer)
+            document = await self._wire.read(answer)
         except UnreadableDocumentError as error:
             problem = self._remedies.answered(f"sent an answer that cannot be read: {error}")
             raise Again(problem, everywhere=False) from None
+        self._differences.look_at_body(answer.body)
+        return document
 
 
 def _asked_for(state: tenacity.RetryCallState) -> float:

@@ -12,6 +12,7 @@ from worker.enterprise_manager import names, paths
 from worker.enterprise_manager.availability import Availability
 from worker.enterprise_manager.calls import Calls
 from worker.enterprise_manager.deletion import Deletion
+from worker.enterprise_manager.differences import Assumption, Differences
 from worker.enterprise_manager.documents.records import (
     MAX_NAME,
     JobRecord,
@@ -86,13 +87,15 @@ class Gateway:
         self._wire = Wire(name, Transport(settings, self._remedies), clock, settings.max_requests, observer)
         self._logon = Logon(settings, self._wire, self._remedies, clock)
         self._availability = Availability(name, clock, self._probe)
-        self._calls = Calls(self._wire, self._logon, self._availability, self._remedies, clock)
+        self._differences = Differences(name)
+        self._calls = Calls(self._wire, self._logon, self._availability, self._remedies, self._differences, clock)
         self._deletion = Deletion(self._wire, self._logon, self._calls, self._remedies)
         self._tasks = Tasks(name, self._calls, clock, settings.poll_interval_seconds, self._remedies.without_secrets)
         self._clock = clock
         self._link_hrefs: OrderedDict[tuple[str, str], str] = OrderedDict()
         self._edited: OrderedDict[str, None] = OrderedDict()
         self._unlisted: OrderedDict[str, None] = OrderedDict()
+        self._without_links: OrderedDict[str, None] = OrderedDict()
         if not settings.verify_tls:
             log.warning(
                 "enterprise_manager.tls_not_verified",
@@ -150,6 +153,10 @@ class Gateway:
             )
         if job.job_type.casefold() == LEGACY_COPY_JOB:
             _remember(self._unlisted, job.id, None, _MOST_JOBS)
+        elif job.links:
+            self._without_links.pop(job.id, None)
+        else:
+            _remember(self._without_links, job.id, None, _MOST_JOBS)
         return Job(job.id, job.name, _backups(job), self._clock.monotonic(), tuple(map(_link, job.links)))
 
     async def names(self, resource: Literal["Job", "Repository"]) -> dict[str, str]:
@@ -190,6 +197,9 @@ class Gateway:
         for record in records:
             for href in record.job_hrefs:
                 self._require_job(job_id, paths.job_in(href))
+        if records and job_id in self._without_links:
+            seen = "the entity of a job does not name the repositories that its list does"
+            self._differences.report(Assumption.LINKS_IN_JOB_ENTITY, seen)
         if records:
             self._unlisted.pop(job_id, None)
         elif job_id in self._unlisted:
@@ -229,6 +239,7 @@ class Gateway:
         _remember(self._edited, job_id, None, _MOST_JOBS)
         path = paths.link(job_id, object_in_job_id, self._link_hrefs.get((job_id, object_in_job_id)))
         accepted = await self._deletion.send(path, may_send)
+        self._differences.look_at_task(accepted.task)
         return _task(self._tasks.begun(accepted.session, accepted.task), accepted.task)
 
     def pause_before_task(self, ticket: TaskTicket) -> float:
@@ -247,6 +258,7 @@ class Gateway:
             raise self._calls.unavailable(Again(self._strange(error), everywhere=False)) from None
         if record.task_id != ticket.task_id:
             raise TaskNotFound(f"asked for {ticket.task_id}, and received {cleaned(record.task_id, 100)}")
+        self._differences.look_at_task(record)
         return _task(ticket, record)
 
     async def stop_task(self, ticket: TaskTicket) -> None:

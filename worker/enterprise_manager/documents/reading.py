@@ -13,7 +13,7 @@ from worker.enterprise_manager.documents.tree import Node, UnreadableDocumentErr
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 #: An HTML page by its first tag, after declarations and comments: a document may quote HTML further on.
 _HTML = re.compile(
     rb"(?:\xef\xbb\xbf)?(?>\s|<\?.*?\?>|<!--.*?-->)*+<(!doctype\s+html|html|head|body)[\s/>]", re.IGNORECASE | re.DOTALL
@@ -31,7 +31,7 @@ def read_document(body: bytes) -> Node:
     Raises:
         UnreadableDocumentError: it is neither XML nor JSON that can be read within the limits.
     """
-    content = body.removeprefix(_BYTE_ORDER_MARK).lstrip()
+    content = body.removeprefix(BYTE_ORDER_MARK).lstrip()
     if not content:
         raise UnreadableDocumentError("it is empty")
     if is_html(body):

@@ -1,0 +1,68 @@
+"""Where an Enterprise Manager is seen to differ from what is expected of it, reported once for each expectation.
+
+The worker copes with each of these differences. They are logged because others may depend on them, and because no real
+Enterprise Manager is at hand while the worker is developed.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import structlog
+
+from worker.enterprise_manager.documents.reading import BYTE_ORDER_MARK
+
+if TYPE_CHECKING:
+    from worker.enterprise_manager.documents.records import TaskRecord
+
+#: The documented states of a task.
+TASK_STATES = frozenset({"running", "operationfinished", "finished"})
+
+_CAMEL_CASE_KEY = re.compile(rb'"(?:name|uid|href|links|refs|taskId|jobType|objectInJobId)"\s*:')
+_HEAD = 2048
+
+log = structlog.get_logger()
+
+
+class Assumption(StrEnum):
+    """What is expected of Enterprise Manager, by the name that the log gives it."""
+
+    #: A task is `Running`, `OperationFinished` or `Finished` (documented).
+    TASK_STATES = "task_states"
+    #: The keys of JSON documents are in Pascal case (documented; 13.0 was seen to use camelCase).
+    PASCAL_CASE = "pascal_case_keys"
+    #: A JSON document begins with its first bracket (RFC 8259; a byte-order mark was seen).
+    NO_BYTE_ORDER_MARK = "no_byte_order_mark"
+    #: The entity of a copy job lists its linked repositories (documented both ways).
+    LINKS_IN_JOB_ENTITY = "links_in_job_entity"
+
+
+class Differences:
+    """The differences of one Enterprise Manager."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._reported: set[Assumption] = set()
+
+    def report(self, assumption: Assumption, seen: str) -> None:
+        """Log that the assumption does not hold, unless that was logged."""
+        if assumption not in self._reported:
+            self._reported.add(assumption)
+            log.info("enterprise_manager.differs", enterprise_manager=self._name, assumption=assumption, seen=seen)
+
+    def look_at_body(self, body: bytes) -> None:
+        """Compare the form of a JSON document."""
+        content = body.removeprefix(BYTE_ORDER_MARK)
+        if not content.startswith((b"{", b"[")):
+            return
+        if content is not body:
+            self.report(Assumption.NO_BYTE_ORDER_MARK, "a UTF-8 byte-order mark before a JSON document")
+        if (key := _CAMEL_CASE_KEY.search(content[:_HEAD])) is not None:
+            self.report(Assumption.PASCAL_CASE, f"the key {key.group().decode().rstrip(': ')}")
+
+    def look_at_task(self, task: TaskRecord) -> None:
+        """Compare the state of a task."""
+        if task.state is None or task.state.casefold() not in TASK_STATES:
+            self.report(Assumption.TASK_STATES, f"the state {task.state}" if task.state else "a task without a state")
