@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,6 +19,8 @@ from worker.unlinks.ports.enterprise_manager import AnswerLost, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+TASK = b"<Task><TaskId>task-1</TaskId><State>Running</State></Task>"
 
 
 @pytest.mark.parametrize(
@@ -126,7 +129,6 @@ async def test_a_delete_is_sent_over_a_connection_that_answered_a_moment_ago_or_
 ) -> None:
     """A kept connection that died unnoticed would leave open whether the DELETE arrived."""
     monkeypatch.setattr("worker.enterprise_manager.connections.WARM_SECONDS", warm_seconds)
-    task = b"<Task><TaskId>task-1</TaskId><State>Running</State></Task>"
     seen: list[tuple[int, bytes]] = []
 
     def script(connection: Any) -> None:
@@ -135,7 +137,7 @@ async def test_a_delete_is_sent_over_a_connection_that_answered_a_moment_ago_or_
         while request := connection.request():
             method = request.split(b" ", 1)[0]
             seen.append((number, method))
-            body = b"<LinkedBackupRepositoryResourceObjects/>" if method == b"GET" else task
+            body = b"<LinkedBackupRepositoryResourceObjects/>" if method == b"GET" else TASK
             head = b"HTTP/1.1 202 Accepted\r\nX-RestSvcSessionId: token\r\nContent-Length: %d\r\n\r\n" % len(body)
             connection.send(head + body)
             if closes:
@@ -150,3 +152,48 @@ async def test_a_delete_is_sent_over_a_connection_that_answered_a_moment_ago_or_
     await gateway.close(log_off=False)
     assert [method for _, method in seen] == [b"POST", b"GET", b"DELETE", b"GET", b"DELETE"]
     assert [number for number, _ in seen] == connections
+
+
+async def test_a_connection_that_is_closed_while_the_permission_is_waited_for_carries_no_delete(
+    serve: Any, settings_for: Any, clock: Any
+) -> None:
+    """Else the DELETE would count as perhaps carried out, and the unlink wait for minutes, where nothing had left."""
+    close, closed = threading.Event(), threading.Event()
+    seen: list[tuple[int, bytes]] = []
+
+    def answer(connection: Any) -> None:
+        request = connection.request()
+        method = request.split(b" ", 1)[0]
+        seen.append((server.connections, method))
+        body = b"<LinkedBackupRepositoryResourceObjects/>" if method == b"GET" else TASK
+        head = b"HTTP/1.1 202 Accepted\r\nX-RestSvcSessionId: token\r\nContent-Length: %d\r\n\r\n" % len(body)
+        connection.send(head + body)
+
+    def first(connection: Any) -> None:
+        connection.secure()
+        answer(connection)
+        answer(connection)
+        close.wait(10)
+        connection.close()
+        closed.set()
+
+    def second(connection: Any) -> None:
+        connection.secure()
+        answer(connection)
+
+    server = serve(first, second)
+    gateway = Gateway("lab", settings_for(server.port), clock)
+    permissions = 0
+
+    async def may_send() -> float:
+        nonlocal permissions
+        permissions += 1
+        close.set()
+        await asyncio.to_thread(closed.wait, 10)
+        return float(clock.monotonic() + 60)
+
+    await gateway.links(JOB)
+    await gateway.delete_link(JOB, LINK, may_send)
+    await gateway.close(log_off=False)
+    assert seen == [(1, b"POST"), (1, b"GET"), (2, b"DELETE")]
+    assert permissions == 2

@@ -20,6 +20,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.util import Timeout
+from urllib3.util.connection import is_connection_dropped
 
 if TYPE_CHECKING:
     import socket
@@ -135,7 +136,12 @@ class _BoundedConnection(HTTPConnection):
     #: Since when it is in the pool, by `time.monotonic`.
     idle_since = float("-inf")
 
+    @property
+    def _was_kept(self) -> bool:
+        return self.idle_since > float("-inf")
+
     def connect(self) -> None:
+        self.idle_since = float("-inf")
         self.timeout = min(CONNECT_SECONDS, LIMITS.get().left())
         super().connect()
 
@@ -145,6 +151,9 @@ class _BoundedConnection(HTTPConnection):
         if self.sock is None:
             self.connect()
         limits.require_permission()
+        if limits.may_write is not None and not limits.written and self._was_kept and is_connection_dropped(self):
+            # While the permission was waited for. Nothing was written, so that it may be sent over another connection.
+            raise ConnectionResetError
         self.sock.settimeout(limits.left())
         limits.written = True
         super().send(data)
