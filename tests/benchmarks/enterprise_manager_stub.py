@@ -1,7 +1,7 @@
 """An Enterprise Manager in memory that is not the bottleneck: it answers what the worker asks, and checks nothing.
 
 Run as `python -m tests.benchmarks.enterprise_manager_stub FOLDER`. It prints one line of JSON: the URLs for plain HTTP
-and for TLS, and the CA file, which it writes to the folder. It ends with its standard input.
+and for TLS, and the CA file, which it writes to the folder. It runs until it is killed.
 
 Every job exists, and has one link until its task has ended. Their IDs begin with other letters and are otherwise the
 same (`JOB`, `LINK`, `REPOSITORY`), so that nothing has to be set up. The documents have the shape and the size of those

@@ -70,7 +70,9 @@ class Parts(Assembly):
         self._about = self._start_stub()
         self._control = requests.Session()
         self._control.trust_env = False
-        self._connection = stack.enter_context(pika.BlockingConnection(pika.URLParameters(self.broker.url)))
+        parameters = pika.URLParameters(self.broker.url)
+        parameters.heartbeat = 0  # it is not served while a measurement waits
+        self._connection = stack.enter_context(pika.BlockingConnection(parameters))
         self.channel: BlockingChannel = self._connection.channel()
 
     # --- Enterprise Manager -------------------------------------------------------------------------------------------
