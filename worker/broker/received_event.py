@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 
@@ -28,6 +29,17 @@ class ReceivedEvent:
     def outcome(self) -> str:
         """Such as `succeeded`."""
         return str(self.content["data"]["outcome"])
+
+    @property
+    def run(self) -> int | None:
+        """The run of the command that it is about; None if nothing was run, or if an old version has stored it."""
+        run: int | None = self.data.get("run")
+        return run
+
+    @property
+    def made_at(self) -> datetime:
+        """When it was made."""
+        return datetime.fromisoformat(str(self.content["time"]))
 
     @property
     def data(self) -> dict[str, Any]:

@@ -28,6 +28,9 @@ COMMANDS = {
     "run": _Place("run", "Take unlink commands until SIGTERM or SIGINT; then let what is under way end, and stop."),
     "submit": _Place("submit.command", "Put unlink commands on the queue: one from options, or many from a file."),
     "cancel": _Place("cancel", "Ask for an unlink to be stopped."),
+    "retry": _Place(
+        "retry", "Run unlinks again that ended as failed, timed out or cancelled: by key, ticket, batch or reason."
+    ),
     "status": _Place("status", "Show what the ledger knows of one key, or of a ticket's, with the recorded steps."),
     "list": _Place("listing", "Find unlinks in the ledger; with --output csv, the audit export.", "list_unlinks"),
     "links": _Place(

@@ -34,17 +34,23 @@ _WORST_FIRST = (2, 1, 3, 4, WOULD_BE_REFUSED)
 
 @dataclass(frozen=True, slots=True)
 class Awaited:
-    """A command whose end is waited for. A dry run ends as `planned`, and anything else does not."""
+    """A command whose end is waited for. A dry run ends as `planned`, and anything else does not.
+
+    `after_run`: the end of this run, or of an earlier one, is not what is waited for.
+    """
 
     key: str
     body: bytes
     dry_run: bool = False
+    after_run: int = 0
 
     def is_answered_by(self, event: ReceivedEvent) -> bool:
         """Whether the event is about this command. A rejection must be of this very message: a key may be reused."""
         if event.outcome == Outcome.REJECTED:
             return event.id == rejection_id(self.body)
-        return event.key == self.key and (event.outcome == Outcome.PLANNED) == self.dry_run
+        if event.key != self.key or (event.outcome == Outcome.PLANNED) != self.dry_run:
+            return False
+        return self.dry_run or (event.run or 1) > self.after_run
 
 
 @dataclass(slots=True)
@@ -57,6 +63,11 @@ class Following:
 
     def __post_init__(self) -> None:
         self.open = {each.key: each for each in self.awaited}
+
+    def wait_instead(self, awaited: Awaited) -> None:
+        """Wait for another command about the same key."""
+        self.ended.pop(awaited.key, None)
+        self.open[awaited.key] = awaited
 
     def note(self, event: ReceivedEvent) -> bool:
         """Note an event; whether it concerns one of these commands."""

@@ -11,22 +11,20 @@ import structlog
 
 from worker.clock import boot_id
 from worker.ledger.cancelling import Stored
-from worker.ledger.database import URL_VARIABLE, folder_problem, open_engine, problem_in, read_url
+from worker.ledger.database import problem_in, read_url
 from worker.ledger.errors import LedgerClosedError
 from worker.ledger.lease_clock import LeaseClock
 from worker.ledger.leases import GRACE_SECONDS, LOOKS_IN_A_LEASE, RENEWALS_IN_A_LEASE, Leases
 from worker.ledger.migrations import migrate
 from worker.ledger.presence import leave, put
 from worker.ledger.transaction import Transaction
-from worker.ledger.writer import Writer
-from worker.settings import SettingsInvalidError
+from worker.ledger.writer import Writer, writer_on
 from worker.unlinks.ports.ledger import Claimed, HeldElsewhere, Intended, LeaseLostError, Settled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlalchemy import Connection
-    from sqlalchemy.engine import URL
 
     from worker.ledger.presence import WorkerState
     from worker.ledger.records import KeyHistory
@@ -88,7 +86,7 @@ class SqlLedger:
         boot: str | None = None,
     ) -> None:
         self._lease_clock = LeaseClock(clock, boot or boot_id())
-        make_writer = writer or partial(_writer_on, read_url(settings.url), self._lease_clock)
+        make_writer = writer or partial(writer_on, read_url(settings.url), self._lease_clock)
         self._worker = worker
         self._clock = clock
         self._lease_seconds = settings.lease_seconds
@@ -400,16 +398,3 @@ class SqlLedger:
     async def history(self, key: str) -> KeyHistory | None:
         """All that is known of a key; None if it is not known."""
         return await self._writer.write(lambda transaction: transaction.history(key), order=(_LAST, ""))
-
-
-def _writer_on(
-    url: URL,
-    lease_clock: LeaseClock,
-    transaction: Callable[[Connection, float], Transaction],
-    clock: Clock,
-    available: Callable[[bool], None],
-) -> Writer:
-    if (problem := folder_problem(url)) is not None:
-        raise SettingsInvalidError(f"{URL_VARIABLE}: {problem}")
-    engine = open_engine(url, clock, lease_now=lease_clock.now)
-    return Writer(engine, transaction, clock, available, f"{url.host or ''}/{url.database}")

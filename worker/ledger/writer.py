@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import structlog
 
-from worker.ledger.database import Trouble, problem_in, trouble_of
+from worker.ledger.database import URL_VARIABLE, Trouble, folder_problem, open_engine, problem_in, trouble_of
 from worker.ledger.errors import LedgerClosedError, LedgerError
+from worker.settings import SettingsInvalidError
 from worker.unlinks.back_off import BackOff
 from worker.unlinks.ports.ledger import CancelRequestedError, LeaseLostError
 
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from sqlalchemy import Connection, Engine
+    from sqlalchemy.engine import URL
 
+    from worker.ledger.lease_clock import LeaseClock
     from worker.ledger.transaction import Transaction
     from worker.unlinks.ports.clock import Clock
 
@@ -346,3 +349,21 @@ class Writer:
 def _worth_another_try(write: Write[Any], trouble: Trouble) -> bool:
     write.races += trouble is Trouble.RACED
     return trouble is Trouble.CONTENDED or (trouble is Trouble.RACED and write.races < _MOST_RACES)
+
+
+def writer_on(
+    url: URL,
+    lease_clock: LeaseClock,
+    transaction: Callable[[Connection, float], Transaction],
+    clock: Clock,
+    available: Callable[[bool], None],
+) -> Writer:
+    """A writer with a thread and a connection of its own.
+
+    Raises:
+        SettingsInvalidError: the folder of the SQLite file does not exist, or nothing may be written in it.
+    """
+    if (problem := folder_problem(url)) is not None:
+        raise SettingsInvalidError(f"{URL_VARIABLE}: {problem}")
+    engine = open_engine(url, clock, lease_now=lease_clock.now)
+    return Writer(engine, transaction, clock, available, f"{url.host or ''}/{url.database}")

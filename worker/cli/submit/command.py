@@ -19,7 +19,9 @@ from worker.cli.submit.drafts import (
     job_reference,
     repository_reference,
 )
-from worker.cli.submit.submission import submit_all
+from worker.cli.submit.retries import RetryOfEarlier
+from worker.cli.submit.submission import outgoing, publish_all
+from worker.clock import SystemClock
 from worker.settings import ClientSettings
 
 
@@ -64,6 +66,10 @@ def submit(  # noqa: PLR0913 - one parameter an option
     label: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, repeated in the events. Up to 20.")] = None,
     correlation_id: Annotated[str | None, typer.Option(help="Repeated in the events.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the end; the exit status says how it ended.")] = False,
+    retry: Annotated[
+        bool,
+        typer.Option("--retry", help="Run a key again whose last run did not succeed; any other is submitted. Waits."),
+    ] = False,
     wait_seconds: Annotated[float | None, typer.Option(help="Wait at most this long; then exit with 3.")] = None,
     output: Annotated[Output, typer.Option(help="How events are printed.")] = "text",
 ) -> None:
@@ -71,6 +77,9 @@ def submit(  # noqa: PLR0913 - one parameter an option
 
     With --wait the exit status is 0 for succeeded or planned, 1 failed, 2 rejected or wrong usage, 3 timed out,
     4 cancelled, 5 for a dry run whose real command would be refused; of many, the first of 2, 1, 3, 4, 5 that occurred.
+
+    With --retry, for the re-run button of a pipeline: if the answer is the end of a run from before, and that did not
+    succeed, it is retried, and the end of the next run counts.
     """
     try:
         if file is not None:
@@ -96,7 +105,10 @@ def submit(  # noqa: PLR0913 - one parameter an option
     except DraftError as error:
         refuse(f"Nothing was submitted.\n{error}")
     settings = settings_or_exit(ClientSettings)
-    raise typer.Exit(submit_all(settings, drafts, wait=wait, seconds=wait_seconds, output=output))
+    again = RetryOfEarlier(SystemClock().now(), requested_by, reason) if retry else lambda _event: None
+    commands = [outgoing(each) for each in drafts]
+    wait = wait or retry
+    raise typer.Exit(publish_all(settings, commands, wait=wait, seconds=wait_seconds, output=output, again=again))
 
 
 def _job(job: str | None, backup_server: str | None) -> dict[str, str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 import typer
@@ -16,10 +18,10 @@ from worker.cli.awaiting import Awaited, Following
 from worker.cli.output.event_text import in_words
 from worker.cli.output.naming import named
 from worker.cli.output.stalls import Stalls
-from worker.cli.output.terminal import Output, console, printable
+from worker.cli.output.terminal import Output, console, local_time, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from worker.broker.received_event import ReceivedEvent
     from worker.cli.submit.drafts import Draft
@@ -31,40 +33,87 @@ INTERRUPTED = 130
 _MOST_NAMED = 20
 
 
-def submit_all(
-    settings: ClientSettings, drafts: list[Draft], *, wait: bool, seconds: float | None, output: Output
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A command to publish. `name` is what it is called for people; for the others see `Awaited`."""
+
+    key: str
+    enterprise_manager: str
+    body: bytes
+    name: str
+    dry_run: bool = False
+    after_run: int = 0
+
+    @property
+    def awaited(self) -> Awaited:
+        """What its end is recognised by."""
+        return Awaited(self.key, self.body, self.dry_run, self.after_run)
+
+
+def outgoing(draft: Draft) -> Outgoing:
+    """A command to unlink."""
+    command = draft.command
+    name = printable(named(command.idempotency_key, command.model_dump(mode="json")))
+    return Outgoing(command.idempotency_key, command.enterprise_manager, draft.body, name, command.dry_run)
+
+
+def publish_all(
+    settings: ClientSettings,
+    commands: list[Outgoing],
+    *,
+    wait: bool,
+    seconds: float | None,
+    output: Output,
+    again: Callable[[ReceivedEvent], Outgoing | None] = lambda _event: None,
 ) -> int:
-    """Publish, and with `wait` follow to the end; the exit status."""
-    awaited = [Awaited(each.command.idempotency_key, each.body, each.command.dry_run) for each in drafts]
-    following = Following(awaited)
-    submitted = 0
+    """Publish, and with `wait` follow to the end; the exit status.
+
+    `again`: a command that is published in the place of one that ended with this event.
+    """
+    following = Following(each.awaited for each in commands)
+    published: list[Outgoing] = []
     try:
-        with BrokerClient(settings.broker) as client:
-            names = {each.command.enterprise_manager for each in drafts}
+        with BrokerClient(settings.broker) as client, _Teller(following, output, waiting=wait) as teller:
+            names = {each.enterprise_manager for each in commands}
             for name in names:
                 client.require_queue(name)
             if wait:
                 client.listen()
-            with _Teller(following, output, waiting=wait) as teller:
-                for each in drafts:
-                    client.publish(each.body, each.command.enterprise_manager)
-                    submitted += 1
-                    teller.submitted(each)
-                if wait:
-                    following.until_ended(client, seconds, teller.received, Stalls(client, names, teller.warn))
+            for each in commands:
+                client.publish(each.body, each.enterprise_manager)
+                published.append(each)
+                teller.submitted(each)
+            if wait:
+                received = partial(_received, client, following, teller, again)
+                following.until_ended(client, seconds, received, Stalls(client, names, teller.warn))
     except BrokerClientError as error:
-        _say_what_is_open(drafts, following, submitted, f"{error}\n")
+        _say_what_is_open(commands, following, len(published), f"{error}\n")
         return 1
     except KeyboardInterrupt:
-        _say_what_is_open(drafts, following, submitted, "\nNo longer waiting. ")
+        _say_what_is_open(commands, following, len(published), "\nNo longer waiting. ")
         return INTERRUPTED
     if not wait:
         return 0
-    if len(drafts) > 1 and output == "text":
-        _print_ends(following, _open(drafts, following))
+    if len(commands) > 1 and output == "text":
+        _print_ends(following, _open(commands, following))
     if following.open:
-        _say_what_is_open(drafts, following, submitted, f"No end within {seconds:g} s. ")
+        _say_what_is_open(commands, following, len(published), f"No end within {seconds:g} s. ")
     return following.exit_status
+
+
+def _received(
+    client: BrokerClient,
+    following: Following,
+    teller: _Teller,
+    again: Callable[[ReceivedEvent], Outgoing | None],
+    event: ReceivedEvent,
+) -> None:
+    if (instead := again(event)) is None:
+        teller.received(event)
+        return
+    client.publish(instead.body, instead.enterprise_manager)
+    following.wait_instead(instead.awaited)
+    teller.published_again(instead, event)
 
 
 class _Teller:
@@ -94,12 +143,18 @@ class _Teller:
     def __exit__(self, *_error: object) -> None:
         self._stack.close()
 
-    def submitted(self, each: Draft) -> None:
+    def submitted(self, each: Outgoing) -> None:
         """The broker has confirmed one command."""
         if self._progress is not None:
             self._progress.advance(self._out)
         elif self._output == "text":
-            self._say(f"{_named(each)}  on the queue of {each.command.enterprise_manager}")
+            self._say(f"{each.name}  on the queue of {each.enterprise_manager}")
+
+    def published_again(self, each: Outgoing, before: ReceivedEvent) -> None:
+        """The broker has confirmed a retry of a run that had ended before."""
+        if self._output == "text" and self._progress is None:
+            ended = f"{before.outcome}, {local_time(before.made_at)}"
+            self._say(f"{each.name}  run {before.run or 1} had ended ({ended}); it is run again")
 
     def received(self, event: ReceivedEvent) -> None:
         """An event about one of them."""
@@ -126,7 +181,7 @@ class _Teller:
         live.start()
 
 
-def _print_ends(following: Following, still_open: Sequence[Draft]) -> None:
+def _print_ends(following: Following, still_open: Sequence[Outgoing]) -> None:
     """The number of each outcome; then a line for each unlink that did not succeed."""
     table = Table(box=None, pad_edge=False)
     table.add_column("outcome")
@@ -138,14 +193,10 @@ def _print_ends(following: Following, still_open: Sequence[Draft]) -> None:
         table.add_row("still open", str(len(still_open)))
     console().print(table)
     unwished = [in_words(event) for event in following.ended.values() if event.data.get("reason")]
-    unwished += [f"{_named(each)}  still open" for each in still_open]
+    unwished += [f"{each.name}  still open" for each in still_open]
     if unwished:
         typer.echo("Not as wished:")
         typer.echo(_few([f"  {line}" for line in unwished]))
-
-
-def _named(each: Draft) -> str:
-    return printable(named(each.command.idempotency_key, each.command.model_dump(mode="json")))
 
 
 def _few(lines: list[str]) -> str:
@@ -153,15 +204,15 @@ def _few(lines: list[str]) -> str:
     return "\n".join(lines[:_MOST_NAMED] + ([f"and {hidden} more"] if hidden > 0 else []))
 
 
-def _open(drafts: Sequence[Draft], following: Following) -> list[Draft]:
-    return [each for each in drafts if each.command.idempotency_key in following.open]
+def _open(commands: Sequence[Outgoing], following: Following) -> list[Outgoing]:
+    return [each for each in commands if each.key in following.open]
 
 
-def _say_what_is_open(drafts: Sequence[Draft], following: Following, submitted: int, why: str) -> None:
+def _say_what_is_open(commands: Sequence[Outgoing], following: Following, published: int, why: str) -> None:
     """Report which commands were published, which were not, and how to look them up later."""
-    still_open = [f"  {_named(each)}" for each in _open(drafts, following)]
+    still_open = [f"  {each.name}" for each in _open(commands, following)]
     typer.echo(
-        f"{why}{submitted} of {len(drafts)} submitted; {len(still_open)} not known to have ended:\n"
+        f"{why}{published} of {len(commands)} submitted; {len(still_open)} not known to have ended:\n"
         f"{_few(still_open)}\n"
         "What is submitted stays with the broker. `unlink-worker status KEY` shows its state; submitting the same "
         "again is safe.",
