@@ -146,7 +146,7 @@ def test_a_wrong_password_counts_once(world: World, doctor: Any) -> None:
     [
         ({"CERT_SHA256": "ab" * 32}, 1, f"is not the one in {EM}CERT_SHA256"),
         ({"CA_FILE": None}, 1, f"or set {EM}CERT_SHA256 to its fingerprint"),
-        ({"CA_FILE": None, "VERIFY_TLS": "false"}, 0, "not verified: the password goes to whoever answers"),
+        ({"CA_FILE": None, "VERIFY_TLS": "false"}, 0, "not verified: the password is sent to any server that answers"),
     ],
 )
 def test_a_server_that_may_be_another_is_told(

@@ -240,10 +240,10 @@ async def test_a_list_that_lags_for_long_is_told_as_not_verified(case: Case) -> 
     ("answer", "lag", "expected"),
     [
         # The list shows a link that is gone already, and shows so while it is being verified, or does not.
-        ("404", 2.0, ("succeeded", True, "links", True, None)),
+        ("404", 0.6, ("succeeded", True, "links", True, None)),
         ("404", 3600, ("failed", None, None, None, "enterprise_manager_error")),
         ("task_fails", 3600, ("failed", False, None, None, "task_failed")),
-        ("task_succeeds", 2.0, DONE),
+        ("task_succeeds", 0.6, DONE),
         ("task_succeeds", 3600, ("succeeded", True, "task", False, None)),
     ],
 )

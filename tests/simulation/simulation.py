@@ -309,7 +309,7 @@ def _to_timeline(_logger: Any, _method: str, event: Any) -> str:
     if isinstance(process, Process):
         name = event.pop("event")
         event.pop("enterprise_manager", None)
-        told = " ".join(f"{key}={value}" for key, value in event.items() if key != "exc_info")
+        told = " ".join(f"{key}={value}" for key, value in sorted(event.items()) if key != "exc_info")
         process.world.note(process.name, f"   log {name} {told}")
     raise structlog.DropEvent
 

@@ -24,11 +24,12 @@ from tests.private_servers.http import Request, serving
 from tests.telemetry.observed import LOOPBACK, Observed, lines
 from worker.clock import SystemClock
 from worker.enterprise_manager import Gateway
-from worker.sandbox.simulated_enterprise_manager import VENDOR_LINK_ID, Fault
+from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_ID, VENDOR_LINK_ID, Fault
 from worker.settings import EnterpriseManagerSettings
 from worker.telemetry.metrics import Metrics
 from worker.telemetry.requests import RequestMetrics
 from worker.telemetry.tracing import StepSpans, outgoing_headers, read_context
+from worker.unlinks.ports.enterprise_manager import EnterpriseManagerError
 from worker.unlinks.ports.steps import Step, StepKind
 
 if TYPE_CHECKING:
@@ -158,8 +159,14 @@ async def test_enterprise_manager_is_told_the_trace() -> None:
     asked: list[dict[str, str]] = []
 
     def respond(request: Request) -> None:
-        asked.append(dict(request.headers))
-        request.answer(500)
+        if request.command == "POST":
+            request.send_response(201)
+            request.send_header("X-RestSvcSessionId", "token")
+            request.send_header("Content-Length", "0")
+            request.end_headers()
+        else:
+            asked.append(dict(request.headers))
+            request.answer(404)
 
     with serving(respond) as url:
         settings = EnterpriseManagerSettings.model_validate({"url": url, "username": "u", "password": "p"})
@@ -167,7 +174,8 @@ async def test_enterprise_manager_is_told_the_trace() -> None:
 
         async def within() -> None:
             take_up({"traceparent": PARENT})
-            await gateway.probe()
+            with pytest.raises(EnterpriseManagerError):
+                await gateway.links(VENDOR_JOB_ID)
 
         await asyncio.create_task(within())
         await gateway.close(log_off=False)
