@@ -47,6 +47,19 @@ def test_submit_waits_for_the_end_and_exits_by_it(world: World) -> None:
     assert (refused.returncode, "link_absent" in refused.stdout) == (5, True)
 
 
+def test_the_labels_of_submit_come_back_in_the_events(world: World) -> None:
+    """A pipeline finds its own run by its labels; a label without a value is a mistake in the call."""
+    world.start_worker()
+    labels = ("--label", "site=Bern", "--label", "query=a=b", "--label", "empty=")
+    ended = submit(world, *VENDOR_PAGE, *labels, "--output", "json")
+    assert ended.returncode == 0, ended.stderr
+    events = [json.loads(line) for line in ended.stdout.splitlines()]
+    assert len(events) == 2
+    assert all(event["data"]["labels"] == {"site": "Bern", "query": "a=b", "empty": ""} for event in events)
+    refused = submit(world, *VENDOR_PAGE, "--label", "site")
+    assert (refused.returncode, "--label is NAME=VALUE" in refused.stderr) == (2, True)
+
+
 def test_submit_exits_with_2_when_its_key_belongs_to_another_command(world: World) -> None:
     """A reused key is wrong usage, and says so."""
     world.start_worker()
@@ -134,6 +147,27 @@ def test_a_file_of_commands_is_submitted_and_followed(world: World, tmp_path: Pa
     assert again.returncode == 0
     assert len({json.loads(line)["id"] for line in again.stdout.splitlines()}) == 21
     assert world.enterprise_manager.count("DELETE", "/linkedBackupRepositories/") == 20
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--dry-run",),
+        ("--allow-linked-backups-removal",),
+        ("--not-after", "2030-01-01T00:00:00Z"),
+        ("--ticket", "jira:OPS-1"),
+        ("--if-absent", "succeed"),
+        ("--em", "other"),
+    ],
+)
+def test_an_option_that_a_file_would_ignore_is_refused(tmp_path: Path, option: tuple[str, ...]) -> None:
+    """`submit --file commands.csv --dry-run` would remove every link that the file names."""
+    commands = tmp_path / "commands.jsonl"
+    commands.write_text(json.dumps(vendor_command()) + "\n")
+    refused = run_program("submit", "--file", str(commands), *option, settings={})
+    assert refused.returncode == 2
+    assert "Nothing was submitted." in refused.stderr
+    assert "is for a single command" in refused.stderr
 
 
 def test_ctrl_c_says_what_is_still_open(world: World, behaviour: Behaviour) -> None:

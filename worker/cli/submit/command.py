@@ -24,8 +24,12 @@ from worker.cli.submit.submission import outgoing, publish_all
 from worker.clock import SystemClock
 from worker.settings import ClientSettings
 
+#: The options that say something of a file of commands, too.
+_WITH_A_FILE = {"file", "file_format", "wait", "wait_seconds", "output"}
+
 
 def submit(  # noqa: PLR0913 - one parameter an option
+    context: typer.Context,
     *,
     job: Annotated[str | None, typer.Option(help="The backup copy job: its ID (UUID or urn:...) or its name.")] = None,
     link: Annotated[str | None, typer.Option(help="The link's ObjectInJobId.")] = None,
@@ -83,7 +87,7 @@ def submit(  # noqa: PLR0913 - one parameter an option
     """
     try:
         if file is not None:
-            drafts = _from_file(file, file_format, other_options=any((job, link, repository, key)))
+            drafts = _from_file(file, file_format, other_options=_of_a_single_command(context))
         else:
             content = {
                 "idempotency_key": key,
@@ -117,9 +121,21 @@ def _job(job: str | None, backup_server: str | None) -> dict[str, str]:
     return job_reference(job, backup_server)
 
 
-def _from_file(path: Path, file_format: str | None, *, other_options: bool) -> list[Draft]:
+def _of_a_single_command(context: typer.Context) -> list[str]:
+    """The options that were given and that a file of commands ignores: `--dry-run` would be no dry run."""
+    return [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name not in _WITH_A_FILE
+        and (source := context.get_parameter_source(str(parameter.name))) is not None
+        and source.name != "DEFAULT"
+    ]
+
+
+def _from_file(path: Path, file_format: str | None, *, other_options: list[str]) -> list[Draft]:
     if other_options:
-        raise DraftError("with --file, the commands are in the file, and options for a single command cannot be given")
+        given = ", ".join(other_options)
+        raise DraftError(f"with --file, the commands are in the file; {given} is for a single command")
     read = from_csv if (file_format or path.suffix.lstrip(".")) == "csv" else from_json_lines
     try:
         if str(path) == "-":
