@@ -426,7 +426,7 @@ MUTANTS = (
             (Transaction, "_update", _update_the_newest),
             (SqlLedger, "alive", _always_alive),
         ),
-        known_seed=30,
+        known_seed=237,
     ),
     Mutant("never asks whether its lease is alive", ((SqlLedger, "alive", _always_alive),), known_seed=795),
     Mutant(
@@ -448,9 +448,9 @@ MUTANTS = (
     Mutant(
         "takes a lost answer for a DELETE that did not leave",
         ((SimulatedGateway, "delete_link", _take_a_lost_answer_for_nothing_done),),
-        known_seed=104,
+        known_seed=158,
     ),
-    Mutant("trusts a task ID after a new logon", ((SimulatedGateway, "task", _trust_an_old_task),), known_seed=144),
+    Mutant("trusts a task ID after a new logon", ((SimulatedGateway, "task", _trust_an_old_task),), known_seed=825),
     Mutant("takes OperationFinished for the end", ((Follower, "to_its_end", _stop_when_no_longer_running),)),
     Mutant("takes the answer to the DELETE for the end", ((Follower, "to_its_end", _believe_the_answer),)),
     Mutant(
@@ -468,7 +468,7 @@ MUTANTS = (
     Mutant(
         "rejects a reused key before the ledger says whose it is",
         ((Dispatcher, "_join", _reject_whatever_is_second),),
-        known_seed=162,
+        known_seed=187,
     ),
     Mutant(
         "takes the end of the hold for the deadline",
@@ -477,7 +477,7 @@ MUTANTS = (
     Mutant(
         "says 'not changed' although it sent twice",
         ((Workflow, "_task_did_not_succeed", _say_unchanged),),
-        known_seed=463,
+        known_seed=567,
     ),
     Mutant(
         "says 'cancelled' without waiting for the task", ((Workflow, "_stop", _say_cancelled_at_once),), known_seed=25
@@ -492,9 +492,9 @@ MUTANTS = (
         known_seed=5,
     ),
     Mutant("delays nothing", ((Replies, "delay", _delay_nothing),)),
-    Mutant("publishes nothing of what is submitted", ((Replies, "offer", _offer_nothing),), known_seed=14),
+    Mutant("publishes nothing of what is submitted", ((Replies, "offer", _offer_nothing),), known_seed=23),
     Mutant("lets telemetry fail an unlink", ((IsolatedSinks, "report", _report_without_isolation),)),
-    Mutant("fails every unlink", ((Workflow, "_start", _refuse_whatever_is_asked),), known_seed=14),
+    Mutant("fails every unlink", ((Workflow, "_start", _refuse_whatever_is_asked),), known_seed=23),
     Mutant("starts a run for each retry", ((Retrying, "_follow", _follow_whatever_run),)),
     Mutant(
         "answers a retry with the end of the run that it names",
@@ -504,7 +504,7 @@ MUTANTS = (
     Mutant(
         "starts a run whose predecessor's event is not published",
         ((Replies, "repeat", _repeat_nothing),),
-        known_seed=143,
+        known_seed=411,
     ),
     Mutant(
         "forgets the link when it starts a run",
@@ -523,7 +523,7 @@ MUTANTS = (
     Mutant(
         "takes a cancel of an earlier run for one of the present",
         ((Cancelling, "cancel", _cancel_whatever_run),),
-        known_seed=210,
+        known_seed=265,
     ),
     Mutant("gives the events of all runs one ID", ((outcome, "event_id", _id_without_run),)),
     Mutant("resumes nothing", ((Workflow, "_resume", _defer_for_ever),), known_seed=27),

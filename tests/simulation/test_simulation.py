@@ -63,7 +63,7 @@ SITUATIONS = {
     "untroubled",
 }
 
-FRESH_SEEDS = 200
+FRESH_SEEDS = 120
 
 
 @pytest.mark.parametrize("seed", REGRESSIONS)
@@ -74,6 +74,7 @@ def test_a_seed_that_catches_a_wrong_core_finds_nothing_wrong_with_the_right_one
     assert result.violation is None, f".venv/bin/python -m tests.simulation --seed {seed} --trace"
 
 
+@pytest.mark.timeout(600)  # on a busy machine a seed may take a second
 def test_fresh_seeds_break_no_promise_and_come_through_all_kinds_of_trouble() -> None:
     """Under some order of crashes, pauses and lost messages a promise of the worker would not hold."""
     first = secrets.randbelow(2**40)
