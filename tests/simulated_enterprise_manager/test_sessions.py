@@ -154,3 +154,34 @@ def test_only_its_own_authority_vouches_for_it(em: SimulatedEnterpriseManager) -
         requests.get(f"{em.url}/api/", timeout=10)
     by_address = em.url.replace("localhost", "127.0.0.1")
     assert requests.get(f"{by_address}/api/", verify=str(em.ca_file), timeout=10).status_code == 200
+
+
+def test_everything_that_a_session_links_to_is_there(em: SimulatedEnterpriseManager, client: Client) -> None:
+    """A script that follows links from its session, as public ones do, ends nowhere."""
+    em.behaviour.links_host = None
+    session = client.get(f"logonSessions/{client.session_id}")
+    assert session.content["sessionid"] == client.session_id
+
+    followed = {}
+    waiting = list(session.content["links"])
+    while waiting:
+        link = waiting.pop()
+        if link["rel"] == "Down" and link["type"] not in followed:
+            answer = client.get(link["href"].partition("/api/")[2])
+            assert answer.status == 200, link
+            followed[link["type"]] = answer
+            if link["type"] == "QueryService":
+                waiting += answer.content["links"] if isinstance(answer.content, dict) else answer.content
+    assert set(followed) == {"JobReferenceList", "JobList", "RepositoryReferenceList", "RepositoryList"} | {
+        "TaskList",
+        "QueryService",
+    }
+
+
+@pytest.mark.parametrize("kind", ["jobs", "repositories"])
+def test_a_list_of_entities(client: Client, kind: str) -> None:
+    """A client that reads all jobs at once, with their settings, is shown references alone."""
+    entities, references = client.get(f"{kind}?format=Entity").content, client.get(kind).content
+
+    assert [each["uid"] for each in entities] == [each["uid"] for each in references]
+    assert all(("jobtype" if kind == "jobs" else "capacity") in each for each in entities)

@@ -346,6 +346,19 @@ def test_camel_case_keys(em: SimulatedEnterpriseManager, client: Client) -> None
     assert (b"JobType" in body) == (client.format == "xml")
 
 
+@pytest.mark.parametrize("status", ["404", "500"])
+@pytest.mark.parametrize(
+    "path", [f"logonSessions/{NOWHERE}", "tasks/task-9", f"jobs/{NOWHERE}", f"repositories/{NOWHERE}"]
+)
+def test_what_does_not_exist(em: SimulatedEnterpriseManager, client: Client, status: str, path: str) -> None:
+    """A client that takes the one answer for the only one is not found out."""
+    em.change_behaviour(absent_resource=status)
+
+    answer = client.get(path)
+
+    assert (answer.status, answer.content["statuscode"]) == (int(status), status)
+
+
 @pytest.mark.parametrize(("asked_for", "encoding"), [("gzip", "gzip"), ("identity", None)])
 def test_answers_are_compressed_where_the_request_allows_it(
     em: SimulatedEnterpriseManager, client: Client, asked_for: str, encoding: str | None

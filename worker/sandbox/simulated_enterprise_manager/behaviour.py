@@ -138,6 +138,8 @@ class Behaviour:
     #: Lists in a query's JSON [?]: `{"Refs": {"Refs": []}}` or `{"Refs": []}`.
     json_query_lists: Literal["nested", "flat"] = "nested"
 
+    #: The status for a logon session [seen: 500], a task, a job or a repository that does not exist [doc: 404].
+    absent_resource: Literal["404", "500"] = "404"
     #: Whether an answer is compressed, as a proxy in front of it may do, where the request allows it [?].
     compression: bool = False
 

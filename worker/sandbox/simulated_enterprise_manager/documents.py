@@ -94,6 +94,9 @@ class Documents:
                     ("Down", "jobs", "JobReferenceList"),
                     ("Down", "repositories", "RepositoryReferenceList"),
                     ("Down", "tasks", "TaskList"),
+                    ("Down", "querySvc", "QueryService"),
+                    ("Down", "jobs?format=Entity", "JobList"),
+                    ("Down", "repositories?format=Entity", "RepositoryList"),
                     ("Delete", path, "LogonSession"),
                 ),
                 Element("UserName", text=session.username),
@@ -104,6 +107,15 @@ class Documents:
     def logon_sessions(self, sessions: Iterable[Session]) -> Element:
         """The sessions of all users."""
         return Element("LogonSessions", None, [self.logon_session(one) for one in sessions], array="LogonSessions")
+
+    def query_service(self, session: Session) -> Element:
+        """The queries that are there to be followed [doc]."""
+        lists = [("TaskList", "Task"), ("JobList", "Job"), ("RepositoryList", "Repository")]
+        links = self._links(
+            ("Up", f"logonSessions/{session.id}", "LogonSession"),
+            *(("Down", f"query?type={kind}&format=Entities&pageSize=15&page=1", listed) for listed, kind in lists),
+        )
+        return Element("QuerySvc", self._attributes("QueryService", "querySvc"), (links,))
 
     # --- tasks ---
 
@@ -275,6 +287,14 @@ class Documents:
     def references(self, resources: Iterable[Job | Repository]) -> Element:
         """All jobs, or all repositories."""
         return Element("EntityReferences", None, [self.reference(one) for one in resources], array="Refs")
+
+    def jobs(self, jobs: Iterable[tuple[Job, Linked]]) -> Element:
+        """All jobs with their settings."""
+        return Element("Jobs", None, [self.job(job, linked) for job, linked in jobs], array="Jobs")
+
+    def repositories(self, repositories: Iterable[Repository]) -> Element:
+        """All repositories with their properties."""
+        return Element("Repositories", None, [self.repository(one) for one in repositories], array="Repositories")
 
     def query_result(self, found: Element, paging: Paging) -> Element:
         """One page of a query's results: `found` is `Refs`, `Entities` or `Resources`."""

@@ -111,7 +111,10 @@ class Routes:
             except _RefusalError as refusal:
                 return refusal.answer
             except NotThereError as absence:
-                return Answer(404, error(404, str(absence.args[0])))
+                return self._absent(str(absence.args[0])).answer
+
+    def _absent(self, message: str) -> _RefusalError:
+        return _RefusalError(int(self._behaviour.absent_resource), message)
 
     def _route(self, request: Request) -> Answer:
         match request.path.split("/"):
@@ -129,7 +132,11 @@ class Routes:
             case ["logonsessions"]:
                 return self._only(request, GET=self._list_sessions)
             case ["logonsessions", session_id]:
-                return self._only(request, DELETE=lambda _: self._log_off(session_id))
+                return self._only(
+                    request,
+                    GET=lambda asked: Answer(200, self._documents(asked).logon_session(self._live(session_id))),
+                    DELETE=lambda _: self._log_off(session_id),
+                )
             case ["tasks"]:
                 return self._only(request, GET=lambda asked: self._list_tasks(asked, session))
             case ["tasks", task_id]:
@@ -138,8 +145,9 @@ class Routes:
                     GET=lambda asked: self._show_task(asked, session, task_id),
                     DELETE=lambda _: self._delete_task(session, task_id),
                 )
-            case ["query"]:
-                return self._only(request, GET=lambda asked: self._query(asked, session))
+            case ["query" | "querysvc" as kind]:
+                shown = self._query if kind == "query" else self._show_queries
+                return self._only(request, GET=lambda asked: shown(asked, session))
             case ["jobs" | "repositories" as kind, *rest]:
                 if self._behaviour.role == "Restore Operator":
                     raise _RefusalError(403, _ACCESS_DENIED)
@@ -149,8 +157,7 @@ class Routes:
     def _jobs(self, request: Request, session: Session, rest: list[str]) -> Answer:
         match rest:
             case []:
-                listed = self._documents(request).references(self._state.jobs.values())
-                return self._only(request, GET=lambda _: Answer(200, listed))
+                return self._only(request, GET=self._list_jobs)
             case [job_id]:
                 return self._only(request, GET=lambda asked: self._show_job(asked, self._job(job_id)))
             case [job_id, "linkedbackuprepositories"]:
@@ -202,11 +209,14 @@ class Routes:
         return Answer(200, self._documents(request).logon_sessions(self._state.live_sessions()))
 
     def _log_off(self, session_id: str) -> Answer:
+        self._state.log_off(self._live(session_id))
+        return Answer(204)
+
+    def _live(self, session_id: str) -> Session:
         for session in self._state.live_sessions():
             if session.id == session_id:
-                self._state.log_off(session)
-                return Answer(204)
-        raise _RefusalError(404, f"Cannot find logon session [{session_id}]")
+                return session
+        raise self._absent(f"Cannot find logon session [{session_id}]")
 
     # --- tasks ---
 
@@ -225,7 +235,7 @@ class Routes:
     def _task(self, session: Session, task_id: str) -> Task:
         task = self._state.task_of(session, task_id)
         if task is None:
-            raise _RefusalError(404, f"Cannot find task [{task_id}]")
+            raise self._absent(f"Cannot find task [{task_id}]")
         return task
 
     def _task_document(self, request: Request, task: Task) -> Element:
@@ -236,9 +246,15 @@ class Routes:
     def _job(self, job_id: str) -> Job:
         return self._state.job(_bare(job_id))
 
+    def _list_jobs(self, request: Request) -> Answer:
+        documents, jobs = self._documents(request), self._state.jobs.values()
+        if _as_entity(request):
+            return Answer(200, documents.jobs((job, self._state.listed(job)) for job in jobs))
+        return Answer(200, documents.references(jobs))
+
     def _show_job(self, request: Request, job: Job) -> Answer:
         documents = self._documents(request)
-        if request.query.get("format", "").lower() == "entity":
+        if _as_entity(request):
             return Answer(200, documents.job(job, self._state.listed(job)))
         return Answer(200, documents.job_reference(job))
 
@@ -297,12 +313,15 @@ class Routes:
         documents, repositories = self._documents(request), self._state.repositories
         match rest:
             case []:
-                return self._only(request, GET=lambda _: Answer(200, documents.references(repositories.values())))
+                listed = documents.repositories if _as_entity(request) else documents.references
+                return self._only(request, GET=lambda _: Answer(200, listed(repositories.values())))
             case [uid] if _bare(uid) in repositories:
-                as_entity = request.query.get("format", "").lower() == "entity"
-                form = documents.repository if as_entity else documents.repository_reference
+                form = documents.repository if _as_entity(request) else documents.repository_reference
                 return self._only(request, GET=lambda _: Answer(200, form(repositories[_bare(uid)])))
-        raise _RefusalError(404, f"Cannot find repository [{'/'.join(rest)}]")
+        raise self._absent(f"Cannot find repository [{'/'.join(rest)}]")
+
+    def _show_queries(self, request: Request, session: Session) -> Answer:
+        return Answer(200, self._documents(request).query_service(session))
 
     def _query(self, request: Request, session: Session) -> Answer:
         kind = request.query.get("type", "").lower()
@@ -325,6 +344,10 @@ class Routes:
 
 def _unauthorized() -> _RefusalError:
     return _RefusalError(401, "Unauthorized.", {"WWW-Authenticate": "Basic Realm=RestSvc"})
+
+
+def _as_entity(request: Request) -> bool:
+    return request.query.get("format", "").lower() == "entity"
 
 
 def _bare(text: str) -> str:
