@@ -192,6 +192,13 @@ class TracesSettings(_Section):
         return value
 
 
+class ConsoleSettings(_Section):
+    """Where the console is served."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(9465, ge=0, le=65535)
+
+
 class _FromEnvironment(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, env_nested_delimiter="__", extra="ignore", frozen=True, defer_build=True
@@ -233,6 +240,15 @@ class EnterpriseManagerClientSettings(_FromEnvironment):
     """The settings of commands that use only Enterprise Manager: `links`."""
 
     enterprise_managers: dict[ConfiguredName, EnterpriseManagerSettings] = Field(min_length=1)
+
+
+class ConsoleProgramSettings(_FromEnvironment):
+    """What `console` needs. Without the broker it does not know what waits there."""
+
+    ledger: LedgerSettings
+    broker: BrokerSettings | None = None
+    console: ConsoleSettings = ConsoleSettings()
+    log: LogSettings = LogSettings()
 
 
 class Settings(_FromEnvironment):
@@ -286,7 +302,8 @@ def load(kind: type[AnySettings]) -> AnySettings:
 
 
 def _unknown_variables() -> list[str]:
-    known = {name.upper() for name in Settings.model_fields}
+    # All programs may share one environment.
+    known = {name.upper() for kind in (Settings, ConsoleProgramSettings) for name in kind.model_fields}
     return [
         f"{variable}: there is no such setting"
         for variable in sorted(os.environ)

@@ -146,7 +146,7 @@ def test_a_search_says_that_older_keys_may_be_missing(ended: World) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--since", "yesterday"), "--since 'yesterday': a time such as"),
+        (("--since", "yesterday"), "--since 'yesterday' is neither a time such as"),
         (("--outcome", "planned"), "'planned' is not one of"),
         (("--reason", "typo"), "'typo' is not one of"),
     ],

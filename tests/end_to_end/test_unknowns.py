@@ -126,6 +126,7 @@ SEEN_GONE = ("succeeded", True, "links", True, None)
         {"page_size": 1},
         {"links_in_job_entity": "left_out"},
         {"compression": True},
+        {"absent_resource": "500"},
     ],
     ids=str,
 )

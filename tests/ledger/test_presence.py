@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
+from contracts.events import Outcome
 from tests.end_to_end.world import World
 from tests.ledger import words
 from tests.ledger.conftest import Database
 from worker.clock import SystemClock
 from worker.ledger import Inspection, ManagerState, WorkerState
 from worker.settings import LedgerSettings
+from worker.unlinks.ports.ledger import Settled
 
 DOWN_SINCE = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -51,13 +53,28 @@ async def test_a_worker_that_was_killed_is_shown_for_an_hour(database: Database)
     assert [state.name for state in Inspection(database.settings(), database.clock).workers()] == ["worker-a"]
 
 
-async def test_what_workers_hold_is_counted_by_enterprise_manager(database: Database) -> None:
+async def test_what_has_not_ended_is_counted_by_enterprise_manager(database: Database) -> None:
     """The overview would not tell where the work is."""
     ledger = await database.ledger()
     await words.claim(ledger, "CHG-1")
     await words.claim(ledger, "CHG-2")
     await ledger.release(await words.claim(ledger, "CHG-3"))
-    assert Inspection(database.settings(), database.clock).held() == {"default": 2}
+    overview = Inspection(database.settings(), database.clock).overview()
+    assert {name: each.count for name, each in overview.under_way.items()} == {"default": 3}
+    assert overview.under_way["default"].oldest == words.noon
+
+
+async def test_how_unlinks_ended_is_counted_by_the_hour(database: Database) -> None:
+    """The chart would be empty, or show what ended last week."""
+    ledger = await database.ledger()
+    now = database.clock.now()
+    for number, hours in enumerate((0, 0, 1.5, 23.5, 25)):
+        lease = await words.claim(ledger, f"CHG-{number}")
+        end = Settled(Outcome.SUCCEEDED, b"event", now - timedelta(hours=hours, seconds=1))
+        await ledger.record(lease, end)
+    overview = Inspection(database.settings(), database.clock).overview()
+    assert overview.under_way == {}
+    assert overview.ended == {"succeeded": (1, *[0] * 21, 1, 2)}
 
 
 def test_a_worker_tells_of_itself_from_its_start_to_its_stop(world: World) -> None:

@@ -17,6 +17,7 @@ from tests.ledger.conftest import Database
 from worker.ledger import Criteria, Cursor
 from worker.ledger.database import open_engine, read_url
 from worker.ledger.migrations import migrate
+from worker.ledger.overview import overview
 from worker.ledger.tables import SEARCHED, metadata
 from worker.ledger.transaction import Transaction
 from worker.unlinks.ports.enterprise_manager import TaskTicket
@@ -183,6 +184,7 @@ def test_no_write_of_a_worker_reads_a_whole_table(engine: Engine) -> None:
         transaction.count_long_settled(1)
         transaction.prune(1)
         transaction.walk()
+        overview(connection)
         transaction.finish()
     assert plans.explained > 40
     assert not plans.bad, "\n\n".join(plans.bad)

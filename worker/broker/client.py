@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import pika
 from pika.exceptions import AMQPConnectionError, AMQPError, ChannelClosedByBroker, UnroutableError
@@ -118,6 +118,15 @@ class BrokerClient:
 
     def consumers(self, enterprise_manager: str) -> int | None:
         """How many consumers the queue of its commands has; None if that may not be asked, or there is no queue."""
+        declared = self._look_at(enterprise_manager)
+        return None if declared is None else int(declared.consumer_count)
+
+    def waiting(self, enterprise_manager: str) -> int | None:
+        """How many commands wait on its queue; None as above."""
+        declared = self._look_at(enterprise_manager)
+        return None if declared is None else int(declared.message_count)
+
+    def _look_at(self, enterprise_manager: str) -> Any | None:
         with translated():
             probe = self._connection.channel()
             try:
@@ -125,7 +134,7 @@ class BrokerClient:
             except ChannelClosedByBroker:
                 return None
             probe.close()
-        return int(declared.method.consumer_count)
+        return declared.method
 
     def publish(self, command: bytes, enterprise_manager: str, *, message_id: str | None = None) -> None:
         """Publish a command, persistent, and signed for the policy; returns once the broker has it safe."""

@@ -51,6 +51,10 @@ COMMANDS = {
         "demo.command",
         "Show the worker at work, on a private broker and a simulated Enterprise Manager. Changes nothing of yours.",
     ),
+    "console": _Place(
+        "console",
+        "Serve web pages and an HTTP API about unlinks, Enterprise Managers and workers, until SIGTERM or SIGINT.",
+    ),
     "contracts": _Place(
         "contracts.command",
         "Print the JSON Schemas of the messages, by name; or the AsyncAPI document; or write both to files.",

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 import sys
-from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Final, Literal
@@ -19,18 +17,17 @@ from worker.cli.output.opened_ledger import opened_ledger
 from worker.cli.output.unlinks import print_table
 from worker.clock import SystemClock
 from worker.ledger import AUDIT_COLUMNS, Criteria, Document
+from worker.ledger.search import read_since
 from worker.settings import LedgerClientSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import datetime
 
     from worker.ledger import Inspection, Record
 
 #: How many lines a table has, if nothing else is asked for.
 _TABLE_LINES: Final = 100
-
-_AGE: Final = re.compile(r"(\d{1,6})([mhdw])")
-_UNITS: Final = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 class _Ended(StrEnum):
@@ -120,13 +117,10 @@ class _Search:
 
 
 def _moment(text: str) -> datetime:
-    age = _AGE.fullmatch(text)
-    if age is not None:
-        return SystemClock().now() - timedelta(**{_UNITS[age[2]]: int(age[1])})
     try:
-        return datetime.fromisoformat(text).astimezone(UTC)
-    except (ValueError, OverflowError):
-        refuse(f"--since {text!r}: a time such as 2026-03-01 or 2026-03-01T12:00+01:00, or an age such as 24h or 7d.")
+        return read_since(text, SystemClock().now())
+    except ValueError as error:
+        refuse(f"--since {error}.")
 
 
 def _print_table(records: list[Record], most: int) -> None:

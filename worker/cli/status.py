@@ -16,7 +16,7 @@ from worker.cli.output.event_text import explanation
 from worker.cli.output.opened_ledger import opened_ledger
 from worker.cli.output.terminal import Output, console, local_time, outcome_text, printable
 from worker.cli.output.unlinks import print_table
-from worker.ledger import Criteria, Document, Step
+from worker.ledger import Criteria, Document
 from worker.ledger.documents import in_words, utc
 from worker.settings import LedgerClientSettings
 
@@ -28,20 +28,6 @@ if TYPE_CHECKING:
 
 NOT_ENDED = 5
 UNKNOWN = 6
-
-_STEPS = {
-    Step.CLAIMED: "taken up",
-    Step.TAKEN_OVER: "taken up again, {detail} by then",
-    Step.INTENDED: "DELETE to be sent, of link {detail}",
-    Step.JOB_BUSY: "deferred: another unlink of the job is under way",
-    Step.WITHDRAWN: "the DELETE did not leave",
-    Step.SENT_AGAIN: "the same DELETE to be sent again",
-    Step.SUBMITTED: "Enterprise Manager is at work: {detail}",
-    Step.SETTLED: "ended: {detail}",
-    Step.RUN_STARTED: "started again, as run {detail}",
-    Step.RELEASED: "released, for any worker to take up",
-    Step.CANCEL_REQUESTED: "asked to cancel, by {detail}",
-}
 
 
 def status(
@@ -167,13 +153,8 @@ def _steps(steps: tuple[RecordedStep, ...]) -> Table:
     table.add_column("what", overflow="fold", ratio=3)
     table.add_column("by", overflow="fold", ratio=2, style="dim")
     for step in steps:
-        table.add_row(local_time(step.at), printable(_in_words(step)), printable(step.worker))
+        table.add_row(local_time(step.at), printable(step.in_words), printable(step.worker))
     return table
-
-
-def _in_words(step: RecordedStep) -> str:
-    words = _STEPS.get(step.step, str(step.step)) if isinstance(step.step, Step) else step.step
-    return words.replace("{detail}", step.detail or "an unnamed user")
 
 
 def _named(name: str | None, identifier: str) -> str:

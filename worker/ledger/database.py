@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError, SQLAlchemyError
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import NullPool, QueuePool
 
 from worker.ledger.tables import lend_clocks
 from worker.settings import SettingsInvalidError
@@ -66,6 +66,16 @@ _SQLITE_AWAY: Final = frozenset(
         sqlite3.SQLITE_NOTADB,
     }
 )
+
+
+#: A few connections that are kept. One that was lost is made anew; whoever finds none free waits this many seconds.
+_POOL: Final[dict[str, Any]] = {
+    "poolclass": QueuePool,
+    "pool_size": 4,
+    "max_overflow": 4,
+    "pool_timeout": 5.0,
+    "pool_pre_ping": True,
+}
 
 
 class Trouble(Enum):
@@ -126,18 +136,24 @@ def folder_problem(url: URL) -> str | None:
 
 
 def open_engine(
-    url: URL, clock: Clock, *, lease_now: Callable[[], int] | None = None, read_only: bool = False
+    url: URL,
+    clock: Clock,
+    *,
+    lease_now: Callable[[], int] | None = None,
+    read_only: bool = False,
+    pooled: bool = False,
 ) -> Engine:
-    """An engine without a pool: the ledger keeps its one connection itself. Connects to nothing yet.
+    """An engine, without a pool unless asked for: the ledger keeps its one connection itself. Connects to nothing yet.
 
     On SQLite, `clock` gives the time of day, and `lease_now` measures leases; who claims no keys needs none.
     `read_only`: its transactions write nothing, and take no lock that a worker would wait for.
     """
+    pool = _POOL if pooled else {"poolclass": NullPool}
     if url.get_backend_name() == "postgresql":
         from worker.ledger.postgresql import open_postgresql  # noqa: PLC0415 - psycopg takes long to import
 
-        return open_postgresql(url, read_only=read_only)
-    engine = create_engine(url, poolclass=NullPool, hide_parameters=True)
+        return open_postgresql(url, pool, read_only=read_only)
+    engine = create_engine(url, hide_parameters=True, **pool)
 
     def prepare_sqlite(connection: DBAPIConnection, record: object) -> None:
         del record

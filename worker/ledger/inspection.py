@@ -10,7 +10,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from worker.ledger.database import open_engine, problem_in, read_url
 from worker.ledger.errors import InspectionError, SchemaTooNewError
-from worker.ledger.presence import WorkerState, held, present
+from worker.ledger.overview import Overview, overview
+from worker.ledger.presence import WorkerState, present
 from worker.ledger.schema import require_current
 from worker.ledger.transaction import Transaction
 
@@ -43,10 +44,10 @@ class Inspection:
         InspectionError: in every method: the database cannot be reached, or holds no ledger that this version reads.
     """
 
-    def __init__(self, settings: LedgerSettings, clock: Clock) -> None:
+    def __init__(self, settings: LedgerSettings, clock: Clock, *, pooled: bool = False) -> None:
         self._url = read_url(settings.url)
         self._writing: Engine = open_engine(self._url, clock)
-        self._reading: Engine = open_engine(self._url, clock, read_only=True)
+        self._reading: Engine = open_engine(self._url, clock, read_only=True, pooled=pooled)
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
@@ -78,10 +79,10 @@ class Inspection:
         with self._transaction(self._reading) as transaction:
             return present(transaction.connection)
 
-    def held(self) -> dict[str, int]:
-        """How many unlinks of each Enterprise Manager workers hold."""
+    def overview(self) -> Overview:
+        """What is under way, who works on it, and how unlinks ended lately."""
         with self._transaction(self._reading) as transaction:
-            return held(transaction.connection)
+            return overview(transaction.connection)
 
     def count_long_settled(self, older_than_days: float) -> int:
         """How many keys `prune` would delete."""

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import psycopg
 from psycopg.errors import _WaitTimeout
 from sqlalchemy import create_engine, event
-from sqlalchemy.pool import NullPool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,10 +74,10 @@ class BoundedConnection(psycopg.Connection[Any]):
             raise psycopg.OperationalError(f"the server did not answer for {self.answer_seconds:g} s") from None
 
 
-def open_postgresql(url: URL, *, read_only: bool = False) -> Engine:
-    """An engine without a pool whose every wait has an end. Connects to nothing yet."""
+def open_postgresql(url: URL, pool: dict[str, Any], *, read_only: bool = False) -> Engine:
+    """An engine whose every wait has an end. Connects to nothing yet."""
     defaults = {name: value for name, value in _CONNECTION.items() if name not in url.query}
-    engine = create_engine(url, poolclass=NullPool, hide_parameters=True, connect_args=defaults)
+    engine = create_engine(url, hide_parameters=True, connect_args=defaults, **pool)
     event.listen(engine, "do_connect", _connect_with_deadlines)
     event.listen(engine, "connect", _prepare)
     if read_only:

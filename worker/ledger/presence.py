@@ -8,10 +8,10 @@ from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import BigInteger, bindparam, delete, func, select, type_coerce
+from sqlalchemy import BigInteger, bindparam, delete, select, type_coerce
 
 from worker.ledger.statements import insert_into
-from worker.ledger.tables import Now, unlinks, unsettled, workers
+from worker.ledger.tables import Now, workers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,13 +63,6 @@ _FORGET: Final = delete(workers).where(_seen < Now() - type_coerce(_KEPT, BigInt
 _LEAVE: Final = delete(workers).where(workers.c.name == bindparam("of_worker"))
 _ALL: Final = select(*workers.c, (Now() - _seen).label("age")).order_by(workers.c.name)
 
-#: Unlinks that workers hold, by worker and Enterprise Manager.
-_HELD: Final = (
-    select(unlinks.c.worker, unlinks.c.enterprise_manager, func.count().label("held"))
-    .where(unsettled, unlinks.c.worker.is_not(None))
-    .group_by(unlinks.c.worker, unlinks.c.enterprise_manager)
-)
-
 
 def put(connection: Connection, state: WorkerState) -> None:
     """Write a worker's row anew, and delete those of workers that have not been seen for an hour."""
@@ -96,14 +89,6 @@ def leave(connection: Connection, name: str) -> None:
 def present(connection: Connection) -> tuple[WorkerState, ...]:
     """All workers that were seen within the last hour."""
     return tuple(_state_from(row) for row in connection.execute(_ALL).mappings())
-
-
-def held(connection: Connection) -> dict[str, int]:
-    """How many unlinks of each Enterprise Manager workers hold."""
-    counts: dict[str, int] = {}
-    for row in connection.execute(_HELD):
-        counts[row.enterprise_manager] = counts.get(row.enterprise_manager, 0) + row.held
-    return counts
 
 
 def _state_from(row: RowMapping) -> WorkerState:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -29,6 +29,21 @@ class Step(StrEnum):
     CANCEL_REQUESTED = "cancel_requested"
 
 
+_WORDS: Final = {
+    Step.CLAIMED: "taken up",
+    Step.TAKEN_OVER: "taken up again, {detail} by then",
+    Step.INTENDED: "DELETE to be sent, of link {detail}",
+    Step.JOB_BUSY: "deferred: another unlink of the job is under way",
+    Step.WITHDRAWN: "the DELETE did not leave",
+    Step.SENT_AGAIN: "the same DELETE to be sent again",
+    Step.SUBMITTED: "Enterprise Manager is at work: {detail}",
+    Step.SETTLED: "ended: {detail}",
+    Step.RUN_STARTED: "started again, as run {detail}",
+    Step.RELEASED: "released, for any worker to take up",
+    Step.CANCEL_REQUESTED: "asked to cancel, by {detail}",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Pause:
     """No worker is to consume this Enterprise Manager's queue. What is under way goes on."""
@@ -51,6 +66,12 @@ class RecordedStep:
     token: int
     step: Step | str
     detail: str | None = None
+
+    @property
+    def in_words(self) -> str:
+        """What happened, for people."""
+        words = _WORDS.get(self.step, str(self.step)) if isinstance(self.step, Step) else self.step
+        return words.replace("{detail}", self.detail or "an unnamed user")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from itertools import product
 from typing import TYPE_CHECKING, Final
 
@@ -19,13 +20,33 @@ from worker.ledger.tables import Moment, search_terms, unlinks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
 
     from sqlalchemy import ColumnElement, Select
 
     from worker.ledger.records import Record
 
 _UUID: Final = re.compile(r"(?:.*:)?[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+
+
+_AGE: Final = re.compile(r"(\d{1,6})([mhdw])")
+_UNITS: Final = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def read_since(text: str, now: datetime) -> datetime:
+    """A time such as `2026-03-01` or `2026-03-01T12:00+01:00`, or an age such as `90m`, `24h`, `7d`, `4w`.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    try:
+        age = _AGE.fullmatch(text)
+        if age is not None:
+            return now - timedelta(**{_UNITS[age[2]]: int(age[1])})
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ValueError(
+            f"{text!r} is neither a time such as 2026-03-01 or 2026-03-01T12:00+01:00, nor an age such as 24h or 7d"
+        ) from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -258,6 +258,9 @@ search_terms = Table(
 
 search_terms_by_time = Index("search_terms_by_time", search_terms.c.received_at, search_terms.c.key)
 
+#: For counting how unlinks ended lately.
+search_terms_by_end = Index("search_terms_by_end", search_terms.c.finished_at, search_terms.c.outcome)
+
 #: The columns that are searched for a value.
 SEARCHED: Final = (
     "ticket",

@@ -8,6 +8,7 @@ import typer
 
 from worker.settings import (
     ClientSettings,
+    ConsoleProgramSettings,
     EnterpriseManagerClientSettings,
     LedgerClientSettings,
     Settings,
@@ -18,7 +19,14 @@ from worker.settings import (
 #: Exit statuses besides those of an outcome (`worker.cli.submit.command`).
 WRONG_USAGE = 2
 
-SettingsKind = TypeVar("SettingsKind", Settings, ClientSettings, LedgerClientSettings, EnterpriseManagerClientSettings)
+SettingsKind = TypeVar(
+    "SettingsKind",
+    Settings,
+    ClientSettings,
+    LedgerClientSettings,
+    EnterpriseManagerClientSettings,
+    ConsoleProgramSettings,
+)
 
 
 def refuse(message: str, status: int = WRONG_USAGE) -> NoReturn:

@@ -1,0 +1,162 @@
+"""The console on a ledger of its own, and a browser that looks at it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import pytest
+import uvicorn
+from playwright.sync_api import Browser, BrowserContext, Page, expect
+
+from contracts.events import Outcome
+from tests.private_servers.chromium import private_chromium
+from tests.waiting import wait_until
+from worker.clock import SystemClock
+from worker.console.app import create_app
+from worker.console.server import configuration_for
+from worker.ledger import ManagerState, WorkerState
+from worker.ledger.sql_ledger import SqlLedger
+from worker.settings import ConsoleProgramSettings, LedgerSettings
+from worker.unlinks.ports.enterprise_manager import Link, TaskTicket
+from worker.unlinks.ports.ledger import Claimed, Intended, Intent, Lease, NewClaim, Settled, Submitted
+
+T = TypeVar("T")
+
+expect.set_options(timeout=30_000)
+
+JOB_ID = "d1b85018-2769-45be-89bc-03f66b60e6cb"
+LINK = Link("27a1d57f-7c15-43c6-9162-d05aff1c9bb9", "88788f9e-d8f5-4eb4-bc4f-9b3f5403bcec", "Scale-out 3")
+
+
+class Estate:
+    """A ledger, and what a worker writes into it."""
+
+    def __init__(self, url: str) -> None:
+        self.settings = LedgerSettings.model_validate({"url": url})
+        self.clock = SystemClock()
+        self.key = ""
+
+    def work(self, work: Callable[[SqlLedger], Coroutine[Any, Any, T]]) -> T:
+        """Let a worker do something."""
+
+        async def done() -> T:
+            ledger = SqlLedger(self.settings, "worker-a", self.clock)
+            await ledger.start()
+            try:
+                return await work(ledger)
+            finally:
+                await ledger.close()
+
+        # Playwright's loop runs in this thread.
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(lambda: asyncio.run(done())).result()
+
+    def say(self, *, up: bool = True, in_flight: int = 0) -> None:
+        """Have the worker say how it is."""
+        problem = None if up else "https://em.example.com:9398 cannot be reached"
+        manager = ManagerState(up, self.clock.now() - timedelta(minutes=3), problem)
+        self.work(lambda ledger: ledger.say(WorkerState("worker-a", "0.1.0", in_flight, False, {"default": manager})))
+
+    def order(self, key: str, **fields: Any) -> Lease:
+        """Take a command up."""
+        content = {"job": {"name": "Copy to Frankfurt"}, "repository": {"name": "Scale-out 3"}, **fields}
+        body = json.dumps({"command": "unlink.v1", "idempotency_key": key, **content}).encode()
+
+        async def claim(ledger: SqlLedger) -> Lease:
+            result = await ledger.claim(NewClaim(key, "f" * 64, "default", body, self.clock.now(), "servicenow"))
+            assert isinstance(result, Claimed)
+            return result.entry.lease
+
+        return self.work(claim)
+
+    def send(self, lease: Lease) -> None:
+        """Have its DELETE answered with a task."""
+
+        async def send(ledger: SqlLedger) -> None:
+            await ledger.record(lease, Intended(Intent(JOB_ID, "Copy to Frankfurt", LINK), self.clock.now()))
+            await ledger.record(lease, Submitted(TaskTicket("task-1", "session"), self.clock.now()))
+
+        self.work(send)
+
+    def end(self, lease: Lease, outcome: Outcome = Outcome.SUCCEEDED, **data: Any) -> None:
+        """End it."""
+        content = {"outcome": outcome, "summary": f"It {outcome}.", **data}
+        event = json.dumps({"specversion": "1.0", "id": "event-1", "data": content}).encode()
+        self.work(lambda ledger: ledger.record(lease, Settled(outcome, event, self.clock.now())))
+
+
+@pytest.fixture
+def estate(tmp_path: Path) -> Estate:
+    """An empty ledger."""
+    estate = Estate(f"sqlite:///{tmp_path / 'ledger.db'}")
+    estate.say()
+    return estate
+
+
+@dataclass(frozen=True, slots=True)
+class Console:
+    """The console while it serves."""
+
+    url: str
+    client: httpx.Client
+
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        """Ask it."""
+        return self.client.get(path, **options)
+
+
+@pytest.fixture
+def console(estate: Estate) -> Iterator[Console]:
+    """The console on the ledger, over HTTP."""
+    settings = ConsoleProgramSettings(ledger=estate.settings, broker=None)
+    server = uvicorn.Server(configuration_for(create_app(settings, estate.clock)))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=lambda: server.run(sockets=[listener]))
+        thread.start()
+        wait_until(lambda: server.started)
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with httpx.Client(base_url=url, timeout=30) as client:
+            yield Console(url, client)
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """A browser."""
+    with private_chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def browse(chromium: Browser, console: Console) -> Iterator[Callable[..., Page]]:
+    """Opens a page of the console, in a reader's zone; what the browser complains of fails the test."""
+    contexts: list[BrowserContext] = []
+    complaints: list[str] = []
+
+    def open_page(path: str, **options: Any) -> Page:
+        context = chromium.new_context(
+            **{"timezone_id": "Asia/Kolkata", "locale": "en-GB", "base_url": console.url, **options}
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(30_000)
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(path)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert [each for each in complaints if "the server responded with a status of 4" not in each] == []

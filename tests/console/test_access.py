@@ -1,0 +1,118 @@
+"""Without users nobody is served but this host, by its own name, directly, and to read."""
+
+from __future__ import annotations
+
+import asyncio
+
+import httpx
+import pytest
+
+from tests.console.conftest import Console, Estate
+from tests.preloaded.preloaded import run_program
+from worker.console.app import create_app
+from worker.settings import ConsoleProgramSettings
+
+
+def status(estate: Estate, peer: str, headers: list[tuple[str, str]], method: str = "GET", path: str = "/") -> int:
+    """How a request from this peer is answered."""
+    app = create_app(ConsoleProgramSettings(ledger=estate.settings, broker=None), estate.clock)
+
+    async def ask() -> int:
+        transport = httpx.ASGITransport(app, client=(peer, 40000))
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            return (await client.request(method, path, headers=headers)).status_code
+
+    return asyncio.run(ask())
+
+
+@pytest.mark.parametrize("peer", ["127.0.0.1", "127.8.9.10", "::1", "::ffff:127.0.0.1"])
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:9465", "127.0.0.1", "127.0.0.1:80", "[::1]", "[::1]:9465"])
+def test_this_host_is_served(estate: Estate, peer: str, host: str) -> None:
+    """An administrator would have to set up users before they see anything."""
+    assert status(estate, peer, [("Host", host)]) == 200
+
+
+@pytest.mark.parametrize("peer", ["10.0.0.1", "192.168.1.7", "2001:db8::1", "::ffff:10.0.0.1", "unknown", ""])
+def test_no_other_host_is_served(estate: Estate, peer: str) -> None:
+    """Whoever reaches the port would read who asked for what."""
+    assert status(estate, peer, [("Host", "localhost")]) == 403
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "console.example.com",
+        "evil.example:9465",
+        "localhost.evil.example",
+        "127.0.0.1.evil.example",
+        "127.0.0.1@evil.example",
+        "evil.example#localhost",
+        "localhost:9465@evil.example",
+        "localhost:evil",
+        "[::1].evil.example",
+        "[::1",
+        "2130706433",
+        "0x7f.1",
+        "10.0.0.1",
+        "",
+    ],
+)
+@pytest.mark.parametrize("path", ["/", "/api/v1/unlinks", "/static/console.js", "/nowhere"])
+def test_a_name_that_is_not_this_hosts_is_refused(estate: Estate, host: str, path: str) -> None:
+    """A web site that lets its name point to 127.0.0.1 would read everything through its visitor's browser."""
+    assert status(estate, "127.0.0.1", [("Host", host)], path=path) == 403
+
+
+def test_two_names_are_refused(estate: Estate) -> None:
+    """Two programs would each take another one for the right one."""
+    assert status(estate, "127.0.0.1", [("Host", "localhost"), ("Host", "evil.example")]) == 403
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Forwarded",
+        "X-Forwarded-For",
+        "x-forwarded-host",
+        "X-Forwarded-Proto",
+        "X-Forwarded-Anything",
+        "X-Real-IP",
+        "Via",
+        "True-Client-IP",
+        "CF-Connecting-IP",
+    ],
+)
+@pytest.mark.parametrize("value", ["127.0.0.1", "", "for=127.0.0.1"])
+def test_what_came_through_a_proxy_is_refused(estate: Estate, header: str, value: str) -> None:
+    """Behind a proxy on the same host everybody would be a local client."""
+    assert status(estate, "127.0.0.1", [("Host", "localhost"), (header, value)]) == 403
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"])
+def test_nothing_can_be_changed(estate: Estate, method: str) -> None:
+    """Any program on the host could order an unlink, and nobody know who."""
+    assert status(estate, "127.0.0.1", [("Host", "localhost")], method, "/api/v1/unlinks") == 403
+
+
+def test_every_answer_forbids_what_is_not_its_own(console: Console) -> None:
+    """A text that somebody ordered could run as a script in the reader's browser."""
+    for path in ("/", "/unlinks", "/nowhere", "/api/v1/unlinks", "/static/console.js"):
+        headers = console.get(path).headers
+        policy = headers["content-security-policy"]
+        assert "default-src 'none'; script-src 'self'; style-src 'self'" in policy
+        assert "unsafe" not in policy
+        assert headers["x-content-type-options"] == "nosniff"
+        assert "server" not in headers
+    for path in ("/", "/unlinks", "/nowhere"):
+        text = console.get(path).text
+        assert "<script>" not in text
+        assert "style=" not in text
+        assert " on" not in text.split("<body>")[0]
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "console.example.com"])  # noqa: S104
+def test_without_users_it_is_not_served_to_others(estate: Estate, host: str) -> None:
+    """A mistake in one variable would open it to the network."""
+    settings = {"UNLINK_LEDGER__URL": estate.settings.url.get_secret_value(), "UNLINK_CONSOLE__HOST": host}
+    ended = run_program("console", settings=settings)
+    assert (ended.returncode, "UNLINK_CONSOLE__HOST: without users" in ended.stderr) == (2, True)

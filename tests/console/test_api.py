@@ -1,0 +1,122 @@
+"""The API for programs: lists, one unlink, Enterprise Managers, and what is said when something is wrong."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import pytest
+from sqlalchemy import make_url
+
+from contracts.events import Outcome
+from tests.console.conftest import Console, Estate
+
+
+def test_unlinks_are_found_and_paged(console: Console, estate: Estate) -> None:
+    """A program would have to read the whole ledger, or see a part of it."""
+    for number in range(5):
+        estate.order(f"CHG/{number}..", ticket={"system": "jira", "id": f"OPS-{number % 2}"})
+    first = console.get("/api/v1/unlinks", params={"ticket": "ops-0", "limit": 2}).json()
+    assert [item["idempotency_key"] for item in first["items"]] == ["CHG/4..", "CHG/2.."]
+    assert first["complete"] is True
+    last = console.get(first["next"]).json()
+    assert [item["idempotency_key"] for item in last["items"]] == ["CHG/0.."]
+    assert last["next"] is None
+    assert len(console.get("/api/v1/unlinks?in_flight=true&ticket=").json()["items"]) == 5
+
+
+def test_one_unlink_is_had_with_its_steps(console: Console, estate: Estate) -> None:
+    """A program could not tell what was done, nor how it is known."""
+    lease = estate.order("CHG/1", requested_by="j.doe", reason="old")
+    estate.send(lease)
+    estate.end(lease)
+    (item,) = console.get("/api/v1/unlinks").json()["items"]
+    assert item["href"] == "/api/v1/unlinks/" + base64.urlsafe_b64encode(b"CHG/1").decode().rstrip("=")
+    unlink = console.get(item["href"]).json()
+    assert [step["step"] for step in unlink["steps"]] == ["claimed", "intended", "submitted", "settled"]
+    assert unlink["outcome"] == "succeeded"
+    assert unlink["request"]["user_id"] == "servicenow"
+    assert unlink["repository"]["name"] == "Scale-out 3"
+    assert unlink["event"]["data"]["summary"] == "It succeeded."
+
+
+def test_what_has_not_changed_is_not_sent_again(console: Console, estate: Estate) -> None:
+    """A program that polls would have everything sent again and again."""
+    lease = estate.order("CHG1")
+    href = console.get("/api/v1/unlinks").json()["items"][0]["href"]
+    known = {"If-None-Match": console.get(href).headers["etag"]}
+    again = console.get(href, headers=known)
+    assert (again.status_code, again.content) == (304, b"")
+    estate.end(lease)
+    assert console.get(href, headers=known).status_code == 200
+
+
+def test_enterprise_managers_are_told_as_workers_find_them(console: Console, estate: Estate) -> None:
+    """A program could not tell whether a command would be taken up."""
+    estate.say(up=False)
+    estate.order("CHG1")
+    (manager,) = console.get("/api/v1/enterprise-managers").json()["items"]
+    assert (manager["name"], manager["up"], manager["under_way"]) == ("default", False, 1)
+    assert manager["workers"][0]["problem"] == "https://em.example.com:9398 cannot be reached"
+    assert (manager["waiting"], manager["paused"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "said", "fields"),
+    [
+        ("/api/v1/unlinks?outcome=planned&since=x", 400, "outcome: must be one of succeeded", ["outcome", "since"]),
+        ("/api/v1/unlinks?limit=0", 400, "limit: ", ["limit"]),
+        ("/api/v1/unlinks?limit=501", 400, "limit: ", ["limit"]),
+        ("/api/v1/unlinks?reason=nonsense", 400, "reason: must be a reason code", ["reason"]),
+        ("/api/v1/unlinks?cursor=nonsense", 400, "cursor: must be the cursor", ["cursor"]),
+        ("/api/v1/unlinks?cursor=WzEsMl0", 400, "cursor: must be the cursor", ["cursor"]),
+        (f"/api/v1/unlinks?ticket={'x' * 1001}", 400, "ticket: ", ["ticket"]),
+        ("/api/v1/unlinks/Q0hHMQ", 404, "No worker has seen this key", []),
+        ("/api/v1/unlinks/!!!", 404, "This is no key", []),
+        ("/api/v1/unlinks/..%2F..%2Fetc", 404, "Not Found", []),
+        ("/api/v1/nowhere", 404, "Not Found", []),
+    ],
+)
+def test_what_is_wrong_is_a_problem_document(
+    console: Console, path: str, status: int, said: str, fields: list[str]
+) -> None:
+    """A program could not tell its user which field to correct."""
+    answer = console.get(path)
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+    problem = answer.json()
+    assert problem["status"] == status
+    assert problem["detail"].startswith(said)
+    assert [error["field"] for error in problem.get("errors", [])] == fields
+
+
+def test_a_ledger_that_is_away_is_said_and_comes_back(console: Console, estate: Estate) -> None:
+    """A page would stay broken until somebody restarts the console."""
+    estate.order("CHG1")
+    file = Path(str(make_url(estate.settings.url.get_secret_value()).database))
+    away = file.rename(file.with_suffix(".away"))
+    for path in ("/api/v1/unlinks", "/unlinks", "/"):
+        answer = console.get(path)
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "5") if "api" in path else True
+        assert "there is no file" in answer.text
+    away.rename(file)
+    assert len(console.get("/api/v1/unlinks").json()["items"]) == 1
+    assert console.get("/unlinks").status_code == 200
+
+
+def test_the_openapi_document_names_what_there_is(console: Console) -> None:
+    """A client could not be generated."""
+    document = console.get("/api/v1/openapi.json").json()
+    assert document["openapi"].startswith("3.1")
+    assert set(document["paths"]) == {"/api/v1/unlinks", "/api/v1/unlinks/{key}", "/api/v1/enterprise-managers"}
+
+
+def test_the_audit_export_of_a_search_is_that_of_the_command_line(console: Console, estate: Estate) -> None:
+    """An auditor would have two truths."""
+    estate.end(estate.order("CHG1", reason="=1+1"), Outcome.FAILED)
+    estate.order("CHG2")
+    answer = console.get("/unlinks.csv?outcome=failed")
+    assert answer.headers["content-type"].startswith("text/csv")
+    header, line = answer.text.splitlines()
+    assert header.startswith("idempotency_key,run,enterprise_manager")
+    assert line.startswith("CHG1,1,default")
+    assert ",'=1+1," in line

@@ -1,0 +1,129 @@
+"""The pages, as a person sees them in a browser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from contracts.events import Outcome
+from tests.console.conftest import Console, Estate
+
+Browse = Callable[..., Page]
+
+#: What the pages are looked at in.
+VIEWS: dict[str, dict[str, Any]] = {
+    "light": {"color_scheme": "light"},
+    "dark": {"color_scheme": "dark"},
+    "phone": {"color_scheme": "light", "viewport": {"width": 360, "height": 740}},
+}
+
+
+def test_an_unlink_is_found_by_its_ticket_and_followed_to_its_end(browse: Browse, estate: Estate) -> None:
+    """Who has the ticket would have to ask an administrator what became of it."""
+    lease = estate.order(
+        "CHG1", ticket={"system": "jira", "id": "OPS-4711", "url": "https://jira.example.com/OPS-4711"}
+    )
+    estate.order("CHG2", ticket={"system": "jira", "id": "OPS-1"}, job={"name": "Copy to Vienna"})
+    page = browse("/unlinks")
+    page.get_by_label("Ticket").fill("ops-4711")
+    page.get_by_role("button", name="Search").click()
+    expect(page.locator("tbody tr")).to_have_count(1)
+    assert "ticket=ops-4711" in page.url
+    page.get_by_role("link", name="Copy to Frankfurt").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Scale-out 3 from Copy to Frankfurt")
+    expect(page.get_by_role("link", name="OPS-4711")).to_have_attribute("href", "https://jira.example.com/OPS-4711")
+    expect(page.locator(".steps li")).to_have_count(1)
+    estate.send(lease)
+    expect(page.locator(".steps li")).to_have_count(3)
+    estate.end(lease)
+    expect(page.locator(".lead")).to_contain_text("succeeded It succeeded.")
+    expect(page.locator(".steps li").last).to_contain_text("ended: succeeded")
+    # Nothing is asked for any more once it has ended.
+    expect(page.locator("#unlink")).not_to_have_attribute("hx-get", "/")
+    assert page.locator("#unlink").get_attribute("hx-get") is None
+
+
+def test_the_overview_updates_by_itself(browse: Browse, estate: Estate) -> None:
+    """A screen on the wall would show yesterday."""
+    page = browse("/")
+    under_way = page.locator("dt", has_text="Under way").locator("xpath=following-sibling::dd")
+    expect(under_way).to_have_text("0")
+    expect(page.locator("tbody tr", has_text="default")).to_contain_text("up")
+    estate.order("CHG1")
+    estate.say(up=False)
+    expect(under_way).to_have_text("1")
+    expect(page.locator("tbody tr", has_text="default")).to_contain_text("cannot be reached")
+    page.get_by_role("link", name="Under way").click()
+    expect(page.locator("tbody tr")).to_have_count(1)
+
+
+def test_times_are_in_the_readers_zone_with_the_exact_one_at_hand(browse: Browse, estate: Estate) -> None:
+    """Two people would compare times of two zones."""
+    estate.order("CHG1")
+    page = browse("/unlinks")
+    time = page.locator("tbody time")
+    exact = str(time.get_attribute("datetime"))
+    assert exact.endswith("Z")
+    assert str(time.get_attribute("title")).endswith("UTC")
+    local = page.evaluate("text => new Date(text).toLocaleTimeString('en-GB', {timeStyle: 'medium'})", exact)
+    expect(time).to_contain_text(local)
+
+
+def test_a_wrong_search_is_shown_to_be_corrected(browse: Browse) -> None:
+    """A typing mistake would look like an empty ledger, or lose what was typed."""
+    page = browse("/unlinks?since=yesterday&ticket=OPS-1")
+    expect(page.get_by_role("alert")).to_contain_text("correct the fields that are marked")
+    expect(page.get_by_label("Since")).to_have_attribute("aria-invalid", "true")
+    expect(page.get_by_label("Since")).to_have_value("yesterday")
+    expect(page.get_by_label("Ticket")).to_have_value("OPS-1")
+
+
+HOSTILE = "<img src=x onerror=alert(1)>\"'><script>alert(1)</script>{{7*7}}\u202e"
+
+
+def test_what_others_wrote_is_text(browse: Browse, estate: Estate) -> None:
+    """Who may order an unlink could act in the browser of whoever looks at it."""
+    ticket = {"system": HOSTILE, "id": HOSTILE, "url": "javascript:alert(1)"}
+    job, repository = {"name": HOSTILE}, {"name": HOSTILE}
+    lease = estate.order("CHG1", job=job, repository=repository, requested_by=HOSTILE, reason=HOSTILE, ticket=ticket)
+    estate.end(lease, Outcome.FAILED, summary=HOSTILE, reason={"code": "task_failed", "message": HOSTILE})
+    page = browse("/unlinks")
+    page.on("dialog", lambda _: pytest.fail("a script ran"))
+    page.locator("tbody a").click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text(HOSTILE[:20])
+    assert page.locator("main img, main script").count() == 0
+    assert page.locator("a[href^=javascript]").count() == 0
+    assert "49" not in page.locator("h1").inner_text()
+
+
+def test_the_keyboard_is_enough(browse: Browse, estate: Estate) -> None:
+    """Who uses no mouse could not search."""
+    estate.order("CHG1")
+    page = browse("/unlinks")
+    page.keyboard.press("/")
+    expect(page.get_by_label("Ticket")).to_be_focused()
+    page.keyboard.type("nothing-has-this")
+    page.keyboard.press("Enter")
+    expect(page.locator("main")).to_contain_text("No unlink meets all of these")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to content")).to_be_focused()
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_every_page_can_be_read(browse: Browse, estate: Estate, console: Console, view: str) -> None:
+    """Who reads by a screen reader, in the dark or on a phone would miss a part of it."""
+    estate.end(estate.order("CHG1", ticket={"system": "jira", "id": "OPS-1"}))
+    estate.end(estate.order("CHG2", job={"name": "A job with a name that is long " * 6}), Outcome.FAILED)
+    estate.order("CHG3", repository={"name": "W" * 200})
+    href = console.get("/api/v1/unlinks?in_flight=true").json()["items"][0]["href"].removeprefix("/api/v1")
+    for path in ("/", "/unlinks", "/unlinks?since=x", "/unlinks?ticket=none", href, "/nowhere"):
+        page = browse(path, **VIEWS[view])
+        found = Axe().run(page)
+        assert found.violations_count == 0, f"{path}: {found.generate_report()}"
+        widths = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
+        assert widths[0] <= widths[1], f"{path} is wider than the screen"
+        page.context.close()

@@ -1,0 +1,1 @@
+"""The console: web pages and an HTTP API beside the workers. It reads the ledger, and disturbs no worker."""

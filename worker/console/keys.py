@@ -1,0 +1,64 @@
+"""Keys and places in lists as they stand in URLs."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+from worker.console.problems import Problem
+from worker.ledger import Cursor
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def to_path(key: str) -> str:
+    """A key as one part of a path: base64url without padding, since a key may hold slashes and dots."""
+    return base64.urlsafe_b64encode(key.encode()).decode().rstrip("=")
+
+
+def from_path(part: str) -> str:
+    """The key.
+
+    Raises:
+        Problem: it is none; 404.
+    """
+    try:
+        return _decoded(part)
+    except ValueError:
+        raise Problem(404, "This is no key: a key stands in the path as base64url without padding.") from None
+
+
+def to_cursor(cursor: Cursor) -> str:
+    """A place in a list, opaque."""
+    return to_path(json.dumps([cursor.received_at.isoformat(), cursor.key]))
+
+
+def from_cursor(text: str) -> Cursor:
+    """The place.
+
+    Raises:
+        Problem: it is none; 400.
+    """
+    try:
+        received_at, key = json.loads(_decoded(text))
+        return Cursor(datetime.fromisoformat(received_at).astimezone(UTC), f"{key}")
+    except (ValueError, TypeError, OverflowError):
+        errors = [{"field": "cursor", "message": "must be the cursor of a page before"}]
+        raise Problem(400, "cursor: must be the cursor of a page before", errors) from None
+
+
+def _decoded(text: str) -> str:
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True).decode()
+    except (binascii.Error, UnicodeError) as error:
+        raise ValueError(text) from error
+
+
+def query_of(fields: Mapping[str, Any]) -> str:
+    """A query string of the fields that are set."""
+    return urlencode({name: str(value).lower() if value is True else value for name, value in fields.items() if value})

@@ -1,0 +1,158 @@
+"""What the API answers with. Times are RFC 3339 in UTC."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class JobItem(_Model):
+    """The backup copy job: as seen, or as the command named it."""
+
+    id: str | None
+    name: str | None
+
+
+class RepositoryItem(_Model):
+    """The repository and its link: as seen, or as the command named them."""
+
+    link_id: str | None
+    uid: str | None
+    name: str | None
+
+
+class TicketItem(_Model):
+    """The command's ticket."""
+
+    system: str | None
+    id: str | None
+    url: str | None
+
+
+class RequestItem(_Model):
+    """Who asked, and why. `user_id` is the broker user, as the broker verified it."""
+
+    requested_by: str | None
+    reason: str | None
+    user_id: str | None
+    retried_by: str | None
+    cancelled_by: str | None
+
+
+class BackupItem(_Model):
+    """A linked backup that was seen before the DELETE."""
+
+    link_id: str | None
+    uid: str | None
+    name: str | None
+
+
+class TaskItem(_Model):
+    """Enterprise Manager's task."""
+
+    id: str
+
+
+class UnlinkItem(_Model):
+    """One unlink."""
+
+    href: str = Field(description="Where it is, with its steps.")
+    idempotency_key: str
+    stage: str = Field(description="How far it has come: claimed, intended, submitted or settled.")
+    outcome: str | None = Field(description="Null while it has not ended.")
+    enterprise_manager: str
+    job: JobItem
+    repository: RepositoryItem
+    ticket: TicketItem | None
+    request: RequestItem
+    linked_backups: list[BackupItem]
+    task: TaskItem | None
+    run: int
+    attempts: int
+    sends: int
+    received_at: datetime
+    sent_at: datetime | None
+    submitted_at: datetime | None
+    finished_at: datetime | None
+    worker: str | None
+    lease_until: datetime | None
+    command: dict[str, Any] = Field(description="The stored command.")
+    event: dict[str, Any] | None = Field(description="The terminal event, a CloudEvent; null while there is none.")
+
+
+class UnlinkList(_Model):
+    """A page of a list, newest first."""
+
+    items: list[UnlinkItem]
+    next: str | None = Field(description="The next page; null on the last one.")
+    complete: bool = Field(
+        description="False while keys from before an upgrade are still being made searchable, and may be missing."
+    )
+
+
+class StepItem(_Model):
+    """One recorded step."""
+
+    at: datetime
+    step: str
+    detail: str | None
+    worker: str
+    token: int
+
+
+class CancellationItem(_Model):
+    """A request to cancel."""
+
+    enterprise_manager: str
+    requested_by: str | None
+    reason: str | None
+    requested_at: datetime
+    run: int | None
+
+
+class UnlinkDetail(UnlinkItem):
+    """One unlink with all that is recorded of it."""
+
+    steps: list[StepItem]
+    cancellations: list[CancellationItem]
+
+
+class PauseItem(_Model):
+    """Who paused an Enterprise Manager, when, and why."""
+
+    paused_by: str | None
+    reason: str | None
+    paused_at: datetime
+
+
+class SightItem(_Model):
+    """How one worker finds an Enterprise Manager."""
+
+    worker: str
+    up: bool
+    since: datetime
+    problem: str | None
+
+
+class ManagerItem(_Model):
+    """An Enterprise Manager, as workers and ledger know of it."""
+
+    name: str
+    up: bool | None = Field(description="Whether some worker finds it up; null if no worker runs.")
+    paused: PauseItem | None
+    under_way: int = Field(description="Commands that were taken up and have not ended.")
+    oldest_received_at: datetime | None
+    waiting: int | None = Field(description="Commands on its queue; null if that is not known.")
+    workers: list[SightItem]
+
+
+class ManagerList(_Model):
+    """All that are known of."""
+
+    items: list[ManagerItem]

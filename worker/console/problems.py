@@ -1,0 +1,59 @@
+"""What is wrong with a request, or cannot be had now: problem details for programs (RFC 9457), a page for people."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+
+from fastapi.responses import JSONResponse
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from fastapi import Request
+    from starlette.responses import Response
+
+MEDIA_TYPE: Final = "application/problem+json"
+
+
+class Problem(Exception):  # noqa: N818 - it reads as what it becomes
+    """Ends a request. `detail` is one sentence for a person; `errors` name each wrong field."""
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        errors: Sequence[Mapping[str, str]] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.errors = errors
+        self.headers = headers
+
+
+def title_of(status: int) -> str:
+    """The status in words."""
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Error"
+
+
+def as_json(problem: Problem) -> Response:
+    """The problem document."""
+    content: dict[str, Any] = {
+        "type": "about:blank",
+        "title": title_of(problem.status),
+        "status": problem.status,
+        "detail": problem.detail,
+    }
+    if problem.errors:
+        content["errors"] = [dict(error) for error in problem.errors]
+    return JSONResponse(content, problem.status, media_type=MEDIA_TYPE, headers=dict(problem.headers or {}))
+
+
+def wants_json(request: Request) -> bool:
+    """Whether a program asks: by the path."""
+    return request.url.path.startswith("/api/")

@@ -1,0 +1,131 @@
+"""Reading the ledger and the broker for pages and API: in threads, and shared by all who ask at the same time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
+
+from worker.broker.client import BrokerClient, BrokerClientError
+from worker.broker.topology import DEAD
+from worker.console.problems import Problem
+from worker.ledger import Inspection, InspectionError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from worker.ledger import Criteria, Cursor, KeyHistory, Page
+    from worker.ledger.overview import Overview
+    from worker.settings import BrokerSettings, LedgerSettings
+    from worker.unlinks.ports.clock import Clock
+
+T = TypeVar("T")
+
+#: How old what is shown of the whole may be, in seconds: so often it is read, however many pages are open.
+OVERVIEW_SECONDS: Final = 2.0
+QUEUES_SECONDS: Final = 5.0
+
+#: Pages that are read at once: each has a connection to the database.
+_AT_ONCE: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Queues:
+    """How many messages wait: by Enterprise Manager, and among the dead letters; None if that is not known."""
+
+    waiting: dict[str, int]
+    dead: int | None
+    problem: str | None = None
+
+
+class Shared(Generic[T]):
+    """Something that is read at most once in a while, by whoever asks first; the others get what that one read."""
+
+    def __init__(self, read: Callable[[], T], seconds: float) -> None:
+        self._read = read
+        self._seconds = seconds
+        self._reading: asyncio.Task[T] | None = None
+        self._read_at = float("-inf")
+
+    async def get(self) -> T:
+        """What was read lately, or is read now."""
+        fresh = time.monotonic() - self._read_at < self._seconds
+        if self._reading is None or (self._reading.done() and not fresh):
+            self._read_at = time.monotonic()
+            self._reading = asyncio.create_task(asyncio.to_thread(self._read))
+        return await asyncio.shield(self._reading)
+
+
+class Readings:
+    """What the console knows.
+
+    Raises:
+        Problem: in every method: the ledger cannot be read now; 503.
+    """
+
+    def __init__(self, ledger: LedgerSettings, broker: BrokerSettings | None, clock: Clock) -> None:
+        self._inspection = Inspection(ledger, clock, pooled=True)
+        self._broker = broker
+        self._at_once = asyncio.Semaphore(_AT_ONCE)
+        self._overview = Shared(self._inspection.overview, OVERVIEW_SECONDS)
+        self._queues = Shared(self._read_queues, QUEUES_SECONDS)
+        self._names: tuple[str, ...] = ()
+
+    async def overview(self) -> Overview:
+        """The state of the whole, a few seconds old at most."""
+        try:
+            overview = await self._overview.get()
+        except InspectionError as error:
+            raise _away(error) from error
+        names = {name for worker in overview.workers for name in worker.enterprise_managers}
+        self._names = tuple(
+            sorted(names | set(overview.under_way) | {each.enterprise_manager for each in overview.pauses})
+        )
+        return overview
+
+    async def queues(self) -> Queues:
+        """What waits with the broker. Never raises."""
+        return await self._queues.get()
+
+    @property
+    def enterprise_managers(self) -> tuple[str, ...]:
+        """Those that the overview last told of."""
+        return self._names
+
+    async def find(self, criteria: Criteria, after: Cursor | None, limit: int) -> Page:
+        """A page of the keys that meet the criteria."""
+        return await self._read(lambda: self._inspection.find(criteria, after=after, limit=limit))
+
+    async def history(self, key: str) -> KeyHistory | None:
+        """All that is known of a key."""
+        return await self._read(lambda: self._inspection.history(key))
+
+    def pages(self, criteria: Criteria) -> Iterator[Page]:
+        """All keys that meet the criteria, for a thread of its own.
+
+        Raises:
+            InspectionError: the ledger went away.
+        """
+        return self._inspection.find_all(criteria)
+
+    async def _read(self, read: Callable[[], T]) -> T:
+        async with self._at_once:
+            try:
+                return await asyncio.to_thread(read)
+            except InspectionError as error:
+                raise _away(error) from error
+
+    def _read_queues(self) -> Queues:
+        if self._broker is None:
+            return Queues({}, None, "UNLINK_BROKER__URL is not set: how many commands wait is not known")
+        try:
+            with BrokerClient(self._broker) as client:
+                waiting = {name: count for name in self._names if (count := client.waiting(name)) is not None}
+                return Queues(waiting, client.count(DEAD))
+        except BrokerClientError as error:
+            return Queues({}, None, str(error))
+
+
+def _away(error: InspectionError) -> Problem:
+    return Problem(503, str(error), headers={"Retry-After": "5"})

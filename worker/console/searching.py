@@ -1,0 +1,77 @@
+"""A search as a query string has it: for the API and for the pages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import Query
+
+from contracts.events import Outcome, ReasonCode
+from worker.clock import SystemClock
+from worker.console.problems import Problem
+from worker.ledger import Criteria
+from worker.ledger.search import read_since
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+#: The outcomes that the ledger has.
+ENDED = (Outcome.SUCCEEDED, Outcome.FAILED, Outcome.CANCELLED, Outcome.TIMED_OUT)
+
+_Text = Annotated[str | None, Query(max_length=1000)]
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What was asked for, as it stands in the query string: an empty field counts as left out."""
+
+    key: _Text = None
+    ticket: _Text = None
+    requester: _Text = None
+    job: _Text = None
+    repository: _Text = None
+    outcome: _Text = None
+    reason: _Text = None
+    batch: _Text = None
+    since: _Text = None
+    in_flight: bool = False
+
+    @property
+    def fields(self) -> Mapping[str, Any]:
+        """Those that are set."""
+        return {name: value for name in self.__slots__ if (value := getattr(self, name))}
+
+    def criteria(self) -> Criteria:
+        """For the ledger.
+
+        Raises:
+            Problem: a field has a wrong value; 400.
+        """
+        errors = []
+        if self.outcome and self.outcome not in ENDED:
+            errors.append({"field": "outcome", "message": f"must be one of {', '.join(ENDED)}"})
+        if self.reason and self.reason not in list(ReasonCode):
+            errors.append({"field": "reason", "message": "must be a reason code, such as task_failed"})
+        since: datetime | None = None
+        if self.since:
+            try:
+                since = read_since(self.since, SystemClock().now())
+            except ValueError as error:
+                errors.append({"field": "since", "message": str(error)})
+        if errors:
+            said = "; ".join(f"{error['field']}: {error['message']}" for error in errors)
+            raise Problem(400, said, errors)
+        return Criteria(
+            key=self.key or None,
+            ticket=self.ticket or None,
+            requester=self.requester or None,
+            job=self.job or None,
+            repository=self.repository or None,
+            outcome=self.outcome or None,
+            reason=self.reason or None,
+            batch=self.batch or None,
+            since=since,
+            in_flight=self.in_flight,
+        )

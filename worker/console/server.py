@@ -1,0 +1,64 @@
+"""Serving the console until it is stopped."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+import structlog
+import uvicorn
+
+from worker.console.access import is_loopback
+from worker.console.app import create_app
+from worker.settings import SettingsInvalidError
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+    from worker.settings import ConsoleProgramSettings
+    from worker.unlinks.ports.clock import Clock
+
+log = structlog.get_logger()
+
+#: The most connections that are served at once; more are answered with 503.
+_MOST_CONNECTIONS = 2000
+#: How long a connection may idle, and how long requests may go on after the signal to stop, in seconds.
+_IDLE_SECONDS = 30
+_STOP_SECONDS = 5
+
+
+def serve(settings: ConsoleProgramSettings, clock: Clock) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        SettingsInvalidError: it may not, or cannot, be served there; or the ledger's URL cannot be read.
+    """
+    host, port = settings.console.host, settings.console.port
+    if not is_loopback(host) and host != "localhost":
+        raise SettingsInvalidError("UNLINK_CONSOLE__HOST: without users, the console is served on loopback alone")
+    app = create_app(settings, clock)
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.create_server((host, port), family=family, backlog=256)
+    except OSError as error:
+        raise SettingsInvalidError(f"UNLINK_CONSOLE__HOST, UNLINK_CONSOLE__PORT: {error.strerror or error}") from error
+    name = f"[{host}]" if ":" in host else host
+    log.info("console.listening", url=f"http://{name}:{listener.getsockname()[1]}/")
+    with listener:
+        uvicorn.Server(configuration_for(app)).run(sockets=[listener])
+
+
+def configuration_for(app: ASGIApp) -> uvicorn.Config:
+    """How uvicorn serves it: no proxy is believed, and nothing says what serves."""
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=_MOST_CONNECTIONS,
+        timeout_keep_alive=_IDLE_SECONDS,
+        timeout_graceful_shutdown=_STOP_SECONDS,
+        lifespan="off",
+        ws="none",
+    )

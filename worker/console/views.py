@@ -1,0 +1,71 @@
+"""What the ledger tells, in the form in which API and pages show it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from worker.console.keys import to_path
+from worker.console.models import ManagerItem, PauseItem, SightItem
+from worker.ledger import Document
+from worker.ledger.documents import utc
+
+if TYPE_CHECKING:
+    from worker.console.readings import Queues
+    from worker.ledger import KeyHistory, Record
+    from worker.ledger.overview import Overview
+
+#: A worker that has not been seen for so long, in seconds, is taken for dead: it says every ten seconds how it is.
+LOST_SECONDS = 30.0
+
+
+def unlink_item(record: Record) -> dict[str, Any]:
+    """One unlink for the API."""
+    return {"href": f"/api/v1/unlinks/{to_path(record.entry.lease.key)}", **Document(record).as_json()}
+
+
+def unlink_detail(history: KeyHistory, record: Record) -> dict[str, Any]:
+    """The same with steps and requests to cancel."""
+    return {
+        **unlink_item(record),
+        "steps": [
+            {"at": utc(step.at), "step": step.step, "detail": step.detail, "worker": step.worker, "token": step.token}
+            for step in history.steps
+        ],
+        "cancellations": [
+            {
+                "enterprise_manager": each.enterprise_manager,
+                "requested_by": each.requested_by,
+                "reason": each.reason,
+                "requested_at": utc(each.requested_at),
+                "run": each.run,
+            }
+            for each in history.cancellations
+        ],
+    }
+
+
+def managers(names: tuple[str, ...], overview: Overview, queues: Queues) -> list[ManagerItem]:
+    """Each Enterprise Manager, as the workers that are alive find it."""
+    pauses = {pause.enterprise_manager: pause for pause in overview.pauses}
+    items = []
+    for name in names:
+        sights = [
+            SightItem(worker=worker.name, up=state.up, since=state.since, problem=state.problem)
+            for worker in overview.workers
+            if worker.seconds_ago <= LOST_SECONDS and (state := worker.enterprise_managers.get(name)) is not None
+        ]
+        pause, under_way = pauses.get(name), overview.under_way.get(name)
+        items.append(
+            ManagerItem(
+                name=name,
+                up=any(sight.up for sight in sights) if sights else None,
+                paused=None
+                if pause is None
+                else PauseItem(paused_by=pause.paused_by, reason=pause.reason, paused_at=pause.paused_at),
+                under_way=0 if under_way is None else under_way.count,
+                oldest_received_at=None if under_way is None else under_way.oldest,
+                waiting=queues.waiting.get(name),
+                workers=sights,
+            )
+        )
+    return items
