@@ -106,7 +106,7 @@ async def test_after_a_request_the_delete_is_not_sent_again(
     entry = await words.take_over(second)
     assert (entry.cancelled, entry.stage) == (True, Stage.SUBMITTED)
     with pytest.raises(CancelRequestedError):
-        await second.record(entry.lease, SentAgain())
+        await second.record(entry.lease, SentAgain(2))
     history = await history_of(second)
     assert history.record is not None
     assert history.record.entry == entry
@@ -120,9 +120,9 @@ async def test_what_certainly_did_not_leave_may_be_withdrawn_after_a_request(
     lease = await words.claim(ledger)
     await ledger.record(lease, Intended(words.intent_of(), words.noon))
     await ledger.cancel(request_to_cancel)
-    await ledger.record(lease, Withdrawn())
+    await ledger.record(lease, Withdrawn(1))
     with pytest.raises(OutOfOrderError, match="send_again"):
-        await ledger.record(lease, SentAgain())
+        await ledger.record(lease, SentAgain(2))
     with pytest.raises(CancelRequestedError):
         await ledger.record(lease, Intended(words.intent_of(), words.noon))
 
@@ -151,7 +151,7 @@ async def test_a_request_that_names_another_enterprise_manager_cancels_nothing_o
     assert await ledger.record(result.entry.lease, Intended(words.intent_of(), words.noon))
     assert await ledger.cancel(request_to_cancel) is None
     with pytest.raises(CancelRequestedError):
-        await ledger.record(result.entry.lease, SentAgain())
+        await ledger.record(result.entry.lease, SentAgain(2))
 
 
 async def test_the_history_tells_who_cancelled_and_why_and_a_repeat_adds_nothing(
@@ -220,7 +220,7 @@ async def test_of_a_request_and_an_intent_at_once_one_is_first(
         assert answers[1] is None
         assert answers[0] is True or isinstance(answers[0], CancelRequestedError)
         with pytest.raises(CancelRequestedError if answers[0] is True else OutOfOrderError):
-            await ledger.record(lease, SentAgain())
+            await ledger.record(lease, SentAgain(2))
 
 
 async def test_an_intent_that_waited_while_a_request_was_written_hears_of_it(

@@ -235,8 +235,8 @@ async def every_write(ledger: SqlLedger, lease: Lease) -> None:
     """Each of them finds the lease lost."""
     for write in (
         ledger.record(lease, Intended(words.intent_of(), words.noon)),
-        ledger.record(lease, Withdrawn()),
-        ledger.record(lease, SentAgain()),
+        ledger.record(lease, Withdrawn(1)),
+        ledger.record(lease, SentAgain(2)),
         ledger.record(lease, Submitted(TASK, words.noon)),
         ledger.record(lease, Settled(Outcome.FAILED, b"other", words.noon)),
     ):
@@ -285,8 +285,8 @@ async def test_withdrawing_leaves_what_was_seen(database: Database) -> None:
     ledger = await database.ledger()
     lease = await words.claim(ledger)
     await ledger.record(lease, Intended(words.intent_of(), words.noon))
-    await ledger.record(lease, Withdrawn())
-    await ledger.record(lease, Withdrawn())
+    await ledger.record(lease, Withdrawn(1))
+    await ledger.record(lease, Withdrawn(1))
     entry = entry_of(await ledger.claim(words.claim_of()))
     assert (entry.stage, entry.intent, entry.sends, entry.sent_at) == (Stage.CLAIMED, words.intent_of(), 0, None)
 
@@ -296,7 +296,7 @@ async def test_no_other_link_is_ever_recorded_for_a_key(database: Database) -> N
     ledger = await database.ledger()
     lease = await words.claim(ledger)
     await ledger.record(lease, Intended(words.intent_of(), words.noon))
-    await ledger.record(lease, Withdrawn())
+    await ledger.record(lease, Withdrawn(1))
     with pytest.raises(OutOfOrderError, match="CHG-1 is claimed: intend of another link"):
         await ledger.record(lease, Intended(words.intent_of(link="put-back"), words.noon))
     assert await ledger.record(lease, Intended(words.intent_of(), words.noon))
@@ -308,9 +308,24 @@ async def test_sending_again_counts_and_keeps_the_first_instant(database: Databa
     lease = await words.claim(ledger)
     await ledger.record(lease, Intended(words.intent_of(), words.noon))
     await ledger.record(lease, Submitted(TASK, words.noon))
-    await ledger.record(lease, SentAgain())
+    await ledger.record(lease, SentAgain(2))
     entry = entry_of(await ledger.claim(words.claim_of()))
     assert (entry.stage, entry.sends, entry.sent_at, entry.task) == (Stage.INTENDED, 2, words.noon, None)
+
+
+async def test_a_repeated_send_that_did_not_leave_does_not_count(database: Database) -> None:
+    """An unlink would be given up as sent three times, of which two never left; or its job would be free too early."""
+    ledger = await database.ledger()
+    lease = await words.claim(ledger)
+    await ledger.record(lease, Intended(words.intent_of(), words.noon))
+    for _ in range(2):  # the second time as after a lost answer
+        await ledger.record(lease, SentAgain(2))
+    entry = entry_of(await ledger.claim(words.claim_of()))
+    assert (entry.stage, entry.sends) == (Stage.INTENDED, 2)
+    for _ in range(2):
+        await ledger.record(entry.lease, Withdrawn(2))
+    entry = entry_of(await ledger.claim(words.claim_of()))
+    assert (entry.stage, entry.sends, entry.sent_at) == (Stage.INTENDED, 1, words.noon)
 
 
 async def test_a_key_without_an_intent_has_nothing_to_send_again_and_no_task(database: Database) -> None:
@@ -318,7 +333,7 @@ async def test_a_key_without_an_intent_has_nothing_to_send_again_and_no_task(dat
     ledger = await database.ledger()
     lease = await words.claim(ledger)
     with pytest.raises(OutOfOrderError, match="send_again"):
-        await ledger.record(lease, SentAgain())
+        await ledger.record(lease, SentAgain(2))
     with pytest.raises(OutOfOrderError, match="submitted"):
         await ledger.record(lease, Submitted(TASK, words.noon))
 
@@ -371,7 +386,7 @@ async def test_a_job_is_free_again_after_the_end(database: Database, end: str) -
     await ledger.record(holder, Intended(words.intent_of(), words.noon))
     assert not await ledger.record(waiting, Intended(words.intent_of(), words.noon))
     await (
-        ledger.record(holder, Withdrawn())
+        ledger.record(holder, Withdrawn(1))
         if end == "withdraw"
         else ledger.record(holder, Settled(Outcome.SUCCEEDED, EVENT, words.noon))
     )
@@ -418,7 +433,7 @@ async def test_the_history_of_a_key_tells_what_was_done_and_by_whom(database: Da
     await first.record(lease, Intended(words.intent_of(), words.noon))
     await first.release(lease)
     taken = await words.claim(second)
-    await second.record(taken, SentAgain())
+    await second.record(taken, SentAgain(2))
     await second.record(taken, Submitted(TASK, words.noon))
     await second.record(taken, Settled(Outcome.SUCCEEDED, EVENT, words.noon))
     history = await first.history("CHG-1")

@@ -155,10 +155,10 @@ def test_no_write_of_a_worker_reads_a_whole_table(engine: Engine) -> None:
             ticket = TaskTicket("task-1", "session")
             for change in (
                 Intended(words.intent_of(), words.noon),
-                Withdrawn(),
+                Withdrawn(1),
                 Intended(words.intent_of(), words.noon),
                 Submitted(ticket, words.noon),
-                SentAgain(),
+                SentAgain(2),
                 Submitted(ticket, words.noon),
                 Settled(Outcome.SUCCEEDED, json.dumps({"data": {}}).encode(), words.noon),
             ):

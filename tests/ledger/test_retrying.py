@@ -76,7 +76,7 @@ async def ended(
     assert isinstance(result, Claimed)
     lease = result.entry.lease
     await ledger.record(lease, Intended(words.intent_of(), words.noon))
-    await ledger.record(lease, SentAgain())
+    await ledger.record(lease, SentAgain(2))
     await ledger.record(lease, Submitted(TaskTicket("task-1", "session-a"), words.noon))
     await settle(ledger, lease, outcome, changed=changed)
     return lease

@@ -402,20 +402,26 @@ class SimulatedGateway:
             last_moment = await may_send()
             if self._process.time() > last_moment:
                 raise NotSent("the last moment has passed")
+            left = True
             try:
                 task = await self._exchange(
                     session,
                     lambda session: self._server.delete(session, job_id, object_in_job_id, key, self._process),
                 )
             except UnauthorizedError:
+                left = False
                 self._forget(session)
             except NotReachedError:
+                left = False
                 raise self._unavailable() from None
             except NoAnswerError:
                 raise AnswerLost("no answer") from None
             else:
                 self._server.tasks[session, task.ticket.task_id].known = True
                 return task
+            finally:
+                if left:
+                    self._observer.delete_left(key)
         raise self._unavailable()
 
     async def until_available(self) -> None:

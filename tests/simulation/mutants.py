@@ -211,7 +211,7 @@ async def _resend_to_the_newest_link(self: Workflow) -> Ending:
 
 async def _resend_at_once(self: Workflow) -> Ending:
     """Nothing is looked at, and no old task is waited out."""
-    await self.ledger.record(self.entry.lease, SentAgain())
+    await self.ledger.record(self.entry.lease, SentAgain(self.entry.sends + 1))
     self.entry = replace(self.entry, sends=self.entry.sends + 1)
     return await self._send()
 

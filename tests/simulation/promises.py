@@ -92,6 +92,9 @@ class Story:
     tasks: list[TrueTask] = field(default_factory=list)
     recorded: TaskTicket | None = None
     removed: int = 0
+    #: How many DELETEs left for Enterprise Manager, and how often a worker died when one may have.
+    left: int = 0
+    unknown: int = 0
     run: int = 1
     run_claimed_at: float = 0.0
     earlier_may_act: bool = False
@@ -112,6 +115,7 @@ class Story:
         self.earlier_may_act = self.changed is None
         self.earlier_tasks += self.tasks
         self.tasks, self.recorded, self.stage = [], None, Stage.CLAIMED
+        self.left = self.unknown = 0
         self.settled = self.settled_at = None
 
 
@@ -329,8 +333,8 @@ class Observer:
         match arguments[1]:
             case Intended(intent, sent_at):
                 self._intended(story, intent, sent_at, free=result)
-            case Withdrawn():
-                self._withdrawn(story)
+            case Withdrawn(send):
+                self._withdrawn(story, send)
             case SentAgain():
                 self._sent_again(story, process)
             case Submitted(task, _):
@@ -372,6 +376,7 @@ class Observer:
             self.broken(NOTHING_TWICE, f"{claim.key} was given away twice with token {story.token}")
         if story.holder is not None and story.holder is not process:
             self.situations[f"taken over when {story.stage}"] += 1
+            story.unknown += story.stage is Stage.INTENDED
         story.token, story.holder = entry.lease.token, process
 
     def _first_claimed(self, claim: NewClaim | Retry) -> Story:
@@ -432,7 +437,9 @@ class Observer:
             self.broken(NOTHING_TWICE, f"{story.key} is sent again, and its task is known")
         story.stage, story.recorded = Stage.INTENDED, None
 
-    def _withdrawn(self, story: Story) -> None:
+    def _withdrawn(self, story: Story, send: int) -> None:
+        if send > 1:  # the DELETE before it may be carried out
+            return
         story.stage, story.recorded = Stage.CLAIMED, None
         if story.tasks:
             self.broken(NOTHING_CLAIMED, f"{story.key} was withdrawn, and its DELETE had arrived")
@@ -510,8 +517,15 @@ class Observer:
         code = data["reason"]["code"]
         if code == "link_absent" and not self._was_absent(story, story.run_claimed_at, self.world.now):
             self.broken(NOTHING_CLAIMED, f"{story.key} failed as absent, and never was")
+        if code == "gave_up":
+            self._check_gave_up(story, data)
         if code == "task_failed" and not any(task.finished and task.success is False for task in story.tasks):
             self.broken(NOTHING_CLAIMED, f"{story.key} failed by a task that had not failed")
+
+    def _check_gave_up(self, story: Story, data: dict[str, Any]) -> None:
+        sent_often = data["reason"]["message"].startswith("sent ")
+        if sent_often and story.left + story.unknown < MOST_SENDS:
+            self.broken(NOTHING_CLAIMED, f"{story.key} was given up after {story.left} DELETEs: {data['reason']}")
 
     def _check_time_out(self, story: Story) -> None:
         spent = self.world.now - story.sent_at
@@ -560,6 +574,11 @@ class Observer:
         unseen = looked_at < 0 and self.server.jobs[job_id].backups
         if (at_risk or unseen) and not story.command.allow_linked_backups_removal:
             self.broken(NOTHING_HURT, f"{story.key} drops linked backups without consent")
+
+    def delete_left(self, key: str) -> None:
+        """A DELETE has left its worker; whether it arrives is another matter."""
+        if key in self.stories:
+            self.stories[key].left += 1
 
     def delete_arrived(self, task: TrueTask) -> None:
         """A DELETE is accepted."""

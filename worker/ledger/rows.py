@@ -16,9 +16,11 @@ from worker.unlinks.ports.ledger import (
     Intent,
     KnownRun,
     Lease,
+    SentAgain,
     Settled,
     Stage,
     Submitted,
+    Withdrawn,
 )
 
 if TYPE_CHECKING:
@@ -53,10 +55,10 @@ def columns_of(change: Change) -> tuple[dict[str, Any], str | None]:
         case Submitted(task, submitted_at):
             columns = {"task_id": task.task_id, "task_session": task.session, "submitted_at": submitted_at}
             return columns, task.task_id
+        case Withdrawn(send) | SentAgain(send):
+            return {"of_send": send}, f"{send}"
         case Settled(outcome, event, finished_at):
             return {"outcome": outcome.value, "event": event, "finished_at": finished_at}, outcome.value
-        case _:
-            return {}, None
 
 
 def entry_from(row: RowMapping) -> Entry:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import (
     BigInteger,
     Boolean,
+    Integer,
     and_,
     bindparam,
     case,
@@ -59,7 +60,6 @@ _of_key: BindParameter[str] = bindparam("of_key")
 _lease_end: ColumnElement[int] = LeaseNow() + bindparam("lease_microseconds", type_=BigInteger())
 
 _NOBODY: Final[dict[str, Any]] = {"worker": None, "lease_until": EPOCH}
-_NOT_SENT: Final[dict[str, Any]] = {"sent_at": None, "sent_gap": None}
 _NO_TASK: Final[dict[str, Any]] = {"task_id": None, "task_session": None, "submitted_at": None}
 
 #: Whether the cancellation of this run was requested. Literal, because SQLAlchemy leaves the tables' names out of what
@@ -154,7 +154,7 @@ START_RUN: Final[ReturningUpdate[Any]] = _write(
     token=unlinks.c.token + 1,
     attempts=1,
     sends=0,
-    **_NOT_SENT,
+    sent_at=None,
     **_NO_TASK,
     cancel_heard_at=None,
     worker=bindparam("of_worker"),
@@ -201,6 +201,7 @@ _job_is_busy = exists().where(
 #: The same for a job that is busy: only what was seen.
 REMEMBER: Final = _write(_before_its_intent)
 
+_of_send: BindParameter[int] = bindparam("of_send", type_=Integer())
 _one_send_more = {"stage": Stage.INTENDED.value, "sends": unlinks.c.sends + 1}
 
 #: For each change: the statement that carries it out, and the step of the history that it is.
@@ -214,10 +215,19 @@ RECORD: Final[dict[type[Change], tuple[Update, Step]]] = {
         Step.INTENDED,
     ),
     Withdrawn: (
-        _write(_sent, stage=Stage.CLAIMED.value, **_NOT_SENT, sends=unlinks.c.sends - 1, **_NO_TASK),
+        _write(
+            and_(_sent, unlinks.c.sends == _of_send),
+            stage=case((_of_send == 1, Stage.CLAIMED.value), else_=Stage.INTENDED.value),
+            sent_at=case((_of_send == 1, None), else_=unlinks.c.sent_at),
+            sends=unlinks.c.sends - 1,
+            **_NO_TASK,
+        ),
         Step.WITHDRAWN,
     ),
-    SentAgain: (_write(and_(_sent, _not_cancelled), **_one_send_more, **_NO_TASK), Step.SENT_AGAIN),
+    SentAgain: (
+        _write(and_(_sent, unlinks.c.sends == _of_send - 1, _not_cancelled), **_one_send_more, **_NO_TASK),
+        Step.SENT_AGAIN,
+    ),
     Submitted: (_write(_sent, stage=Stage.SUBMITTED.value), Step.SUBMITTED),
     Settled: (_write(_ours, stage=Stage.SETTLED.value, **_NOBODY), Step.SETTLED),
 }

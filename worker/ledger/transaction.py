@@ -4,7 +4,7 @@ Each write is one statement that both compares and changes, so that it is right 
 time, and right again if it is repeated because the answer to a commit was lost:
 
 - `claim` repeated takes its own row over (which counts one attempt more than there was);
-- `record` leaves what it wrote as it is, except that a repeated `SentAgain` counts one send more than there was;
+- `record` leaves what it wrote as it is;
 - `retry` repeated takes the run over that it started;
 - a request to cancel is stored once.
 
@@ -275,8 +275,11 @@ def _is_recorded(change: Change, row: RowMapping) -> bool:
         case Intended(intent, sent_at):
             found = (row["stage"], row["sent_at"], row["link_id"])
             return bool(found == (Stage.INTENDED, sent_at, intent.link.object_in_job_id))
-        case Withdrawn():
-            return bool(row["stage"] == Stage.CLAIMED)
+        case Withdrawn(send):
+            back = Stage.CLAIMED if send == 1 else Stage.INTENDED
+            return bool((row["stage"], row["sends"]) == (back, send - 1))
+        case SentAgain(send):
+            return bool((row["stage"], row["sends"]) == (Stage.INTENDED, send))
         case Settled(_, event, _):
             return row["stage"] == Stage.SETTLED and bytes(row["event"]) == event
         case _:

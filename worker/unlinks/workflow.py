@@ -238,9 +238,10 @@ class Workflow:
         return self.clock.monotonic() + seconds
 
     async def _not_sent(self) -> Ending:
+        await self.ledger.record(self.entry.lease, Withdrawn(self.entry.sends))
         if self.entry.sends > 1:
+            self.entry = replace(self.entry, sends=self.entry.sends - 1)
             return await self._let_the_links_decide()
-        await self.ledger.record(self.entry.lease, Withdrawn())
         self.waiting.deadline = None
         self.entry = replace(self.entry, stage=Stage.CLAIMED, sent_at=None, sends=0)
         raise _NotSentError
@@ -337,7 +338,7 @@ class Workflow:
             job = Job(self._intent.job_id, self._intent.job_name)
             backups = await self._ask(lambda: self.enterprise_manager.linked_backups(job))
             self._require_consent(tuple(backups))
-            await self.ledger.record(self.entry.lease, SentAgain())
+            await self.ledger.record(self.entry.lease, SentAgain(self.entry.sends + 1))
         except DeadlinePassedError:
             return await self._time_is_over(None)
         except CancelRequestedError:

@@ -208,22 +208,25 @@ class Intended:
 
 @dataclass(frozen=True, slots=True)
 class Withdrawn:
-    """The DELETE certainly did not leave: back to `claimed`, and the job is free. The intent stays stored.
+    """The DELETE, the `send`th of the run, certainly did not leave. Decrements `sends`.
 
-    Decrements `sends` and clears `sent_at`.
+    The first one: back to `claimed`, and the job is free. The intent stays stored; `sent_at` is cleared. A later one:
+    `intended`, because an earlier one may be carried out.
     """
 
     call: ClassVar = "withdraw"
+    send: int
 
 
 @dataclass(frozen=True, slots=True)
 class SentAgain:
-    """The same DELETE is about to be sent once more. Increments `sends`, keeps the first `sent_at`.
+    """The same DELETE is about to be sent for the `send`th time. Increments `sends`, keeps the first `sent_at`.
 
     Back to `intended`: the task of the previous DELETE says nothing about this one.
     """
 
     call: ClassVar = "send_again"
+    send: int
 
 
 @dataclass(frozen=True, slots=True)
