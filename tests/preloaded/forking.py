@@ -29,6 +29,7 @@ import worker.cli.submit.command
 import worker.cli.watch
 import worker.ledger.migrations
 import worker.ledger.sql_ledger  # noqa: F401 - imported here, so that no fork has to
+from worker.sandbox.processes.reaper import Children
 
 #: What a program finds as it was when Python starts.
 _USUAL_SIGNALS: dict[int, Any] = {
@@ -42,13 +43,12 @@ _USUAL_SIGNALS: dict[int, Any] = {
 def serve() -> list[str] | None:
     """Fork for each request; returns in the fork with the arguments to run, and here with None at the end."""
     answers = os.dup(sys.stdout.fileno())
-    forked: set[int] = set()
-    # The system takes the leave of those that end; nobody else asks for their exit status.
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    forked = Children()
+    signal.signal(signal.SIGCHLD, forked.reap)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.freeze()  # no fork's garbage collector looks at what was imported here, nor copies its pages
     for request in _requests():
-        pid = os.fork()
+        pid = forked.start(os.fork)
         if pid == 0:
             os.close(answers)
             os.setsid()
@@ -57,7 +57,6 @@ def serve() -> list[str] | None:
             if request.get("status"):
                 _write_the_status(Path(request["status"]))
             return _become(request)
-        forked.add(pid)
         os.write(answers, f"{pid}\n".encode())
     for pid in forked:
         try:

@@ -123,3 +123,33 @@ def test_closing_twice_does_nothing_more(supervisor: ProcessSupervisor) -> None:
     """A fixture that closes what a test has closed would fail the test."""
     supervisor.close()
     supervisor.close()
+
+
+def test_a_program_whose_pid_was_given_to_another_is_not_taken_for_it(supervisor: ProcessSupervisor) -> None:
+    """On a busy machine PIDs come round within minutes: the end of the tests would kill a user's programs."""
+    program = _start(supervisor, "exec sleep 600")
+    program._birth = "0"  # noqa: SLF001 - as if it had been started at another time
+    assert not program.running
+    program.signal(signal.SIGKILL)
+    assert _is_there(program.pid)
+
+
+_PARENT = """
+import os, signal, time
+from worker.sandbox.processes.reaper import Children
+children = Children()
+signal.signal(signal.SIGCHLD, children.reap)
+lasting = children.start(lambda: os.posix_spawn("/bin/sleep", ["sleep", "600"], {}))
+short = children.start(lambda: os.posix_spawn("/bin/true", ["true"], {}))
+while short in children:
+    time.sleep(0.01)
+assert list(children) == [lasting]
+os.kill(lasting, signal.SIGKILL)
+while list(children):
+    time.sleep(0.01)
+"""
+
+
+def test_children_that_have_ended_are_no_longer_known() -> None:
+    """The reaper would signal programs that have got their PIDs since."""
+    subprocess.run([sys.executable, "-c", _PARENT], check=True, timeout=60)

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
 #: How often the parent is looked for, in seconds: a child that it forked may hold the pipe open after its death.
@@ -37,6 +38,41 @@ _GRACE_SECONDS = 10.0
 _SET_CHILD_SUBREAPER = 36
 
 
+class Children:
+    """The children that were started here and have not ended.
+
+    The PID of one that has ended is soon another program's, which must not be signalled in its place.
+    """
+
+    def __init__(self) -> None:
+        self._running: set[int] = set()
+        self._ended: set[int] = set()
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(tuple(self._running))
+
+    def __contains__(self, pid: int) -> bool:
+        return pid in self._running
+
+    def start(self, start: Callable[[], int]) -> int:
+        """Start a child, and return its PID. The child may end, and be reaped, before this returns."""
+        self._ended.clear()
+        pid = start()
+        self._running.add(pid)
+        if pid in self._ended:
+            self._running.discard(pid)
+        return pid
+
+    def reap(self, _signal: int, _frame: FrameType | None) -> None:
+        """Reap every child that has ended: a handler of SIGCHLD."""
+        try:
+            while (pid := os.waitpid(-1, os.WNOHANG)[0]) != 0:
+                self._ended.add(pid)
+                self._running.discard(pid)
+        except ChildProcessError:
+            pass
+
+
 class Reaper:
     """The programs that were started, and how each wants to be ended."""
 
@@ -44,10 +80,12 @@ class Reaper:
         self._parent = parent
         self._directory = Path(tempfile.mkdtemp(prefix=prefix))
         self._endings: dict[int, signal.Signals] = {}
+        self._programs = Children()
         self._afterwards: list[list[str]] = []
 
     def serve(self) -> None:
         """Answer requests until there will be no more of them, then leave nothing behind."""
+        signal.signal(signal.SIGCHLD, self._programs.reap)
         try:
             _answer({"directory": str(self._directory)})
             for request in self._requests():
@@ -68,7 +106,8 @@ class Reaper:
 
     def _start(self, request: dict[str, Any]) -> dict[str, Any]:
         identity = {"user": request["user"], "group": request["group"], "extra_groups": []} if request["user"] else {}
-        try:
+
+        def start() -> int:
             with Path(request["log"]).open("ab") as log:
                 program = subprocess.Popen(  # noqa: S603 - the parent's own programs
                     request["arguments"],
@@ -80,23 +119,29 @@ class Reaper:
                     start_new_session=True,
                     **identity,
                 )
+            # It is reaped by the handler of SIGCHLD, like everything else that ends here.
+            program.returncode = 0
+            return program.pid
+
+        try:
+            pid = self._programs.start(start)
         except OSError as error:
             return {"error": str(error)}
+        self._endings.pop(pid, None)
         if request["ending"]:
-            self._endings[program.pid] = signal.Signals[request["ending"]]
+            self._endings[pid] = signal.Signals[request["ending"]]
         if request["afterwards"]:
             self._afterwards.append(request["afterwards"])
-        # It is reaped by the handler of SIGCHLD, like everything else that ends here.
-        program.returncode = 0
-        return {"pid": program.pid}
+        return {"pid": pid}
 
     def _end(self) -> None:
         signal.signal(signal.SIGTERM, _carry_on)
         signal.signal(signal.SIGHUP, _carry_on)
-        for leader, ending in self._endings.items():
-            _signal_group(leader, ending)
+        for leader in self._programs:
+            if leader in self._endings:
+                _signal_group(leader, self._endings[leader])
         deadline = time.monotonic() + _GRACE_SECONDS
-        while any(map(_is_there, self._endings)) and time.monotonic() < deadline:
+        while any(leader in self._programs for leader in self._endings) and time.monotonic() < deadline:
             time.sleep(0.02)
         _kill_descendants()
         for command in self._afterwards:
@@ -113,15 +158,6 @@ def _adopt_orphans() -> None:
     """Become the parent of every descendant whose own parent ends. Elsewhere than on Linux, sessions must do."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
-def _reap(_signal: int, _frame: FrameType | None) -> None:
-    """Reap every child that has ended; the parent detects the end by the missing PID."""
-    try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-    except ChildProcessError:
-        pass
 
 
 def _kill_descendants() -> None:
@@ -160,16 +196,11 @@ def _parents_by_ps() -> dict[int, int]:
     return {int(pid): int(parent) for pid, parent in map(str.split, listing.splitlines())}
 
 
-def _is_there(pid: int) -> bool:
-    return _signal_one(pid, 0)
-
-
-def _signal_one(pid: int, number: int) -> bool:
+def _signal_one(pid: int, number: int) -> None:
     try:
         os.kill(pid, number)
     except ProcessLookupError:
-        return False
-    return True
+        return
 
 
 def _signal_group(leader: int, number: int) -> None:
@@ -191,7 +222,6 @@ def _carry_on(_signal: int, _frame: FrameType | None) -> None:
 def main() -> None:
     """Serve requests, then clean up."""
     _adopt_orphans()
-    signal.signal(signal.SIGCHLD, _reap)
     signal.signal(signal.SIGINT, _carry_on)
     signal.signal(signal.SIGTERM, _exit)
     signal.signal(signal.SIGHUP, _exit)

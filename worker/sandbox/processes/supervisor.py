@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -66,16 +66,34 @@ def output_of(
     return done.stdout
 
 
-@dataclass(frozen=True, slots=True)
+def _birth_of(pid: int) -> str | None:
+    """When a process was started, in ticks since boot; None if there is none, or where there is no /proc."""
+    try:
+        # The 22nd field; the program's name, the second one, may contain spaces (proc_pid_stat(5)).
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[19]
+    except OSError:
+        return None
+
+
+@dataclass(slots=True)
 class Program:
-    """A program in a supervisor: the leader of a session of its own, which signals reach as a whole."""
+    """A program in a supervisor: the leader of a session of its own, which signals reach as a whole.
+
+    After its end its PID may become another program's, which is told from it by the time at which it was started.
+    """
 
     pid: int
     log: Path
+    _birth: str | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._birth = _birth_of(self.pid)
 
     @property
     def running(self) -> bool:
         """Whether it has not ended yet."""
+        if self._replaced:
+            return False
         try:
             os.kill(self.pid, 0)
         except ProcessLookupError:
@@ -84,8 +102,14 @@ class Program:
             return True
         return True
 
+    @property
+    def _replaced(self) -> bool:
+        return _birth_of(self.pid) not in {None, self._birth}
+
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to it and to its children. It may have ended already."""
+        if self._replaced:
+            return
         try:
             os.killpg(self.pid, number)
         except (ProcessLookupError, PermissionError):
