@@ -53,6 +53,7 @@ class Handed:
     redelivered: bool = False
     misrouting: Misrouting | None = None
     taken_away: str | None = None
+    returns: int = 0
     live: bool = True
     acknowledged: bool = False
 

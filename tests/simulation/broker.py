@@ -1,4 +1,4 @@
-"""The broker: one queue of commands, delay queues, events, dead letters; and a worker's way to it."""
+"""The broker: command queues, misrouted commands, delay queues, events, dead letters; and a worker's way to it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import asyncio
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from contracts.commands import UNKNOWN_NAME
 from contracts.events import Event
+from tests.simulation.astray import NO_NAME
+from worker.unlinks.ports.broker import DELIVERY_LIMIT, Misrouting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
     from tests.simulation.promises import Observer
     from tests.simulation.scenario import Weather
     from tests.simulation.world import Process, World
-    from worker.unlinks.ports.broker import Delivery, Misrouting
+    from worker.unlinks.ports.broker import Delivery
 
 #: The delay queues, in seconds.
 TIERS = (5, 30, 120, 600)
@@ -31,7 +34,13 @@ class Message:
     body: bytes
     attempt: int = 1
     reply_to: str | None = None
-    redelivered: bool = False
+    name: str = "default"
+    misrouted: bool = False
+    misrouted_seconds: int = 0
+    #: How often this copy came back unacknowledged, and all copies together.
+    returned: int = 0
+    returns: int = 0
+    taken_away: str | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -41,18 +50,29 @@ class Connection:
     process: Process
     take: Callable[[SimulatedDelivery], None]
     prefetch: int
+    names: frozenset[str]
     open_here: bool = True
     open_at_worker: bool = True
     unacknowledged: dict[int, Message] = field(default_factory=dict)
 
+    def may_take(self, message: Message) -> bool:
+        """Whether it consumes the message's queue, and the prefetch leaves room."""
+        if not message.misrouted and message.name not in self.names:
+            return False
+        queue = (message.misrouted, None if message.misrouted else message.name)
+        held = [(each.misrouted, None if each.misrouted else each.name) for each in self.unacknowledged.values()]
+        return held.count(queue) < self.prefetch
+
 
 class Broker:
-    """The server."""
+    """The server. `delivery_limit` is that of the command queues."""
 
-    def __init__(self, world: World, observer: Observer, weather: Weather) -> None:
+    def __init__(self, world: World, observer: Observer, weather: Weather, delivery_limit: int) -> None:
         self._world = world
         self._observer = observer
         self._weather = weather
+        self.delivery_limit = delivery_limit
+        self._names: set[str] = {"default"}
         self._ready: list[Message] = []
         self._connections: list[Connection] = []
         self.delayed = 0
@@ -65,19 +85,34 @@ class Broker:
         """Whether no command is anywhere in it."""
         return not self._ready and not self.delayed and not any(each.unacknowledged for each in self._connections)
 
-    def put(self, message: Message, *, first: bool = False) -> None:
-        """Put a message into the commands' queue."""
+    def publish(self, message: Message) -> None:
+        """Route a message by its name, to the misrouted ones if there is no queue for it."""
+        misrouted = message.name not in self._names
+        if misrouted:
+            self._observer.situations["without a queue"] += 1
+        self._put(replace(message, misrouted=misrouted))
+
+    def _put(self, message: Message, *, first: bool = False) -> None:
         self._ready.insert(0 if first else len(self._ready), message)
         self._pump_soon()
 
-    def delay(self, message: Message, seconds: float) -> None:
-        """Put a message into the delay queue nearest to `seconds`."""
-        tier = min(TIERS, key=lambda each: abs(each - seconds))
+    def _give_back(self, message: Message) -> None:
+        """Put a delivered message back into its queue, unless it was delivered too often."""
+        returned = replace(message, returned=message.returned + 1, returns=message.returns + 1)
+        if message.misrouted or returned.returned <= self.delivery_limit:
+            self._put(returned, first=True)
+        else:
+            self._observer.situations["taken away"] += 1
+            self._world.note("broker", f"takes message {message.number} away")
+            self._put(replace(returned, misrouted=True, returned=0, taken_away=DELIVERY_LIMIT))
+
+    def delay(self, message: Message, tier: int) -> None:
+        """Put a message into a delay queue."""
         self.delayed += 1
 
         def back() -> None:
             self.delayed -= 1
-            self.put(message)
+            self.publish(message)
 
         self._world.after(tier, back)
 
@@ -86,6 +121,7 @@ class Broker:
     def connect(self, connection: Connection) -> None:
         """Begin to deliver."""
         self._connections.append(connection)
+        self._names |= connection.names
         self._pump_soon()
 
     def close(self, connection: Connection) -> None:
@@ -94,7 +130,7 @@ class Broker:
             connection.open_here = False
             self._connections.remove(connection)
             for message in connection.unacknowledged.values():
-                self.put(replace(message, redelivered=True), first=True)
+                self._give_back(message)
             connection.unacknowledged.clear()
 
     def acknowledge(self, connection: Connection, number: int) -> None:
@@ -105,7 +141,7 @@ class Broker:
     def requeue(self, connection: Connection, number: int) -> None:
         """A worker gives a message back."""
         if connection.open_here and (message := connection.unacknowledged.pop(number, None)) is not None:
-            self.put(replace(message, redelivered=True), first=True)
+            self._give_back(message)
 
     def _pump_soon(self) -> None:
         if not self._pumping:
@@ -115,16 +151,21 @@ class Broker:
     def _pump(self) -> None:
         self._pumping = False
         world = self._world
-        while self._ready:
-            takers = [each for each in self._connections if len(each.unacknowledged) < each.prefetch]
-            if not takers:
-                return
+        while takers := self._takers():
             taker = takers[world.random.randrange(len(takers))]
-            place = world.random.randrange(len(self._ready)) if world.chance(self._weather.reordered) else 0
-            message = self._ready.pop(place)
+            deliverable = [place for place, message in enumerate(self._ready) if taker.may_take(message)]
+            place = world.random.randrange(len(deliverable)) if world.chance(self._weather.reordered) else 0
+            message = self._ready.pop(deliverable[place])
             number = world.serial()
             taker.unacknowledged[number] = message
             self._deliver(taker, number, message)
+
+    def _takers(self) -> list[Connection]:
+        """The connections that may take the first message that any of them may take."""
+        for message in self._ready:
+            if takers := [each for each in self._connections if each.may_take(message)]:
+                return takers
+        return []
 
     def _deliver(self, connection: Connection, number: int, message: Message) -> None:
         process = connection.process
@@ -156,14 +197,31 @@ class SimulatedDelivery:
     reply_to = property(lambda self: self.message.reply_to)
     attempt = property(lambda self: self.message.attempt)
     live = property(lambda self: self._connection.open_at_worker)
-    redelivered = property(lambda self: self.message.redelivered)
+    redelivered = property(lambda self: self.message.returned > 0)
     content_type: str | None = None
     correlation_id: str | None = None
     user_id: str | None = None
     headers: Mapping[str, object] = {}
-    enterprise_manager = "default"
-    misrouting: Misrouting | None = None
-    taken_away: str | None = None
+    returns = property(lambda self: self.message.returns)
+
+    @property
+    def taken_away(self) -> str | None:
+        """As the port has it."""
+        too_often = self.returns > self._broker.delivery_limit
+        return self.message.taken_away or (DELIVERY_LIMIT if too_often else None)
+
+    @property
+    def enterprise_manager(self) -> str:
+        """As the port has it."""
+        return UNKNOWN_NAME if self.message.name == NO_NAME else self.message.name
+
+    @property
+    def misrouting(self) -> Misrouting | None:
+        """As the port has it. What this worker serves is counted from the start each time."""
+        if not self.message.misrouted:
+            return None
+        served = self.message.name in self._connection.names
+        return Misrouting(self.message.name, 0 if served else self.message.misrouted_seconds)
 
     def acknowledge(self) -> None:
         """As the port has it."""
@@ -214,13 +272,16 @@ class SimulatedOutbox:
     async def delay(self, delivery: Delivery, seconds: float, *, failed: bool) -> None:
         """As the port has it."""
         message = _message(delivery)
+        tier = min(TIERS, key=lambda each: abs(each - seconds))
+        waited = 0 if delivery.misrouting is None else delivery.misrouting.seconds + tier
 
         world = self._process.world
 
         def store() -> None:
-            copy = replace(message, number=world.serial(), attempt=message.attempt + failed, redelivered=False)
+            number, attempt = world.serial(), message.attempt + failed
+            copy = replace(message, number=number, attempt=attempt, misrouted_seconds=waited, returned=0)
             world.note("broker", f"message {message.number} waits {seconds:.0f} s as {copy.number}")
-            self._broker.delay(copy, seconds)
+            self._broker.delay(copy, tier)
 
         await self._until_confirmed(store, f"delayed {message.number}")
 

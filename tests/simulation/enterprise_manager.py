@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 import structlog
 
 from contracts.events import ReasonCode
+from tests.simulation.astray import POISON
 from worker.unlinks.ports.enterprise_manager import (
     AnswerLost,
     Job,
@@ -350,7 +351,10 @@ class SimulatedGateway:
         self._polls: Counter[TaskTicket] = Counter()
 
     async def find_job(self, reference: JobReference) -> Job:
-        """As the port has it."""
+        """As the port has it. Poison ends the process."""
+        if reference.name == POISON:
+            self._process.kill()
+            await self._process.create_future()
         return await self._ask(lambda _: self._server.find_job(reference))
 
     async def find_repository(self, reference: RepositoryReference) -> str:

@@ -25,7 +25,7 @@ from worker.ledger.statements import RECORD, START_RUN, _before_its_intent, _wri
 from worker.ledger.tables import unlinks
 from worker.ledger.transaction import Transaction
 from worker.telemetry.isolation import IsolatedSinks
-from worker.unlinks import outcome
+from worker.unlinks import dispatcher, misrouted, outcome, runs
 from worker.unlinks.dispatcher import Dispatcher
 from worker.unlinks.following import FIRST_LOOK, Follower
 from worker.unlinks.outcome import Ending, failed, succeeded
@@ -388,6 +388,23 @@ async def _delay_nothing(
     del self, deliveries, seconds, report, failed
 
 
+def _give_nothing_up(delivery: Delivery) -> None:
+    del delivery
+
+
+def _say_given_up_unchanged(entry: Entry, why: str) -> Ending:
+    return failed(ReasonCode.GAVE_UP, why, changed=False, seen=entry.intent)
+
+
+_true_settle = Runs._settle  # noqa: SLF001 - a mutant is made of the core's inside
+
+
+async def _settle_nothing(self: Runs, command: UnlinkCommand, entry: Entry, ending: Ending, running: Running) -> Event:
+    if running.given_up is not None:
+        return self._event(command, entry, ending, running)
+    return await _true_settle(self, command, entry, ending, running)
+
+
 async def _offer_nothing(self: Replies, event: Event, report: Reporter) -> None:
     del self, event, report
 
@@ -493,6 +510,15 @@ MUTANTS = (
     ),
     Mutant("delays nothing", ((Replies, "delay", _delay_nothing),)),
     Mutant("publishes nothing of what is submitted", ((Replies, "offer", _offer_nothing),), known_seed=23),
+    Mutant("rejects at once what has no queue", ((misrouted, "GIVE_UP_SECONDS", 0),), known_seed=5),
+    Mutant("carries a command without a queue around for ever", ((misrouted, "GIVE_UP_SECONDS", 10**6),), known_seed=5),
+    Mutant("runs what the broker took away", ((dispatcher, "given_up", _give_nothing_up),), known_seed=6),
+    Mutant(
+        "says 'not changed' of what the broker took away",
+        ((runs, "ending_of_given_up", _say_given_up_unchanged),),
+        known_seed=6,
+    ),
+    Mutant("publishes what it gives up without settling it", ((Runs, "_settle", _settle_nothing),), known_seed=6),
     Mutant("lets telemetry fail an unlink", ((IsolatedSinks, "report", _report_without_isolation),)),
     Mutant("fails every unlink", ((Workflow, "_start", _refuse_whatever_is_asked),), known_seed=23),
     Mutant("starts a run for each retry", ((Retrying, "_follow", _follow_whatever_run),)),

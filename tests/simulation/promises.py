@@ -13,9 +13,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from contracts.commands import CancelCommand, RetryCommand, UnlinkCommand
+from contracts.commands import UNKNOWN_NAME, CancelCommand, RetryCommand, UnlinkCommand
 from contracts.events import RETRIED, Outcome, rejection_id
 from contracts.reading import UnreadableMessageError, read_message
+from tests.simulation.astray import LATE
 from tests.simulation.untroubled import shortfall
 from worker.ledger.cancelling import Stored
 from worker.unlinks.ports.ledger import (
@@ -53,6 +54,8 @@ KEEPS_GOING = "5 it keeps going"
 
 #: After the hold, requests may have to time out, and a list be looked at for `verify` seconds.
 HOLD_MARGIN_SECONDS = 500.0
+#: A command for a name without a queue is rejected no earlier than this.
+TURNED_AWAY_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +159,9 @@ class Observer:
         #: Retries of runs that were not known then, and the rejections of those.
         self._no_such_run: set[tuple[str, int]] = set()
         self._rejected_runs: set[str] = set()
+        #: When each message was first sent, and the rejections of those that no worker served in time.
+        self._sent_at: dict[bytes, float] = {}
+        self._turned_away: set[str] = set()
 
     def broken(self, promise: str, what: str) -> None:
         """Remember a violation, if it is the first."""
@@ -177,6 +183,7 @@ class Observer:
 
     def published(self, body: bytes) -> None:
         """A publisher has sent a message. A retry of what has ended without success has to start a run."""
+        self._sent_at.setdefault(body, self.world.now)
         reading = self.read(body)
         if isinstance(reading.command, RetryCommand):
             story = self.stories.get(reading.command.idempotency_key)
@@ -223,7 +230,9 @@ class Observer:
 
     def is_dead(self, reading: Reading) -> bool:
         """Whether a message can be run by nobody."""
-        return reading.command is None or reading.command.enterprise_manager != "default"
+        if reading.command is None or reading.rejection in self._turned_away:
+            return True
+        return reading.command.enterprise_manager not in {"default", LATE}
 
     def is_rejected(self, reading: Reading) -> bool:
         """Whether a message's right end is its rejection."""
@@ -256,13 +265,8 @@ class Observer:
         key = data["idempotency_key"]
         story = self.stories.get(key)
         self.world.note(process.name, f"publishes {data['outcome']} of {key}")
-        if event["id"] in self._rejections and data["reason"]["code"] == "gave_up":
-            self._given_up(event["id"], data)
-        elif event["id"] in self._rejections and data["reason"]["code"] == "run_not_found":
-            self._run_rejected(event["id"])
-        elif event["id"] in self._rejections:
-            if not self.is_rejected(self.readings[self._rejections[event["id"]]]):
-                self.broken(NOTHING_LOST, f"a command with the key {key} was rejected that should have been run")
+        if event["id"] in self._rejections:
+            self._rejected(event["id"], data)
         elif data["outcome"] == Outcome.PLANNED:
             self._planned(key, event)
         elif story is None:
@@ -274,6 +278,18 @@ class Observer:
         elif story.ended[data["run"] - 1] != body:
             self.broken(NOTHING_TWICE, f"{data['outcome']} of {key} was published; settled was {story.outcome}")
         return str(event["id"])
+
+    def _rejected(self, rejection: str, data: dict[str, Any]) -> None:
+        match data["reason"]["code"]:
+            case "unknown_enterprise_manager":
+                self._turn_away(rejection, data)
+            case "gave_up":
+                self._given_up(rejection, data)
+            case "run_not_found":
+                self._run_rejected(rejection)
+            case _ if not self.is_rejected(self.readings[self._rejections[rejection]]):
+                key = data["idempotency_key"]
+                self.broken(NOTHING_LOST, f"a command with the key {key} was rejected that should have been run")
 
     def _run_rejected(self, rejection: str) -> None:
         """A retry is rejected: there must have been no such run."""
@@ -287,6 +303,15 @@ class Observer:
             self.broken(NOTHING_LOST, f"a retry of run {command.run} of {command.idempotency_key} was rejected")
         self.situations["run not found"] += 1
         self._rejected_runs.add(rejection)
+
+    def _turn_away(self, rejection: str, data: dict[str, Any]) -> None:
+        self._turned_away.add(rejection)
+        if data["enterprise_manager"] in {"default", UNKNOWN_NAME}:
+            return  # one of another name on the queue of this one, or no name at all
+        self.situations["turned away"] += 1
+        waited = self.world.now - self._sent_at[self._rejections[rejection]]
+        if waited < TURNED_AWAY_SECONDS:
+            self.broken(NOTHING_LOST, f"{data['idempotency_key']} was rejected after {waited:.0f} s without a queue")
 
     def _given_up(self, rejection: str, data: dict[str, Any]) -> None:
         self.situations["given up"] += 1
@@ -451,6 +476,8 @@ class Observer:
         story.ended.append(body)
         if len(story.ended) != story.run or data["run"] != story.run:
             self.broken(NOTHING_TWICE, f"run {story.run} of {story.key} ends as run {data['run']}")
+        if story.command.enterprise_manager == LATE:
+            self.situations["found its queue"] += 1
         self.world.note("ledger", f"{story.key} is {story.outcome}, changed {story.changed}, {data['evidence']}")
         self.situations[f"{story.outcome} {data['evidence'] or (data['reason'] or {}).get('code')}"] += 1
         self._check_tasks_left(story, process)

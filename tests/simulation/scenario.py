@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from tests.simulation.astray import ASTRAY, Astray, draw_astray
 from worker.unlinks.rules import Pace, Rules
 
 if TYPE_CHECKING:
@@ -242,6 +243,7 @@ class Scenario:
     troubles: list[Trouble] = field(default_factory=list)
     #: How likely it is that a run that failed is retried.
     retries: float = 0.0
+    astray: Astray = field(default_factory=Astray)
 
     def __str__(self) -> str:
         return (
@@ -270,12 +272,13 @@ def draw(seed: int) -> Scenario:
     if Random(f"sinks {seed}").random() < 0.1:  # noqa: S311 - as above
         faults.append("sinks_break")
     horizon = chance.uniform(60, 600)
+    astray = draw_astray(seed, horizon)
     strict = chance.random() < 0.8
     settling = chance.choice((90, 120, 120))
     pace = Pace(poll_interval=chance.choice((1, 2, 5)), verify=chance.choice((20, 60, 60)), settling=settling)
     scenario = Scenario(
         seed=seed,
-        faults=frozenset(faults),
+        faults=frozenset([*faults, *astray.faults]),
         workers=chance.choice((1, 2, 2, 3)),
         prefetch=chance.choice((1, 3, 20)),
         lease_seconds=chance.choice((11, 30, 30)),
@@ -297,11 +300,15 @@ def draw(seed: int) -> Scenario:
         ],
         repositories=4,
         weather=_weather(chance, faults, strict=strict),
+        astray=astray,
     )
     _add_commands(chance, scenario)
     _add_retries(Random(f"early retries {seed}"), scenario)  # noqa: S311 - as above
     for fault in faults:
         _add_troubles(chance, scenario, fault)
+    if ASTRAY in astray.faults:  # each worker is updated, one after the other
+        updates = enumerate(range(scenario.workers), start=1)
+        scenario.troubles += [Trouble(astray.late_at + 10 * turn, "drain", worker) for turn, worker in updates]
     scenario.troubles.sort(key=lambda trouble: trouble.at)
     return scenario
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from tests.simulation.astray import LATE
 from tests.simulation.broker import Broker, Message
 from tests.simulation.enterprise_manager import Server, TrueJob
 from tests.simulation.ledger import Database
@@ -60,7 +61,7 @@ class Simulation:
             unforeseen=not scenario.faults.isdisjoint({"ports_break", "surprises"}),
         )
         self.weather = Weather(world, **scenario.weather)
-        self.broker = Broker(world, self.observer, self.weather)
+        self.broker = Broker(world, self.observer, self.weather, scenario.astray.delivery_limit)
         self.server = Server(world, self.observer, self.weather)
         self.observer.server = self.server
         self.observer.strict = "longest_task" not in scenario.weather
@@ -102,6 +103,8 @@ class Simulation:
         world, scenario = self.world, self.scenario
         for at, command in scenario.commands:
             self._publish_after(at, encode(command, self._link_ids))
+        for at, name, astray in scenario.astray.commands:
+            self._publish_after(at, encode(astray, self._link_ids), name)
         for trouble in scenario.troubles:
             world.after(trouble.at, partial(self._happen, trouble))
         world.after(scenario.horizon, self._calm)
@@ -130,7 +133,7 @@ class Simulation:
             situations=self.observer.situations,
         )
 
-    def _publish_after(self, seconds: float, body: bytes) -> None:
+    def _publish_after(self, seconds: float, body: bytes, name: str = "default") -> None:
         self._to_come += 1
 
         def publish() -> None:
@@ -140,13 +143,15 @@ class Simulation:
             self.sent.append(body)
             self.observer.published(body)
             reply_to = f"reply.{number}" if self.world.chance(0.3) else None
-            self.broker.put(Message(number, body, reply_to=reply_to))
+            self.broker.publish(Message(number, body, reply_to=reply_to, name=name))
 
         self.world.after(seconds, publish)
 
     def _maybe_retry(self, key: str) -> None:
         """Somebody who is notified of a failure retries it, now and then twice, or cancels what they have retried."""
         story, chance = self.observer.stories[key], self._retries
+        if story.command.enterprise_manager == LATE:
+            return
         if story.run > MOST_RUNS or chance.random() >= self.scenario.retries:
             return
         seconds = chance.choice((0.05, 3, 60)) * chance.random()
@@ -163,7 +168,7 @@ class Simulation:
     def _retry_what_ended(self) -> None:
         """Old retries come once more, and new ones of what did not succeed."""
         for key, story in self.observer.stories.items():
-            if self._retries.random() < self.scenario.retries:
+            if story.command.enterprise_manager != LATE and self._retries.random() < self.scenario.retries:
                 for run in {1, story.run}:
                     self._publish_after(self._retries.random() * 10, _retry(key, run))
 
@@ -173,7 +178,8 @@ class Simulation:
         for message in self.broker.dead_letters:
             if self.observer.read(message.body).rejection in self.observer.given_up:
                 self.world.note("operator", f"replays {message.number}")
-                self.broker.put(replace(message, number=self.world.serial(), attempt=1))
+                fresh = replace(message, number=self.world.serial(), attempt=1, returned=0, returns=0, taken_away=None)
+                self.broker.publish(replace(fresh, misrouted_seconds=0))
 
     def _put_links_back(self) -> None:
         """Before old commands come once more, somebody links again what was unlinked."""

@@ -61,6 +61,9 @@ SITUATIONS = {
     "run started after timed_out, changed None",
     "run not found",
     "untroubled",
+    "turned away",
+    "found its queue",
+    "taken away",
 }
 
 #: How many fresh seeds are run at least; then more, until every situation has occurred (the rarest takes some 100), but

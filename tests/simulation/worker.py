@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
+from tests.simulation.astray import LATE
 from tests.simulation.broker import HEARTBEAT_SECONDS, Connection, SimulatedDelivery, SimulatedOutbox
 from tests.simulation.enterprise_manager import SimulatedGateway
 from tests.simulation.ledger import SimulatedWriter
@@ -75,6 +76,8 @@ class SimulatedWorker:
         """A new process, connected."""
         self._incarnation += 1
         self._draining = False
+        updated = self._world.now >= self._scenario.astray.late_at
+        self._served = frozenset({"default", LATE} if updated else {"default"})
         name = f"worker-{self._number}"
         if not self._scenario.same_names:
             name += f".{self._incarnation}"
@@ -91,7 +94,9 @@ class SimulatedWorker:
         self._dispatcher = Dispatcher(
             ledger=ledger,
             outbox=SimulatedOutbox(self._broker, process, self._observer, self._weather),
-            enterprise_managers={"default": SimulatedGateway(self._server, process, self._observer, self._weather)},
+            enterprise_managers={
+                each: SimulatedGateway(self._server, process, self._observer, self._weather) for each in self._served
+            },
             clock=clock,
             rules=self._scenario.rules,
             steps=IsolatedSinks(self._weather, StepLog()),
@@ -108,7 +113,7 @@ class SimulatedWorker:
         def take(delivery: SimulatedDelivery) -> None:
             dispatcher.receive(delivery)
 
-        self._connection = Connection(self.process, take, self._scenario.prefetch)
+        self._connection = Connection(self.process, take, self._scenario.prefetch, self._served)
         self._broker.connect(self._connection)
 
     def _died(self) -> None:

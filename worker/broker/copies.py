@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pika.spec import BasicProperties
 
-from worker.broker.delivery import ATTEMPT_HEADER, TAKEN_AWAY_HEADER, BrokerDelivery, plain_headers, text_or_none
+from worker.broker.delivery import (
+    ATTEMPT_HEADER,
+    RETURNS_HEADER,
+    TAKEN_AWAY_HEADER,
+    BrokerDelivery,
+    plain_headers,
+    text_or_none,
+)
 from worker.broker.misrouted import MISROUTED_SECONDS_HEADER
 from worker.broker.senders import SENDER_HEADER, signed_by_forwarder, signed_by_worker
 
@@ -38,7 +45,7 @@ QUEUE_HEADER = "unlink-queue"
 RUN_HEADER = "unlink-run"
 
 #: What the worker writes on a copy anew, or leaves off.
-_OF_ONE_COPY = {SENDER_HEADER, TAKEN_AWAY_HEADER, MISROUTED_SECONDS_HEADER, RUN_HEADER}
+_OF_ONE_COPY = {SENDER_HEADER, RETURNS_HEADER, TAKEN_AWAY_HEADER, MISROUTED_SECONDS_HEADER, RUN_HEADER}
 
 #: What a message that starts afresh must not bring along.
 _OF_ITS_LIFE_SO_FAR = {

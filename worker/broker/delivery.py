@@ -7,6 +7,8 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from worker.broker.senders import sender_of
+from worker.broker.topology import COMMAND_DELIVERY_LIMIT
+from worker.unlinks.ports.broker import DELIVERY_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -22,6 +24,13 @@ ATTEMPT_HEADER = "unlink-attempt"
 #: On the copy of a message that the broker took from its queue: why, by the broker's name for it. The copy is answered
 #: from the ledger. A sender who writes this header has the sender's own command given up.
 TAKEN_AWAY_HEADER = "unlink-taken-away"
+
+#: How often earlier copies of the message came back unacknowledged. The broker counts anew for each copy, and so would
+#: never take away a command that ends every worker after its claim: such a command is delayed between two of its runs.
+RETURNS_HEADER = "unlink-returns"
+
+#: The broker's own count of that, for this copy; absent at the first delivery.
+_DELIVERY_COUNT = "x-delivery-count"
 
 #: A number that no count reaches; one more than the largest of AMQP's could not be written in a copy.
 _NO_COUNT = 2**31
@@ -72,6 +81,10 @@ class BrokerDelivery:
         self.misrouting = misrouting
         #: Why the broker had taken the message from its queue before, in the broker's word; None if it had not.
         self.taken_away = taken_away or word_or_none(self.headers.get(TAKEN_AWAY_HEADER))
+        #: How often the message came back unacknowledged, with all of its copies.
+        self.returns = sum(count_of(self.headers.get(name), least=0) for name in (RETURNS_HEADER, _DELIVERY_COUNT))
+        if self.taken_away is None and self.returns > COMMAND_DELIVERY_LIMIT:
+            self.taken_away = DELIVERY_LIMIT
 
     @property
     def content_type(self) -> str | None:

@@ -21,7 +21,7 @@ from worker.broker.copies import (
     copied_properties,
     short_text,
 )
-from worker.broker.delivery import ATTEMPT_HEADER, TAKEN_AWAY_HEADER
+from worker.broker.delivery import ATTEMPT_HEADER, RETURNS_HEADER, TAKEN_AWAY_HEADER
 from worker.broker.misrouted import MISROUTED_SECONDS_HEADER
 from worker.broker.problems import BrokerClosedError, ChannelLostError, one_line
 from worker.broker.topology import DEAD, EVENTS, MISROUTED, command_queue, delay_exchange
@@ -145,6 +145,8 @@ class BrokerOutbox:
             headers[MISROUTED_SECONDS_HEADER] = delivery.misrouting.seconds + tier
         if delivery.taken_away is not None:
             headers[TAKEN_AWAY_HEADER] = delivery.taken_away
+        if delivery.returns:
+            headers[RETURNS_HEADER] = delivery.returns
         await self._copy(delivery, delay_exchange(tier), headers)
 
     async def dead_letter(self, delivery: Delivery, reason: Reason, run: int | None = None) -> None:

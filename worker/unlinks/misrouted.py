@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING
 from contracts.commands import UNKNOWN_NAME, CancelCommand, RetryCommand, UnlinkCommand
 from contracts.events import ReasonCode
 from contracts.reading import UnreadableMessageError
+from worker.unlinks.outcome import cancelled, failed
+from worker.unlinks.ports.broker import DELIVERY_LIMIT
+from worker.unlinks.ports.ledger import Stage
 from worker.unlinks.replies import known_of
 from worker.unlinks.waiting import DeferredError
 
@@ -23,8 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Container
 
     from contracts.commands import Command
+    from worker.unlinks.outcome import Ending
     from worker.unlinks.ports.broker import Delivery, Misrouting
-    from worker.unlinks.ports.ledger import Ledger
+    from worker.unlinks.ports.ledger import Entry, Ledger
     from worker.unlinks.ports.steps import Reporter
     from worker.unlinks.replies import Replies
 
@@ -88,9 +92,16 @@ class Misrouted:
         return await self.ledger.has_decided(command.idempotency_key, command.fingerprint)
 
 
+def ending_of_given_up(entry: Entry, why: str) -> Ending:
+    """The ending of a claimed key whose command is not run. A cancel that came before any DELETE left holds."""
+    if entry.cancelled and entry.stage is Stage.CLAIMED:
+        return cancelled(entry.intent, changed=None if entry.may_act else False)
+    return failed(ReasonCode.GAVE_UP, why, changed=None, seen=entry.intent)
+
+
 def given_up(delivery: Delivery) -> str | None:
     """Why a command is not run but answered from the ledger; None if it is to be run."""
-    if delivery.taken_away == "delivery_limit":
+    if delivery.taken_away == DELIVERY_LIMIT:
         return "gave up: the broker took the command from its queue after too many deliveries"
     if delivery.taken_away is not None:
         return f"gave up: the broker took the command from its queue ({delivery.taken_away})"

@@ -11,7 +11,7 @@ from contracts.commands import RetryCommand
 from contracts.events import Outcome, Reason, ReasonCode
 from contracts.reading import UnreadableMessageError, read_command, to_stored
 from worker.unlinks.claiming import claim_once_free
-from worker.unlinks.misrouted import given_up
+from worker.unlinks.misrouted import ending_of_given_up, given_up
 from worker.unlinks.outcome import Ending, as_plan, compose, failed
 from worker.unlinks.ports.ledger import (
     AlreadySettled,
@@ -184,8 +184,8 @@ class Runs:
 
     async def _to_the_answer(self, command: UnlinkCommand, entry: Entry, running: Running) -> None:
         if running.given_up is not None:
-            ending = failed(ReasonCode.GAVE_UP, running.given_up, changed=None, seen=entry.intent)
-            event = await self._settle(command, entry, ending, running)
+            ending = ending_of_given_up(entry, running.given_up)
+            event = await self._settle(command, await self._with_canceller(entry, ending, running), ending, running)
         else:
             event = await self._to_the_end(command, entry, running)
         await self.replies.publish_settled(event, running.deliveries, running.report)

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from contracts.events import Event, Reason
 
 
+#: Why the broker takes a message from its queue: it came back unacknowledged too often.
+DELIVERY_LIMIT = "delivery_limit"
+
+
 @dataclass(frozen=True, slots=True)
 class Misrouting:
     """How a message came to the queue of messages that no command queue has.
@@ -75,7 +79,10 @@ class Delivery(Protocol):
 
     @property
     def taken_away(self) -> str | None:
-        """Why the broker took the message from its queue, in one word (`delivery_limit`); None if it did not."""
+        """Why the broker took the message from its queue, in one word (`DELIVERY_LIMIT`); None if it did not.
+
+        It is taken away as well if its copies together came back unacknowledged too often.
+        """
         ...
 
     @property
@@ -86,6 +93,11 @@ class Delivery(Protocol):
     @property
     def redelivered(self) -> bool:
         """Whether the broker says that it may have delivered it before."""
+        ...
+
+    @property
+    def returns(self) -> int:
+        """How often it came back unacknowledged to the broker, with all of its copies."""
         ...
 
     @property
