@@ -146,18 +146,18 @@ async def test_what_kills_every_worker_ends_in_the_dead_letters(
 
 
 async def test_copies_count_together_how_often_a_command_came_back(
-    worker: Any, neighbour: Any, monkeypatch: pytest.MonkeyPatch
+    worker: Worker, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A command that ends each worker after its claim is delayed in between, and would never be taken away."""
     monkeypatch.setattr("worker.broker.delivery.COMMAND_DELIVERY_LIMIT", 3)
     worker.broker.pause("default", "the test consumes")
     await until(lambda: not worker.broker.consuming)
-    neighbour.send(b"body")
+    site.send(b"body")
     for turn in range(1, 5):
-        with neighbour.channel() as channel:
-            await until(lambda: neighbour.count(QUEUE) == 1)
+        with site.channel() as channel:
+            await until(lambda: site.count(QUEUE) == 1)
             method, _, _ = channel.basic_get(QUEUE)
-            channel.basic_reject(method.delivery_tag, requeue=True)
+            channel.basic_reject(method.delivery_tag or 0, requeue=True)
         worker.broker.resume("default", "the test consumes")
         delivery = await worker.next()
         assert (delivery.returns, delivery.taken_away) == (turn, None if turn <= 3 else "delivery_limit")
