@@ -44,10 +44,10 @@ class Answer:
 
 
 class Client:
-    """One user of Enterprise Manager; logged on when it is made, unless told otherwise."""
+    """One user of the simulated Enterprise Manager `em`; logged on when it is made, unless told otherwise."""
 
     def __init__(self, em: Simulation, wanted: Format, *, log_on: bool = True) -> None:
-        self._em = em
+        self.em = em
         self.format: Format = wanted
         self.api = f"{em.url}/api"
         self._http = requests.Session()
@@ -66,7 +66,7 @@ class Client:
 
     def log_on(self, password: str | None = None, version: str = "latest") -> Answer:
         """Ask for a session."""
-        credentials = (self._em.username, self._em.password if password is None else password)
+        credentials = (self.em.username, self.em.password if password is None else password)
         return self.request("POST", f"sessionMngr/?v={version}", auth=credentials)
 
     def request(self, method: str, path: str, timeout: float = 10, **more: Any) -> Answer:

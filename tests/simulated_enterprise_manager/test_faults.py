@@ -71,11 +71,9 @@ def test_what_lies_outside_of_the_api_is_not_found(client: Client) -> None:
 
 @pytest.mark.parametrize("status", [400, 409, 429, 500, 502, 503])
 @pytest.mark.parametrize("kind", ["error", "html", "empty"])
-def test_a_status_on_demand_is_answered_without_acting(
-    em: SimulatedEnterpriseManager, client: Client, status: int, kind: str
-) -> None:
+def test_a_status_on_demand_is_answered_without_acting(client: Client, status: int, kind: str) -> None:
     """An error of a server, or of a proxy in front of it, cannot be tried."""
-    em.inject(Fault("status", method="DELETE", status=status, answer=kind, message="No.", retry_after="3"))  # type: ignore[arg-type] # a literal in turn
+    client.em.inject(Fault("status", method="DELETE", status=status, answer=kind, message="No.", retry_after="3"))  # type: ignore[arg-type] # a literal in turn
 
     answer = client.unlink(VENDOR_JOB_ID, VENDOR_LINK_ID)
 
@@ -89,65 +87,63 @@ def test_a_status_on_demand_is_answered_without_acting(
     else:
         assert answer.body == b""
     assert client.links(VENDOR_JOB_ID) == [VENDOR_LINK_ID]
-    assert em.requests[-2].status == status
+    assert client.em.requests[-2].status == status
 
 
-def test_a_fault_meets_only_its_requests_and_only_so_often(em: SimulatedEnterpriseManager, client: Client) -> None:
+def test_a_fault_meets_only_its_requests_and_only_so_often(client: Client) -> None:
     """A fault that strays makes a test fail, or pass, for another reason."""
-    em.inject(Fault("status", method="GET", path="/linkedBackupRepositories", times=2, after=1, status=500))
+    client.em.inject(Fault("status", method="GET", path="/linkedBackupRepositories", times=2, after=1, status=500))
 
     statuses = [client.get(f"jobs/{VENDOR_JOB_ID}/linkedBackupRepositories").status for _ in range(4)]
     others = client.get("jobs").status
 
     assert statuses == [200, 500, 500, 200]
     assert others == 200
-    assert em.faults == []
+    assert client.em.faults == []
 
 
-def test_faults_wait_in_line_and_can_be_cleared(em: SimulatedEnterpriseManager, client: Client) -> None:
+def test_faults_wait_in_line_and_can_be_cleared(client: Client) -> None:
     """A fault for ever outlives the part of a test that it was for."""
-    em.inject(Fault("status", status=500))
-    em.inject(Fault("status", status=503, times=None))
+    client.em.inject(Fault("status", status=500))
+    client.em.inject(Fault("status", status=503, times=None))
 
     assert [client.get("jobs").status for _ in range(3)] == [500, 503, 503]
-    assert [fault.status for fault in em.faults] == [503]
-    em.clear_faults()
+    assert [fault.status for fault in client.em.faults] == [503]
+    client.em.clear_faults()
     assert client.get("jobs").status == 200
 
 
 @pytest.mark.parametrize(("kind", "acts"), [("drops_connection", False), ("acts_and_drops_connection", True)])
-def test_a_connection_is_dropped_before_or_after_acting(
-    em: SimulatedEnterpriseManager, client: Client, kind: str, acts: bool
-) -> None:
+def test_a_connection_is_dropped_before_or_after_acting(client: Client, kind: str, acts: bool) -> None:
     """An answer that is lost on the wire looks like a request that never arrived, and cannot be tried."""
-    em.inject(Fault(kind, method="DELETE"))  # type: ignore[arg-type] # a literal in turn
+    client.em.inject(Fault(kind, method="DELETE"))  # type: ignore[arg-type] # a literal in turn
 
     with pytest.raises(requests.ConnectionError):
         client.unlink(VENDOR_JOB_ID, VENDOR_LINK_ID)
 
-    assert em.deletes_of(VENDOR_LINK_ID) == 1
-    assert em.requests[-1].status is None
+    assert client.em.deletes_of(VENDOR_LINK_ID) == 1
+    assert client.em.requests[-1].status is None
     assert len(client.get("tasks").content) == acts
     if acts:
-        wait_until(lambda: em.links(VENDOR_JOB_ID) == [])
+        wait_until(lambda: client.em.links(VENDOR_JOB_ID) == [])
 
 
 @pytest.mark.parametrize(("kind", "acts"), [("never_answers", False), ("acts_and_never_answers", True)])
-def test_an_answer_never_comes(em: SimulatedEnterpriseManager, client: Client, kind: str, acts: bool) -> None:
+def test_an_answer_never_comes(client: Client, kind: str, acts: bool) -> None:
     """A client without timeouts is not found out."""
-    em.inject(Fault(kind, method="DELETE"))  # type: ignore[arg-type] # a literal in turn
+    client.em.inject(Fault(kind, method="DELETE"))  # type: ignore[arg-type] # a literal in turn
 
     with pytest.raises(requests.ReadTimeout):
         client.request("DELETE", f"jobs/{VENDOR_JOB_ID}/linkedBackupRepositories/{VENDOR_LINK_ID}", timeout=0.1)
 
-    assert em.requests[-1].status is None
+    assert client.em.requests[-1].status is None
     assert len(client.get("tasks").content) == acts
 
 
 @pytest.mark.parametrize("kind", ["truncated", "cut_off", "wrong_content", "latency"])
-def test_an_answer_is_spoilt_after_acting(em: SimulatedEnterpriseManager, client: Client, kind: str) -> None:
+def test_an_answer_is_spoilt_after_acting(client: Client, kind: str) -> None:
     """Half a document, or somebody else's, is only ever met in production."""
-    em.inject(Fault(kind, method="DELETE", seconds=0.1))  # type: ignore[arg-type] # a literal in turn
+    client.em.inject(Fault(kind, method="DELETE", seconds=0.1))  # type: ignore[arg-type] # a literal in turn
 
     if kind == "cut_off":
         with pytest.raises(requests.RequestException):
@@ -157,21 +153,21 @@ def test_an_answer_is_spoilt_after_acting(em: SimulatedEnterpriseManager, client
         assert answer.status == 202
         assert (answer.content is None) == (kind != "latency")
 
-    wait_until(lambda: em.links(VENDOR_JOB_ID) == [])
+    wait_until(lambda: client.em.links(VENDOR_JOB_ID) == [])
 
 
-def test_a_document_of_somebody_elses_making(em: SimulatedEnterpriseManager, client: Client) -> None:
+def test_a_document_of_somebody_elses_making(client: Client) -> None:
     """Hostile content cannot be put in front of the client."""
-    em.inject(Fault("wrong_content", status=200, body="[]", content_type="application/json"))
+    client.em.inject(Fault("wrong_content", status=200, body="[]", content_type="application/json"))
 
     answer = client.get("jobs")
 
     assert (answer.status, answer.body, answer.content) == (200, b"[]", [])
 
 
-def test_a_task_that_hangs_keeps_the_link_until_it_is_stopped(em: SimulatedEnterpriseManager, client: Client) -> None:
+def test_a_task_that_hangs_keeps_the_link_until_it_is_stopped(client: Client) -> None:
     """What happens at the end of the timeout cannot be tried."""
-    em.inject(Fault("task_hangs", method="DELETE", path=f"/linkedBackupRepositories/{VENDOR_LINK_ID}"))
+    client.em.inject(Fault("task_hangs", method="DELETE", path=f"/linkedBackupRepositories/{VENDOR_LINK_ID}"))
     client.unlink(VENDOR_JOB_ID, VENDOR_LINK_ID)
     behind = client.link(VENDOR_JOB_ID, VENDOR_REPOSITORY_UID)
 
@@ -179,21 +175,21 @@ def test_a_task_that_hangs_keeps_the_link_until_it_is_stopped(em: SimulatedEnter
     client.request("DELETE", "tasks/task-1")
 
     assert client.end_of(behind)["result"]["success"] == "true"
-    assert em.links(VENDOR_JOB_ID)[0].object_in_job_id == VENDOR_LINK_ID
+    assert client.em.links(VENDOR_JOB_ID)[0].object_in_job_id == VENDOR_LINK_ID
 
 
-def test_nobody_can_connect_while_connections_are_refused(em: SimulatedEnterpriseManager, client: Client) -> None:
+def test_nobody_can_connect_while_connections_are_refused(client: Client) -> None:
     """A server that is down for a while cannot be tried, or comes back elsewhere."""
-    url = em.url
-    em.refuse_connections()
-    em.refuse_connections()
+    url = client.em.url
+    client.em.refuse_connections()
+    client.em.refuse_connections()
     with pytest.raises(requests.ConnectionError):
         client.get("jobs")
 
-    em.accept_connections()
-    em.accept_connections()
+    client.em.accept_connections()
+    client.em.accept_connections()
 
-    assert em.url == url
+    assert client.em.url == url
     assert client.get("jobs").status == 200
 
 
@@ -212,17 +208,17 @@ def test_a_held_connection_ends_when_connections_are_refused(em: SimulatedEnterp
         assert client.get("jobs").status == 401
 
 
-def test_requests_are_recorded_as_they_come(em: SimulatedEnterpriseManager, client: Client) -> None:
+def test_requests_are_recorded_as_they_come(client: Client) -> None:
     """The proof that there was one DELETE and one logon counts something else."""
-    em.forget_requests()
+    client.em.forget_requests()
     client.unlink(VENDOR_JOB_ID, VENDOR_LINK_ID)
     client.token = None
     client.get("query?type=Job&filter=Name==%22a%22")
 
-    first, second = em.requests
+    first, second = client.em.requests
     assert (first.method, first.has_session, first.status) == ("DELETE", True, 202)
     assert first.path == f"/api/jobs/{VENDOR_JOB_ID}/linkedBackupRepositories/{VENDOR_LINK_ID}"
     assert (second.method, second.has_session, second.status) == ("GET", False, 401)
     assert second.path == "/api/query?type=Job&filter=Name==%22a%22"
     assert second.time >= first.time
-    assert (em.count(), em.count("DELETE"), em.count("GET", "/QUERY")) == (2, 1, 1)
+    assert (client.em.count(), client.em.count("DELETE"), client.em.count("GET", "/QUERY")) == (2, 1, 1)

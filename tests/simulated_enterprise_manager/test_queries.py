@@ -9,7 +9,6 @@ from worker.sandbox.simulated_enterprise_manager import (
     VENDOR_JOB_ID,
     VENDOR_JOB_NAME,
     VENDOR_LINK_ID,
-    SimulatedEnterpriseManager,
 )
 from worker.sandbox.simulated_enterprise_manager.behaviour import Behaviour
 from worker.sandbox.simulated_enterprise_manager.filters import FilterInvalidError, filter_of
@@ -83,11 +82,11 @@ def test_names_may_be_compared_by_case() -> None:
     assert not filter_of("Name==COPY", KNOWN, Behaviour(names_by_case=True))(ROWS[0])
 
 
-def test_a_job_is_found_by_its_name_and_backup_server(em: SimulatedEnterpriseManager, client: Client) -> None:
+def test_a_job_is_found_by_its_name_and_backup_server(client: Client) -> None:
     """A name that two backup servers share is not narrowed down."""
     name = "Twin; x, (y)"
-    here = em.add_job(name=name, backup_server="vbr01")
-    em.add_job(name=name, backup_server="vbr02")
+    here = client.em.add_job(name=name, backup_server="vbr01")
+    client.em.add_job(name=name, backup_server="vbr02")
     condition, at_one = quote(f'Name=="{name}"'), quote(';BackupServerName=="vbr01"')
 
     both = client.get(f"query?type=Job&filter={condition}")
@@ -98,9 +97,9 @@ def test_a_job_is_found_by_its_name_and_backup_server(em: SimulatedEnterpriseMan
     assert one.content["refs"][0]["href"].endswith(f"/api/jobs/{here}")
 
 
-def test_references_and_entities(em: SimulatedEnterpriseManager, client: Client) -> None:
+def test_references_and_entities(client: Client) -> None:
     """A client that asks for entities reads references, or the other way round."""
-    repository = em.add_repository("Second", backup_server="vbr02")
+    repository = client.em.add_repository("Second", backup_server="vbr02")
 
     references = client.get("query?type=Repository&filter=Name==Second").content
     entities = client.get("query?type=Repository&format=Entities&filter=Name==Second").content
@@ -113,11 +112,11 @@ def test_references_and_entities(em: SimulatedEnterpriseManager, client: Client)
     assert len(client.get("repositories").content) == 2
 
 
-def test_results_come_in_pages(em: SimulatedEnterpriseManager, client: Client) -> None:
+def test_results_come_in_pages(client: Client) -> None:
     """A client that reads the first page alone is not found out."""
-    em.behaviour.page_size = 3
+    client.em.behaviour.page_size = 3
     for number in range(1, 7):
-        em.add_job(name=f"Job {number}")
+        client.em.add_job(name=f"Job {number}")
 
     pages = [client.get(f"query?type=Job&sortAsc=Name&page={page}") for page in (1, 2, 3, 4)]
 
@@ -133,19 +132,17 @@ def test_results_come_in_pages(em: SimulatedEnterpriseManager, client: Client) -
     assert names(client.get("query?type=Job&sortDesc=Name&pageSize=1")) == ["Job 6"]
 
 
-def test_the_sessions_unfinished_tasks_are_found_in_pages(
-    em: SimulatedEnterpriseManager, client: Client, another: Client
-) -> None:
+def test_the_sessions_unfinished_tasks_are_found_in_pages(client: Client, another: Client) -> None:
     """Following many tasks by one query is tried on a server that shows everybody's, or all at once."""
-    em.change_behaviour(operation_finished_looks=0, edits_held=True)
+    client.em.change_behaviour(operation_finished_looks=0, edits_held=True)
     another.unlink(VENDOR_JOB_ID, VENDOR_LINK_ID)
-    job = em.add_job(name="Five", links=[VENDOR_LINK_ID] * 5)
-    for link in em.links(job)[:4]:
+    job = client.em.add_job(name="Five", links=[VENDOR_LINK_ID] * 5)
+    for link in client.em.links(job)[:4]:
         client.unlink(job, link.object_in_job_id)
     query = "query?type=Task&filter=State!=Finished"
 
     first, second = client.get(f"{query}&pageSize=3"), client.get(f"{query}&pageSize=3&page=2")
-    em.behaviour.edits_held = False
+    client.em.behaviour.edits_held = False
     client.states_of("task-4")
 
     assert [task["taskid"] for task in first.content["resources"]] == ["task-1", "task-2", "task-3"]
@@ -155,9 +152,9 @@ def test_the_sessions_unfinished_tasks_are_found_in_pages(
     assert [task["state"] for task in client.get("tasks").content] == ["Finished"] * 4
 
 
-def test_a_query_counts_as_a_look_at_every_task(em: SimulatedEnterpriseManager, client: Client) -> None:
+def test_a_query_counts_as_a_look_at_every_task(client: Client) -> None:
     """A client that follows its tasks by queries alone waits for ever."""
-    em.change_behaviour(edit_seconds=0)
+    client.em.change_behaviour(edit_seconds=0)
     client.unlink(VENDOR_JOB_ID, VENDOR_LINK_ID)
     query = "query?type=Task&filter=State!=Finished"
 
@@ -174,13 +171,13 @@ def test_a_query_that_cannot_be_answered_is_a_bad_request(client: Client, query:
 
 
 @pytest.mark.parametrize("status", [400, 501])
-def test_a_server_without_queries(em: SimulatedEnterpriseManager, client: Client, status: int) -> None:
+def test_a_server_without_queries(client: Client, status: int) -> None:
     """A client that cannot do without queries is not found out."""
-    em.change_behaviour(query_tasks=str(status))
+    client.em.change_behaviour(query_tasks=str(status))
     assert client.get("query?type=Task").status == status
     assert client.get("query?type=Job").status == 200
 
-    em.change_behaviour(query=str(status))
+    client.em.change_behaviour(query=str(status))
     assert client.get("query?type=Job").status == status
 
 

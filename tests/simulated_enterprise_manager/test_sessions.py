@@ -11,7 +11,7 @@ from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_ID, VENDOR_LI
 HEADER = "X-RestSvcSessionId"
 
 
-def test_the_front_page_needs_no_session(em: SimulatedEnterpriseManager, client: Client) -> None:
+def test_the_front_page_needs_no_session(client: Client) -> None:
     """A client that follows links from the front page finds no way in."""
     client.token = None
 
@@ -21,7 +21,7 @@ def test_the_front_page_needs_no_session(em: SimulatedEnterpriseManager, client:
     create = next(link for link in answer.content["links"] if link["rel"] == "Create")
     assert create["type"] == "LogonSession"
     assert [version["name"] for version in answer.content["supportedversions"]] == ["v1_5", "v1_6", "v1_7"]
-    assert em.count("GET", "/api/") == 1
+    assert client.em.count("GET", "/api/") == 1
 
 
 def test_logging_on_gives_a_token_in_header_and_cookie_and_none_in_the_body(client: Client) -> None:
@@ -75,28 +75,28 @@ def test_a_stale_cookie_beats_a_good_header(client: Client) -> None:
     assert (*stale, good) == (200, 401, 200)
 
 
-def test_a_session_idles_out_and_each_request_keeps_it(em: SimulatedEnterpriseManager, client: Client) -> None:
+def test_a_session_idles_out_and_each_request_keeps_it(client: Client) -> None:
     """A worker that never renews its session passes every test."""
-    em.behaviour.session_idle_seconds = 1000
+    client.em.behaviour.session_idle_seconds = 1000
     assert client.get("jobs").status == 200
 
-    em.behaviour.session_idle_seconds = -1
+    client.em.behaviour.session_idle_seconds = -1
 
     assert client.get("jobs").status == 401
-    em.behaviour.session_idle_seconds = 1000
+    client.em.behaviour.session_idle_seconds = 1000
     assert client.get("jobs").status == 401
 
 
-def test_expired_sessions_are_gone_until_the_next_logon(em: SimulatedEnterpriseManager, client: Client) -> None:
+def test_expired_sessions_are_gone_until_the_next_logon(client: Client) -> None:
     """A test of what happens on 401 in the middle of work tests nothing."""
-    em.expire_sessions()
+    client.em.expire_sessions()
 
     assert client.get("jobs").status == 401
     client.token = client.log_on().headers[HEADER]
     assert client.get("jobs").status == 200
 
 
-def test_logging_off_ends_that_session_alone(em: SimulatedEnterpriseManager, client: Client, another: Client) -> None:
+def test_logging_off_ends_that_session_alone(client: Client, another: Client) -> None:
     """A worker that logs somebody else off is not found out."""
     listed = [session["sessionid"] for session in client.get("logonSessions").content]
     answer = client.request("DELETE", f"logonSessions/{client.session_id}")
@@ -106,18 +106,18 @@ def test_logging_off_ends_that_session_alone(em: SimulatedEnterpriseManager, cli
     assert client.get("jobs").status == 401
     assert another.get("jobs").status == 200
     assert another.request("DELETE", f"logonSessions/{client.session_id}").status == 404
-    assert em.sessions == [another.session_id]
+    assert client.em.sessions == [another.session_id]
 
 
-def test_every_session_counts_its_own_tasks(em: SimulatedEnterpriseManager, client: Client, another: Client) -> None:
+def test_every_session_counts_its_own_tasks(client: Client, another: Client) -> None:
     """A worker that follows task-1 of an earlier session follows somebody else's task."""
-    job = em.add_job(name="Two links", links=[VENDOR_LINK_ID, VENDOR_JOB_ID])
-    first, second = em.links(job)
+    job = client.em.add_job(name="Two links", links=[VENDOR_LINK_ID, VENDOR_JOB_ID])
+    first, second = client.em.links(job)
     mine, theirs = client.unlink(job, first.object_in_job_id), another.unlink(job, second.object_in_job_id)
 
     assert mine.content["taskid"] == theirs.content["taskid"] == "task-1"
     assert len(client.get("tasks").content) == len(another.get("tasks").content) == 1
-    with closing(Client(em, client.format)) as third:
+    with closing(Client(client.em, client.format)) as third:
         assert third.get("tasks").content == []
         assert third.get("tasks/task-1").status == 404
 
@@ -126,11 +126,9 @@ def test_every_session_counts_its_own_tasks(em: SimulatedEnterpriseManager, clie
     ("role", "seen", "edited"),
     [("Portal Administrator", 200, 202), ("Portal User", 200, 403), ("Restore Operator", 403, 403)],
 )
-def test_a_role_may_do_only_what_it_may(
-    em: SimulatedEnterpriseManager, client: Client, role: str, seen: int, edited: int
-) -> None:
+def test_a_role_may_do_only_what_it_may(client: Client, role: str, seen: int, edited: int) -> None:
     """A refusal for want of rights is never met before production."""
-    em.change_behaviour(role=role)
+    client.em.change_behaviour(role=role)
 
     assert client.get(f"jobs/{VENDOR_JOB_ID}").status == seen
     assert client.get("query?type=Job").status == seen
@@ -138,11 +136,9 @@ def test_a_role_may_do_only_what_it_may(
 
 
 @pytest.mark.parametrize(("beyond", "status"), [("403", 403), ("503", 503), ("oldest_ends", 201)])
-def test_a_cap_on_sessions_refuses_or_ends_the_oldest(
-    em: SimulatedEnterpriseManager, client: Client, beyond: str, status: int
-) -> None:
+def test_a_cap_on_sessions_refuses_or_ends_the_oldest(client: Client, beyond: str, status: int) -> None:
     """A worker that leaks sessions, or loses its own to somebody else's logon, is not noticed."""
-    em.change_behaviour(session_cap=1, beyond_session_cap=beyond)
+    client.em.change_behaviour(session_cap=1, beyond_session_cap=beyond)
 
     assert client.log_on().status == status
     assert client.get("jobs").status == (401 if beyond == "oldest_ends" else 200)
