@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
+from tests import programs
 from tests.k8s.dockerfile import read, stages
 from tests.k8s.manifests import ROOT
 from worker.sandbox.processes.free_ports import free_port
@@ -50,13 +51,7 @@ IN_WORKER = re.findall(r"^ {4}docker compose exec worker (unlink-worker .+?)(?: 
 def test_the_file_fits_the_compose_specification() -> None:
     """A misspelt key is refused by the engine, or worse, ignored."""
     checker = Path(sys.executable).parent / "check-jsonschema"
-    done = subprocess.run(
-        [checker, "--builtin-schema", "vendor.compose-spec", COMPOSE_FILE],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    done = programs.run([checker, "--builtin-schema", "vendor.compose-spec", COMPOSE_FILE])
     assert done.returncode == 0, done.stdout
 
 
@@ -140,7 +135,7 @@ def test_images_are_of_this_version_and_of_the_versions_that_are_tested() -> Non
     assert WORKER["build"].get("target") is None
     assert SIMULATED["build"]["target"] in STAGES
     assert SERVICES["rabbitmq"]["image"] == _IMAGE
-    version = subprocess.run([_postgresql("postgres"), "--version"], capture_output=True, text=True, check=True)
+    version = programs.run([_postgresql("postgres"), "--version"], check=True)
     major = re.search(r"\) (\d+)", version.stdout)
     assert major is not None
     assert SERVICES["postgresql"]["image"] == f"postgres:{major[1]}"
@@ -238,13 +233,8 @@ class _Rehearsal:
     def unlink_worker(self, command: str) -> subprocess.CompletedProcess[str]:
         """What `docker compose exec worker` runs."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
-        return subprocess.run(
-            [sys.executable, "-m", "worker", *shlex.split(command)[1:]],
-            env=kept | self.environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=90,
+        return programs.run(
+            [sys.executable, "-m", "worker", *shlex.split(command)[1:]], env=kept | self.environment, timeout=90
         )
 
     def _here(self, text: str) -> str:
@@ -311,7 +301,7 @@ def test_an_engine_brings_all_of_it_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _run(*command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
+    return programs.run(command, cwd=ROOT, timeout=600)
 
 
 def _ports(service: dict[str, Any]) -> list[int]:

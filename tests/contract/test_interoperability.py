@@ -19,6 +19,7 @@ from jsonschema import Draft202012Validator
 
 from contracts.events import CONTENT_TYPE, Outcome
 from contracts.published import all_schemas, examples
+from tests import programs
 from tests.missing_parts import require_program
 from worker.sandbox.packages import unpacked
 from worker.sandbox.processes.worker_process import surroundings
@@ -36,13 +37,10 @@ PATIENCE = 90
 
 def run(program: list[str | Path], body: Any, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """Run a recipe with a message on its standard input."""
-    return subprocess.run(
+    return programs.run(
         program,
         input=body if isinstance(body, str) else json.dumps(body),
         env=surroundings() | environment,
-        check=False,
-        capture_output=True,
-        text=True,
         timeout=PATIENCE,
     )
 
@@ -237,9 +235,7 @@ def test_a_publisher_that_cannot_publish_says_so_in_one_line(
     urls = {} if url is None else {"AMQP_URL": url}
     others = {name: value for name, value in os.environ.items() if name != "AMQP_URL"}
     program = [sys.executable, str(recipes / "publish.py")]
-    done = subprocess.run(
-        program, input=command, env=others | urls, capture_output=True, text=True, timeout=PATIENCE, check=False
-    )
+    done = programs.run(program, input=command, env=others | urls, timeout=PATIENCE)
     assert (done.returncode, done.stdout) == (status, "")
     assert (said in done.stderr, done.stderr.count("\n")) == (True, 1)
 

@@ -18,6 +18,7 @@ import pytest
 import yaml
 from pika.exceptions import ChannelClosedByBroker
 
+from tests import programs
 from tests.contract.conftest import Site
 from tests.private_servers.http import Request, serving
 
@@ -67,9 +68,7 @@ def run_step(step: str, site: Site, command: dict[str, Any]) -> subprocess.Compl
         "GITHUB_REPOSITORY": "example/operations",
         "GITHUB_ACTOR": "j.doe",
     }
-    return subprocess.run(
-        ["bash", "-eu", "-c", step], env=environment, check=False, capture_output=True, text=True, timeout=PATIENCE
-    )
+    return programs.run(["bash", "-eu", "-c", step], env=environment, timeout=PATIENCE)
 
 
 @pytest.mark.parametrize("step", [gitlab_step, jenkins_step, github_step])
@@ -95,13 +94,13 @@ def test_a_pipeline_step_fails_when_the_link_stays(site: Site, recipes: Path, st
 def test_the_workflow_for_github_is_one_and_asks_for_no_rights(recipes: Path) -> None:
     """GitHub would refuse it; or a mistake in it could write to the repository."""
     workflow = recipes / "github-actions.yml"
-    programs = Path(sys.executable).parent
+    folder = Path(sys.executable).parent
     for checker in (
         ["check-jsonschema", "--builtin-schema", "vendor.github-workflows"],
         ["zizmor", "--offline", "--min-confidence", "medium"],
     ):
-        command: list[str | Path] = [programs / checker[0], *checker[1:], workflow]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+        command: list[str | Path] = [folder / checker[0], *checker[1:], workflow]
+        done = programs.run(command, timeout=PATIENCE)
         assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -119,7 +118,7 @@ def play(recipe: Path, site: Site, tmp_path: Path, *arguments: str) -> tuple[int
         "ANSIBLE_INVENTORY_UNPARSED_WARNING": "false",
     }
     command: list[str | Path] = ["ansible-playbook", recipe, *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    done = programs.run(command, env=environment, timeout=300)
     counts = dict(re.findall(r"(\w+)=(\d+)", done.stdout.rpartition("PLAY RECAP")[2]))
     return done.returncode, counts, done.stdout + done.stderr
 

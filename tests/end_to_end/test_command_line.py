@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import programs
 from tests.end_to_end.world import World, vendor_command
 from tests.missing_parts import require_rabbitmq
 from tests.preloaded.preloaded import run_program
@@ -124,9 +125,7 @@ def _until(lines: Iterator[str], event: str) -> None:
 def test_the_demo_shows_everything_and_exits_with_0() -> None:
     """What a newcomer runs first works, also in a pipe, and says what it shows."""
     require_rabbitmq()
-    ended = subprocess.run(
-        [*PROGRAM, "demo"], env=surroundings(), capture_output=True, text=True, timeout=110, check=False
-    )
+    ended = programs.run([*PROGRAM, "demo"], env=surroundings(), timeout=110)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "Everything went as it should." in ended.stdout
     assert ended.stdout.count("as it should be") == 7

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from tests import programs
 from tests.end_to_end.world import PATIENCE, World, vendor_command
 from tests.preloaded.preloaded import run_program
 from tests.terminal import Terminal
@@ -283,12 +284,9 @@ main()
 def test_watch_ends_without_a_word_when_it_is_interrupted_at_once(world: World) -> None:
     """Ctrl-C in the middle of an exchange with the broker showed a stack trace of pika's assertions."""
     world.start_worker()
-    ended = subprocess.run(
+    ended = programs.run(
         [sys.executable, "-c", INTERRUPTED_WATCH, "watch", "--output", "json"],
         env=surroundings(broker_only(world)),
-        check=False,
-        capture_output=True,
-        text=True,
         timeout=PATIENCE,
     )
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")

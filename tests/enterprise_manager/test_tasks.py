@@ -32,19 +32,33 @@ def em(spelling: tuple[str, dict[str, Any]]) -> Any:
         yield simulated
 
 
-@pytest.fixture
-def begin(em: SimulatedEnterpriseManager) -> Callable[..., Any]:
-    """Sends so many DELETEs, of a job each; their tickets."""
+class Server:
+    """The simulated Enterprise Manager `em`, and gateways to it."""
 
-    async def send(gateway: Gateway, count: int) -> list[TaskTicket]:
+    def __init__(self, em: SimulatedEnterpriseManager, gateway_with: Callable[..., Gateway]) -> None:
+        self.em = em
+        self._gateway_with = gateway_with
+
+    async def begin(self, gateway: Gateway, count: int = 20) -> list[TaskTicket]:
+        """Send so many DELETEs, of a job each; their tickets."""
         tickets = []
         for number in range(count):
-            job = em.add_job(name=f"Job {number}", links=[REPOSITORY])
-            tickets.append((await gateway.delete_link(job, em.links(job)[0].object_in_job_id, at_any_time)).ticket)
-        em.forget_requests()
+            job = self.em.add_job(name=f"Job {number}", links=[REPOSITORY])
+            link = self.em.links(job)[0].object_in_job_id
+            tickets.append((await gateway.delete_link(job, link, at_any_time)).ticket)
+        self.em.forget_requests()
         return tickets
 
-    return send
+    async def following(self, count: int = 20, interval: float = 0.01) -> tuple[Gateway, list[TaskTicket]]:
+        """A gateway that follows so many tasks, with a query each `interval` seconds; and their tickets."""
+        gateway = self._gateway_with(poll_interval_seconds=interval)
+        return gateway, await self.begin(gateway, count)
+
+
+@pytest.fixture
+def server(em: SimulatedEnterpriseManager, gateway_with: Callable[..., Gateway]) -> Server:
+    """The simulated Enterprise Manager, and gateways to it."""
+    return Server(em, gateway_with)
 
 
 async def look(gateway: Gateway, tickets: list[TaskTicket]) -> list[Task]:
@@ -62,69 +76,54 @@ async def until_finished(gateway: Gateway, tickets: list[TaskTicket]) -> list[Ta
     return [ends[ticket] for ticket in tickets]
 
 
-async def test_a_few_are_looked_at_one_by_one(
-    em: SimulatedEnterpriseManager, gateway_with: Callable[..., Gateway], begin: Any
-) -> None:
+async def test_a_few_are_looked_at_one_by_one(server: Server) -> None:
     """Else a worker with little to do would depend on queries that a server may not answer."""
-    gateway = gateway_with()
-    tickets = await begin(gateway, FEW)
+    gateway, tickets = await server.following(FEW, interval=2)
     assert not any(task.finished for task in await look(gateway, tickets))
-    assert (em.count("GET", "/tasks/"), em.count("GET", "/query")) == (FEW, 0)
+    assert (server.em.count("GET", "/tasks/"), server.em.count("GET", "/query")) == (FEW, 0)
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS.values(), ids=SPELLINGS)
-async def test_many_are_named_in_few_queries(
-    em: SimulatedEnterpriseManager, gateway_with: Callable[..., Gateway], begin: Any
-) -> None:
+async def test_many_are_named_in_few_queries(server: Server) -> None:
     """Else a thousand unlinks would be a thousand requests every other second."""
-    gateway = gateway_with(poll_interval_seconds=30)
-    tickets = await begin(gateway, MANY)
+    gateway, tickets = await server.following(MANY, interval=30)
     tasks = await look(gateway, tickets)
     assert [task.ticket for task in tasks] == tickets
     assert not any(task.finished for task in tasks)
     await look(gateway, tickets)
-    assert (em.count("GET", "/tasks/"), em.count("GET", "/query")) == (0, 4)
+    assert (server.em.count("GET", "/tasks/"), server.em.count("GET", "/query")) == (0, 4)
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS.values(), ids=SPELLINGS)
-async def test_those_that_left_are_looked_at_a_page_at_a_time(
-    em: SimulatedEnterpriseManager, gateway_with: Callable[..., Gateway], begin: Any
-) -> None:
+async def test_those_that_left_are_looked_at_a_page_at_a_time(server: Server) -> None:
     """Else their ends would be missed, or cost a request each."""
-    gateway = gateway_with(poll_interval_seconds=0.05)
-    tickets = await begin(gateway, MANY)
-    em.behaviour.edits_held = False
+    gateway, tickets = await server.following(MANY, interval=0.05)
+    server.em.behaviour.edits_held = False
     ends = await until_finished(gateway, tickets)
     assert {(task.success, task.message) for task in ends} == {(True, "Ok")}
-    assert em.count("GET", "TaskId") > 0
-    assert em.count("GET") < MANY
+    assert server.em.count("GET", "TaskId") > 0
+    assert server.em.count("GET") < MANY
 
 
-async def test_tasks_whose_ends_were_told_together_are_followed_no_more(
-    em: SimulatedEnterpriseManager, gateway_with: Callable[..., Gateway], begin: Any
-) -> None:
+async def test_tasks_whose_ends_were_told_together_are_followed_no_more(server: Server) -> None:
     """Else a worker that had much to do would never log off."""
-    gateway = gateway_with(poll_interval_seconds=0.05)
-    tickets = await begin(gateway, MANY)
+    gateway, tickets = await server.following(MANY, interval=0.05)
     assert not any(task.finished for task in await look(gateway, tickets))
-    em.behaviour.edits_held = False
+    server.em.behaviour.edits_held = False
     await until_finished(gateway, tickets)
     await gateway.close(log_off=True)
-    assert em.sessions == []
+    assert server.em.sessions == []
 
 
 @pytest.mark.parametrize("page_size", [1, 7, 100])
-async def test_pages_that_shift_while_they_are_read_lose_nothing(
-    em: SimulatedEnterpriseManager, gateway_with: Callable[..., Gateway], begin: Any, page_size: int
-) -> None:
+async def test_pages_that_shift_while_they_are_read_lose_nothing(server: Server, page_size: int) -> None:
     """Else a task that moved to a page already read would pass for one that is over."""
-    em.behaviour.page_size = page_size
-    em.behaviour.unknown_state = "Collecting"
-    em.behaviour.unknown_state_looks = 2
-    gateway = gateway_with(poll_interval_seconds=0.02)
-    tickets = await begin(gateway, 20)
-    em.inject(Fault("latency", path="page=2", seconds=0.05))
-    em.behaviour.edits_held = False
+    server.em.behaviour.page_size = page_size
+    server.em.behaviour.unknown_state = "Collecting"
+    server.em.behaviour.unknown_state_looks = 2
+    gateway, tickets = await server.following(interval=0.02)
+    server.em.inject(Fault("latency", path="page=2", seconds=0.05))
+    server.em.behaviour.edits_held = False
     ends = await until_finished(gateway, tickets)
     assert all(task.success for task in ends)
 
@@ -143,98 +142,77 @@ async def test_pages_that_shift_while_they_are_read_lose_nothing(
     ],
     ids=lambda fault: f"{fault.kind} {fault.status or fault.body[:8]}",
 )
-async def test_a_server_that_does_not_answer_the_query_is_asked_task_by_task(
-    em: SimulatedEnterpriseManager, gateway_with: Callable[..., Gateway], begin: Any, fault: Fault
-) -> None:
+async def test_a_server_that_does_not_answer_the_query_is_asked_task_by_task(server: Server, fault: Fault) -> None:
     """Else its unlinks would never end, or it would count as down."""
-    gateway = gateway_with(poll_interval_seconds=0.01)
-    tickets = await begin(gateway, 20)
-    em.inject(fault)
+    gateway, tickets = await server.following()
+    server.em.inject(fault)
     assert not any(task.finished for task in await look(gateway, tickets))
-    assert em.count("GET", "/tasks/") == 20
-    asked = em.count("GET", "/query")
-    em.behaviour.edits_held = False
+    assert server.em.count("GET", "/tasks/") == 20
+    asked = server.em.count("GET", "/query")
+    server.em.behaviour.edits_held = False
     assert all(task.success for task in await until_finished(gateway, tickets))
-    assert em.count("GET", "/query") == asked
+    assert server.em.count("GET", "/query") == asked
     assert gateway.up
 
 
-async def test_an_answer_that_leaves_everything_out_ends_nothing(
-    em: SimulatedEnterpriseManager, gateway_with: Callable[..., Gateway], begin: Any
-) -> None:
+async def test_an_answer_that_leaves_everything_out_ends_nothing(server: Server) -> None:
     """Else a server that answers queries in a way of its own would have running unlinks reported as done."""
     body = '<QueryResult><Resources><Tasks/></Resources><PagingInfo PageNum="1" PagesCount="1"/></QueryResult>'
-    gateway = gateway_with(poll_interval_seconds=0.01)
-    tickets = await begin(gateway, 20)
-    em.inject(Fault("wrong_content", path="/query", body=body, content_type="application/xml", times=None))
+    gateway, tickets = await server.following()
+    server.em.inject(Fault("wrong_content", path="/query", body=body, content_type="application/xml", times=None))
     assert not any(task.finished for task in await look(gateway, tickets))
-    assert em.count("GET", "/tasks/") == 20
+    assert server.em.count("GET", "/tasks/") == 20
 
 
-async def test_a_query_that_refuses_ids_leaves_a_look_at_each_that_left(
-    em: SimulatedEnterpriseManager, gateway_with: Callable[..., Gateway], begin: Any
-) -> None:
+async def test_a_query_that_refuses_ids_leaves_a_look_at_each_that_left(server: Server) -> None:
     """Else a server that filters by state alone would never tell of an end."""
-    gateway = gateway_with(poll_interval_seconds=0.01)
-    tickets = await begin(gateway, 20)
-    em.inject(Fault("status", path="TaskId", status=400, times=None))
-    em.behaviour.edits_held = False
+    gateway, tickets = await server.following()
+    server.em.inject(Fault("status", path="TaskId", status=400, times=None))
+    server.em.behaviour.edits_held = False
     assert all(task.success for task in await until_finished(gateway, tickets))
 
 
-async def test_a_server_that_ignores_the_filter_is_not_asked_again(
-    em: SimulatedEnterpriseManager, gateway_with: Callable[..., Gateway], begin: Any
-) -> None:
+async def test_a_server_that_ignores_the_filter_is_not_asked_again(server: Server) -> None:
     """Else each interval would read every task of the session, more of them every day."""
     tasks = "".join(
         f'<Task><TaskId>task-{n}</TaskId><State>Finished</State><Result Success="true"/></Task>' for n in range(50)
     )
     body = f'<QueryResult><Resources><Tasks>{tasks}</Tasks></Resources><PagingInfo PagesCount="40"/></QueryResult>'
-    gateway = gateway_with(poll_interval_seconds=0.01)
-    tickets = await begin(gateway, 20)
-    em.inject(Fault("wrong_content", path="/query", body=body, content_type="application/xml", times=None))
+    gateway, tickets = await server.following()
+    server.em.inject(Fault("wrong_content", path="/query", body=body, content_type="application/xml", times=None))
     assert not any(task.finished for task in await look(gateway, tickets))
     assert not any(task.finished for task in await look(gateway, tickets))
-    assert em.count("GET", "/query") == 2
+    assert server.em.count("GET", "/query") == 2
 
 
-async def test_what_an_old_session_was_told_says_nothing_of_a_new_one(
-    em: SimulatedEnterpriseManager, gateway_with: Callable[..., Gateway], begin: Any
-) -> None:
+async def test_what_an_old_session_was_told_says_nothing_of_a_new_one(server: Server) -> None:
     """Else `task-1` of a new session would be judged by another task of that name."""
-    gateway = gateway_with(poll_interval_seconds=30)
-    old = await begin(gateway, 20)
+    gateway, old = await server.following(interval=30)
     await look(gateway, old)
-    em.expire_sessions()
-    new = await begin(gateway, 20)
+    server.em.expire_sessions()
+    new = await server.begin(gateway)
     assert [ticket.task_id for ticket in old] == [ticket.task_id for ticket in new]
     outcomes = await asyncio.gather(*(gateway.task(ticket) for ticket in old), return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} == {TaskNotFound}
-    assert em.count() == 0
+    assert server.em.count() == 0
     assert not any(task.finished for task in await look(gateway, new))
-    assert em.count("GET", "/query") == 1
+    assert server.em.count("GET", "/query") == 1
 
 
-async def test_a_session_that_ends_under_the_query_ends_the_following(
-    em: SimulatedEnterpriseManager, gateway_with: Callable[..., Gateway], begin: Any
-) -> None:
+async def test_a_session_that_ends_under_the_query_ends_the_following(server: Server) -> None:
     """Else unlinks would wait for tasks that nobody can see any more, instead of looking at the links."""
-    gateway = gateway_with(poll_interval_seconds=0.01)
-    tickets = await begin(gateway, 20)
-    em.expire_sessions()
+    gateway, tickets = await server.following()
+    server.em.expire_sessions()
     outcomes = await asyncio.gather(*(gateway.task(ticket) for ticket in tickets), return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} == {TaskNotFound}
 
 
-async def test_one_that_goes_away_does_not_take_the_query_with_it(
-    em: SimulatedEnterpriseManager, gateway_with: Callable[..., Gateway], begin: Any
-) -> None:
+async def test_one_that_goes_away_does_not_take_the_query_with_it(server: Server) -> None:
     """Else one cancelled unlink would fail all that wait for the same answer."""
-    gateway = gateway_with()
-    tickets = await begin(gateway, 20)
-    em.inject(Fault("latency", path="/query", seconds=0.3))
+    gateway, tickets = await server.following(interval=2)
+    server.em.inject(Fault("latency", path="/query", seconds=0.3))
     first, *others = [asyncio.create_task(gateway.task(ticket)) for ticket in tickets]
-    await until(lambda: em.count("GET", "/query") == 1)
+    await until(lambda: server.em.count("GET", "/query") == 1)
     first.cancel()
     assert not any(task.finished for task in await asyncio.gather(*others))
-    assert em.count("GET", "/query") == 1
+    assert server.em.count("GET", "/query") == 1

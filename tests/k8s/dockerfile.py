@@ -12,9 +12,10 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from tests import programs
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,13 +198,11 @@ class Rehearsal:
         surroundings = {
             name: value for name, value in os.environ.items() if not name.startswith(("UNLINK_", "VIRTUAL"))
         }
-        subprocess.run(
+        programs.run(
             [self._text(part) for part in command],
             cwd=self._inside(self._folder),
             env=surroundings | self.environment | {"PATH": f"{self.python}:{os.defpath}"},
             check=True,
-            capture_output=True,
-            text=True,
             timeout=600,
         )
 

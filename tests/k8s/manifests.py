@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from dataclasses import dataclass
 from functools import cache
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from tests import programs
 
 ROOT = Path(__file__).resolve().parents[2]
 K8S = ROOT / "k8s"
@@ -79,7 +80,7 @@ def rendered(overlay: str) -> Rendered:
 
 def render(folder: Path) -> Rendered:
     """A folder with a kustomization as it would be applied."""
-    done = subprocess.run([KUBECTL, "kustomize", folder], capture_output=True, text=True, check=False, timeout=60)
+    done = programs.run([KUBECTL, "kustomize", folder])
     assert done.returncode == 0, done.stderr
     assert not done.stderr, f"kustomize warns: {done.stderr}"
     return Rendered(folder.name, tuple(yaml.safe_load_all(done.stdout)))

@@ -20,6 +20,7 @@ import pytest
 import requests
 from packaging.requirements import Requirement
 
+from tests import programs
 from tests.k8s.dockerfile import Rehearsal, needed_for, pairs, read, stages
 from tests.k8s.manifests import K8S, OVERLAYS, ROOT, rendered
 from worker.sandbox.processes.supervisor import wait_until
@@ -67,9 +68,7 @@ def test_an_image_s_labels_say_what_it_is(image: str) -> None:
 def test_a_linter_that_reads_it_as_an_engine_does_has_nothing_against_the_dockerfile() -> None:
     """A mistake would be found only by whoever builds the image, since nobody builds it here."""
     linter = Path(sys.executable).parent / "hadolint"
-    done = subprocess.run(
-        [linter, "--failure-threshold=warning", DOCKERFILE], capture_output=True, text=True, check=False, timeout=60
-    )
+    done = programs.run([linter, "--failure-threshold=warning", DOCKERFILE])
     assert done.returncode == 0, done.stdout
 
 
@@ -273,7 +272,7 @@ def test_the_image_holds_what_the_lock_pins_and_nothing_to_build_with(image: Reh
     pinned = {f"{name}=={version}" for name, version in _pins(ROOT / "requirements.lock")}
     assert installed - pinned == {f"unlink-worker=={PROJECT['project']['version']}"}
     base: list[str | Path] = [image.python / "python", "-I", "-c", listing]
-    assert subprocess.run(base, capture_output=True, text=True, check=True, timeout=60).stdout.split() == []
+    assert programs.run(base, check=True).stdout.split() == []
 
 
 @pytest.mark.slow
@@ -332,9 +331,7 @@ def _interpreter() -> str:
         pytest.skip(
             f"needs a Python that other users can run: they cannot run {own}, and the system has none of its own"
         )
-    version = subprocess.run(
-        [systems, "-c", "import sys; print(sys.version_info >= (3, 11))"], capture_output=True, text=True, check=True
-    )
+    version = programs.run([systems, "-c", "import sys; print(sys.version_info >= (3, 11))"], check=True)
     if version.stdout.strip() != "True":
         pytest.skip(
             f"needs a Python that other users can run: they cannot run {own}, and the system's is older than 3.11"
@@ -378,7 +375,7 @@ def _python(image: Rehearsal, program: str) -> str:
 def _done(image: Rehearsal, command: list[str], settings: dict[str, str]) -> subprocess.CompletedProcess[str]:
     user = _as_the_images_user(image)
     environment = _environment(image) | settings
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120, **user)
+    return programs.run(command, env=environment, timeout=120, **user)
 
 
 def _writable(image: Rehearsal) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from sqlalchemy import text
 from structlog.testing import capture_logs
 
+from tests import programs
 from tests.ledger import words
 from tests.ledger.conftest import Database
 from tests.ledger.test_migrations import engine_of, leave_a_newer_schema
@@ -30,7 +31,7 @@ def run_on(ledger_url: str) -> subprocess.CompletedProcess[str]:
         "UNLINK_HTTP__PORT": str(free_port()),
     }
     program = Path(sys.executable).with_name("unlink-worker")
-    return subprocess.run([program, "run"], env=environment, capture_output=True, text=True, timeout=60, check=False)
+    return programs.run([program, "run"], env=environment)
 
 
 def refusal_of(ended: subprocess.CompletedProcess[str]) -> str:

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tests import programs
+
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -23,9 +25,7 @@ BIN = Path(sys.executable).parent
 
 def run(program: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """One of the pinned tools, in the project's folder."""
-    return subprocess.run(
-        [BIN / program, *arguments], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
-    )
+    return programs.run([BIN / program, *arguments], cwd=ROOT)
 
 
 def workflow(name: str) -> dict[str, Any]:
@@ -129,13 +129,7 @@ def tree(tmp_path: Path) -> Path:
 
 def check_release(tree: Path, tag: str) -> subprocess.CompletedProcess[str]:
     """As the release's first job does."""
-    return subprocess.run(
-        [sys.executable, tree / ".ci" / "check_release.py", tag],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    return programs.run([sys.executable, tree / ".ci" / "check_release.py", tag])
 
 
 def test_a_tag_that_is_the_version_is_released(tree: Path) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine
 
+from tests import programs
 from worker.ledger.migrations import migrate
 
 #: What takes long to import, or much memory.
@@ -28,7 +28,7 @@ main()
 def imported_by(*arguments: str, environment: dict[str, str] | None = None) -> set[str]:
     """The modules that a command has imported when it ends."""
     command = [sys.executable, "-c", _PROGRAM, *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    done = programs.run(command, env=environment)
     return set(done.stderr.split())
 
 

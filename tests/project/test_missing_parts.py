@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import programs
+
 ROOT = Path(__file__).resolve().parents[2]
 
 #: A suite on a machine that has neither PostgreSQL nor promtool nor the operators' schemas.
@@ -54,14 +56,10 @@ def run(folder: Path, suite: str, *options: str, ci: str | None = None) -> subpr
     environment = {name: value for name, value in os.environ.items() if name != "CI" and "PYTEST" not in name}
     plugins = ("-p", "tests.missing_parts", "-p", "no:cacheprovider")
     settings = ("-c", str(ROOT / "pyproject.toml"), f"--rootdir={folder}")
-    return subprocess.run(
+    return programs.run(
         [sys.executable, "-m", "pytest", *settings, *plugins, *options, str(folder / "test_suite.py")],
         cwd=ROOT,
         env=environment if ci is None else environment | {"CI": ci},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
     )
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import requests
 
+from tests import programs
 from tests.missing_parts import require_program, require_rabbitmq
 from tests.sandbox.documents import Block, blocks_of
 from tests.sandbox.shell import INTERRUPT, PROGRAMS, Shell
@@ -259,13 +260,9 @@ def test_what_the_sandbox_says_works(sandbox: Sandbox, tmp_path: Path) -> None:
 
 def test_the_settings_are_for_any_shell(sandbox: Sandbox, tmp_path: Path) -> None:
     """The printed lines can be evaluated by a script, too, also one that stops at the first mistake."""
-    done = subprocess.run(
+    done = programs.run(
         ["sh", "-euc", 'eval "$0" && unlink-worker --version', sandbox.settings],
         env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=60,
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("unlink-worker 0.")

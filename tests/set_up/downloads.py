@@ -8,7 +8,6 @@ import functools
 import hashlib
 import os
 import shutil
-import subprocess
 import sys
 import sysconfig
 import tempfile
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import programs
 from worker.sandbox.errors import MissingPartError
 from worker.sandbox.packages import cache_folder
 
@@ -93,12 +93,7 @@ def _download(requirements: str, target: Path) -> None:
         wheels, file = Path(scratch) / "wheels", Path(scratch) / "requirements.txt"
         file.write_text(requirements)
         options = ("-qq", "--no-deps", "--only-binary=:all:", "--retries=1", "--timeout=20")
-        done = subprocess.run(
-            [sys.executable, "-m", "pip", "download", *options, f"--dest={wheels}", "-r", file],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = programs.run([sys.executable, "-m", "pip", "download", *options, f"--dest={wheels}", "-r", file])
         if done.returncode != 0:
             raise MissingPartError(done.stderr.strip().splitlines()[-1], part="wheels from a package index")
         # The name appears only once the folder is complete.

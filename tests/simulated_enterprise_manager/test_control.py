@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import requests
 
+from tests import programs
 from tests.simulated_enterprise_manager.client import Client
 from worker.sandbox.simulated_enterprise_manager import (
     VENDOR_JOB_ID,
@@ -190,7 +191,7 @@ def test_a_switch_that_does_not_exist_ends_the_program_in_one_line(tmp_path: Pat
     """A misspelt switch leaves a curious user with a stack trace, or with another server than was asked for."""
     arguments = [*PROGRAM, "--state-dir", str(tmp_path), "--behaviour", option]
 
-    ended = subprocess.run(arguments, capture_output=True, text=True, timeout=20, check=False)
+    ended = programs.run(arguments, timeout=20)
 
     assert ended.returncode == 1
     assert ended.stderr.startswith(f"simulated Enterprise Manager: {option.partition('=')[0]}: ")

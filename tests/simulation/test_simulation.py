@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import os
 import secrets
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from tests import programs
 from tests.simulation.__main__ import replay
 from tests.simulation.simulation import run
 
@@ -101,14 +101,11 @@ def test_fresh_seeds_break_no_promise_and_come_through_all_kinds_of_trouble() ->
 
 def _timeline_in_a_process_of_its_own(seed: int, hash_seed: int) -> str:
     program = f"from tests.simulation.simulation import run; print(*run({seed}, tracing=True).trace, sep=chr(10))"
-    done = subprocess.run(
+    done = programs.run(
         [sys.executable, "-c", program],
         cwd=Path(__file__).parents[2],
         env=os.environ | {"PYTHONHASHSEED": str(hash_seed)},
         check=True,
-        capture_output=True,
-        text=True,
-        timeout=60,
     )
     return done.stdout
 

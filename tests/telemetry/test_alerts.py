@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests import programs
 from tests.private_servers.prometheus import prometheus_program
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,14 +38,7 @@ def anchors(page: Path) -> set[str]:
 
 def promtool(arguments: Sequence[str | Path], folder: Path) -> str:
     """What promtool prints; it must have nothing against it."""
-    done = subprocess.run(
-        [prometheus_program("promtool"), *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    done = programs.run([prometheus_program("promtool"), *arguments], cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -16,6 +15,7 @@ import pytest
 import requests
 from prometheus_client import CollectorRegistry
 
+from tests import programs
 from tests.end_to_end.world import World
 from tests.private_servers.postgresql import PrivatePostgresql
 from tests.telemetry.observed import LOOPBACK, Observed
@@ -160,13 +160,8 @@ def test_a_port_in_use_is_one_readable_line(world: World) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         settings = {"UNLINK_HTTP__HOST": "127.0.0.1", "UNLINK_HTTP__PORT": str(port)}
-        ended = subprocess.run(
-            [sys.executable, "-m", "worker", "run"],
-            env={**os.environ, **world.environment, **settings},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
+        ended = programs.run(
+            [sys.executable, "-m", "worker", "run"], env={**os.environ, **world.environment, **settings}
         )
     assert ended.returncode == 2
     assert f"UNLINK_HTTP__PORT: 127.0.0.1:{port} is in use" in ended.stderr

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from typing import TYPE_CHECKING
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from contracts.events import Outcome, ReasonCode
+from tests import programs
 from tests.end_to_end.world import vendor_command
 from tests.private_servers.prometheus import prometheus_program
 from tests.telemetry.observed import LOOPBACK, Observed
@@ -177,7 +177,7 @@ def test_names_and_labels_follow_the_rules(world: World) -> None:
     world.until_ended(*(f"CHG{number}" for number in range(5)), *(f"LOST{number}" for number in range(5)), None)
     text = worker.get("/metrics").text
     promtool = prometheus_program("promtool")
-    checked = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, text=True, check=False)
+    checked = programs.run([promtool, "check", "metrics"], input=text)
     assert (checked.returncode, checked.stderr) == (0, "")
     for family in text_string_to_metric_families(text):
         assert family.documentation, family.name

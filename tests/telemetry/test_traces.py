@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import json
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -19,6 +18,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.trace import NoOpTracer, get_current_span
 
+from tests import programs
 from tests.end_to_end.world import vendor_command
 from tests.private_servers.http import Request, serving
 from tests.telemetry.observed import LOOPBACK, Observed, lines
@@ -294,7 +294,7 @@ def test_nothing_of_it_is_imported_when_it_is_off() -> None:
         " enterprise_managers={'default': em}))\n"
         "print([name for name in sys.modules if name.startswith(('opentelemetry.sdk', 'opentelemetry.exporter'))])\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    done = programs.run([sys.executable, "-c", program], check=True)
     assert done.stdout.strip() == "[]"
 
 
