@@ -156,7 +156,8 @@ async def test_copies_count_together_how_often_a_command_came_back(
     for turn in range(1, 5):
         with site.channel() as channel:
             await until(lambda: site.count(QUEUE) == 1)
-            method, _, _ = channel.basic_get(QUEUE)
+            method = channel.basic_get(QUEUE)[0]
+            assert method is not None
             channel.basic_reject(method.delivery_tag or 0, requeue=True)
         worker.broker.resume("default", "the test consumes")
         delivery = await worker.next()
