@@ -50,6 +50,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
     "unlink-worker doctor --show-certificate": {"shown": "SHA-256"},
     "unlink-worker run": {"answers": (("worker.started", INTERRUPT),)},
     "unlink-worker watch": {"answers": (("Ctrl-C ends", INTERRUPT),)},
+    "unlink-worker console": {"answers": (("console.listening", INTERRUPT),)},
     "unlink-worker submit --wait --job 'Copy to Frankfurt' --repository 'Scale-out 3' --ticket jira:OPS-4711": {
         "shown": "succeeded"
     },

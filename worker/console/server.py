@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ from worker.console.app import create_app
 from worker.settings import SettingsInvalidError
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from starlette.types import ASGIApp
 
     from worker.settings import ConsoleProgramSettings
@@ -43,9 +46,30 @@ def serve(settings: ConsoleProgramSettings, clock: Clock) -> None:
     except OSError as error:
         raise SettingsInvalidError(f"UNLINK_CONSOLE__HOST, UNLINK_CONSOLE__PORT: {error.strerror or error}") from error
     name = f"[{host}]" if ":" in host else host
-    log.info("console.listening", url=f"http://{name}:{listener.getsockname()[1]}/")
+    server = _Server(configuration_for(app), url=f"http://{name}:{listener.getsockname()[1]}/")
     with listener:
-        uvicorn.Server(configuration_for(app)).run(sockets=[listener])
+        server.run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """A server that says when it serves, and that ends with status 0 whenever it is told to stop.
+
+    uvicorn itself heeds signals only once it has started, and raises them again for the handlers from before.
+    """
+
+    def __init__(self, configuration: uvicorn.Config, *, url: str) -> None:
+        super().__init__(configuration)
+        self._url = url
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._stop)
+
+    def _stop(self, _number: int, _frame: FrameType | None) -> None:
+        self.should_exit = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start to serve, and say where."""
+        await super().startup(sockets)
+        log.info("console.listening", url=self._url)
 
 
 def configuration_for(app: ASGIApp) -> uvicorn.Config:
