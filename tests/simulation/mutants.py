@@ -457,6 +457,7 @@ MUTANTS = (
     Mutant(
         "sends the DELETE again to the newest link",
         ((Workflow, "_let_the_links_decide", _resend_to_the_newest_link),),
+        known_seed=37,
     ),
     Mutant(
         "sends the DELETE again without looking", ((Workflow, "_let_the_links_decide", _resend_at_once),), known_seed=37
@@ -467,7 +468,7 @@ MUTANTS = (
         ((SimulatedGateway, "delete_link", _take_a_lost_answer_for_nothing_done),),
         known_seed=158,
     ),
-    Mutant("trusts a task ID after a new logon", ((SimulatedGateway, "task", _trust_an_old_task),), known_seed=825),
+    Mutant("trusts a task ID after a new logon", ((SimulatedGateway, "task", _trust_an_old_task),), known_seed=94),
     Mutant("takes OperationFinished for the end", ((Follower, "to_its_end", _stop_when_no_longer_running),)),
     Mutant("takes the answer to the DELETE for the end", ((Follower, "to_its_end", _believe_the_answer),)),
     Mutant(
@@ -490,6 +491,7 @@ MUTANTS = (
     Mutant(
         "takes the end of the hold for the deadline",
         ((Waiting, "require_time", _take_the_hold_for_the_deadline),),
+        known_seed=53,
     ),
     Mutant(
         "says 'not changed' although it sent twice",
@@ -519,7 +521,7 @@ MUTANTS = (
         known_seed=6,
     ),
     Mutant("publishes what it gives up without settling it", ((Runs, "_settle", _settle_nothing),), known_seed=6),
-    Mutant("lets telemetry fail an unlink", ((IsolatedSinks, "report", _report_without_isolation),)),
+    Mutant("lets telemetry fail an unlink", ((IsolatedSinks, "report", _report_without_isolation),), known_seed=91),
     Mutant("fails every unlink", ((Workflow, "_start", _refuse_whatever_is_asked),), known_seed=23),
     Mutant("starts a run for each retry", ((Retrying, "_follow", _follow_whatever_run),)),
     Mutant(
