@@ -171,6 +171,14 @@ RENEW: Final[ReturningUpdate[Any]] = (
     .returning(unlinks.c.key, unlinks.c.token, _cancelled.label("cancelled"))
 )
 
+#: The order in which all workers lock rows is that of Python's strings, in which a transaction's claims are.
+LOCK: Final = (
+    select(unlinks.c.key)
+    .where(or_(unlinks.c.key.in_(bindparam("of_keys", expanding=True)), _of_worker))
+    .order_by(unlinks.c.key.collate("C"))
+    .with_for_update(key_share=True)
+)
+
 END_LEASES: Final = update(unlinks).where(_of_worker).values(lease_until=EPOCH)
 
 RELEASE: Final = _write(_ours, **_NOBODY)

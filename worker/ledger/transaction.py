@@ -35,6 +35,7 @@ from worker.ledger.statements import (
     COUNT_LONG_SETTLED,
     END_LEASES,
     KEYS_AT_ONCE,
+    LOCK,
     LONG_SETTLED,
     LONG_UNMET,
     NEWEST_STEPS,
@@ -69,6 +70,8 @@ from worker.unlinks.ports.ledger import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlalchemy import RowMapping
 
     from worker.ledger.search import Criteria
@@ -109,6 +112,18 @@ class Transaction(Cancelling, Retrying):
         grace_seconds: how long other workers' leases are left to them after their end.
     """
 
+    # --- locking ----------------------------------------------------------------------------------------------------
+
+    def lock(self, keys: Sequence[str] = (), *, of_worker: bool) -> None:
+        """Lock the rows that there are of these keys, and those of this worker, in the order of all workers.
+
+        For writes that change rows in another order: two transactions would else wait for rows of each other, until
+        PostgreSQL ends one of them a second later. On SQLite a transaction has the database to itself.
+        """
+        if self.connection.dialect.name == "postgresql":
+            parameters = {"of_keys": keys, "of_worker": self._worker if of_worker else None}
+            self.connection.execute(LOCK, parameters)
+
     # --- taking and keeping -----------------------------------------------------------------------------------------
 
     def claim(self, claim: NewClaim) -> ClaimResult:
@@ -146,6 +161,7 @@ class Transaction(Cancelling, Retrying):
 
     def renew(self) -> Renewed:
         """Make every lease of this worker last from now on."""
+        self.lock(of_worker=True)
         parameters = {"of_worker": self._worker, "lease_microseconds": self._lease_microseconds}
         rows = self.connection.execute(RENEW, parameters).all()
         return Renewed(
@@ -159,6 +175,7 @@ class Transaction(Cancelling, Retrying):
 
     def end_leases(self) -> None:
         """End the leases of an earlier run under this name: they would be renewed although no unlink uses them."""
+        self.lock(of_worker=True)
         self.connection.execute(END_LEASES, {"of_worker": self._worker})
 
     def release(self, lease: Lease) -> None:
@@ -168,6 +185,7 @@ class Transaction(Cancelling, Retrying):
 
     def release_all(self) -> None:
         """Release every key of this worker."""
+        self.lock(of_worker=True)
         for key, token in self.connection.execute(RELEASE_ALL, {"of_worker": self._worker}).all():
             self._note(Lease(key, token), Step.RELEASED)
 
@@ -255,6 +273,7 @@ class Transaction(Cancelling, Retrying):
         age = {"age_microseconds": round(older_than_days * _DAY)}
         settled = {"of_keys": self.connection.execute(LONG_SETTLED, age).scalars().all()}
         unmet = {"of_keys": self.connection.execute(LONG_UNMET, age).scalars().all()}
+        self.lock(settled["of_keys"], of_worker=False)
         of_keys = {"of_keys": [*settled["of_keys"], *unmet["of_keys"]]}
         if self.connection.execute(PRUNE_STEPS, of_keys).rowcount == STEPS_AT_ONCE:
             return 0, True

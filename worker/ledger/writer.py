@@ -72,6 +72,7 @@ class Write(Generic[T]):
         carry_out: what to do. Raises one of `REFUSALS` only before it has changed anything.
         order: where in a transaction it belongs. All workers take rows in one order, so that none wait for each other.
         key: the key that it is about. A transaction holds one write for a key, so that ordering them changes nothing.
+            None: it may change every row of this worker.
         landed: called on the event loop with the result, before the caller goes on, and even if the caller has gone.
     """
 
@@ -210,7 +211,7 @@ class Writer:
                 write = self._queue.popleft()
                 if write.future.cancelled() and not write.begun:
                     continue
-                waits = write.key in keys or (write.slow_tries and batch)
+                waits = write.key in keys or (write.slow_tries > 0 and len(batch) > 0)
                 (later if waits else batch).append(write)
                 if write.key is not None:
                     keys.add(write.key)
@@ -244,6 +245,7 @@ class Writer:
             self._connection = self._engine.connect()
         with self._connection.begin():
             transaction = self._transaction(self._connection, began)
+            _lock_rows(batch, transaction)
             landings = [self._carry_out(write, transaction) for write in batch]
             self._carried_out = None
             transaction.finish()
@@ -344,6 +346,14 @@ class Writer:
             # RuntimeError: the loop is closed, and no caller waits any more.
             with suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(callback)
+
+
+def _lock_rows(batch: Sequence[Write[Any]], transaction: Transaction) -> None:
+    """Lock the rows in the order of keys, where the writes do not change them in that order."""
+    keys = [write.key for write in batch if write.key is not None]
+    of_worker = 0 < len(keys) < len(batch)
+    if of_worker or keys != sorted(keys):
+        transaction.lock(keys, of_worker=of_worker)
 
 
 def _worth_another_try(write: Write[Any], trouble: Trouble) -> bool:
