@@ -143,9 +143,9 @@ class ObservedTransaction:
     def __getattr__(self, name: str) -> Callable[..., Any]:
         """A method of the transaction, observed."""
 
-        def call(*arguments: Any) -> Any:
+        def call(*arguments: Any, **options: Any) -> Any:
             try:
-                result = getattr(self._transaction, name)(*arguments)
+                result = getattr(self._transaction, name)(*arguments, **options)
             except Exception as error:
                 self._observer.world.note("ledger", f"refuses {name} of {self._process.name}: {error}")
                 raise

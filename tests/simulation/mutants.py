@@ -429,7 +429,7 @@ MUTANTS = (
     Mutant("acknowledges before the delayed copy is confirmed", ((Replies, "delay", _delay_after_acknowledging),)),
     Mutant("does not adopt a new delivery of what is under way", ((Dispatcher, "_join", _forget_the_new_delivery),)),
     Mutant("skips the intend write", ((Workflow, "_intend", _intend_nothing),)),
-    Mutant("sends although the job is busy", ((Workflow, "_intend", _intend_although_busy),)),
+    Mutant("sends although the job is busy", ((Workflow, "_intend", _intend_although_busy),), known_seed=7),
     Mutant(
         "frees the job once the task is known",
         (
@@ -469,7 +469,9 @@ MUTANTS = (
         known_seed=158,
     ),
     Mutant("trusts a task ID after a new logon", ((SimulatedGateway, "task", _trust_an_old_task),), known_seed=94),
-    Mutant("takes OperationFinished for the end", ((Follower, "to_its_end", _stop_when_no_longer_running),)),
+    Mutant(
+        "takes OperationFinished for the end", ((Follower, "to_its_end", _stop_when_no_longer_running),), known_seed=4
+    ),
     Mutant("takes the answer to the DELETE for the end", ((Follower, "to_its_end", _believe_the_answer),)),
     Mutant(
         "counts the time since the DELETE by its own time of day",

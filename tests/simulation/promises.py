@@ -344,7 +344,7 @@ class Observer:
             self._claimed(process, arguments[0], result)
         elif name in {"cancel", "mark_cancelled"}:
             self._cancel_asked(arguments[0], result)
-        elif name not in {"renew", "has_decided", "last_run", "cancelled_by"}:
+        elif name not in {"lock", "renew", "has_decided", "last_run", "cancelled_by"}:
             self._wrote_of_lease(process, name, arguments, result)
 
     def _wrote_of_lease(self, process: Process, name: str, arguments: tuple[Any, ...], result: Any) -> None:
