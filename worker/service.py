@@ -18,12 +18,11 @@ from worker.clock import SystemClock
 from worker.enterprise_manager import Gateway
 from worker.ledger.database import problem_in
 from worker.ledger.sql_ledger import SqlLedger
+from worker.policy_file import policy_in
 from worker.presence import Presence
-from worker.settings import SettingsInvalidError
 from worker.telemetry.instruments import Telemetry
 from worker.telemetry.tracing import outgoing_headers
 from worker.unlinks.dispatcher import Dispatcher
-from worker.unlinks.policy import PolicyInvalidError, read_policy
 from worker.unlinks.rules import Pace, Rules
 
 if TYPE_CHECKING:
@@ -61,7 +60,7 @@ class Worker:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        policy = _policy(settings)
+        policy = policy_in(settings.policy_file)
         clock = self._clock = SystemClock()
         self.telemetry = Telemetry(settings, self._name, clock)
         self.ledger = SqlLedger(settings.ledger, self._name, clock)
@@ -76,7 +75,7 @@ class Worker:
             reply_to=settings.reply_to,
             deliver=self._deliver,
             event_headers=outgoing_headers,
-            forwarders=policy.forwarders if policy is not None else (),
+            forwarders=_forwarders(settings, policy),
         )
         self.dispatcher = Dispatcher(
             ledger=self.ledger,
@@ -191,15 +190,10 @@ class Worker:
             self.broker.pause(enterprise_manager, why)
 
 
-def _policy(settings: Settings) -> Policy | None:
-    if settings.policy_file is None:
-        return None
-    try:
-        policy = read_policy(settings.policy_file.read_text(encoding="utf-8"))
-    except (PolicyInvalidError, OSError, UnicodeDecodeError) as error:
-        raise SettingsInvalidError(f"UNLINK_POLICY_FILE: no policy can be read there: {error}") from error
-    log.info("policy.read", rules=len(policy.rules), forwarders=sorted(policy.forwarders))
-    return policy
+def _forwarders(settings: Settings, policy: Policy | None) -> set[str]:
+    """The broker users, besides the worker's own, whose statement about a message's sender is trusted."""
+    named = {each.strip() for each in settings.forwarders.split(",") if each.strip()}
+    return named | set(policy.forwarders if policy is not None else ())
 
 
 def _rules(settings: Settings, policy: Policy | None) -> Rules:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import ipaddress
 import os
 import re
 from typing import Annotated, Any, Literal, TypeVar
@@ -193,10 +194,41 @@ class TracesSettings(_Section):
 
 
 class ConsoleSettings(_Section):
-    """Where the console is served."""
+    """Where the console is served, and to whom."""
 
     host: str = "127.0.0.1"
     port: int = Field(9465, ge=0, le=65535)
+    users_file: FilePath | None = Field(
+        None, description="Its users, in TOML (`worker.console.users`); without it, it is read-only on this host alone."
+    )
+    public_url: str | None = Field(
+        None, description="The address in its users' browsers, such as `https://unlinks.example.com`."
+    )
+    trusted_proxies: str = Field(
+        "", description="Addresses and networks of the proxies whose X-Forwarded-For is believed, with commas."
+    )
+
+    @field_validator("public_url")
+    @classmethod
+    def _origin(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path not in {"", "/"}:
+            raise ValueError("must be https://host or https://host:port, without a path")
+        if parts.username or parts.password or parts.query or parts.fragment:
+            raise ValueError("must be no more than https://host or https://host:port")
+        if parts.scheme == "http" and parts.hostname not in {"localhost", "127.0.0.1", "::1"}:
+            raise ValueError("must be https:// (http:// on localhost alone): passwords are sent there")
+        return f"{parts.scheme}://{parts.netloc.lower()}"
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: str) -> str:
+        for each in value.split(","):
+            if each.strip():
+                ipaddress.ip_network(each.strip())
+        return value
 
 
 class _FromEnvironment(BaseSettings):
@@ -243,12 +275,13 @@ class EnterpriseManagerClientSettings(_FromEnvironment):
 
 
 class ConsoleProgramSettings(_FromEnvironment):
-    """What `console` needs. Without the broker it does not know what waits there."""
+    """What `console` needs. Without the broker it does not know what waits there, and orders nothing."""
 
     ledger: LedgerSettings
     broker: BrokerSettings | None = None
     console: ConsoleSettings = ConsoleSettings()
     log: LogSettings = LogSettings()
+    policy_file: FilePath | None = None
 
 
 class Settings(_FromEnvironment):
@@ -267,6 +300,9 @@ class Settings(_FromEnvironment):
     policy_file: FilePath | None = Field(
         None,
         description="Who may send which command, in TOML (`worker.unlinks.policy`); by default all is allowed.",
+    )
+    forwarders: str = Field(
+        "", description="Broker users, with commas, whose statement about a message's sender is trusted: the console's."
     )
     max_attempts: int = Field(10, ge=1, description="How often a command that fails in an unforeseen way is tried.")
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import socket
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -24,9 +26,10 @@ from tests.waiting import wait_until
 from worker.clock import SystemClock
 from worker.console.app import create_app
 from worker.console.server import configuration_for
+from worker.console.users import HASHER
 from worker.ledger import ManagerState, WorkerState
 from worker.ledger.sql_ledger import SqlLedger
-from worker.settings import ConsoleProgramSettings, LedgerSettings
+from worker.settings import ConsoleProgramSettings, ConsoleSettings, LedgerSettings
 from worker.unlinks.ports.enterprise_manager import Link, TaskTicket
 from worker.unlinks.ports.ledger import Claimed, Intended, Intent, Lease, NewClaim, Settled, Submitted
 
@@ -36,6 +39,10 @@ expect.set_options(timeout=30_000)
 
 JOB_ID = "d1b85018-2769-45be-89bc-03f66b60e6cb"
 LINK = Link("27a1d57f-7c15-43c6-9162-d05aff1c9bb9", "88788f9e-d8f5-4eb4-bc4f-9b3f5403bcec", "Scale-out 3")
+
+
+#: Of every person.
+PASSWORD = "correct horse battery staple"
 
 
 class Estate:
@@ -67,13 +74,13 @@ class Estate:
         manager = ManagerState(up, self.clock.now() - timedelta(minutes=3), problem)
         self.work(lambda ledger: ledger.say(WorkerState("worker-a", "0.1.0", in_flight, False, {"default": manager})))
 
-    def order(self, key: str, **fields: Any) -> Lease:
+    def order(self, key: str, *, user_id: str = "servicenow", **fields: Any) -> Lease:
         """Take a command up."""
         content = {"job": {"name": "Copy to Frankfurt"}, "repository": {"name": "Scale-out 3"}, **fields}
         body = json.dumps({"command": "unlink.v1", "idempotency_key": key, **content}).encode()
 
         async def claim(ledger: SqlLedger) -> Lease:
-            result = await ledger.claim(NewClaim(key, "f" * 64, "default", body, self.clock.now(), "servicenow"))
+            result = await ledger.claim(NewClaim(key, "f" * 64, "default", body, self.clock.now(), user_id))
             assert isinstance(result, Claimed)
             return result.entry.lease
 
@@ -115,20 +122,63 @@ class Console:
         return self.client.get(path, **options)
 
 
-@pytest.fixture
-def console(estate: Estate) -> Iterator[Console]:
-    """The console on the ledger, over HTTP."""
-    settings = ConsoleProgramSettings(ledger=estate.settings, broker=None)
-    server = uvicorn.Server(configuration_for(create_app(settings, estate.clock)))
+@contextmanager
+def served(settings: ConsoleProgramSettings, clock: SystemClock) -> Iterator[Console]:
+    """The console with these settings, over HTTP; its own address stands in for `PUBLIC_URL`, if there are users."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        where = settings.console.model_copy(update={"port": port})
+        settings = settings.model_copy(update={"console": where})
+        server = uvicorn.Server(configuration_for(create_app(settings, clock)))
         thread = threading.Thread(target=lambda: server.run(sockets=[listener]))
         thread.start()
         wait_until(lambda: server.started)
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        with httpx.Client(base_url=url, timeout=30) as client:
+        url = f"http://127.0.0.1:{port}"
+        with httpx.Client(base_url=url, timeout=60) as client:
             yield Console(url, client)
         server.should_exit = True
         thread.join()
+
+
+@pytest.fixture
+def console(estate: Estate) -> Iterator[Console]:
+    """The console on the ledger, without users."""
+    with served(ConsoleProgramSettings(ledger=estate.settings, broker=None), estate.clock) as console:
+        yield console
+
+
+@pytest.fixture(scope="session")
+def users_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A person and a program of each role; see `PASSWORD` and `token_of`."""
+    digest = HASHER.hash(PASSWORD)
+    lines = []
+    for role in ("read", "submit", "operate"):
+        token = hashlib.sha256(token_of(role).encode()).hexdigest()
+        lines += ["[[users]]", f'name = "{role}er"', f'role = "{role}"', f'password_argon2 = "{digest}"']
+        lines += ["[[users]]", f'name = "{role}-program"', f'role = "{role}"', f'token_sha256 = "{token}"']
+    file = tmp_path_factory.mktemp("users") / "users.toml"
+    file.write_text("\n".join(lines))
+    return file
+
+
+def token_of(role: str) -> str:
+    """The token of the program of this role."""
+    return f"token-of-{role}"
+
+
+def bearer(role: str) -> dict[str, str]:
+    """The header of the program of this role."""
+    return {"Authorization": f"Bearer {token_of(role)}"}
+
+
+@pytest.fixture
+def guarded(estate: Estate, users_file: Path) -> Iterator[Console]:
+    """The console on the ledger, with users, and without a broker."""
+    settings = ConsoleProgramSettings(
+        ledger=estate.settings, broker=None, console=ConsoleSettings(users_file=users_file)
+    )
+    with served(settings, estate.clock) as console:
+        yield console
 
 
 @pytest.fixture(scope="module")
@@ -138,8 +188,8 @@ def chromium() -> Iterator[Browser]:
         yield browser
 
 
-@pytest.fixture
-def browse(chromium: Browser, console: Console) -> Iterator[Callable[..., Page]]:
+@contextmanager
+def browsing(chromium: Browser, console: Console) -> Iterator[Callable[..., Page]]:
     """Opens a page of the console, in a reader's zone; what the browser complains of fails the test."""
     contexts: list[BrowserContext] = []
     complaints: list[str] = []
@@ -160,3 +210,18 @@ def browse(chromium: Browser, console: Console) -> Iterator[Callable[..., Page]]
     for context in contexts:
         context.close()
     assert [each for each in complaints if "the server responded with a status of 4" not in each] == []
+
+
+@pytest.fixture
+def browse(chromium: Browser, console: Console) -> Iterator[Callable[..., Page]]:
+    """Opens a page of the console without users."""
+    with browsing(chromium, console) as browse:
+        yield browse
+
+
+def sign_in(page: Page, name: str) -> None:
+    """Fill in the form, as the person of this name."""
+    page.get_by_label("Name").fill(name)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("button", name="Sign out")).to_be_visible()

@@ -107,7 +107,15 @@ def test_the_openapi_document_names_what_there_is(console: Console) -> None:
     """A client could not be generated."""
     document = console.get("/api/v1/openapi.json").json()
     assert document["openapi"].startswith("3.1")
-    assert set(document["paths"]) == {"/api/v1/unlinks", "/api/v1/unlinks/{key}", "/api/v1/enterprise-managers"}
+    assert {path.removeprefix("/api/v1"): set(methods) for path, methods in document["paths"].items()} == {
+        "/unlinks": {"get", "post"},
+        "/unlinks/{key}": {"get"},
+        "/unlinks/{key}/cancel": {"post"},
+        "/unlinks/{key}/retry": {"post"},
+        "/enterprise-managers": {"get"},
+    }
+    command = document["components"]["schemas"]["UnlinkCommand"]
+    assert command["properties"]["idempotency_key"]["pattern"] == "^[A-Za-z0-9._:/-]{1,200}$"
 
 
 def test_the_audit_export_of_a_search_is_that_of_the_command_line(console: Console, estate: Estate) -> None:

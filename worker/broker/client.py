@@ -13,6 +13,7 @@ from pika.exceptions import AMQPConnectionError, AMQPError, ChannelClosedByBroke
 from worker.broker.connection import connection_parameters, user_of
 from worker.broker.problems import ACCESS_REFUSED, explain_channel, explain_connect
 from worker.broker.received_event import ReceivedEvent
+from worker.broker.senders import SENDER_HEADER
 from worker.broker.tolerant import TolerantSelectConnection
 from worker.settings import SettingsInvalidError
 
@@ -29,6 +30,10 @@ _PREFETCH = 500
 
 class BrokerClientError(Exception):
     """The broker could not be reached, or refused; the message is one line that names the remedy."""
+
+
+class NoQueueError(BrokerClientError):
+    """No worker has ever served an Enterprise Manager of this name."""
 
 
 class BrokerClient:
@@ -110,7 +115,7 @@ class BrokerClient:
             except ChannelClosedByBroker as error:
                 if error.reply_code == ACCESS_REFUSED:
                     return
-                raise BrokerClientError(
+                raise NoQueueError(
                     f"no worker has ever served an Enterprise Manager named {enterprise_manager!r} on this broker "
                     f"(there is no queue unlink.commands.{enterprise_manager})"
                 ) from error
@@ -136,13 +141,19 @@ class BrokerClient:
             probe.close()
         return declared.method
 
-    def publish(self, command: bytes, enterprise_manager: str, *, message_id: str | None = None) -> None:
-        """Publish a command, persistent, and signed for the policy; returns once the broker has it safe."""
+    def publish(
+        self, command: bytes, enterprise_manager: str, *, message_id: str | None = None, sender: str | None = None
+    ) -> None:
+        """Publish a command, persistent, and signed for the policy; returns once the broker has it safe.
+
+        `sender` is on whose behalf: workers believe it if this broker user is one of their forwarders.
+        """
         properties = pika.BasicProperties(
             content_type="application/json",
             delivery_mode=pika.DeliveryMode.Persistent.value,
             message_id=message_id,
             user_id=self._user,
+            headers=None if sender is None else {SENDER_HEADER: sender},
         )
         with translated():
             self._channel.basic_publish("unlink.commands", enterprise_manager, command, properties, mandatory=True)
@@ -154,7 +165,7 @@ def translated() -> Iterator[None]:
     try:
         yield
     except UnroutableError as error:
-        raise BrokerClientError("the broker has no queue for this command") from error
+        raise NoQueueError("the broker has no queue for this command") from error
     except (AMQPError, OSError) as error:
         raise BrokerClientError(explain_channel(error)) from error
 

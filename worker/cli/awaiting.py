@@ -6,11 +6,12 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from contracts.events import Outcome, rejection_id
+from contracts.events import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
 
+    from worker.broker.awaited import Awaited
     from worker.broker.client import BrokerClient
     from worker.broker.received_event import ReceivedEvent
     from worker.cli.output.stalls import Stalls
@@ -30,27 +31,6 @@ WOULD_BE_REFUSED = 5
 
 #: Of several commands, the first of these exit statuses that occurred.
 _WORST_FIRST = (2, 1, 3, 4, WOULD_BE_REFUSED)
-
-
-@dataclass(frozen=True, slots=True)
-class Awaited:
-    """A command whose end is waited for. A dry run ends as `planned`, and anything else does not.
-
-    `after_run`: the end of this run, or of an earlier one, is not what is waited for.
-    """
-
-    key: str
-    body: bytes
-    dry_run: bool = False
-    after_run: int = 0
-
-    def is_answered_by(self, event: ReceivedEvent) -> bool:
-        """Whether the event is about this command. A rejection must be of this very message: a key may be reused."""
-        if event.outcome == Outcome.REJECTED:
-            return event.id == rejection_id(self.body)
-        if event.key != self.key or (event.outcome == Outcome.PLANNED) != self.dry_run:
-            return False
-        return self.dry_run or (event.run or 1) > self.after_run
 
 
 @dataclass(slots=True)

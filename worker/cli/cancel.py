@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from contracts.reading import UnreadableMessageError, read_message
+from worker.broker.awaited import Awaited
 from worker.broker.client import BrokerClient, BrokerClientError
-from worker.cli.awaiting import Awaited, Following
+from worker.cli.awaiting import Following
 from worker.cli.output.errors import refuse, settings_or_exit
 from worker.cli.output.event_text import in_words
 from worker.cli.output.stalls import Stalls

@@ -11,6 +11,7 @@ import ipaddress
 from typing import TYPE_CHECKING, Final
 
 from worker.console.problems import Problem, as_json
+from worker.console.users import Caller, Role
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -48,6 +49,7 @@ class LoopbackOnly:
             return
         problem = _problem(scope)
         if problem is None:
+            scope.setdefault("state", {})["caller"] = Caller(None, Role.READ, scope["client"][0])
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
             await as_json(problem)(scope, receive, send)

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+from functools import partial
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.staticfiles import StaticFiles
+from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 
-from worker.console import api, pages
-from worker.console.access import LoopbackOnly
-from worker.console.problems import Problem, as_json, title_of, wants_json
+from contracts.commands import UnlinkCommand
+from worker.console import actions, api, pages, signing_in
+from worker.console.access import LoopbackOnly, is_loopback
+from worker.console.orders import Orders
+from worker.console.problems import Problem, title_of
 from worker.console.readings import Readings
+from worker.console.rendering import FOLDER, answer
+from worker.console.sessions import Sessions
+from worker.console.signed_in import SignedIn
+from worker.console.signing_in import SignIn
+from worker.console.users import Users
+from worker.policy_file import policy_in
+from worker.settings import SettingsInvalidError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from starlette.responses import Response
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -33,7 +46,7 @@ _POLICY: Final = (
 _HEADERS: Final = {
     b"content-security-policy": _POLICY.encode(),
     b"x-content-type-options": b"nosniff",
-    b"referrer-policy": b"no-referrer",
+    b"referrer-policy": b"same-origin",
     b"cross-origin-opener-policy": b"same-origin",
     b"cross-origin-resource-policy": b"same-origin",
 }
@@ -43,7 +56,7 @@ def create_app(settings: ConsoleProgramSettings, clock: Clock) -> ASGIApp:
     """The application.
 
     Raises:
-        SettingsInvalidError: the ledger's URL cannot be read.
+        SettingsInvalidError: the ledger's URL, the policy or the users cannot be read.
     """
     app = FastAPI(
         title="Unlink worker",
@@ -53,15 +66,46 @@ def create_app(settings: ConsoleProgramSettings, clock: Clock) -> ASGIApp:
         docs_url=None,
         redoc_url=None,
     )
-    app.state.readings = Readings(settings.ledger, settings.broker, clock)
-    app.include_router(api.router)
-    app.include_router(pages.router)
-    app.mount("/static", StaticFiles(directory=pages.FOLDER / "static"))
+    readings = app.state.readings = Readings(settings.ledger, settings.broker, clock)
+    app.state.orders = Orders(settings.broker, policy_in(settings.policy_file), readings)
+    app.state.sign_in = None
+    for router in (api.router, actions.router, pages.router, signing_in.router):
+        app.include_router(router)
+    app.mount("/static", StaticFiles(directory=FOLDER / "static"))
     app.add_exception_handler(Problem, _on_problem)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(RequestValidationError, _on_wrong_request)
     app.add_exception_handler(Exception, _on_fault)
-    return SecureHeaders(LoopbackOnly(app))
+    app.openapi = partial(_described, app, app.openapi)  # type: ignore[method-assign] # FastAPI's documented way
+    return SecureHeaders(_protected(app, settings))
+
+
+def _protected(app: FastAPI, settings: ConsoleProgramSettings) -> ASGIApp:
+    console = settings.console
+    if console.users_file is None:
+        return LoopbackOnly(app)
+    public_url = console.public_url
+    if public_url is None and (is_loopback(console.host) or console.host == "localhost"):
+        host = f"[{console.host}]" if ":" in console.host else console.host
+        public_url = f"http://{host}:{console.port}"
+    if public_url is None:
+        raise SettingsInvalidError("UNLINK_CONSOLE__PUBLIC_URL: is needed with users, and not set")
+    users = Users(console.users_file)
+    sessions = Sessions(settings, users, secure=public_url.startswith("https:"))
+    app.state.sign_in = SignIn(users, sessions)
+    return SignedIn(app, users, sessions, public_url, console.trusted_proxies)
+
+
+def _described(app: FastAPI, made: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The OpenAPI document, with the contract's own model of a command."""
+    if app.openapi_schema is None:
+        document = made()
+        _, models = models_json_schema(
+            [(UnlinkCommand, "validation")], ref_template="#/components/schemas/{model}", title=None
+        )
+        document["components"]["schemas"] |= models["$defs"]
+        app.openapi_schema = document
+    return app.openapi_schema
 
 
 class SecureHeaders:
@@ -86,7 +130,7 @@ class SecureHeaders:
 
 
 def _answer(request: Request, problem: Problem) -> Response:
-    return as_json(problem) if wants_json(request) else pages.problem_page(problem)
+    return answer(request.scope, problem)
 
 
 async def _on_problem(request: Request, error: Exception) -> Response:

@@ -156,3 +156,12 @@ class ManagerList(_Model):
     """All that are known of."""
 
     items: list[ManagerItem]
+
+
+class OrderedItem(_Model):
+    """A command that is on its queue."""
+
+    href: str = Field(description="The unlink, once a worker has taken it up.")
+    idempotency_key: str
+    enterprise_manager: str
+    event: dict[str, Any] | None = Field(description="The terminal event, if it came while it was waited for.")

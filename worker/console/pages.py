@@ -5,20 +5,20 @@ from __future__ import annotations
 import csv
 import io
 import json
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, StreamingResponse
-from jinja2 import ChainableUndefined, Environment, FileSystemLoader, select_autoescape
 
-from contracts.events import Outcome, ReasonCode
+from contracts.events import RETRIED, ReasonCode
+from worker.console.actions import Asking  # noqa: TC001 - FastAPI reads it
 from worker.console.api import PAGE, Known, Searched
 from worker.console.charts import stacked_bars
-from worker.console.keys import from_cursor, from_path, query_of, to_cursor, to_path
-from worker.console.problems import Problem, title_of
+from worker.console.keys import from_cursor, from_path, query_of, to_cursor
+from worker.console.problems import Problem
+from worker.console.rendering import duration, render
 from worker.console.searching import ENDED
-from worker.console.views import LOST_SECONDS, managers
+from worker.console.views import managers
 from worker.ledger import AUDIT_COLUMNS, Document
 from worker.ledger.overview import HOURS
 
@@ -29,68 +29,17 @@ if TYPE_CHECKING:
     from worker.console.readings import Readings
     from worker.ledger import Criteria, Record, RecordedStep
 
-FOLDER: Final = Path(__file__).parent
-
-#: A shape for each state, so that none is told by colour alone.
-SIGNS: Final = {
-    Outcome.SUCCEEDED: "✓",
-    Outcome.FAILED: "✕",
-    Outcome.TIMED_OUT: "!",
-    Outcome.CANCELLED: "⊘",
-}
-
 router = APIRouter(include_in_schema=False)
 
 
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(FOLDER / "templates"),
-        autoescape=select_autoescape(default=True),
-        undefined=ChainableUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"path_of": to_path, "utc": _utc, "iso": _iso, "ago": _ago}
-    environment.globals |= {"signs": SIGNS, "lost_seconds": LOST_SECONDS}
-    return environment
-
-
-def _utc(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
-
-
-def _iso(moment: datetime) -> str:
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _ago(seconds: float) -> str:
-    """A duration in its largest unit."""
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{int(seconds // size)} {unit}"
-    return f"{int(seconds)} s" if seconds >= 10 else f"{max(seconds, 0.0):.1f} s"  # noqa: PLR2004 - a tenth says nothing
-
-
-_TEMPLATES: Final = _environment()
-
-
-def render(template: str, status: int = 200, **values: Any) -> HTMLResponse:
-    """A page, or a part of one."""
-    return HTMLResponse(_TEMPLATES.get_template(template).render(**values), status)
-
-
-def problem_page(problem: Problem) -> HTMLResponse:
-    """What is wrong, and what to do."""
-    return render("problem.html", problem.status, problem=problem, title=title_of(problem.status), page="")
-
-
 @router.get("/", response_class=HTMLResponse)
-async def overview(readings: Known, *, part: bool = False) -> HTMLResponse:
+async def overview(request: Request, readings: Known, *, part: bool = False) -> HTMLResponse:
     """The state of the whole."""
     state = await readings.overview()
     queues = await readings.queues()
     totals = {outcome: sum(hours) for outcome, hours in state.ended.items()}
     return render(
+        request.scope,
         "overview_part.html" if part else "overview.html",
         page="overview",
         title="Overview",
@@ -106,7 +55,10 @@ async def overview(readings: Known, *, part: bool = False) -> HTMLResponse:
 
 @router.get("/unlinks", response_class=HTMLResponse)
 async def unlinks(
-    readings: Known, search: Searched, cursor: Annotated[str | None, Query(max_length=1000)] = None
+    request: Request,
+    readings: Known,
+    search: Searched,
+    cursor: Annotated[str | None, Query(max_length=1000)] = None,
 ) -> HTMLResponse:
     """The search."""
     problem: Problem | None = None
@@ -121,6 +73,7 @@ async def unlinks(
     if page is not None and page.next is not None:
         older = "/unlinks?" + query_of({**search.fields, "cursor": to_cursor(page.next)})
     return render(
+        request.scope,
         "unlinks.html",
         400 if problem else 200,
         page="unlinks",
@@ -160,14 +113,26 @@ def _line(cells: Any) -> str:
 
 
 @router.get("/unlinks/{key}", response_class=HTMLResponse)
-async def unlink(readings: Known, key: str, *, part: bool = False) -> HTMLResponse:
+async def unlink(
+    request: Request,
+    readings: Known,
+    caller: Asking,
+    key: str,
+    *,
+    part: bool = False,
+    asked: Literal["cancel", "retry", ""] = "",
+) -> HTMLResponse:
     """One unlink, with its time line."""
     name = from_path(key)
     history = await readings.history(name)
     if history is None:
         raise Problem(404, f"No worker has seen the key {name[:200]}, or it was pruned.")
-    document = None if history.record is None else Document(history.record)
+    record = history.record
+    document = None if record is None else Document(record)
+    mine = record is not None and caller.may_change(record.user_id)
+    outcome = None if record is None else record.outcome
     return render(
+        request.scope,
         "unlink_part.html" if part else "unlink.html",
         page="unlinks",
         title=name,
@@ -175,7 +140,10 @@ async def unlink(readings: Known, key: str, *, part: bool = False) -> HTMLRespon
         history=history,
         document=document,
         steps=_time_line(history.steps),
-        event_text=_indented(history.record),
+        event_text=_indented(record),
+        asked=asked,
+        may_cancel=mine and outcome is None,
+        may_retry=mine and outcome in RETRIED,
     )
 
 
@@ -190,7 +158,7 @@ def _time_line(steps: tuple[RecordedStep, ...]) -> list[tuple[RecordedStep, str]
     told = []
     before: datetime | None = None
     for step in steps:
-        waited = "" if before is None else f"+{_ago((step.at - before).total_seconds())}"
+        waited = "" if before is None else f"+{duration((step.at - before).total_seconds())}"
         told.append((step, waited))
         before = step.at
     return told

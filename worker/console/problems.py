@@ -10,8 +10,8 @@ from fastapi.responses import JSONResponse
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from fastapi import Request
     from starlette.responses import Response
+    from starlette.types import Scope
 
 MEDIA_TYPE: Final = "application/problem+json"
 
@@ -54,6 +54,6 @@ def as_json(problem: Problem) -> Response:
     return JSONResponse(content, problem.status, media_type=MEDIA_TYPE, headers=dict(problem.headers or {}))
 
 
-def wants_json(request: Request) -> bool:
+def wants_json(scope: Scope) -> bool:
     """Whether a program asks: by the path."""
-    return request.url.path.startswith("/api/")
+    return str(scope["path"]).startswith("/api/")

@@ -34,20 +34,22 @@ def serve(settings: ConsoleProgramSettings, clock: Clock) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Raises:
-        SettingsInvalidError: it may not, or cannot, be served there; or the ledger's URL cannot be read.
+        SettingsInvalidError: it may not, or cannot, be served there; or the ledger's URL, the policy or the users
+            cannot be read.
     """
     host, port = settings.console.host, settings.console.port
-    if not is_loopback(host) and host != "localhost":
+    if settings.console.users_file is None and not is_loopback(host) and host != "localhost":
         raise SettingsInvalidError("UNLINK_CONSOLE__HOST: without users, the console is served on loopback alone")
-    app = create_app(settings, clock)
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.create_server((host, port), family=family, backlog=256)
     except OSError as error:
         raise SettingsInvalidError(f"UNLINK_CONSOLE__HOST, UNLINK_CONSOLE__PORT: {error.strerror or error}") from error
     name = f"[{host}]" if ":" in host else host
-    server = _Server(configuration_for(app), url=f"http://{name}:{listener.getsockname()[1]}/")
     with listener:
+        console = settings.console.model_copy(update={"port": listener.getsockname()[1]})
+        app = create_app(settings.model_copy(update={"console": console}), clock)
+        server = _Server(configuration_for(app), url=console.public_url or f"http://{name}:{console.port}/")
         server.run(sockets=[listener])
 
 

@@ -13,8 +13,9 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
+from worker.broker.awaited import Awaited
 from worker.broker.client import BrokerClient, BrokerClientError
-from worker.cli.awaiting import Awaited, Following
+from worker.cli.awaiting import Following
 from worker.cli.output.event_text import in_words
 from worker.cli.output.naming import named
 from worker.cli.output.stalls import Stalls

@@ -14,6 +14,13 @@
   };
   show(document);
   document.addEventListener("htmx:afterSwap", () => show(document));
+  // What changes something is asked about first.
+  document.addEventListener("submit", (event) => {
+    const question = event.target.dataset.confirm;
+    if (question && !window.confirm(question)) {
+      event.preventDefault();
+    }
+  });
   // "/" goes to the first field of the search.
   document.addEventListener("keydown", (event) => {
     const first = document.querySelector("form.search input");

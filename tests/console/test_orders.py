@@ -1,0 +1,209 @@
+"""Orders by API and by button, between real parts: a broker, a worker, a simulated Enterprise Manager, a browser."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, expect
+
+from tests.console.conftest import Console, bearer, browsing, served, sign_in
+from tests.end_to_end.world import World, vendor_command
+from tests.waiting import wait_until
+from worker.clock import SystemClock
+from worker.sandbox.simulated_enterprise_manager import Behaviour
+from worker.settings import BrokerSettings, ConsoleProgramSettings, ConsoleSettings, LedgerSettings
+
+WAIT = {"Prefer": "wait=50"}
+
+POLICY = """
+[[rules]]
+users = ["console:submit-*", "console:operate*"]
+cancels = true
+"""
+
+
+def settings_of(world: World, users_file: Path, **more: Any) -> ConsoleProgramSettings:
+    """The console's settings beside these workers."""
+    return ConsoleProgramSettings(
+        ledger=LedgerSettings.model_validate({"url": world.environment["UNLINK_LEDGER__URL"]}),
+        broker=BrokerSettings.model_validate({"url": world.environment["UNLINK_BROKER__URL"]}),
+        console=ConsoleSettings(users_file=users_file),
+        **more,
+    )
+
+
+@pytest.fixture
+def steering(world: World, users_file: Path) -> Iterator[Console]:
+    """The console beside a worker."""
+    world.serve()
+    with served(settings_of(world, users_file), SystemClock()) as console:
+        yield console
+
+
+def order(console: Console, command: dict[str, Any] | bytes, role: str = "submit", **headers: str) -> httpx.Response:
+    """Order by the API."""
+    body = command if isinstance(command, bytes) else json.dumps(command).encode()
+    given = {**bearer(role), "Content-Type": "application/json", **headers}
+    return console.client.post("/api/v1/unlinks", content=body, headers=given)
+
+
+def path_of(key: str) -> str:
+    """Where an unlink is."""
+    return "/api/v1/unlinks/" + base64.urlsafe_b64encode(key.encode()).decode().rstrip("=")
+
+
+def test_an_order_is_on_its_queue_and_found_at_its_location(steering: Console, world: World) -> None:
+    """A program would have to speak AMQP."""
+    answer = order(steering, vendor_command("CHG/1"))
+    assert (answer.status_code, answer.headers["location"]) == (202, path_of("CHG/1"))
+    assert answer.json()["event"] is None
+    world.until_ended("CHG/1")
+    unlink = steering.get(answer.headers["location"], headers=bearer("read")).json()
+    assert (unlink["outcome"], unlink["request"]["user_id"]) == ("succeeded", "console:submit-program")
+
+
+def test_the_end_can_be_waited_for(steering: Console) -> None:
+    """A program would have to poll, or to listen."""
+    answer = order(steering, vendor_command(), **WAIT)
+    assert (answer.status_code, answer.json()["event"]["data"]["outcome"]) == (200, "succeeded")
+    again = order(steering, vendor_command(), **WAIT)
+    assert again.json()["event"]["id"] == answer.json()["event"]["id"]
+
+
+def test_a_dry_run_gives_the_plan(steering: Console) -> None:
+    """Nobody would see before what would be lost."""
+    answer = order(steering, vendor_command(dry_run=True), **WAIT)
+    assert (answer.status_code, answer.json()["event"]["data"]["outcome"]) == (200, "planned")
+    assert steering.get(path_of("CHG1"), headers=bearer("read")).status_code == 404
+    assert order(steering, vendor_command(), **WAIT).json()["event"]["data"]["changed"] is True
+
+
+@pytest.mark.parametrize(
+    ("command", "headers", "fields"),
+    [
+        ({"command": "unlink.v1", "idempotency_key": "CHG 1"}, {}, ["idempotency_key", "job", "repository"]),
+        (vendor_command(dryrun=True), {}, ["dryrun"]),
+        (vendor_command(job={"id": "x", "naem": 1}), {}, ["job.id", "job.naem"]),
+        (vendor_command(), {"Idempotency-Key": "CHG2"}, ["idempotency_key"]),
+        (b"nonsense", {}, []),
+        (b'{"command": "unlink.v1", "command": "unlink.v1"}', {}, []),
+        (b"\xff", {}, []),
+        (b"[" * 50_000, {}, []),
+        (b"[]", {"Idempotency-Key": "CHG2"}, []),
+        (b"x" * 70_000, {}, []),
+    ],
+)
+def test_a_broken_order_names_each_field(
+    steering: Console, command: dict[str, Any] | bytes, headers: dict[str, str], fields: list[str]
+) -> None:
+    """A program could not tell its user which field to correct."""
+    answer = order(steering, command, **headers)
+    assert (answer.status_code, answer.headers["content-type"]) == (400, "application/problem+json")
+    assert [error["field"] for error in answer.json().get("errors", [])] == fields
+
+
+def test_the_key_may_stand_in_the_header(steering: Console) -> None:
+    """Clients that know the header alone could not order."""
+    command = {name: value for name, value in vendor_command().items() if name != "idempotency_key"}
+    answer = order(steering, command, **{"Idempotency-Key": '"CHG7"'}, **WAIT)
+    assert (answer.status_code, answer.json()["idempotency_key"]) == (200, "CHG7")
+
+
+def test_what_cannot_be_is_refused_at_once(steering: Console) -> None:
+    """A program would learn of it from an event that it does not read."""
+    assert order(steering, vendor_command(enterprise_manager="nobody")).status_code == 404
+    assert order(steering, vendor_command(), role="read").status_code == 403
+    order(steering, vendor_command(), **WAIT)
+    reused = order(steering, vendor_command(allow_linked_backups_removal=True))
+    assert reused.status_code == 409
+    assert steering.client.post(f"{path_of('CHG1')}/retry", headers=bearer("submit")).status_code == 409
+    assert steering.client.post(f"{path_of('CHG1')}/cancel", headers=bearer("submit")).status_code == 409
+    assert steering.client.post(f"{path_of('NONE')}/retry", headers=bearer("operate")).status_code == 404
+
+
+def test_a_failed_one_is_retried_by_order(steering: Console) -> None:
+    """Its key would be lost, or a new one be needed each time."""
+    missing = vendor_command(job={"name": "There is no such job"})
+    answer = order(steering, missing, **WAIT)
+    assert answer.json()["event"]["data"]["reason"]["code"] == "job_not_found"
+    again = steering.client.post(f"{path_of('CHG1')}/retry", headers={**bearer("submit"), **WAIT}, timeout=60)
+    assert (again.status_code, again.json()["event"]["data"]["run"]) == (200, 2)
+    answer = steering.client.post(
+        "/api/v1/unlinks?retry=true", content=json.dumps(missing), headers={**bearer("submit"), **WAIT}
+    )
+    assert answer.json()["event"]["data"]["run"] == 3
+    assert answer.json()["event"]["data"]["request"]["retried_by"]
+
+
+def test_the_policy_is_applied_here_too(world: World, users_file: Path, tmp_path: Path) -> None:
+    """Who may not order by the queue could order here."""
+    file = tmp_path / "policy.toml"
+    file.write_text(POLICY)
+    world.serve({"UNLINK_POLICY_FILE": str(file)})
+    with served(settings_of(world, users_file, policy_file=file), SystemClock()) as console:
+        assert order(console, vendor_command(), **WAIT).json()["event"]["data"]["outcome"] == "succeeded"
+        denied = order(console, vendor_command("CHG2", allow_linked_backups_removal=True))
+        assert denied.status_code == 403
+        assert "console:submit-program" in denied.json()["detail"]
+    # A console that does not know the policy: the worker judges nevertheless, and by the console's user.
+    with served(settings_of(world, users_file), SystemClock()) as console:
+        answer = order(console, vendor_command("CHG3", allow_linked_backups_removal=True), **WAIT)
+        assert answer.json()["event"]["data"]["reason"]["code"] == "access_denied"
+
+
+def test_a_broker_that_is_away_is_said(steering: Console, world: World, users_file: Path) -> None:
+    """An order would be thought to be safe, and be nowhere."""
+    broken = BrokerSettings.model_validate({"url": "amqp://guest:guest@127.0.0.1:1/"})
+    settings = settings_of(world, users_file).model_copy(update={"broker": broken})
+    with served(settings, SystemClock()) as console:
+        answer = order(console, vendor_command())
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+    assert steering.get(path_of("CHG1"), headers=bearer("read")).status_code == 404
+
+
+def test_one_is_cancelled_and_retried_by_button(
+    steering: Console, world: World, behaviour: Behaviour, chromium: Browser
+) -> None:
+    """Who sees a mistake could only look on; and who mends it, not go on."""
+    order(steering, vendor_command("CHG2", repository={"name": "nowhere"}), role="operate")
+    world.until_ended("CHG2")
+    behaviour.edits_held = True
+    order(steering, vendor_command("CHG1"), role="operate")
+    wait_until(lambda: steering.get(path_of("CHG1"), headers=bearer("read")).status_code == 200)
+    with browsing(chromium, steering) as browse:
+        page = browse("/unlinks?in_flight=true")
+        sign_in(page, "operateer")
+        page.on("dialog", lambda dialog: dialog.accept())
+        page.locator("tbody a").click()
+        page.get_by_role("button", name="Cancel").click()
+        expect(page.get_by_role("status")).to_contain_text("The request to cancel is on the queue")
+        expect(page.locator("main")).to_contain_text("Requests to cancel")
+        expect(page.locator("main")).to_contain_text("operateer")
+        behaviour.edits_held = False
+        expect(page.locator(".lead")).to_contain_text("cancelled")
+        page.goto("/unlinks?key=CHG2")
+        page.locator("tbody a").click()
+        page.get_by_role("button", name="Retry").click()
+        expect(page.locator("main")).to_contain_text("in run 2")
+
+
+def test_a_reader_is_shown_no_button(steering: Console, world: World, chromium: Browser) -> None:
+    """A button that is refused is a page that lies."""
+    order(steering, vendor_command("CHG2", repository={"name": "nowhere"}), role="operate")
+    world.until_ended("CHG2")
+    with browsing(chromium, steering) as browse:
+        page = browse("/unlinks/Q0hHMg")
+        sign_in(page, "reader")
+        expect(page.locator(".lead")).to_contain_text("failed")
+        expect(page.get_by_role("button", name="Retry")).to_have_count(0)
+        page.get_by_role("button", name="Sign out").click()
+        sign_in(page, "submiter")  # another's unlink
+        page.goto("/unlinks/Q0hHMg")
+        expect(page.locator(".lead")).to_contain_text("failed")
+        expect(page.get_by_role("button", name="Retry")).to_have_count(0)

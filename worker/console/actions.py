@@ -1,0 +1,195 @@
+"""What users do: the API's orders, and the buttons of the pages."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import RedirectResponse
+
+from worker.console.api import Known  # noqa: TC001 - FastAPI reads it
+from worker.console.keys import from_path, to_path
+from worker.console.models import OrderedItem
+from worker.console.orders import Orders, read_unlink
+from worker.console.problems import Problem
+from worker.console.signed_in import form_of
+from worker.console.users import Caller
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from worker.console.orders import Ordered
+    from worker.console.readings import Readings
+    from worker.ledger import Record
+
+router = APIRouter()
+
+#: RFC 7240, section 4.3.
+_WAIT = re.compile(r"(?:^|,|;)\s*wait\s*=\s*\"?(\d{1,6})\"?\s*(?:$|,|;)", re.IGNORECASE)
+
+_UNLINK_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/UnlinkCommand"}}},
+    }
+}
+_WHY_BODY = {
+    "requestBody": {
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "properties": {"reason": {"type": "string", "maxLength": 1000}},
+                    "additionalProperties": False,
+                }
+            }
+        }
+    }
+}
+
+
+def caller_of(request: Request) -> Caller:
+    """Who asks."""
+    caller: Caller = request.state.caller
+    return caller
+
+
+def orders_of(request: Request) -> Orders:
+    """What publishes."""
+    orders: Orders = request.app.state.orders
+    return orders
+
+
+Asking = Annotated[Caller, Depends(caller_of)]
+Ordering = Annotated[Orders, Depends(orders_of)]
+
+
+@router.post(
+    "/api/v1/unlinks",
+    operation_id="orderUnlink",
+    response_model=OrderedItem,
+    status_code=202,
+    responses={200: {"model": OrderedItem, "description": "It has ended."}},
+    openapi_extra=_UNLINK_BODY,
+)
+async def order(
+    request: Request,
+    caller: Asking,
+    orders: Ordering,
+    *,
+    retry: Annotated[bool, Query(description="Run a key again whose last run did not succeed.")] = False,
+) -> Response:
+    """Order an unlink. `Prefer: wait=30` waits for its end, `Idempotency-Key` may carry the key."""
+    key = request.headers.get("idempotency-key")
+    command = read_unlink(
+        await request.body(), request.headers.get("content-type"), None if key is None else key.strip().strip('"')
+    )
+    return _answer(await orders.unlink(caller, command, _wait(request), retry=retry))
+
+
+@router.post(
+    "/api/v1/unlinks/{key}/cancel",
+    operation_id="cancelUnlink",
+    response_model=OrderedItem,
+    status_code=202,
+    openapi_extra=_WHY_BODY,
+)
+async def cancel(
+    request: Request,
+    readings: Known,
+    caller: Asking,
+    orders: Ordering,
+    key: str,
+    enterprise_manager: Annotated[
+        str, Query(max_length=64, description="Of a key that no worker has seen.")
+    ] = "default",
+) -> Response:
+    """Ask for an unlink to be stopped."""
+    name = from_path(key)
+    record = await _record(readings, name)
+    return _answer(await orders.cancel(caller, name, record, await _why(request), enterprise_manager))
+
+
+@router.post(
+    "/api/v1/unlinks/{key}/retry",
+    operation_id="retryUnlink",
+    response_model=OrderedItem,
+    status_code=202,
+    responses={200: {"model": OrderedItem, "description": "The new run has ended."}},
+    openapi_extra=_WHY_BODY,
+)
+async def retry(request: Request, readings: Known, caller: Asking, orders: Ordering, key: str) -> Response:
+    """Run an unlink again that failed, timed out or was cancelled."""
+    record = await _known_record(readings, from_path(key))
+    return _answer(await orders.retry(caller, record, _wait(request), await _why(request)))
+
+
+@router.post("/unlinks/{key}/{action}", include_in_schema=False)
+async def press(
+    request: Request, readings: Known, caller: Asking, orders: Ordering, key: str, action: str
+) -> RedirectResponse:
+    """A button of an unlink's page."""
+    name = from_path(key)
+    reason = field(form_of(await request.body()), "reason")
+    record = await _known_record(readings, name)
+    if action == "cancel":
+        await orders.cancel(caller, name, record, reason, record.enterprise_manager)
+    elif action == "retry":
+        await orders.retry(caller, record, 0, reason)
+    else:
+        raise Problem(404, "There is no such action.")
+    return RedirectResponse(f"/unlinks/{to_path(name)}?asked={action}", 303)
+
+
+def field(form: Mapping[str, list[str]], name: str) -> str | None:
+    """A field of a form; None if it is empty."""
+    return (form.get(name, [""])[-1]).strip() or None
+
+
+async def _record(readings: Readings, key: str) -> Record | None:
+    history = await readings.history(key)
+    return None if history is None else history.record
+
+
+async def _known_record(readings: Readings, key: str) -> Record:
+    record = await _record(readings, key)
+    if record is None:
+        raise Problem(404, "No worker has seen this key, or it was pruned.")
+    return record
+
+
+async def _why(request: Request) -> str | None:
+    """The reason in an optional body."""
+    body = await request.body()
+    if not body:
+        return None
+    try:
+        content: Any = json.loads(body)
+    except (ValueError, RecursionError):
+        raise Problem(400, "The body is not JSON.") from None
+    if not isinstance(content, dict) or set(content) - {"reason"}:
+        errors = [
+            {"field": str(name)[:64], "message": "unknown field"} for name in list(content)[:20] if name != "reason"
+        ]
+        raise Problem(400, "The body may be an object with `reason`.", errors)
+    reason = content.get("reason")
+    if reason is not None and not isinstance(reason, str):
+        raise Problem(400, "reason: must be text", [{"field": "reason", "message": "must be text"}])
+    return reason
+
+
+def _wait(request: Request) -> float:
+    found = _WAIT.search(request.headers.get("prefer", ""))
+    return float(found[1]) if found else 0.0
+
+
+def _answer(ordered: Ordered) -> Response:
+    href = f"/api/v1/unlinks/{to_path(ordered.key)}"
+    item = OrderedItem(
+        href=href, idempotency_key=ordered.key, enterprise_manager=ordered.enterprise_manager, event=ordered.event
+    )
+    status = 202 if ordered.event is None else 200
+    headers = {"Location": href, "Cache-Control": "no-store"}
+    return Response(item.model_dump_json(), status, headers, media_type="application/json")

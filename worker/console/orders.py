@@ -1,0 +1,254 @@
+"""Ordering: commands of users, published after what ledger, policy and role say to them now."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import structlog
+from pydantic import ValidationError
+
+from contracts.commands import CancelCommand, RetryCommand, UnlinkCommand
+from contracts.events import RETRIED, Outcome
+from contracts.reading import UnreadableMessageError, read_command
+from worker.broker.awaited import Awaited
+from worker.broker.client import BrokerClient, BrokerClientError, NoQueueError
+from worker.console.problems import Problem
+from worker.unlinks.policy import DeniedError
+
+if TYPE_CHECKING:
+    from worker.console.readings import Readings
+    from worker.console.users import Caller
+    from worker.ledger import Record
+    from worker.settings import BrokerSettings
+    from worker.unlinks.policy import Policy
+
+log = structlog.get_logger()
+
+#: The longest that an answer may wait for the end, in seconds.
+MOST_WAIT_SECONDS: Final = 60.0
+#: How many answers wait at once, each with a connection to the broker; more are answered without waiting.
+_MOST_WAITING: Final = 16
+#: How many commands are published at once.
+_AT_ONCE: Final = 8
+
+AnyRequest = TypeVar("AnyRequest", CancelCommand, RetryCommand)
+
+
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """A command that the broker has safe. `event` is its end, if it came while it was waited for."""
+
+    key: str
+    enterprise_manager: str
+    event: dict[str, Any] | None = None
+
+
+def read_unlink(body: bytes, content_type: str | None, key: str | None) -> UnlinkCommand:
+    """Read a command to unlink. `key` is its idempotency key, if a header has it.
+
+    Raises:
+        Problem: it breaks the contract, or has another key; 400, with each field.
+    """
+    try:
+        command = read_command(_with_key(body, key), content_type)
+    except UnreadableMessageError as error:
+        raise _broken(error, error.__cause__) from None
+    if key is not None and command.idempotency_key != key:
+        said = "differs from the header Idempotency-Key"
+        raise Problem(400, f"idempotency_key: {said}", [{"field": "idempotency_key", "message": said}])
+    return command
+
+
+def _with_key(body: bytes, key: str | None) -> bytes:
+    """The body with the header's key, if it is an object that has none. All else is left to the contract."""
+    if key is None:
+        return body
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError):
+        return body
+    if not isinstance(content, dict) or "idempotency_key" in content or "specversion" in content:
+        return body
+    rest = body.decode("utf-8-sig").lstrip()[1:]
+    comma = "," if content else ""
+    return f'{{"idempotency_key": {json.dumps(key)}{comma}{rest}'.encode()
+
+
+def made(kind: type[AnyRequest], **fields: Any) -> AnyRequest:
+    """A cancel or a retry.
+
+    Raises:
+        Problem: a field has a wrong value; 400.
+    """
+    given = {name: value for name, value in fields.items() if value is not None}
+    try:
+        return kind.model_validate_json(json.dumps(given))
+    except ValidationError as error:
+        raise _broken(error, error) from None
+
+
+def _broken(said: Exception, cause: BaseException | None) -> Problem:
+    if not isinstance(cause, ValidationError):
+        return Problem(400, str(said))
+    errors = [
+        {
+            "field": ".".join(str(part)[:64] for part in each["loc"]) or "message",
+            "message": str(each["msg"]).removeprefix("Value error, "),
+        }
+        for each in cause.errors(include_url=False, include_input=False)[:50]
+    ]
+    return Problem(400, "; ".join(f"{each['field']}: {each['message']}" for each in errors[:5]), errors)
+
+
+class Orders:
+    """Publishes the commands of users.
+
+    Raises:
+        Problem: in every method: the caller may not (403), the key belongs to another command (409), there is no
+            queue (404), or the broker or the ledger is away (503).
+    """
+
+    def __init__(self, broker: BrokerSettings | None, policy: Policy | None, readings: Readings) -> None:
+        self._broker = broker
+        self._policy = policy
+        self._readings = readings
+        self._waiting = asyncio.Semaphore(_MOST_WAITING)
+        self._at_once = asyncio.Semaphore(_AT_ONCE)
+
+    async def unlink(self, caller: Caller, command: UnlinkCommand, wait: float, *, retry: bool = False) -> Ordered:
+        """Order an unlink; with `retry`, run it again if its last run did not succeed."""
+        if not caller.may_order:
+            raise Problem(403, "The role `read` may order nothing.")
+        self._judge(caller, command)
+        history = None if command.dry_run else await self._readings.history(command.idempotency_key)
+        record = None if history is None else history.record
+        if record is not None and record.fingerprint != command.fingerprint:
+            raise Problem(
+                409, "This key belongs to another command: an unlink with another job, repository or consent."
+            )
+        if retry and record is not None and record.outcome in RETRIED:
+            return await self.retry(caller, record, wait, command.reason, command.requested_by)
+        return await self._publish(caller, command, wait)
+
+    async def cancel(self, caller: Caller, key: str, record: Record | None, reason: str | None, em: str) -> Ordered:
+        """Ask for an unlink to be stopped: the run that is under way, or is to come."""
+        if record is None and not caller.may_operate:
+            raise Problem(403, "What no worker has seen yet is cancelled by the role `operate` alone.")
+        if record is not None:
+            self._require_own(caller, record)
+            if record.outcome is not None:
+                raise Problem(409, f"It has ended: {record.outcome}.")
+        command = made(
+            CancelCommand,
+            command="cancel.v1",
+            idempotency_key=key,
+            enterprise_manager=em if record is None else record.enterprise_manager,
+            run=None if record is None else record.entry.run,
+            requested_by=caller.name,
+            reason=reason,
+        )
+        try:
+            if self._policy is not None:
+                self._policy.require_cancel(caller.sender, command.enterprise_manager)
+        except DeniedError as no:
+            raise Problem(403, f"{no}.") from no
+        return await self._publish(caller, command, 0)
+
+    async def retry(
+        self, caller: Caller, record: Record, wait: float, reason: str | None, requested_by: str | None = None
+    ) -> Ordered:
+        """Run it again as it was first accepted, if its last run did not succeed."""
+        self._require_own(caller, record)
+        if record.outcome not in RETRIED:
+            state = "has not ended" if record.outcome is None else f"ended {record.outcome}"
+            raise Problem(409, f"It {state}: what failed, timed out or was cancelled can be run again.")
+        command = made(
+            RetryCommand,
+            command="retry.v1",
+            idempotency_key=record.entry.lease.key,
+            enterprise_manager=record.enterprise_manager,
+            run=record.entry.run,
+            requested_by=requested_by or caller.name,
+            reason=reason,
+        )
+        try:
+            self._judge(caller, read_command(record.command))
+        except UnreadableMessageError:
+            raise Problem(409, "The stored command cannot be read by this version.") from None
+        return await self._publish(caller, command, wait)
+
+    def _require_own(self, caller: Caller, record: Record) -> None:
+        if not caller.may_change(record.user_id):
+            raise Problem(403, "The role `submit` may cancel and retry what it ordered itself.")
+
+    def _judge(self, caller: Caller, command: UnlinkCommand) -> None:
+        """Apply the policy as far as the command shows it; the worker judges again, with the job at hand."""
+        try:
+            if self._policy is not None:
+                self._policy.is_decided(caller.sender, command)
+        except DeniedError as no:
+            raise Problem(403, f"{no}.") from no
+
+    async def _publish(
+        self, caller: Caller, command: UnlinkCommand | CancelCommand | RetryCommand, wait: float
+    ) -> Ordered:
+        kind = command.command.removesuffix(".v1")
+        try:
+            if wait and not self._waiting.locked():
+                async with self._waiting:
+                    event = await asyncio.to_thread(self._send, caller, command, min(wait, MOST_WAIT_SECONDS))
+            else:
+                async with self._at_once:
+                    event = await asyncio.to_thread(self._send, caller, command, 0)
+        except Problem as problem:
+            audit(caller, kind, command.idempotency_key, problem.detail, command.enterprise_manager)
+            raise
+        audit(caller, kind, command.idempotency_key, "on the queue", command.enterprise_manager)
+        return Ordered(command.idempotency_key, command.enterprise_manager, event)
+
+    def _send(
+        self, caller: Caller, command: UnlinkCommand | CancelCommand | RetryCommand, wait: float
+    ) -> dict[str, Any] | None:
+        if self._broker is None:
+            raise Problem(503, "UNLINK_BROKER__URL is not set: nothing can be ordered here.")
+        body = command.model_dump_json(exclude_none=True).encode()
+        dry_run = isinstance(command, UnlinkCommand) and command.dry_run
+        after = command.run if isinstance(command, RetryCommand) else 0
+        awaited = Awaited(command.idempotency_key, body, dry_run, after)
+        published = False
+        try:
+            with BrokerClient(self._broker) as client:
+                client.require_queue(command.enterprise_manager)
+                if wait:
+                    client.listen(f"*.{command.enterprise_manager}")
+                client.publish(body, command.enterprise_manager, sender=caller.sender)
+                published = True
+                over = time.monotonic() + wait
+                while (left := over - time.monotonic()) > 0:
+                    event = client.next_event(left)
+                    if event and awaited.is_answered_by(event) and Outcome(event.outcome).terminal:
+                        return event.content
+        except NoQueueError as error:
+            raise Problem(404, f"{error}.", [{"field": "enterprise_manager", "message": "is not served"}]) from error
+        except BrokerClientError as error:
+            if not published:
+                raise Problem(503, f"{error}.", headers={"Retry-After": "5"}) from error
+        return None
+
+
+def audit(caller: Caller, action: str, target: str, result: str, enterprise_manager: str | None = None) -> None:
+    """Write down who did what, from where, and what came of it."""
+    log.info(
+        "console.action",
+        user=caller.name,
+        role=caller.role.value,
+        address=caller.address,
+        action=action,
+        target=target,
+        enterprise_manager=enterprise_manager,
+        result=result,
+    )

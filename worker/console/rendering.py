@@ -1,0 +1,79 @@
+"""Pages from templates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from fastapi.responses import HTMLResponse
+from jinja2 import ChainableUndefined, Environment, FileSystemLoader, select_autoescape
+
+from contracts.events import Outcome
+from worker.console.keys import to_path
+from worker.console.problems import Problem, as_json, title_of, wants_json
+from worker.console.views import LOST_SECONDS
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from starlette.responses import Response
+    from starlette.types import Scope
+
+    from worker.console.users import Caller
+
+FOLDER: Final = Path(__file__).parent
+
+#: A shape for each state, so that none is told by colour alone.
+SIGNS: Final = {
+    Outcome.SUCCEEDED: "✓",
+    Outcome.FAILED: "✕",
+    Outcome.TIMED_OUT: "!",
+    Outcome.CANCELLED: "⊘",
+}
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER / "templates"),
+        autoescape=select_autoescape(default=True),
+        undefined=ChainableUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"path_of": to_path, "utc": _utc, "iso": _iso, "ago": duration}
+    environment.globals |= {"signs": SIGNS, "lost_seconds": LOST_SECONDS}
+    return environment
+
+
+def _utc(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _iso(moment: datetime) -> str:
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def duration(seconds: float) -> str:
+    """A duration in its largest unit."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{int(seconds // size)} {unit}"
+    return f"{int(seconds)} s" if seconds >= 10 else f"{max(seconds, 0.0):.1f} s"  # noqa: PLR2004 - a tenth says nothing
+
+
+_TEMPLATES: Final = _environment()
+
+
+def render(scope: Scope, template: str, status: int = 200, **values: Any) -> HTMLResponse:
+    """A page, or a part of one, for who asks."""
+    caller: Caller | None = scope.get("state", {}).get("caller")
+    return HTMLResponse(_TEMPLATES.get_template(template).render(caller=caller, **values), status)
+
+
+def answer(scope: Scope, problem: Problem) -> Response:
+    """The problem as a document, or for people as a page that says what to do."""
+    if wants_json(scope):
+        return as_json(problem)
+    page = render(scope, "problem.html", problem.status, problem=problem, title=title_of(problem.status), page="")
+    page.headers.update(problem.headers or {})
+    return page

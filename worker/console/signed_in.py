@@ -1,0 +1,219 @@
+"""With users: who is served is who has signed in, at the console's own address, from its own pages."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import ipaddress
+from http.cookies import CookieError, SimpleCookie
+from typing import TYPE_CHECKING, Final
+from urllib.parse import parse_qs, quote, urlsplit
+
+from starlette.responses import PlainTextResponse, RedirectResponse
+
+from worker.console.problems import Problem
+from worker.console.rendering import answer
+from worker.console.users import Caller, Role
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from worker.console.sessions import Sessions
+    from worker.console.users import Users
+
+#: What anybody may ask for.
+_OPEN: Final = ("/login", "/static/")
+#: Probes: they come by the pod's address, and learn nothing.
+_PROBES: Final = frozenset({"/livez", "/readyz"})
+_READING: Final = frozenset({"GET", "HEAD"})
+
+#: The largest body, in bytes: a message of 64 KiB, and what a form makes of it. And how long it may take, in seconds.
+MOST_BYTES: Final = 80 * 1024
+BODY_SECONDS: Final = 10.0
+
+_WRONG_TOKEN: Final = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
+
+FORM: Final = "application/x-www-form-urlencoded"
+
+
+class SignedIn:
+    """An ASGI middleware: finds out who asks, and refuses what they may not, and what a foreign page made them send.
+
+    Args:
+        app: what is protected.
+        users: all users.
+        sessions: their sessions.
+        public_url: the only address that is answered to, as `https://host`.
+        trusted_proxies: addresses and networks, with commas, whose X-Forwarded-For is believed.
+    """
+
+    def __init__(self, app: ASGIApp, users: Users, sessions: Sessions, public_url: str, trusted_proxies: str) -> None:
+        self._app = app
+        self._users = users
+        self._sessions = sessions
+        self._origin = public_url
+        self._host = _without_port(public_url)
+        self._proxies = [ipaddress.ip_network(each.strip()) for each in trusted_proxies.split(",") if each.strip()]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve, or refuse."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            return
+        if scope["path"] in _PROBES:
+            await PlainTextResponse("ok\n")(scope, receive, send)
+            return
+        try:
+            received = await self._let_in(scope, receive)
+        except Problem as problem:
+            await answer(scope, problem)(scope, receive, send)
+            return
+        if received is None:
+            query = scope["query_string"].decode("latin-1")
+            here = quote(scope["path"] + (f"?{query}" if query else ""))
+            await RedirectResponse(f"/login?next={here}", 303)(scope, receive, send)
+        else:
+            await self._app(scope, received, send)
+
+    async def _let_in(self, scope: Scope, receive: Receive) -> Receive | None:
+        """What the body is received by; None: sign in first."""
+        headers = _headers(scope)
+        if len(headers.get("host", [])) != 1 or _without_port(f"{self._scheme}://{headers['host'][0]}") != self._host:
+            raise Problem(421, f"This console answers at {self._origin} alone (UNLINK_CONSOLE__PUBLIC_URL).")
+        address = self._address(scope, headers)
+        caller = self._caller(headers, address)
+        state = scope.setdefault("state", {})
+        state["address"], state["caller"] = address, caller
+        reading, path = scope["method"] in _READING, scope["path"]
+        if caller is None and not path.startswith(_OPEN):
+            if reading and not path.startswith("/api/"):
+                return None
+            raise Problem(401, "Sign in, or send a token.", headers={"WWW-Authenticate": "Bearer"})
+        if reading:
+            return receive
+        body = await _body(headers, receive)
+        if caller is None or caller.csrf is not None:
+            self._require_own_page(headers, body, caller)
+        if caller is not None and caller.role is Role.READ and path != "/logout":
+            raise Problem(403, "The role `read` may look at everything, and change nothing.")
+        return _replayed(body, receive)
+
+    @property
+    def _scheme(self) -> str:
+        return urlsplit(self._origin).scheme
+
+    def _caller(self, headers: dict[str, list[str]], address: str) -> Caller | None:
+        if "authorization" in headers:
+            kind, _, token = headers["authorization"][0].partition(" ")
+            user = self._users.with_token(token.strip()) if kind.lower() == "bearer" else None
+            if user is None or len(headers["authorization"]) > 1:
+                raise Problem(401, "The token is of no user.", headers=_WRONG_TOKEN)
+            return Caller(user.name, user.role, address)
+        try:
+            jar = SimpleCookie("; ".join(headers.get("cookie", [])))
+        except CookieError:
+            return None
+        morsel = jar.get(self._sessions.cookie)
+        session = None if morsel is None else self._sessions.read(morsel.value)
+        return None if session is None else Caller(session.user.name, session.user.role, address, session.csrf)
+
+    def _require_own_page(self, headers: dict[str, list[str]], body: bytes, caller: Caller | None) -> None:
+        """Require that a page of this console sent it: a foreign page can send whatever it likes with our cookie.
+
+        The browser says whose page it was; and a page of a signed-in user knows the session's token.
+        """
+        origins = headers.get("origin", [])
+        site = headers.get("sec-fetch-site", [])
+        if origins != [self._origin] and not (not origins and site == ["same-origin"]):
+            raise Problem(403, "This was not sent by a page of this console.")
+        if caller is None:
+            return
+        sent = headers.get("x-csrf-token", [])
+        if not sent and headers.get("content-type", [""])[0].partition(";")[0].strip().lower() == FORM:
+            sent = form_of(body).get("csrf", [])
+        if len(sent) != 1 or not hmac.compare_digest(sent[0].encode(), (caller.csrf or "").encode()):
+            raise Problem(403, "The page is too old: load it again, and repeat what you did.")
+
+    def _address(self, scope: Scope, headers: dict[str, list[str]]) -> str:
+        """The client's address: the last one that no trusted proxy has."""
+        address = str((scope.get("client") or ("unknown",))[0])
+        hops = [each.strip() for each in ",".join(headers.get("x-forwarded-for", [])).split(",") if each.strip()]
+        while hops and self._is_proxy(address):
+            address = hops.pop()
+        return address[:64]
+
+    def _is_proxy(self, address: str) -> bool:
+        try:
+            ip = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        return any(ip in network for network in self._proxies)
+
+
+def form_of(body: bytes) -> dict[str, list[str]]:
+    """The fields of a form.
+
+    Raises:
+        Problem: it is none; 400.
+    """
+    try:
+        return parse_qs(body.decode(), keep_blank_values=True, strict_parsing=bool(body), max_num_fields=50)
+    except ValueError:
+        raise Problem(400, "This is no form as a browser sends it.") from None
+
+
+async def _body(headers: dict[str, list[str]], receive: Receive) -> bytes:
+    try:
+        length = int(headers.get("content-length", ["0"])[0])
+    except ValueError:
+        length = 0
+    if length > MOST_BYTES:
+        raise Problem(413, f"At most {MOST_BYTES} bytes are read.", headers={"Connection": "close"})
+    body = b""
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            while True:
+                message = await receive()
+                if message["type"] != "http.request":
+                    raise Problem(400, "The request ended early.")
+                body += bytes(message.get("body", b""))
+                if len(body) > MOST_BYTES:
+                    raise Problem(413, f"At most {MOST_BYTES} bytes are read.", headers={"Connection": "close"})
+                if not message.get("more_body", False):
+                    return body
+    except TimeoutError:
+        raise Problem(408, "The request took too long.", headers={"Connection": "close"}) from None
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    sent = False
+
+    async def once() -> Message:
+        nonlocal sent
+        if sent:
+            return await receive()
+        sent = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return once
+
+
+def _headers(scope: Scope) -> dict[str, list[str]]:
+    headers: dict[str, list[str]] = {}
+    for name, value in scope["headers"]:
+        headers.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
+    return headers
+
+
+def _without_port(url: str) -> tuple[str, int] | None:
+    """Host and port, the scheme's own if none is given; None if there is none."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+    except (ValueError, KeyError):
+        return None
+    if parts.path or parts.query or parts.fragment or parts.username is not None or parts.hostname is None:
+        return None
+    return parts.hostname.lower(), port

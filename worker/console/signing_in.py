@@ -1,0 +1,104 @@
+"""Signing in and out."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import TYPE_CHECKING, Annotated, Final
+
+import structlog
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+
+from worker.console.problems import Problem
+from worker.console.rendering import render
+from worker.console.signed_in import form_of
+from worker.console.throttle import Throttle
+
+if TYPE_CHECKING:
+    from worker.console.sessions import Sessions
+    from worker.console.users import Users
+
+log = structlog.get_logger()
+
+router = APIRouter(include_in_schema=False)
+
+#: Passwords that are compared at once: each takes 64 MiB and a core.
+_AT_ONCE: Final = 2
+#: The longest password that is compared, in characters.
+_LONGEST: Final = 1000
+
+_LOCAL: Final = re.compile(r"/(?![/\\])[^\\\x00-\x20]*")
+
+
+class SignIn:
+    """Compares passwords, not too many of them."""
+
+    def __init__(self, users: Users, sessions: Sessions) -> None:
+        self.sessions = sessions
+        self._users = users
+        self._throttle = Throttle()
+        self._at_once = asyncio.Semaphore(_AT_ONCE)
+
+    async def cookie_for(self, name: str, password: str, address: str) -> str | None:
+        """The cookie of a new session; None if name or password is wrong.
+
+        Raises:
+            Problem: too many were wrong; 429.
+        """
+        if (seconds := self._throttle.seconds_to_wait(name, address)) > 0:
+            log.warning("console.login_throttled", user=name, address=address)
+            wait = {"Retry-After": str(int(seconds) + 1)}
+            raise Problem(429, f"Too many logins failed. Wait {int(seconds) + 1} s, then try again.", headers=wait)
+        self._throttle.failed(name, address)
+        async with self._at_once:
+            user = await asyncio.to_thread(self._users.with_password, name, password)
+        if user is None:
+            log.warning("console.login_refused", user=name, address=address)
+            return None
+        self._throttle.succeeded(name, address)
+        log.info("console.login", user=user.name, role=user.role.value, address=address)
+        return self.sessions.begin(user)
+
+
+def sign_in_of(request: Request) -> SignIn:
+    """What signs in.
+
+    Raises:
+        Problem: there are no users; 404.
+    """
+    sign_in: SignIn | None = request.app.state.sign_in
+    if sign_in is None:
+        raise Problem(404, "This console has no users.")
+    return sign_in
+
+
+@router.get("/login", response_class=HTMLResponse)
+async def login_page(request: Request, after: Annotated[str, Query(alias="next", max_length=2000)] = "/") -> Response:
+    """The form."""
+    sign_in_of(request)
+    return render(request.scope, "login.html", page="", title="Sign in", after=_local(after), wrong=False, name="")
+
+
+@router.post("/login", response_class=HTMLResponse)
+async def login(request: Request) -> Response:
+    """Sign in with name and password."""
+    form = form_of(await request.body())
+    name, password = form.get("name", [""])[-1].strip()[:64], form.get("password", [""])[-1][:_LONGEST]
+    after = _local(form.get("next", ["/"])[-1])
+    cookie = await sign_in_of(request).cookie_for(name, password, request.state.address)
+    if cookie is None:
+        return render(request.scope, "login.html", 401, page="", title="Sign in", after=after, wrong=True, name=name)
+    return RedirectResponse(after, 303, {"Set-Cookie": cookie})
+
+
+@router.post("/logout")
+async def logout(request: Request) -> RedirectResponse:
+    """Sign out."""
+    log.info("console.logout", user=request.state.caller.name, address=request.state.address)
+    return RedirectResponse("/login", 303, {"Set-Cookie": sign_in_of(request).sessions.end()})
+
+
+def _local(path: str) -> str:
+    """A path of this console: nobody is sent elsewhere after signing in."""
+    return path if _LOCAL.fullmatch(path) else "/"

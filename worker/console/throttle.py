@@ -1,0 +1,53 @@
+"""Throttling logins: whoever guesses passwords must wait longer each time."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from typing import Final
+
+#: How many failures cost nothing: of one address for one name, of one address, for one name.
+_FREE: Final = (5, 20, 50)
+_LONGEST_SECONDS: Final = 300.0
+#: Failures are forgotten so long after the last one.
+_MEMORY_SECONDS: Final = 900.0
+_MOST: Final = 10_000
+
+
+class Throttle:
+    """Counts failed logins. Kept in memory: with several consoles, each counts for itself."""
+
+    def __init__(self) -> None:
+        self._failures: OrderedDict[tuple[str, ...], tuple[int, float]] = OrderedDict()
+
+    def seconds_to_wait(self, name: str, address: str) -> float:
+        """How long no login of this name from this address is looked at; 0 if it is now."""
+        now = time.monotonic()
+        waits = [0.0]
+        for key, free in zip(_keys(name, address), _FREE, strict=True):
+            count, last = self._failures.get(key, (0, 0.0))
+            if count >= free:
+                waits.append(last + min(2.0 ** min(count - free + 1, 10), _LONGEST_SECONDS) - now)
+        return max(waits)
+
+    def failed(self, name: str, address: str) -> None:
+        """Count a login as failed: before the password is compared, so that many at once count, too."""
+        now = time.monotonic()
+        for key in _keys(name, address):
+            count, last = self._failures.pop(key, (0, 0.0))
+            self._failures[key] = (count + 1 if now - last < _MEMORY_SECONDS else 1, now)
+        while len(self._failures) > _MOST:
+            self._failures.popitem(last=False)
+
+    def succeeded(self, name: str, address: str) -> None:
+        """Take the count of this name from this address back. What others guess goes on to count."""
+        keys = _keys(name, address)
+        self._failures.pop(keys[0], None)
+        for key in keys[1:]:
+            if key in self._failures:
+                count, last = self._failures[key]
+                self._failures[key] = (count - 1, last)
+
+
+def _keys(name: str, address: str) -> tuple[tuple[str, ...], ...]:
+    return ("both", name, address), ("address", address), ("name", name)
