@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from worker.telemetry.instruments import Telemetry
     from worker.unlinks.ports.broker import Delivery, Misrouting
     from worker.unlinks.ports.clock import Clock
+    from worker.unlinks.ports.steps import Steps
 
 #: How long a command may take to its end, in seconds: these machines are shared.
 PATIENCE = 60.0
@@ -56,14 +57,15 @@ class Handed:
     returns: int = 0
     live: bool = True
     acknowledged: bool = False
+    requeued: bool = False
 
     def acknowledge(self) -> None:
         """It is done with."""
         self.acknowledged = True
 
     def requeue(self) -> None:
-        """Nothing here takes a lease away."""
-        raise AssertionError("a delivery was given back")
+        """It is given back, and not delivered again."""
+        self.requeued = True
 
 
 class KeptOutbox:
@@ -151,10 +153,16 @@ class InProcessWorker:
 
 @asynccontextmanager
 async def worker_for(
-    simulated: Simulation, *, pace: Pace | None = None, telemetry: Telemetry | None = None, **settings: Any
+    simulated: Simulation,
+    *,
+    pace: Pace | None = None,
+    telemetry: Telemetry | None = None,
+    steps: Steps | None = None,
+    clock: Clock | None = None,
+    **settings: Any,
 ) -> AsyncIterator[InProcessWorker]:
     """A worker for as long as the context lasts; `settings` are those of its Enterprise Manager."""
-    clock = SystemClock()
+    clock = clock or SystemClock()
     given = {
         "url": simulated.url,
         "username": simulated.username,
@@ -175,7 +183,7 @@ async def worker_for(
         enterprise_managers={"default": gateway},
         clock=clock,
         rules=Rules(paces={"default": pace or Pace(poll_interval=configured.poll_interval_seconds)}),
-        steps=telemetry or RecordedSteps(),
+        steps=steps or telemetry or RecordedSteps(),
     )
     worker = InProcessWorker(dispatcher, gateway, heard, clock)
     redelivering = asyncio.create_task(worker.redeliver_for_ever())
