@@ -40,6 +40,7 @@ REGRESSIONS = (
     554,
     795,
     798,
+    2040,
 )
 
 #: What the runs must come through, so that the promises are not kept for want of trouble.

@@ -40,6 +40,19 @@ ANSWER_SECONDS = 90.0
 T = TypeVar("T")
 
 
+class NotTheLastError(Exception):
+    """An attempt at a run has failed that was not the last one. `cause`: why; `attempt`: its number.
+
+    A delivery of a later attempt that joins after the failure does not make it the last: the run would then be given up
+    without an end in the ledger.
+    """
+
+    def __init__(self, cause: Exception, attempt: int) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+        self.attempt = attempt
+
+
 @dataclass(frozen=True, slots=True)
 class Attempts:
     """Attempts at deliveries.
@@ -81,17 +94,19 @@ class Attempts:
             if self.leaving.is_set():  # a drain closes ledger and broker under it in the end
                 report(StepKind.CUT_OFF, problem=str(error))
                 return None
-            attempt = attempt_of(deliveries)
-            report(StepKind.ATTEMPT_FAILED, attempt=attempt, problem=str(error), error=error)
-            if isinstance(error, UnpublishedError):
+            attempt, cause = attempt_of(deliveries), error
+            if isinstance(error, NotTheLastError):
+                attempt, cause = error.attempt, error.cause
+            report(StepKind.ATTEMPT_FAILED, attempt=attempt, problem=str(cause), error=cause)
+            if isinstance(cause, UnpublishedError):
                 seconds = REPUBLISH_SECONDS[min(attempt, len(REPUBLISH_SECONDS)) - 1]
                 answer = self.replies.delay(deliveries, seconds, report, failed=True)
             elif attempt < self.most:
                 seconds = self.clock.jitter(retry_seconds(attempt))
                 answer = self.replies.delay(deliveries, seconds, report, failed=True)
             else:
-                report(StepKind.GAVE_UP, attempt=attempt, error=error)
-                answer = self.replies.give_up(deliveries, _gave_up(attempt, error), report)
+                report(StepKind.GAVE_UP, attempt=attempt, error=cause)
+                answer = self.replies.give_up(deliveries, _gave_up(attempt, cause), report)
             await self._answer(deliveries, answer, report)
         return None
 
@@ -119,11 +134,14 @@ class Attempts:
         To be deferred, to leave and to lose a lease are no failures.
 
         Raises:
-            Exception: the error itself, if it was no failure or not the last attempt.
+            DeferredError, LeavingError, LeaseLostError: the error itself, which was no failure.
+            NotTheLastError: it was not the last attempt.
         """
         attempt = attempt_of(deliveries)
-        if isinstance(error, (DeferredError, LeavingError, LeaseLostError)) or attempt < self.most:
+        if isinstance(error, (DeferredError, LeavingError, LeaseLostError)):
             raise error
+        if attempt < self.most:
+            raise NotTheLastError(error, attempt) from error
         report(StepKind.GAVE_UP, attempt=attempt, error=error)
         return _gave_up(attempt, error)
 
