@@ -86,11 +86,11 @@ class Estate:
 
         return self.work(claim)
 
-    def send(self, lease: Lease) -> None:
+    def send(self, lease: Lease, job: str = "Copy to Frankfurt", link: Link = LINK) -> None:
         """Have its DELETE answered with a task."""
 
         async def send(ledger: SqlLedger) -> None:
-            await ledger.record(lease, Intended(Intent(JOB_ID, "Copy to Frankfurt", LINK), self.clock.now()))
+            await ledger.record(lease, Intended(Intent(JOB_ID, job, link), self.clock.now()))
             await ledger.record(lease, Submitted(TaskTicket("task-1", "session"), self.clock.now()))
 
         self.work(send)

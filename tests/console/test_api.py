@@ -113,6 +113,8 @@ def test_the_openapi_document_names_what_there_is(console: Console) -> None:
         "/unlinks/{key}/cancel": {"post"},
         "/unlinks/{key}/retry": {"post"},
         "/enterprise-managers": {"get"},
+        "/enterprise-managers/{name}/pause": {"post"},
+        "/enterprise-managers/{name}/resume": {"post"},
     }
     command = document["components"]["schemas"]["UnlinkCommand"]
     assert command["properties"]["idempotency_key"]["pattern"] == "^[A-Za-z0-9._:/-]{1,200}$"

@@ -35,7 +35,7 @@ _UNLINK_BODY = {
         "content": {"application/json": {"schema": {"$ref": "#/components/schemas/UnlinkCommand"}}},
     }
 }
-_WHY_BODY = {
+WHY_BODY = {
     "requestBody": {
         "content": {
             "application/json": {
@@ -94,7 +94,7 @@ async def order(
     operation_id="cancelUnlink",
     response_model=OrderedItem,
     status_code=202,
-    openapi_extra=_WHY_BODY,
+    openapi_extra=WHY_BODY,
 )
 async def cancel(
     request: Request,
@@ -109,7 +109,7 @@ async def cancel(
     """Ask for an unlink to be stopped."""
     name = from_path(key)
     record = await _record(readings, name)
-    return _answer(await orders.cancel(caller, name, record, await _why(request), enterprise_manager))
+    return _answer(await orders.cancel(caller, name, record, await why_of(request), enterprise_manager))
 
 
 @router.post(
@@ -118,12 +118,12 @@ async def cancel(
     response_model=OrderedItem,
     status_code=202,
     responses={200: {"model": OrderedItem, "description": "The new run has ended."}},
-    openapi_extra=_WHY_BODY,
+    openapi_extra=WHY_BODY,
 )
 async def retry(request: Request, readings: Known, caller: Asking, orders: Ordering, key: str) -> Response:
     """Run an unlink again that failed, timed out or was cancelled."""
     record = await _known_record(readings, from_path(key))
-    return _answer(await orders.retry(caller, record, _wait(request), await _why(request)))
+    return _answer(await orders.retry(caller, record, _wait(request), await why_of(request)))
 
 
 @router.post("/unlinks/{key}/{action}", include_in_schema=False)
@@ -160,7 +160,7 @@ async def _known_record(readings: Readings, key: str) -> Record:
     return record
 
 
-async def _why(request: Request) -> str | None:
+async def why_of(request: Request) -> str | None:
     """The reason in an optional body."""
     body = await request.body()
     if not body:

@@ -152,6 +152,13 @@ class ManagerItem(_Model):
     workers: list[SightItem]
 
 
+class PausedItem(_Model):
+    """Whether an Enterprise Manager is paused now."""
+
+    name: str
+    paused: bool
+
+
 class ManagerList(_Model):
     """All that are known of."""
 

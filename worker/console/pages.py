@@ -19,7 +19,7 @@ from worker.console.problems import Problem
 from worker.console.rendering import duration, render
 from worker.console.searching import ENDED
 from worker.console.views import managers
-from worker.ledger import AUDIT_COLUMNS, Document
+from worker.ledger import AUDIT_COLUMNS, Document, KeyHistory
 from worker.ledger.overview import HOURS
 
 if TYPE_CHECKING:
@@ -120,11 +120,13 @@ async def unlink(
     key: str,
     *,
     part: bool = False,
-    asked: Literal["cancel", "retry", ""] = "",
+    asked: Literal["cancel", "retry", "order", ""] = "",
 ) -> HTMLResponse:
     """One unlink, with its time line."""
     name = from_path(key)
     history = await readings.history(name)
+    if history is None and asked == "order":
+        history = KeyHistory(None, ())
     if history is None:
         raise Problem(404, f"No worker has seen the key {name[:200]}, or it was pruned.")
     record = history.record

@@ -48,6 +48,10 @@ class Shared(Generic[T]):
         self._reading: asyncio.Task[T] | None = None
         self._read_at = float("-inf")
 
+    def forget(self) -> None:
+        """Have it read anew: it was changed."""
+        self._reading = None
+
     async def get(self) -> T:
         """What was read lately, or is read now."""
         fresh = time.monotonic() - self._read_at < self._seconds
@@ -100,6 +104,17 @@ class Readings:
     async def history(self, key: str) -> KeyHistory | None:
         """All that is known of a key."""
         return await self._read(lambda: self._inspection.history(key))
+
+    async def pause(self, enterprise_manager: str, by: str, reason: str | None) -> None:
+        """Have no worker take its commands."""
+        await self._read(lambda: self._inspection.pause(enterprise_manager, by, reason))
+        self._overview.forget()
+
+    async def resume(self, enterprise_manager: str) -> bool:
+        """Have the workers take them again; whether it was paused."""
+        was_paused = await self._read(lambda: self._inspection.resume(enterprise_manager))
+        self._overview.forget()
+        return was_paused
 
     def pages(self, criteria: Criteria) -> Iterator[Page]:
         """All keys that meet the criteria, for a thread of its own.

@@ -1,0 +1,145 @@
+"""Enterprise Managers: paused and resumed; an unlink ordered after its plan was seen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from tests.console.conftest import Console, Estate, bearer, browsing, served, sign_in
+from tests.console.test_orders import settings_of
+from tests.end_to_end.world import World
+from worker.clock import SystemClock
+from worker.sandbox.simulated_enterprise_manager import (
+    VENDOR_JOB_ID,
+    VENDOR_REPOSITORY_NAME,
+    VENDOR_REPOSITORY_UID,
+    LinkedBackup,
+    LinkedRepository,
+)
+
+PAUSE = "/api/v1/enterprise-managers/default/pause"
+RESUME = "/api/v1/enterprise-managers/default/resume"
+
+
+def paused(console: Console) -> object:
+    """What the API says of it."""
+    (manager,) = console.get("/api/v1/enterprise-managers", headers=bearer("read")).json()["items"]
+    return manager["paused"] and (manager["paused"]["paused_by"], manager["paused"]["reason"])
+
+
+def test_a_program_pauses_and_resumes(guarded: Console) -> None:
+    """Maintenance by a pipeline would need the workers' settings."""
+    answer = guarded.client.post(PAUSE, headers=bearer("operate"), json={"reason": "upgrade"})
+    assert (answer.status_code, answer.json()) == (200, {"name": "default", "paused": True})
+    assert paused(guarded) == ("operate-program", "upgrade")
+    assert guarded.client.post(RESUME, headers=bearer("operate")).json() == {"name": "default", "paused": False}
+    assert paused(guarded) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "role", "body", "status"),
+    [
+        (PAUSE, "read", {}, 403),
+        (PAUSE, "submit", {}, 403),
+        (RESUME, "submit", {}, 403),
+        (PAUSE.replace("default", "nobody"), "operate", {}, 404),
+        (PAUSE.replace("default", "..%2F.."), "operate", {}, 404),
+        (PAUSE.replace("default", "a.b"), "operate", {}, 400),
+        (PAUSE, "operate", {"reason": 1}, 400),
+        (PAUSE, "operate", {"raeson": "x"}, 400),
+        (PAUSE, "operate", {"reason": "x" * 1001}, 400),
+        (PAUSE, "operate", [], 400),
+    ],
+)
+def test_what_may_not_be_is_refused(guarded: Console, path: str, role: str, body: object, status: int) -> None:
+    """A slip of the pen, or a user without that right, would stop all unlinks."""
+    assert guarded.client.post(path, headers=bearer(role), json=body).status_code == status
+    assert paused(guarded) is None
+
+
+def test_an_operator_pauses_and_resumes_by_button(guarded: Console, estate: Estate, chromium: Browser) -> None:
+    """Maintenance would need a shell on a worker's host."""
+    with browsing(chromium, guarded) as browse:
+        page = browse("/enterprise-managers")
+        sign_in(page, "operateer")
+        page.get_by_label("Why it is paused").fill("<b>upgrade</b> to 13")
+        page.get_by_role("button", name="Pause").click()
+        expect(page.locator("main")).to_contain_text("by operateer: <b>upgrade</b> to 13")
+        estate.say()
+        page.get_by_role("button", name="Resume").click()
+        expect(page.get_by_role("button", name="Pause")).to_be_visible()
+        page.get_by_role("button", name="Sign out").click()
+        sign_in(page, "reader")
+        page.goto("/enterprise-managers")
+        expect(page.get_by_role("button", name="Pause")).to_have_count(0)
+        expect(page.get_by_role("link", name="Unlink a repository")).to_have_count(0)
+        page.goto("/enterprise-managers/default")
+        expect(page.get_by_role("alert")).to_contain_text("order nothing")
+
+
+@pytest.fixture
+def steering(world: World, users_file: Path) -> Iterator[Console]:
+    """The console beside a worker, whose Enterprise Manager has a job with linked backups, too."""
+    world.enterprise_manager.add_job(
+        name="Copy to Vault",
+        id="11111111-2222-4333-8444-555555555555",
+        links=[LinkedRepository("22222222-2222-4333-8444-555555555555", VENDOR_REPOSITORY_UID)],
+        linked_backups=[LinkedBackup("33333333-2222-4333-8444-555555555555", "44444444-2222-4333-8444-555555555555")],
+    )
+    world.serve()
+    with served(settings_of(world, users_file), SystemClock()) as console:
+        yield console
+
+
+def test_an_unlink_is_ordered_after_its_plan_was_seen(steering: Console, world: World, chromium: Browser) -> None:
+    """A person would order blindly, or need a ticketing system."""
+    with browsing(chromium, steering) as browse:
+        page = browse("/enterprise-managers")
+        sign_in(page, "submiter")
+        page.get_by_role("link", name="Unlink a repository").click()
+        page.get_by_role("button", name="Show the plan").click()
+        expect(page.get_by_role("alert")).to_contain_text("correct the fields that are marked")
+        page.get_by_label("Backup copy job").fill(VENDOR_JOB_ID)
+        page.get_by_label("Repository").fill(VENDOR_REPOSITORY_NAME)
+        page.get_by_label("Ticket", exact=True).fill("OPS-4711")
+        page.get_by_label("Ticket system").fill("jira")
+        page.get_by_role("button", name="Show the plan").click()
+        expect(page.get_by_role("heading", level=2)).to_contain_text("would be removed")
+        expect(page.locator("main")).to_contain_text("none at risk")
+        world.listen_for(0.5)
+        assert {event.outcome for event in world.heard} == {"planned"}
+        page.get_by_role("button", name="Order the unlink").click()
+        expect(page.locator(".lead")).to_contain_text("succeeded")
+        expect(page.locator("main")).to_contain_text("console:submiter")
+        expect(page.locator("main")).to_contain_text("OPS-4711")
+
+
+def test_linked_backups_at_risk_are_shown_and_need_consent(steering: Console, chromium: Browser) -> None:
+    """Backups would be dropped that nobody knew of."""
+    with browsing(chromium, steering) as browse:
+        page = browse("/enterprise-managers/default?job=Copy%20to%20Vault")
+        sign_in(page, "submiter")
+        page.goto("/enterprise-managers/default?job=Copy%20to%20Vault")
+        page.get_by_label("Repository").fill(VENDOR_REPOSITORY_NAME)
+        page.get_by_role("button", name="Show the plan").click()
+        expect(page.locator("main")).to_contain_text("drops its linked backups")
+        order = page.get_by_role("button", name="Order the unlink")
+        order.click()
+        expect(order).to_be_visible()  # the browser asks for the consent
+        page.get_by_label("Remove the linked backups, too").check()
+        order.click()
+        expect(page.locator(".lead")).to_contain_text("succeeded")
+
+
+def test_a_plan_that_would_be_refused_orders_nothing(steering: Console, chromium: Browser) -> None:
+    """A person would order what cannot be."""
+    with browsing(chromium, steering) as browse:
+        page = browse("/enterprise-managers/default?job=nowhere&repository=nothing")
+        sign_in(page, "submiter")
+        page.goto("/enterprise-managers/default?job=nowhere&repository=nothing")
+        page.get_by_role("button", name="Show the plan").click()
+        expect(page.locator("main")).to_contain_text("job_not_found")
+        expect(page.get_by_role("button", name="Order the unlink")).to_have_count(0)
