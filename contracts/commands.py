@@ -206,6 +206,25 @@ LabelName = Annotated[str, StringConstraints(min_length=1, max_length=63)]
 LabelValue = Annotated[str, StringConstraints(max_length=200)]
 
 
+#: The most commands of one batch.
+MAX_BATCH = 10_000
+
+
+class Batch(Message):
+    """Commands that belong together, of one sender and one Enterprise Manager; one event says that all have ended."""
+
+    model_config = ConfigDict(title="Batch")
+
+    id: IdempotencyKey = Field(
+        description="Names the batch among those of the same sender and Enterprise Manager: 1 to 200 of "
+        "`A-Z a-z 0-9 . _ : / -`.",
+        examples=["jira:OPS-4711"],
+    )
+    size: Annotated[int, Field(ge=1, le=MAX_BATCH)] = Field(
+        description="How many commands it has, with different keys. The first size holds.", examples=[2]
+    )
+
+
 #: Which run of a key: a row of the ledger counts no further.
 Run = Annotated[int, Field(ge=1, le=1_000_000)]
 
@@ -259,6 +278,10 @@ class UnlinkCommand(Message):
         max_length=20,
         description="Short texts by name, repeated in every event.",
         examples=[{"cost-centre": "4200"}],
+    )
+    batch: Batch | None = Field(
+        None,
+        description="The batch that this command is one of; repeated in every event. A dry run belongs to none.",
     )
     correlation_id: Annotated[str, StringConstraints(min_length=1, max_length=MAX_CORRELATION_ID)] | None = Field(
         None,

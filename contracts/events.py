@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticSerializationError
 
-from contracts.commands import UNKNOWN_NAME, Message, Ticket
+from contracts.commands import UNKNOWN_NAME, Batch, Message, Ticket
 
 #: The content type of every event (CloudEvents 1.0, JSON event format, section 3).
 CONTENT_TYPE = "application/cloudevents+json"
@@ -254,6 +254,7 @@ class EventData(Message):
         description="Which run of the command it is: 1, and one more for each retry. Null where nothing was run, as "
         "of a rejected command or a dry run.",
     )
+    batch: Batch | None = Field(None, description="The command's; null for a dry run, which belongs to no batch.")
     request: RequestSeen = Field(default_factory=RequestSeen, description="Who asked for it, and why.")
     received_at: AwareDatetime = Field(description="When a worker first had it.")
     submitted_at: AwareDatetime | None = Field(

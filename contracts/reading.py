@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from contracts.commands import (
     MAX_CORRELATION_ID,
     MAX_MESSAGE_BYTES,
+    Batch,
     CancelCommand,
     Command,
     IdempotencyKey,
@@ -47,6 +48,7 @@ class PartialParse:
     reason: str | None = None
     ticket: Ticket | None = None
     labels: dict[str, str] = field(default_factory=dict)
+    batch: Batch | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +222,7 @@ def _partial(content: dict[str, Any]) -> PartialParse:
         requested_by=_short_text(content.get("requested_by"), 200),
         reason=_short_text(content.get("reason"), 1000),
         ticket=valid("ticket", Ticket),
+        batch=valid("batch", Batch) if content.get("dry_run") is not True else None,
     )
 
 

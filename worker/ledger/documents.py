@@ -23,7 +23,7 @@ _REPOSITORY: Final = ("link_id", "uid", "name")
 
 #: The audit export: who asked and why, what was asked for, what was seen, what was done, and how that is known.
 AUDIT_COLUMNS: Final = (
-    *("idempotency_key", "run", "enterprise_manager", "ticket_system", "ticket_id", "ticket_url"),
+    *("idempotency_key", "run", "enterprise_manager", "ticket_system", "ticket_id", "ticket_url", "batch"),
     *("user_id", "requested_by", "reason", "retried_by", "cancelled_by", "received_at"),
     *("asked_job", "asked_repository", "allow_linked_backups_removal"),
     *("job_id", "job_name", "link_id", "repository_uid", "repository_name", "linked_backups"),
@@ -74,6 +74,12 @@ class Document:
         return _parts(ticket, ("system", "id", "url")) if ticket else None
 
     @property
+    def batch(self) -> str | None:
+        """The ID of the batch that the command names."""
+        batch = self.command.get("batch")
+        return batch.get("id") if isinstance(batch, dict) else None
+
+    @property
     def request(self) -> dict[str, str | None]:
         """Who asked, and why. `user_id` is the broker user, as the broker verified it."""
         later = _parts(self.event.get("request"), ("user_id", "retried_by", "cancelled_by"))
@@ -104,6 +110,7 @@ class Document:
             "job": self.job,
             "repository": self.repository,
             "ticket": self.ticket,
+            "batch": self.batch,
             "request": self.request,
             "linked_backups": self.linked_backups,
             "task": None if entry.task is None else {"id": entry.task.task_id},
@@ -132,6 +139,7 @@ class Document:
             "ticket_system": ticket.get("system"),
             "ticket_id": ticket.get("id"),
             "ticket_url": ticket.get("url"),
+            "batch": self.batch,
             **self.request,
             "received_at": utc(entry.received_at),
             "asked_job": in_words(command.get("job")),

@@ -178,6 +178,7 @@ def known_of(command: Command) -> PartialParse:
         command.reason,
         command.ticket,
         dict(command.labels),
+        None if command.dry_run else command.batch,
     )
 
 
