@@ -263,26 +263,20 @@ class EventData(Message):
     finished_at: AwareDatetime | None = Field(None, description="When the outcome was known; null while it is not.")
 
 
-class Event(Message):
-    """A CloudEvent about one command. A repeat has the same `id`: drop it by that."""
+class Envelope(Message):
+    """What every CloudEvent of the worker has beside its `data`."""
 
     specversion: Literal["1.0"] = Field("1.0", title="CloudEvents version", description="Of the envelope.")
-    id: Annotated[str, Field(min_length=1)] = Field(
-        description="The same however often the event comes: a UUIDv5 of the idempotency key, the type and, from run "
-        "2 on, the run. Of a `rejected`: of the message's bytes. Each dry run has a new one."
-    )
+    id: Annotated[str, Field(min_length=1)]
     source: Annotated[str, Field(min_length=1)] = Field(
         description="`/unlink-worker/<enterprise manager>`.", examples=["/unlink-worker/default"]
     )
-    type: str = Field(description="`unlink.<outcome>.v1`.")
-    subject: str | None = Field(
-        None, description="The idempotency key of the command; left out if that could not be read."
-    )
+    type: str
+    subject: str | None
     time: AwareDatetime = Field(description="When the event was made.")
     datacontenttype: Literal["application/json"] = Field(
         "application/json", title="Content type of the data", description="Always JSON."
     )
-    data: EventData
 
     def to_bytes(self) -> bytes:
         """The message body: JSON, UTF-8. CloudEvents attributes that are null are left out, as the format asks.
@@ -295,6 +289,25 @@ class Event(Message):
         except PydanticSerializationError:
             content = json.dumps(self.model_dump(mode="json", exclude=left_out), ensure_ascii=False)
             return content.encode("utf-8", "replace")
+
+
+class Event(Envelope):
+    """A CloudEvent about one command. A repeat has the same `id`: drop it by that."""
+
+    id: Annotated[str, Field(min_length=1)] = Field(
+        description="The same however often the event comes: a UUIDv5 of the idempotency key, the type and, from run "
+        "2 on, the run. Of a `rejected`: of the message's bytes. Each dry run has a new one."
+    )
+    type: str = Field(description="`unlink.<outcome>.v1`.")
+    subject: str | None = Field(
+        None, description="The idempotency key of the command; left out if that could not be read."
+    )
+    data: EventData
+
+    @property
+    def terminal(self) -> bool:
+        """Whether it ends the command."""
+        return self.data.outcome.terminal
 
     @property
     def routing_key(self) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic.json_schema import GenerateJsonSchema
 
+from contracts.batches import BATCH_ENDED, BatchEnded
 from contracts.commands import CancelCommand, RetryCommand, UnlinkCommand
 from contracts.events import Event, Outcome
 
@@ -87,12 +88,17 @@ EVENT_KINDS = {
     ),
 }
 
+BATCH_ENDED_MEANING = (
+    "All commands of a batch have ended, each with an event of its own. A retry of one of them ends the batch again, "
+    "with another event."
+)
+
 
 def all_schemas() -> dict[str, dict[str, Any]]:
     """Every message's schema by the message's name: `unlink.v1`, `cancel.v1`, `unlink.succeeded.v1`, ..."""
     commands = {name: _command_schema(name, model) for name, model in COMMANDS.items()}
     events = {outcome.event_type: _event_schema(outcome) for outcome in Outcome}
-    return commands | events
+    return commands | events | {BATCH_ENDED: _batch_ended_schema()}
 
 
 def examples(name: str) -> list[dict[str, Any]]:
@@ -128,6 +134,14 @@ def _event_schema(outcome: Outcome) -> dict[str, Any]:
         data["properties"][name] = _never_null(data["properties"][name])
     attributes["data"] = data | {"title": "Data"}
     return _published(outcome.event_type, _opened(schema))
+
+
+def _batch_ended_schema() -> dict[str, Any]:
+    schema = BatchEnded.model_json_schema(schema_generator=_Publisher, mode="serialization")
+    data = schema["$defs"].pop("BatchEndedData")
+    schema |= {"title": BATCH_ENDED, "description": BATCH_ENDED_MEANING}
+    schema["properties"]["data"] = data | {"title": "Data"}
+    return _published(BATCH_ENDED, _opened(schema))
 
 
 def _published(name: str, schema: dict[str, Any]) -> dict[str, Any]:

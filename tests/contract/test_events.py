@@ -10,13 +10,16 @@ from pathlib import Path
 import pytest
 
 import contracts
+from contracts.batches import BATCH_ENDED, BatchEnded, batch_ended_id
 from contracts.events import Event, EventData, Outcome, event_id, plan_id, rejection_id, source_of
 
 EXAMPLES = Path(contracts.__file__).parent / "examples"
+#: Those of commands.
+GOLDEN = sorted(path for path in EXAMPLES.glob("unlink.*.v1.json") if path.stem != BATCH_ENDED)
 NOON = datetime(2027, 1, 31, 12, tzinfo=UTC)
 
 
-@pytest.mark.parametrize("example", sorted(EXAMPLES.glob("unlink.*.v1.json")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("example", GOLDEN, ids=lambda path: path.stem)
 def test_golden_events_are_what_the_models_write(example: Path) -> None:
     """A consumer built against the published examples understands the worker."""
     event = Event.model_validate_json(example.read_bytes())
@@ -33,7 +36,17 @@ def test_golden_events_are_what_the_models_write(example: Path) -> None:
 
 def test_every_outcome_has_a_golden_event() -> None:
     """No kind of event is left undocumented."""
-    assert {path.stem for path in EXAMPLES.glob("unlink.*.v1.json")} == {each.event_type for each in Outcome}
+    assert {path.stem for path in GOLDEN} == {each.event_type for each in Outcome}
+
+
+def test_the_golden_end_of_a_batch_is_what_the_model_writes() -> None:
+    """A consumer that closes tickets by it understands the worker, and recognises a repeat after an upgrade."""
+    example = (EXAMPLES / f"{BATCH_ENDED}.json").read_bytes()
+    event = BatchEnded.model_validate_json(example)
+    assert json.loads(event.to_bytes()) == json.loads(example)
+    ends = [event_id("CHG2", Outcome.FAILED), event_id("CHG1", Outcome.SUCCEEDED)]
+    assert event.id == batch_ended_id("default", "jira", "jira:OPS-4711", ends)
+    assert event.routing_key == "batch_ended.default"
 
 
 def test_event_ids_never_change() -> None:

@@ -22,7 +22,7 @@ def blocks(language: str) -> list[str]:
 def test_the_commands_shown_are_taken() -> None:
     """Who copies an example from the README has a command that the worker takes."""
     taken = [read_message(block.encode()).command for block in blocks("json")]
-    assert taken == ["unlink.v1", "cancel.v1", "retry.v1"]
+    assert taken == ["unlink.v1", "cancel.v1", "retry.v1", "unlink.v1"]
 
 
 def test_the_command_in_the_request_shown_is_taken() -> None:

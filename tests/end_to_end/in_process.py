@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
-from contracts.events import Event
 from tests.steps import RecordedSteps
 from worker.clock import SystemClock
 from worker.enterprise_manager import Gateway
@@ -27,7 +26,8 @@ from worker.unlinks.rules import Pace, Rules
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Mapping
 
-    from contracts.events import Reason
+    from contracts.batches import BatchEnded
+    from contracts.events import Event, Reason
     from worker.sandbox.simulated_enterprise_manager import Simulation
     from worker.telemetry.instruments import Telemetry
     from worker.unlinks.ports.broker import Delivery, Misrouting
@@ -76,10 +76,10 @@ class KeptOutbox:
         self.returning: asyncio.Queue[Delivery] = asyncio.Queue()
         self._arrived = asyncio.Condition()
 
-    async def publish(self, event: Event | bytes, reply_to: Collection[str] = ()) -> None:
+    async def publish(self, event: Event | BatchEnded | bytes, reply_to: Collection[str] = ()) -> None:
         """Keep an event."""
         del reply_to
-        content = json.loads(event.to_bytes() if isinstance(event, Event) else event)
+        content = json.loads(event if isinstance(event, bytes) else event.to_bytes())
         async with self._arrived:
             self.events.append(content["data"])
             self._arrived.notify_all()

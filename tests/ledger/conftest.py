@@ -56,9 +56,10 @@ class Database:
             self.execute("UPDATE unlinks SET lease_until = lease_until - 3600000000")
 
     def age(self, days: float) -> None:
-        """Make all that has ended, and every request to cancel, so many days older."""
+        """Make all that has ended, and every request to cancel and join, so many days older."""
         by = round(days * 24 * 60 * 60 * 1_000_000)
         self.execute(f"UPDATE unlinks SET finished_at = finished_at - {by}, updated_at = updated_at - {by}")  # noqa: S608
+        self.execute(f"UPDATE batches SET joined_at = joined_at - {by}")  # noqa: S608 - a number
         self.execute(f"UPDATE cancellations SET requested_at = requested_at - {by}")  # noqa: S608 - a number
 
     def execute(self, statement: str) -> list[tuple[Any, ...]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,10 +23,13 @@ from worker.ledger.tables import SEARCHED, metadata
 from worker.ledger.transaction import Transaction
 from worker.unlinks.ports.enterprise_manager import TaskTicket
 from worker.unlinks.ports.ledger import (
+    BatchKey,
     CancelRequest,
     Claimed,
     Intended,
     Lease,
+    MemberEnd,
+    NewMember,
     Retry,
     SentAgain,
     Settled,
@@ -56,6 +60,14 @@ _STEPS = "INSERT INTO steps (key, at, worker, token, step) VALUES (:key, :at, 'w
 _CANCELLATIONS = (
     "INSERT INTO cancellations (key, enterprise_manager, run, requested_at) VALUES (:key, 'default', 1, :at)"
 )
+_BATCHES = """
+    INSERT INTO batches (enterprise_manager, sender, id, size, members, joined_at)
+    VALUES ('default', 'jira', :key, 2, 1, :at)
+"""
+_MEMBERS = """
+    INSERT INTO batch_members (enterprise_manager, sender, batch, key, fingerprint, outcome, event_id, ended_at)
+    VALUES ('default', 'jira', :key, :key, 'f', :outcome, CASE WHEN :stage = 'settled' THEN :key END, :at)
+"""
 #: A little after the year 2026 began, in microseconds.
 _BEGIN = 1_770_000_000_000_000
 
@@ -79,7 +91,7 @@ def engine(database: Database) -> Iterator[Engine]:
     ]
     with engine.begin() as connection:
         migrate(connection)
-        for insert in (_UNLINKS, _TERMS, _STEPS, _CANCELLATIONS):
+        for insert in (_UNLINKS, _TERMS, _STEPS, _CANCELLATIONS, _BATCHES, _MEMBERS):
             connection.execute(text(insert), rows)
     with engine.connect() as connection:
         connection.execution_options(isolation_level="AUTOCOMMIT").exec_driver_sql("ANALYZE")
@@ -149,6 +161,8 @@ def test_no_write_of_a_worker_reads_a_whole_table(engine: Engine) -> None:
         transaction = Transaction(connection, 0.0, "worker-a", 30.0)
         transaction.end_leases()
         for key in ("CHG-1", "CHG-2"):
+            member = NewMember(BatchKey("default", "jira", "OPS-1"), 2, key, words.claim_of().fingerprint)
+            transaction.join(member)
             result = transaction.claim(words.claim_of(key))
             assert isinstance(result, Claimed)
             lease = result.entry.lease
@@ -177,6 +191,12 @@ def test_no_write_of_a_worker_reads_a_whole_table(engine: Engine) -> None:
         assert isinstance(transaction.retry(retry), Claimed)
         transaction.renew()
         transaction.has_decided("CHG-3", "f")
+        transaction.end_members("CHG-1")
+        assert len(transaction.ended_batches("CHG-1")) == 1
+        rejected = MemberEnd("CHG-4", Outcome.REJECTED, "id", words.noon)
+        full = NewMember(BatchKey("default", "jira", "OPS-2"), 1, "CHG-4", "f")
+        transaction.count_rejected(full, rejected, given_up=False)
+        assert transaction.join(replace(full, key="CHG-5")) is None
         transaction.history("CHG-1")
         transaction.pause("default", None, None)
         transaction.resume("default")

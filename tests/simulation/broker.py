@@ -7,14 +7,14 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from contracts.commands import UNKNOWN_NAME
-from contracts.events import Event
 from tests.simulation.astray import NO_NAME
 from worker.unlinks.ports.broker import DELIVERY_LIMIT, Misrouting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-    from contracts.events import Reason
+    from contracts.batches import BatchEnded
+    from contracts.events import Event, Reason
     from tests.simulation.promises import Observer
     from tests.simulation.scenario import Weather
     from tests.simulation.world import Process, World
@@ -257,9 +257,9 @@ class SimulatedOutbox:
         self._observer = observer
         self._weather = weather
 
-    async def publish(self, event: Event | bytes, reply_to: Collection[str] = ()) -> None:
+    async def publish(self, event: Event | BatchEnded | bytes, reply_to: Collection[str] = ()) -> None:
         """As the port has it."""
-        body = event.to_bytes() if isinstance(event, Event) else event
+        body = event if isinstance(event, bytes) else event.to_bytes()
         story = self._observer.handed_over(self._process, body)
 
         await self._until_confirmed(lambda: self._broker.events.append(body), story)

@@ -12,11 +12,14 @@ from unittest.mock import patch
 
 from sqlalchemy import and_, bindparam, exists
 
+from contracts.batches import batch_ended_id
 from contracts.events import Evidence, Outcome, ReasonCode, event_id
 from tests.simulation.enterprise_manager import SimulatedGateway
 from tests.simulation.ledger import Database
 from tests.simulation.simulation import run
 from worker.ledger import Step, retrying, transaction
+from worker.ledger import batches as ledger_batches
+from worker.ledger.batches import _BATCHES_OF_KEY, Batching, _under_way
 from worker.ledger.cancelling import Cancelling, Stored
 from worker.ledger.partial_indexes import one_in_flight_per_job
 from worker.ledger.retrying import Retrying
@@ -25,7 +28,8 @@ from worker.ledger.statements import RECORD, START_RUN, _before_its_intent, _wri
 from worker.ledger.tables import unlinks
 from worker.ledger.transaction import Transaction
 from worker.telemetry.isolation import IsolatedSinks
-from worker.unlinks import dispatcher, misrouted, outcome, runs
+from worker.unlinks import batches, dispatcher, misrouted, outcome, runs
+from worker.unlinks.batches import Batches, none_ended
 from worker.unlinks.dispatcher import Dispatcher
 from worker.unlinks.following import FIRST_LOOK, Follower
 from worker.unlinks.outcome import Ending, failed, succeeded
@@ -52,12 +56,23 @@ if TYPE_CHECKING:
 
     from sqlalchemy import RowMapping, Update
 
+    from contracts.batches import BatchEnded
     from contracts.commands import RetryCommand, UnlinkCommand
     from contracts.events import Event
     from tests.simulation.promises import Violation
+    from worker.unlinks.batches import EndedBatches
     from worker.unlinks.ports.broker import Delivery
     from worker.unlinks.ports.clock import Clock
-    from worker.unlinks.ports.ledger import CancelRequest, Change, ClaimResult, Intent, NewClaim, Retry
+    from worker.unlinks.ports.ledger import (
+        CancelRequest,
+        Change,
+        ClaimResult,
+        Intent,
+        MemberEnd,
+        NewClaim,
+        NewMember,
+        Retry,
+    )
     from worker.unlinks.ports.steps import Reporter
     from worker.unlinks.ports.steps import Step as ReportedStep
 
@@ -108,11 +123,53 @@ def hunt(mutant: Mutant, seeds: Iterable[int]) -> Caught | None:
 # --- nothing is lost ------------------------------------------------------------------------------------------------
 
 
-async def _acknowledge_first(self: Replies, event: Event | bytes, deliveries: list[Delivery], report: Reporter) -> None:
+async def _acknowledge_first(
+    self: Replies,
+    event: Event | bytes,
+    deliveries: list[Delivery],
+    report: Reporter,
+    ended_batches: EndedBatches = none_ended,
+) -> None:
     del report
     for delivery in deliveries:
         delivery.acknowledge()
     await self.outbox.publish(event)
+    for batch in await ended_batches():
+        await self.outbox.publish(batch)
+
+
+async def _acknowledge_before_the_batch(
+    self: Replies,
+    event: Event | bytes,
+    deliveries: list[Delivery],
+    report: Reporter,
+    ended_batches: EndedBatches = none_ended,
+) -> None:
+    await _true_publish(self, event, deliveries, report)
+    for batch in await ended_batches():
+        await self.outbox.publish(batch)
+
+
+_true_publish = Replies.publish
+
+
+async def _end_no_batch(self: Batches, key: str) -> tuple[BatchEnded, ...]:
+    del self, key
+    return ()
+
+
+async def _end_batches_as_they_were_settled(self: Batches, key: str) -> tuple[BatchEnded, ...]:
+    """Of a key that had ended before it joined, the end is in no batch."""
+    return tuple(batches._compose(each) for each in await self.ledger.ended_batches(key))  # noqa: SLF001 - the core's inside
+
+
+def _count_no_rejection(self: Batching, member: NewMember, end: MemberEnd, *, given_up: bool) -> None:
+    del self, member, end, given_up
+
+
+def _id_without_ends(enterprise_manager: str, user_id: str | None, batch_id: str, event_ids: Iterable[str]) -> str:
+    del event_ids
+    return batch_ended_id(enterprise_manager, user_id, batch_id, ())
 
 
 async def _delay_after_acknowledging(
@@ -131,10 +188,18 @@ async def _forget_the_new_delivery(
     del self, running, command, delivery, report
 
 
-async def _publish_once(self: Replies, event: Event | bytes, deliveries: list[Delivery], report: Reporter) -> None:
+async def _publish_once(
+    self: Replies,
+    event: Event | bytes,
+    deliveries: list[Delivery],
+    report: Reporter,
+    ended_batches: EndedBatches = none_ended,
+) -> None:
     """Whoever joins while the event is being published gets no reply."""
     del report
     await self.outbox.publish(event, {each.reply_to for each in deliveries if each.reply_to is not None})
+    for batch in await ended_batches():
+        await self.outbox.publish(batch)
     for delivery in deliveries:
         delivery.acknowledge()
 
@@ -556,5 +621,17 @@ MUTANTS = (
         known_seed=265,
     ),
     Mutant("gives the events of all runs one ID", ((outcome, "event_id", _id_without_run),)),
+    Mutant("ends no batch", ((Batches, "ended", _end_no_batch),)),
+    Mutant(
+        "acknowledges before the batch's event is confirmed",
+        ((Replies, "publish", _acknowledge_before_the_batch),),
+    ),
+    Mutant("leaves out of a batch what had ended before", ((Batches, "ended", _end_batches_as_they_were_settled),)),
+    Mutant("counts no rejected command in its batch", ((Batching, "count_rejected", _count_no_rejection),)),
+    Mutant(
+        "says that a batch has ended while a member is to come",
+        ((ledger_batches, "_COMPLETE", _BATCHES_OF_KEY.where(~_under_way)),),
+    ),
+    Mutant("gives a batch the same ID whatever its ends", ((batches, "batch_ended_id", _id_without_ends),)),
     Mutant("resumes nothing", ((Workflow, "_resume", _defer_for_ever),), known_seed=27),
 )

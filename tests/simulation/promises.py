@@ -13,10 +13,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from contracts.batches import BATCH_ENDED
 from contracts.commands import UNKNOWN_NAME, CancelCommand, RetryCommand, UnlinkCommand
 from contracts.events import RETRIED, Outcome, rejection_id
 from contracts.reading import UnreadableMessageError, read_message
 from tests.simulation.astray import LATE
+from tests.simulation.batches import BatchObserver
 from tests.simulation.untroubled import shortfall
 from worker.ledger.cancelling import Stored
 from worker.unlinks.ports.ledger import (
@@ -51,6 +53,12 @@ NOTHING_TWICE = "2 nothing is done twice"
 NOTHING_CLAIMED = "3 nothing is claimed that is not so"
 NOTHING_HURT = "4 nothing else is hurt"
 KEEPS_GOING = "5 it keeps going"
+
+#: Calls of a transaction that write nothing of a key whose lease is held.
+NOT_OF_A_LEASE = {
+    *("lock", "renew", "has_decided", "last_run", "cancelled_by"),
+    *("join", "end_members", "ended_batches"),
+}
 
 #: After the hold, requests may have to time out, and a list be looked at for `verify` seconds.
 HOLD_MARGIN_SECONDS = 500.0
@@ -159,6 +167,8 @@ class Observer:
         #: Retries of runs that were not known then, and the rejections of those.
         self._no_such_run: set[tuple[str, int]] = set()
         self._rejected_runs: set[str] = set()
+        #: The batch of the run, if it has one.
+        self.batch = BatchObserver(self)
         #: When each message was first sent, and the rejections of those that no worker served in time.
         self._sent_at: dict[bytes, float] = {}
         self._turned_away: set[str] = set()
@@ -262,6 +272,9 @@ class Observer:
         """A worker wants an event published. Returns its ID."""
         event = json.loads(body)
         data = event["data"]
+        if event["type"] == BATCH_ENDED:
+            self.batch.published(event)
+            return str(event["id"])
         key = data["idempotency_key"]
         story = self.stories.get(key)
         self.world.note(process.name, f"publishes {data['outcome']} of {key}")
@@ -344,7 +357,9 @@ class Observer:
             self._claimed(process, arguments[0], result)
         elif name in {"cancel", "mark_cancelled"}:
             self._cancel_asked(arguments[0], result)
-        elif name not in {"lock", "renew", "has_decided", "last_run", "cancelled_by"}:
+        elif name == "count_rejected":
+            self.batch.rejected(*arguments)
+        elif name not in NOT_OF_A_LEASE:
             self._wrote_of_lease(process, name, arguments, result)
 
     def _wrote_of_lease(self, process: Process, name: str, arguments: tuple[Any, ...], result: Any) -> None:
@@ -474,6 +489,7 @@ class Observer:
         story.stage, story.settled, story.settled_at = Stage.SETTLED, body, self.world.now
         story.outcome, story.evidence, story.changed = data["outcome"], data["evidence"], data["changed"]
         story.ended.append(body)
+        self.batch.look()
         if len(story.ended) != story.run or data["run"] != story.run:
             self.broken(NOTHING_TWICE, f"run {story.run} of {story.key} ends as run {data['run']}")
         if story.command.enterprise_manager == LATE:
@@ -679,10 +695,13 @@ class Observer:
         for body in dict.fromkeys(events):
             event = json.loads(body)
             published.setdefault(event["id"], set()).add(body)
+            if event["type"] == BATCH_ENDED:
+                continue
             no_end = event["data"]["outcome"] in {Outcome.SUBMITTED, Outcome.PLANNED}
             if not no_end and event["id"] not in self._rejections:
                 kinds.setdefault(f"{event['subject']} {event['data']['run']}", set()).add(event["id"])
         dead_keys = {reading.command.idempotency_key for body in dead if (reading := self.read(body)).command}
+        self.batch.check_end(published)
         for story in self.stories.values():
             self._check_story(story, published, kinds, dead_keys)
             if (lacking := shortfall(self, story, scenario, published)) is not None:

@@ -11,6 +11,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from tests.simulation.astray import ASTRAY, Astray, draw_astray
+from tests.simulation.batches import DrawnBatch, draw_batch
 from worker.unlinks.rules import Pace, Rules
 
 if TYPE_CHECKING:
@@ -244,6 +245,7 @@ class Scenario:
     #: How likely it is that a run that failed is retried.
     retries: float = 0.0
     astray: Astray = field(default_factory=Astray)
+    batch: DrawnBatch | None = None
 
     def __str__(self) -> str:
         return (
@@ -304,6 +306,7 @@ def draw(seed: int) -> Scenario:
     )
     _add_commands(chance, scenario)
     _add_retries(Random(f"early retries {seed}"), scenario)  # noqa: S311 - as above
+    draw_batch(seed, scenario)
     for fault in faults:
         _add_troubles(chance, scenario, fault)
     if ASTRAY in astray.faults:  # each worker is updated, one after the other

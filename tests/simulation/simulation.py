@@ -64,6 +64,7 @@ class Simulation:
         self.broker = Broker(world, self.observer, self.weather, scenario.astray.delivery_limit)
         self.server = Server(world, self.observer, self.weather)
         self.observer.server = self.server
+        self.observer.batch.drawn = scenario.batch
         self.observer.strict = "longest_task" not in scenario.weather
         self.observer.on_failure = self._maybe_retry
         #: Apart, so that the other draws stay as they were.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import pika
 from pika.exceptions import AMQPConnectionError, AMQPError, ChannelClosedByBroker, UnroutableError
 
+from contracts.batches import BATCH_ENDED
 from worker.broker.connection import connection_parameters, user_of
 from worker.broker.problems import ACCESS_REFUSED, explain_channel, explain_connect
 from worker.broker.received_event import ReceivedEvent
@@ -85,7 +86,7 @@ class BrokerClient:
             self._channel.basic_qos(prefetch_count=_PREFETCH)
 
     def next_event(self, seconds: float) -> ReceivedEvent | None:
-        """The next event, or None if there is none within `seconds`."""
+        """The next event about a command, or None if there is none within `seconds`."""
         if self._queue is None:
             raise AssertionError("listen first")
         over = time.monotonic() + seconds
@@ -93,7 +94,9 @@ class BrokerClient:
             for method, _properties, body in self._channel.consume(self._queue, inactivity_timeout=0.1):
                 if method is not None and body is not None and method.delivery_tag is not None:
                     self._channel.basic_ack(method.delivery_tag)
-                    return ReceivedEvent(body, json.loads(body))
+                    content = json.loads(body)
+                    if not (isinstance(content, dict) and content.get("type") == BATCH_ENDED):
+                        return ReceivedEvent(body, content)
                 if time.monotonic() > over:
                     break
         return None

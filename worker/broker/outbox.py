@@ -30,6 +30,7 @@ from worker.unlinks.ports.broker import PublishRefusedError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
+    from contracts.batches import BatchEnded
     from contracts.events import Reason
     from worker.broker.connection import SupervisedConnection
     from worker.unlinks.ports.broker import Delivery
@@ -107,7 +108,7 @@ class BrokerOutbox:
         """How many publishes wait for their confirm."""
         return self._unconfirmed
 
-    async def publish(self, event: Event | bytes, reply_to: Collection[str] = ()) -> None:
+    async def publish(self, event: Event | BatchEnded | bytes, reply_to: Collection[str] = ()) -> None:
         """Publish an event to the events exchange; a stored one byte for byte. A terminal one also to `reply_to`.
 
         Raises:
@@ -185,25 +186,26 @@ class BrokerOutbox:
         properties = copied_properties(delivery, headers, self._user)
         await self._confirmed(Message(exchange, delivery.enterprise_manager, delivery.body, properties))
 
-    def _event_message(self, event: Event | bytes) -> tuple[Message, bool]:
+    def _event_message(self, event: Event | BatchEnded | bytes) -> tuple[Message, bool]:
         if isinstance(event, bytes):
             # Not through the contract's models: what an older or a newer worker stored must leave too.
             body, content = event, json.loads(event)
-            data = content["data"]
+            data, outcome = content["data"], Outcome(content["data"]["outcome"])
+            routing_key, terminal = f"{outcome}.{data['enterprise_manager']}", outcome.terminal
         else:
             body, content, data = event.to_bytes(), vars(event), vars(event.data)
-        outcome = Outcome(data["outcome"])
+            routing_key, terminal = event.routing_key, event.terminal
         properties = BasicProperties(
             content_type=CONTENT_TYPE,
             headers=dict(self._event_headers()),
             delivery_mode=2,
             message_id=short_text(content["id"]),
-            correlation_id=short_text(data.get("correlation_id")) or short_text(data.get("idempotency_key")),
+            correlation_id=short_text(data.get("correlation_id")) or short_text(content.get("subject")),
             timestamp=int(self._clock.now().timestamp()),
             type=short_text(content["type"]),
             app_id=APP_ID,
         )
-        return Message(EVENTS, f"{outcome}.{data['enterprise_manager']}", body, properties), outcome.terminal
+        return Message(EVENTS, routing_key, body, properties), terminal
 
     async def _confirmed(self, message: Message) -> None:
         """Publish until the broker has confirmed it, as routed to a queue."""

@@ -5,9 +5,14 @@ A ledger on SQLite does not need that, and it takes long and much memory. The mi
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from sqlalchemy import Index
 
-from worker.ledger.tables import SEARCHED, in_flight, search_terms, unlinks, unsettled
+from worker.ledger.tables import SEARCHED, batch_members, in_flight, search_terms, unlinks, unsettled
+
+if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement
 
 #: At most one unlink of a job between its intent and its end: an edit of a job is read-modify-write on the other side.
 one_in_flight_per_job = Index(
@@ -33,6 +38,17 @@ search_terms_in_flight = Index(
     sqlite_where=_unfinished,
     postgresql_where=_unfinished,
 )
+
+
+def _of_batch(name: str, condition: ColumnElement[bool]) -> Index:
+    """The members of a batch that meet a condition."""
+    columns = (batch_members.c[column] for column in ("enterprise_manager", "sender", "batch"))
+    return Index(f"batch_members_{name}", *columns, sqlite_where=condition, postgresql_where=condition)
+
+
+#: For finding out whether any member is under way, which is asked at each end.
+batch_members_under_way = _of_batch("under_way", batch_members.c.event_id.is_(None))
+batch_members_rejected = _of_batch("rejected", batch_members.c.fingerprint.is_(None))
 
 
 def _by(column: str) -> Index:

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from contracts.reading import to_run_again
-from worker.ledger.key_rows import KeyRows
+from worker.ledger.batches import Batching
 from worker.ledger.records import Step
 from worker.ledger.rows import entry_from, known_run_from, who_and_why
 from worker.ledger.statements import FORGET_CANCELLATIONS, START_RUN, TAKE_OVER
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from worker.unlinks.ports.ledger import KnownRun, Retry, RetryResult
 
 
-class Retrying(KeyRows):
+class Retrying(Batching):
     """What a transaction does to start a run, and to take over one that was started."""
 
     def last_run(self, key: str) -> KnownRun | None:
@@ -46,7 +46,7 @@ class Retrying(KeyRows):
     def _follow(self, retry: Retry, row: RowMapping) -> RetryResult | None:
         """Start the run that follows the settled one of `row`; None if another request did meanwhile."""
         if retry.run < row["run"] or known_run_from(row).failure is None:
-            return AlreadySettled(bytes(row["event"]))
+            return AlreadySettled(bytes(row["event"]), batched=bool(row["batched"]))
         return self._start(retry, row) if retry.judged == row["fingerprint"] else HeldElsewhere()
 
     def _take_over(self, retry: Retry, found: RowMapping) -> Claimed | HeldElsewhere:
@@ -68,6 +68,7 @@ class Retrying(KeyRows):
         started = self.connection.execute(START_RUN, parameters).mappings().one_or_none()
         if started is None:
             return None
+        self._reopen_members(retry.key)
         self.connection.execute(FORGET_CANCELLATIONS, {"of_key": retry.key, "before_run": started["run"]})
         asked = who_and_why(retry.requested_by or retry.user_id, retry.reason)
         detail = f"{started['run']}" if asked is None else f"{started['run']}, asked for by {asked}"

@@ -79,6 +79,7 @@ def entry_from(row: RowMapping) -> Entry:
         user_id=row["user_id"],
         retried_by=row["retried_by"] or row["retry_user_id"],
         may_act=row["may_act"],
+        batched=bool(row["batched"]),
         age=_seconds(row["age"]) or 0.0,
         since_sent=_seconds(row["since_sent"]),
     )

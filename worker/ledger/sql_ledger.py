@@ -1,4 +1,7 @@
-"""The ledger on a database: SQLite for the workers of one host, PostgreSQL for those of many."""
+"""The ledger on a database: SQLite for the workers of one host, PostgreSQL for those of many.
+
+More than 400 lines: each call of the port, with what a worker does about it beside the transaction.
+"""
 
 from __future__ import annotations
 
@@ -36,10 +39,13 @@ if TYPE_CHECKING:
         CancelRequest,
         Change,
         ClaimResult,
+        EndedBatch,
         KeyReused,
         KnownRun,
         Lease,
+        MemberEnd,
         NewClaim,
+        NewMember,
         Retry,
         RetryResult,
     )
@@ -49,11 +55,12 @@ if TYPE_CHECKING:
 _log = structlog.get_logger()
 
 #: The order of writes in a transaction. Renewals first: a lease is worth more than anything that waits. Intents last,
-#: by job: only they wait for other workers' transactions on something that is not a key.
+#: by job, and then what joins a batch: only they wait for other workers' transactions on something that is not a key.
 _FIRST: Final = 0
 _BY_KEY: Final = 1
 _BY_JOB: Final = 2
-_LAST: Final = 3
+_BY_BATCH: Final = 3
+_LAST: Final = 4
 
 #: How long a worker that drains tries to release its leases, in seconds.
 _RELEASE_SECONDS: Final = 10.0
@@ -355,6 +362,33 @@ class SqlLedger:
         if self._leases.holds(key):
             for listener in self._cancel_listeners:
                 listener(key)
+
+    # --- batches ----------------------------------------------------------------------------------------------------
+
+    async def join(self, member: NewMember) -> int | None:
+        """Let a key join a batch. See the port."""
+        return await self._of_batch("join", member, lambda transaction: transaction.join(member))
+
+    async def count_rejected(self, member: NewMember, end: MemberEnd, *, given_up: bool = False) -> None:
+        """Count a rejected command as an ended member. See the port."""
+        await self._of_batch(
+            "count_rejected",
+            member,
+            lambda transaction: transaction.count_rejected(member, end, given_up=given_up),
+        )
+
+    async def _of_batch(self, call: str, member: NewMember, carry_out: Callable[[Transaction], T]) -> T:
+        batch = member.batch
+        place = f"{batch.enterprise_manager} {batch.user_id or ''} {batch.id} {member.key}"
+        return await self._call(call, member.key, carry_out, (_BY_BATCH, place))
+
+    async def end_members(self, key: str) -> None:
+        """Record the end of a settled key in the batches that it joined since. See the port."""
+        await self._call("end_members", key, lambda transaction: transaction.end_members(key))
+
+    async def ended_batches(self, key: str) -> tuple[EndedBatch, ...]:
+        """The batches that a key belongs to, and that have ended. See the port."""
+        return await self._call("ended_batches", key, lambda transaction: transaction.ended_batches(key))
 
     # --- recording --------------------------------------------------------------------------------------------------
 

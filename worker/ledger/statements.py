@@ -77,9 +77,15 @@ def _since(name: str) -> ColumnElement[int]:
     return func.coalesce(LeaseNow() - at - gap, Now() - at, type_=BigInteger())
 
 
+#: Whether the key belongs to a batch. Literal, as above.
+_batched: ColumnElement[bool] = literal_column(
+    'EXISTS (SELECT 1 FROM batch_members WHERE batch_members."key" = unlinks."key")', Boolean
+)
+
 WHOLE_ROW: Final = (
     *unlinks.c,
     _cancelled.label("cancelled"),
+    _batched.label("batched"),
     _since("run_began").label("age"),
     _since("sent").label("since_sent"),
 )
@@ -301,7 +307,7 @@ CANCELLATIONS: Final = (
 #: Keys are pruned by the ledger's clock. A subquery, because PostgreSQL uses no index with a clock that moves. A clock
 #: that has jumped ahead is not followed for more than a day past the newest end.
 _newest_end = select(func.max(unlinks.c.finished_at, type_=BigInteger())).scalar_subquery()
-_oldest_kept = select(
+OLDEST_KEPT = select(
     case((_newest_end + _DAY < Now(), _newest_end + _DAY), else_=Now())
     - bindparam("age_microseconds", type_=BigInteger())
 ).scalar_subquery()
@@ -310,8 +316,8 @@ _oldest_kept = select(
 #: been in 1970 for a while after a start.
 _settled_long_ago = and_(
     ~unsettled,
-    type_coerce(unlinks.c.finished_at, BigInteger) < _oldest_kept,
-    type_coerce(unlinks.c.updated_at, BigInteger) < _oldest_kept,
+    type_coerce(unlinks.c.finished_at, BigInteger) < OLDEST_KEPT,
+    type_coerce(unlinks.c.updated_at, BigInteger) < OLDEST_KEPT,
     unlinks.c.updated_at > _CLOCK_IS_SET,
 )
 
@@ -321,7 +327,7 @@ LONG_SETTLED: Final = select(unlinks.c.key).where(_settled_long_ago).limit(KEYS_
 
 #: Requests to cancel what never came.
 _is_unmet = and_(
-    type_coerce(cancellations.c.requested_at, BigInteger) < _oldest_kept,
+    type_coerce(cancellations.c.requested_at, BigInteger) < OLDEST_KEPT,
     cancellations.c.requested_at > _CLOCK_IS_SET,
     ~exists().where(unlinks.c.key == cancellations.c.key),
 )

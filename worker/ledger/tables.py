@@ -288,6 +288,44 @@ search_walk = Table(
     Column("completed_at", Moment),
 )
 
+#: Commands that belong together. A row is locked while a member joins, so that no more join than its size.
+batches = Table(
+    "batches",
+    metadata,
+    Column("enterprise_manager", Text, primary_key=True),
+    # The broker user who published the commands, as the broker verified it; empty if they did not name one.
+    Column("sender", Text, primary_key=True),
+    Column("id", Text, primary_key=True),
+    Column("size", Integer, nullable=False),
+    # How many rows of `batch_members` it has.
+    Column("members", Integer, nullable=False),
+    # When a member joined last, by the ledger's clock.
+    Column("joined_at", Moment, nullable=False),
+)
+
+#: For pruning.
+batches_by_time = Index("batches_by_time", batches.c.joined_at)
+
+#: The keys of each batch, and the latest end of each; without an end while it is under way.
+batch_members = Table(
+    "batch_members",
+    metadata,
+    Column("enterprise_manager", Text, primary_key=True),
+    Column("sender", Text, primary_key=True),
+    Column("batch", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    # Of the content; null where the command was rejected.
+    Column("fingerprint", Text),
+    Column("outcome", Text),
+    Column("event_id", Text),
+    Column("ended_at", Moment),
+    # JSON.
+    Column("ticket", ForeignText),
+    Column("correlation_id", ForeignText),
+)
+
+batch_members_by_key = Index("batch_members_by_key", batch_members.c.key)
+
 #: What each worker says of itself every ten seconds. One that stops deletes its row; one that is killed leaves it.
 workers = Table(
     "workers",

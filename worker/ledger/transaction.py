@@ -142,7 +142,7 @@ class Transaction(Cancelling, Retrying):
             if row["fingerprint"] != claim.fingerprint:
                 return KeyReused()
             if row["stage"] == Stage.SETTLED:
-                return AlreadySettled(bytes(row["event"]))
+                return AlreadySettled(bytes(row["event"]), batched=bool(row["batched"]))
             return self._held_elsewhere(row)
 
     def _take(self, claim: NewClaim) -> RowMapping | None:
@@ -205,6 +205,8 @@ class Transaction(Cancelling, Retrying):
         if self._update(statement, lease, **columns):
             self._note(lease, step, detail)
             self._terms.change(lease.key, change)
+            if isinstance(change, Settled):
+                self.end_members(lease.key)
             return True
         if isinstance(change, Intended) and self._update(REMEMBER, lease, **intent_columns(change.intent)):
             self._note(lease, Step.JOB_BUSY, change.intent.job_id)
@@ -281,7 +283,8 @@ class Transaction(Cancelling, Retrying):
         self.connection.execute(PRUNE_TERMS, settled)
         self.connection.execute(PRUNE_CANCELLATIONS, settled)
         self.connection.execute(PRUNE_UNMET, {**unmet, **age})
-        return pruned, KEYS_AT_ONCE in {len(settled["of_keys"]), len(unmet["of_keys"])}
+        more_batches = self._prune_batches(age)
+        return pruned, more_batches or KEYS_AT_ONCE in {len(settled["of_keys"]), len(unmet["of_keys"])}
 
     def walk(self) -> bool:
         """Find keys without search terms in a bounded part of all keys; whether there may be more at once."""

@@ -39,6 +39,7 @@ STEP_EVENTS: Final = {
     StepKind.WAITING: ("unlink.waiting_for_enterprise_manager", "warning"),
     StepKind.SETTLED: ("unlink.finished", "info"),
     StepKind.PLANNED: ("unlink.finished", "info"),
+    StepKind.BATCH_ENDED: ("batch.ended", "info"),
     StepKind.DEFERRING: ("unlink.deferred", "info"),
     StepKind.ATTEMPT_FAILED: ("unlink.attempt_failed", "error"),
     StepKind.GAVE_UP: ("unlink.gave_up", "error"),

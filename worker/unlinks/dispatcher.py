@@ -11,6 +11,7 @@ from contracts.events import ReasonCode
 from contracts.reading import UnreadableMessageError, read_message
 from worker.unlinks.attempts import Attempts
 from worker.unlinks.authorization import Authorized, Authorizer
+from worker.unlinks.batches import Batches, member_of
 from worker.unlinks.claiming import HELD_ELSEWHERE_SECONDS
 from worker.unlinks.job_locks import JobLocks
 from worker.unlinks.misrouted import Misrouted, given_up
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from contracts.commands import Command
+    from contracts.reading import PartialParse
     from worker.unlinks.ports.broker import Delivery, Outbox
     from worker.unlinks.ports.clock import Clock
     from worker.unlinks.ports.enterprise_manager import EnterpriseManager
@@ -51,7 +53,8 @@ class Dispatcher:
         steps: Steps,
     ) -> None:
         self._ledger = ledger
-        self._replies = Replies(outbox, clock)
+        self._batches = Batches(ledger)
+        self._replies = Replies(outbox, clock, self._batches)
         self._enterprise_managers = enterprise_managers
         self._clock = clock
         self._steps = steps
@@ -70,6 +73,7 @@ class Dispatcher:
             self._attempts,
             JobLocks(),
             self._leaving,
+            self._batches,
         )
         self._running: dict[str, Running] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -140,6 +144,7 @@ class Dispatcher:
 
     async def _answer(self, command: Command | Exception, delivery: Delivery, report: Reporter) -> Running | None:
         """Answer a delivery, or return the run that is to be seen through for it."""
+        known: Command | PartialParse
         if (misrouting := self._misrouted.without_queue(delivery)) is not None:
             in_ledger = await self._misrouted.reject_unless_known(command, delivery, misrouting, report)
             return None if in_ledger is None else await self._begin(in_ledger, delivery, Authorized(), report)
@@ -148,7 +153,7 @@ class Dispatcher:
         elif isinstance(command, Exception):
             raise command
         elif command.enterprise_manager not in self._enterprise_managers:
-            code, known = ReasonCode.UNKNOWN_ENTERPRISE_MANAGER, known_of(command)
+            code, known = ReasonCode.UNKNOWN_ENTERPRISE_MANAGER, command
             problem = f"no Enterprise Manager is configured as {command.enterprise_manager!r}"
         else:
             try:
@@ -157,7 +162,7 @@ class Dispatcher:
                 authorized = await self._authorize(command, delivery, report)
             except DeniedError as no:
                 report(StepKind.DENIED, user_id=delivery.user_id, job_id=_job_id(command), problem=str(no))
-                code, problem, known = ReasonCode.ACCESS_DENIED, str(no), known_of(command)
+                code, problem, known = ReasonCode.ACCESS_DENIED, str(no), command
             else:
                 return await self._begin(command, delivery, authorized, report)
         await self._replies.reject(delivery, known, code, problem, report, dead_letter=True)
@@ -174,6 +179,10 @@ class Dispatcher:
     async def _begin(
         self, command: Command, delivery: Delivery, authorized: Authorized, report: Reporter
     ) -> Running | None:
+        if (problem := await self._batches.join(command, delivery)) is not None:
+            code = ReasonCode.INVALID_MESSAGE
+            await self._replies.reject(delivery, command, code, problem, report, dead_letter=True)
+            return None
         if isinstance(command, CancelCommand):
             await self._cancel(command, delivery, report)
             return None
@@ -184,7 +193,8 @@ class Dispatcher:
             await self._join(running, command, delivery, report)
             return None
         fingerprint = command.fingerprint if isinstance(command, UnlinkCommand) else None
-        running = Running(command, authorized, [delivery], report, fingerprint, given_up(delivery))
+        batched = member_of(command, delivery) is not None
+        running = Running(command, authorized, [delivery], report, fingerprint, given_up(delivery), batched=batched)
         self._running[running.key] = running
         return running
 
@@ -221,6 +231,7 @@ class Dispatcher:
             await self._replies.reject_reuse(delivery, command, report)
         else:
             report(StepKind.JOINED, live=sum(each.live for each in running.deliveries))
+            running.batched = running.batched or member_of(command, delivery) is not None
             running.deliveries.append(delivery)
 
     # --- a cancel ---------------------------------------------------------------------------------------------------

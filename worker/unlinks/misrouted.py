@@ -19,13 +19,13 @@ from contracts.reading import UnreadableMessageError
 from worker.unlinks.outcome import cancelled, failed
 from worker.unlinks.ports.broker import DELIVERY_LIMIT
 from worker.unlinks.ports.ledger import Stage
-from worker.unlinks.replies import known_of
 from worker.unlinks.waiting import DeferredError
 
 if TYPE_CHECKING:
     from collections.abc import Container
 
     from contracts.commands import Command
+    from contracts.reading import PartialParse
     from worker.unlinks.outcome import Ending
     from worker.unlinks.ports.broker import Delivery, Misrouting
     from worker.unlinks.ports.ledger import Entry, Ledger
@@ -68,6 +68,7 @@ class Misrouted:
             raise DeferredError(f"there is no queue for the commands of {name!r}", min(delay, left))
         else:
             problem = f"no Enterprise Manager is configured as {name!r}: there is no queue for its commands"
+        known: Command | PartialParse
         if isinstance(command, UnreadableMessageError):
             known = command.partial
         elif isinstance(command, Exception):
@@ -75,7 +76,7 @@ class Misrouted:
         elif not isinstance(command, CancelCommand) and await self._is_known(command, delivery):
             return command
         else:
-            known = known_of(command)
+            known = command
         code = ReasonCode.UNKNOWN_ENTERPRISE_MANAGER
         await self.replies.reject(delivery, known, code, problem, report, dead_letter=True)
         return None

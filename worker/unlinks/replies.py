@@ -7,19 +7,24 @@ stays unacknowledged, and the broker delivers it again.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial as bound
+from typing import TYPE_CHECKING, Any
 
 from contracts.commands import UnlinkCommand
 from contracts.events import Reason, ReasonCode
-from contracts.reading import PartialParse
+from contracts.reading import PartialParse, read_message
+from worker.unlinks.batches import member_of, member_of_partial, none_ended
 from worker.unlinks.outcome import compose_rejection
 from worker.unlinks.ports.steps import StepKind
 
 if TYPE_CHECKING:
+    from contracts.batches import BatchEnded
     from contracts.commands import Command
     from contracts.events import Event
+    from worker.unlinks.batches import Batches, EndedBatches
     from worker.unlinks.ports.broker import Delivery, Outbox
     from worker.unlinks.ports.clock import Clock
+    from worker.unlinks.ports.ledger import NewMember
     from worker.unlinks.ports.steps import Reporter
 
 
@@ -33,21 +38,35 @@ class Replies:
 
     outbox: Outbox
     clock: Clock
+    batches: Batches
 
-    async def publish(self, event: Event | bytes, deliveries: list[Delivery], report: Reporter) -> None:
+    async def publish(
+        self,
+        event: Event | bytes,
+        deliveries: list[Delivery],
+        report: Reporter,
+        ended_batches: EndedBatches = none_ended,
+    ) -> None:
         """Publish a terminal event, confirmed; then, and only then, acknowledge all deliveries that waited for it.
 
         Args:
             event: a new one; or the bytes of one that was settled before.
             deliveries: more may join while it is being published.
             report: of the delivery whose end it is.
+            ended_batches: gives the batches that have ended with it; their events are confirmed before, too.
         """
         report(StepKind.PUBLISHING)
         reply_to = _reply_to(deliveries)
         await self.outbox.publish(event, reply_to)
-        while late := _reply_to(deliveries) - reply_to:  # of deliveries that joined meanwhile
-            await self.outbox.publish(event, late)
-            reply_to |= late
+        seen = 0
+        while seen < len(deliveries):  # those that joined meanwhile may have another batch, or ask for a reply
+            seen = len(deliveries)
+            for batch in await ended_batches():
+                await self.outbox.publish(batch)
+                report(StepKind.BATCH_ENDED, **_facts(batch))
+            if late := _reply_to(deliveries) - reply_to:
+                await self.outbox.publish(event, late)
+                reply_to |= late
         report(StepKind.PUBLISHED, event=None if isinstance(event, bytes) else event)
         for delivery in deliveries:
             delivery.acknowledge()
@@ -59,14 +78,20 @@ class Replies:
         except Exception as error:  # noqa: BLE001 - no error here may stop the unlink
             report(StepKind.PROGRESS_LOST, problem=str(error))
 
-    async def publish_settled(self, event: Event | bytes, deliveries: list[Delivery], report: Reporter) -> None:
+    async def publish_settled(
+        self,
+        event: Event | bytes,
+        deliveries: list[Delivery],
+        report: Reporter,
+        ended_batches: EndedBatches = none_ended,
+    ) -> None:
         """Publish the event of a settled key, as `publish` does.
 
         Raises:
             UnpublishedError: it failed, for any reason.
         """
         try:
-            await self.publish(event, deliveries, report)
+            await self.publish(event, deliveries, report, ended_batches)
         except Exception as error:
             raise UnpublishedError(str(error)) from error
 
@@ -89,10 +114,13 @@ class Replies:
         dead_letter: bool,
     ) -> None:
         """Answer a command that is not run with a `rejected` event."""
-        partial = known if isinstance(known, PartialParse) else known_of(known)
+        if isinstance(known, PartialParse):
+            partial, member = known, member_of_partial(known, delivery)
+        else:
+            partial, member = known_of(known), member_of(known, delivery)
         reason = Reason(code=code, message=problem)
         sender = delivery.user_id
-        await self._reject(delivery, partial, reason, report, sender, changed=False, dead_letter=dead_letter)
+        await self._reject(delivery, partial, reason, report, member, sender, changed=False, dead_letter=dead_letter)
 
     async def _reject(
         self,
@@ -100,6 +128,7 @@ class Replies:
         partial: PartialParse,
         reason: Reason,
         report: Reporter,
+        member: NewMember | None,
         sender: str | None = None,
         *,
         changed: bool | None,
@@ -118,7 +147,11 @@ class Replies:
         )
         if dead_letter:
             await self.dead_letter(delivery, reason, report)
-        await self.publish(event, [delivery], report)
+        if member is None:
+            await self.publish(event, [delivery], report)
+            return
+        await self.batches.count_rejected(member, event, given_up=reason.code is ReasonCode.GAVE_UP)
+        await self.publish(event, [delivery], report, bound(self.batches.ended, member.key))
 
     async def reject_reuse(self, delivery: Delivery, command: Command, report: Reporter) -> None:
         """Answer a command whose key is known with other content."""
@@ -155,7 +188,9 @@ class Replies:
         """
         reason = Reason(code=ReasonCode.GAVE_UP, message=problem)
         while deliveries:
-            await self._reject(deliveries[0], PartialParse(report.key), reason, report, changed=None, dead_letter=True)
+            delivery = deliveries[0]
+            known, member = PartialParse(report.key), _member_if_readable(delivery)
+            await self._reject(delivery, known, reason, report, member, changed=None, dead_letter=True)
             del deliveries[0]
 
     async def dead_letter(
@@ -180,6 +215,19 @@ def known_of(command: Command) -> PartialParse:
         dict(command.labels),
         None if command.dry_run else command.batch,
     )
+
+
+def _member_if_readable(delivery: Delivery) -> NewMember | None:
+    """What a command was to join that the worker failed to handle, perhaps because it cannot even read it."""
+    try:
+        return member_of(read_message(delivery.body, delivery.content_type), delivery)
+    except Exception:  # noqa: BLE001 - whatever it is, the command is answered
+        return None
+
+
+def _facts(batch: BatchEnded) -> dict[str, Any]:
+    counts = batch.data.counts.model_dump(exclude_defaults=True)
+    return {"batch": batch.subject, "size": batch.data.batch.size, **counts}
 
 
 def _reply_to(deliveries: list[Delivery]) -> set[str]:

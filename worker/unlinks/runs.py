@@ -35,10 +35,12 @@ from worker.unlinks.workflow import Workflow
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
+    from contracts.batches import BatchEnded
     from contracts.commands import UnlinkCommand
     from contracts.events import Event
     from worker.unlinks.attempts import Attempts
     from worker.unlinks.authorization import Authorized
+    from worker.unlinks.batches import Batches
     from worker.unlinks.job_locks import JobLocks
     from worker.unlinks.ports.broker import Delivery
     from worker.unlinks.ports.clock import Clock
@@ -56,7 +58,8 @@ class Running:
     `asked` is the command that it began with here; `authorized` says for what it was let in. `fingerprint` is that of
     the content, which for a retry only the ledger knows. `given_up`: why it is not run but answered from the ledger.
     `stored` is the command as it is claimed. `run` is its number, once the ledger has given the key to this content:
-    until then it may belong to another. `over` is set when nothing more is done for it here.
+    until then it may belong to another. `batched`: the key belongs to a batch. `over` is set when nothing more is done
+    for it here.
     """
 
     asked: UnlinkCommand | RetryCommand
@@ -67,6 +70,7 @@ class Running:
     given_up: str | None = None
     stored: bytes | None = None
     run: int | None = None
+    batched: bool = False
     cancelled: Signal = field(default_factory=Signal)
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -88,6 +92,7 @@ class Runs:
     attempts: Attempts
     job_locks: JobLocks
     leaving: Signal
+    batches: Batches
 
     async def see_through(self, running: Running) -> None:
         """Claim the key, or start its next run, and see the run through to its answer."""
@@ -96,9 +101,10 @@ class Runs:
         hold_until = partial(self.attempts.hold_until, running.deliveries)
         waiting = Waiting(self.clock, hold_until, self.leaving, Signal(), report, heeds_cancel=False)
         match await claim_once_free(await self._claim_of(running), running.deliveries, waiting, report):
-            case AlreadySettled(event):
+            case AlreadySettled(event, batched):
                 report(StepKind.SETTLED_BEFORE)
-                await self.replies.publish_settled(event, running.deliveries, report)
+                running.batched = running.batched or batched
+                await self._publish_settled(event, running)
             case KeyReused():
                 report(StepKind.KEY_REUSED)
                 while running.deliveries:
@@ -171,6 +177,7 @@ class Runs:
             else:
                 report(StepKind.CLAIMED)
             running.run = entry.run
+            running.batched = running.batched or entry.batched
             if command is not running.asked or running.fingerprint is None:
                 running.fingerprint = command.fingerprint
             if entry.cancelled:
@@ -188,7 +195,14 @@ class Runs:
             event = await self._settle(command, await self._with_canceller(entry, ending, running), ending, running)
         else:
             event = await self._to_the_end(command, entry, running)
-        await self.replies.publish_settled(event, running.deliveries, running.report)
+        await self._publish_settled(event, running)
+
+    async def _publish_settled(self, event: Event | bytes, running: Running) -> None:
+        ended_batches = partial(self._ended_batches, running)
+        await self.replies.publish_settled(event, running.deliveries, running.report, ended_batches)
+
+    async def _ended_batches(self, running: Running) -> tuple[BatchEnded, ...]:
+        return await self.batches.ended(running.key) if running.batched else ()
 
     async def _to_the_end(self, command: UnlinkCommand, entry: Entry, running: Running) -> Event:
         progress: list[asyncio.Task[None]] = []

@@ -14,9 +14,10 @@ import json
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from contracts.batches import BATCH_ENDED, BATCH_ENDED_KEY
 from contracts.commands import MAX_MESSAGE_BYTES, UNKNOWN_NAME, UnlinkCommand
 from contracts.events import CONTENT_TYPE, Outcome
-from contracts.published import COMMANDS, EVENT_KINDS, VERSION, all_schemas, examples
+from contracts.published import BATCH_ENDED_MEANING, COMMANDS, EVENT_KINDS, VERSION, all_schemas, examples
 from worker.broker.topology import COMMANDS as COMMANDS_EXCHANGE
 from worker.broker.topology import DEAD, DELAY_TIERS, EVENTS, MISROUTED, UNROUTED, delay_exchange, describe
 
@@ -38,9 +39,9 @@ _NAMES = {
 }
 _REPEATED = {
     "<command>": list(COMMANDS),
-    "<event>": [outcome.event_type for outcome in Outcome],
+    "<event>": [*(outcome.event_type for outcome in Outcome), BATCH_ENDED],
     "<terminal event>": [outcome.event_type for outcome in Outcome if outcome.terminal],
-    "<outcome value>": [outcome.value for outcome in Outcome],
+    "<outcome value>": [*(outcome.value for outcome in Outcome), BATCH_ENDED_KEY],
     "<seconds>": [str(seconds) for seconds in DELAY_TIERS],
 }
 
@@ -137,10 +138,15 @@ def _fill_messages(messages: Document, schemas: Document) -> None:
             # A cancel has no correlation of its own, and a retry only its AMQP property.
             del bare["correlationId"], wrapped["correlationId"]
     for outcome in Outcome:
-        event = messages[outcome.event_type]
-        event["summary"] = EVENT_KINDS[outcome].meaning.replace("`", "")  # plain text, unlike a description
-        event["tags"] = [{"name": "terminal" if outcome.terminal else "progress"}]
-        event["examples"] = [{"payload": example} for example in examples(outcome.event_type)]
+        tag = "terminal" if outcome.terminal else "progress"
+        _fill_event(messages, outcome.event_type, EVENT_KINDS[outcome].meaning, tag)
+    _fill_event(messages, BATCH_ENDED, BATCH_ENDED_MEANING, "batch")
+
+
+def _fill_event(messages: Document, name: str, meaning: str, tag: str) -> None:
+    messages[name]["summary"] = meaning.replace("`", "")  # plain text, unlike a description
+    messages[name]["tags"] = [{"name": tag}]
+    messages[name]["examples"] = [{"payload": example} for example in examples(name)]
 
 
 def _components(schemas: Document) -> Document:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
+    from contracts.batches import BatchEnded
     from contracts.events import Event, Reason
 
 
@@ -130,7 +131,7 @@ class Outbox(Protocol):
     queue is full and has `x-overflow` `reject-publish`.
     """
 
-    async def publish(self, event: Event | bytes, reply_to: Collection[str] = ()) -> None:
+    async def publish(self, event: Event | BatchEnded | bytes, reply_to: Collection[str] = ()) -> None:
         """Publish an event to the events exchange; a stored one byte for byte. A terminal one also to `reply_to`."""
         ...
 

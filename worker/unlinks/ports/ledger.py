@@ -78,7 +78,8 @@ class Entry:
     `attempts`, `sends` and what follows from them are of this run; `intent` is of the key: no run removes another link
     than the one that an earlier run recorded. `may_act`: a DELETE of an earlier run may still be carried out. `age` is
     for how long the run has been going on by the ledger's clock, in seconds; 0 for run 1. `since_sent` is the same for
-    the DELETE, None if none was sent; `sent_at` is by the clock of the worker that sent it.
+    the DELETE, None if none was sent; `sent_at` is by the clock of the worker that sent it. `batched`: the key belongs
+    to a batch.
     """
 
     lease: Lease
@@ -99,6 +100,7 @@ class Entry:
     may_act: bool = False
     age: float = 0.0
     since_sent: float | None = field(default=None, compare=False)
+    batched: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,9 +163,10 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True)
 class AlreadySettled:
-    """The key has ended; this is its terminal event."""
+    """The key has ended; this is its terminal event. `batched`: the key belongs to a batch."""
 
     event: bytes
+    batched: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +190,46 @@ class KeyReused:
 @dataclass(frozen=True, slots=True)
 class NoSuchRun:
     """The key is not known, or it has no such run."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchKey:
+    """What a batch is known by. `user_id` is the broker user who published its commands, as the broker verified it."""
+
+    enterprise_manager: str
+    user_id: str | None
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class NewMember:
+    """A key that a command names as one of `size` of a batch. `fingerprint`: of its content, None if unreadable."""
+
+    batch: BatchKey
+    size: int
+    key: str
+    fingerprint: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class MemberEnd:
+    """The latest end of a member of a batch: the outcome, and what else its event says. `ticket` is JSON."""
+
+    key: str
+    outcome: Outcome
+    event_id: str
+    ended_at: datetime
+    ticket: str | None = None
+    correlation_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EndedBatch:
+    """A batch that has all of its members, of which each has ended; sorted by key."""
+
+    batch: BatchKey
+    size: int
+    members: tuple[MemberEnd, ...]
 
 
 ClaimResult = Claimed | AlreadySettled | HeldElsewhere | KeyReused
@@ -279,6 +322,32 @@ class Ledger(Protocol):
         Of several such requests one starts a run. If a run is under way, it is claimed as `claim` does; if the last one
         has ended and this request cannot start another, it is `AlreadySettled`. `HeldElsewhere` also if this request
         could start a run that was not judged. `KeyReused` if the key belongs to another Enterprise Manager's unlink.
+        """
+        ...
+
+    async def join(self, member: NewMember) -> int | None:
+        """Let a key join a batch, before it is claimed. Idempotent.
+
+        None if it is a member now. Else the size of the batch, if that is another, or it has all of its members.
+        """
+        ...
+
+    async def count_rejected(self, member: NewMember, end: MemberEnd, *, given_up: bool = False) -> None:
+        """Count a rejected command as an ended member, unless its key is a member by a command that was accepted.
+
+        Idempotent. It gives its place to a command that joins later. `given_up`: nothing more is done for the command,
+        so that it counts even if its key is under way.
+        """
+        ...
+
+    async def end_members(self, key: str) -> None:
+        """Record the end of a settled key in the batches that it joined since. `Settled` records it in the others."""
+        ...
+
+    async def ended_batches(self, key: str) -> tuple[EndedBatch, ...]:
+        """The batches that a key belongs to, and that have ended.
+
+        Of the workers with which two members end in the same instant, at least one finds the batch ended.
         """
         ...
 

@@ -62,6 +62,7 @@ class StepKind(StrEnum):
     PLANNED = "planned"  # with the event
     PUBLISHING = "publishing"
     PUBLISHED = "published"  # with the event, unless it is the stored one of a key that was settled before
+    BATCH_ENDED = "batch_ended"  # batch, size, and how many members ended with each outcome
     DEAD_LETTERING = "dead_lettering"
     DEAD_LETTERED = "dead_lettered"  # reason
     DELAYING = "delaying"
