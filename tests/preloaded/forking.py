@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import worker.cli.cancel
-import worker.cli.doctor
+import worker.cli.doctor.command
 import worker.cli.run
 import worker.cli.status
 import worker.cli.submit.command

@@ -42,7 +42,7 @@ COMMANDS = {
     "resume": _Place("pause", "Take an Enterprise Manager's commands again."),
     "ledger": _Place("ledger", "The database of idempotency keys."),
     "topology": _Place("topology", "The broker's exchanges, queues and bindings."),
-    "doctor": _Place("doctor", "Check broker, ledger and every Enterprise Manager; change nothing."),
+    "doctor": _Place("doctor.command", "Check broker, ledger and every Enterprise Manager; change nothing."),
     "sandbox": _Place(
         "sandbox.command",
         "Run a private broker, a simulated Enterprise Manager and a worker until Ctrl-C, and print how to reach them.",

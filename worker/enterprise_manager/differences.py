@@ -7,11 +7,11 @@ Enterprise Manager is at hand while the worker is developed.
 from __future__ import annotations
 
 import re
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import structlog
 
+from worker.enterprise_manager.assumptions import Assumption
 from worker.enterprise_manager.documents.reading import BYTE_ORDER_MARK
 
 if TYPE_CHECKING:
@@ -24,19 +24,6 @@ _CAMEL_CASE_KEY = re.compile(rb'"(?:name|uid|href|links|refs|taskId|jobType|obje
 _HEAD = 2048
 
 log = structlog.get_logger()
-
-
-class Assumption(StrEnum):
-    """What is expected of Enterprise Manager, by the name that the log gives it."""
-
-    #: A task is `Running`, `OperationFinished` or `Finished` (documented).
-    TASK_STATES = "task_states"
-    #: The keys of JSON documents are in Pascal case (documented; 13.0 was seen to use camelCase).
-    PASCAL_CASE = "pascal_case_keys"
-    #: A JSON document begins with its first bracket (RFC 8259; a byte-order mark was seen).
-    NO_BYTE_ORDER_MARK = "no_byte_order_mark"
-    #: The entity of a copy job lists its linked repositories (documented both ways).
-    LINKS_IN_JOB_ENTITY = "links_in_job_entity"
 
 
 class Differences:

@@ -9,10 +9,11 @@ import structlog
 
 from contracts.events import ReasonCode
 from worker.enterprise_manager import names, paths
+from worker.enterprise_manager.assumptions import Assumption
 from worker.enterprise_manager.availability import Availability
 from worker.enterprise_manager.calls import Calls
 from worker.enterprise_manager.deletion import Deletion
-from worker.enterprise_manager.differences import Assumption, Differences
+from worker.enterprise_manager.differences import Differences
 from worker.enterprise_manager.documents.records import (
     MAX_NAME,
     JobRecord,

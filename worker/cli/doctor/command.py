@@ -14,12 +14,13 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.text import Text
 
+from worker.cli.doctor.assumptions import show_assumptions
 from worker.cli.output.errors import refuse, refuse_settings, settings_or_exit
 from worker.cli.output.terminal import Output  # noqa: TC001 - typer reads the annotations
 from worker.clock import SystemClock
 from worker.doctor import broker, certificates, enterprise_manager, ledger, management
 from worker.doctor.findings import Finding, Mark, bounded
-from worker.settings import Settings, SettingsInvalidError, secrets_of
+from worker.settings import EnterpriseManagerClientSettings, Settings, SettingsInvalidError, secrets_of
 from worker.telemetry import logs
 
 if TYPE_CHECKING:
@@ -49,13 +50,24 @@ def doctor(
         str | None,
         typer.Option(help="The broker's management API, such as http://rabbit:15672; as the worker's own user."),
     ] = None,
+    assumptions: Annotated[
+        bool,
+        typer.Option(
+            "--assumptions",
+            help="Only hold what is expected of Enterprise Manager against each; needs no other settings than theirs.",
+        ),
+    ] = False,
     output: Annotated[Output, typer.Option(help="json: one object with all findings.")] = "text",
 ) -> None:
     """Check broker, ledger and every Enterprise Manager; change nothing.
 
-    Exit status 0; 1 if anything is wrong; 2 wrong usage or settings. It logs on to each Enterprise Manager once, and
-    off again.
+    Exit status 0; 1 if anything is wrong (with --assumptions: if one cannot be reached); 2 wrong usage or settings. It
+    logs on to each Enterprise Manager once, and off again.
     """
+    if assumptions:
+        if show_certificate or url is not None or management_url is not None:
+            refuse("--assumptions goes with --output only.")
+        raise typer.Exit(_assumptions(output))
     if url is not None and not show_certificate:
         refuse("--url goes with --show-certificate.")
     if show_certificate:
@@ -70,6 +82,15 @@ def doctor(
     except SettingsInvalidError as error:
         refuse_settings(error)
     raise typer.Exit(printer.conclusion())
+
+
+def _assumptions(output: Output) -> int:
+    settings = settings_or_exit(EnterpriseManagerClientSettings)
+    _silence_the_log()
+    try:
+        return show_assumptions(settings, output)
+    except SettingsInvalidError as error:
+        refuse_settings(error)
 
 
 def _silence_the_log() -> None:

@@ -1,0 +1,173 @@
+"""`doctor --assumptions` finds exactly what each switch of the simulated Enterprise Manager changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from worker.clock import SystemClock
+from worker.doctor.assumptions import Check, Result, UnreachableError, examine
+from worker.enterprise_manager.assumptions import Assumption
+from worker.sandbox.simulated_enterprise_manager import JSON_LINKS_NAMES, Behaviour, SimulatedEnterpriseManager
+from worker.settings import EnterpriseManagerSettings
+
+REPOSITORY = "00000000-0000-4000-8000-000000000001"
+BACKUP = "3b1f2d4c-0c55-4a0e-8a52-1d0f9fd3f7a4"
+
+#: By default the simulated one takes no quote inside a quoted value; of the documentation's two quotes it is unsure.
+ALWAYS = {"quotes_doubled"}
+
+#: Each value of a switch that a look can see, and the checks that then differ.
+SEEN: list[tuple[dict[str, Any], set[str]]] = [
+    ({}, set()),
+    ({"links_of_other_jobs": "404"}, {"links_of_other_jobs"}),
+    ({"links_of_other_jobs": "500"}, {"links_of_other_jobs"}),
+    ({"links_of_other_jobs": "empty"}, {"links_of_other_jobs"}),
+    ({"links_of_legacy_copy_jobs": "empty"}, {"links_of_legacy_copy_jobs"}),
+    ({"links_of_legacy_copy_jobs": "400"}, {"links_of_legacy_copy_jobs"}),
+    ({"links_in_job_entity": "left_out"}, {"links_in_job_entity"}),
+    ({"role": "Restore Operator"}, {"account_sees_jobs"}),
+    ({"query": "400"}, {"query", "query_tasks"}),
+    ({"query": "501"}, {"query", "query_tasks"}),
+    ({"query_tasks": "400"}, {"query_tasks"}),
+    ({"query_tasks": "501"}, {"query_tasks"}),
+    ({"page_size": 1}, {"page_of_100"}),
+    ({"names_by_case": True}, {"names_ignore_case"}),
+    ({"quote_inside_value": "backslash"}, set()),
+    ({"links_host": None}, {"links_carry_its_own_host"}),
+    ({"json_keys": "camel"}, {"pascal_case_keys"}),
+    ({"json_byte_order_mark": True}, {"no_byte_order_mark"}),
+    *(({"json_links_name": name}, {"json_links_name"}) for name in JSON_LINKS_NAMES[1:]),
+    ({"json_linked_backups_name": "Items"}, {"json_linked_backups_name"}),
+    ({"json_empty_list": "null"}, {"json_empty_list"}),
+    ({"json_query_lists": "flat"}, {"json_query_lists"}),
+    ({"absent_resource": "500"}, {"absent_resource_404"}),
+    ({"compression": True}, {"uncompressed_answers"}),
+    ({"requests_at_once": 2, "latency_seconds": 0.2}, {"requests_at_once"}),
+    ({"requests_at_once": 2, "latency_seconds": 0.2, "overload_status": 429}, {"requests_at_once"}),
+    ({"requests_at_once": 2, "latency_seconds": 0.2, "retry_after": "1"}, {"requests_at_once"}),
+]
+
+#: What only a change of a job, a second session, or time would show.
+NOT_SEEN = {
+    "edit_seconds",
+    "edits_held",
+    "link_goes_at",
+    "list_lag_seconds",
+    "edits_of_one_job",
+    "absent_link",
+    "only_link",
+    "running_job",
+    "edit_drops_linked_backups",
+    "operation_finished_seconds",
+    "operation_finished_looks",
+    "unknown_state",
+    "unknown_state_looks",
+    "failing_task_seems_successful",
+    "running_result",
+    "finished_result",
+    "failed_result_asks",
+    "success_messages",
+    "finished_task_kept_seconds",
+    "task_delete",
+    "location_header",
+    "accepted_body",
+    "session_idle_seconds",
+    "session_cap",
+    "beyond_session_cap",
+}
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where all of them keep one certificate."""
+    return tmp_path_factory.mktemp("certificates")
+
+
+@pytest.fixture
+def em(certificates: Path) -> Iterator[SimulatedEnterpriseManager]:
+    """A simulated Enterprise Manager with a job of each kind."""
+    with SimulatedEnterpriseManager.start(folder=certificates) as simulated:
+        simulated.add_job(name="Backup", job_type="Backup")
+        simulated.add_job(name="Legacy", job_type="BackupCopy", links=[REPOSITORY])
+        simulated.add_job(name="Copy", links=[REPOSITORY], linked_backups=[BACKUP])
+        yield simulated
+
+
+async def found(em: SimulatedEnterpriseManager, **settings: Any) -> dict[str, Check]:
+    """The checks by name; each is there once."""
+    given = {
+        "url": em.url,
+        "username": em.username,
+        "password": SecretStr(em.password),
+        "ca_file": em.ca_file,
+        "max_requests": 8,
+    }
+    server = EnterpriseManagerSettings(**given | settings)
+    checks = [check async for check in examine("lab", server, SystemClock())]
+    assert sorted(check.assumption for check in checks) == sorted(Assumption)
+    return {check.assumption.value: check for check in checks}
+
+
+def of(checks: dict[str, Check], result: Result) -> set[str]:
+    """The names of those with this result."""
+    return {name for name, check in checks.items() if check.result is result}
+
+
+@pytest.mark.parametrize("spoken", ["xml", "json"])
+@pytest.mark.parametrize(("switches", "expected"), SEEN, ids=[str(switches) for switches, _ in SEEN])
+async def test_what_a_switch_changed_is_found_and_nothing_else(
+    em: SimulatedEnterpriseManager, switches: dict[str, Any], expected: set[str], spoken: str
+) -> None:
+    """Else a user would report what is not so, or not see why the worker does otherwise there."""
+    em.change_behaviour(**switches)
+    checks = await found(em, format=spoken)
+    answers_queries_for_jobs = switches.get("role") != "Restore Operator" and "query" not in switches
+    assert of(checks, Result.DIFFERENT) == expected | (ALWAYS if answers_queries_for_jobs else set()), checks
+    assert all(check.seen for check in checks.values() if check.result is Result.DIFFERENT)
+    assert not any(
+        name in check.seen for check in checks.values() for name in ("localhost", "Legacy", "Branch", "corp")
+    )
+    assert em.sessions == []
+
+
+async def test_a_doubled_quote_that_is_taken_is_confirmed(em: SimulatedEnterpriseManager) -> None:
+    """Else the one documented form would be reported as wrong everywhere."""
+    em.change_behaviour(quote_inside_value="doubled")
+    assert of(await found(em), Result.DIFFERENT) == set()
+
+
+async def test_looking_changes_nothing(em: SimulatedEnterpriseManager) -> None:
+    """Else a look at a production server would edit one of its jobs."""
+    checks = await found(em)
+    changing = [(request.method, request.path.split("/")[2]) for request in em.requests if request.method != "GET"]
+    assert changing == [("POST", "sessionMngr"), ("DELETE", "logonSessions")]
+    assert of(checks, Result.NEEDS_CHANGE) >= {"absent_link_404", "task_states", "several_sessions"}
+
+
+async def test_what_the_account_cannot_see_is_said_to_be_unknown(certificates: Path) -> None:
+    """Else an empty server would seem to confirm what it cannot show, or to differ."""
+    with SimulatedEnterpriseManager.start(folder=certificates) as em:
+        checks = await found(em)
+        assert of(checks, Result.NOT_WITH_ACCOUNT) == {"links_of_legacy_copy_jobs", "links_of_other_jobs"}
+        em.change_behaviour(role="Restore Operator")
+        checks = await found(em)
+        assert len(of(checks, Result.NOT_WITH_ACCOUNT)) == 13
+        assert of(checks, Result.DIFFERENT) >= {"account_sees_jobs"}
+
+
+async def test_a_refused_logon_is_told_as_such(em: SimulatedEnterpriseManager) -> None:
+    """Else a wrong password would be reported as forty differences."""
+    with pytest.raises(UnreachableError, match="PASSWORD"):
+        await found(em, password=SecretStr("wrong"))
+
+
+def test_no_switch_is_left_out() -> None:
+    """Else an unknown would be added to the simulation that nobody can find out on a real server."""
+    seen = {name for switches, _ in SEEN for name in switches} | {"quote_inside_value"}
+    assert seen | NOT_SEEN == set(Behaviour.__slots__)
+    assert seen.isdisjoint(NOT_SEEN)

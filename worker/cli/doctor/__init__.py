@@ -1,0 +1,1 @@
+"""`unlink-worker doctor`: the checks of a deployment, and what is expected of Enterprise Manager."""

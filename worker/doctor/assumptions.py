@@ -1,0 +1,222 @@
+"""Holds what the worker expects of an Enterprise Manager against a real one. Reads only; logs on once, and off again.
+
+What it reports holds no name, address or ID, so that it can be passed on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from worker.doctor.enterprise_manager import REQUEST_SECONDS
+from worker.doctor.job_assumptions import NEED_A_JOB, JobLooks
+from worker.doctor.probe import AS_JSON, TROUBLE, NotSeenError, Probe, described
+from worker.enterprise_manager import paths
+from worker.enterprise_manager.assumptions import Assumption
+from worker.enterprise_manager.documents.reading import read_document
+from worker.enterprise_manager.documents.records import (
+    read_tasks,
+    read_versions,
+)
+from worker.enterprise_manager.logon import TOKEN_HEADER, Logon
+from worker.enterprise_manager.remedies import Remedies
+from worker.enterprise_manager.responses import (
+    FORBIDDEN,
+    NOT_FOUND,
+    SERVICE_UNAVAILABLE,
+    TOO_MANY,
+    UNAUTHORIZED,
+    Again,
+)
+from worker.enterprise_manager.transport import BrokenAnswerError, Transport
+from worker.enterprise_manager.wire import Wire
+from worker.unlinks.ports.enterprise_manager import Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from worker.settings import EnterpriseManagerSettings
+    from worker.unlinks.ports.clock import Clock
+
+#: An ID that no session has.
+_NO_SESSION = "b2Ygbm8gc2Vzc2lvbg=="
+
+#: What only a change of a job, or a second session, would show.
+_NEED_A_CHANGE = (
+    Assumption.TASK_STATES,
+    Assumption.DELETE_ACCEPTED,
+    Assumption.LOCATION,
+    Assumption.RUNNING_RESULT,
+    Assumption.FINISHED_RESULT,
+    Assumption.LINK_GOES,
+    Assumption.LIST_IN_TIME,
+    Assumption.TASK_KEPT,
+    Assumption.TASK_APART,
+    Assumption.TASK_DELETE,
+    Assumption.TASK_DELETE_STOPS,
+    Assumption.FAILED_RESULT,
+    Assumption.ABSENT_LINK,
+    Assumption.ONLY_LINK,
+    Assumption.RUNNING_JOB,
+    Assumption.EDITS_OF_ONE_JOB,
+    Assumption.DROPS_BACKUPS,
+    Assumption.SESSIONS,
+)
+
+
+class Result(StrEnum):
+    """What became of one check."""
+
+    CONFIRMED = "confirmed"
+    DIFFERENT = "different"
+    NEEDS_CHANGE = "not_without_a_change"
+    NOT_WITH_ACCOUNT = "not_with_this_account"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One assumption, and what was seen of it. Holds no secret."""
+
+    assumption: Assumption
+    result: Result
+    seen: str = ""
+
+
+class UnreachableError(Exception):
+    """There is no session to look in; the text names the remedy."""
+
+
+async def examine(name: str, settings: EnterpriseManagerSettings, clock: Clock) -> AsyncIterator[Check]:
+    """Make every check that needs no change; those that need one are named at the end.
+
+    Raises:
+        UnreachableError: it does not answer, or refuses the logon.
+        SettingsInvalidError: the CA file cannot be used.
+    """
+    patience = min(settings.request_timeout_seconds, REQUEST_SECONDS)
+    settings = settings.model_copy(update={"request_timeout_seconds": patience})
+    remedies = Remedies(name, settings)
+    wire = Wire(name, Transport(settings, remedies), clock, settings.max_requests)
+    logon = Logon(settings, wire, remedies, clock)
+    try:
+        async for check in _Examination(settings, Probe(wire), logon).checks():
+            yield check
+    finally:
+        await logon.log_off()
+        logon.abandon()
+        wire.close()
+
+
+class _Examination:
+    def __init__(self, settings: EnterpriseManagerSettings, probe: Probe, logon: Logon) -> None:
+        self._settings = settings
+        self._probe = probe
+        self._logon = logon
+        self._jobs = JobLooks(probe)
+
+    async def checks(self) -> AsyncIterator[Check]:
+        """All of them, in the order of their definition as far as that is possible."""
+        yield await self._check(Assumption.FRONT_PAGE, self._front_page)
+        try:
+            session = await self._logon.session()
+        except (Again, Unavailable) as error:
+            raise UnreachableError(str(error)) from None
+        self._probe.session = {TOKEN_HEADER: session.token}
+        yield (
+            Check(Assumption.LOGON, Result.CONFIRMED)
+            if session.session_id is not None
+            else Check(Assumption.LOGON, Result.DIFFERENT, "its document names no session")
+        )
+        for assumption, look in {
+            Assumption.UNKNOWN_SESSION: self._unknown_session,
+            Assumption.ABSENT_RESOURCE: self._absent,
+            Assumption.QUERY_TASKS: self._query_tasks,
+            Assumption.UNCOMPRESSED: self._compression,
+            Assumption.LINK_HOSTS: self._link_hosts,
+        }.items():
+            yield await self._check(assumption, look)
+        role = await self._check(Assumption.ROLE, self._jobs.find)
+        yield role
+        async for check in self._on_jobs(may_list=role.result is Result.CONFIRMED):
+            yield check
+        yield await self._check(Assumption.REQUESTS_AT_ONCE, self._at_once)
+        for assumption in (Assumption.PASCAL_CASE, Assumption.NO_BYTE_ORDER_MARK):
+            seen = self._probe.differences.noted.get(assumption)
+            yield Check(assumption, Result.CONFIRMED if seen is None else Result.DIFFERENT, seen or "")
+        for assumption in _NEED_A_CHANGE:
+            yield Check(assumption, Result.NEEDS_CHANGE)
+
+    async def _on_jobs(self, *, may_list: bool) -> AsyncIterator[Check]:
+        answers_queries = True
+        for assumption, look in self._jobs.all().items():
+            missing = self._jobs.missing(assumption)
+            if not may_list:
+                missing = "the account does not see jobs"
+            elif assumption in NEED_A_JOB and not answers_queries:
+                missing = "it answers no query for jobs"
+            if missing is not None:
+                yield Check(assumption, Result.NOT_WITH_ACCOUNT, missing)
+                continue
+            check = await self._check(assumption, look)
+            answers_queries = answers_queries and (assumption, check.result) != (Assumption.QUERY, Result.DIFFERENT)
+            yield check
+
+    async def _check(self, assumption: Assumption, look: Callable[[], Awaitable[str | None]]) -> Check:
+        """Make one check; `look` returns what is otherwise than believed, or None."""
+        try:
+            seen = await look()
+        except NotSeenError as missing:
+            return Check(assumption, Result.NOT_WITH_ACCOUNT, str(missing))
+        except TROUBLE as error:
+            seen = described(error)
+        return Check(assumption, Result.CONFIRMED if seen is None else Result.DIFFERENT, seen or "")
+
+    # --- what needs no job --------------------------------------------------------------------------------------------
+
+    async def _front_page(self) -> str | None:
+        return None if read_versions(await self._probe.read(paths.API)) else "it names no version"
+
+    async def _unknown_session(self) -> str | None:
+        status = (await self._probe.get(paths.COLLECTIONS["Job"], None, {TOKEN_HEADER: _NO_SESSION})).status
+        return None if status == UNAUTHORIZED else f"status {status}"
+
+    async def _absent(self) -> str | None:
+        statuses = {}
+        for kind, path in (("job", paths.job(str(uuid.uuid4()))), ("task", paths.task("task-999999999"))):
+            statuses[kind] = (await self._probe.get(path)).status
+        as_believed = {NOT_FOUND, FORBIDDEN}  # an account that may not see jobs is answered with 403
+        others = [f"status {status} for a {kind}" for kind, status in statuses.items() if status not in as_believed]
+        return ", ".join(others) or None
+
+    async def _query_tasks(self) -> str | None:
+        read_tasks(await self._probe.read(paths.QUERY, {"type": "Task", "filter": "State!=Finished", "pageSize": "1"}))
+        return None
+
+    async def _compression(self) -> str | None:
+        try:
+            await self._probe.get(paths.API, None, {"Accept-Encoding": "gzip"})
+        except BrokenAnswerError:
+            return "it is compressed where the request allows it; the worker's requests do not"
+        return None
+
+    async def _link_hosts(self) -> str | None:
+        answer = await self._probe.get(paths.API, None, AS_JSON)
+        hrefs = [link.value("href") or "" for link in read_document(answer.body).records("rel")]
+        if not hrefs:
+            raise NotSeenError("GET /api/ holds no links")
+        own = urlsplit(self._settings.url).netloc.lower()
+        return "links carry the host that was asked" if urlsplit(hrefs[0]).netloc.lower() == own else None
+
+    async def _at_once(self) -> str | None:
+        count = self._settings.max_requests
+        answers = await asyncio.gather(*(self._probe.get(paths.API) for _ in range(count)))
+        away = [answer for answer in answers if answer.status in {TOO_MANY, SERVICE_UNAVAILABLE}]
+        if not away:
+            return None
+        asked = away[0].headers.get("Retry-After")
+        after = f"with Retry-After {asked}" if asked is not None else "without Retry-After"
+        return f"of {count} requests at once {len(away)} were answered with status {away[0].status}, {after}"

@@ -1,0 +1,237 @@
+"""What is expected of jobs, their links and the queries for them, held against the jobs that the account sees."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from worker.doctor.probe import TROUBLE, NotSeenError, described
+from worker.enterprise_manager import paths
+from worker.enterprise_manager.assumptions import Assumption
+from worker.enterprise_manager.documents.records import read_job, read_links, read_references
+from worker.enterprise_manager.gateway import COPY_JOBS, LEGACY_COPY_JOB
+from worker.enterprise_manager.responses import BAD_REQUEST
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from worker.doctor.probe import Probe
+    from worker.enterprise_manager.documents.records import JobRecord, LinkRecord, ReferenceRecord
+    from worker.enterprise_manager.documents.tree import Node
+
+#: How many jobs are read at most, to find one of each kind.
+MOST_JOBS = 50
+
+#: The page size that a server was seen to allow.
+PAGE = 100
+
+#: What is looked at on a backup copy job.
+_NEED_A_COPY_JOB = (
+    Assumption.JOB_ENTITY,
+    Assumption.LINK_LIST,
+    Assumption.LINKS_IN_JOB_ENTITY,
+    Assumption.JSON_LINKS_NAME,
+    Assumption.JSON_LINKED_BACKUPS_NAME,
+)
+
+#: What is looked at on any job.
+NEED_A_JOB = (
+    Assumption.QUERY,
+    Assumption.NAMES_IGNORE_CASE,
+    Assumption.QUOTES_DOUBLED,
+    Assumption.PAGE_OF_100,
+    Assumption.JSON_QUERY_LISTS,
+    Assumption.JSON_EMPTY_LIST,
+)
+
+
+@dataclass(slots=True)
+class _Seen:
+    """The jobs that the checks are made on, each with its name."""
+
+    any_job: ReferenceRecord | None = None
+    copy_job: JobRecord | None = None
+    links: tuple[LinkRecord, ...] = ()
+    legacy: str | None = None
+    other: str | None = None
+    #: Why the list of a copy job's links could not be read.
+    unreadable: str | None = None
+
+
+class JobLooks:
+    """Each look returns what is otherwise than believed, or None. To be made after `find`."""
+
+    def __init__(self, probe: Probe) -> None:
+        self._probe = probe
+        self._jobs = _Seen()
+
+    def all(self) -> dict[Assumption, Callable[[], Awaitable[str | None]]]:
+        """By assumption; that on queries comes before those that need a query."""
+        return {
+            Assumption.QUERY: self._query,
+            Assumption.NAMES_IGNORE_CASE: self._case,
+            Assumption.QUOTES_DOUBLED: self._quotes,
+            Assumption.PAGE_OF_100: self._page,
+            Assumption.JSON_QUERY_LISTS: self._query_lists,
+            Assumption.JSON_EMPTY_LIST: self._empty_list,
+            Assumption.JOB_ENTITY: self._entity,
+            Assumption.LINK_LIST: self._list,
+            Assumption.LINKS_IN_JOB_ENTITY: self._links_in_entity,
+            Assumption.JSON_LINKS_NAME: self._links_name,
+            Assumption.JSON_LINKED_BACKUPS_NAME: self._backups_name,
+            Assumption.LINKS_OF_LEGACY: self._legacy,
+            Assumption.LINKS_OF_OTHERS: self._others,
+        }
+
+    def missing(self, assumption: Assumption) -> str | None:
+        """What the account does not see, without which the look is not made."""
+        if assumption in NEED_A_JOB and self._jobs.any_job is None:
+            return "the account sees no job"
+        if assumption in _NEED_A_COPY_JOB and self._jobs.copy_job is None:
+            return "the account sees no backup copy job"
+        return None
+
+    async def find(self) -> str | None:
+        """Look for one job of each kind; the copy job is one with links, if there is one."""
+        query = {"pageSize": str(PAGE)}
+        for reference in read_references(await self._probe.read(paths.COLLECTIONS["Job"], query), "Job")[:MOST_JOBS]:
+            self._jobs.any_job = self._jobs.any_job or reference
+            try:
+                job = read_job(await self._probe.read(paths.job(reference.id), {"format": "Entity"}))
+            except TROUBLE:
+                continue
+            await self._sort(job)
+            if self._jobs.links and self._jobs.legacy and self._jobs.other:
+                break
+        return None
+
+    async def _sort(self, job: JobRecord) -> None:
+        jobs, kind = self._jobs, (job.job_type or "").casefold()
+        if kind == LEGACY_COPY_JOB:
+            jobs.legacy = jobs.legacy or job.id
+        elif kind not in COPY_JOBS:
+            jobs.other = jobs.other or job.id
+        elif not jobs.links:
+            jobs.copy_job, jobs.unreadable = job, None
+            try:
+                jobs.links = read_links(await self._probe.read(paths.links(job.id)))
+            except TROUBLE as error:
+                jobs.unreadable = described(error)
+
+    async def _entity(self) -> str | None:
+        return None if self._copy_job.linked_backups is not None else "it does not say which backups are linked"
+
+    async def _list(self) -> str | None:
+        if self._jobs.unreadable is not None:
+            return self._jobs.unreadable
+        for link in self._links:
+            documented = paths.link(self._copy_job.id, link.object_in_job_id).lower()
+            if link.delete_href is None:
+                return "a link without a Delete link"
+            if not urlsplit(link.delete_href).path.lower().endswith(documented.removeprefix("/api")):
+                return "a Delete link with another path than the documented one"
+        return None
+
+    async def _links_in_entity(self) -> str | None:
+        listed = {link.object_in_job_id for link in self._links}
+        named = {link.object_in_job_id for link in self._copy_job.links}
+        if not named:
+            return "the entity of a job does not name the repositories that its list does"
+        return None if listed == named else f"the entity names {len(named)} links, and the list {len(listed)}"
+
+    async def _links_name(self) -> str | None:
+        assert self._links  # noqa: S101 - else a `NotSeenError` was raised
+        return _otherwise_named(await self._probe.json(paths.links(self._copy_job.id)), "LinkedBackupRepositories")
+
+    async def _backups_name(self) -> str | None:
+        document = await self._probe.json(paths.job(self._copy_job.id), {"format": "Entity"})
+        info = _field(document, "JobInfo")
+        details = _field(info, "ImmediateBackupCopyJobInfo")
+        return _otherwise_named(_field(details, "LinkedBackupIncludes"), "LinkedBackups")
+
+    async def _legacy(self) -> str | None:
+        if self._jobs.legacy is None:
+            raise NotSeenError("the account sees no copy job made in version 11a or earlier")
+        return None if read_links(await self._probe.read(paths.links(self._jobs.legacy))) else "it lists none"
+
+    async def _others(self) -> str | None:
+        if self._jobs.other is None:
+            raise NotSeenError("the account sees only backup copy jobs")
+        status = (await self._probe.get(paths.links(self._jobs.other))).status
+        return None if status == BAD_REQUEST else f"status {status}"
+
+    @property
+    def _copy_job(self) -> JobRecord:
+        assert self._jobs.copy_job is not None  # noqa: S101 - the check is not made without one
+        return self._jobs.copy_job
+
+    @property
+    def _links(self) -> tuple[LinkRecord, ...]:
+        if not self._jobs.links:
+            raise NotSeenError("the account sees no backup copy job with links")
+        return self._jobs.links
+
+    # --- queries ------------------------------------------------------------------------------------------------------
+
+    async def _query(self) -> str | None:
+        return None if await self._finds(self._named.name) else "it does not find a job by its name"
+
+    async def _case(self) -> str | None:
+        name = self._named.name
+        if name.swapcase() == name:
+            raise NotSeenError("the name of the first job has no letters")
+        return None if await self._finds(name.swapcase()) else "another case is another name"
+
+    async def _quotes(self) -> str | None:
+        await self._query_jobs('Name=="unlink""worker"')
+        return None
+
+    async def _page(self) -> str | None:
+        paging = (await self._query_jobs("Name!=unlink-worker")).find("paginginfo")
+        size = paging.value("pagesize") if paging is not None else None
+        return None if size == str(PAGE) else f"asked for {PAGE}, a page holds {size}"
+
+    async def _query_lists(self) -> str | None:
+        document = await self._probe.json(paths.QUERY, {"type": "Job", "pageSize": "1"})
+        return "an array without an object around it" if isinstance(_field(document, "Refs"), list) else None
+
+    async def _empty_list(self) -> str | None:
+        query = {"type": "Job", "filter": f'Name=="{uuid.uuid4()}"', "pageSize": "1"}
+        refs = _field(await self._probe.json(paths.QUERY, query), "Refs")
+        inner = _field(refs, "Refs") if isinstance(refs, dict) else refs
+        return "null" if inner is None else None
+
+    async def _finds(self, name: str) -> bool:
+        found = read_references(await self._query_jobs(f'Name=="{name}"'), "Job")
+        return any(each.id == self._named.id for each in found)
+
+    @property
+    def _named(self) -> ReferenceRecord:
+        job = self._jobs.any_job
+        if job is None or '"' in job.name:
+            raise NotSeenError("the name of the first job has a quote")
+        return job
+
+    async def _query_jobs(self, condition: str) -> Node:
+        return await self._probe.read(paths.QUERY, {"type": "Job", "filter": condition, "pageSize": str(PAGE)})
+
+
+def _field(document: Any, name: str) -> Any:
+    """The field of that name, in any case; None if there is none."""
+    if not isinstance(document, dict):
+        return None
+    return next((value for key, value in document.items() if key.casefold() == name.casefold()), None)
+
+
+def _otherwise_named(document: Any, believed: str) -> str | None:
+    """The name of the array in the document, if it is not the one that was believed."""
+    if document is None:
+        raise NotSeenError("the document has no such list")
+    if isinstance(document, list):
+        return "an array without a name"
+    names = [key for key, value in document.items() if isinstance(value, list | None) and key.casefold() != "links"]
+    if any(name.casefold() == believed.casefold() for name in names):
+        return None
+    return f"it is {names[0]}" if names else "an object without an array"
