@@ -55,7 +55,7 @@ mutants: $(ready) ## Show that each wrong variant of the core is caught by the s
 FUZZ ?=
 .PHONY: fuzz
 
-fuzz: $(ready) ## Fuzz what reads Enterprise Manager's answers, guided by coverage (on Linux, x86-64)
+fuzz: $(ready) ## Fuzz what reads messages and Enterprise Manager's answers, guided by coverage (on Linux, x86-64)
 	@$(bin)/pip install --quiet --no-deps --require-hashes --only-binary :all: -r tests/fuzz/requirements.lock
 	@$(bin)/python -m tests.fuzz $(FUZZ)
 

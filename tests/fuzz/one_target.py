@@ -12,7 +12,20 @@ import structlog
 # It names every module that it instruments.
 with (
     redirect_stderr(io.StringIO()),
-    atheris.instrument_imports(include=["worker.enterprise_manager", "http.client", "urllib3", "email", "defusedxml"]),
+    atheris.instrument_imports(
+        include=[
+            *("worker.enterprise_manager", "http.client", "urllib3", "email", "defusedxml"),
+            *(
+                "contracts.reading",
+                "contracts.commands",
+                "worker.broker",
+                "worker.ledger.documents",
+                "pika.data",
+                "pika.spec",
+            ),
+            *("worker.ledger.search_terms", "worker.ledger.rows", "worker.unlinks.outcome"),
+        ]
+    ),
 ):
     from tests.fuzz.targets import TARGETS
 

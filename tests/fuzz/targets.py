@@ -1,4 +1,7 @@
-"""What reads bytes of Enterprise Manager, each as one function of the bytes: it raises only if a promise is broken."""
+"""What reads bytes from outside, each as one function of the bytes: it raises only if a promise is broken.
+
+Those of senders are in `messages`; those of Enterprise Manager are here.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from tests.enterprise_manager.ids import JOB, LINK
+from tests.fuzz import messages
 from worker.clock import SystemClock
 from worker.enterprise_manager import paths
 from worker.enterprise_manager.availability import Availability
@@ -177,7 +181,13 @@ _CALLS = Calls(
 _DELETION = Deletion(_WIRE, _LOGON, _CALLS, _REMEDIES)
 
 #: By name; the corpus of each is in a folder of that name.
-TARGETS: dict[str, Callable[[bytes], None]] = {"document": document, "answer": answer}
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "document": document,
+    "answer": answer,
+    "command": messages.command,
+    "headers": messages.headers,
+    "row": messages.row,
+}
 
 #: Words that a random change would not find.
 WORDS = (
@@ -209,4 +219,8 @@ WORDS = (
     *("SessionId", "SupportedVersions", "urn:veeam:Job:", JOB, "\ufeff", "<!--", "-->", "<?xml", "<![CDATA[", "<html"),
     *("HTTP/1.1 200 OK\r\n", "Content-Length: 9", "Transfer-Encoding: chunked", "Retry-After: ", "Date: ", "\r\n\r\n"),
     *("Content-Encoding: gzip", "X-RestSvcSessionId: ", "100 Continue", "Fri, 31 Dec 9999 23:59:59 -2359", "\\ud800"),
+    *("unlink.v1", "cancel.v1", "retry.v1", "command", "idempotency_key", "enterprise_manager", "job", "repository"),
+    *("link_id", "uid", "backup_server", "dry_run", "if_absent", "timeout_seconds", "not_after", "ticket", "labels"),
+    *("specversion", "data", "correlation_id", "requested_by", "system", "2026-03-01T12:00:00Z", "batch", "size"),
+    *("x-death", "unlink-attempt", "unlink-user-id", "unlink-returns", "unlink-taken-away", "unlink-failed-at", "CC"),
 )
