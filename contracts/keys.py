@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from contracts.commands import CONTENT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 def key_for(command: dict[str, Any]) -> str:
@@ -17,14 +20,27 @@ def key_for(command: dict[str, Any]) -> str:
     same ticket has the same key, also from another user. Without a ticket, a repeat looks like a new request for a link
     that was put back meanwhile, so each call gives a new key.
     """
-    ticket = command.get("ticket")
-    if not isinstance(ticket, dict):
+    if not isinstance(command.get("ticket"), dict):
         return f"unlink:{uuid.uuid4()}"
+    return derived_key(command)
+
+
+def derived_key(command: dict[str, Any]) -> str:
+    """A key that is derived from the content and the ticket, also where there is none.
+
+    Without a ticket it is for commands that name a link by its ID: a link that is put back has another.
+    """
+    ticket = command.get("ticket") or {}
     defaults = {"enterprise_manager": "default", "if_absent": "succeed", "allow_linked_backups_removal": False}
     content = {name: _spelt_alike(value) for name, value in (defaults | command).items() if name in CONTENT}
     named = {"content": content, "ticket": {name: ticket.get(name) for name in ("system", "id")}}
     digest = hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
     return f"derived:{digest[:32]}"
+
+
+def batch_id_for(keys: Iterable[str]) -> str:
+    """The ID of the batch of some commands, by their keys: the same commands sent again are the same batch."""
+    return f"derived:{hashlib.sha256(json.dumps(sorted(keys)).encode()).hexdigest()[:32]}"
 
 
 #: The fields of a reference that hold an ID.

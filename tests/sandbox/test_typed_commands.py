@@ -56,6 +56,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "shown": "succeeded"
     },
     "unlink-worker submit --wait --file commands.csv": {"shown": "succeeded  2"},
+    "unlink-worker offboard --dry-run --repository 'Hardened Linux 3' --ticket jira:OPS-4713": {"shown": "link"},
     # Whether it is in time is for the links to decide.
     "unlink-worker cancel --wait CHG0030193": {"statuses": {0, 4}},
     "unlink-worker status CHG0030193": {"statuses": {0, 4}, "shown": "Copy to Vienna"},

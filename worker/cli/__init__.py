@@ -27,6 +27,10 @@ class _Place(NamedTuple):
 COMMANDS = {
     "run": _Place("run", "Take unlink commands until SIGTERM or SIGINT; then let what is under way end, and stop."),
     "submit": _Place("submit.command", "Put unlink commands on the queue: one from options, or many from a file."),
+    "offboard": _Place(
+        "offboard",
+        "Remove all links to a repository: show the plan, ask, publish one command for each link, and wait.",
+    ),
     "cancel": _Place("cancel", "Ask for an unlink to be stopped."),
     "retry": _Place(
         "retry", "Run unlinks again that ended as failed, timed out or cancelled: by key, ticket, batch or reason."

@@ -16,6 +16,7 @@ from worker.cli.submit.drafts import (
     draft,
     from_csv,
     from_json_lines,
+    in_batches,
     job_reference,
     repository_reference,
 )
@@ -79,6 +80,8 @@ def submit(  # noqa: PLR0913 - one parameter an option
 ) -> None:
     """Put unlink commands on the queue: one from options, or many from a file.
 
+    The commands of a file that name no batch are one, for each Enterprise Manager: one event says that all have ended.
+
     With --wait the exit status is 0 for succeeded or planned, 1 failed, 2 rejected or wrong usage, 3 timed out,
     4 cancelled, 5 for a dry run whose real command would be refused; of many, the first of 2, 1, 3, 4, 5 that occurred.
 
@@ -87,7 +90,7 @@ def submit(  # noqa: PLR0913 - one parameter an option
     """
     try:
         if file is not None:
-            drafts = _from_file(file, file_format, other_options=_of_a_single_command(context))
+            drafts = in_batches(_from_file(file, file_format, other_options=_of_a_single_command(context)))
         else:
             content = {
                 "idempotency_key": key,
@@ -101,7 +104,7 @@ def submit(  # noqa: PLR0913 - one parameter an option
                 "not_after": not_after,
                 "requested_by": requested_by,
                 "reason": reason,
-                "ticket": _ticket(ticket, ticket_url),
+                "ticket": ticket_reference(ticket, ticket_url),
                 "labels": dict(_label(each) for each in label or []),
                 "correlation_id": correlation_id,
             }
@@ -150,7 +153,12 @@ def _from_file(path: Path, file_format: str | None, *, other_options: list[str])
     return drafts
 
 
-def _ticket(ticket: str | None, url: str | None) -> dict[str, Any] | None:
+def ticket_reference(ticket: str | None, url: str | None) -> dict[str, Any] | None:
+    """A ticket of `SYSTEM:ID`; None if there is none.
+
+    Raises:
+        DraftError: it has another form.
+    """
     if ticket is None:
         return None
     system, colon, number = ticket.partition(":")

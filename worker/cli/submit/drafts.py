@@ -8,7 +8,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from contracts.keys import key_for
+from contracts.commands import MAX_BATCH
+from contracts.keys import batch_id_for, key_for
 from contracts.reading import UnreadableMessageError, read_command
 
 if TYPE_CHECKING:
@@ -32,9 +33,12 @@ FLAG_COLUMNS = ("dry_run", "allow_linked_backups_removal")
 NUMBER_COLUMNS = ("timeout_seconds",)
 #: Those that name job, repository and ticket; `label.<name>` is a label.
 REFERENCE_COLUMNS = ("job", "job_backup_server", "link_id", "repository", "repository_backup_server")
+BATCH_COLUMNS = {"batch_id": "id", "batch_size": "size"}
 TICKET_COLUMNS = {"ticket_system": "system", "ticket_id": "id", "ticket_url": "url"}
 _LABEL_PREFIX = "label."
-_KNOWN_COLUMNS = {*PLAIN_COLUMNS, *FLAG_COLUMNS, *NUMBER_COLUMNS, *REFERENCE_COLUMNS, *TICKET_COLUMNS}
+_KNOWN_COLUMNS = {
+    *(*PLAIN_COLUMNS, *FLAG_COLUMNS, *NUMBER_COLUMNS, *REFERENCE_COLUMNS, *TICKET_COLUMNS, *BATCH_COLUMNS)
+}
 
 
 class DraftError(Exception):
@@ -63,6 +67,34 @@ def draft(content: Mapping[str, Any]) -> Draft:
         return Draft(read_command(body), body)
     except UnreadableMessageError as error:
         raise DraftError(str(error)) from error
+
+
+def in_batches(drafts: Iterable[Draft]) -> list[Draft]:
+    """The commands with a batch for each Enterprise Manager; those that name one, and dry runs, stay as they are.
+
+    So do the commands of an Enterprise Manager that has more than a batch may have.
+    """
+    drafts = list(drafts)
+    keys: dict[str, set[str]] = {}
+    for each in drafts:
+        if _needs_batch(each.command):
+            keys.setdefault(each.command.enterprise_manager, set()).add(each.command.idempotency_key)
+    batches = {
+        name: {"id": batch_id_for(members), "size": len(members)}
+        for name, members in keys.items()
+        if len(members) <= MAX_BATCH
+    }
+    return [_with_batch(each, batches.get(each.command.enterprise_manager)) for each in drafts]
+
+
+def _needs_batch(command: UnlinkCommand) -> bool:
+    return command.batch is None and not command.dry_run
+
+
+def _with_batch(given: Draft, batch: dict[str, Any] | None) -> Draft:
+    if batch is None or not _needs_batch(given.command):
+        return given
+    return draft(json.loads(given.body) | {"batch": batch})
 
 
 def job_reference(text: str, backup_server: str | None = None) -> dict[str, str]:
@@ -146,6 +178,10 @@ def _from_row(row: dict[str | None, Any]) -> Draft:
         cells.get("link_id"), cells.get("repository"), cells.get("repository_backup_server")
     )
     ticket = {field: cells[column] for column, field in TICKET_COLUMNS.items() if column in cells}
+    batch: dict[str, Any] = {field: cells[column] for column, field in BATCH_COLUMNS.items() if column in cells}
+    if "size" in batch:
+        batch["size"] = _number("batch_size", batch["size"])
+    content |= {"batch": batch} if batch else {}
     labels = {name.removeprefix(_LABEL_PREFIX): cells[name] for name in cells if name.startswith(_LABEL_PREFIX)}
     return draft(content | ({"ticket": ticket} if ticket else {}) | ({"labels": labels} if labels else {}))
 

@@ -1,0 +1,157 @@
+"""`unlink-worker offboard`: a repository is unlinked from every job by one command."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import uuid
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.end_to_end.test_batches import ends_of_batches
+from tests.preloaded.preloaded import run_program
+from worker.sandbox.processes.worker_process import surroundings
+
+if TYPE_CHECKING:
+    from tests.end_to_end.world import World
+    from worker.sandbox.simulated_enterprise_manager import Behaviour
+
+PROGRAM = (sys.executable, "-m", "worker")
+
+#: How often a worker is killed, in seconds.
+KILLED_EVERY_SECONDS = 10.0
+
+
+def offboard(world: World, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command's end."""
+    return run_program("offboard", "--repository", "Retired", *arguments, settings=world.environment)
+
+
+def furnish(world: World, jobs: int) -> tuple[dict[str, str], str]:
+    """Jobs with links to a repository that is retired, by job, and to one that is kept, whose UID comes second."""
+    em = world.enterprise_manager
+    kept, retired = em.add_repository(name="Kept"), em.add_repository(name="Retired")
+    made = [em.add_job(name=f"Copy {number:03}", links=[retired, kept], linked_backups=[]) for number in range(jobs)]
+    links = {job: link.object_in_job_id for job in made for link in em.links(job) if link.repository_uid == retired}
+    return links, kept
+
+
+def test_the_plan_is_shown_and_nothing_is_published_unasked(world: World) -> None:
+    """All links of a repository would be gone by a mistyped name."""
+    links, _ = furnish(world, 2)
+    world.start_worker()
+    planned = offboard(world, "--dry-run")
+    assert planned.returncode == 0, planned.stderr
+    assert all(link in planned.stdout for link in links.values())
+    assert "jobs 2, links 2, linked backups at risk 0" in planned.stdout
+    plan = json.loads(offboard(world, "--dry-run", "--output", "json", "--ticket", "jira:OPS-1").stdout)
+    assert (plan["jobs"], plan["links"], plan["linked_backups_at_risk"]) == (2, 2, 0)
+    assert {each["repository"]["link_id"] for each in plan["commands"]} == set(links.values())
+    assert {each["ticket"]["id"] for each in plan["commands"]} == {"OPS-1"}
+    assert {each["batch"]["size"] for each in plan["commands"]} == {2}
+    unasked = offboard(world)
+    assert (unasked.returncode, "--yes is needed" in unasked.stderr) == (2, True)
+    assert all(world.enterprise_manager.deletes_of(link) == 0 for link in links.values())
+
+
+def test_linked_backups_at_risk_are_counted_and_left_alone_without_consent(world: World) -> None:
+    """Backups would be dropped that nobody was told of."""
+    em = world.enterprise_manager
+    retired = em.add_repository(name="Retired")
+    em.add_job(name="Copy", links=[retired], linked_backups=[str(uuid.UUID(int=number)) for number in (1, 2)])
+    world.start_worker()
+    refused = offboard(world, "--yes")
+    assert (refused.returncode, "linked backups at risk 2" in refused.stdout) == (1, True), (
+        refused.stdout + refused.stderr
+    )
+    assert "linked_backups_at_risk" in refused.stdout
+    done = offboard(world, "--yes", "--allow-linked-backups-removal")
+    assert done.returncode == 0, done.stdout
+    again = offboard(world, "--yes")
+    assert (again.returncode, again.stdout) == (0, "There are no links.\n")
+
+
+def test_what_failed_is_run_again_by_the_same_call(world: World, behaviour: Behaviour) -> None:
+    """A job that was being edited would keep its link for ever: its key had ended."""
+    links, kept = furnish(world, 3)
+    behaviour.running_job = "task_fails"
+    busy = next(iter(links))
+    world.enterprise_manager.set_running(busy, running=True)
+    world.start_worker()
+    with ends_of_batches(world) as ends:
+        first = offboard(world, "--yes")
+        assert first.returncode == 1, first.stdout
+        before = ends.next()
+        counts = before["data"]["counts"]
+        assert (counts["succeeded"], counts["failed"]) == (2, 1)
+        world.enterprise_manager.set_running(busy, running=False)
+        second = offboard(world, "--yes")
+        assert second.returncode == 0, second.stdout
+        found = ends.other_than(before)  # that of the rest, as the call found it; then both have ended again
+        assert (found["data"]["batch"]["size"], found["data"]["all_succeeded"]) == (1, False)
+        ended = [ends.other_than(before, found)]
+        ended.append(ends.other_than(before, found, *ended))
+        assert [each["data"]["all_succeeded"] for each in ended] == [True, True]
+    assert all(_repositories(world, job) == [kept] for job in links)
+
+
+def _repositories(world: World, job: str) -> list[str]:
+    return [link.repository_uid for link in world.enterprise_manager.links(job)]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_repository_of_300_jobs_is_offboarded_while_workers_are_killed(world: World) -> None:
+    """Interrupted once and called again, with a worker killed every ten seconds: each link goes, and no other."""
+    links, kept = furnish(world, 300)
+    em = world.enterprise_manager
+    others = {job: [link.object_in_job_id for link in em.links(job) if link.repository_uid == kept] for job in links}
+    world.start_worker()
+    world.start_worker()
+    world.listen()
+    over = threading.Event()
+
+    def kill_workers() -> None:
+        while not over.wait(KILLED_EVERY_SECONDS):
+            doomed = next(worker for worker in world.workers if worker.running)
+            world.start_worker(wait=False)
+            doomed.kill()
+
+    killer = threading.Thread(target=kill_workers)
+    with ends_of_batches(world) as ends:
+        killer.start()
+        try:
+            _interrupt_once(world)
+            second = offboard(world, "--yes", "--ticket", "jira:OPS-1")
+            assert second.returncode == 0, second.stdout + second.stderr
+            events = [ends.next()]
+        finally:
+            over.set()
+            killer.join()
+        world.until_acknowledged()
+        events += ends.rest()
+    by_batch = {(event["subject"], event["id"]) for event in events}
+    assert len(by_batch) == len({batch for batch, _ in by_batch})
+    assert all(event["data"]["all_succeeded"] for event in events)
+    world.listen_for(1)
+    ends_of = {event.key: world.ends_of(event.key) for event in world.heard}
+    assert all(len(found) == 1 for found in ends_of.values())
+    assert len(ends_of) == len(links)
+    for job in links:
+        assert [link.object_in_job_id for link in em.links(job)] == others[job]
+    assert set(em.departures) == set(links.values())
+
+
+def _interrupt_once(world: World) -> None:
+    """Call it, and stop it with Ctrl-C as soon as the first link is gone."""
+    command = [*PROGRAM, "offboard", "--repository", "Retired", "--yes", "--ticket", "jira:OPS-1"]
+    environment = surroundings() | world.environment
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as first:
+        world.until(lambda: world.enterprise_manager.departures, "the first link is gone")
+        first.send_signal(signal.SIGINT)
+        first.communicate(timeout=60)
+    assert first.returncode == 130
