@@ -209,7 +209,9 @@ def browsing(chromium: Browser, console: Console) -> Iterator[Callable[..., Page
     yield open_page
     for context in contexts:
         context.close()
-    assert [each for each in complaints if "the server responded with a status of 4" not in each] == []
+    # A test may type into a form before its first field has taken the focus.
+    expected = ("the server responded with a status of 4", "Autofocus processing was blocked")
+    assert [each for each in complaints if not any(text in each for text in expected)] == []
 
 
 @pytest.fixture

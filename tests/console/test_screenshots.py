@@ -32,6 +32,7 @@ PAGES = {
     "failed": "/unlinks/Q0hHMDAzMDE5Mg",
     "enterprise-managers": "/enterprise-managers",
     "order": "/enterprise-managers/default",
+    "dead-letters": "/dead-letters",
     "problem": "/nowhere",
 }
 

@@ -152,6 +152,40 @@ class ManagerItem(_Model):
     workers: list[SightItem]
 
 
+class DeadLetterItem(_Model):
+    """A dead letter."""
+
+    id: str = Field(description="SHA-256 of its properties and body.")
+    href: str
+    reason_code: str
+    reason: str | None
+    enterprise_manager: str
+    idempotency_key: str | None
+    since: str | None
+    properties: dict[str, Any]
+    body: str | None = Field(description="Null if it is not UTF-8. At most 20,000 characters.")
+
+
+class DeadLetterList(_Model):
+    """Those that were read, oldest first."""
+
+    items: list[DeadLetterItem]
+    complete: bool = Field(description="False if there are more than were read.")
+
+
+class ReplayItem(_Model):
+    """What came of a replay."""
+
+    replayed: int
+    left: dict[str, int] = Field(description="How many stay where they are, by the reason.")
+
+
+class DiscardItem(_Model):
+    """What came of a discard."""
+
+    discarded: int
+
+
 class PausedItem(_Model):
     """Whether an Enterprise Manager is paused now."""
 

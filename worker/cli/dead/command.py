@@ -12,22 +12,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from worker.broker.client import BrokerClientError
-from worker.cli.dead.queue import DeadQueue
-from worker.cli.dead.record import Record, opened_record
-from worker.cli.dead.replay import Replay, Report
-from worker.cli.dead.selection import Selection
 from worker.cli.dead.views import count_of, groups_of, print_each, print_groups, print_one, print_report
 from worker.cli.output.errors import refuse, refuse_settings, settings_or_exit
 from worker.cli.output.terminal import Output, OutputOption, console
 from worker.cli.submit.submission import INTERRUPTED
 from worker.clock import SystemClock
+from worker.dead.queue import DeadQueue
+from worker.dead.record import Record, opened_record
+from worker.dead.replay import Replay, Report
+from worker.dead.selection import Selection
 from worker.ledger import Inspection, InspectionError
 from worker.settings import ClientSettings, LedgerClientSettings, SettingsInvalidError, load
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from worker.cli.dead.queue import Taken
+    from worker.dead.queue import Taken
 
 dead = typer.Typer(
     no_args_is_help=True, help="Dead-lettered messages: commands that cannot be read, routed, or allowed."

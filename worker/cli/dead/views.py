@@ -12,18 +12,18 @@ from rich.highlighter import JSONHighlighter
 from rich.table import Table
 from rich.text import Text
 
-from worker.cli.dead.record import as_json, in_utc
-from worker.cli.dead.replay import MEANINGS, Left, Report
 from worker.cli.output.naming import link_of, named, ticket_of
 from worker.cli.output.terminal import console, local_time, printable
+from worker.dead.record import as_json, in_utc
+from worker.dead.replay import MEANINGS, Left, Report
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from datetime import datetime
 
     from worker.broker.dead_letters import DeadLetter
-    from worker.cli.dead.queue import Taken
     from worker.cli.output.terminal import Output
+    from worker.dead.queue import Taken
 
 #: Characters of a body that are shown to a person.
 _MOST_SHOWN = 20_000

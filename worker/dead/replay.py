@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from worker.broker.dead_letters import DeadLetter
-    from worker.cli.dead.queue import DeadQueue, Taken
-    from worker.cli.dead.selection import Selection
+    from worker.dead.queue import DeadQueue, Taken
+    from worker.dead.selection import Selection
     from worker.ledger import Inspection, Record
 
 #: How many messages that stay are named.
@@ -66,6 +66,8 @@ class Report:
 class Replay:
     """The work on one queue. Without a ledger nothing is known to have settled.
 
+    After `seconds` no more messages are taken from the queue.
+
     A message is removed only after the broker has confirmed its publication. An interrupted replay leaves at most one
     message in both places; its idempotency key makes the copy harmless.
     """
@@ -74,6 +76,7 @@ class Replay:
     ledger: Inspection | None
     force: bool
     progress: Callable[[Report], None] = lambda _report: None
+    seconds: float | None = None
 
     def run(self, selection: Selection, report: Report) -> None:
         """Replay what is selected, and may be; into `report`, which is correct whenever this ends.
@@ -82,7 +85,7 @@ class Replay:
             BrokerClientError: the broker went away, or refused.
             InspectionError: the ledger went away, or refused.
         """
-        with self.queue.messages() as messages:
+        with self.queue.messages(self.seconds) as messages:
             for taken in selection.among(messages):
                 why, outcome = self._why_left(taken.message)
                 if why is None:

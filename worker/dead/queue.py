@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pika.exceptions import AMQPError
+from pika.exceptions import AMQPError, ChannelClosedByBroker
 
 from worker.broker.client import BrokerClient, BrokerClientError, translated
 from worker.broker.copies import replayed_properties
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 #: once, from one consumer, if they are more than 32: it keeps them in an Erlang map, which is sorted only up to that
 #: size (measured on RabbitMQ 3.10.8; the same for what returns faster than the queue writes it down).
 BATCH = 32
+
+#: The queue of whoever reads alone, and the broker's answer to another one.
+READER = "unlink.dead.reader"
+RESOURCE_LOCKED = 405
 
 #: After this long without a message, in seconds, another consumer has the missing ones.
 QUIET_SECONDS = 5.0
@@ -60,13 +64,29 @@ class DeadQueue(BrokerClient):
     _reader: BlockingChannel
     _served: dict[str, bool]
 
+    def require_alone(self) -> None:
+        """Require that no other reader has required it; until this connection ends, none can.
+
+        An exclusive queue is the lock: the broker deletes it with the connection, however that ends.
+        """
+        with translated():
+            try:
+                self._connection.channel().queue_declare(READER, exclusive=True)
+            except ChannelClosedByBroker as error:
+                if error.reply_code != RESOURCE_LOCKED:
+                    raise
+                raise BrokerClientError("somebody else reads the dead letters now; try again soon") from error
+
     @contextmanager
-    def messages(self) -> Iterator[Iterator[Taken]]:
-        """The present messages, oldest first. When the context ends, those that were not removed return."""
+    def messages(self, seconds: float | None = None) -> Iterator[Iterator[Taken]]:
+        """The present messages, oldest first. When the context ends, those that were not removed return.
+
+        After `seconds` no more are taken from the queue.
+        """
         with translated():
             self._held, self._served = {}, {}
             self._reader = self._connection.channel()
-        messages = self._all()
+        messages = self._all(None if seconds is None else time.monotonic() + seconds)
         try:
             yield messages
             # To the end, even for one message: the messages behind it would otherwise come to stand before those
@@ -107,10 +127,10 @@ class DeadQueue(BrokerClient):
                 self._served[enterprise_manager] = True
         return self._served[enterprise_manager]
 
-    def _all(self) -> Iterator[Taken]:
+    def _all(self, over: float | None) -> Iterator[Taken]:
         # Those that come while this lasts are left for the next time: a replayed one may be among them.
         position, count = 0, self.count(DEAD)
-        while position < count:
+        while position < count and (over is None or time.monotonic() < over):
             batch = self._batch(position, min(BATCH, count - position))
             if not batch:
                 return

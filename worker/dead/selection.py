@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from worker.dead.record import as_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from worker.cli.dead.queue import Taken
+    from worker.broker.dead_letters import DeadLetter
+    from worker.dead.queue import Taken
+
+#: Headers in which the broker counts how often the message was read.
+_COUNTERS = {"x-delivery-count", "x-acquired-count"}
+
+
+def digest_of(message: DeadLetter) -> str:
+    """SHA-256 of properties and body, hexadecimal: the same however often the message was read."""
+    whole = as_json(message)
+    headers = {name: value for name, value in (whole["headers"] or {}).items() if name not in _COUNTERS}
+    known = json.dumps([whole["properties"], headers], sort_keys=True).encode()
+    return hashlib.sha256(known + b"\0" + message.body).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Messages by name (idempotency key or message ID), by position, by reason code, by Enterprise Manager; or all.
+    """Messages by name (idempotency key or message ID), position, digest, reason code, Enterprise Manager; or all.
 
-    All given criteria must hold.
+    The digest is that of `digest_of`. All given criteria must hold.
     """
 
     name: str | None = None
@@ -23,11 +39,12 @@ class Selection:
     reason: str | None = None
     enterprise_manager: str | None = None
     everything: bool = False
+    digest: str | None = None
 
     @property
     def one(self) -> bool:
-        """Whether it selects one message by name or position."""
-        return self.name is not None or self.position is not None
+        """Whether it selects one message by name, position or digest."""
+        return self.name is not None or self.position is not None or self.digest is not None
 
     @property
     def given(self) -> bool:
@@ -37,9 +54,10 @@ class Selection:
     def among(self, messages: Iterable[Taken]) -> Iterator[Taken]:
         """The selected ones of the messages."""
         for taken in messages:
-            if self._means(taken):
+            meant = self._means(taken)
+            if meant:
                 yield taken
-            if taken.position == self.position:
+            if taken.position == self.position or (meant and self.digest is not None):
                 return
 
     def _means(self, taken: Taken) -> bool:
@@ -47,6 +65,7 @@ class Selection:
         return (
             (self.name is None or self.name in {message.key, message.message_id})
             and (self.position is None or self.position == taken.position)
+            and (self.digest is None or self.digest == digest_of(message))
             and (self.reason is None or self.reason == message.reason_code)
             and (self.enterprise_manager is None or self.enterprise_manager == message.enterprise_manager)
         )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from worker.broker.dead_letters import DeadLetter
-    from worker.cli.dead.queue import DeadQueue, Taken
+    from worker.dead.queue import DeadQueue, Taken
 
 #: How many messages are written down before they are made safe on the disk together, and then removed.
 AT_ONCE = 100

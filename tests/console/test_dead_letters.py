@@ -1,0 +1,105 @@
+"""Dead letters in the console: read on request, replayed and discarded as safely as by the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from tests.console.conftest import Console, bearer, browsing, served, sign_in
+from tests.console.test_orders import settings_of
+from tests.end_to_end.world import World, vendor_command
+from worker.clock import SystemClock
+from worker.dead.queue import DeadQueue
+from worker.settings import BrokerSettings
+
+HOSTILE = "<img src=x onerror=alert(1)>"
+
+
+@pytest.fixture
+def steering(world: World, users_file: Path) -> Iterator[Console]:
+    """The console beside a worker that has dead-lettered two commands."""
+    world.serve()
+    world.send(vendor_command("CHG1", dryrun=True, reason=HOSTILE))
+    world.send(b"nonsense")
+    world.until(lambda: world.client.count("unlink.dead") == 2, "two dead letters")
+    with served(settings_of(world, users_file), SystemClock()) as console:
+        yield console
+
+
+def listed(console: Console) -> list[dict[str, Any]]:
+    """What the API lists."""
+    answer = console.get("/api/v1/dead-letters", headers=bearer("read"))
+    assert answer.status_code == 200, answer.text
+    items: list[dict[str, Any]] = answer.json()["items"]
+    return items
+
+
+def test_they_are_listed_and_keep_their_ids(steering: Console) -> None:
+    """A button would act on another one than it stood beside."""
+    first, second = listed(steering), listed(steering)
+    assert [item["id"] for item in first] == [item["id"] for item in second]
+    assert {item["reason_code"] for item in first} == {"invalid_message"}
+    assert {item["idempotency_key"] for item in first} == {"CHG1", None}
+
+
+def test_one_is_discarded_and_written_down(steering: Console, world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    """A command would vanish without a trace, or another one in its place."""
+    letter = next(item for item in listed(steering) if item["idempotency_key"] is None)
+    path = letter["href"] + "/discard"
+    assert steering.client.post(path, headers=bearer("submit")).status_code == 403
+    assert steering.client.post(path, headers=bearer("operate")).json() == {"discarded": 1}
+    assert "nonsense" in next(line for line in capsys.readouterr().out.splitlines() if "letter_discarded" in line)
+    assert [item["idempotency_key"] for item in listed(steering)] == ["CHG1"]
+    assert steering.client.post(path, headers=bearer("operate")).status_code == 404
+    assert world.client.count("unlink.dead") == 1
+
+
+def test_what_would_be_rejected_again_stays(steering: Console) -> None:
+    """It would go round for ever."""
+    letter = listed(steering)[0]
+    answer = steering.client.post(letter["href"] + "/replay", headers=bearer("operate"))
+    assert answer.json() == {"replayed": 0, "left": {"unreadable": 1}}
+    assert len(listed(steering)) == 2
+
+
+def test_one_reader_at_a_time(steering: Console, world: World) -> None:
+    """Two would each see a part, and take it for all."""
+    with DeadQueue(BrokerSettings.model_validate({"url": world.environment["UNLINK_BROKER__URL"]})) as queue:
+        queue.require_alone()
+        answer = steering.get("/api/v1/dead-letters", headers=bearer("read"))
+        assert (answer.status_code, "somebody else reads" in answer.text) == (503, True)
+    assert len(listed(steering)) == 2
+
+
+def test_one_is_replayed_by_button(steering: Console, world: World, chromium: Browser) -> None:
+    """Who has mended the cause would need a shell."""
+    world.client._channel.basic_publish(  # noqa: SLF001 - a letter that is readable, as a denied one is
+        "unlink.dead",
+        "unlink.commands.default",
+        b'{"command": "unlink.v1", "idempotency_key": "CHG2", '
+        b'"job": {"name": "nowhere"}, "repository": {"name": "nothing"}}',
+    )
+    with browsing(chromium, steering) as browse:
+        page = browse("/dead-letters")
+        sign_in(page, "operateer")
+        page.on("dialog", lambda dialog: dialog.accept())
+        page.get_by_role("link", name="Read them").click()
+        page.locator("summary", has_text="CHG1").click()
+        expect(page.locator("details[open] pre")).to_contain_text(HOSTILE)
+        page.locator("summary", has_text="CHG2").click()
+        page.locator("details", has_text="CHG2").get_by_role("button", name="Replay").click()
+        expect(page.get_by_role("status")).to_contain_text("on its queue again")
+        world.until_ended("CHG2")
+        page.locator("summary", has_text="CHG1").click()
+        page.locator("details", has_text="CHG1").get_by_role("button", name="Discard").click()
+        expect(page.get_by_role("status")).to_contain_text("It was discarded")
+        expect(page.locator("summary", has_text="CHG1")).to_have_count(0)
+        page.get_by_role("button", name="Sign out").click()
+        sign_in(page, "reader")
+        page.goto("/dead-letters?read=true")
+        page.locator("summary").first.click()
+        expect(page.get_by_role("button", name="Replay")).to_have_count(0)

@@ -1,0 +1,222 @@
+"""Dead letters: read on request, grouped by reason, replayed, discarded."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+
+import structlog
+from fastapi import APIRouter, Depends, Path, Request
+from fastapi.responses import HTMLResponse, RedirectResponse
+
+from worker.broker.client import BrokerClientError
+from worker.console.actions import Asking  # noqa: TC001 - FastAPI reads it
+from worker.console.api import Known  # noqa: TC001 - FastAPI reads it
+from worker.console.models import DeadLetterItem, DeadLetterList, DiscardItem, ReplayItem
+from worker.console.orders import audit
+from worker.console.problems import Problem
+from worker.console.rendering import render
+from worker.dead.queue import DeadQueue
+from worker.dead.record import as_json
+from worker.dead.replay import MEANINGS, Left, Replay, Report
+from worker.dead.selection import Selection, digest_of
+from worker.ledger import Inspection, InspectionError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from worker.broker.dead_letters import DeadLetter
+    from worker.console.users import Caller
+    from worker.settings import ConsoleProgramSettings
+    from worker.unlinks.ports.clock import Clock
+
+T = TypeVar("T")
+
+log = structlog.get_logger()
+
+router = APIRouter()
+
+#: How long the queue is read, in seconds, and how many messages are shown.
+_SECONDS: Final = 10.0
+_MOST: Final = 200
+_MOST_CHARACTERS: Final = 20_000
+
+Id = Annotated[str, Path(pattern="^[0-9a-f]{64}$")]
+
+
+class Letters:
+    """The dead letters, for one reader at a time.
+
+    Raises:
+        Problem: in every method: the broker is away, or somebody else reads (503); there is no such letter (404).
+    """
+
+    def __init__(self, settings: ConsoleProgramSettings, clock: Clock) -> None:
+        self._broker = settings.broker
+        self._ledger = Inspection(settings.ledger, clock)
+        self._reading = asyncio.Lock()
+
+    async def read(self) -> DeadLetterList:
+        """All of them, or the first `_MOST`."""
+
+        def work(queue: DeadQueue) -> DeadLetterList:
+            items: list[DeadLetterItem] = []
+            count = queue.count("unlink.dead")
+            with queue.messages(_SECONDS) as messages:
+                for taken in messages:
+                    if len(items) < _MOST:
+                        items.append(_item(taken.message))
+            return DeadLetterList(items=items, complete=len(items) >= count)
+
+        return await self._with_queue(work)
+
+    async def replay(self, caller: Caller, digest: str) -> Report:
+        """Put one on its queue again, unless it has ended, or would be dead-lettered again."""
+
+        def work(queue: DeadQueue) -> Report:
+            report = Report()
+            Replay(queue, self._ledger, force=False, seconds=_SECONDS).run(Selection(digest=digest), report)
+            return report
+
+        _require(caller)
+        report = await self._with_queue(work)
+        left = next(iter(report.left), None)
+        result = "replayed" if report.replayed else "not found" if left is None else f"left: {left}"
+        audit(caller, "replay", digest, result)
+        if not report.replayed and left is None:
+            raise _NONE
+        return report
+
+    async def discard(self, caller: Caller, digest: str) -> None:
+        """Remove one, after all of it was written to the log."""
+
+        def work(queue: DeadQueue) -> bool:
+            with queue.messages(_SECONDS) as messages:
+                for taken in Selection(digest=digest).among(messages):
+                    letter = as_json(taken.message)
+                    log.warning(
+                        "console.dead_letter_discarded", user=caller.name, address=caller.address, letter=letter
+                    )
+                    queue.remove(taken)
+                    return True
+            return False
+
+        _require(caller)
+        discarded = await self._with_queue(work)
+        audit(caller, "discard", digest, "discarded" if discarded else "not found")
+        if not discarded:
+            raise _NONE
+
+    async def _with_queue(self, work: Callable[[DeadQueue], T]) -> T:
+        if self._broker is None:
+            raise Problem(503, "UNLINK_BROKER__URL is not set: the dead letters cannot be read here.")
+        broker = self._broker
+
+        def done() -> T:
+            with DeadQueue(broker) as queue:
+                queue.require_alone()
+                return work(queue)
+
+        async with self._reading:
+            try:
+                return await asyncio.to_thread(done)
+            except (BrokerClientError, InspectionError) as error:
+                raise Problem(503, f"{error}.", headers={"Retry-After": "5"}) from error
+
+
+_NONE: Final = Problem(404, "There is no such dead letter any more.")
+
+
+def letters_of(request: Request) -> Letters:
+    """The dead letters."""
+    letters: Letters = request.app.state.letters
+    return letters
+
+
+Dead = Annotated[Letters, Depends(letters_of)]
+
+
+@router.get("/api/v1/dead-letters", operation_id="listDeadLetters")
+async def list_dead_letters(letters: Dead) -> DeadLetterList:
+    """The dead letters, oldest first, 200 at most. Each reading takes them from the queue, and puts them back."""
+    return await letters.read()
+
+
+@router.post("/api/v1/dead-letters/{id}/replay", operation_id="replayDeadLetter")
+async def replay(caller: Asking, letters: Dead, digest: Annotated[Id, Path(alias="id")]) -> ReplayItem:
+    """Put one on its queue again. One that has ended, or would be dead-lettered again, stays where it is."""
+    report = await letters.replay(caller, digest)
+    return ReplayItem(replayed=report.replayed, left={why.value: count for why, count in report.left.items()})
+
+
+@router.post("/api/v1/dead-letters/{id}/discard", operation_id="discardDeadLetter")
+async def discard(caller: Asking, letters: Dead, digest: Annotated[Id, Path(alias="id")]) -> DiscardItem:
+    """Remove one. The console's log has all of it."""
+    await letters.discard(caller, digest)
+    return DiscardItem(discarded=1)
+
+
+@router.get("/dead-letters", response_class=HTMLResponse, include_in_schema=False)
+async def page(request: Request, readings: Known, letters: Dead, *, read: bool = False, did: str = "") -> HTMLResponse:
+    """How many there are; on request, all of them by reason."""
+    queues = await readings.queues()
+    found = await letters.read() if read else None
+    groups: dict[tuple[str, str], list[DeadLetterItem]] = {}
+    for each in found.items if found else []:
+        groups.setdefault((each.reason_code, each.enterprise_manager), []).append(each)
+    return render(
+        request.scope,
+        "dead_letters.html",
+        page="dead",
+        title="Dead letters",
+        queues=queues,
+        found=found,
+        groups=sorted(groups.items()),
+        did=_DID.get(did),
+    )
+
+
+#: What a button has done, for people.
+_DID: Final = {
+    "replay": "It is on its queue again.",
+    "discard": "It was discarded; the console's log has all of it.",
+    **{why.value: f"It stays: {MEANINGS[why].partition(' (')[0]}." for why in Left},
+}
+
+
+@router.post("/dead-letters/{id}/{action}", include_in_schema=False)
+async def press(
+    caller: Asking, letters: Dead, digest: Annotated[Id, Path(alias="id")], action: str
+) -> RedirectResponse:
+    """A button of the page."""
+    did = action
+    if action == "replay":
+        report = await letters.replay(caller, digest)
+        did = action if report.replayed else next(iter(report.left)).value
+    elif action == "discard":
+        await letters.discard(caller, digest)
+    else:
+        raise Problem(404, "There is no such action.")
+    return RedirectResponse(f"/dead-letters?read=true&did={did}", 303)
+
+
+def _require(caller: Caller) -> None:
+    if not caller.may_operate:
+        raise Problem(403, "The role `operate` alone replays and discards dead letters.")
+
+
+def _item(message: DeadLetter) -> DeadLetterItem:
+    whole: dict[str, Any] = as_json(message)
+    digest = digest_of(message)
+    body = whole.get("body")
+    return DeadLetterItem(
+        id=digest,
+        href=f"/api/v1/dead-letters/{digest}",
+        reason_code=message.reason_code,
+        reason=message.reason,
+        enterprise_manager=message.enterprise_manager,
+        idempotency_key=message.key,
+        since=whole["since"],
+        properties=whole["properties"],
+        body=None if body is None else body[:_MOST_CHARACTERS],
+    )
