@@ -23,6 +23,8 @@ BATCH_ID = "batch"
 RATE = 0.4
 NEVER_WHOLE = 0.15
 WITH_A_REJECTION = 0.3
+#: How often a key joins only with a repeat, after it has ended.
+LATE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,18 @@ def draw_batch(seed: int, scenario: Scenario) -> None:
             return command
         return command | {"batch": batch} if command["idempotency_key"] in chosen else command
 
-    scenario.commands = [(at, named(command)) for at, command in scenario.commands]
+    repeated = {each["idempotency_key"] for each in scenario.late if isinstance(each, dict) and _may_belong(each)}
+    of_two_contents = {
+        each["idempotency_key"]
+        for each in commands
+        for other in commands
+        if each["idempotency_key"] == other["idempotency_key"] and each.get("if_absent") != other.get("if_absent")
+    }
+    joins_late = {key for key in sorted((repeated & set(chosen)) - of_two_contents) if chance.random() < LATE}
+    scenario.commands = [
+        (at, command if isinstance(command, dict) and command["idempotency_key"] in joins_late else named(command))
+        for at, command in scenario.commands
+    ]
     scenario.late = [named(command) for command in scenario.late]
     scenario.batch = DrawnBatch(frozenset(chosen), size)
 
