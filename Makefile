@@ -1,7 +1,7 @@
 # Everything that is needed is set up on first use, in .venv and in the user's cache folder; nothing is installed elsewhere.
 
 .DEFAULT_GOAL := help
-.PHONY: help contracts demo sandbox test test-all chaos bench bench-others lint lock clean venv simulate mutants
+.PHONY: help contracts demo sandbox test test-all chaos bench lint lock clean venv simulate mutants
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
@@ -61,7 +61,6 @@ fuzz: $(ready) ## Fuzz what reads messages and Enterprise Manager's answers, gui
 
 # make chaos CHAOS="--seed 7 --minutes 2"; --help names all options.
 CHAOS ?=
-benchmarks := four_workers killed_worker requests_per_unlink several_enterprise_managers
 
 chaos: $(ready) ## Kill, pause, restart and cut off parts for some minutes under a thousand unlinks, and count
 	@$(bin)/python -m tests.chaos $(CHAOS)
@@ -71,9 +70,6 @@ BENCH ?=
 
 bench: $(ready) ## Measure the worker against the floor of the same run, and print one table
 	@$(bin)/python -m tests.benchmarks $(BENCH)
-
-bench-others: $(ready) ## Run the other benchmarks, one after the other: some minutes each
-	@for benchmark in $(benchmarks); do $(bin)/python -m tests.benchmarks.$$benchmark || exit 1; done
 
 lint: $(ready) ## Check style, format, spelling, types, and what imports what
 	@$(bin)/ruff check

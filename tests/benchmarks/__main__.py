@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from tests.benchmarks import cost, counting, latency, scale
-from tests.benchmarks.figures import machine, table_of
+from tests.benchmarks.figures import Figure, machine, table_of
+from tests.benchmarks.latency import Following
 from tests.benchmarks.parts import Parts
 from tests.benchmarks.report import Plot, write
-
-if TYPE_CHECKING:
-    from tests.benchmarks.figures import Figure
-    from tests.benchmarks.latency import Following
 
 REPORT = Path("build/bench.html")
 

@@ -11,14 +11,12 @@ import sys
 import threading
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import CodeType, FrameType
+from typing import Any
 
 from worker.service import run
 from worker.settings import Settings, load, secrets_of
 from worker.telemetry import logs
-
-if TYPE_CHECKING:
-    from types import CodeType, FrameType
 
 _calls: Counter[CodeType] = Counter()
 

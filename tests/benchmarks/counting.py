@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from tests.benchmarks.figures import Figure
 from tests.benchmarks.parts import EM, Parts
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 #: Two runs of so many unlinks: the difference of the counts is that of the unlinks alone, without start and stop.
 RUNS = (100, 300)

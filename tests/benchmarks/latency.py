@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import pika
 
@@ -15,9 +16,6 @@ from tests.benchmarks.parts import EM, Parts, resident, usage_of
 from worker.broker.topology import EVENTS
 from worker.sandbox.errors import PartFailedError
 from worker.sandbox.processes.supervisor import wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
 
 INTERVAL = 1.0
 

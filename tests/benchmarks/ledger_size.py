@@ -12,14 +12,15 @@ import json
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
-from sqlalchemy import text
+from sqlalchemy import Connection, Engine, text
 
 from contracts.events import Outcome
 from tests.private_servers.postgresql import PrivatePostgresql
@@ -31,11 +32,6 @@ from worker.ledger.transaction import Transaction
 from worker.settings import LedgerSettings
 from worker.unlinks.ports.enterprise_manager import Link, TaskTicket
 from worker.unlinks.ports.ledger import Claimed, Intended, Intent, NewClaim, Settled, Submitted
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from sqlalchemy import Connection, Engine
 
 #: How often each call is timed.
 TIMES = 200

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from tests.benchmarks.figures import Figure
+from tests.benchmarks.figures import Figure
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 460, 260, 60, 40
 _COLOURS = ("#1f6feb", "#bf3989", "#1a7f37")
