@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import requests
@@ -11,11 +12,7 @@ from contracts.commands import UNKNOWN_NAME
 from tests.broker.conftest import Site, Worker
 from tests.waiting import until
 from worker.broker.misrouted import MISROUTED_SECONDS_HEADER
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from worker.sandbox.rabbitmq.private_broker import PrivateBroker
+from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 
 QUEUE = "unlink.commands.default"
 MISROUTED = "unlink.misrouted"

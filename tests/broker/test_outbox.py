@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 import pika
 import pytest
@@ -15,11 +14,9 @@ from tests.broker.conftest import Site, Worker
 from tests.broker.events import make_event
 from tests.waiting import until
 from worker.broker.problems import BrokerClosedError
+from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 from worker.settings import BrokerSettings
 from worker.unlinks.ports.broker import PublishRefusedError
-
-if TYPE_CHECKING:
-    from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 
 
 async def test_event_arrives_byte_for_byte_with_its_properties(worker: Worker, site: Site) -> None:

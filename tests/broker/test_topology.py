@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 from tests.broker.conftest import Site, Worker
 from tests.waiting import until
 from worker.broker.topology import describe
-
-if TYPE_CHECKING:
-    pass
-
 
 QUEUE = "unlink.commands.default"
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -14,10 +15,7 @@ import contracts
 from contracts.published import COMMANDS, all_schemas
 from tests.contract.evolution import broken_consumers, broken_publishers
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    Change = Callable[[dict[str, Any]], object]
+Change = Callable[[dict[str, Any]], object]
 
 RELEASED = Path(contracts.__file__).parent / "released" / "v1"
 SCHEMAS = all_schemas()

@@ -7,7 +7,9 @@ import json
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pika
 import pytest
@@ -20,15 +22,10 @@ from jsonschema import Draft202012Validator
 from contracts.events import CONTENT_TYPE, Outcome
 from contracts.published import all_schemas, examples
 from tests import programs
+from tests.contract.conftest import Site
 from tests.missing_parts import require_program
 from worker.sandbox.packages import unpacked
 from worker.sandbox.processes.worker_process import surroundings
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from tests.contract.conftest import Site
 
 SCHEMAS = all_schemas()
 #: For a recipe that waits for an unlink, in seconds.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pika
 import pytest
 import requests
+from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import ChannelClosedByBroker
 
 from contracts.events import Event, Reason, ReasonCode
@@ -16,17 +18,11 @@ from contracts.published import examples
 from worker.broker.broker import Broker
 from worker.broker.client import BrokerClient
 from worker.clock import SystemClock
+from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 from worker.settings import BrokerSettings
+from worker.unlinks.ports.broker import Delivery
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from pika.adapters.blocking_connection import BlockingChannel
-
-    from worker.sandbox.rabbitmq.private_broker import PrivateBroker
-    from worker.unlinks.ports.broker import Delivery
-
-    UrlOf = Callable[[str], str]
+UrlOf = Callable[[str], str]
 
 COMMAND = json.dumps(examples("unlink.v1")[-1]).encode()
 EVENT = Event.model_validate_json(json.dumps(examples("unlink.succeeded.v1")[0]))

@@ -8,31 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import SecretStr
 
+from contracts.batches import BatchEnded
+from contracts.events import Event, Reason
 from tests.steps import RecordedSteps
 from worker.clock import SystemClock
 from worker.enterprise_manager import Gateway
 from worker.ledger.sql_ledger import SqlLedger
+from worker.sandbox.simulated_enterprise_manager import Simulation
 from worker.settings import EnterpriseManagerSettings, LedgerSettings
+from worker.telemetry.instruments import Telemetry
 from worker.unlinks.dispatcher import Dispatcher
+from worker.unlinks.ports.broker import Delivery, Misrouting
+from worker.unlinks.ports.clock import Clock
+from worker.unlinks.ports.steps import Steps
 from worker.unlinks.rules import Pace, Rules
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Mapping
-
-    from contracts.batches import BatchEnded
-    from contracts.events import Event, Reason
-    from worker.sandbox.simulated_enterprise_manager import Simulation
-    from worker.telemetry.instruments import Telemetry
-    from worker.unlinks.ports.broker import Delivery, Misrouting
-    from worker.unlinks.ports.clock import Clock
-    from worker.unlinks.ports.steps import Steps
 
 #: How long a command may take to its end, in seconds: these machines are shared.
 PATIENCE = 60.0

@@ -6,16 +6,13 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pika
 
 from contracts.batches import BATCH_ENDED_KEY
-from tests.end_to_end.world import PATIENCE, vendor_command
+from tests.end_to_end.world import PATIENCE, World, vendor_command
 from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_ID, Behaviour
-
-if TYPE_CHECKING:
-    from tests.end_to_end.world import World
 
 #: A link that is not there.
 NOWHERE = {"link_id": "ffffffff-1111-4000-8000-000000000000"}

@@ -10,25 +10,22 @@ import ssl
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
 
+from tests.end_to_end.world import World
 from tests.preloaded.preloaded import run_program
 from tests.private_servers.black_hole import black_hole
 from tests.private_servers.broker_users import BrokerUsers
 from tests.terminal import Terminal
 from worker.doctor.ledger import file_system_of
 from worker.sandbox.processes.worker_process import surroundings
+from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_NAME
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from tests.end_to_end.world import World
-    from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 
 EM = "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__"
 MANAGEMENT = "UNLINK_BROKER__MANAGEMENT_URL"

@@ -5,17 +5,13 @@ from __future__ import annotations
 import json
 import sys
 import time
-from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.end_to_end.world import vendor_command
+from tests.end_to_end.world import World, vendor_command
+from worker.sandbox.processes.worker_process import WorkerProcess
+from worker.sandbox.simulated_enterprise_manager import Behaviour
 from worker.settings import LedgerSettings
-
-if TYPE_CHECKING:
-    from tests.end_to_end.world import World
-    from worker.sandbox.processes.worker_process import WorkerProcess
-    from worker.sandbox.simulated_enterprise_manager import Behaviour
 
 REPOSITORY = "88788f9e-d8f5-4eb4-bc4f-9b3f5403bcec"
 DEFAULT_LEASE = {"UNLINK_LEDGER__LEASE_SECONDS": f"{LedgerSettings.model_fields['lease_seconds'].default:g}"}

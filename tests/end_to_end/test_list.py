@@ -6,20 +6,15 @@ import csv
 import io
 import json
 import sqlite3
-from typing import TYPE_CHECKING
+import subprocess
 from urllib.parse import urlsplit
 
 import pytest
 from sqlalchemy import make_url
 
-from tests.end_to_end.world import vendor_command
+from tests.end_to_end.world import World, vendor_command
 from tests.preloaded.preloaded import run_program
 from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_NAME, VENDOR_LINK_ID, VENDOR_REPOSITORY_NAME
-
-if TYPE_CHECKING:
-    import subprocess
-
-    from tests.end_to_end.world import World
 
 
 def program(world: World, *arguments: str) -> subprocess.CompletedProcess[str]:

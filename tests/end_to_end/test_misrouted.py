@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pika
 import pytest
 import requests
 
 from contracts.events import rejection_id
-from tests.end_to_end.world import vendor_command
+from tests.end_to_end.world import World, vendor_command
 from worker.broker.misrouted import MISROUTED_SECONDS_HEADER
+from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 from worker.sandbox.simulated_enterprise_manager import VENDOR_LINK_ID
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tests.end_to_end.world import World
-    from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 
 QUEUE = "unlink.commands.default"
 BRANCH = "UNLINK_ENTERPRISE_MANAGERS__BRANCH__"

@@ -8,17 +8,14 @@ import subprocess
 import sys
 import threading
 import uuid
-from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.end_to_end.test_batches import ends_of_batches
+from tests.end_to_end.world import World
 from tests.preloaded.preloaded import run_program
 from worker.sandbox.processes.worker_process import surroundings
-
-if TYPE_CHECKING:
-    from tests.end_to_end.world import World
-    from worker.sandbox.simulated_enterprise_manager import Behaviour
+from worker.sandbox.simulated_enterprise_manager import Behaviour
 
 PROGRAM = (sys.executable, "-m", "worker")
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
 from contracts.commands import UNKNOWN_NAME
+from contracts.events import Reason
 from contracts.reading import read_command
 from tests.end_to_end.in_process import Handed, KeptOutbox
 from tests.end_to_end.world import vendor_command
@@ -17,17 +20,10 @@ from worker.clock import SystemClock
 from worker.ledger.sql_ledger import SqlLedger
 from worker.settings import LedgerSettings
 from worker.unlinks.dispatcher import Dispatcher
-from worker.unlinks.ports.broker import DELIVERY_LIMIT, Misrouting
+from worker.unlinks.ports.broker import DELIVERY_LIMIT, Delivery, Misrouting
 from worker.unlinks.ports.enterprise_manager import Link
 from worker.unlinks.ports.ledger import CancelRequest, Claimed, Intended, Intent, NewClaim
 from worker.unlinks.rules import Rules
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
-
-    from contracts.events import Reason
-    from worker.unlinks.ports.broker import Delivery
 
 CLOCK = SystemClock()
 LINK = Link("27a1d57f-7c15-43c6-9162-d05aff1c9bb9", "88788f9e-d8f5-4eb4-bc4f-9b3f5403bcec", "Scale-out 3")

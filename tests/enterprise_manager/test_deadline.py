@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import itertools
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from worker.enterprise_manager.remedies import Remedies
 from worker.enterprise_manager.transport import BrokenAnswerError, NotConnectedError, Request, Transport
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 GET = Request("GET", "/api/")
 HEAD = b"HTTP/1.1 202 Accepted\r\n"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -16,9 +17,6 @@ from worker.sandbox.simulated_enterprise_manager import (
     SimulatedEnterpriseManager,
 )
 from worker.unlinks.ports.enterprise_manager import AnswerLost, Unavailable
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 TASK = b"<Task><TaskId>task-1</TaskId><State>Running</State></Task>"
 

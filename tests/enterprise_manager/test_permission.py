@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
+from tests.enterprise_manager.conftest import QuickClock
 from tests.enterprise_manager.ids import JOB, LINK
 from tests.enterprise_manager.sending import at_any_time
 from tests.waiting import until
 from worker.enterprise_manager import Gateway
 from worker.sandbox.simulated_enterprise_manager import Fault, SimulatedEnterpriseManager
 from worker.unlinks.ports.enterprise_manager import NotSent, Unavailable
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tests.enterprise_manager.conftest import QuickClock
 
 SESSION = b"<LogonSession><SessionId>96cff3b1</SessionId></LogonSession>"
 TASK = b"<Task><TaskId>task-1</TaskId><State>Running</State></Task>"

@@ -10,23 +10,20 @@ import socket
 import ssl
 import threading
 import warnings
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import trustme
 from pydantic import SecretStr, ValidationError
 
 from tests.enterprise_manager.ids import JOB
+from worker.enterprise_manager import Gateway
 from worker.enterprise_manager.pinning import PinnedContext, with_colons
 from worker.enterprise_manager.remedies import Remedies
 from worker.enterprise_manager.transport import NotConnectedError, Request, Transport
+from worker.sandbox.simulated_enterprise_manager import SimulatedEnterpriseManager
 from worker.settings import EnterpriseManagerSettings
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from worker.enterprise_manager import Gateway
-    from worker.sandbox.simulated_enterprise_manager import SimulatedEnterpriseManager
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOK"
 LOGON = Request("POST", "/api/sessionMngr/", headers={"Authorization": "Basic c2VjcmV0"})

@@ -5,7 +5,9 @@ from __future__ import annotations
 import datetime as dt
 import socket
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -14,10 +16,6 @@ from worker.enterprise_manager import transport
 from worker.enterprise_manager.remedies import Remedies
 from worker.enterprise_manager.transport import Answer, BrokenAnswerError, NotConnectedError, Request, Transport
 from worker.settings import SettingsInvalidError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOK"
 GET = Request("GET", "/api/")

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from contracts.events import Outcome, ReasonCode
 from tests import programs
-from tests.end_to_end.world import vendor_command
+from tests.end_to_end.world import World, vendor_command
 from tests.private_servers.prometheus import prometheus_program
 from tests.telemetry.observed import LOOPBACK, Observed
 from worker.sandbox.processes.free_ports import free_port
-from worker.sandbox.simulated_enterprise_manager import VENDOR_LINK_ID, Fault
-
-if TYPE_CHECKING:
-    from tests.end_to_end.world import World
-    from worker.sandbox.simulated_enterprise_manager import Behaviour
+from worker.sandbox.simulated_enterprise_manager import VENDOR_LINK_ID, Behaviour, Fault
 
 REPOSITORY = "88788f9e-d8f5-4eb4-bc4f-9b3f5403bcec"
 

@@ -8,18 +8,20 @@ import json
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pika
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from opentelemetry.trace import NoOpTracer, get_current_span
 
 from tests import programs
-from tests.end_to_end.world import vendor_command
+from tests.end_to_end.world import World, vendor_command
 from tests.private_servers.http import Request, serving
 from tests.telemetry.observed import LOOPBACK, Observed, lines
 from worker.clock import SystemClock
@@ -31,13 +33,6 @@ from worker.telemetry.requests import RequestMetrics
 from worker.telemetry.tracing import StepSpans, outgoing_headers, read_context
 from worker.unlinks.ports.enterprise_manager import EnterpriseManagerError
 from worker.unlinks.ports.steps import Step, StepKind
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from opentelemetry.proto.trace.v1.trace_pb2 import Span
-
-    from tests.end_to_end.world import World
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 SPAN = "00f067aa0ba902b7"

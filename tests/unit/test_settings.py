@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from worker.settings import ClientSettings, Settings, SettingsInvalidError, load, secrets_of
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 VALID = {
     "UNLINK_BROKER__URL": "amqp://worker:s3cret%2Fpart@rabbit/",

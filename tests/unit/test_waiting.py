@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from worker.clock import SystemClock
 from worker.unlinks.ports.ledger import CancelRequestedError
-from worker.unlinks.ports.steps import Reporter
+from worker.unlinks.ports.steps import Reporter, Step
 from worker.unlinks.signals import Signal
 from worker.unlinks.waiting import DeadlinePassedError, DeferredError, LeavingError, Waiting
-
-if TYPE_CHECKING:
-    from worker.unlinks.ports.steps import Step
 
 
 class Unread:
