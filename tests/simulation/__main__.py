@@ -3,11 +3,13 @@
 .venv/bin/python -m tests.simulation --seeds 10000
 .venv/bin/python -m tests.simulation --seed 4711 --trace
 .venv/bin/python -m tests.simulation --mutants
+.venv/bin/python -m tests.simulation --known-seeds
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
 import os
 import secrets
@@ -17,11 +19,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tests.simulation.mutants import MUTANTS, hunt
+from tests.simulation.mutants import KNOWN_SEEDS, MUTANTS, Caught, hunt, known_seeds
 from tests.simulation.simulation import run
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 #: So many seeds are given to a process at a time.
 CHUNK = 50
@@ -111,15 +113,36 @@ def search(first: int, count: int, jobs: int) -> int:
     return replay(seed, tracing=True)
 
 
-def hunt_all(first: int) -> int:
+def hunt_all(first: int, jobs: int) -> int:
     """Hunt each wrong version of the core; print which seed caught it, and after how many."""
-    survived = 0
-    for mutant in MUTANTS:
-        caught = hunt(mutant, range(first, first + MOST_SURVIVED))
-        survived += caught is None
-        _say(f"{mutant.name}\n    {caught or f'SURVIVED {MOST_SURVIVED} seeds'}")
-    _say(f"{len(MUTANTS) - survived} of {len(MUTANTS)} wrong versions of the core were caught")
+    caught = dict(_hunts([range(first, first + MOST_SURVIVED)] * len(MUTANTS), jobs))
+    survived = len(MUTANTS) - len(caught)
+    _say(f"{len(caught)} of {len(MUTANTS)} wrong versions of the core were caught")
     return 1 if survived else 0
+
+
+def renew_known_seeds(jobs: int) -> int:
+    """Hunt each wrong version by its known seed, else by the first that catches it, and write these down."""
+    known = known_seeds()
+    seeds = [(known.get(mutant.name, 0), *range(MOST_SURVIVED)) for mutant in MUTANTS]
+    caught = dict(_hunts(seeds, jobs))
+    KNOWN_SEEDS.write_text(json.dumps(dict(sorted(caught.items())), indent=2) + "\n")
+    return 1 if len(caught) < len(MUTANTS) else 0
+
+
+def _hunts(seeds: Sequence[Iterable[int]], jobs: int) -> Iterator[tuple[str, int]]:
+    """The name and the seed of each that is caught."""
+    with multiprocessing.get_context("fork").Pool(jobs) as pool:
+        hunts = pool.imap(_hunt, enumerate(seeds))
+        for mutant, caught in zip(MUTANTS, hunts, strict=True):
+            _say(f"{mutant.name}\n    {caught or f'SURVIVED {MOST_SURVIVED} seeds'}")
+            if caught is not None:
+                yield mutant.name, caught.seed
+
+
+def _hunt(hunted: tuple[int, Iterable[int]]) -> Caught | None:
+    number, seeds = hunted
+    return hunt(MUTANTS[number], seeds)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -131,12 +154,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, help="run this seed alone")
     parser.add_argument("--trace", action="store_true", help="with --seed: print its timeline")
     parser.add_argument("--mutants", action="store_true", help="hunt the wrong versions of the core instead")
+    parser.add_argument("--known-seeds", action="store_true", help="hunt them by known seeds, and write down new ones")
     options = parser.parse_args(arguments)
     if options.seed is not None:
         return replay(options.seed, tracing=options.trace)
     first = secrets.randbelow(2**40) if options.first_seed is None else options.first_seed
     if options.mutants:
-        return hunt_all(first)
+        return hunt_all(first, options.jobs)
+    if options.known_seeds:
+        return renew_known_seeds(options.jobs)
     return search(first, options.seeds, options.jobs)
 
 
