@@ -59,7 +59,7 @@ def test_one_is_discarded_and_written_down(steering: Console, world: World, caps
 
 
 def test_what_would_be_rejected_again_stays(steering: Console) -> None:
-    """It would go round for ever."""
+    """Else the message would come back as a dead letter after each replay."""
     letter = listed(steering)[0]
     answer = steering.client.post(letter["href"] + "/replay", headers=bearer("operate"))
     assert answer.json() == {"replayed": 0, "left": {"unreadable": 1}}

@@ -86,7 +86,7 @@ HOSTILE = "<img src=x onerror=alert(1)>\"'><script>alert(1)</script>{{7*7}}\u202
 
 
 def test_what_others_wrote_is_text(browse: Browse, estate: Estate) -> None:
-    """Who may order an unlink could act in the browser of whoever looks at it."""
+    """Else a script in a command would run in the browser of the person who looks at it."""
     ticket = {"system": HOSTILE, "id": HOSTILE, "url": "javascript:alert(1)"}
     job, repository = {"name": HOSTILE}, {"name": HOSTILE}
     lease = estate.order("CHG1", job=job, repository=repository, requested_by=HOSTILE, reason=HOSTILE, ticket=ticket)

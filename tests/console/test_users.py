@@ -223,7 +223,7 @@ def test_it_answers_to_its_own_address_alone(guarded: Console, host: str) -> Non
 
 
 def test_probes_need_no_address(guarded: Console) -> None:
-    """The kubelet asks by the pod's address, and would restart the console for ever."""
+    """Else the kubelet, which asks by the pod's address, would restart the console again and again."""
     for path in ("/livez", "/readyz"):
         assert guarded.get(path, headers={"Host": "10.1.2.3:9465"}).status_code == 200
 

@@ -101,7 +101,7 @@ def test_a_batch_ends_once_all_have_ended_and_again_after_a_retry(world: World, 
 
 
 def test_what_is_not_run_counts_too(world: World) -> None:
-    """A ticket would wait for ever for a command that was rejected, cancelled, or settled before."""
+    """Else one command that was rejected, cancelled or settled before would keep its ticket open."""
     world.serve()
     with ends_of_batches(world) as ends:
         world.send(one_of("settled", batch=None, repository=NOWHERE))

@@ -73,7 +73,7 @@ def test_linked_backups_at_risk_are_counted_and_left_alone_without_consent(world
 
 
 def test_what_failed_is_run_again_by_the_same_call(world: World, behaviour: Behaviour) -> None:
-    """A job that was being edited would keep its link for ever: its key had ended."""
+    """Else the key of a failed command would be answered again, and its link would stay."""
     links, kept = furnish(world, 3)
     behaviour.running_job = "task_fails"
     busy = next(iter(links))

@@ -96,7 +96,7 @@ OLD = vendor_command(enterprise_manager="old")
 
 
 async def test_the_delays_make_up_ten_minutes(bystander: Bystander) -> None:
-    """A command would be rejected too early for a rolling update, or be carried around for ever."""
+    """Else a command would be rejected before a rolling update ends, or circulate without end."""
     waited = 0
     for _ in range(20):
         await bystander.take(OLD, misrouting=Misrouting("old", waited))
@@ -148,7 +148,7 @@ async def test_a_cancel_without_a_queue_is_rejected(bystander: Bystander) -> Non
 
 @pytest.mark.parametrize("seconds", [0, 600])
 async def test_what_was_taken_away_goes_back_to_where_it_is_served(bystander: Bystander, seconds: int) -> None:
-    """A worker would answer for a key that another ledger knows; for ever, nobody would."""
+    """Else a worker would answer for a key that only another ledger knows, or nobody would answer."""
     await bystander.take(OLD, misrouting=Misrouting("old", seconds), taken_away=DELIVERY_LIMIT)
     assert bystander.outbox.delays == ([5.0] if not seconds else [])
     assert len(bystander.outbox.events) == (1 if seconds else 0)

@@ -123,7 +123,7 @@ def of(checks: dict[str, Check], result: Result) -> set[str]:
 async def test_what_a_switch_changed_is_found_and_nothing_else(
     em: SimulatedEnterpriseManager, switches: dict[str, Any], expected: set[str], spoken: str
 ) -> None:
-    """Else a user would report what is not so, or not see why the worker does otherwise there."""
+    """Else a user would report a difference that does not exist, or miss one that explains the worker."""
     em.change_behaviour(**switches)
     checks = await found(em, format=spoken)
     answers_queries_for_jobs = switches.get("role") != "Restore Operator" and "query" not in switches

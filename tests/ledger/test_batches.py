@@ -225,7 +225,7 @@ async def test_no_more_join_at_once_than_the_batch_has(database: Database) -> No
 
 
 async def test_a_batch_goes_with_retention(database: Database, ledger: SqlLedger) -> None:
-    """Batches would be kept for ever; or one would lose members whose keys are still known."""
+    """Else the ledger would grow without end, or a batch would lose members whose keys are still there."""
 
     async def end_now(key: str) -> None:
         event = event_of(key, Outcome.SUCCEEDED)

@@ -166,7 +166,7 @@ async def _end_no_batch(self: Batches, key: str) -> tuple[BatchEnded, ...]:
 
 
 async def _end_batches_as_they_were_settled(self: Batches, key: str) -> tuple[BatchEnded, ...]:
-    """Of a key that had ended before it joined, the end is in no batch."""
+    """A key that ended before it joined a batch is not counted in it."""
     return tuple(batches._compose(each) for each in await self.ledger.ended_batches(key))  # noqa: SLF001 - the core's inside
 
 
