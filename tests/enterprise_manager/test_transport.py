@@ -6,6 +6,7 @@ import datetime as dt
 import socket
 import time
 from collections.abc import Callable
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,32 @@ def test_kept_connections_are_used_again_but_not_for_a_delete_after_they_idled(
     assert server.connections == 1
     assert [way.exchange_once(DELETE, lambda: None).status for _ in range(2)] == [200, 200]
     assert server.connections == 3
+    way.close()
+
+
+@pytest.mark.parametrize("lengths", [b"1\r\nContent-Length: 2", b"1, 2", b"2"])
+def test_no_answer_stays_open_that_could_not_be_read(
+    serve: Any, settings_for: Any, monkeypatch: pytest.MonkeyPatch, lengths: bytes
+) -> None:
+    """Else each would hold a descriptor until the garbage collector runs."""
+    answers: list[HTTPResponse] = []
+    begin = HTTPResponse.begin
+
+    def remember(answer: HTTPResponse) -> None:
+        answers.append(answer)
+        begin(answer)
+
+    monkeypatch.setattr(HTTPResponse, "begin", remember)
+
+    def script(connection: Any) -> None:
+        connection.secure()
+        connection.request()
+        connection.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: " + lengths + b"\r\n\r\n1")
+
+    way = _transport(settings_for(serve(script).port))
+    with pytest.raises(BrokenAnswerError) as caught:  # which keeps alive whatever the error refers to
+        way.exchange(GET)
+    assert [answer.isclosed() for answer in answers] == [True], caught
     way.close()
 
 

@@ -48,12 +48,14 @@ class Limits:
         seconds: how long the exchange may take. They begin anew when `may_write` has returned.
         may_write: called on the exchange's thread when the connection is ready. Raises if the request is not permitted.
         written: set directly before the first byte of the request is written. Until then nothing was sent.
+        answer: the answer as `http.client` reads it, while nobody else has it.
         deadline: when the seconds end, by `time.monotonic`.
     """
 
     seconds: float
     may_write: Callable[[], None] | None = None
     written: bool = False
+    answer: HTTPResponse | None = None
     deadline: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -120,6 +122,7 @@ class _Response(HTTPResponse):
 
     def __init__(self, connected: socket.socket, *arguments: Any, **options: Any) -> None:
         super().__init__(_BoundedReads(connected), *arguments, **options)  # type: ignore[arg-type] # it has `makefile`
+        LIMITS.get().answer = self
 
     def begin(self) -> None:
         """Read until the head of the answer. After an interim answer the connection is not used again."""
@@ -207,16 +210,24 @@ class BoundedAdapter(HTTPAdapter):
         """
         response = requests.Response()
         response.request = request
-        response.raw = self._connections.urlopen(
-            request.method or "",
-            request.url or "",
-            headers=request.headers,
-            redirect=False,
-            assert_same_host=False,
-            preload_content=False,
-            decode_content=False,
-            retries=self.max_retries,
-            timeout=_BY_LIMITS,
-        )
+        limits = LIMITS.get()
+        try:
+            response.raw = self._connections.urlopen(
+                request.method or "",
+                request.url or "",
+                headers=request.headers,
+                redirect=False,
+                assert_same_host=False,
+                preload_content=False,
+                decode_content=False,
+                retries=self.max_retries,
+                timeout=_BY_LIMITS,
+            )
+        except BaseException:
+            if limits.answer is not None:
+                limits.answer.close()  # urllib3 leaves one open whose head it refuses, such as unequal lengths
+            raise
+        finally:
+            limits.answer = None
         response.status_code = response.raw.status
         return response
