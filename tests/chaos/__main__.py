@@ -36,9 +36,10 @@ def _options() -> Options:
     parser.add_argument("--workers", type=int, default=4, help="how many at once (default %(default)s)")
     parser.add_argument("--minutes", type=float, default=5.0, help="of chaos; start and end come on top (%(default)s)")
     parser.add_argument("--small", action="store_true", help="only the strikes that every trial must have")
+    parser.add_argument("--only", default="", metavar="TEXT", help="only the strikes whose name contains this")
     parser.add_argument("--logs", type=Path, help="where to keep the workers' logs")
     given = parser.parse_args()
-    return Options(given.seed, given.unlinks, given.workers, given.minutes, not given.small, given.logs)
+    return Options(given.seed, given.unlinks, given.workers, given.minutes, not given.small, given.only, given.logs)
 
 
 if __name__ == "__main__":

@@ -92,8 +92,11 @@ class Arena(Assembly):
         self.supervisor = stack.enter_context(ProcessSupervisor("chaos"))
         self.network = stack.enter_context(Network())
         self.cluster = stack.enter_context(PrivateCluster(nodes=3))
-        self.postgresql = stack.enter_context(PrivatePostgresql())
+        self.postgresql = PrivatePostgresql()
+        stack.callback(self._close_postgresql)
+        self.postgresql.start()
         self._ledger_url = self.postgresql.create_database("ledger")
+        self._ledger_ports = [self.postgresql.port]
         self.enterprise_manager = start_enterprise_manager(self.supervisor)
         self.enterprise_manager.change_behaviour(**_BEHAVIOUR)
         self.outsiders_way = self.network.proxy([node.port for node in self.cluster.nodes])
@@ -110,12 +113,17 @@ class Arena(Assembly):
         """Start another worker in a seat whose worker has ended. It may find that nothing is there to work with."""
         seat.worker = self._start(seat.environment)
 
+    @property
+    def mortal_seats(self) -> list[Seat]:
+        """The seats whose worker may be killed, or told to stop."""
+        return self.seats
+
     def _seat(self, number: int) -> Seat:
         nodes = [node.port for node in self.cluster.nodes]
         home = number % len(nodes)
         broker = self.network.proxy(nodes[home:] + nodes[:home])
         enterprise_manager = self.network.proxy([urlsplit(self.enterprise_manager.url).port or 0])
-        ledger = self.network.proxy([self.postgresql.port])
+        ledger = self.network.proxy(self._ledger_ports)
         environment = _SETTINGS | {
             "UNLINK_BROKER__URL": _through(broker, self.cluster.nodes[0].url),
             "UNLINK_LEDGER__URL": _through(ledger, self._ledger_url),
@@ -165,6 +173,29 @@ class Arena(Assembly):
         node: RabbitmqNode = next(node for node in self.cluster.nodes if node.running)
         rows = (line.split("\t") for line in node.rabbitmqctl(*arguments, "--no-table-headers").splitlines())
         return [(row[0], row[1]) for row in rows if len(row) == 2]
+
+    # --- the ledger ---
+
+    def fail_over(self, promote_after: float) -> None:
+        """Kill PostgreSQL, and promote a synchronous standby that many seconds later: nothing committed is lost."""
+        primary, standby = self.postgresql, PrivatePostgresql(standby_of=self.postgresql)
+        try:
+            standby.start()
+            primary.commit_on_standby()
+            self._ledger_ports.append(standby.port)
+            primary.kill()
+            time.sleep(promote_after)
+            standby.promote()
+        except BaseException:
+            standby.close()
+            raise
+        self._ledger_ports.remove(primary.port)
+        self.postgresql = standby
+        primary.close()
+
+    def _close_postgresql(self) -> None:
+        """Close whichever it is by then."""
+        self.postgresql.close()
 
     # --- Enterprise Manager ---
 

@@ -24,6 +24,7 @@ def show(result: Result, console: Console) -> None:
     _print(console, "outcomes", _counted(tally.outcomes))
     deletes = {f"links with {count} DELETE{'s' * (count != 1)}": links for count, links in tally.deletes.items()}
     _print(console, "DELETEs that Enterprise Manager received", _counted(dict(sorted(deletes.items()))))
+    _print(console, "warnings and errors in the workers' logs", _counted(result.warnings))
     if result.unforeseen:
         _print(console, "unforeseen, says a worker's log", _counted(result.unforeseen))
     _print(console, "must be none", _verdict(result))

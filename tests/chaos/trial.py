@@ -18,6 +18,7 @@ from tests.chaos.outsiders import OBSERVED, Observer, Publisher
 from tests.chaos.plan import draw
 from tests.chaos.reckoning import Books, Tally, reckon
 from tests.chaos.somebody import Somebody
+from tests.chaos.strikes.strike import Scene, Strike
 from worker.broker.topology import COMMANDS, DEAD, DELAY_TIERS, UNROUTED, command_queue, delay_exchange
 from worker.sandbox.errors import PartFailedError
 from worker.sandbox.processes.supervisor import wait_until
@@ -36,19 +37,37 @@ _UNFORESEEN = ("unlink.attempt_failed", "broker.part_failed", "unlink.requeued",
 
 _DELETE = re.compile(r"/linkedBackupRepositories/([0-9a-f-]{36})", re.IGNORECASE)
 
+#: An event of a worker's log that is a warning or an error.
+_WARNING = re.compile(r'"event": "([^"]+)", "level": "(?:warning|error)"')
+
 _WORK = (COMMANDS, *(delay_exchange(seconds) for seconds in DELAY_TIERS))
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a trial is like; `logs` is where the workers' logs are kept."""
+    """What a trial is like.
+
+    Attributes:
+        seed: decides what happens.
+        unlinks: how many are commanded.
+        workers: how many there are at once.
+        minutes: how long things go wrong.
+        thorough: whether all strikes happen, or those alone without which a trial proves little.
+        only: with it, those strikes alone whose name contains this.
+        logs: where the workers' logs are kept.
+    """
 
     seed: int
     unlinks: int
     workers: int
     minutes: float
-    thorough: bool
+    thorough: bool = True
+    only: str = ""
     logs: Path | None = None
+
+    def chooses(self, strike: Strike) -> bool:
+        """Whether the strike happens."""
+        return self.only in strike.name if self.only else self.thorough or strike.vital
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +81,7 @@ class Result:
         published: how many messages were published in all.
         put_back: how many links somebody put back.
         orphaned: how many messages the broker kept for consumers that had gone, until its queue changed leader.
+        warnings: the warnings and errors in the workers' logs, and how often: that what went wrong was felt.
         unforeseen: complaints in the workers' logs that a developer should read, and how often.
         settled_seconds: how long after the last repair everything had come to its end; None if it did not.
         seconds: how long all of it took.
@@ -73,6 +93,7 @@ class Result:
     published: int
     put_back: int
     orphaned: int
+    warnings: Mapping[str, int]
     unforeseen: Mapping[str, int]
     settled_seconds: float | None
     seconds: float
@@ -105,7 +126,8 @@ class _Trial:
         self._publisher = Publisher(arena.outsiders_url, bodies)
         self._observer = Observer(arena.outsiders_url)
         self._orphaned = 0
-        self._nemesis = Nemesis(arena, options.seed, tell, thorough=options.thorough)
+        scene = Scene(arena, self._publisher, self._observer)
+        self._nemesis = Nemesis(scene, options.seed, tell, options.chooses)
 
     def run(self) -> Result:
         self._arena.prepare(self._plan)
@@ -189,10 +211,14 @@ class _Trial:
             published=len(published),
             put_back=len(somebody.put_back),
             orphaned=self._orphaned,
+            warnings=self._warnings(),
             unforeseen=self._unforeseen(),
             settled_seconds=settled,
             seconds=time.monotonic() - self._began,
         )
+
+    def _warnings(self) -> Counter[str]:
+        return Counter(sorted(event for worker in self._arena.all_workers for event in _WARNING.findall(worker.log())))
 
     def _unforeseen(self) -> Counter[str]:
         found: Counter[str] = Counter()

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psycopg
@@ -34,8 +35,10 @@ _UNPRIVILEGED = "nobody"
 #: How long making, starting or stopping a server may take, in seconds: each takes about one.
 _SECONDS = 60.0
 
-_STARTED = "database system is ready to accept connections"
+#: A standby is ready for "read-only connections".
+_STARTED = "database system is ready to accept"
 _MADE = "Success."
+_COPIED = "base backup completed"
 
 #: A server that was killed leaves backends that take a moment to notice.
 _STILL_ENDING = "pre-existing shared memory block"
@@ -56,21 +59,24 @@ class PrivatePostgresql(Server):
     As a context manager it starts the server, and leaves neither process nor file behind; nor does it if this program
     dies in between, in whatever way. Run by root, the server runs as `nobody`.
 
+    Args:
+        standby_of: a server that runs, of which this one is to be a hot standby, by streaming replication.
+
     Raises:
         MissingPartError: there is no PostgreSQL; the message says what to install.
         PartFailedError: it did not start; the message ends with its log.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, standby_of: PrivatePostgresql | None = None) -> None:
         programs = _find_programs()
         self.port = free_port()
-        self._password = new_secret()
+        self._password = new_secret() if standby_of is None else standby_of.password
         self._identity = _identity()
         self._program: Program | None = None
         self._supervisor = ProcessSupervisor("postgresql")
         try:
             self._programs = self._reachable(programs)
-            self._directory = self._make()
+            self._directory = self._make(standby_of)
         except BaseException:
             self._supervisor.close()
             raise
@@ -83,6 +89,11 @@ class PrivatePostgresql(Server):
     def url_of(self, database: str) -> str:
         """The URL of one of the server's databases. Holds the password: not for a log."""
         return f"postgresql://{_USER}:{self._password}@{LOOPBACK}:{self.port}/{database}"
+
+    @property
+    def password(self) -> str:
+        """Its user's password: not for a log."""
+        return self._password
 
     @property
     def running(self) -> bool:
@@ -122,6 +133,43 @@ class PrivatePostgresql(Server):
         """SIGKILL the server: it recovers when it is started again."""
         self._end(signal.SIGKILL)
 
+    def suspend(self, *, new_connections: bool) -> None:
+        """SIGSTOP the server's backends and other helpers, and the server itself unless it is to take new connections.
+
+        Each leads a session of its own, so that a signal to the server's group does not reach it.
+        """
+        if self._program is not None and not new_connections:
+            self._program.signal(signal.SIGSTOP)
+        self._signal_children(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        self._signal_children(signal.SIGCONT)
+        if self._program is not None:
+            self._program.signal(signal.SIGCONT)
+
+    def commit_on_standby(self) -> None:
+        """From now on, report a commit only when the standby has it, too; wait until the standby takes part.
+
+        Raises:
+            PartFailedError: it does not.
+        """
+        with psycopg.connect(self.url, autocommit=True, connect_timeout=10) as connection:
+            connection.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+            connection.execute("SELECT pg_reload_conf()")
+
+            def synchronous() -> bool:
+                found = connection.execute("SELECT 1 FROM pg_stat_replication WHERE sync_state = 'sync'")
+                return found.fetchone() is not None
+
+            if not wait_until(synchronous, seconds=_SECONDS):
+                raise PartFailedError(f"no standby of PostgreSQL replicates synchronously:\n{self.log_tail()}")
+
+    def promote(self) -> None:
+        """Make a standby a server of its own, and return when it is one."""
+        with psycopg.connect(self.url, autocommit=True, connect_timeout=10) as connection:
+            connection.execute("SELECT pg_promote(true, %s)", [int(_SECONDS)])
+
     def restart(self) -> None:
         """Stop in good order, and start again on the same port."""
         self.stop()
@@ -135,7 +183,7 @@ class PrivatePostgresql(Server):
         """End the server and remove every trace of it. Closing again does nothing."""
         self._supervisor.close()
 
-    def _make(self) -> Path:
+    def _make(self, standby_of: PrivatePostgresql | None) -> Path:
         directory = self._supervisor.directory / "server"
         directory.mkdir(mode=0o700)
         password = self._supervisor.directory / "password"
@@ -146,20 +194,33 @@ class PrivatePostgresql(Server):
             self._supervisor.directory.chmod(0o711)
             os.chown(directory, *self._identity)
             os.chown(password, *self._identity)
-        made = self._supervisor.start(
-            [
-                self._programs / "initdb",
+        if standby_of is None:
+            self._fill(
+                "initdb",
                 *("--pgdata", directory, "--username", _USER, "--pwfile", password),
                 *("--auth", "scram-sha-256", "--encoding", "UTF8", "--locale", "C", "--no-sync"),
-            ],
-            environment={"LC_ALL": "C"},
-            log=self._supervisor.directory / "initdb.log",
+                done=_MADE,
+            )
+        else:
+            self._fill(
+                "pg_basebackup",
+                *("--pgdata", directory, "--write-recovery-conf", "--checkpoint", "fast", "--no-sync", "--verbose"),
+                *("--host", LOOPBACK, "--port", str(standby_of.port), "--username", _USER, "--no-password"),
+                done=_COPIED,
+            )
+        return directory
+
+    def _fill(self, program: str, *arguments: str | Path, done: str) -> None:
+        """Fill the server's directory by a program, which says so when it is done."""
+        filling = self._supervisor.start(
+            [self._programs / program, *arguments],
+            environment={"LC_ALL": "C", "PGPASSWORD": self._password},
+            log=self._supervisor.directory / f"{program}.log",
             identity=self._identity,
         )
-        made.wait(seconds=_SECONDS)
-        if _MADE not in made.log_tail():
-            raise PartFailedError(f"PostgreSQL's initdb failed:\n{made.log_tail()}")
-        return directory
+        filling.wait(seconds=_SECONDS)
+        if done not in filling.log_tail():
+            raise PartFailedError(f"PostgreSQL's {program} failed:\n{filling.log_tail()}")
 
     def _try_to_start(self) -> bool:
         log = self._supervisor.directory / "server.log"
@@ -188,6 +249,12 @@ class PrivatePostgresql(Server):
         if self._program is not None:
             self._program.signal(how)
             self._program.wait(seconds=_SECONDS)
+
+    def _signal_children(self, number: signal.Signals) -> None:
+        pid = self._program.pid if self._program is not None else 0
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            with suppress(ProcessLookupError):  # it has ended since
+                os.kill(int(child), number)
 
     def _reachable(self, programs: Path) -> Path:
         """The programs where the server's user may run them: a copy, if the path leads through somebody's home."""

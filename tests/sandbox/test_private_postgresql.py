@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
@@ -47,6 +48,36 @@ def test_sigkill_with_a_client_connected_is_followed_by_a_start(own_server: Priv
     with pytest.raises(psycopg.OperationalError):
         client.execute("SELECT 1")
     client.close()
+
+
+@pytest.mark.parametrize("new_connections", [True, False])
+def test_a_suspended_server_answers_nobody_until_it_is_resumed(
+    own_server: PrivatePostgresql, *, new_connections: bool
+) -> None:
+    """The chaos suite would freeze a server that goes on answering."""
+    with psycopg.connect(own_server.url) as client, ThreadPoolExecutor() as threads:
+        own_server.suspend(new_connections=new_connections)
+        answer = threads.submit(client.execute, "SELECT 1")
+        if new_connections:
+            psycopg.connect(own_server.url).close()
+        else:
+            with pytest.raises(psycopg.OperationalError, match="timeout"):
+                psycopg.connect(own_server.url, connect_timeout=2)
+        assert not answer.done()
+        own_server.resume()
+        assert answer.result(10).fetchone() == (1,)
+
+
+def test_a_promoted_standby_has_all_that_was_committed() -> None:
+    """The chaos suite would call lost what its own fail-over has lost."""
+    with PrivatePostgresql() as primary, PrivatePostgresql(standby_of=primary) as standby:
+        url = primary.create_database("kept")
+        primary.commit_on_standby()
+        _note(url, "before")
+        primary.kill()
+        standby.promote()
+        _note(standby.url_of("kept"), "after")
+        assert _notes(standby.url_of("kept")) == ["before", "after"]
 
 
 def test_nobody_gets_in_without_the_password(own_server: PrivatePostgresql) -> None:

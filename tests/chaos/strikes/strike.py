@@ -1,0 +1,28 @@
+"""What a strike is, and what it can reach."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+from tests.chaos.arena import Arena
+from tests.chaos.outsiders import Observer, Publisher
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """The parts that suffer, and who commands and listens."""
+
+    arena: Arena
+    publisher: Publisher
+    observer: Observer
+
+
+@dataclass(frozen=True, slots=True)
+class Strike:
+    """Something that goes wrong, and is repaired before `strike` returns; `vital` if every trial must have it."""
+
+    name: str
+    strike: Callable[[Scene, Random], None]
+    vital: bool = False
