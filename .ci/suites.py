@@ -91,8 +91,14 @@ SUITES = (
         (".ci/", "requirements", "pyproject.toml", "Makefile", "README.md", "tests/set_up/"),
     ),
     Suite(
-        "slow tests of images, clusters and chaos",
-        (*_PYTEST, "-m", "slow", "--ignore", "tests/set_up", "tests"),
+        "the console in a browser",
+        (*_PYTEST, "-m", "slow", "tests/console"),
+        5,
+        ("worker/console/", "tests/console/"),
+    ),
+    Suite(
+        "other slow tests: images, clusters, chaos",
+        (*_PYTEST, "-m", "slow", "--ignore", "tests/set_up", "--ignore", "tests/console", "tests"),
         7,
         ("k8s/", "compose.yaml", "requirements", "worker/sandbox/", "tests/k8s/", "tests/containers/", "tests/chaos/"),
     ),

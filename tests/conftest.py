@@ -54,8 +54,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give the slow tests ten minutes, where they do not say themselves how long they may take."""
+    """Count what needs a browser as slow, but for the smoke test; give slow tests ten minutes if they name no limit."""
     for item in items:
+        if "chromium" in getattr(item, "fixturenames", ()) and not item.get_closest_marker("smoke"):
+            item.add_marker(pytest.mark.slow)
         if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(600))
 

@@ -22,6 +22,7 @@ VIEWS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.smoke
 def test_an_unlink_is_found_by_its_ticket_and_followed_to_its_end(browse: Browse, estate: Estate) -> None:
     """Who has the ticket would have to ask an administrator what became of it."""
     lease = estate.order(

@@ -63,7 +63,7 @@ def run(folder: Path, suite: str, *options: str, ci: str | None = None) -> subpr
     )
 
 
-@pytest.mark.parametrize("processes", ["0", "2"])
+@pytest.mark.parametrize("processes", ["0", pytest.param("2", marks=pytest.mark.slow)])
 def test_tests_without_their_parts_are_named_in_one_line(tmp_path: Path, processes: str) -> None:
     """Without the line, a failed run looks like a broken project, and a passed one like a complete run."""
     done = run(tmp_path, SUITE, "-n", processes)
@@ -74,7 +74,7 @@ def test_tests_without_their_parts_are_named_in_one_line(tmp_path: Path, process
     assert "needs PostgreSQL: there is no PostgreSQL: install one\n" in done.stdout
 
 
-@pytest.mark.parametrize("processes", ["0", "2"])
+@pytest.mark.parametrize("processes", [pytest.param("0", marks=pytest.mark.slow), "2"])
 def test_in_ci_a_part_that_cannot_be_had_is_an_error(tmp_path: Path, processes: str) -> None:
     """A CI run on a machine that lacks the parts must not pass with nothing tested."""
     done = run(tmp_path, SUITE, "-n", processes, ci="true")

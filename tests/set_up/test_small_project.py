@@ -128,6 +128,7 @@ def environment(tmp_path: Path) -> Environment:
     return Environment(tmp_path / "environment", pip_wheel(_PIP))
 
 
+@pytest.mark.slow
 def test_without_no_deps_pip_goes_past_the_lock(project: Project, environment: Environment) -> None:
     """If nothing tempted pip, the other tests here would pass whatever the project does."""
     pip = (environment.python, "-m", "pip", "install")
@@ -225,6 +226,7 @@ def test_after_a_failure_that_it_explains_in_one_line_make_tries_again(project: 
     assert project.made() == project.locked
 
 
+@pytest.mark.slow
 def test_a_wheel_with_another_hash_is_refused_in_one_line(project: Project, environment: Environment) -> None:
     """Code that somebody exchanged would run, or the user would not learn which package it is."""
     make_wheel(project.wheels, "parser", "1.0", extras=["fast"], modules={"parser.py": "exchanged = True\n"})
@@ -234,6 +236,7 @@ def test_a_wheel_with_another_hash_is_refused_in_one_line(project: Project, envi
     assert environment.installed() == {"pip": _PIP}
 
 
+@pytest.mark.slow
 def test_a_package_that_the_index_lacks_is_named_in_one_line(project: Project, environment: Environment) -> None:
     """The user would not find in pip's many lines what to ask the index's owner for."""
     (wheel,) = project.wheels.glob("parser-*.whl")
@@ -243,6 +246,7 @@ def test_a_package_that_the_index_lacks_is_named_in_one_line(project: Project, e
     assert done.stderr == "the package index has no wheel of parser==1.0 for this Python and machine\n"
 
 
+@pytest.mark.slow
 def test_an_index_that_does_not_answer_is_named_as_the_cause(project: Project, environment: Environment) -> None:
     """The user would look for a missing package instead of a proxy setting."""
     settings = project.settings(index_url=f"http://{LOOPBACK}:{free_port()}/simple/", retries="1")
@@ -252,6 +256,7 @@ def test_an_index_that_does_not_answer_is_named_as_the_cause(project: Project, e
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_lock_that_lacks_a_dependency_is_said_to(project: Project, environment: Environment) -> None:
     """Since pip resolves nothing, the missing package would be noticed only when something imports it."""
     (reader,) = project.wheels.glob("reader-*.whl")
