@@ -117,19 +117,27 @@ def test_a_release_is_tested_before_it_is_pushed_and_signed_by_its_digest() -> N
     assert sign["run"].endswith('@$DIGEST"')
 
 
+REPOSITORY = "https://example.com/owner/unlink-worker"
+URLS = f"""\
+Repository = "{REPOSITORY}"
+Changelog = "{REPOSITORY}/blob/main/CHANGELOG.md"
+Issues = "{REPOSITORY}/issues"
+"""
+
+
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """What the check of a release reads, as it will be when 9.8.7 is released."""
     (tmp_path / ".ci").mkdir()
     shutil.copy(ROOT / ".ci" / "check_release.py", tmp_path / ".ci")
-    (tmp_path / "pyproject.toml").write_text('[project]\nversion = "9.8.7"\n')
+    (tmp_path / "pyproject.toml").write_text(f'[project]\nversion = "9.8.7"\n[project.urls]\n{URLS}')
     (tmp_path / "CHANGELOG.md").write_text("# Changelog\n\n## [Unreleased]\n\n## [9.8.7] - 2030-01-31\n")
     return tmp_path
 
 
 def check_release(tree: Path, tag: str) -> subprocess.CompletedProcess[str]:
     """As the release's first job does."""
-    return programs.run([sys.executable, tree / ".ci" / "check_release.py", tag])
+    return programs.run([sys.executable, tree / ".ci" / "check_release.py", tag, REPOSITORY])
 
 
 def test_a_tag_that_is_the_version_is_released(tree: Path) -> None:
@@ -152,6 +160,15 @@ def test_a_version_that_the_changelog_does_not_know_is_refused(tree: Path) -> No
     done = check_release(tree, "v9.8.7")
     assert done.returncode == 1
     assert "CHANGELOG.md has no heading" in done.stderr
+
+
+@pytest.mark.parametrize("urls", ["", URLS.replace("owner", "another")])
+def test_a_release_that_leads_to_another_repository_is_refused(tree: Path, urls: str) -> None:
+    """Who has the package would not find its source, changes and issues, or would find those of a fork."""
+    (tree / "pyproject.toml").write_text(f'[project]\nversion = "9.8.7"\n[project.urls]\n{urls}')
+    done = check_release(tree, "v9.8.7")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f'Repository = "{REPOSITORY}"' in done.stderr
 
 
 def test_the_hooks_run_the_project_s_own_tools() -> None:
