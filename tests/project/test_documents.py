@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,7 @@ def test_modules_classes_and_methods_that_are_named_exist(document: Path) -> Non
     assert named - {path.name for path in CODE} - _classes_and_methods() - FOREIGN == set()
 
 
+@cache
 def _classes_and_methods() -> set[str]:
     nodes = (node for path in CODE for node in ast.walk(ast.parse(path.read_text())))
     classes = [node for node in nodes if isinstance(node, ast.ClassDef)]

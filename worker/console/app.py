@@ -79,10 +79,10 @@ def create_app(settings: ConsoleProgramSettings, clock: Clock) -> ASGIApp:
     app.add_exception_handler(RequestValidationError, _on_wrong_request)
     app.add_exception_handler(Exception, _on_fault)
     app.openapi = partial(_described, app, app.openapi)  # type: ignore[method-assign] # FastAPI's documented way
-    return SecureHeaders(_protected(app, settings))
+    return SecureHeaders(_protected(app, settings, clock))
 
 
-def _protected(app: FastAPI, settings: ConsoleProgramSettings) -> ASGIApp:
+def _protected(app: FastAPI, settings: ConsoleProgramSettings, clock: Clock) -> ASGIApp:
     console = settings.console
     if console.users_file is None:
         return LoopbackOnly(app)
@@ -94,7 +94,7 @@ def _protected(app: FastAPI, settings: ConsoleProgramSettings) -> ASGIApp:
         raise SettingsInvalidError("UNLINK_CONSOLE__PUBLIC_URL: is needed with users, and not set")
     users = Users(console.users_file)
     sessions = Sessions(settings, users, secure=public_url.startswith("https:"))
-    app.state.sign_in = SignIn(users, sessions)
+    app.state.sign_in = SignIn(users, sessions, clock)
     return SignedIn(app, users, sessions, public_url, console.trusted_proxies)
 
 

@@ -18,6 +18,7 @@ from worker.console.throttle import Throttle
 if TYPE_CHECKING:
     from worker.console.sessions import Sessions
     from worker.console.users import Users
+    from worker.unlinks.ports.clock import Clock
 
 log = structlog.get_logger()
 
@@ -34,10 +35,10 @@ _LOCAL: Final = re.compile(r"/(?![/\\])[^\\\x00-\x20]*")
 class SignIn:
     """Compares passwords, not too many of them."""
 
-    def __init__(self, users: Users, sessions: Sessions) -> None:
+    def __init__(self, users: Users, sessions: Sessions, clock: Clock) -> None:
         self.sessions = sessions
         self._users = users
-        self._throttle = Throttle()
+        self._throttle = Throttle(clock)
         self._at_once = asyncio.Semaphore(_AT_ONCE)
 
     async def cookie_for(self, name: str, password: str, address: str) -> str | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections import OrderedDict
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from worker.unlinks.ports.clock import Clock
 
 #: How many failures cost nothing: of one address for one name, of one address, for one name.
 _FREE: Final = (5, 20, 50)
@@ -17,12 +19,13 @@ _MOST: Final = 10_000
 class Throttle:
     """Counts failed logins. Kept in memory: with several consoles, each counts for itself."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self._failures: OrderedDict[tuple[str, ...], tuple[int, float]] = OrderedDict()
 
     def seconds_to_wait(self, name: str, address: str) -> float:
         """How long no login of this name from this address is looked at; 0 if it is now."""
-        now = time.monotonic()
+        now = self._clock.monotonic()
         waits = [0.0]
         for key, free in zip(_keys(name, address), _FREE, strict=True):
             count, last = self._failures.get(key, (0, 0.0))
@@ -32,7 +35,7 @@ class Throttle:
 
     def failed(self, name: str, address: str) -> None:
         """Count a login as failed: before the password is compared, so that many at once count, too."""
-        now = time.monotonic()
+        now = self._clock.monotonic()
         for key in _keys(name, address):
             count, last = self._failures.pop(key, (0, 0.0))
             self._failures[key] = (count + 1 if now - last < _MEMORY_SECONDS else 1, now)
