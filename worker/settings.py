@@ -327,6 +327,9 @@ def load(kind: type[AnySettings]) -> AnySettings:
     except SettingsError as error:
         # A nested variable given as a whole must be JSON; or the secrets folder cannot be read.
         problems.append(f"{SECRETS_DIR_VARIABLE} or a variable given as JSON: {error}")
+    except (OSError, UnicodeDecodeError) as error:
+        problem = error if isinstance(error, OSError) else "it is not UTF-8"
+        problems.append(f"{SECRETS_DIR_VARIABLE}: a file cannot be read: {problem}")
     except ValidationError as error:
         problems += [
             f"{_variable(problem['loc'])}: {_advice(problem)}" for problem in error.errors(include_input=False)

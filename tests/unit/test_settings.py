@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -15,6 +19,9 @@ VALID = {
     "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__USERNAME": "svc",
     "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__PASSWORD": "hunter2",
 }
+
+#: A user without rights.
+NOBODY = 65534
 
 
 @pytest.fixture(autouse=True)
@@ -130,6 +137,39 @@ def test_a_secrets_folder_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPa
     """A wrong mount is not mistaken for missing settings."""
     monkeypatch.setenv("UNLINK_SECRETS_DIR", "/nowhere")
     assert "UNLINK_SECRETS_DIR" in problems()[0]
+
+
+@contextmanager
+def _without_the_rights_of_root() -> Iterator[None]:
+    mine = os.geteuid()
+    if mine == 0:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(mine)
+
+
+def test_a_secret_file_that_may_not_be_read_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker without the right to read it ends with its reason, not with a stack trace of 70 lines."""
+    load(Settings)  # what it imports may not be read without the rights of root
+    with TemporaryDirectory() as folder:
+        secret = Path(folder, "UNLINK_BROKER__URL")
+        secret.write_text("amqp://elsewhere")
+        secret.chmod(0)
+        Path(folder).chmod(0o755)
+        monkeypatch.setenv("UNLINK_SECRETS_DIR", folder)
+        with _without_the_rights_of_root():
+            assert problems() == [f"UNLINK_SECRETS_DIR: a file cannot be read: [Errno 13] Permission denied: '{secret}'"]
+
+
+def test_a_secret_file_that_is_not_utf_8_is_said_without_its_content(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As above; and no byte of a secret is printed."""
+    (tmp_path / "UNLINK_BROKER__URL").write_bytes(b"\xff")
+    monkeypatch.setenv("UNLINK_SECRETS_DIR", str(tmp_path))
+    assert problems() == ["UNLINK_SECRETS_DIR: a file cannot be read: it is not UTF-8"]
 
 
 def test_the_command_line_needs_only_the_broker(monkeypatch: pytest.MonkeyPatch) -> None:
