@@ -7,6 +7,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
+import psycopg
 import pytest
 
 from contracts.events import Outcome, event_id
@@ -245,3 +246,16 @@ async def test_a_batch_goes_with_retention(database: Database, ledger: SqlLedger
     assert await ledger.prune(90) == 1
     assert database.execute("SELECT count(*) FROM batch_members") == [(0,)]
     assert database.execute("SELECT count(*) FROM batches") == [(0,)]
+
+
+async def test_a_batch_that_is_joined_meanwhile_is_not_pruned(postgresql_database: Database) -> None:
+    """Its first new member would be forgotten, and nobody be told when the batch has ended."""
+    ledger = await postgresql_database.ledger()
+    await ledger.join(member("a"))
+    postgresql_database.age(91)
+    with psycopg.connect(postgresql_database.url, connect_timeout=10) as joining:
+        joining.execute(f"UPDATE batches SET joined_at = {2**62}")  # noqa: S608 - a number
+        pruning = asyncio.create_task(ledger.prune(90))
+        await words.until(lambda: pruning.done() or postgresql_database.execute(words.WAITING) == [(1,)])
+    await pruning
+    assert postgresql_database.execute("SELECT key FROM batch_members") == [("a",)]

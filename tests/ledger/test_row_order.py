@@ -19,8 +19,6 @@ from worker.unlinks.ports.ledger import ClaimResult, HeldElsewhere, Intended, Le
 
 Writes = Sequence[Coroutine[Any, Any, object]]
 
-_WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-
 
 @pytest.fixture
 def errors() -> Iterator[list[str]]:
@@ -45,7 +43,7 @@ def _holding(database: Database, *keys: str) -> Iterator[None]:
 
 async def _both_wait(database: Database) -> None:
     """Wait until both workers wait for a row."""
-    await words.until(lambda: database.execute(_WAITING) == [(2,)])
+    await words.until(lambda: database.execute(words.WAITING) == [(2,)])
 
 
 async def _claim(ledger: SqlLedger, key: str) -> ClaimResult:
@@ -126,6 +124,52 @@ async def test_intents_and_claims_of_each_others_keys_do_not_deadlock(
     assert errors == []
 
 
+async def _queued_together(
+    database: Database, worker: SqlLedger, first: str, writes: Writes
+) -> list[asyncio.Task[object]]:
+    """Have a worker carry out its writes in one transaction; `first` is a key that another one has."""
+    ((waiting,),) = database.execute(words.WAITING)
+    with _holding(database, first):
+        before = asyncio.create_task(_claim(worker, first))
+        await words.until(lambda: database.execute(words.WAITING) == [(waiting + 1,)])
+        tasks = [asyncio.create_task(write) for write in writes]
+        await asyncio.sleep(0)  # they are queued: the next transaction takes all of them
+    await before
+    return tasks
+
+
+async def test_an_intent_that_waits_for_another_workers_job_does_not_deadlock(
+    postgresql_database: Database, errors: list[str]
+) -> None:
+    """A duplicate beside unlinks of one job on two workers would hold up all writes of both for a second."""
+    (one, first), (two, second) = await _two_workers(postgresql_database)
+    gate, last = await words.claim(one, "CHG-6"), await words.claim(one, "CHG-7")
+    job = "job 1"
+
+    with _holding(postgresql_database, gate.key):
+        intents = [(first, job), (gate, "job 2"), (last, "job 3")]
+        ones = await _queued_together(
+            postgresql_database,
+            one,
+            "first-a",
+            [one.record(lease, Intended(words.intent_of(job=of), words.noon)) for lease, of in intents],
+        )
+        await words.until(lambda: postgresql_database.execute(words.WAITING) == [(1,)])
+        twos = await _queued_together(
+            postgresql_database,
+            two,
+            "first-b",
+            [_claim(two, last.key), two.record(second, Intended(words.intent_of(job=job), words.noon))],
+        )
+        await words.until(
+            lambda: all(task.done() for task in twos) or postgresql_database.execute(words.WAITING) == [(2,)]
+        )
+    await asyncio.gather(*ones, *twos)
+
+    assert errors == []
+    assert sorted([await ones[0], await twos[1]]) == [False, True]  # type: ignore[type-var] # both are bool
+
+
 async def test_renewals_take_rows_in_the_order_of_claims(postgresql_database: Database, errors: list[str]) -> None:
     """A renewal of many leases beside duplicates of their commands would hold up all writes for a second."""
     holder, other = await postgresql_database.ledger("worker-a"), await postgresql_database.ledger("worker-b")
@@ -137,9 +181,9 @@ async def test_renewals_take_rows_in_the_order_of_claims(postgresql_database: Da
 
     with _holding(postgresql_database, gate):
         claims = asyncio.gather(*(_claim(other, key) for key in ("CHG-1", gate, "CHG-2")))
-        await words.until(lambda: postgresql_database.execute(_WAITING) == [(1,)])
+        await words.until(lambda: postgresql_database.execute(words.WAITING) == [(1,)])
         renewal = asyncio.create_task(holder.renew())
-        await words.until(lambda: postgresql_database.execute(_WAITING) == [(2,)])
+        await words.until(lambda: postgresql_database.execute(words.WAITING) == [(2,)])
     await asyncio.gather(claims, renewal)
 
     assert errors == []

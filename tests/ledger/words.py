@@ -14,6 +14,9 @@ from worker.unlinks.ports.ledger import Claimed, Entry, Intent, Lease, NewClaim
 noon = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 THE_LINK = Link("27a1d57f-7c15-43c6-9162-d05aff1c9bb9", "88788f9e-d8f5-4eb4-bc4f-9b3f5403bcec", "Repository 1")
 
+#: How many sessions wait for a lock in a database of PostgreSQL.
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+
 
 class SteppedClock(SystemClock):
     """The system's clock, which a test may put forward. Sleeping takes its real time."""

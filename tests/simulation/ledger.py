@@ -126,6 +126,11 @@ class SimulatedWriter(Writer):
         self._sending = False
         self._send()
 
+    def _recover(self, batch: Sequence[Write[Any]], error: Exception) -> None:
+        """End the run: no drawn fault is raised in a transaction, and trying again would hide this one."""
+        del batch
+        raise error
+
     def _hang_up(self) -> None:
         """Keep the connection: it holds the database of all workers."""
 

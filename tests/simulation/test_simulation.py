@@ -12,6 +12,7 @@ import pytest
 
 from tests import programs
 from tests.simulation.__main__ import replay
+from tests.simulation.promises import Observer
 from tests.simulation.simulation import run
 
 #: Seeds that caught a wrong version of the core, among them every fault that the simulation has found in it.
@@ -121,6 +122,17 @@ def test_a_seed_alone_decides_a_run() -> None:
     timelines = {_timeline_in_a_process_of_its_own(seed, hash_seed) for hash_seed in (1, 2)}
 
     assert len(timelines) == 1, f"seed {seed}"
+
+
+def test_an_error_of_the_simulation_itself_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ledger's writer would try its transaction again, and what the simulation checks there be left unchecked."""
+
+    def fail(*_: object) -> None:
+        raise LookupError("of the simulation")
+
+    monkeypatch.setattr(Observer, "wrote", fail)
+    with pytest.raises(LookupError, match="of the simulation"):
+        run(REGRESSIONS[0])
 
 
 def test_a_timeline_says_what_happened(capsys: pytest.CaptureFixture[str]) -> None:

@@ -160,7 +160,8 @@ def test_a_secret_file_that_may_not_be_read_is_named(monkeypatch: pytest.MonkeyP
         Path(folder).chmod(0o755)
         monkeypatch.setenv("UNLINK_SECRETS_DIR", folder)
         with _without_the_rights_of_root():
-            assert problems() == [f"UNLINK_SECRETS_DIR: a file cannot be read: [Errno 13] Permission denied: '{secret}'"]
+            reason = f"[Errno 13] Permission denied: '{secret}'"
+            assert problems() == [f"UNLINK_SECRETS_DIR: a file cannot be read: {reason}"]
 
 
 def test_a_secret_file_that_is_not_utf_8_is_said_without_its_content(

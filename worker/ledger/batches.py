@@ -112,12 +112,13 @@ _kept_key = (
     .limit(1)
     .scalar_subquery()
 )
-#: Batches that nothing joined for so long, and of whose keys none is kept.
+#: Batches that nothing joined for so long, and of whose keys none is kept. Locked, but for those that are joined now.
 _LONG_JOINED: Final = (
     select(batches)
     .where(type_coerce(batches.c.joined_at, BigInteger) < OLDEST_KEPT, _kept_key.is_(None))
     .order_by(batches.c.joined_at)
     .limit(KEYS_AT_ONCE)
+    .with_for_update(skip_locked=True)
 )
 _PRUNE_MEMBERS: Final = delete(batch_members).where(
     _of_batch, _members.key.in_(select(_members.key).where(_of_batch).limit(STEPS_AT_ONCE))

@@ -21,7 +21,7 @@ from worker.ledger.leases import GRACE_SECONDS, LOOKS_IN_A_LEASE, RENEWALS_IN_A_
 from worker.ledger.migrations import migrate
 from worker.ledger.presence import leave, put
 from worker.ledger.transaction import Transaction
-from worker.ledger.writer import Writer, writer_on
+from worker.ledger.writer import BY_BATCH, BY_JOB, BY_KEY, FIRST, LAST, Writer, writer_on
 from worker.unlinks.ports.ledger import Claimed, HeldElsewhere, Intended, LeaseLostError, Settled
 
 if TYPE_CHECKING:
@@ -53,14 +53,6 @@ if TYPE_CHECKING:
     MakeWriter = Callable[[Callable[[Connection, float], Transaction], Clock, Callable[[bool], None]], Writer]
 
 _log = structlog.get_logger()
-
-#: The order of writes in a transaction. Renewals first: a lease is worth more than anything that waits. Intents last,
-#: by job, and then what joins a batch: only they wait for other workers' transactions on something that is not a key.
-_FIRST: Final = 0
-_BY_KEY: Final = 1
-_BY_JOB: Final = 2
-_BY_BATCH: Final = 3
-_LAST: Final = 4
 
 #: How long a worker that drains tries to release its leases, in seconds.
 _RELEASE_SECONDS: Final = 10.0
@@ -122,12 +114,12 @@ class SqlLedger:
         """
         self._writer.start()
         try:
-            await self._writer.write(lambda transaction: migrate(transaction.connection), order=(_FIRST, ""))
+            await self._writer.write(lambda transaction: migrate(transaction.connection), order=(FIRST, ""))
             await self._writer.write(
-                lambda transaction: self._lease_clock.agree(transaction.connection), order=(_FIRST, "")
+                lambda transaction: self._lease_clock.agree(transaction.connection), order=(FIRST, "")
             )
-            await self._writer.write(Transaction.end_leases, order=(_FIRST, ""))
-            self._set_paused(await self._writer.write(Transaction.paused, order=(_FIRST, "")))
+            await self._writer.write(Transaction.end_leases, order=(FIRST, ""))
+            self._set_paused(await self._writer.write(Transaction.paused, order=(FIRST, "")))
         except BaseException:
             await self._writer.stop()
             raise
@@ -170,7 +162,7 @@ class SqlLedger:
     ) -> T:
         began = self._clock.monotonic()
         try:
-            return await self._writer.write(carry_out, order=order or (_BY_KEY, key), key=key, landed=landed)
+            return await self._writer.write(carry_out, order=order or (BY_KEY, key), key=key, landed=landed)
         finally:
             for listener in self._call_listeners:
                 listener(call, self._clock.monotonic() - began)
@@ -253,9 +245,9 @@ class SqlLedger:
             return
         try:
             async with asyncio.timeout(_RELEASE_SECONDS):
-                await self._writer.write(Transaction.release_all, order=(_LAST, ""))
+                await self._writer.write(Transaction.release_all, order=(LAST, ""))
                 await self._writer.write(
-                    lambda transaction: leave(transaction.connection, self._worker), order=(_LAST, "")
+                    lambda transaction: leave(transaction.connection, self._worker), order=(LAST, "")
                 )
         except (TimeoutError, LedgerClosedError):
             _log.warning("ledger.leases_left_to_run_out", worker=self._worker, seconds=self._lease_seconds)
@@ -275,12 +267,12 @@ class SqlLedger:
     async def renew(self) -> None:
         """Make every lease of this worker last from now on."""
         await self._writer.write(
-            lambda transaction: (transaction.renew(), transaction.began), order=(_FIRST, ""), landed=self._renewed
+            lambda transaction: (transaction.renew(), transaction.began), order=(FIRST, ""), landed=self._renewed
         )
 
     async def look_around(self) -> None:
         """Read what is paused, and whether this version may still use the database."""
-        await self._writer.write(Transaction.surroundings, order=(_FIRST, ""), landed=self._looked_around)
+        await self._writer.write(Transaction.surroundings, order=(FIRST, ""), landed=self._looked_around)
 
     async def keep_renewing(self) -> None:
         """Renew the leases in time, and look around at longer intervals. Done from `start` to `close`."""
@@ -380,7 +372,7 @@ class SqlLedger:
     async def _of_batch(self, call: str, member: NewMember, carry_out: Callable[[Transaction], T]) -> T:
         batch = member.batch
         place = f"{batch.enterprise_manager} {batch.user_id or ''} {batch.id} {member.key}"
-        return await self._call(call, member.key, carry_out, (_BY_BATCH, place))
+        return await self._call(call, member.key, carry_out, (BY_BATCH, place))
 
     async def end_members(self, key: str) -> None:
         """Record the end of a settled key in the batches that it joined since. See the port."""
@@ -398,7 +390,7 @@ class SqlLedger:
         Raises:
             OutOfOrderError: the key's stage does not allow it, or an earlier intent names another link.
         """
-        order = (_BY_JOB, f"{change.intent.job_id} {lease.key}") if isinstance(change, Intended) else None
+        order = (BY_JOB, f"{change.intent.job_id} {lease.key}") if isinstance(change, Intended) else None
         try:
             recorded = await self._call(
                 change.call, lease.key, lambda transaction: transaction.record(lease, change), order
@@ -416,19 +408,19 @@ class SqlLedger:
         """Delete the keys that were settled longer ago, some at a time, so that no write waits long. Count them."""
         total, more = 0, True
         while more:
-            prune = self._writer.write(lambda transaction: transaction.prune(older_than_days), order=(_LAST, ""))
+            prune = self._writer.write(lambda transaction: transaction.prune(older_than_days), order=(LAST, ""))
             pruned, more = await prune
             total += pruned
         return total
 
     async def say(self, state: WorkerState) -> None:
         """Write what this worker says of itself."""
-        await self._writer.write(lambda transaction: put(transaction.connection, state), order=(_LAST, ""))
+        await self._writer.write(lambda transaction: put(transaction.connection, state), order=(LAST, ""))
 
     async def walk(self) -> bool:
         """Make a bounded part of older keys searchable, if it is time; whether the next part may follow at once."""
-        return await self._writer.write(Transaction.walk, order=(_LAST, ""))
+        return await self._writer.write(Transaction.walk, order=(LAST, ""))
 
     async def history(self, key: str) -> KeyHistory | None:
         """All that is known of a key; None if it is not known."""
-        return await self._writer.write(lambda transaction: transaction.history(key), order=(_LAST, ""))
+        return await self._writer.write(lambda transaction: transaction.history(key), order=(LAST, ""))

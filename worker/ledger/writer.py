@@ -40,6 +40,14 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger()
 
+#: The order of writes in a transaction. Renewals first: a lease is worth more than anything that waits. Intents last,
+#: by job, and then what joins a batch: only they wait for other workers' transactions on something that is not a key.
+FIRST: Final = 0
+BY_KEY: Final = 1
+BY_JOB: Final = 2
+BY_BATCH: Final = 3
+LAST: Final = 4
+
 #: More than so many writes are not put into one transaction: its locks are held until it ends.
 MOST_AT_ONCE: Final = 500
 
@@ -349,10 +357,11 @@ class Writer:
 
 
 def _lock_rows(batch: Sequence[Write[Any]], transaction: Transaction) -> None:
-    """Lock the rows in the order of keys, where the writes do not change them in that order."""
+    """Lock the rows in the order of keys, where the writes do not take them, and nothing else, in that order."""
     keys = [write.key for write in batch if write.key is not None]
     of_worker = 0 < len(keys) < len(batch)
-    if of_worker or keys != sorted(keys):
+    waits_between = len(keys) > 1 and any(write.order[0] in {BY_JOB, BY_BATCH} for write in batch)
+    if of_worker or waits_between or keys != sorted(keys):
         transaction.lock(keys, of_worker=of_worker)
 
 
