@@ -1,7 +1,8 @@
 """Run by `Preloaded`: has the worker's modules imported, and forks a process for each program that is asked for.
 
-A start of Python that imports the worker takes 0.7 s of CPU, and the tests start hundreds. What is forked is a process
-of its own in a session of its own, with its own arguments, environment, folder and files, as if started by exec.
+A start of Python that imports the worker takes 0.7 s of CPU, and the first migration and the contract's models take
+nearly as long; the tests start hundreds. What is forked is a process of its own in a session of its own, with its own
+arguments, environment, folder and files, as if started by exec.
 
 Requests come as JSON, one a line, on standard input; each is answered by a line on standard output with the process ID.
 At the end of the input everything that was forked is killed. A request with `status` names the file that is to receive
@@ -21,14 +22,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy
+import sqlalchemy.dialects.postgresql.psycopg
+import structlog.testing
+from pydantic import BaseModel
+
 import worker.cli.cancel
 import worker.cli.doctor.command
 import worker.cli.run
 import worker.cli.status
 import worker.cli.submit.command
 import worker.cli.watch
-import worker.ledger.migrations
+import worker.ledger.postgresql
 import worker.ledger.sql_ledger  # noqa: F401 - imported here, so that no fork has to
+from worker.ledger.migrations import migrate
 from worker.sandbox.processes.reaper import Children
 
 #: What a program finds as it was when Python starts.
@@ -46,6 +53,7 @@ def serve() -> list[str] | None:
     forked = Children()
     signal.signal(signal.SIGCHLD, forked.reap)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _warm_up()
     gc.freeze()  # no fork's garbage collector looks at what was imported here, nor copies its pages
     for request in _requests():
         pid = forked.start(os.fork)
@@ -64,6 +72,20 @@ def serve() -> list[str] | None:
         except ProcessLookupError:
             continue
     return None
+
+
+def _warm_up() -> None:
+    """Do what each fork would do anew: build the models, and import what a migration needs."""
+    _complete(BaseModel)
+    with structlog.testing.capture_logs(), sqlalchemy.create_engine("sqlite://").begin() as connection:
+        migrate(connection)
+
+
+def _complete(model: type[BaseModel]) -> None:
+    for submodel in model.__subclasses__():
+        if submodel.__module__.startswith(("contracts.", "worker.")):
+            submodel.model_rebuild()
+        _complete(submodel)
 
 
 def _requests() -> Iterator[dict[str, Any]]:
