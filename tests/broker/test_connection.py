@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -14,6 +16,7 @@ from pydantic import SecretStr
 
 from tests.broker.conftest import Site
 from tests.waiting import until
+from worker.broker import connection
 from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 from worker.settings import BrokerSettings, SettingsInvalidError
 
@@ -96,6 +99,27 @@ async def test_worker_that_starts_before_its_virtual_host_gets_there(site: Site,
     assert worker.broker.last_problem is None
     await worker.broker.close()
     await asyncio.to_thread(broker.rabbitmqctl, "delete_vhost", "later")
+
+
+async def test_worker_that_can_open_no_socket_for_a_moment_connects_afterwards(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pika does not report that; the worker would wait for it for ever, and consume and publish nothing more."""
+    monkeypatch.setattr(connection, "OPEN_SECONDS", 1.0)
+    worker = site.make_worker()
+    with monkeypatch.context() as host:
+        host.setattr(socket, "socket", _too_many_open_files)
+        start = asyncio.create_task(worker.broker.start())
+        await until(lambda: worker.problem)
+    assert "UNLINK_BROKER__URL" in worker.problem
+    async with asyncio.timeout(30):
+        await start
+    assert worker.broker.up
+    await worker.broker.close()
+
+
+def _too_many_open_files(*_: object, **__: object) -> None:
+    raise OSError(errno.EMFILE, "Too many open files")
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 10.0
 HANDSHAKE_SECONDS = 20.0
 
+#: Seconds for all addresses of the host. pika never ends an attempt in which no socket could be opened.
+OPEN_SECONDS = 60.0
+
 #: Seconds for what is done on a new connection before it counts as open: the topology.
 PREPARE_SECONDS = 60.0
 
@@ -176,9 +179,12 @@ class SupervisedConnection:
             on_open_error_callback=lambda _connection, error: settle(outcome, error),
         )
         try:
-            error = await asyncio.shield(outcome)
-        except asyncio.CancelledError:
+            async with asyncio.timeout(OPEN_SECONDS):
+                error = await asyncio.shield(outcome)
+        except (asyncio.CancelledError, TimeoutError) as given_up:
             await _close(connection, outcome)
+            if isinstance(given_up, TimeoutError):
+                raise ConnectError(explain_connect(given_up, parameters)) from None
             raise
         if error is not None:
             raise ConnectError(explain_connect(error, parameters))
