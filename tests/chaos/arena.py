@@ -8,12 +8,18 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlsplit
+
+import pika
+from pika.adapters.blocking_connection import BlockingChannel
+from pika.exceptions import AMQPError
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from tests.chaos.plan import Plan, repository_name
 from tests.chaos.proxy import Network, Proxy
@@ -25,7 +31,10 @@ from worker.sandbox.errors import PartFailedError
 from worker.sandbox.processes.supervisor import ProcessSupervisor, wait_until
 from worker.sandbox.processes.worker_process import WorkerProcess
 from worker.sandbox.rabbitmq.node import RabbitmqNode
+from worker.sandbox.secret import new_secret
 from worker.sandbox.simulated_enterprise_manager import SimulationControl
+
+Result = TypeVar("Result")
 
 #: How long a worker that says nothing keeps its unlinks, in seconds.
 LEASE_SECONDS = 5.0
@@ -58,6 +67,11 @@ _BEHAVIOUR = {
     "list_lag_seconds": 1.5,
     "edits_of_one_job": "overlapping",
 }
+
+_PROGRAM = Path(__file__).with_name("fallible_worker.py")
+
+#: The workers' user of the broker.
+_WORKER = "worker"
 
 _EM = "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__"
 
@@ -99,6 +113,10 @@ class Arena(Assembly):
         self._ledger_ports = [self.postgresql.port]
         self.enterprise_manager = start_enterprise_manager(self.supervisor)
         self.enterprise_manager.change_behaviour(**_BEHAVIOUR)
+        self._worker_password = new_secret()
+        self._broker_control("add_user", _WORKER, self._worker_password)
+        self.permit_workers(".*", ".*", ".*")
+        self._operators_way = self.network.proxy([node.port for node in self.cluster.nodes])
         self.outsiders_way = self.network.proxy([node.port for node in self.cluster.nodes])
 
     # --- workers ---
@@ -125,7 +143,7 @@ class Arena(Assembly):
         enterprise_manager = self.network.proxy([urlsplit(self.enterprise_manager.url).port or 0])
         ledger = self.network.proxy(self._ledger_ports)
         environment = _SETTINGS | {
-            "UNLINK_BROKER__URL": _through(broker, self.cluster.nodes[0].url),
+            "UNLINK_BROKER__URL": f"amqp://{_WORKER}:{self._worker_password}@127.0.0.1:{broker.port}/",
             "UNLINK_LEDGER__URL": _through(ledger, self._ledger_url),
             **enterprise_manager_environment(self.enterprise_manager),
             f"{_EM}URL": f"https://127.0.0.1:{enterprise_manager.port}",
@@ -134,11 +152,58 @@ class Arena(Assembly):
         return Seat(number, broker, enterprise_manager, ledger, environment, self._start(environment))
 
     def _start(self, environment: Mapping[str, str]) -> WorkerProcess:
-        worker = WorkerProcess(self.supervisor, f"worker-{next(self._names)}", environment)
+        name = f"worker-{next(self._names)}"
+        program = (str(_PROGRAM), str(self._ailments(name)))
+        worker = WorkerProcess(self.supervisor, name, environment, program)
         self.all_workers.append(worker)
         return worker
 
+    def ail(self, seat: Seat, **ailments: float) -> None:
+        """Let the host of a seat's worker have these ailments, and no others: see `fallible_worker.Ailments`."""
+        file = self._ailments(seat.worker.name)
+        written = file.with_suffix(".new")
+        written.write_text(json.dumps(ailments))
+        written.rename(file)
+
+    def longest_hold(self) -> float:
+        """For how long a worker had the delivery in hand that it had for the longest time, in seconds."""
+        return max(float(file.read_text() or 0) for file in self.supervisor.directory.glob("*.hold"))
+
+    def reconnect(self, seat: Seat) -> None:
+        """Cut all connections of a seat for a moment."""
+        for proxy in seat.proxies:
+            proxy.cut()
+            proxy.heal()
+
+    def _ailments(self, worker: str) -> Path:
+        return self.supervisor.directory / f"{worker}.ailments"
+
     # --- the broker ---
+
+    def on_broker(self, operation: Callable[[BlockingChannel], Result]) -> Result:
+        """Do something as the broker's operator, again if a node goes down meanwhile."""
+        url = _through(self._operators_way, self.cluster.nodes[0].url)
+
+        def attempt() -> Result:
+            with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+                return operation(connection.channel())
+
+        away = retry_if_exception_type((AMQPError, OSError))
+        return Retrying(retry=away, stop=stop_after_delay(60), wait=wait_fixed(1), reraise=True)(attempt)
+
+    def has_exchange(self, name: str) -> bool:
+        """Whether there is an exchange of this name."""
+        return name in dict(self._list("list_exchanges", "name", "type"))
+
+    def permit_workers(self, configure: str, write: str, read: str) -> None:
+        """Let the workers' user do what these regular expressions name."""
+        self._broker_control("set_permissions", _WORKER, configure, write, read)
+
+    def reconnect_to_broker(self) -> None:
+        """Cut all workers' connections to the broker for a moment."""
+        for seat in self.seats:
+            seat.broker.cut()
+            seat.broker.heal()
 
     def outsiders_url(self) -> str:
         """Where publisher and observer connect."""
@@ -170,9 +235,12 @@ class Arena(Assembly):
 
     def _list(self, *arguments: str) -> list[tuple[str, str]]:
         """What a `list_` command of rabbitmqctl says of two columns."""
-        node: RabbitmqNode = next(node for node in self.cluster.nodes if node.running)
-        rows = (line.split("\t") for line in node.rabbitmqctl(*arguments, "--no-table-headers").splitlines())
+        rows = (line.split("\t") for line in self._broker_control(*arguments, "--no-table-headers").splitlines())
         return [(row[0], row[1]) for row in rows if len(row) == 2]
+
+    def _broker_control(self, *arguments: str) -> str:
+        node: RabbitmqNode = next(node for node in self.cluster.nodes if node.running)
+        return node.rabbitmqctl(*arguments)
 
     # --- the ledger ---
 

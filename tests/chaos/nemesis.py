@@ -12,9 +12,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from random import Random
 
-from tests.chaos.strikes import at_servers, at_the_broker, at_the_network, at_workers
+from tests.chaos.strikes import at_servers, at_subscribers, at_the_broker, at_the_network, at_workers
 from tests.chaos.strikes.strike import Scene, Strike
-from worker.sandbox.errors import PartFailedError
 
 #: Between two strikes of a lane, in seconds.
 _QUIET = (1.0, 5.0)
@@ -24,6 +23,7 @@ LANES = {
     "broker": at_the_broker.STRIKES,
     "servers": at_servers.STRIKES,
     "network": at_the_network.STRIKES,
+    "subscribers": at_subscribers.STRIKES,
 }
 
 
@@ -50,7 +50,7 @@ class Nemesis:
         """Strike for about so long; returns when all is repaired.
 
         Raises:
-            PartFailedError: something could not be repaired.
+            Exception: something could not be broken, or not be repaired.
         """
         self._over = time.monotonic() + seconds
         decks = {name: [each for each in strikes if self._chosen(each)] for name, strikes in LANES.items()}
@@ -80,5 +80,5 @@ class Nemesis:
                     self.strikes[strike.name] += 1
                     strike.strike(self._scene, rng)
                 first = False
-        except (PartFailedError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - `strike_for` raises it
             self._failures.append(error)

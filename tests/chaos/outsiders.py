@@ -12,7 +12,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Self
 
 import pika
@@ -192,6 +192,7 @@ class Observer(_Outsider):
             data=content["data"],
             body=body,
             again=bool(method.redelivered),
+            heard_at=datetime.now(UTC),
         )
         with self._lock:
             self._heard.append(event)

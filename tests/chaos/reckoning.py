@@ -18,6 +18,9 @@ from tests.chaos.plan import Unlink
 #: By how much two clocks may differ that count the same time, in seconds.
 _TOLERANCE = 0.05
 
+#: A worker's clock that differs by more than this from the observer's, in seconds, is wrong, or the event came late.
+_WRONG_CLOCK_SECONDS = 300.0
+
 
 @dataclass(frozen=True, slots=True)
 class Published:
@@ -29,7 +32,10 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class ObservedEvent:
-    """One event as it came out of the observer's queue; `again` if the queue itself may have given it before."""
+    """One event as it came out of the observer's queue; `again` if the queue itself may have given it before.
+
+    `time` is by the worker's clock, `heard_at` by the observer's.
+    """
 
     id: str
     key: str | None
@@ -38,6 +44,13 @@ class ObservedEvent:
     data: Mapping[str, Any]
     body: bytes
     again: bool
+    heard_at: datetime
+
+    @property
+    def said_at(self) -> datetime:
+        """When it was said, at the latest: its time, unless the worker's clock was wrong."""
+        wrong = abs((self.heard_at - self.time).total_seconds()) > _WRONG_CLOCK_SECONDS
+        return self.heard_at if wrong else self.time
 
     @property
     def terminal(self) -> bool:
@@ -56,6 +69,7 @@ class Books:
         gone: when each link truly went.
         nobodys: links that no command names, those put back by somebody else among them.
         deletes: the DELETEs that Enterprise Manager received, by link.
+        unready: the workers that were not ready in the end, although nothing was wrong any more.
         left: messages that are still in a queue where none should be, by queue.
     """
 
@@ -66,6 +80,7 @@ class Books:
     nobodys: AbstractSet[str]
     deletes: Mapping[str, int]
     left: Mapping[str, int] = field(default_factory=dict)
+    unready: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +99,7 @@ class Tally:
     contradicted: list[str]
     altered: list[str]
     left: list[str]
+    unready: list[str]
     outcomes: Mapping[str, int]
     deletes: Mapping[int, int]
 
@@ -97,7 +113,8 @@ class Tally:
             "links removed that no command named": self.hurt,
             "keys with more than one terminal event ID": self.contradicted,
             "repeats that differ from their original": self.altered,
-            "messages left in a queue": self.left,
+            "stuck: messages left in a queue": self.left,
+            "workers that were not ready again": self.unready,
         }
 
     @property
@@ -128,6 +145,7 @@ def reckon(books: Books) -> Tally:
         contradicted=sorted(key for key, events in ends.items() if len({event.id for event in events}) > 1),
         altered=sorted(set(_altered(books.heard))),
         left=[f"{count} in {queue}" for queue, count in sorted(books.left.items()) if count],
+        unready=sorted(books.unready),
         outcomes=Counter(_outcome(event) for event in first.values()),
         deletes=Counter(books.deletes.get(link, 0) for link in _links(books)),
     )
@@ -143,7 +161,7 @@ def _claimed_too_early(books: Books) -> Iterable[str]:
     for event in books.heard:
         if event.outcome == "succeeded" and event.key is not None and event.key in books.unlinks:
             went = books.gone.get(books.unlinks[event.key].link.object_in_job_id)
-            if went is None or (went - event.time).total_seconds() > _TOLERANCE:
+            if went is None or (went - event.said_at).total_seconds() > _TOLERANCE:
                 yield event.key
 
 

@@ -29,6 +29,7 @@ def show(result: Result, console: Console) -> None:
         _print(console, "unforeseen, says a worker's log", _counted(result.unforeseen))
     _print(console, "must be none", _verdict(result))
     settled = "never" if result.settled_seconds is None else f"{result.settled_seconds:.0f} s after the last repair"
+    _print(console, "in short", _counted(dict(_short(result))))
     console.print(f"everything had ended {settled}; {result.seconds:.0f} s in all")
     console.print(Text("clean", "bold green") if tally.clean else Text("VIOLATED", "bold red"))
 
@@ -45,12 +46,24 @@ def _commands(result: Result) -> Iterator[tuple[str, int]]:
         yield "kept by the broker for consumers that had gone, until the queue changed leader", result.orphaned
 
 
+def _short(result: Result) -> Iterator[tuple[str, float]]:
+    tally = result.tally
+    yield "attempted", tally.attempted
+    yield "acknowledged", tally.acknowledged
+    yield "lost", len(tally.lost)
+    yield "duplicated, by the same ID", tally.duplicated
+    yield "wrongly claimed", len(tally.wrongly_claimed)
+    yield "stuck", len(tally.left) + len(tally.unready)
+    yield "messages that needed an operator's help", result.orphaned
+    yield "seconds that a worker had one delivery in hand, at most, read every 0.1 s", round(result.longest_hold, 1)
+
+
 def _print(console: Console, title: str, table: Table) -> None:
     console.print(f"\n{title}", style="bold", highlight=False)
     console.print(table)
 
 
-def _counted(counts: Mapping[str, int]) -> Table:
+def _counted(counts: Mapping[str, float]) -> Table:
     table = Table(show_header=False, box=None, padding=(0, 2))
     table.add_column(justify="right")
     table.add_column(overflow="fold")

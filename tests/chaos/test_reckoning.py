@@ -19,8 +19,10 @@ NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 def succeeded(key: str = "K", seconds: float = 1, **changes: Any) -> ObservedEvent:
     """A terminal event, some time after noon."""
     data = {"changed": True, "verified": True, "evidence": "task", "reason": None}
-    event = ObservedEvent(f"id-{key}", key, "succeeded", NOON + timedelta(seconds=seconds), data, b"event", again=False)
-    return replace(event, **changes)
+    at = NOON + timedelta(seconds=seconds)
+    return replace(
+        ObservedEvent(f"id-{key}", key, "succeeded", at, data, b"event", again=False, heard_at=at), **changes
+    )
 
 
 @pytest.fixture
@@ -68,6 +70,15 @@ def test_a_success_before_the_link_went_is_wrongly_claimed(books: Books, gone: d
     assert reckon(replace(books, gone=gone)).wrongly_claimed == ["K"]
 
 
+def test_a_success_is_judged_by_the_observers_clock_where_the_workers_was_wrong(books: Books) -> None:
+    """A worker whose clock jumps would be accused of what it did not do, or excused for what it did."""
+    yesterday = NOON - timedelta(days=1)
+    late, early = NOON + timedelta(seconds=1), NOON - timedelta(seconds=1)
+    assert reckon(replace(books, heard=[succeeded(time=yesterday, heard_at=late)])).clean
+    tomorrow = NOON + timedelta(days=1)
+    assert reckon(replace(books, heard=[succeeded(time=tomorrow, heard_at=early)])).wrongly_claimed == ["K"]
+
+
 def test_denying_a_removal_is_wrongly_claimed(books: Books) -> None:
     """A link that went by a command whose event says that it changed nothing."""
     event = succeeded(data={"changed": False, "verified": True, "evidence": "absent", "reason": None})
@@ -94,6 +105,11 @@ def test_a_repeat_with_other_bytes_is_altered(books: Books) -> None:
 def test_a_message_left_in_a_queue_is_told(books: Books) -> None:
     """A command that circles in a delay queue for ever would look like one that has ended."""
     assert reckon(replace(books, left={"unlink.delay.5s": 1, "unlink.dead": 0})).left == ["1 in unlink.delay.5s"]
+
+
+def test_a_worker_that_does_not_recover_is_told(books: Books) -> None:
+    """The others do its work: without this, nobody would see that it needs an operator."""
+    assert reckon(replace(books, unready=["worker-1"])).violations["workers that were not ready again"] == ["worker-1"]
 
 
 def test_a_seed_draws_one_plan() -> None:

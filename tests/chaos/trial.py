@@ -26,6 +26,9 @@ from worker.sandbox.processes.supervisor import wait_until
 #: How long everything may take to come to its end after the last strike, in seconds.
 SETTLE_SECONDS = 180.0
 
+#: How long after that a worker may take to be ready again, in seconds.
+_READY_SECONDS = 90.0
+
 #: After so many seconds it is looked whether the broker itself keeps messages back.
 _SUSPICIOUS_SECONDS = 60.0
 
@@ -33,12 +36,12 @@ _SUSPICIOUS_SECONDS = 60.0
 _REPEATED = 50
 
 #: A worker's log events that say that something happened which nobody foresaw.
-_UNFORESEEN = ("unlink.attempt_failed", "broker.part_failed", "unlink.requeued", "unlink.gave_up")
+_UNFORESEEN = ("unlink.attempt_failed", "broker.part_failed", "unlink.requeued", "unlink.gave_up", "library.message")
 
 _DELETE = re.compile(r"/linkedBackupRepositories/([0-9a-f-]{36})", re.IGNORECASE)
 
 #: An event of a worker's log that is a warning or an error.
-_WARNING = re.compile(r'"event": "([^"]+)", "level": "(?:warning|error)"')
+_WARNING = re.compile(r'"event": "([^"]+)"[^\n]*"level": "(?:warning|error)"')
 
 _WORK = (COMMANDS, *(delay_exchange(seconds) for seconds in DELAY_TIERS))
 
@@ -83,6 +86,7 @@ class Result:
         orphaned: how many messages the broker kept for consumers that had gone, until its queue changed leader.
         warnings: the warnings and errors in the workers' logs, and how often: that what went wrong was felt.
         unforeseen: complaints in the workers' logs that a developer should read, and how often.
+        longest_hold: the longest time that a worker had a delivery in hand, unacknowledged, in seconds.
         settled_seconds: how long after the last repair everything had come to its end; None if it did not.
         seconds: how long all of it took.
     """
@@ -95,6 +99,7 @@ class Result:
     orphaned: int
     warnings: Mapping[str, int]
     unforeseen: Mapping[str, int]
+    longest_hold: float
     settled_seconds: float | None
     seconds: float
 
@@ -141,8 +146,10 @@ class _Trial:
             self._tell("all is repaired; waiting until everything has come to its end")
             settled = self._settle()
             self._repeat_old_commands(somebody)
+            wait_until(lambda: not self._unready(), seconds=_READY_SECONDS, interval=1)
+            unready = self._unready()
             self._drain()
-        return self._result(somebody, settled)
+        return self._result(somebody, settled, unready)
 
     def _somebody(self) -> Somebody:
         return Somebody(
@@ -191,7 +198,10 @@ class _Trial:
         # What they published last is heard too.
         wait_until(lambda: self._empty(OBSERVED), seconds=30, interval=1)
 
-    def _result(self, somebody: Somebody, settled: float | None) -> Result:
+    def _unready(self) -> list[str]:
+        return [seat.worker.name for seat in self._arena.seats if not seat.worker.ready()]
+
+    def _result(self, somebody: Somebody, settled: float | None, unready: list[str]) -> Result:
         em = self._arena.enterprise_manager
         named = (_DELETE.search(request.path) for request in em.requests if request.method == "DELETE")
         published = self._publisher.published
@@ -203,6 +213,7 @@ class _Trial:
             nobodys=self._plan.bystanders | somebody.put_back.keys(),
             deletes=Counter(match.group(1).lower() for match in named if match),
             left=self._arena.waiting(*_WORK, DEAD, UNROUTED),
+            unready=unready,
         )
         return Result(
             options=self._options,
@@ -213,6 +224,7 @@ class _Trial:
             orphaned=self._orphaned,
             warnings=self._warnings(),
             unforeseen=self._unforeseen(),
+            longest_hold=self._arena.longest_hold(),
             settled_seconds=settled,
             seconds=time.monotonic() - self._began,
         )
@@ -226,7 +238,8 @@ class _Trial:
             for line in worker.log().splitlines():
                 if any(f'"{event}"' in line for event in _UNFORESEEN):
                     said = json.loads(line)
-                    found[f"{said['event']}: {said.get('problem') or said.get('part') or ''}"] += 1
+                    what = said.get("problem") or said.get("part") or said.get("message") or ""
+                    found[f"{said['event']}: {what[:200]}"] += 1
                 elif not line.startswith("{"):
                     found[f"not a line of the log: {line[:100]}"] += 1
         return found

@@ -1,11 +1,21 @@
-"""What happens to the broker: its nodes are killed."""
+"""What happens to the broker: nodes are killed, alarms go off, and an operator deletes or forbids what is needed."""
 
 from __future__ import annotations
 
 import time
 from random import Random
 
+from pika.adapters.blocking_connection import BlockingChannel
+
+from tests.chaos.outsiders import OBSERVED
 from tests.chaos.strikes.strike import Scene, Strike
+from worker.broker.topology import EVENTS, UNROUTED, command_queue
+from worker.sandbox.processes.supervisor import wait_until
+
+_ALL = ".*"
+
+#: What the workers' user may still configure, write and read: nothing; only read; or write all but the events.
+_FORBIDDEN = (("", "", ""), (_ALL, "", _ALL), (_ALL, r"^(?!unlink\.events$)", _ALL))
 
 
 def _kill_node(scene: Scene, rng: Random) -> None:
@@ -15,4 +25,61 @@ def _kill_node(scene: Scene, rng: Random) -> None:
     node.start()
 
 
-STRIKES = (Strike("a node of the broker is killed and restarted", _kill_node, vital=True),)
+def _memory_alarm(scene: Scene, rng: Random) -> None:
+    node = rng.choice(scene.arena.cluster.nodes)
+    node.rabbitmqctl("set_vm_memory_high_watermark", "0")
+    time.sleep(rng.uniform(3, 9))
+    node.rabbitmqctl("set_vm_memory_high_watermark", "0.6")
+
+
+def _disk_alarm(scene: Scene, rng: Random) -> None:
+    node = rng.choice(scene.arena.cluster.nodes)
+    node.rabbitmqctl("set_disk_free_limit", "1000000000000000")
+    time.sleep(rng.uniform(3, 9))
+    node.rabbitmqctl("set_disk_free_limit", "1MB")
+
+
+def _forbid(scene: Scene, rng: Random) -> None:
+    scene.arena.permit_workers(*rng.choice(_FORBIDDEN))
+    # The broker remembers for a minute what a channel was allowed to do.
+    scene.arena.reconnect_to_broker()
+    time.sleep(rng.uniform(5, 10))
+    scene.arena.permit_workers(_ALL, _ALL, _ALL)
+
+
+def _delete_command_queue(scene: Scene, _rng: Random) -> None:
+    """What the operator deletes with the queue is not the workers' to answer: its publisher sends it again."""
+    scene.arena.on_broker(lambda channel: channel.queue_delete(command_queue("default")))
+    time.sleep(1)  # for the publisher to note what was confirmed before
+    for key in {each.key for each in scene.publisher.published} - scene.observer.ended:
+        scene.publisher.publish(key)
+
+
+def _delete_events_exchange(scene: Scene, _rng: Random) -> None:
+    """A worker declares it again. Its bindings are its subscribers', who bind anew and fetch what was unrouted."""
+    scene.arena.on_broker(lambda channel: channel.exchange_delete(EVENTS))
+    if not wait_until(lambda: scene.arena.has_exchange(EVENTS), seconds=20, interval=0.5):
+        scene.arena.reconnect_to_broker()  # no worker had anything to publish
+    scene.arena.on_broker(lambda channel: channel.queue_bind(OBSERVED, EVENTS, "#"))
+    time.sleep(1)  # until all nodes know the binding
+    scene.arena.on_broker(_fetch_unrouted)
+
+
+def _fetch_unrouted(channel: BlockingChannel) -> None:
+    channel.confirm_delivery()
+    while True:
+        method, properties, body = channel.basic_get(UNROUTED)
+        if method is None or body is None:
+            return
+        channel.basic_publish("", OBSERVED, body, properties, mandatory=True)
+        channel.basic_ack(method.delivery_tag or 0)
+
+
+STRIKES = (
+    Strike("a node of the broker is killed and restarted", _kill_node, vital=True),
+    Strike("a memory alarm goes off in the broker", _memory_alarm),
+    Strike("a disk alarm goes off in the broker", _disk_alarm),
+    Strike("the workers' user loses its permissions in the broker", _forbid),
+    Strike("the queue of commands is deleted", _delete_command_queue),
+    Strike("the exchange of events is deleted", _delete_events_exchange),
+)

@@ -47,12 +47,6 @@ def _disturbance(
     return disturb
 
 
-def _cut_outsiders(scene: Scene, rng: Random) -> None:
-    with _healed([scene.arena.outsiders_way]) as (way,):
-        way.cut()
-        time.sleep(rng.uniform(0.5, 3))
-
-
 @contextmanager
 def _healed(proxies: Sequence[Proxy]) -> Iterator[Sequence[Proxy]]:
     try:
@@ -62,11 +56,8 @@ def _healed(proxies: Sequence[Proxy]) -> Iterator[Sequence[Proxy]]:
             proxy.heal()
 
 
-STRIKES = (
-    *(
-        Strike(f"the way to {part} {fault}", _disturbance(way, cause), vital=_vital(part, fault))
-        for part, way in _WAYS.items()
-        for fault, cause in _FAULTS.items()
-    ),
-    Strike("publisher and observer are cut off", _cut_outsiders, vital=True),
+STRIKES = tuple(
+    Strike(f"the way to {part} {fault}", _disturbance(way, cause), vital=_vital(part, fault))
+    for part, way in _WAYS.items()
+    for fault, cause in _FAULTS.items()
 )

@@ -1,12 +1,16 @@
-"""What happens to workers: they are killed, paused and stopped."""
+"""What happens to workers: they are killed, paused and stopped, and their host runs out of things."""
 
 from __future__ import annotations
 
+import resource
 import time
 from random import Random
 
 from tests.chaos.arena import LEASE_SECONDS
 from tests.chaos.strikes.strike import Scene, Strike
+
+#: Less than any worker has open, and enough for a system call that waits for some of them.
+_FEW_FILES = 10
 
 
 def _kill(scene: Scene, rng: Random) -> None:
@@ -45,10 +49,43 @@ def _stop(scene: Scene, rng: Random) -> None:
     scene.arena.replace(seat)
 
 
+def _take_files(scene: Scene, rng: Random) -> None:
+    """No file and no socket can be opened, while all connections have to be made anew."""
+    seat = rng.choice(scene.arena.seats)
+    usual = resource.prlimit(seat.worker.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(seat.worker.pid, resource.RLIMIT_NOFILE, (_FEW_FILES, usual[1]))
+    scene.arena.reconnect(seat)
+    time.sleep(rng.uniform(5, 10))
+    resource.prlimit(seat.worker.pid, resource.RLIMIT_NOFILE, usual)
+
+
+def _take_threads(scene: Scene, rng: Random) -> None:
+    """Where the worker is young, so that it has yet to start its threads; and all connections have to be made anew."""
+    seat = rng.choice(scene.arena.mortal_seats)
+    seat.worker.kill()
+    scene.arena.replace(seat)
+    seat.worker.wait_until_started()
+    scene.arena.ail(seat, no_threads=True)
+    scene.arena.reconnect(seat)
+    time.sleep(rng.uniform(5, 10))
+    scene.arena.ail(seat)
+
+
+def _set_clock(scene: Scene, rng: Random) -> None:
+    seat = rng.choice(scene.arena.seats)
+    for _ in range(2):
+        scene.arena.ail(seat, clock_off=rng.choice((-1, 1)) * rng.choice((3600, 86400, 50 * 365 * 86400)))
+        time.sleep(rng.uniform(2, 6))
+    scene.arena.ail(seat)
+
+
 STRIKES = (
     Strike("a worker is killed and replaced", _kill, vital=True),
     Strike("a worker is paused for longer than its lease", _pause, vital=True),
     Strike("a worker is paused for longer than its lease, and killed", _pause_and_kill),
     Strike("a worker is told to stop, and replaced", _stop),
     Strike("two workers are killed at once", _kill_two),
+    Strike("a worker can open no file and no socket", _take_files),
+    Strike("a worker can start no thread", _take_threads),
+    Strike("a worker's wall clock jumps, and jumps back", _set_clock),
 )

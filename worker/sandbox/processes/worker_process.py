@@ -95,11 +95,17 @@ class WorkerProcess:
         self.wait_for_log("worker.started")
 
     def unacknowledged(self) -> int:
-        """How many deliveries it has not acknowledged yet, by its metrics; its log, in JSON, names their port."""
-        lines = (json.loads(line) for line in self.log().splitlines() if '"http.listening"' in line)
-        metrics = requests.get(f"http://127.0.0.1:{next(lines)['port']}/metrics", timeout=10).text
+        """How many deliveries it has not acknowledged yet, by its metrics."""
+        metrics = self._get("metrics").text
         families = {family.name: family for family in text_string_to_metric_families(metrics)}
         return int(families["unlink_deliveries_in_hand"].samples[0].value)
+
+    def ready(self) -> bool:
+        """Whether it runs, and says that it can work."""
+        try:
+            return self.running and self._get("readyz").ok
+        except requests.RequestException:
+            return False
 
     def kill(self) -> None:
         """SIGKILL: it ends without a drain."""
@@ -121,6 +127,11 @@ class WorkerProcess:
         """
         self._program.signal(signal.SIGTERM)
         self._program.wait(seconds=PATIENCE)
+
+    def _get(self, path: str) -> requests.Response:
+        """An answer of its probes' server; its log, in JSON, names the port."""
+        lines = (json.loads(line) for line in self.log().splitlines() if '"http.listening"' in line)
+        return requests.get(f"http://127.0.0.1:{next(lines)['port']}/{path}", timeout=10)
 
     def _logged(self, event: str) -> int:
         return self.log().count(f'"{event}"')
