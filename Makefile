@@ -65,6 +65,13 @@ CHAOS ?=
 chaos: $(ready) ## Kill, pause, restart and cut off parts for some minutes under a thousand unlinks, and count
 	@$(bin)/python -m tests.chaos $(CHAOS)
 
+# make soak SOAK=20 takes 20 minutes and a few more.
+SOAK ?= 60
+.PHONY: soak
+
+soak: $(ready) ## As make chaos, for SOAK minutes, and see whether memory, threads, descriptors or the ledger grow
+	@$(bin)/python -m tests.chaos --soak $(SOAK) $(CHAOS)
+
 # make bench BENCH=--quick takes about a minute.
 BENCH ?=
 

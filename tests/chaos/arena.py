@@ -94,10 +94,16 @@ class Seat:
 
 
 class Arena(Assembly):
-    """All parts, as a context manager; nothing of them is left when it closes."""
+    """All parts, as a context manager; nothing of them is left when it closes.
 
-    def __init__(self, workers: int) -> None:
+    Args:
+        workers: how many there are at once.
+        lasting: how many of them are neither killed nor stopped.
+    """
+
+    def __init__(self, workers: int, lasting: int = 0) -> None:
         self._workers = workers
+        self._lasting = lasting
         self._names = itertools.count(1)
         self.seats: list[Seat] = []
         self.all_workers: list[WorkerProcess] = []
@@ -134,7 +140,7 @@ class Arena(Assembly):
     @property
     def mortal_seats(self) -> list[Seat]:
         """The seats whose worker may be killed, or told to stop."""
-        return self.seats
+        return self.seats[self._lasting :]
 
     def _seat(self, number: int) -> Seat:
         nodes = [node.port for node in self.cluster.nodes]

@@ -14,6 +14,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from worker.broker.intake import QueueIntake
 from worker.cli.run import run
 from worker.clock import SystemClock
@@ -42,6 +44,7 @@ def _make_threads_scarce(ailments: Ailments) -> None:
 
     def start_or_fail(thread: threading.Thread) -> None:
         if ailments.no_threads:
+            structlog.get_logger().warning("chaos.no_thread", name=thread.name)
             raise RuntimeError("can't start new thread")
         start(thread)
 

@@ -15,16 +15,16 @@ from random import Random
 from tests.chaos.strikes import at_servers, at_subscribers, at_the_broker, at_the_network, at_workers
 from tests.chaos.strikes.strike import Scene, Strike
 
-#: Between two strikes of a lane, in seconds.
-_QUIET = (1.0, 5.0)
-
-LANES = {
+_LANES = {
     "workers": at_workers.STRIKES,
     "broker": at_the_broker.STRIKES,
     "servers": at_servers.STRIKES,
     "network": at_the_network.STRIKES,
     "subscribers": at_subscribers.STRIKES,
 }
+
+#: Between two strikes of a lane, in seconds. An event that is refused too often waits for minutes.
+_QUIET = dict.fromkeys(_LANES, (1.0, 5.0)) | {"subscribers": (20.0, 60.0)}
 
 
 class Nemesis:
@@ -53,7 +53,7 @@ class Nemesis:
             Exception: something could not be broken, or not be repaired.
         """
         self._over = time.monotonic() + seconds
-        decks = {name: [each for each in strikes if self._chosen(each)] for name, strikes in LANES.items()}
+        decks = {name: [each for each in strikes if self._chosen(each)] for name, strikes in _LANES.items()}
         threads = [
             threading.Thread(target=self._lane, args=(name, deck), name=name, daemon=True)
             for name, deck in decks.items()
@@ -75,7 +75,7 @@ class Nemesis:
                 for strike in rng.sample(deck, len(deck)):
                     if not first and time.monotonic() >= self._over:
                         break
-                    time.sleep(rng.uniform(*_QUIET))
+                    time.sleep(rng.uniform(*_QUIET[name]))
                     self._tell(strike.name)
                     self.strikes[strike.name] += 1
                     strike.strike(self._scene, rng)

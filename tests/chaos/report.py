@@ -29,6 +29,8 @@ def show(result: Result, console: Console) -> None:
         _print(console, "unforeseen, says a worker's log", _counted(result.unforeseen))
     _print(console, "must be none", _verdict(result))
     settled = "never" if result.settled_seconds is None else f"{result.settled_seconds:.0f} s after the last repair"
+    if result.courses:
+        _print(console, "of one worker and the ledger, early and late", _courses(result))
     _print(console, "in short", _counted(dict(_short(result))))
     console.print(f"everything had ended {settled}; {result.seconds:.0f} s in all")
     console.print(Text("clean", "bold green") if tally.clean else Text("VIOLATED", "bold red"))
@@ -44,6 +46,14 @@ def _commands(result: Result) -> Iterator[tuple[str, int]]:
     yield "undone by somebody else, and repeated", result.put_back
     if result.orphaned:
         yield "kept by the broker for consumers that had gone, until the queue changed leader", result.orphaned
+
+
+def _courses(result: Result) -> Table:
+    table = Table(show_header=False, box=None, padding=(0, 2))
+    for name, course in sorted(result.courses.items()):
+        verdict = Text("flat", "green") if course.flat else Text("grows", "bold red")
+        table.add_row(f"{course.before:.0f}", f"{course.after:.0f}", name, verdict)
+    return table
 
 
 def _short(result: Result) -> Iterator[tuple[str, float]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from random import Random
 
 from tests.chaos.arena import Arena
+from tests.chaos.gauges import Course, Gauges, courses
 from tests.chaos.nemesis import Nemesis
 from tests.chaos.outsiders import OBSERVED, Observer, Publisher
 from tests.chaos.plan import draw
@@ -56,6 +57,7 @@ class Options:
         workers: how many there are at once.
         minutes: how long things go wrong.
         thorough: whether all strikes happen, or those alone without which a trial proves little.
+        soak: whether one worker lasts from start to end, and it is read whether anything grows.
         only: with it, those strikes alone whose name contains this.
         logs: where the workers' logs are kept.
     """
@@ -65,6 +67,7 @@ class Options:
     workers: int
     minutes: float
     thorough: bool = True
+    soak: bool = False
     only: str = ""
     logs: Path | None = None
 
@@ -86,6 +89,7 @@ class Result:
         orphaned: how many messages the broker kept for consumers that had gone, until its queue changed leader.
         warnings: the warnings and errors in the workers' logs, and how often: that what went wrong was felt.
         unforeseen: complaints in the workers' logs that a developer should read, and how often.
+        courses: of a soak, how the gauges went.
         longest_hold: the longest time that a worker had a delivery in hand, unacknowledged, in seconds.
         settled_seconds: how long after the last repair everything had come to its end; None if it did not.
         seconds: how long all of it took.
@@ -99,6 +103,7 @@ class Result:
     orphaned: int
     warnings: Mapping[str, int]
     unforeseen: Mapping[str, int]
+    courses: Mapping[str, Course]
     longest_hold: float
     settled_seconds: float | None
     seconds: float
@@ -107,7 +112,7 @@ class Result:
 def run(options: Options, tell: Callable[[str], None]) -> Result:
     """Run a trial; `tell` is told each thing that happens, as it happens."""
     began = time.monotonic()
-    with Arena(options.workers) as arena:
+    with Arena(options.workers, lasting=int(options.soak)) as arena:
         tell(f"broker, ledger and Enterprise Manager are there; {options.workers} workers start")
         arena.start_workers()
         try:
@@ -142,14 +147,15 @@ class _Trial:
             start = time.monotonic()
             for publication in self._plan.publications:
                 self._publisher.publish(publication.key, start + publication.at)
-            self._nemesis.strike_for(60 * self._options.minutes)
+            with Gauges(self._arena) as gauges:
+                self._nemesis.strike_for(60 * self._options.minutes)
             self._tell("all is repaired; waiting until everything has come to its end")
             settled = self._settle()
             self._repeat_old_commands(somebody)
             wait_until(lambda: not self._unready(), seconds=_READY_SECONDS, interval=1)
             unready = self._unready()
             self._drain()
-        return self._result(somebody, settled, unready)
+        return self._result(somebody, settled, unready, courses(gauges.readings) if self._options.soak else {})
 
     def _somebody(self) -> Somebody:
         return Somebody(
@@ -201,7 +207,9 @@ class _Trial:
     def _unready(self) -> list[str]:
         return [seat.worker.name for seat in self._arena.seats if not seat.worker.ready()]
 
-    def _result(self, somebody: Somebody, settled: float | None, unready: list[str]) -> Result:
+    def _result(
+        self, somebody: Somebody, settled: float | None, unready: list[str], grown: Mapping[str, Course]
+    ) -> Result:
         em = self._arena.enterprise_manager
         named = (_DELETE.search(request.path) for request in em.requests if request.method == "DELETE")
         published = self._publisher.published
@@ -224,6 +232,7 @@ class _Trial:
             orphaned=self._orphaned,
             warnings=self._warnings(),
             unforeseen=self._unforeseen(),
+            courses=grown,
             longest_hold=self._arena.longest_hold(),
             settled_seconds=settled,
             seconds=time.monotonic() - self._began,
