@@ -202,6 +202,25 @@ async def test_message_that_the_broker_answers_by_closing_the_channel_fails_alon
     assert site.count("unlink.delay.2s") <= 1
 
 
+async def test_deleted_delay_exchange_is_declared_anew_and_holds_nothing_else_up(worker: Worker, site: Site) -> None:
+    """Each message for it would end the publishes of all others, which then start from the beginning, for ever."""
+    site.send(b"to be delayed")
+    delivery = await worker.next()
+    with site.channel() as channel:
+        channel.exchange_delete("unlink.delay.1s")
+    outbox = worker.broker.outbox
+    delays = [asyncio.ensure_future(outbox.delay(delivery, 1, failed=True)) for _ in range(3)]
+    events = [make_event(key=f"key-{number}") for number in range(20)]
+    async with asyncio.timeout(60):
+        await asyncio.gather(*(outbox.publish(event) for event in events))
+        await asyncio.gather(*delays)
+    assert {properties.message_id for properties, _, _ in site.take_all("unlink.unrouted")} == {
+        event.id for event in events
+    }
+    delivery.acknowledge()
+    assert [(await worker.next()).body for _ in delays] == [b"to be delayed"] * len(delays)
+
+
 @pytest.mark.parametrize("count", [2**31, 2**63 - 1, -1, True])
 async def test_attempt_that_is_no_count_does_not_keep_a_message_from_being_delayed(
     worker: Worker, site: Site, count: int

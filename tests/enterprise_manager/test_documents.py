@@ -183,6 +183,12 @@ def test_linked_repositories_are_found_in_a_bare_or_wrapped_array() -> None:
     assert read_links(read_document(b"<LinkedBackupRepositoryResourceObjects/>")) == ()
 
 
+def test_what_a_list_says_of_itself_is_none_of_its_members() -> None:
+    """Else a server that adds its own links, or a field without a value, to the list could not be used."""
+    said = {"Links": [{"Rel": "Up", "Href": HREF}], "PagingInfo": {"Pages": [1]}, "Note": None}
+    assert read_links(read_document(json.dumps(said | {"Items": [ONE_LINK_JSON]}).encode())) == THE_LINK
+
+
 @pytest.mark.parametrize(
     "body",
     [

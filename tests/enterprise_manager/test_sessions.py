@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
+from structlog.testing import capture_logs
 
 from tests.enterprise_manager.ids import JOB, LINK, OTHER_LINK
 from tests.enterprise_manager.sending import at_any_time
@@ -85,6 +86,18 @@ async def test_many_calls_at_once_share_one_logon(em: SimulatedEnterpriseManager
     em.expire_sessions()
     await asyncio.gather(*(gateway.links(JOB) for _ in range(40)))
     assert em.count("POST", "/sessionMngr") == 2
+
+
+async def test_a_refused_password_is_not_tried_again_before_its_wait_is_over(
+    em: SimulatedEnterpriseManager, gateway_with: Callable[..., Gateway]
+) -> None:
+    """Else jitter would make the tries more frequent than is meant, and a directory lock the account."""
+    gateway = gateway_with(password=SecretStr("wrong"))
+    with capture_logs() as logs:
+        await gateway.probe()
+        await until(lambda: em.count("POST", "/sessionMngr") >= 4)
+    waits = [entry["next_try_seconds"] for entry in logs if entry["event"] == "enterprise_manager.logon_refused"]
+    assert waits[:3] == [75, 150, 300]
 
 
 async def test_a_caller_that_goes_away_does_not_take_the_logon_with_it(

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
 import pytest
 
 from worker.clock import SystemClock
+from worker.unlinks.ports.enterprise_manager import EnterpriseManager, Unavailable
 from worker.unlinks.ports.ledger import CancelRequestedError
 from worker.unlinks.ports.steps import Reporter, Step
 from worker.unlinks.signals import Signal
-from worker.unlinks.waiting import DeadlinePassedError, DeferredError, LeavingError, Waiting
+from worker.unlinks.waiting import (
+    MOST_UNANSWERED,
+    DeadlinePassedError,
+    DeferredError,
+    LeavingError,
+    UnansweredError,
+    Waiting,
+)
 
 
 class Unread:
@@ -101,3 +110,32 @@ async def test_a_task_that_is_cancelled_while_its_wait_ends_is_cancelled() -> No
     wait.cancel()
     with pytest.raises(asyncio.CancelledError):
         await wait
+
+
+class AnswersNothing:
+    """An Enterprise Manager that is there, as far as a wait asks."""
+
+    async def until_available(self) -> None:
+        """It is."""
+
+
+class PatientClock(SystemClock):
+    """A clock whose pauses are over at once."""
+
+    def jitter(self, seconds: float) -> float:
+        """Nothing is left of it."""
+        return 0 * seconds
+
+
+async def test_a_request_that_is_never_answered_is_no_answer() -> None:
+    """Else links that could not be read would pass for links that are listed, and a DELETE be sent again."""
+    asked: list[int] = []
+
+    async def question() -> bool:
+        asked.append(len(asked))
+        raise Unavailable("status 500")
+
+    waiting = replace(waiting_until(), clock=PatientClock())
+    with pytest.raises(UnansweredError, match="status 500"):
+        await waiting.ask(cast("EnterpriseManager", AnswersNothing()), question)
+    assert len(asked) == MOST_UNANSWERED
