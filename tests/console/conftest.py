@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import httpx
 import pytest
 import uvicorn
+from argon2 import PasswordHasher
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from contracts.events import Outcome
@@ -26,7 +27,6 @@ from tests.waiting import wait_until
 from worker.clock import SystemClock
 from worker.console.app import create_app
 from worker.console.server import configuration_for
-from worker.console.users import HASHER
 from worker.ledger import ManagerState, WorkerState
 from worker.ledger.sql_ledger import SqlLedger
 from worker.settings import ConsoleProgramSettings, ConsoleSettings, LedgerSettings
@@ -103,9 +103,9 @@ class Estate:
 
 
 @pytest.fixture
-def estate(tmp_path: Path) -> Estate:
+def estate(sqlite_url: str) -> Estate:
     """An empty ledger."""
-    estate = Estate(f"sqlite:///{tmp_path / 'ledger.db'}")
+    estate = Estate(sqlite_url)
     estate.say()
     return estate
 
@@ -150,7 +150,8 @@ def console(estate: Estate) -> Iterator[Console]:
 @pytest.fixture(scope="session")
 def users_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A person and a program of each role; see `PASSWORD` and `token_of`."""
-    digest = HASHER.hash(PASSWORD)
+    # Sixty logins of the usual strength would take seconds of two cores.
+    digest = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(PASSWORD)
     lines = []
     for role in ("read", "submit", "operate"):
         token = hashlib.sha256(token_of(role).encode()).hexdigest()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sqlite3
 import ssl
 import subprocess
@@ -92,12 +91,14 @@ def test_of_a_sound_installation_nothing_is_wrong(world: World, doctor: Any) -> 
 
 def test_looking_changes_nothing(world: World, broker: PrivateBroker, virtual_host: str, doctor: Any) -> None:
     """Else a look at a new installation would leave queues and files behind that nobody ordered."""
+    ledger = Path(world.environment["UNLINK_LEDGER__URL"].removeprefix("sqlite:///"))
+    ledger.unlink()
     said = doctor()
     assert (said.status, said.wrong()) == (0, []), said.output
     assert "17 of 17 not there yet: the worker declares them at its start" in said.text
     assert "none yet: the worker makes it at its start" in said.text
     assert requests.get(f"{broker.management_url}/api/queues/{virtual_host}", timeout=30).json() == []
-    assert not os.path.exists(world.environment["UNLINK_LEDGER__URL"].removeprefix("sqlite:///"))  # noqa: PTH110 - a URL
+    assert not ledger.exists()
 
 
 @pytest.mark.usefixtures("declared")
@@ -242,13 +243,13 @@ def test_holding_longer_than_the_broker_lets_is_told(doctor: Any) -> None:
 
 
 def test_postgresql_is_looked_at_before_and_after_its_first_worker(
-    world: World, doctor: Any, postgresql_url: str
+    world: World, doctor: Any, empty_postgresql_url: str
 ) -> None:
     """Else its schema, rights and clock would be found out by the first unlink."""
-    before = doctor(UNLINK_LEDGER__URL=postgresql_url)
+    before = doctor(UNLINK_LEDGER__URL=empty_postgresql_url)
     assert "none yet: the worker makes it at its start" in before.text
-    world.start_worker({"UNLINK_LEDGER__URL": postgresql_url}).stop()
-    after = doctor(UNLINK_LEDGER__URL=postgresql_url)
+    world.start_worker({"UNLINK_LEDGER__URL": empty_postgresql_url}).stop()
+    after = doctor(UNLINK_LEDGER__URL=empty_postgresql_url)
     assert after.status == 0, after.output
     for told in ("PostgreSQL", "may read and write the ledger's tables", "the database's is 0."):
         assert told in after.text

@@ -76,23 +76,43 @@ class Database:
         await self._opened.aclose()
 
 
-def _url(kind: Kind, request: pytest.FixtureRequest, folder: Path) -> str:
+def _url(kind: Kind, request: pytest.FixtureRequest) -> str:
     if kind == "postgresql":
         return str(request.getfixturevalue("postgresql_url"))
-    return f"sqlite:///{folder / 'ledger.db'}"
+    return str(request.getfixturevalue("sqlite_url"))
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
+async def database(request: pytest.FixtureRequest) -> AsyncIterator[Database]:
     """Each of the two, one after the other."""
-    database = Database(request.param, _url(request.param, request, tmp_path))
+    database = Database(request.param, _url(request.param, request))
+    yield database
+    await database.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def empty_database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
+    """Each of the two, without tables."""
+    if request.param == "postgresql":
+        url = str(request.getfixturevalue("empty_postgresql_url"))
+    else:
+        url = f"sqlite:///{tmp_path / 'empty.sqlite'}"
+    database = Database(request.param, url)
     yield database
     await database.close()
 
 
 @pytest.fixture
-async def postgresql_database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
+async def empty_postgresql_database(empty_postgresql_url: str) -> AsyncIterator[Database]:
+    """PostgreSQL alone, without tables."""
+    database = Database("postgresql", empty_postgresql_url)
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+async def postgresql_database(request: pytest.FixtureRequest) -> AsyncIterator[Database]:
     """PostgreSQL alone."""
-    database = Database("postgresql", _url("postgresql", request, tmp_path))
+    database = Database("postgresql", _url("postgresql", request))
     yield database
     await database.close()

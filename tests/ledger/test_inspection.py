@@ -79,16 +79,16 @@ def test_where_there_is_no_file_none_is_made(tmp_path: Path) -> None:
     ],
 )
 def test_a_database_without_this_versions_ledger_is_left_as_it_is(
-    database: Database, revision: str | None, said: str
+    empty_database: Database, revision: str | None, said: str
 ) -> None:
     """A look with a newer program would change the schema under the workers that run."""
-    engine = open_engine(read_url(database.settings().url), database.clock)
+    engine = open_engine(read_url(empty_database.settings().url), empty_database.clock)
     with engine.begin() as connection:
         if revision is not None:
             migrate(connection, revision)
     for _ in range(2):
         with pytest.raises(InspectionError, match=said):
-            inspection_of(database).history("CHG-1")
+            inspection_of(empty_database).history("CHG-1")
 
 
 def test_a_database_that_cannot_be_reached_is_told_in_one_line_without_the_password() -> None:

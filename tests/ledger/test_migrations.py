@@ -56,6 +56,12 @@ def insert_older_rows(connection: Connection) -> None:
         connection.execute(text(statement), {"fingerprint": claim.fingerprint, "command": claim.command})
 
 
+@pytest.fixture
+def database(empty_database: Database) -> Database:
+    """What a first worker finds."""
+    return empty_database
+
+
 async def test_an_older_fingerprint_becomes_that_of_the_content(database: Database) -> None:
     """A repeat of a command that an earlier version took would be rejected as another one's key."""
     command = UnlinkCommand.model_validate_json(

@@ -182,12 +182,12 @@ async def test_a_worker_paused_in_a_transaction_holds_up_its_own_keys_and_only_f
 
 
 async def test_starting_waits_for_a_database_that_is_not_there_yet(
-    postgresql_that_stops: PrivatePostgresql, postgresql_database: Database
+    postgresql_that_stops: PrivatePostgresql, empty_postgresql_database: Database
 ) -> None:
     """A worker that starts before its database would die, and be restarted again and again."""
     await asyncio.to_thread(postgresql_that_stops.stop)
     with capture_logs() as logs:
-        ledger = postgresql_database.new()
+        ledger = empty_postgresql_database.new()
         starting = asyncio.create_task(ledger.start())
         await words.until(lambda: logs)
         assert not starting.done()

@@ -308,16 +308,16 @@ async def test_a_request_for_a_run_that_is_yet_to_come_waits_for_it(database: Da
     assert (await started(ledger)).cancelled
 
 
-async def test_requests_from_before_there_were_runs_are_of_the_first(database: Database, claim: NewClaim) -> None:
+async def test_requests_from_before_there_were_runs_are_of_the_first(empty_database: Database, claim: NewClaim) -> None:
     """An unlink that was cancelled before an upgrade would be sent after it."""
     insert = (
         "INSERT INTO cancellations (key, enterprise_manager, requested_by, requested_at)"
         " VALUES ('CHG-1', 'default', 'j.doe', 1772366400123456)"
     )
-    with open_engine(read_url(database.settings().url), database.clock).begin() as connection:
+    with open_engine(read_url(empty_database.settings().url), empty_database.clock).begin() as connection:
         migrate(connection, "0006")
         connection.execute(text(insert))
-    ledger = await database.ledger()
+    ledger = await empty_database.ledger()
     result = await ledger.claim(claim)
     assert isinstance(result, Claimed)
     assert result.entry.cancelled

@@ -74,22 +74,22 @@ async def walk_again(database: Database, ledger: SqlLedger) -> None:
     await walk_through(ledger)
 
 
-async def test_older_keys_are_made_searchable_in_bites(database: Database) -> None:
+async def test_older_keys_are_made_searchable_in_bites(empty_database: Database) -> None:
     """After an upgrade the audit would begin with the upgrade; or the upgrade would stop every unlink for minutes."""
-    migrate_to(database, "0005")
-    insert(database, *range(650))
-    ledger = await database.ledger()
-    assert not complete(database)
+    migrate_to(empty_database, "0005")
+    insert(empty_database, *range(650))
+    ledger = await empty_database.ledger()
+    assert not complete(empty_database)
     assert await walk_through(ledger) >= 650 / search_walk.ROWS_IN_A_BITE
-    assert complete(database)
-    assert found(database, ticket="ops-649", outcome="failed", reason="task_failed") == ["CHG-00649"]
-    assert database.execute("SELECT count(*) FROM search_terms") == [(650,)]
+    assert complete(empty_database)
+    assert found(empty_database, ticket="ops-649", outcome="failed", reason="task_failed") == ["CHG-00649"]
+    assert empty_database.execute("SELECT count(*) FROM search_terms") == [(650,)]
 
 
-async def test_a_new_ledger_is_complete(database: Database) -> None:
+async def test_a_new_ledger_is_complete(empty_database: Database) -> None:
     """Every search in a new installation would come with a warning."""
-    await database.ledger()
-    assert complete(database)
+    await empty_database.ledger()
+    assert complete(empty_database)
 
 
 async def test_what_an_older_version_writes_meanwhile_is_found_after_the_next_walk(database: Database) -> None:
@@ -111,9 +111,9 @@ async def test_what_an_older_version_writes_meanwhile_is_found_after_the_next_wa
     assert database.execute("SELECT count(*) FROM search_terms") == [(2,)]
 
 
-async def test_a_walk_takes_nothing_back_that_a_worker_writes_meanwhile(postgresql_database: Database) -> None:
+async def test_a_walk_takes_nothing_back_that_a_worker_writes_meanwhile(empty_postgresql_database: Database) -> None:
     """A key that has ended would be shown as under way."""
-    database = postgresql_database
+    database = empty_postgresql_database
     migrate_to(database, "0005")
     insert(database, 1, stage="claimed")
     ledger = await database.ledger()

@@ -100,10 +100,11 @@ class PrivatePostgresql(Server):
         """Whether the server's program runs."""
         return self._program is not None and self._program.running
 
-    def create_database(self, name: str) -> str:
-        """Create a database and return its URL."""
+    def create_database(self, name: str, template: str = "template1") -> str:
+        """Create a database, a copy of another one that nobody is connected to, and return its URL."""
+        statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
         with psycopg.connect(self.url, autocommit=True, connect_timeout=10) as connection:
-            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+            connection.execute(statement)
         return self.url_of(name)
 
     def drop_database(self, name: str) -> None:

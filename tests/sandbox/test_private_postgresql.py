@@ -86,9 +86,9 @@ def test_nobody_gets_in_without_the_password(own_server: PrivatePostgresql) -> N
         psycopg.connect(own_server.url.replace(own_server.url.split(":")[2].split("@")[0], "guess"))
 
 
-def test_each_test_has_an_empty_database(postgresql_url: str) -> None:
+def test_each_test_has_an_empty_database(empty_postgresql_url: str) -> None:
     """Tests of the ledger would see each other's keys."""
-    with psycopg.connect(postgresql_url) as connection:
+    with psycopg.connect(empty_postgresql_url) as connection:
         tables = connection.execute("SELECT 1 FROM pg_tables WHERE schemaname = 'public'").fetchall()
     assert tables == []
 

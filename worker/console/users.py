@@ -121,6 +121,9 @@ class _File(BaseModel):
 
 HASHER: Final = PasswordHasher()
 
+#: What the password of an unknown user is compared with, so that it takes as long as that of a known one.
+_NOBODY: Final = HASHER.hash("")
+
 
 class Users:
     """All users.
@@ -133,8 +136,6 @@ class Users:
         self._file = file
         self._mark = self._changed()
         self._users = self._read()
-        # What the password of an unknown user is compared with, so that it takes as long as that of a known one.
-        self._nobody = HASHER.hash("")
 
     def named(self, name: str) -> User | None:
         """The user of this name, as the file has it now."""
@@ -152,7 +153,7 @@ class Users:
     def with_password(self, name: str, password: str) -> User | None:
         """The person, if the password is right. Takes a part of a second, for whatever name; blocks its thread."""
         user = self.named(name)
-        expected = self._nobody if user is None or user.password_argon2 is None else user.password_argon2
+        expected = _NOBODY if user is None or user.password_argon2 is None else user.password_argon2
         try:
             HASHER.verify(expected, password)
         except Argon2Error:
