@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal
+from collections.abc import Iterable
+from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import AwareDatetime, ConfigDict, Field
 
 from contracts.commands import Batch, Message, Ticket
 from contracts.events import EVENT_NAMESPACE, MAX_SUMMARY, Envelope
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 #: The CloudEvents `type`.
 BATCH_ENDED: Final = "unlink.batch_ended.v1"

@@ -5,12 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import Any
 
 from contracts.commands import CONTENT
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 
 def key_for(command: dict[str, Any]) -> str:

@@ -11,17 +11,14 @@ from dataclasses import dataclass, field
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from pydantic.json_schema import GenerateJsonSchema
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 from contracts.batches import BATCH_ENDED, BatchEnded
-from contracts.commands import CancelCommand, RetryCommand, UnlinkCommand
+from contracts.commands import CancelCommand, Message, RetryCommand, UnlinkCommand
 from contracts.events import Event, Outcome
 
 if TYPE_CHECKING:
-    from pydantic.json_schema import JsonSchemaValue
     from pydantic_core import core_schema
-
-    from contracts.commands import Message
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 

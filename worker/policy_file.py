@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import structlog
 
 from worker.settings import SettingsInvalidError
-from worker.unlinks.policy import PolicyInvalidError, read_policy
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from worker.unlinks.policy import Policy
+from worker.unlinks.policy import Policy, PolicyInvalidError, read_policy
 
 log = structlog.get_logger()
 

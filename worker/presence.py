@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from datetime import datetime
 from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Final
@@ -10,14 +12,11 @@ import structlog
 
 from worker.ledger.database import problem_in
 from worker.ledger.presence import ManagerState, WorkerState
+from worker.ledger.sql_ledger import SqlLedger
+from worker.unlinks.ports.clock import Clock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from datetime import datetime
-
     from worker.enterprise_manager import Gateway
-    from worker.ledger.sql_ledger import SqlLedger
-    from worker.unlinks.ports.clock import Clock
 
 #: How often, in seconds.
 SAY_SECONDS: Final = 10.0

@@ -7,30 +7,26 @@ import os
 import signal
 import socket
 import uuid
+from collections.abc import Coroutine
 from functools import partial
-from typing import TYPE_CHECKING
 
 import structlog
 
 from contracts.commands import UNKNOWN_NAME
 from worker.broker.broker import Broker
+from worker.broker.delivery import BrokerDelivery
 from worker.clock import SystemClock
 from worker.enterprise_manager import Gateway
 from worker.ledger.database import problem_in
 from worker.ledger.sql_ledger import SqlLedger
 from worker.policy_file import policy_in
 from worker.presence import Presence
+from worker.settings import Settings
 from worker.telemetry.instruments import Telemetry
 from worker.telemetry.tracing import outgoing_headers
 from worker.unlinks.dispatcher import Dispatcher
+from worker.unlinks.policy import Policy
 from worker.unlinks.rules import Pace, Rules
-
-if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
-    from worker.broker.delivery import BrokerDelivery
-    from worker.settings import Settings
-    from worker.unlinks.policy import Policy
 
 log = structlog.get_logger()
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from contracts.events import Outcome, rejection_id
-
-if TYPE_CHECKING:
-    from worker.broker.received_event import ReceivedEvent
+from worker.broker.received_event import ReceivedEvent
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Awaitable, Callable
+from typing import NoReturn
 
 import structlog
 
 from worker.unlinks.back_off import BackOff
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from worker.unlinks.ports.clock import Clock
+from worker.unlinks.ports.clock import Clock
 
 #: The first and the longest pause, in seconds, before jitter.
 FIRST_PAUSE = 0.5

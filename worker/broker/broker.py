@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,14 +18,11 @@ from worker.broker.misrouted import misrouted_delivery
 from worker.broker.outbox import BrokerOutbox
 from worker.broker.problems import BrokerError
 from worker.broker.topology import DELAY_TIERS, MISROUTED, command_queue
+from worker.settings import BrokerSettings
+from worker.unlinks.ports.clock import Clock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
-
     from pika.adapters.asyncio_connection import AsyncioConnection
-
-    from worker.settings import BrokerSettings
-    from worker.unlinks.ports.clock import Clock
 
 #: Seconds that `Broker.close` gives to publishes that still wait for their confirm.
 FLUSH_SECONDS = 10.0

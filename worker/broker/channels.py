@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pika.exceptions import AMQPError
@@ -10,8 +11,6 @@ from pika.exceptions import AMQPError
 from worker.broker.problems import ChannelLostError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from pika.adapters.asyncio_connection import AsyncioConnection
     from pika.channel import Channel
 

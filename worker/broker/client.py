@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,14 +17,10 @@ from worker.broker.problems import ACCESS_REFUSED, explain_channel, explain_conn
 from worker.broker.received_event import ReceivedEvent
 from worker.broker.senders import SENDER_HEADER
 from worker.broker.tolerant import TolerantSelectConnection
-from worker.settings import SettingsInvalidError
+from worker.settings import BrokerSettings, SettingsInvalidError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from pika.adapters.blocking_connection import BlockingChannel
-
-    from worker.settings import BrokerSettings
 
 #: How many events may wait here unseen: an observer that is slow must not make the worker slow.
 _PREFETCH = 500

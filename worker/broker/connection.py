@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import ssl
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -24,15 +25,11 @@ from worker.broker.problems import (
     explain_url,
 )
 from worker.broker.tolerant import TolerantConnection
-from worker.settings import SettingsInvalidError
+from worker.settings import BrokerSettings, SettingsInvalidError
+from worker.unlinks.ports.clock import Clock
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from pika.adapters.asyncio_connection import AsyncioConnection
-
-    from worker.settings import BrokerSettings
-    from worker.unlinks.ports.clock import Clock
 
 #: Seconds for the TCP connection to one address; and for TCP, TLS and AMQP together.
 CONNECT_SECONDS = 10.0

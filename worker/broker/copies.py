@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Mapping
+from typing import Any, cast
 
 from pika.spec import BasicProperties
 
@@ -16,11 +17,7 @@ from worker.broker.delivery import (
 )
 from worker.broker.misrouted import MISROUTED_SECONDS_HEADER
 from worker.broker.senders import SENDER_HEADER, signed_by_forwarder, signed_by_worker
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from worker.unlinks.ports.broker import Delivery
+from worker.unlinks.ports.broker import Delivery
 
 #: A property of AMQP 0-9-1 that is text holds at most so many bytes.
 MAX_SHORT_TEXT = 255

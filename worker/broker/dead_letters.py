@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from contracts.commands import Command
 from contracts.reading import UnreadableMessageError, read_message
 from worker.broker.copies import FAILED_AT_HEADER, QUEUE_HEADER, REASON_CODE_HEADER, REASON_HEADER, RUN_HEADER
 from worker.broker.delivery import plain_headers, text_or_none
@@ -14,11 +16,7 @@ from worker.broker.misrouted import latest_death
 from worker.broker.topology import command_queue
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from pika.spec import BasicProperties
-
-    from contracts.commands import Command
 
 #: The reason of a message that neither a worker nor the broker dead-lettered. The broker's own is `delivery_limit`:
 #: the message came to `unlink.misrouted` too often (https://www.rabbitmq.com/docs/dlx#effects).

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from worker.broker.senders import sender_of
 from worker.broker.topology import COMMAND_DELIVERY_LIMIT
-from worker.unlinks.ports.broker import DELIVERY_LIMIT
+from worker.unlinks.ports.broker import DELIVERY_LIMIT, Misrouting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
-
     from pika.channel import Channel
     from pika.spec import Basic, BasicProperties
-
-    from worker.unlinks.ports.broker import Misrouting
 
 #: The header that counts the attempts. Without the prefix `x-`, which is the broker's.
 ATTEMPT_HEADER = "unlink-attempt"

@@ -8,24 +8,23 @@ consumer is registered on an open channel.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import structlog
 
 from worker.broker.back_off import forever
 from worker.broker.channels import AwaitableChannel, settle
+from worker.broker.delivery import BrokerDelivery
 from worker.broker.problems import BrokerError, ChannelLostError
 from worker.broker.topology import exists
+from worker.unlinks.ports.clock import Clock
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from pika.channel import Channel
     from pika.spec import Basic, BasicProperties
 
     from worker.broker.connection import SupervisedConnection
-    from worker.broker.delivery import BrokerDelivery
-    from worker.unlinks.ports.clock import Clock
 
 #: Seconds for closing a channel in good order.
 CLOSE_SECONDS = 5.0

@@ -8,6 +8,7 @@ is over. The broker then writes the header `x-death`, its newest entry first
 
 from __future__ import annotations
 
+from collections.abc import Container, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -19,8 +20,6 @@ from worker.settings import ConfiguredName
 from worker.unlinks.ports.broker import Misrouting
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Mapping
-
     from pika.channel import Channel
     from pika.spec import Basic, BasicProperties
 

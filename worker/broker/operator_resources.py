@@ -19,15 +19,12 @@ import json
 import re
 import shlex
 import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from worker.broker import topology
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from worker.broker.topology import Binding, Exchange, Queue, Topology
+from worker.broker.topology import Binding, Exchange, Queue, Topology
 
 Resource = dict[str, Any]
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import Any
 
 import structlog
 from pika.spec import BasicProperties
 
-from contracts.events import CONTENT_TYPE, Event, Outcome
+from contracts.batches import BatchEnded
+from contracts.events import CONTENT_TYPE, Event, Outcome, Reason
 from worker.broker.back_off import forever, new_back_off
 from worker.broker.confirms import Confirmation, ConfirmChannel, Message
+from worker.broker.connection import SupervisedConnection
 from worker.broker.copies import (
     FAILED_AT_HEADER,
     QUEUE_HEADER,
@@ -25,16 +28,8 @@ from worker.broker.delivery import ATTEMPT_HEADER, RETURNS_HEADER, TAKEN_AWAY_HE
 from worker.broker.misrouted import MISROUTED_SECONDS_HEADER
 from worker.broker.problems import BrokerClosedError, ChannelLostError, one_line
 from worker.broker.topology import DEAD, EVENTS, MISROUTED, command_queue, delay_exchange
-from worker.unlinks.ports.broker import PublishRefusedError
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-
-    from contracts.batches import BatchEnded
-    from contracts.events import Reason
-    from worker.broker.connection import SupervisedConnection
-    from worker.unlinks.ports.broker import Delivery
-    from worker.unlinks.ports.clock import Clock
+from worker.unlinks.ports.broker import Delivery, PublishRefusedError
+from worker.unlinks.ports.clock import Clock
 
 APP_ID = "unlink-worker"
 

@@ -9,10 +9,8 @@ dead-lettered messages, or a user named by the policy, for replays.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping
+from typing import Any
 
 #: The header of a copy: the `user_id` of the original, or a list that ends with the `user_id` of the previous copy.
 SENDER_HEADER = "unlink-user-id"

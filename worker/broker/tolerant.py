@@ -8,16 +8,12 @@ microseconds) would return with every redelivery, and the worker could never con
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
 
 from pika.adapters.asyncio_connection import AsyncioConnection
 from pika.adapters.select_connection import SelectConnection
 from pika.connection import Connection
-from pika.frame import Header, decode_frame
+from pika.frame import Frame, Header, ProtocolHeader, decode_frame
 from pika.spec import BasicProperties
-
-if TYPE_CHECKING:
-    from pika.frame import Frame, ProtocolHeader
 
 #: The header that stands in for all headers of a message where they could not be decoded.
 UNREADABLE_HEADERS = "unlink-headers-unreadable"

@@ -9,6 +9,7 @@ with other arguments cannot be declared again.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,8 +19,6 @@ from worker.broker.channels import AwaitableChannel
 from worker.broker.problems import ACCESS_REFUSED, NOT_FOUND, ChannelLostError, TopologyError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-
     from pika.adapters.asyncio_connection import AsyncioConnection
 
 COMMANDS = "unlink.commands"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +11,10 @@ from worker.broker.channels import settle
 from worker.broker.connection import CLOSE_SECONDS, CONNECT_SECONDS, connection_parameters
 from worker.broker.problems import ConnectError, explain_connect
 from worker.broker.tolerant import TolerantConnection
+from worker.settings import BrokerSettings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from pika.adapters.asyncio_connection import AsyncioConnection
-
-    from worker.settings import BrokerSettings
 
 
 @asynccontextmanager

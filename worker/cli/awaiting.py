@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from contracts.events import Outcome
+from worker.broker.awaited import Awaited
+from worker.broker.received_event import ReceivedEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
-
-    from worker.broker.awaited import Awaited
     from worker.broker.client import BrokerClient
-    from worker.broker.received_event import ReceivedEvent
     from worker.cli.output.stalls import Stalls
 
 #: The exit status for each terminal outcome.

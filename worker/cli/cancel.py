@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from contracts.reading import UnreadableMessageError, read_message
 from worker.broker.awaited import Awaited
 from worker.broker.client import BrokerClient, BrokerClientError
+from worker.broker.received_event import ReceivedEvent
 from worker.cli.awaiting import Following
 from worker.cli.output.errors import refuse, settings_or_exit
 from worker.cli.output.event_text import in_words
@@ -17,9 +18,6 @@ from worker.cli.output.stalls import Stalls
 from worker.cli.output.terminal import Output, Spinner
 from worker.cli.submit.submission import INTERRUPTED
 from worker.settings import ClientSettings
-
-if TYPE_CHECKING:
-    from worker.broker.received_event import ReceivedEvent
 
 
 def cancel(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Callable
+from typing import Any, Self
 
 import structlog
 import typer
@@ -20,14 +21,9 @@ from worker.cli.output.terminal import console, printable
 from worker.cli.submit.drafts import job_reference, repository_reference
 from worker.clock import SystemClock
 from worker.enterprise_manager import Gateway
-from worker.enterprise_manager.catalogue import Catalogue, links_of_job, links_to_repository
+from worker.enterprise_manager.catalogue import Catalogue, LinkedJob, links_of_job, links_to_repository
 from worker.settings import EnterpriseManagerClientSettings, SettingsInvalidError
 from worker.unlinks.ports.enterprise_manager import EnterpriseManagerError, Refused
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from worker.enterprise_manager.catalogue import LinkedJob
 
 #: The exit status if some jobs could not be read, so that the list may lack links.
 INCOMPLETE = 1

@@ -9,7 +9,7 @@ import typer
 
 from worker.cli.output.errors import settings_or_exit
 from worker.cli.output.opened_ledger import opened_ledger
-from worker.cli.output.terminal import OutputOption  # noqa: TC001 - typer reads the annotations
+from worker.cli.output.terminal import OutputOption
 from worker.settings import LedgerClientSettings
 
 ledger = typer.Typer(no_args_is_help=True, help="The database of idempotency keys.")

@@ -5,15 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from worker.cli.catalogue import INCOMPLETE, backups_of, catalogue_or_exit, print_links, warn_of_unread
 from worker.cli.output.errors import refuse
-
-if TYPE_CHECKING:
-    from worker.enterprise_manager.catalogue import Catalogue, LinkedJob
+from worker.enterprise_manager.catalogue import Catalogue, LinkedJob
 
 #: How a name is written into a label, at most so long (contract, `labels`).
 _LONGEST_LABEL = 200

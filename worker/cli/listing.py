@@ -5,26 +5,22 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from collections.abc import Iterator
+from datetime import datetime
 from enum import StrEnum
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import Annotated, Final, Literal
 
 import typer
 
-from contracts.events import ReasonCode  # noqa: TC001 - typer reads it
+from contracts.events import ReasonCode
 from worker.cli.output.errors import refuse, settings_or_exit
 from worker.cli.output.opened_ledger import opened_ledger
 from worker.cli.output.unlinks import print_table
 from worker.clock import SystemClock
-from worker.ledger import AUDIT_COLUMNS, Criteria, Document
+from worker.ledger import AUDIT_COLUMNS, Criteria, Document, Inspection, Record
 from worker.ledger.search import read_since
 from worker.settings import LedgerClientSettings
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from datetime import datetime
-
-    from worker.ledger import Inspection, Record
 
 #: How many lines a table has, if nothing else is asked for.
 _TABLE_LINES: Final = 100

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
@@ -12,19 +13,14 @@ from contracts.keys import derived_key
 from worker.cli.catalogue import INCOMPLETE, backups_of, catalogue_or_exit, print_links, warn_of_unread
 from worker.cli.links import labels_of
 from worker.cli.output.errors import refuse, settings_or_exit
-from worker.cli.output.terminal import Output  # noqa: TC001 - typer reads the annotations
+from worker.cli.output.terminal import Output
 from worker.cli.submit.command import ticket_reference
-from worker.cli.submit.drafts import DraftError, draft, in_batches
+from worker.cli.submit.drafts import Draft, DraftError, draft, in_batches
 from worker.cli.submit.retries import RetryOfEarlier
 from worker.cli.submit.submission import outgoing, publish_all
 from worker.clock import SystemClock
+from worker.enterprise_manager.catalogue import Catalogue, LinkedJob
 from worker.settings import ClientSettings
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from worker.cli.submit.drafts import Draft
-    from worker.enterprise_manager.catalogue import Catalogue, LinkedJob
 
 
 def offboard(  # noqa: PLR0913 - one parameter an option

@@ -5,19 +5,17 @@ from __future__ import annotations
 import getpass
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from worker.cli.output.errors import refuse, settings_or_exit
 from worker.cli.output.opened_ledger import opened_ledger
 from worker.cli.output.terminal import Output, OutputOption, local_time, printable
+from worker.ledger import Inspection
 from worker.ledger.documents import utc
 from worker.ledger.leases import LOOKS_IN_A_LEASE
 from worker.settings import Settings
-
-if TYPE_CHECKING:
-    from worker.ledger import Inspection
 
 _Name = Annotated[
     str | None, typer.Argument(metavar="[NAME]", help="The Enterprise Manager's configured name.", show_default=False)

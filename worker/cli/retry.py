@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Any, Final
 
 import typer
 from pydantic import ValidationError
@@ -18,15 +19,9 @@ from worker.cli.output.opened_ledger import opened_ledger
 from worker.cli.output.terminal import Output, printable
 from worker.cli.output.unlinks import print_table
 from worker.cli.submit.retries import outgoing_retry
-from worker.cli.submit.submission import publish_all
-from worker.ledger import Criteria, Document
+from worker.cli.submit.submission import Outgoing, publish_all
+from worker.ledger import Criteria, Document, Inspection, Record
 from worker.settings import ClientSettings, LedgerClientSettings
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from worker.cli.submit.submission import Outgoing
-    from worker.ledger import Inspection, Record
 
 #: So many are retried at once, at most.
 _MOST: Final = 10_000

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Iterator
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -16,15 +17,10 @@ from worker.cli.output.event_text import explanation
 from worker.cli.output.opened_ledger import opened_ledger
 from worker.cli.output.terminal import Output, console, local_time, outcome_text, printable
 from worker.cli.output.unlinks import print_table
-from worker.ledger import Criteria, Document
+from worker.ledger import Criteria, Document, Inspection, KeyHistory, Record, RecordedStep
 from worker.ledger.documents import in_words, utc
 from worker.settings import LedgerClientSettings
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from worker.ledger import Inspection, KeyHistory, Record, RecordedStep
-    from worker.unlinks.ports.ledger import CancelRequest
+from worker.unlinks.ports.ledger import CancelRequest
 
 NOT_ENDED = 5
 UNKNOWN = 6

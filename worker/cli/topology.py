@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,15 +18,11 @@ from worker.broker.topology import declare as declare_all
 from worker.broker.topology import verify as verify_all
 from worker.broker.visit import visit
 from worker.cli.output.errors import refuse, refuse_settings, settings_or_exit
-from worker.cli.output.terminal import Output, OutputOption  # noqa: TC001 - typer reads the annotations
-from worker.settings import ClientSettings, Settings, SettingsInvalidError
+from worker.cli.output.terminal import Output, OutputOption
+from worker.settings import BrokerSettings, ClientSettings, Settings, SettingsInvalidError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from pika.adapters.asyncio_connection import AsyncioConnection
-
-    from worker.settings import BrokerSettings
 
     Work = Callable[[Topology, AsyncioConnection], Awaitable[None]]
 

@@ -7,29 +7,24 @@ import sys
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, Protocol, Self
+from typing import Annotated, Any, Literal, NoReturn, Protocol, Self
 
 import typer
-from rich.console import Group
+from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from contracts.events import Outcome
 from worker.broker.client import BrokerClient, BrokerClientError
+from worker.broker.received_event import ReceivedEvent
 from worker.cli.output.errors import refuse, settings_or_exit
 from worker.cli.output.event_text import explanation
 from worker.cli.output.naming import link_of, ticket_of
 from worker.cli.output.terminal import console, local_clock, outcome_text, printable, read_time
 from worker.clock import SystemClock
-from worker.settings import ClientSettings
+from worker.settings import BrokerSettings, ClientSettings
 from worker.unlinks.back_off import BackOff
-
-if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, RenderResult
-
-    from worker.broker.received_event import ReceivedEvent
-    from worker.settings import BrokerSettings
 
 #: The first and the longest pause before the broker is tried again, in seconds, before jitter.
 _FIRST_PAUSE = 0.5

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
-from worker.console.api import Known  # noqa: TC001 - FastAPI reads it
+from worker.console.api import Known
 from worker.console.keys import from_path, to_path
 from worker.console.models import OrderedItem
-from worker.console.orders import Orders, read_unlink
+from worker.console.orders import Ordered, Orders, read_unlink
 from worker.console.problems import Problem
+from worker.console.readings import Readings
 from worker.console.signed_in import form_of
 from worker.console.users import Caller
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from worker.console.orders import Ordered
-    from worker.console.readings import Readings
-    from worker.ledger import Record
+from worker.ledger import Record
 
 router = APIRouter()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
@@ -26,16 +27,12 @@ from worker.console.signed_in import SignedIn
 from worker.console.signing_in import SignIn
 from worker.console.users import Users
 from worker.policy_file import policy_in
-from worker.settings import SettingsInvalidError
+from worker.settings import ConsoleProgramSettings, SettingsInvalidError
+from worker.unlinks.ports.clock import Clock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from starlette.responses import Response
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-    from worker.settings import ConsoleProgramSettings
-    from worker.unlinks.ports.clock import Clock
 
 log = structlog.get_logger()
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 from markupsafe import Markup, escape
 
 from contracts.events import Outcome
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 _BAR: Final = 18
 _GAP: Final = 6

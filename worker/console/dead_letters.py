@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+from collections.abc import Callable
+from typing import Annotated, Any, Final, TypeVar
 
 import structlog
 from fastapi import APIRouter, Depends, Path, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from worker.broker.client import BrokerClientError
-from worker.console.actions import Asking  # noqa: TC001 - FastAPI reads it
-from worker.console.api import Known  # noqa: TC001 - FastAPI reads it
+from worker.broker.dead_letters import DeadLetter
+from worker.console.actions import Asking
+from worker.console.api import Known
 from worker.console.models import DeadLetterItem, DeadLetterList, DiscardItem, ReplayItem
 from worker.console.orders import audit
 from worker.console.problems import Problem
 from worker.console.rendering import render
+from worker.console.users import Caller
 from worker.dead.queue import DeadQueue
 from worker.dead.record import as_json
 from worker.dead.replay import MEANINGS, Left, Replay, Report
 from worker.dead.selection import Selection, digest_of
 from worker.ledger import Inspection, InspectionError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from worker.broker.dead_letters import DeadLetter
-    from worker.console.users import Caller
-    from worker.settings import ConsoleProgramSettings
-    from worker.unlinks.ports.clock import Clock
+from worker.settings import ConsoleProgramSettings
+from worker.unlinks.ports.clock import Clock
 
 T = TypeVar("T")
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlencode
 
 from worker.console.problems import Problem
 from worker.ledger import Cursor
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 def to_path(key: str) -> str:

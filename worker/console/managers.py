@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import json
 import uuid
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
+from contracts.commands import UnlinkCommand
 from worker.console.actions import WHY_BODY, Asking, Ordering, field, why_of
-from worker.console.api import Known  # noqa: TC001 - FastAPI reads it
+from worker.console.api import Known
 from worker.console.keys import to_path
 from worker.console.models import PausedItem
 from worker.console.orders import audit, read_unlink
 from worker.console.problems import Problem
+from worker.console.readings import Readings
 from worker.console.rendering import render
 from worker.console.signed_in import form_of
+from worker.console.users import Caller
 from worker.console.views import managers
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from contracts.commands import UnlinkCommand
-    from worker.console.readings import Readings
-    from worker.console.users import Caller
 
 router = APIRouter()
 

@@ -17,14 +17,13 @@ from contracts.reading import UnreadableMessageError, read_command
 from worker.broker.awaited import Awaited
 from worker.broker.client import BrokerClient, BrokerClientError, NoQueueError
 from worker.console.problems import Problem
-from worker.unlinks.policy import DeniedError
+from worker.settings import BrokerSettings
+from worker.unlinks.policy import DeniedError, Policy
 
 if TYPE_CHECKING:
     from worker.console.readings import Readings
     from worker.console.users import Caller
     from worker.ledger import Record
-    from worker.settings import BrokerSettings
-    from worker.unlinks.policy import Policy
 
 log = structlog.get_logger()
 

@@ -5,29 +5,25 @@ from __future__ import annotations
 import csv
 import io
 import json
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, StreamingResponse
 
 from contracts.events import RETRIED, ReasonCode
-from worker.console.actions import Asking  # noqa: TC001 - FastAPI reads it
+from worker.console.actions import Asking
 from worker.console.api import PAGE, Known, Searched
 from worker.console.charts import stacked_bars
 from worker.console.keys import from_cursor, from_path, query_of, to_cursor
 from worker.console.problems import Problem
+from worker.console.readings import Readings
 from worker.console.rendering import duration, render
 from worker.console.searching import ENDED
 from worker.console.views import managers
-from worker.ledger import AUDIT_COLUMNS, Document, KeyHistory
+from worker.ledger import AUDIT_COLUMNS, Criteria, Document, KeyHistory, Record, RecordedStep
 from worker.ledger.overview import HOURS
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from datetime import datetime
-
-    from worker.console.readings import Readings
-    from worker.ledger import Criteria, Record, RecordedStep
 
 router = APIRouter(include_in_schema=False)
 

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from worker.broker.client import BrokerClient, BrokerClientError
 from worker.broker.topology import DEAD
 from worker.console.problems import Problem
-from worker.ledger import Inspection, InspectionError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from worker.ledger import Criteria, Cursor, KeyHistory, Page
-    from worker.ledger.overview import Overview
-    from worker.settings import BrokerSettings, LedgerSettings
-    from worker.unlinks.ports.clock import Clock
+from worker.ledger import Criteria, Cursor, Inspection, InspectionError, KeyHistory, Page
+from worker.ledger.overview import Overview
+from worker.settings import BrokerSettings, LedgerSettings
+from worker.unlinks.ports.clock import Clock
 
 T = TypeVar("T")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,8 +15,6 @@ from worker.console.problems import Problem, as_json, title_of, wants_json
 from worker.console.views import LOST_SECONDS
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from starlette.responses import Response
     from starlette.types import Scope
 

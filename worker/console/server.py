@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import structlog
@@ -11,15 +12,11 @@ import uvicorn
 
 from worker.console.access import is_loopback
 from worker.console.app import create_app
-from worker.settings import SettingsInvalidError
+from worker.settings import ConsoleProgramSettings, SettingsInvalidError
+from worker.unlinks.ports.clock import Clock
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     from starlette.types import ASGIApp
-
-    from worker.settings import ConsoleProgramSettings
-    from worker.unlinks.ports.clock import Clock
 
 log = structlog.get_logger()
 

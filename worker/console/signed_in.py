@@ -13,13 +13,11 @@ from starlette.responses import PlainTextResponse, RedirectResponse
 
 from worker.console.problems import Problem
 from worker.console.rendering import answer
-from worker.console.users import Caller, Role
+from worker.console.sessions import Sessions
+from worker.console.users import Caller, Role, Users
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-    from worker.console.sessions import Sessions
-    from worker.console.users import Users
 
 #: What anybody may ask for.
 _OPEN: Final = ("/login", "/static/")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 
 import structlog
 from fastapi import APIRouter, Query, Request
@@ -12,13 +12,11 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from worker.console.problems import Problem
 from worker.console.rendering import render
+from worker.console.sessions import Sessions
 from worker.console.signed_in import form_of
 from worker.console.throttle import Throttle
-
-if TYPE_CHECKING:
-    from worker.console.sessions import Sessions
-    from worker.console.users import Users
-    from worker.unlinks.ports.clock import Clock
+from worker.console.users import Users
+from worker.unlinks.ports.clock import Clock
 
 log = structlog.get_logger()
 

@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from worker.console.keys import to_path
 from worker.console.models import ManagerItem, PauseItem, SightItem
-from worker.ledger import Document
+from worker.ledger import Document, KeyHistory, Record
 from worker.ledger.documents import utc
+from worker.ledger.overview import Overview
 
 if TYPE_CHECKING:
     from worker.console.readings import Queues
-    from worker.ledger import KeyHistory, Record
-    from worker.ledger.overview import Overview
 
 #: A worker that has not been seen for so long, in seconds, is taken for dead: it says every ten seconds how it is.
 LOST_SECONDS = 30.0

@@ -8,12 +8,14 @@ their order, unless the program is killed before. Each browsing counts against t
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pika.exceptions import AMQPError, ChannelClosedByBroker
 
+from contracts.commands import RetryCommand
 from worker.broker.client import BrokerClient, BrokerClientError, translated
 from worker.broker.copies import replayed_properties
 from worker.broker.dead_letters import DeadLetter
@@ -21,11 +23,7 @@ from worker.broker.delivery import text_of
 from worker.broker.topology import COMMANDS, DEAD
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from pika.adapters.blocking_connection import BlockingChannel
-
-    from contracts.commands import RetryCommand
 
 #: How many messages one consumer takes, and so how many are in memory. A quorum queue mixes up those that return all at
 #: once, from one consumer, if they are more than 32: it keeps them in an Erlang map, which is sorted only up to that

@@ -8,18 +8,16 @@ import json
 import math
 import os
 import socket
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from worker.broker.delivery import plain_headers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-    from typing import BinaryIO
-
     from worker.broker.dead_letters import DeadLetter
     from worker.dead.queue import DeadQueue, Taken
 

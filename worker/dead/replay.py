@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -11,8 +12,6 @@ from contracts.commands import CancelCommand, RetryCommand, UnlinkCommand
 from contracts.events import RETRIED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from worker.broker.dead_letters import DeadLetter
     from worker.dead.queue import DeadQueue, Taken
     from worker.dead.selection import Selection

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from worker.dead.record import as_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
     from worker.broker.dead_letters import DeadLetter
     from worker.dead.queue import Taken
 

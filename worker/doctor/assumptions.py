@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from worker.doctor.enterprise_manager import REQUEST_SECONDS
@@ -18,29 +18,15 @@ from worker.doctor.probe import AS_JSON, TROUBLE, NotSeenError, Probe, described
 from worker.enterprise_manager import paths
 from worker.enterprise_manager.assumptions import Assumption
 from worker.enterprise_manager.documents.reading import read_document
-from worker.enterprise_manager.documents.records import (
-    read_tasks,
-    read_versions,
-)
+from worker.enterprise_manager.documents.records import read_tasks, read_versions
 from worker.enterprise_manager.logon import TOKEN_HEADER, Logon
 from worker.enterprise_manager.remedies import Remedies
-from worker.enterprise_manager.responses import (
-    FORBIDDEN,
-    NOT_FOUND,
-    SERVICE_UNAVAILABLE,
-    TOO_MANY,
-    UNAUTHORIZED,
-    Again,
-)
+from worker.enterprise_manager.responses import FORBIDDEN, NOT_FOUND, SERVICE_UNAVAILABLE, TOO_MANY, UNAUTHORIZED, Again
 from worker.enterprise_manager.transport import BrokenAnswerError, Transport
 from worker.enterprise_manager.wire import Wire
+from worker.settings import EnterpriseManagerSettings
+from worker.unlinks.ports.clock import Clock
 from worker.unlinks.ports.enterprise_manager import Unavailable
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
-
-    from worker.settings import EnterpriseManagerSettings
-    from worker.unlinks.ports.clock import Clock
 
 #: An ID that no session has.
 _NO_SESSION = "b2Ygbm8gc2Vzc2lvbg=="

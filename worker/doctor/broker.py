@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import AsyncIterator, Iterable
 from typing import TYPE_CHECKING, Any
 
 from pika import BasicProperties
@@ -19,16 +20,13 @@ from worker.broker.problems import (
     ChannelLostError,
     ConnectError,
 )
+from worker.broker.topology import Exchange, Queue
 from worker.broker.visit import visit
 from worker.doctor.findings import Finding, doubtful, good, wrong
+from worker.settings import BrokerSettings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
-
     from pika.adapters.asyncio_connection import AsyncioConnection
-
-    from worker.broker.topology import Exchange, Queue
-    from worker.settings import BrokerSettings
 
 #: The oldest version that the worker runs on.
 OLDEST_VERSION = (3, 10)

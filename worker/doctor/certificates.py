@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import socket
 import ssl
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from worker.enterprise_manager.pinning import fingerprint_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 #: How long connecting and each step of the handshake may take, in seconds.
 _SECONDS = 10.0

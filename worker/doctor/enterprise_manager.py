@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Mapping
 
 from worker.doctor.certificates import ShownCertificate, shown_by
 from worker.doctor.findings import Finding, doubtful, good, wrong
 from worker.enterprise_manager import paths
 from worker.enterprise_manager.documents.records import read_tasks, read_versions
-from worker.enterprise_manager.documents.tree import DocumentError
+from worker.enterprise_manager.documents.tree import DocumentError, Node
 from worker.enterprise_manager.logon import TOKEN_HEADER, Logon
 from worker.enterprise_manager.remedies import Remedies
 from worker.enterprise_manager.responses import Again, NotFound, Unauthorized, judge
 from worker.enterprise_manager.transport import Request, Transport, TransportError
 from worker.enterprise_manager.wire import Wire
+from worker.settings import EnterpriseManagerSettings
+from worker.unlinks.ports.clock import Clock
 from worker.unlinks.ports.enterprise_manager import Refused, Unavailable
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
-
-    from worker.enterprise_manager.documents.tree import Node
-    from worker.settings import EnterpriseManagerSettings
-    from worker.unlinks.ports.clock import Clock
 
 #: A certificate that expires within this many days is reported.
 DAYS_OF_NOTICE = 30

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
-from worker.doctor.probe import TROUBLE, NotSeenError, described
+from worker.doctor.probe import TROUBLE, NotSeenError, Probe, described
 from worker.enterprise_manager import paths
 from worker.enterprise_manager.assumptions import Assumption
-from worker.enterprise_manager.documents.records import read_job, read_links, read_references
+from worker.enterprise_manager.documents.records import (
+    JobRecord,
+    LinkRecord,
+    ReferenceRecord,
+    read_job,
+    read_links,
+    read_references,
+)
+from worker.enterprise_manager.documents.tree import Node
 from worker.enterprise_manager.gateway import COPY_JOBS, LEGACY_COPY_JOB
 from worker.enterprise_manager.responses import BAD_REQUEST
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from worker.doctor.probe import Probe
-    from worker.enterprise_manager.documents.records import JobRecord, LinkRecord, ReferenceRecord
-    from worker.enterprise_manager.documents.tree import Node
 
 #: How many jobs are read at most, to find one of each kind.
 MOST_JOBS = 50

@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from worker.doctor.findings import Finding, doubtful, good, wrong
-from worker.ledger import Inspection, InspectionError
+from worker.ledger import Inspection, InspectionError, Pause
 from worker.ledger.database import URL_VARIABLE, folder_problem, open_engine, problem_in, read_url
 from worker.ledger.schema import known_schema, number_of
 from worker.ledger.tables import ledger_schema
+from worker.settings import LedgerSettings
+from worker.unlinks.ports.clock import Clock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
-
-    from sqlalchemy import Connection
     from sqlalchemy.engine import URL
-
-    from worker.ledger import Pause
-    from worker.settings import LedgerSettings
-    from worker.unlinks.ports.clock import Clock
 
 #: A difference of the clocks, in seconds, that is reported: `not_after` and the times in events are
 #: by the workers' clocks. Leases and time-outs are measured by the database's alone.

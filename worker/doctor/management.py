@@ -7,21 +7,18 @@ only there can be seen how long a delivery may be held. It does not show the bro
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 import requests
 
 from worker.broker import topology
+from worker.broker.topology import Queue
 from worker.doctor.broker import DEFAULT_CONSUMER_TIMEOUT
 from worker.doctor.findings import Finding, doubtful, good, wrong
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping
-
-    from worker.broker.topology import Queue
-    from worker.settings import BrokerSettings
+from worker.settings import BrokerSettings
 
 #: How long one request may take, in seconds.
 _REQUEST_SECONDS = 8.0

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from worker.enterprise_manager.assumptions import Assumption
 from worker.enterprise_manager.differences import Differences
 from worker.enterprise_manager.documents.reading import BYTE_ORDER_MARK
-from worker.enterprise_manager.documents.tree import DocumentError
+from worker.enterprise_manager.documents.tree import DocumentError, Node
 from worker.enterprise_manager.responses import MULTIPLE_CHOICES, OK
-from worker.enterprise_manager.transport import Request, TransportError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from worker.enterprise_manager.assumptions import Assumption
-    from worker.enterprise_manager.documents.tree import Node
-    from worker.enterprise_manager.transport import Answer
-    from worker.enterprise_manager.wire import Wire
+from worker.enterprise_manager.transport import Answer, Request, TransportError
+from worker.enterprise_manager.wire import Wire
 
 #: In a request's headers: the answer is to be in JSON, whatever the worker's setting is.
 AS_JSON = {"Accept": "application/json"}

@@ -9,17 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
 
 import structlog
 
 from worker.unlinks.back_off import BackOff
+from worker.unlinks.ports.clock import Clock
 from worker.unlinks.ports.enterprise_manager import Unavailable
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from worker.unlinks.ports.clock import Clock
 
 #: The pauses between probes, in seconds, before jitter: doubled from the first to the longest.
 FIRST_PAUSE = 1.0

@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import tenacity
 
+from worker.enterprise_manager.availability import Availability
+from worker.enterprise_manager.differences import Differences
 from worker.enterprise_manager.documents.records import read_paging
-from worker.enterprise_manager.documents.tree import UnexpectedDocumentError, UnreadableDocumentError
-from worker.enterprise_manager.logon import TOKEN_HEADER
+from worker.enterprise_manager.documents.tree import Node, UnexpectedDocumentError, UnreadableDocumentError
+from worker.enterprise_manager.logon import TOKEN_HEADER, Logon, LogonSession
+from worker.enterprise_manager.remedies import Remedies
 from worker.enterprise_manager.responses import UNAUTHORIZED, Again, NotFound, Unauthorized, judge
-from worker.enterprise_manager.transport import Request, TransportError
+from worker.enterprise_manager.transport import Answer, Request, TransportError
+from worker.enterprise_manager.wire import Wire
 from worker.unlinks.back_off import BackOff
+from worker.unlinks.ports.clock import Clock
 from worker.unlinks.ports.enterprise_manager import Refused, Unavailable
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
-
-    from worker.enterprise_manager.availability import Availability
-    from worker.enterprise_manager.differences import Differences
-    from worker.enterprise_manager.documents.tree import Node
-    from worker.enterprise_manager.logon import Logon, LogonSession
-    from worker.enterprise_manager.remedies import Remedies
-    from worker.enterprise_manager.transport import Answer
-    from worker.enterprise_manager.wire import Wire
-    from worker.unlinks.ports.clock import Clock
 
 #: How often a request is sent in all, before it counts as not available.
 ATTEMPTS = 3

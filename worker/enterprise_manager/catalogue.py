@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
-from contracts.commands import JobReference
+from contracts.commands import JobReference, RepositoryReference
 from contracts.events import ReasonCode
-from worker.unlinks.ports.enterprise_manager import Refused
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from contracts.commands import RepositoryReference
-    from worker.enterprise_manager.gateway import Gateway
-    from worker.unlinks.ports.enterprise_manager import Job, Link
+from worker.enterprise_manager.gateway import Gateway
+from worker.unlinks.ports.enterprise_manager import Job, Link, Refused
 
 #: How many jobs are read concurrently. Requests have a limit of their own, `MAX_REQUESTS`.
 _JOBS_AT_ONCE = 32

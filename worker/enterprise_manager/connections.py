@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import time
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from http.client import HTTPResponse
@@ -25,7 +26,6 @@ from urllib3.util.connection import is_connection_dropped
 if TYPE_CHECKING:
     import socket
     import ssl
-    from collections.abc import Callable
 
 #: The longest that connecting to one address may take, in seconds, and the longest that the TLS handshake may take.
 CONNECT_SECONDS = 10.0

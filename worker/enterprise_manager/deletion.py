@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 import structlog
 
+from worker.enterprise_manager.calls import Calls
 from worker.enterprise_manager.documents.reading import is_html
 from worker.enterprise_manager.documents.records import TaskRecord, read_task
 from worker.enterprise_manager.documents.tree import DocumentError
-from worker.enterprise_manager.logon import TOKEN_HEADER
+from worker.enterprise_manager.logon import TOKEN_HEADER, Logon, LogonSession
+from worker.enterprise_manager.remedies import Remedies
 from worker.enterprise_manager.responses import (
     MULTIPLE_CHOICES,
     NOT_FOUND,
@@ -22,17 +24,9 @@ from worker.enterprise_manager.responses import (
     is_definite_no,
     judge,
 )
-from worker.enterprise_manager.transport import NotConnectedError, NotWrittenError, Request, TransportError
+from worker.enterprise_manager.transport import Answer, NotConnectedError, NotWrittenError, Request, TransportError
+from worker.enterprise_manager.wire import Wire
 from worker.unlinks.ports.enterprise_manager import AnswerLost, LinkNotFound, NotSent, Unavailable
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from worker.enterprise_manager.calls import Calls
-    from worker.enterprise_manager.logon import Logon, LogonSession
-    from worker.enterprise_manager.remedies import Remedies
-    from worker.enterprise_manager.transport import Answer
-    from worker.enterprise_manager.wire import Wire
 
 log = structlog.get_logger()
 

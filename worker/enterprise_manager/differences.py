@@ -7,15 +7,12 @@ Enterprise Manager is at hand while the worker is developed.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 import structlog
 
 from worker.enterprise_manager.assumptions import Assumption
 from worker.enterprise_manager.documents.reading import BYTE_ORDER_MARK
-
-if TYPE_CHECKING:
-    from worker.enterprise_manager.documents.records import TaskRecord
+from worker.enterprise_manager.documents.records import TaskRecord
 
 #: The documented states of a task.
 TASK_STATES = frozenset({"running", "operationfinished", "finished"})

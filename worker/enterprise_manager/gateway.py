@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Literal, NoReturn, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Literal, NoReturn, TypeVar
 
 import structlog
 
+from contracts.commands import JobReference, RepositoryReference
 from contracts.events import ReasonCode
 from worker.enterprise_manager import names, paths
 from worker.enterprise_manager.assumptions import Assumption
@@ -17,17 +19,20 @@ from worker.enterprise_manager.differences import Differences
 from worker.enterprise_manager.documents.records import (
     MAX_NAME,
     JobRecord,
+    LinkRecord,
     TaskRecord,
     read_job,
     read_links,
 )
 from worker.enterprise_manager.documents.tree import DocumentError, UnexpectedDocumentError, cleaned
-from worker.enterprise_manager.logon import Logon
+from worker.enterprise_manager.logon import Logon, LogonSession
 from worker.enterprise_manager.remedies import Remedies
 from worker.enterprise_manager.responses import Again, NotFound, Unauthorized, judge
 from worker.enterprise_manager.tasks import Tasks
 from worker.enterprise_manager.transport import Request, Transport, TransportError
-from worker.enterprise_manager.wire import Wire
+from worker.enterprise_manager.wire import RequestObserver, Wire
+from worker.settings import EnterpriseManagerSettings
+from worker.unlinks.ports.clock import Clock
 from worker.unlinks.ports.enterprise_manager import (
     Job,
     Link,
@@ -38,16 +43,6 @@ from worker.unlinks.ports.enterprise_manager import (
     TaskTicket,
     Unavailable,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
-
-    from contracts.commands import JobReference, RepositoryReference
-    from worker.enterprise_manager.documents.records import LinkRecord
-    from worker.enterprise_manager.logon import LogonSession
-    from worker.enterprise_manager.wire import RequestObserver
-    from worker.settings import EnterpriseManagerSettings
-    from worker.unlinks.ports.clock import Clock
 
 #: The types of job that have linked repositories (vendor, `GET /jobs/{ID}`).
 COPY_JOBS = frozenset({"backupcopy", "immediatebackupcopy"})

@@ -11,7 +11,6 @@ import contextlib
 import contextvars
 import uuid
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import structlog
 
@@ -19,16 +18,14 @@ from worker.enterprise_manager import paths
 from worker.enterprise_manager.documents.reading import read_document
 from worker.enterprise_manager.documents.records import read_session_id
 from worker.enterprise_manager.documents.tree import DocumentError
+from worker.enterprise_manager.remedies import Remedies
 from worker.enterprise_manager.responses import FORBIDDEN, UNAUTHORIZED, Again, NotFound, judge, server_message
 from worker.enterprise_manager.transport import Answer, Request, TransportError
+from worker.enterprise_manager.wire import Wire
+from worker.settings import EnterpriseManagerSettings
 from worker.unlinks.back_off import BackOff
+from worker.unlinks.ports.clock import Clock
 from worker.unlinks.ports.enterprise_manager import Refused, Unavailable
-
-if TYPE_CHECKING:
-    from worker.enterprise_manager.remedies import Remedies
-    from worker.enterprise_manager.wire import Wire
-    from worker.settings import EnterpriseManagerSettings
-    from worker.unlinks.ports.clock import Clock
 
 TOKEN_HEADER = "X-RestSvcSessionId"  # noqa: S105 - the name of the header, not a token
 

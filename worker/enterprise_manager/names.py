@@ -8,19 +8,14 @@ back is compared with the one asked for, to the letter, and where none fits, all
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
 
 from contracts.events import ReasonCode
 from worker.enterprise_manager import paths
-from worker.enterprise_manager.calls import ListTooLongError
+from worker.enterprise_manager.calls import Calls, ListTooLongError
 from worker.enterprise_manager.documents.records import MAX_NAME, ReferenceRecord, read_references
 from worker.enterprise_manager.documents.tree import cleaned
 from worker.unlinks.ports.enterprise_manager import Refused
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from worker.enterprise_manager.calls import Calls
 
 #: How many names a page is asked to have.
 PAGE_SIZE = 200

@@ -8,11 +8,8 @@ documented one does, else the documented one.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 from urllib.parse import quote, unquote, urlsplit
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 API = "/api/"
 LOGON = "/api/sessionMngr/"

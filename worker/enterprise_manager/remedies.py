@@ -9,16 +9,12 @@ from __future__ import annotations
 import socket
 import ssl
 from collections import deque
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 from urllib.parse import quote, urlsplit
 
 from worker.enterprise_manager.pinning import OtherCertificateError, with_colons
 from worker.redaction import Redaction
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from worker.settings import EnterpriseManagerSettings
+from worker.settings import EnterpriseManagerSettings
 
 # OpenSSL's numbers of why a certificate was refused (openssl-verification-options(1), x509_vfy.h).
 _NOT_YET_VALID = 9

@@ -6,17 +6,14 @@ Statuses: 400, 401, 403, 404, 405, 500, 501, 503 are documented; the others come
 from __future__ import annotations
 
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING
 
 from contracts.events import ReasonCode
 from worker.enterprise_manager.documents.reading import html_title, is_error, is_html, read_document
 from worker.enterprise_manager.documents.records import read_error
 from worker.enterprise_manager.documents.tree import DocumentError
+from worker.enterprise_manager.remedies import Remedies
+from worker.enterprise_manager.transport import Answer
 from worker.unlinks.ports.enterprise_manager import Refused
-
-if TYPE_CHECKING:
-    from worker.enterprise_manager.remedies import Remedies
-    from worker.enterprise_manager.transport import Answer
 
 OK, MULTIPLE_CHOICES = 200, 300
 BAD_REQUEST, UNAUTHORIZED, FORBIDDEN, NOT_FOUND, REQUEST_TIMEOUT, TOO_MANY = 400, 401, 403, 404, 408, 429

@@ -14,24 +14,20 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import structlog
 
 from worker.enterprise_manager import paths
-from worker.enterprise_manager.documents.records import TaskRecord, read_task, read_tasks
+from worker.enterprise_manager.calls import Calls
+from worker.enterprise_manager.documents.records import Clean, TaskPage, TaskRecord, read_task, read_tasks
 from worker.enterprise_manager.documents.tree import UnexpectedDocumentError
 from worker.enterprise_manager.durations import Durations
+from worker.enterprise_manager.logon import LogonSession
+from worker.unlinks.ports.clock import Clock
 from worker.unlinks.ports.enterprise_manager import TaskTicket
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from worker.enterprise_manager.calls import Calls
-    from worker.enterprise_manager.documents.records import Clean, TaskPage
-    from worker.enterprise_manager.logon import LogonSession
-    from worker.unlinks.ports.clock import Clock
 
 #: Up to this many tasks are read one by one.
 FEW = 8

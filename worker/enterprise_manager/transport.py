@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import logging
 import ssl
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 import requests
@@ -24,13 +24,8 @@ import urllib3
 from worker.enterprise_manager.connections import LIMITS, BoundedAdapter, Limits
 from worker.enterprise_manager.permission import NotPermittedError
 from worker.enterprise_manager.pinning import PinnedContext
-from worker.settings import SettingsInvalidError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from worker.enterprise_manager.remedies import Remedies
-    from worker.settings import EnterpriseManagerSettings
+from worker.enterprise_manager.remedies import Remedies
+from worker.settings import EnterpriseManagerSettings, SettingsInvalidError
 
 #: The largest answer that is read, in bytes: a list of thousands of links has a few megabytes.
 MAX_ANSWER_BYTES = 16 * 1024 * 1024

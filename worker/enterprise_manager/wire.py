@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import structlog
 
 from worker.enterprise_manager.concurrency_limit import ConcurrencyLimit, ConcurrencyLimitClosedError
 from worker.enterprise_manager.documents.reading import read_document
+from worker.enterprise_manager.documents.tree import Node
 from worker.enterprise_manager.permission import Permission
 from worker.enterprise_manager.responses import SERVICE_UNAVAILABLE, TOO_MANY, retry_after
 from worker.enterprise_manager.threads import Threads
-from worker.enterprise_manager.transport import NotConnectedError, Request, TransportError
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
-
-    from worker.enterprise_manager.documents.tree import Node
-    from worker.enterprise_manager.transport import Answer, Transport
-    from worker.unlinks.ports.clock import Clock
+from worker.enterprise_manager.transport import Answer, NotConnectedError, Request, Transport, TransportError
+from worker.unlinks.ports.clock import Clock
 
 #: From this size on, in bytes, reading a document blocks the event loop noticeably.
 _LONG_BODY = 64 * 1024

@@ -8,26 +8,36 @@ latest one.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import BigInteger, and_, bindparam, delete, exists, insert, or_, select, type_coerce, update
+from sqlalchemy import (
+    BigInteger,
+    BindParameter,
+    ColumnElement,
+    RowMapping,
+    and_,
+    bindparam,
+    delete,
+    exists,
+    insert,
+    or_,
+    select,
+    type_coerce,
+    update,
+)
 
 from contracts.events import Outcome
 from worker.ledger.key_rows import KeyRows
 from worker.ledger.search_terms import content_of
 from worker.ledger.statements import KEYS_AT_ONCE, OLDEST_KEPT, STEPS_AT_ONCE, insert_into
 from worker.ledger.tables import Now, batch_members, batches, unlinks
-from worker.unlinks.ports.ledger import BatchKey, EndedBatch, MemberEnd, Stage
+from worker.unlinks.ports.ledger import BatchKey, EndedBatch, MemberEnd, NewMember, Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from datetime import datetime
-
-    from sqlalchemy import BindParameter, ColumnElement, RowMapping
     from sqlalchemy.sql.dml import ReturningInsert
-
-    from worker.unlinks.ports.ledger import NewMember
 
 _members = batch_members.c
 

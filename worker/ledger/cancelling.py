@@ -9,12 +9,10 @@ from worker.ledger.key_rows import KeyRows
 from worker.ledger.records import Step
 from worker.ledger.rows import cancellation_from, who_and_why
 from worker.ledger.statements import CANCELLATIONS, MARK_CANCELLED, remember_cancellation
-from worker.unlinks.ports.ledger import AlreadySettled, KeyReused, Lease, Stage
+from worker.unlinks.ports.ledger import AlreadySettled, CancelRequest, KeyReused, Lease, Stage
 
 if TYPE_CHECKING:
     from sqlalchemy import RowMapping
-
-    from worker.unlinks.ports.ledger import CancelRequest
 
 
 @dataclass(frozen=True, slots=True)

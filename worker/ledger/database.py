@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import errno
 import sqlite3
+from collections.abc import Callable
 from enum import Enum, auto
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import NullPool, QueuePool
 
 from worker.ledger.tables import lend_clocks
 from worker.settings import SettingsInvalidError
+from worker.unlinks.ports.clock import Clock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from pydantic import SecretStr
-    from sqlalchemy import Connection, Engine
     from sqlalchemy.engine.interfaces import DBAPIConnection
-
-    from worker.unlinks.ports.clock import Clock
 
 URL_VARIABLE: Final = "UNLINK_LEDGER__URL"
 

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC
+from collections.abc import Iterable
+from datetime import UTC, datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from worker.ledger.records import Record
 from worker.ledger.search_terms import content_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from datetime import datetime
-
-    from worker.ledger.records import Record
 
 #: What a spreadsheet takes for a formula, if a cell begins with it (https://owasp.org/www-community/attacks/CSV_Injection).
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001 - full-width ones too

@@ -9,10 +9,7 @@ LedgerError
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from worker.unlinks.ports.ledger import Lease, Stage
+from worker.unlinks.ports.ledger import Lease, Stage
 
 
 class LedgerError(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,18 +13,15 @@ from worker.ledger.database import open_engine, problem_in, read_url
 from worker.ledger.errors import InspectionError, SchemaTooNewError
 from worker.ledger.overview import Overview, overview
 from worker.ledger.presence import WorkerState, present
+from worker.ledger.records import KeyHistory, Pause
 from worker.ledger.schema import require_current
+from worker.ledger.search import Criteria, Cursor, Page
 from worker.ledger.transaction import Transaction
+from worker.settings import LedgerSettings
+from worker.unlinks.ports.clock import Clock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from sqlalchemy import Engine
-
-    from worker.ledger.records import KeyHistory, Pause
-    from worker.ledger.search import Criteria, Cursor, Page
-    from worker.settings import LedgerSettings
-    from worker.unlinks.ports.clock import Clock
 
 #: What is done here is not done by a worker, and takes no lease.
 _NOBODY = "command line"

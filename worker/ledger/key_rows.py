@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from worker.ledger.records import Step
 from worker.ledger.search_writes import TermWrites
 from worker.ledger.statements import NOTE, ROW
 from worker.ledger.tables import to_microseconds
-from worker.unlinks.ports.ledger import HeldElsewhere
+from worker.unlinks.ports.ledger import HeldElsewhere, Lease
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, RowMapping, Update
-
-    from worker.ledger.records import Step
-    from worker.unlinks.ports.ledger import Lease
 
 _MICROSECONDS: Final = 1_000_000
 

@@ -9,16 +9,10 @@ all workers count from the same. Where the operating system names no boot, it is
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from worker.ledger.tables import EPOCH, boots, to_microseconds, unlinks, unsettled
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
-    from worker.unlinks.ports.clock import Clock
+from worker.unlinks.ports.clock import Clock
 
 
 class LeaseClock:

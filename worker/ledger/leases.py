@@ -10,14 +10,12 @@ that clock since then counts as well.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from worker.unlinks.ports.clock import Clock
-    from worker.unlinks.ports.ledger import Lease
+from worker.unlinks.ports.clock import Clock
+from worker.unlinks.ports.ledger import Lease
 
 #: The part of a lease that is not relied on.
 MARGIN: Final = 0.1

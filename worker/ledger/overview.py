@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from datetime import datetime, timedelta
+from typing import Any, Final
 
-from sqlalchemy import BigInteger, bindparam, func, select, type_coerce
+from sqlalchemy import BigInteger, Connection, bindparam, func, select, type_coerce
 
 from worker.ledger.presence import WorkerState, present
 from worker.ledger.records import Pause
 from worker.ledger.statements import PAUSES
 from worker.ledger.tables import EPOCH, Now, search_terms, unlinks, unsettled
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from datetime import datetime
-
-    from sqlalchemy import Connection
 
 _HOUR: Final = 60 * 60 * 1_000_000
 

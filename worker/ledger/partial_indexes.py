@@ -5,14 +5,9 @@ A ledger on SQLite does not need that, and it takes long and much memory. The mi
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from sqlalchemy import Index
+from sqlalchemy import ColumnElement, Index
 
 from worker.ledger.tables import SEARCHED, batch_members, in_flight, search_terms, unlinks, unsettled
-
-if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement
 
 #: At most one unlink of a job between its intent and its end: an edit of a job is read-modify-write on the other side.
 one_in_flight_per_job = Index(

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from sqlalchemy import BigInteger, bindparam, delete, select, type_coerce
+from sqlalchemy import BigInteger, Connection, Insert, RowMapping, bindparam, delete, select, type_coerce
 
 from worker.ledger.statements import insert_into
 from worker.ledger.tables import Now, workers
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from sqlalchemy import Connection, Insert, RowMapping
 
 #: Rows of workers that were killed are kept so long, in microseconds.
 _KEPT: Final = 60 * 60 * 1_000_000

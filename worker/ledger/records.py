@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    from datetime import datetime
-
-    from contracts.events import Outcome
-    from worker.unlinks.ports.ledger import CancelRequest, Entry
+from contracts.events import Outcome
+from worker.unlinks.ports.ledger import CancelRequest, Entry
 
 
 class Step(StrEnum):

@@ -10,12 +10,20 @@ from worker.ledger.batches import Batching
 from worker.ledger.records import Step
 from worker.ledger.rows import entry_from, known_run_from, who_and_why
 from worker.ledger.statements import FORGET_CANCELLATIONS, START_RUN, TAKE_OVER
-from worker.unlinks.ports.ledger import AlreadySettled, Claimed, HeldElsewhere, KeyReused, NoSuchRun, Stage
+from worker.unlinks.ports.ledger import (
+    AlreadySettled,
+    Claimed,
+    HeldElsewhere,
+    KeyReused,
+    KnownRun,
+    NoSuchRun,
+    Retry,
+    RetryResult,
+    Stage,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy import RowMapping
-
-    from worker.unlinks.ports.ledger import KnownRun, Retry, RetryResult
 
 
 class Retrying(Batching):

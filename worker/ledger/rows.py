@@ -11,6 +11,7 @@ from worker.ledger.tables import to_microseconds
 from worker.unlinks.ports.enterprise_manager import Link, LinkedBackup, TaskTicket
 from worker.unlinks.ports.ledger import (
     CancelRequest,
+    Change,
     Entry,
     Intended,
     Intent,
@@ -25,8 +26,6 @@ from worker.unlinks.ports.ledger import (
 
 if TYPE_CHECKING:
     from sqlalchemy import RowMapping
-
-    from worker.unlinks.ports.ledger import Change
 
 _STEPS = {step.value: step for step in Step}
 

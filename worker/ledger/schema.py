@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from sqlalchemy import column, func, inspect, select, table
+from sqlalchemy import Connection, column, func, inspect, select, table
 
 from worker.ledger.errors import InspectionError, SchemaTooNewError
 from worker.ledger.tables import ledger_schema
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
 
 #: The folder of the migrations, for Alembic.
 FOLDER: Final = Path(__file__).parent / "migrations"

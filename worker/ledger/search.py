@@ -7,23 +7,18 @@ however many keys there are. Of several criteria, the database reads the index t
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import product
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from sqlalchemy import bindparam, select, tuple_, union
+from sqlalchemy import ColumnElement, Select, bindparam, select, tuple_, union
 
+from worker.ledger.records import Record
 from worker.ledger.search_terms import fold, fold_id
 from worker.ledger.statements import WHOLE_ROW
 from worker.ledger.tables import Moment, search_terms, unlinks
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from sqlalchemy import ColumnElement, Select
-
-    from worker.ledger.records import Record
 
 _UUID: Final = re.compile(r"(?:.*:)?[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 

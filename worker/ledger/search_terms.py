@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import json
 import unicodedata
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from worker.unlinks.ports.ledger import Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from sqlalchemy import RowMapping
 
 #: Characters of a term that are compared. PostgreSQL refuses an index entry of more than 2.7 kB, and with it the whole

@@ -7,16 +7,24 @@ keys.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from sqlalchemy import BigInteger, and_, bindparam, delete, exists, select, type_coerce, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Table,
+    and_,
+    bindparam,
+    delete,
+    exists,
+    select,
+    type_coerce,
+    update,
+)
 
+from worker.ledger.search_writes import TermWrites
 from worker.ledger.tables import Now, search_terms, search_walk, unlinks, unsettled
-
-if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement, Connection, Table
-
-    from worker.ledger.search_writes import TermWrites
 
 #: How many keys one transaction passes, and how many rows without terms it reads, at most.
 KEYS_IN_A_BITE: Final = 1000

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from sqlalchemy import bindparam, func, update
+from sqlalchemy import ColumnElement, Connection, Executable, Insert, RowMapping, bindparam, func, update
 
 from worker.ledger.rows import intent_columns
 from worker.ledger.search_terms import terms_of, terms_of_event, terms_of_intent
 from worker.ledger.statements import insert_into
 from worker.ledger.tables import SEARCHED, ForeignText, Moment, search_terms
-from worker.unlinks.ports.ledger import Intended, Settled
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from sqlalchemy import ColumnElement, Connection, Executable, Insert, RowMapping
-
-    from worker.unlinks.ports.ledger import Change
+from worker.unlinks.ports.ledger import Change, Intended, Settled
 
 _SEEN: Final = ("job_id", "job_name", "link_id", "repository_uid", "repository_name")
 

@@ -6,6 +6,7 @@ More than 400 lines: each call of the port, with what a worker does about it bes
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -19,36 +20,35 @@ from worker.ledger.errors import LedgerClosedError
 from worker.ledger.lease_clock import LeaseClock
 from worker.ledger.leases import GRACE_SECONDS, LOOKS_IN_A_LEASE, RENEWALS_IN_A_LEASE, Leases
 from worker.ledger.migrations import migrate
-from worker.ledger.presence import leave, put
-from worker.ledger.transaction import Transaction
+from worker.ledger.presence import WorkerState, leave, put
+from worker.ledger.records import KeyHistory
+from worker.ledger.transaction import Renewed, Surroundings, Transaction
 from worker.ledger.writer import BY_BATCH, BY_JOB, BY_KEY, FIRST, LAST, Writer, writer_on
-from worker.unlinks.ports.ledger import Claimed, HeldElsewhere, Intended, LeaseLostError, Settled
+from worker.settings import LedgerSettings
+from worker.unlinks.ports.clock import Clock
+from worker.unlinks.ports.ledger import (
+    AlreadySettled,
+    CancelRequest,
+    Change,
+    Claimed,
+    ClaimResult,
+    EndedBatch,
+    HeldElsewhere,
+    Intended,
+    KeyReused,
+    KnownRun,
+    Lease,
+    LeaseLostError,
+    MemberEnd,
+    NewClaim,
+    NewMember,
+    Retry,
+    RetryResult,
+    Settled,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from sqlalchemy import Connection
-
-    from worker.ledger.presence import WorkerState
-    from worker.ledger.records import KeyHistory
-    from worker.ledger.transaction import Renewed, Surroundings
-    from worker.settings import LedgerSettings
-    from worker.unlinks.ports.clock import Clock
-    from worker.unlinks.ports.ledger import (
-        AlreadySettled,
-        CancelRequest,
-        Change,
-        ClaimResult,
-        EndedBatch,
-        KeyReused,
-        KnownRun,
-        Lease,
-        MemberEnd,
-        NewClaim,
-        NewMember,
-        Retry,
-        RetryResult,
-    )
 
     MakeWriter = Callable[[Callable[[Connection, float], Transaction], Clock, Callable[[bool], None]], Writer]
 

@@ -13,8 +13,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import (
     BigInteger,
+    BindParameter,
     Boolean,
+    ColumnElement,
+    Insert,
     Integer,
+    Table,
+    Update,
     and_,
     bindparam,
     case,
@@ -45,7 +50,6 @@ from worker.ledger.tables import (
 from worker.unlinks.ports.ledger import Change, Intended, SentAgain, Settled, Stage, Submitted, Withdrawn
 
 if TYPE_CHECKING:
-    from sqlalchemy import BindParameter, ColumnElement, Insert, Table, Update
     from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
 
 #: How many keys, and how many of their steps, one transaction of `prune` deletes at most.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -9,7 +10,9 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    ColumnElement,
     Dialect,
+    FromClause,
     Index,
     Integer,
     LargeBinary,
@@ -22,14 +25,11 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from worker.unlinks.ports.clock import Clock
 
-    from sqlalchemy import ColumnElement, FromClause
+if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.sql.compiler import SQLCompiler
-
-    from worker.unlinks.ports.clock import Clock
 
 #: A lease that ends here is over.
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

@@ -13,6 +13,7 @@ time, and right again if it is repeated because the answer to a commit was lost:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -20,16 +21,9 @@ from worker.ledger.cancelling import Cancelling
 from worker.ledger.errors import OutOfOrderError, SchemaTooNewError
 from worker.ledger.records import KeyHistory, Pause, Step
 from worker.ledger.retrying import Retrying
-from worker.ledger.rows import (
-    cancellation_from,
-    columns_of,
-    entry_from,
-    intent_columns,
-    record_from,
-    step_from,
-)
+from worker.ledger.rows import cancellation_from, columns_of, entry_from, intent_columns, record_from, step_from
 from worker.ledger.schema import schema_problem
-from worker.ledger.search import ROWS, Cursor, Page, matching
+from worker.ledger.search import ROWS, Criteria, Cursor, Page, matching
 from worker.ledger.search_walk import COMPLETED_AT, walk
 from worker.ledger.statements import (
     COUNT_LONG_SETTLED,
@@ -58,11 +52,14 @@ from worker.ledger.statements import (
 from worker.unlinks.ports.ledger import (
     AlreadySettled,
     CancelRequestedError,
+    Change,
     Claimed,
+    ClaimResult,
     Intended,
     KeyReused,
     Lease,
     LeaseLostError,
+    NewClaim,
     SentAgain,
     Settled,
     Stage,
@@ -70,12 +67,7 @@ from worker.unlinks.ports.ledger import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from sqlalchemy import RowMapping
-
-    from worker.ledger.search import Criteria
-    from worker.unlinks.ports.ledger import Change, ClaimResult, NewClaim
 
 _DAY: Final = 24 * 60 * 60 * 1_000_000
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
@@ -24,19 +25,16 @@ import structlog
 
 from worker.ledger.database import URL_VARIABLE, Trouble, folder_problem, open_engine, problem_in, trouble_of
 from worker.ledger.errors import LedgerClosedError, LedgerError
+from worker.ledger.lease_clock import LeaseClock
+from worker.ledger.transaction import Transaction
 from worker.settings import SettingsInvalidError
 from worker.unlinks.back_off import BackOff
+from worker.unlinks.ports.clock import Clock
 from worker.unlinks.ports.ledger import CancelRequestedError, LeaseLostError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
     from sqlalchemy import Connection, Engine
     from sqlalchemy.engine import URL
-
-    from worker.ledger.lease_clock import LeaseClock
-    from worker.ledger.transaction import Transaction
-    from worker.unlinks.ports.clock import Clock
 
 _log = structlog.get_logger()
 

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import trustme
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 #: The names that a server on this machine is reached by.
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")

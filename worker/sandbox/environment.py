@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import Literal
 
 from worker.sandbox.contexts import Assembly
 from worker.sandbox.processes.supervisor import ProcessSupervisor
 from worker.sandbox.processes.worker_process import WorkerProcess
 from worker.sandbox.rabbitmq.choice import private_broker
-from worker.sandbox.simulated_enterprise_manager import SimulatedEnterpriseManager
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from contextlib import ExitStack
-    from typing import Literal
-
-    from worker.sandbox.simulated_enterprise_manager import Behaviour, Simulation
+from worker.sandbox.simulated_enterprise_manager import Behaviour, SimulatedEnterpriseManager, Simulation
 
 #: How a worker is set up to be watched by a person: whatever waits for minutes in production waits for seconds here.
 HURRIED = {

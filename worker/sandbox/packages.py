@@ -8,14 +8,11 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from worker.sandbox.errors import MissingPartError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 _TOOLS = ("apt-get", "dpkg-deb")
 

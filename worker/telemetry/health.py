@@ -11,11 +11,9 @@ are answered also when the loop is stuck.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+from typing import Any, Final, NoReturn, Protocol
 
 #: How often the loop records its heartbeat, in seconds.
 BEAT_SECONDS: Final = 0.5

@@ -11,6 +11,7 @@ import errno
 import json
 import socket
 import threading
+from collections.abc import Callable, Mapping
 from email.utils import formatdate
 from http import HTTPStatus
 from http.client import HTTPException, parse_headers
@@ -20,15 +21,11 @@ from typing import TYPE_CHECKING, Final, Self
 import structlog
 from prometheus_client.exposition import choose_encoder
 
-from worker.settings import SettingsInvalidError
+from worker.settings import HttpSettings, SettingsInvalidError
+from worker.telemetry.health import Health, Report
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from prometheus_client import CollectorRegistry
-
-    from worker.settings import HttpSettings
-    from worker.telemetry.health import Health, Report
 
 #: How long a connection may take from its start to its end, in seconds.
 CLIENT_SECONDS: Final = 10.0

@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from opentelemetry.trace import NoOpTracer
 
-from worker.settings import SettingsInvalidError, secrets_of
+from worker.settings import Settings, SettingsInvalidError, TracesSettings, secrets_of
 from worker.telemetry.health import Health
 from worker.telemetry.http import TelemetryServer
 from worker.telemetry.isolation import IsolatedSinks, isolated
 from worker.telemetry.logs import Redactor
 from worker.telemetry.metrics import Metrics
 from worker.telemetry.requests import RequestMetrics
+from worker.telemetry.spans import SpanExport
 from worker.telemetry.step_log import StepLog
 from worker.telemetry.step_metrics import StepMetrics
 from worker.telemetry.tracing import StepSpans
+from worker.unlinks.dispatcher import Dispatcher
+from worker.unlinks.ports.clock import Clock
+from worker.unlinks.ports.steps import Step
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from worker.broker.broker import Broker
     from worker.enterprise_manager import Gateway
     from worker.ledger.sql_ledger import SqlLedger
-    from worker.settings import Settings, TracesSettings
-    from worker.telemetry.spans import SpanExport
-    from worker.unlinks.dispatcher import Dispatcher
-    from worker.unlinks.ports.clock import Clock
-    from worker.unlinks.ports.steps import Step
 
 
 class Telemetry:

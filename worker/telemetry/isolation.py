@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
 
 import structlog
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from worker.unlinks.ports.steps import Step, Steps
+from worker.unlinks.ports.steps import Step, Steps
 
 _log = structlog.get_logger()
 

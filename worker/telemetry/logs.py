@@ -12,6 +12,7 @@ import logging
 import logging.config
 import re
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -21,8 +22,6 @@ import structlog
 from worker.redaction import REDACTED, Redaction
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from structlog.typing import EventDict, WrappedLogger
 
     from worker.settings import LogSettings

@@ -7,9 +7,10 @@ series.
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable, Iterable
 from functools import cache, partial
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import Final, TypeVar
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
@@ -19,9 +20,6 @@ from prometheus_client.process_collector import ProcessCollector
 
 from contracts.commands import UNKNOWN_NAME
 from contracts.events import Outcome, ReasonCode
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
 
 #: Seconds: from a publish that is confirmed at once to a command that waited an hour for its Enterprise Manager.
 PHASE_BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1500, 3600)

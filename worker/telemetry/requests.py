@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from worker.telemetry.isolation import isolated
 from worker.telemetry.tracing import outgoing_headers
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from worker.enterprise_manager.wire import Exchange
     from worker.telemetry.metrics import Metrics
 

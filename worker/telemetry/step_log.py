@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import structlog
 
-from worker.unlinks.ports.steps import StepKind
-
-if TYPE_CHECKING:
-    from worker.unlinks.ports.steps import Step
+from worker.unlinks.ports.steps import Step, StepKind
 
 _log = structlog.get_logger()
 

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from datetime import datetime
+from typing import Final
 
-from contracts.events import Outcome
-from worker.telemetry.metrics import NO_REASON
-from worker.unlinks.ports.steps import StepKind
-
-if TYPE_CHECKING:
-    from datetime import datetime
-
-    from contracts.events import EventData
-    from worker.telemetry.metrics import Metrics
-    from worker.unlinks.ports.clock import Clock
-    from worker.unlinks.ports.steps import Step
+from contracts.events import EventData, Outcome
+from worker.telemetry.metrics import NO_REASON, Metrics
+from worker.unlinks.ports.clock import Clock
+from worker.unlinks.ports.steps import Step, StepKind
 
 #: The value of the label `result` for what a claim can find.
 _CLAIMS: Final = {

@@ -9,36 +9,31 @@ lines in the log can be found by `trace_id`.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import structlog
 from opentelemetry.context import Context
 from opentelemetry.trace import (
     NonRecordingSpan,
     NoOpTracer,
+    Span,
     SpanContext,
     SpanKind,
     StatusCode,
+    Tracer,
     format_trace_id,
     get_current_span,
     set_span_in_context,
 )
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from contracts.events import Outcome
+from contracts.events import EventData, Outcome
 from worker.telemetry.isolation import isolated
-from worker.unlinks.ports.steps import StepKind
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from opentelemetry.trace import Span, Tracer
-
-    from contracts.events import EventData
-    from worker.unlinks.ports.broker import Delivery
-    from worker.unlinks.ports.steps import Step
+from worker.unlinks.ports.broker import Delivery
+from worker.unlinks.ports.steps import Step, StepKind
 
 _W3C: Final = TraceContextTextMapPropagator()
 

@@ -8,22 +8,17 @@ that fails, it returns to its queue.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
+from worker.unlinks.ports.broker import Delivery
+from worker.unlinks.ports.clock import Clock
 from worker.unlinks.ports.enterprise_manager import EnterpriseManagerError
 from worker.unlinks.ports.ledger import LeaseLostError
-from worker.unlinks.ports.steps import StepKind
-from worker.unlinks.replies import UnpublishedError
+from worker.unlinks.ports.steps import Reporter, StepKind
+from worker.unlinks.replies import Replies, UnpublishedError
 from worker.unlinks.waiting import LONGEST_LOOK, DeferredError, LeavingError, UnansweredError, abandon
-
-if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
-    from worker.unlinks.ports.broker import Delivery
-    from worker.unlinks.ports.clock import Clock
-    from worker.unlinks.ports.steps import Reporter
-    from worker.unlinks.replies import Replies
 
 #: The wait after an attempt that failed in an unforeseen way, in seconds: it grows by the factor, up to the longest.
 FIRST_RETRY_SECONDS = 5.0

@@ -14,23 +14,16 @@ before, or has succeeded.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from contracts.commands import CancelCommand, JobReference, RetryCommand
+from contracts.commands import CancelCommand, Command, JobReference, RetryCommand, UnlinkCommand
 from contracts.reading import UnreadableMessageError, read_command
-from worker.unlinks.policy import DeniedError
-from worker.unlinks.ports.enterprise_manager import Refused
+from worker.unlinks.policy import DeniedError, Policy
+from worker.unlinks.ports.enterprise_manager import EnterpriseManager, Job, Refused
+from worker.unlinks.ports.ledger import KnownRun, Ledger
 from worker.unlinks.ports.steps import StepKind
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from contracts.commands import Command, UnlinkCommand
-    from worker.unlinks.policy import Policy
-    from worker.unlinks.ports.enterprise_manager import EnterpriseManager, Job
-    from worker.unlinks.ports.ledger import KnownRun, Ledger
-    from worker.unlinks.waiting import Waiting
+from worker.unlinks.waiting import Waiting
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from worker.unlinks.ports.clock import Clock
+from worker.unlinks.ports.clock import Clock
 
 
 class BackOff:

@@ -10,22 +10,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from contracts.batches import MOST_KEYS, BatchCounts, BatchEnded, BatchEndedData, batch_ended_id
-from contracts.commands import Batch, Ticket, UnlinkCommand
-from contracts.events import Outcome, source_of
-from worker.unlinks.ports.ledger import BatchKey, MemberEnd, NewMember
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from contracts.commands import Command
-    from contracts.events import Event
-    from contracts.reading import PartialParse
-    from worker.unlinks.ports.broker import Delivery
-    from worker.unlinks.ports.ledger import EndedBatch, Ledger
+from contracts.commands import Batch, Command, Ticket, UnlinkCommand
+from contracts.events import Event, Outcome, source_of
+from contracts.reading import PartialParse
+from worker.unlinks.ports.broker import Delivery
+from worker.unlinks.ports.ledger import BatchKey, EndedBatch, Ledger, MemberEnd, NewMember
 
 
 class EndedBatches(Protocol):

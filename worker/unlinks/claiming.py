@@ -7,18 +7,13 @@ sent meanwhile. If the lease is renewed, the worker lives and goes on with the u
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeVar
 
+from worker.unlinks.ports.broker import Delivery
 from worker.unlinks.ports.ledger import HeldElsewhere
-from worker.unlinks.ports.steps import StepKind
-from worker.unlinks.waiting import DeferredError
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
-
-    from worker.unlinks.ports.broker import Delivery
-    from worker.unlinks.ports.steps import Reporter
-    from worker.unlinks.waiting import Waiting
+from worker.unlinks.ports.steps import Reporter, StepKind
+from worker.unlinks.waiting import DeferredError, Waiting
 
 #: How long a command waits in a delay queue, in seconds, when another worker has its key.
 HELD_ELSEWHERE_SECONDS = 5.0

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from contracts.commands import UnlinkCommand
 from contracts.events import Reason, ReasonCode
-
-if TYPE_CHECKING:
-    from contracts.commands import UnlinkCommand
-    from worker.unlinks.ports.enterprise_manager import LinkedBackup
+from worker.unlinks.ports.enterprise_manager import LinkedBackup
 
 
 def reason_against(command: UnlinkCommand, backups: tuple[LinkedBackup, ...]) -> Reason | None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from contracts.commands import UNKNOWN_NAME, CancelCommand, RetryCommand, UnlinkCommand
+from contracts.commands import UNKNOWN_NAME, CancelCommand, Command, RetryCommand, UnlinkCommand
 from contracts.events import ReasonCode
-from contracts.reading import UnreadableMessageError, read_message
+from contracts.reading import PartialParse, UnreadableMessageError, read_message
 from worker.unlinks.attempts import Attempts
 from worker.unlinks.authorization import Authorized, Authorizer
 from worker.unlinks.batches import Batches, member_of
@@ -16,24 +17,16 @@ from worker.unlinks.claiming import HELD_ELSEWHERE_SECONDS
 from worker.unlinks.job_locks import JobLocks
 from worker.unlinks.misrouted import Misrouted, given_up
 from worker.unlinks.policy import DeniedError
-from worker.unlinks.ports.ledger import AlreadySettled, CancelRequest, KeyReused
-from worker.unlinks.ports.steps import Reporter, StepKind
+from worker.unlinks.ports.broker import Delivery, Outbox
+from worker.unlinks.ports.clock import Clock
+from worker.unlinks.ports.enterprise_manager import EnterpriseManager
+from worker.unlinks.ports.ledger import AlreadySettled, CancelRequest, KeyReused, Ledger
+from worker.unlinks.ports.steps import Reporter, StepKind, Steps
 from worker.unlinks.replies import Replies, known_of
+from worker.unlinks.rules import Rules
 from worker.unlinks.runs import Running, Runs
 from worker.unlinks.signals import Signal
 from worker.unlinks.waiting import Waiting
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from contracts.commands import Command
-    from contracts.reading import PartialParse
-    from worker.unlinks.ports.broker import Delivery, Outbox
-    from worker.unlinks.ports.clock import Clock
-    from worker.unlinks.ports.enterprise_manager import EnterpriseManager
-    from worker.unlinks.ports.ledger import Ledger
-    from worker.unlinks.ports.steps import Steps
-    from worker.unlinks.rules import Rules
 
 #: How long a cancelled unlink has to release its lease, in seconds.
 CANCEL_SECONDS = 5.0

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from worker.unlinks.back_off import BackOff
-from worker.unlinks.ports.enterprise_manager import EnterpriseManagerError
-from worker.unlinks.ports.steps import StepKind
-
-if TYPE_CHECKING:
-    from worker.unlinks.ports.clock import Clock
-    from worker.unlinks.ports.enterprise_manager import EnterpriseManager, Task, TaskTicket
-    from worker.unlinks.ports.ledger import Intent
-    from worker.unlinks.ports.steps import Reporter
-    from worker.unlinks.rules import Pace
-    from worker.unlinks.waiting import Waiting
+from worker.unlinks.ports.clock import Clock
+from worker.unlinks.ports.enterprise_manager import EnterpriseManager, EnterpriseManagerError, Task, TaskTicket
+from worker.unlinks.ports.ledger import Intent
+from worker.unlinks.ports.steps import Reporter, StepKind
+from worker.unlinks.rules import Pace
+from worker.unlinks.waiting import Waiting
 
 #: The second poll of the links comes after this share of the poll interval.
 FIRST_LOOK = 0.25

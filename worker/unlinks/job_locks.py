@@ -6,13 +6,10 @@ The ledger enforces it across workers; the locks of one process save it the quer
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from worker.unlinks.waiting import Waiting
+from worker.unlinks.waiting import Waiting
 
 
 class JobLocks:

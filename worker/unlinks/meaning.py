@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+from contracts.commands import UnlinkCommand
 from contracts.events import ReasonCode
-from worker.unlinks.ports.enterprise_manager import Job, Refused
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
-
-    from contracts.commands import UnlinkCommand
-    from worker.unlinks.ports.enterprise_manager import EnterpriseManager, Link
-    from worker.unlinks.ports.ledger import Intent
-    from worker.unlinks.waiting import Answer
+from worker.unlinks.ports.enterprise_manager import EnterpriseManager, Job, Link, Refused
+from worker.unlinks.ports.ledger import Intent
+from worker.unlinks.waiting import Answer
 
 
 class Ask(Protocol):

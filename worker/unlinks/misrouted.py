@@ -10,27 +10,18 @@ and where it is not, it goes back to its queue, for a worker that serves it.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from contracts.commands import UNKNOWN_NAME, CancelCommand, RetryCommand, UnlinkCommand
+from contracts.commands import UNKNOWN_NAME, CancelCommand, Command, RetryCommand, UnlinkCommand
 from contracts.events import ReasonCode
-from contracts.reading import UnreadableMessageError
-from worker.unlinks.outcome import cancelled, failed
-from worker.unlinks.ports.broker import DELIVERY_LIMIT
-from worker.unlinks.ports.ledger import Stage
+from contracts.reading import PartialParse, UnreadableMessageError
+from worker.unlinks.outcome import Ending, cancelled, failed
+from worker.unlinks.ports.broker import DELIVERY_LIMIT, Delivery, Misrouting
+from worker.unlinks.ports.ledger import Entry, Ledger, Stage
+from worker.unlinks.ports.steps import Reporter
+from worker.unlinks.replies import Replies
 from worker.unlinks.waiting import DeferredError
-
-if TYPE_CHECKING:
-    from collections.abc import Container
-
-    from contracts.commands import Command
-    from contracts.reading import PartialParse
-    from worker.unlinks.outcome import Ending
-    from worker.unlinks.ports.broker import Delivery, Misrouting
-    from worker.unlinks.ports.ledger import Entry, Ledger
-    from worker.unlinks.ports.steps import Reporter
-    from worker.unlinks.replies import Replies
 
 #: For so long a command waits for its queue to appear, in seconds.
 GIVE_UP_SECONDS = 600

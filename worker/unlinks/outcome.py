@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import Any
 
+from contracts.commands import UnlinkCommand
 from contracts.events import (
     Event,
     EventData,
@@ -22,15 +24,10 @@ from contracts.events import (
     rejection_id,
     source_of,
 )
+from contracts.reading import PartialParse
 from worker.unlinks.closing import closed
-
-if TYPE_CHECKING:
-    from datetime import datetime
-
-    from contracts.commands import UnlinkCommand
-    from contracts.reading import PartialParse
-    from worker.unlinks.ports.enterprise_manager import Job, Task
-    from worker.unlinks.ports.ledger import Entry, Intent
+from worker.unlinks.ports.enterprise_manager import Job, Task
+from worker.unlinks.ports.ledger import Entry, Intent
 
 
 @dataclass(frozen=True, slots=True)

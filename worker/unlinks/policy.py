@@ -21,18 +21,15 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
+from contracts.commands import UnlinkCommand
 from contracts.reading import describe
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from contracts.commands import UnlinkCommand
-    from worker.unlinks.ports.enterprise_manager import Job
+from worker.unlinks.ports.enterprise_manager import Job
 
 _JOB_ID = re.compile(r"(?:urn:veeam:Job:)?([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})", re.IGNORECASE)
 

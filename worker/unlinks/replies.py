@@ -8,24 +8,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial as bound
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from contracts.commands import UnlinkCommand
-from contracts.events import Reason, ReasonCode
+from contracts.batches import BatchEnded
+from contracts.commands import Command, UnlinkCommand
+from contracts.events import Event, Reason, ReasonCode
 from contracts.reading import PartialParse, read_message
-from worker.unlinks.batches import member_of, member_of_partial, none_ended
+from worker.unlinks.batches import Batches, EndedBatches, member_of, member_of_partial, none_ended
 from worker.unlinks.outcome import compose_rejection
-from worker.unlinks.ports.steps import StepKind
-
-if TYPE_CHECKING:
-    from contracts.batches import BatchEnded
-    from contracts.commands import Command
-    from contracts.events import Event
-    from worker.unlinks.batches import Batches, EndedBatches
-    from worker.unlinks.ports.broker import Delivery, Outbox
-    from worker.unlinks.ports.clock import Clock
-    from worker.unlinks.ports.ledger import NewMember
-    from worker.unlinks.ports.steps import Reporter
+from worker.unlinks.ports.broker import Delivery, Outbox
+from worker.unlinks.ports.clock import Clock
+from worker.unlinks.ports.ledger import NewMember
+from worker.unlinks.ports.steps import Reporter, StepKind
 
 
 class UnpublishedError(Exception):

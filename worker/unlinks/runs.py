@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING
 
-from contracts.commands import RetryCommand
-from contracts.events import Outcome, Reason, ReasonCode
+from contracts.batches import BatchEnded
+from contracts.commands import RetryCommand, UnlinkCommand
+from contracts.events import Event, Outcome, Reason, ReasonCode
 from contracts.reading import UnreadableMessageError, read_command, to_stored
+from worker.unlinks.attempts import Attempts
+from worker.unlinks.authorization import Authorized
+from worker.unlinks.batches import Batches
 from worker.unlinks.claiming import claim_once_free
+from worker.unlinks.job_locks import JobLocks
 from worker.unlinks.misrouted import ending_of_given_up, given_up
 from worker.unlinks.outcome import Ending, as_plan, compose, failed
+from worker.unlinks.ports.broker import Delivery
+from worker.unlinks.ports.clock import Clock
+from worker.unlinks.ports.enterprise_manager import EnterpriseManager, Task
 from worker.unlinks.ports.ledger import (
     AlreadySettled,
     Claimed,
@@ -20,35 +28,20 @@ from worker.unlinks.ports.ledger import (
     KeyReused,
     Lease,
     LeaseLostError,
+    Ledger,
     NewClaim,
     NoSuchRun,
     Retry,
+    RetryResult,
     Settled,
     Stage,
 )
-from worker.unlinks.ports.steps import StepKind
-from worker.unlinks.rules import Pace
+from worker.unlinks.ports.steps import Reporter, StepKind
+from worker.unlinks.replies import Replies
+from worker.unlinks.rules import Pace, Rules
 from worker.unlinks.signals import Signal
 from worker.unlinks.waiting import Waiting
 from worker.unlinks.workflow import Workflow
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
-
-    from contracts.batches import BatchEnded
-    from contracts.commands import UnlinkCommand
-    from contracts.events import Event
-    from worker.unlinks.attempts import Attempts
-    from worker.unlinks.authorization import Authorized
-    from worker.unlinks.batches import Batches
-    from worker.unlinks.job_locks import JobLocks
-    from worker.unlinks.ports.broker import Delivery
-    from worker.unlinks.ports.clock import Clock
-    from worker.unlinks.ports.enterprise_manager import EnterpriseManager, Task
-    from worker.unlinks.ports.ledger import Ledger, RetryResult
-    from worker.unlinks.ports.steps import Reporter
-    from worker.unlinks.replies import Replies
-    from worker.unlinks.rules import Rules
 
 
 @dataclass(slots=True)

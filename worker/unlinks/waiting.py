@@ -8,22 +8,17 @@ A wait ends early if the delivery was held long enough (`DeferredError`), the co
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from worker.unlinks.back_off import BackOff
-from worker.unlinks.ports.enterprise_manager import Unavailable
+from worker.unlinks.ports.clock import Clock
+from worker.unlinks.ports.enterprise_manager import EnterpriseManager, Unavailable
 from worker.unlinks.ports.ledger import CancelRequestedError
-from worker.unlinks.ports.steps import StepKind
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from worker.unlinks.ports.clock import Clock
-    from worker.unlinks.ports.enterprise_manager import EnterpriseManager
-    from worker.unlinks.ports.steps import Reporter
-    from worker.unlinks.signals import Signal
+from worker.unlinks.ports.steps import Reporter, StepKind
+from worker.unlinks.signals import Signal
 
 #: The first and the longest pause, in seconds, after an available Enterprise Manager did not answer.
 FIRST_PAUSE = 1.0

@@ -6,51 +6,47 @@ It reads top to bottom. What comes before (reading, claiming) and after (settlin
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
+from contracts.commands import UnlinkCommand
 from contracts.events import Evidence, ReasonCode
 from worker.unlinks.consent import reason_against
 from worker.unlinks.following import Follower
+from worker.unlinks.job_locks import JobLocks
 from worker.unlinks.meaning import Meaning
-from worker.unlinks.outcome import already_absent, cancelled, failed, planned, succeeded, timed_out
+from worker.unlinks.outcome import Ending, already_absent, cancelled, failed, planned, succeeded, timed_out
+from worker.unlinks.ports.clock import Clock
 from worker.unlinks.ports.enterprise_manager import (
     AnswerLost,
+    EnterpriseManager,
     EnterpriseManagerError,
     Job,
+    LinkedBackup,
     LinkNotFound,
     NotSent,
     Refused,
+    Task,
     TaskNotFound,
+    TaskTicket,
     Unavailable,
 )
 from worker.unlinks.ports.ledger import (
     CancelRequestedError,
+    Entry,
     Intended,
     Intent,
     LeaseLostError,
+    Ledger,
     SentAgain,
     Stage,
     Submitted,
     Withdrawn,
 )
-from worker.unlinks.ports.steps import StepKind
-from worker.unlinks.waiting import Answer, DeadlinePassedError, DeferredError
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-    from contextlib import AbstractAsyncContextManager
-
-    from contracts.commands import UnlinkCommand
-    from worker.unlinks.job_locks import JobLocks
-    from worker.unlinks.outcome import Ending
-    from worker.unlinks.ports.clock import Clock
-    from worker.unlinks.ports.enterprise_manager import EnterpriseManager, LinkedBackup, Task, TaskTicket
-    from worker.unlinks.ports.ledger import Entry, Ledger
-    from worker.unlinks.ports.steps import Reporter
-    from worker.unlinks.rules import Pace
-    from worker.unlinks.waiting import Waiting
+from worker.unlinks.ports.steps import Reporter, StepKind
+from worker.unlinks.rules import Pace
+from worker.unlinks.waiting import Answer, DeadlinePassedError, DeferredError, Waiting
 
 #: How often the same DELETE is sent at most, the first time included, when its answer keeps getting lost.
 MOST_SENDS = 3

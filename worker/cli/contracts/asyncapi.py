@@ -12,17 +12,14 @@ from __future__ import annotations
 
 import json
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from contracts.batches import BATCH_ENDED, BATCH_ENDED_KEY
 from contracts.commands import MAX_MESSAGE_BYTES, UNKNOWN_NAME, UnlinkCommand
 from contracts.events import CONTENT_TYPE, Outcome
 from contracts.published import BATCH_ENDED_MEANING, COMMANDS, EVENT_KINDS, VERSION, all_schemas, examples
 from worker.broker.topology import COMMANDS as COMMANDS_EXCHANGE
-from worker.broker.topology import DEAD, DELAY_TIERS, EVENTS, MISROUTED, UNROUTED, delay_exchange, describe
-
-if TYPE_CHECKING:
-    from worker.broker.topology import Exchange
+from worker.broker.topology import DEAD, DELAY_TIERS, EVENTS, MISROUTED, UNROUTED, Exchange, delay_exchange, describe
 
 Document = dict[str, Any]
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path  # noqa: TC003 - typer reads the annotations
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -17,17 +18,12 @@ from worker.cli.output.errors import refuse, refuse_settings, settings_or_exit
 from worker.cli.output.terminal import Output, OutputOption, console
 from worker.cli.submit.submission import INTERRUPTED
 from worker.clock import SystemClock
-from worker.dead.queue import DeadQueue
+from worker.dead.queue import DeadQueue, Taken
 from worker.dead.record import Record, opened_record
 from worker.dead.replay import Replay, Report
 from worker.dead.selection import Selection
 from worker.ledger import Inspection, InspectionError
 from worker.settings import ClientSettings, LedgerClientSettings, SettingsInvalidError, load
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from worker.dead.queue import Taken
 
 dead = typer.Typer(
     no_args_is_help=True, help="Dead-lettered messages: commands that cannot be read, routed, or allowed."

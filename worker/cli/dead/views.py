@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -13,16 +15,12 @@ from rich.table import Table
 from rich.text import Text
 
 from worker.cli.output.naming import link_of, named, ticket_of
-from worker.cli.output.terminal import console, local_time, printable
+from worker.cli.output.terminal import Output, console, local_time, printable
 from worker.dead.record import as_json, in_utc
 from worker.dead.replay import MEANINGS, Left, Report
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from datetime import datetime
-
     from worker.broker.dead_letters import DeadLetter
-    from worker.cli.output.terminal import Output
     from worker.dead.queue import Taken
 
 #: Characters of a body that are shown to a person.

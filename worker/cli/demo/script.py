@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from worker.broker.client import BrokerClient
+from worker.broker.received_event import ReceivedEvent
 from worker.cli.output.event_text import explanation
 from worker.sandbox.processes.supervisor import wait_until
 from worker.settings import BrokerSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from worker.broker.received_event import ReceivedEvent
     from worker.sandbox.environment import SandboxEnvironment
     from worker.sandbox.processes.worker_process import WorkerProcess
     from worker.sandbox.simulated_enterprise_manager import SimulatedEnterpriseManager

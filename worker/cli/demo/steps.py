@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from contracts.events import Outcome, event_id
 from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_ID, VENDOR_LINK_ID, Fault
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from worker.cli.demo.script import DemoScript
 
 BACKUP_UID = "3b1f2d4c-0c55-4a0e-8a52-1d0f9fd3f7a4"

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
-from worker.cli.output.terminal import console, printable
+from worker.cli.output.terminal import Output, console, printable
 from worker.clock import SystemClock
 from worker.doctor.assumptions import Check, Result, UnreachableError, examine
-from worker.settings import secrets_of
+from worker.settings import EnterpriseManagerClientSettings, secrets_of
 from worker.telemetry import logs
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from worker.cli.output.terminal import Output
-    from worker.settings import EnterpriseManagerClientSettings
 
 #: The word and the colour of each result.
 _WORDS = {

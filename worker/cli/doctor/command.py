@@ -6,7 +6,8 @@ import asyncio
 import json
 import logging
 import textwrap
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import AsyncIterator
+from typing import Annotated
 
 import structlog
 import typer
@@ -16,15 +17,12 @@ from rich.text import Text
 
 from worker.cli.doctor.assumptions import show_assumptions
 from worker.cli.output.errors import refuse, refuse_settings, settings_or_exit
-from worker.cli.output.terminal import Output  # noqa: TC001 - typer reads the annotations
+from worker.cli.output.terminal import Output
 from worker.clock import SystemClock
 from worker.doctor import broker, certificates, enterprise_manager, ledger, management
 from worker.doctor.findings import Finding, Mark, bounded
 from worker.settings import EnterpriseManagerClientSettings, Settings, SettingsInvalidError, secrets_of
 from worker.telemetry import logs
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
 
 #: The sign, colour and word of each mark; the word is for terminals without such signs.
 _SIGNS = {Mark.GOOD: ("✓", "ok", "green"), Mark.DOUBTFUL: ("!", "! ", "yellow"), Mark.WRONG: ("✗", "X ", "bold red")}

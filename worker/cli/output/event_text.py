@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from contracts.events import Outcome
+from worker.broker.received_event import ReceivedEvent
 from worker.cli.output.naming import link_of, ticket_of
 from worker.cli.output.terminal import printable
-
-if TYPE_CHECKING:
-    from worker.broker.received_event import ReceivedEvent
 
 _EVIDENCE = {
     "task": "its task finished",

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from worker.cli.output.errors import refuse, refuse_settings
 from worker.clock import SystemClock
 from worker.ledger import Inspection, InspectionError
-from worker.settings import SettingsInvalidError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from worker.settings import LedgerSettings
+from worker.settings import LedgerSettings, SettingsInvalidError
 
 
 @contextmanager

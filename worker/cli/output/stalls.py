@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
 from worker.cli.output.terminal import local_time, printable
 from worker.settings import LedgerClientSettings, SettingsInvalidError, load
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
     from worker.broker.client import BrokerClient
 
 #: The time without an event, in seconds, before the first check for a cause, and between further checks.

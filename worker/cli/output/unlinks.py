@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 from rich.table import Table
 from rich.text import Text
 
 from worker.cli.output.terminal import console, local_minute, outcome_text, printable
-from worker.ledger import Document
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from worker.ledger import Record
+from worker.ledger import Document, Record
 
 
 def print_table(records: Iterable[Record]) -> None:

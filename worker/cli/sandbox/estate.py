@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from worker.sandbox.simulated_enterprise_manager import (
     VENDOR_JOB_ID,
@@ -18,10 +17,8 @@ from worker.sandbox.simulated_enterprise_manager import (
     VENDOR_REPOSITORY_UID,
     LinkedBackup,
     LinkedRepository,
+    Simulation,
 )
-
-if TYPE_CHECKING:
-    from worker.sandbox.simulated_enterprise_manager import Simulation
 
 _FIRST_SERVER = "vbr01.example.com"
 _SECOND_SERVER = "vbr02.example.com"

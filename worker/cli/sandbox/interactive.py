@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import shlex
 import sysconfig
-from typing import TYPE_CHECKING, Any
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from worker.broker.topology import DEAD
@@ -18,10 +20,6 @@ from worker.sandbox.errors import PartFailedError
 from worker.sandbox.processes.supervisor import wait_until
 from worker.sandbox.simulated_enterprise_manager import Behaviour
 from worker.sandbox.simulated_enterprise_manager.control import control_over_https
-
-if TYPE_CHECKING:
-    from contextlib import ExitStack
-    from pathlib import Path
 
 #: How long an edit of a job takes, in seconds: long enough to be watched.
 _EDIT_SECONDS = 3.0

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from worker.sandbox.processes.free_ports import LOOPBACK
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _PREFIX = "/tickets/"
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path  # noqa: TC003 - typer reads the annotations
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from worker.cli.output.errors import refuse, settings_or_exit
-from worker.cli.output.terminal import Output  # noqa: TC001 - typer reads the annotations
+from worker.cli.output.terminal import Output
 from worker.cli.submit.drafts import (
     Draft,
     DraftError,

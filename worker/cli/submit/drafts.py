@@ -5,17 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from contracts.commands import MAX_BATCH
+from contracts.commands import MAX_BATCH, UnlinkCommand
 from contracts.keys import batch_id_for, key_for
 from contracts.reading import UnreadableMessageError, read_command
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-
-    from contracts.commands import UnlinkCommand
 
 _LOOKS_LIKE_AN_ID = re.compile(r"^(urn:veeam:\w+:)?[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")
 

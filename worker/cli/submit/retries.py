@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import Any
 
 from contracts.commands import RetryCommand
 from contracts.events import RETRIED
+from worker.broker.received_event import ReceivedEvent
 from worker.cli.output.naming import named
 from worker.cli.output.terminal import printable
 from worker.cli.submit.submission import Outgoing
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from datetime import datetime
-
-    from worker.broker.received_event import ReceivedEvent
 
 
 def outgoing_retry(command: RetryCommand, known_by: Mapping[str, Any]) -> Outgoing:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -15,18 +16,14 @@ from rich.table import Table
 
 from worker.broker.awaited import Awaited
 from worker.broker.client import BrokerClient, BrokerClientError
+from worker.broker.received_event import ReceivedEvent
 from worker.cli.awaiting import Following
 from worker.cli.output.event_text import in_words
 from worker.cli.output.naming import named
 from worker.cli.output.stalls import Stalls
 from worker.cli.output.terminal import Output, console, local_time, printable
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from worker.broker.received_event import ReceivedEvent
-    from worker.cli.submit.drafts import Draft
-    from worker.settings import ClientSettings
+from worker.cli.submit.drafts import Draft
+from worker.settings import ClientSettings
 
 #: The exit status after Ctrl-C, as the shell has it.
 INTERRUPTED = 130

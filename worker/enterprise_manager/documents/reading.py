@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import html
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from worker.enterprise_manager.documents.from_json import read_json
 from worker.enterprise_manager.documents.from_xml import read_xml
 from worker.enterprise_manager.documents.tree import Node, UnreadableDocumentError, cleaned
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 #: An HTML page by its first tag, after declarations and comments: a document may quote HTML further on.

@@ -8,16 +8,13 @@ guess could hurt, the document is unexpected.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from worker.enterprise_manager.documents.tree import Kind, Node, UnexpectedDocumentError, cleaned
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    #: Takes out of a text what may not be passed on.
-    Clean = Callable[[str], str]
+#: Takes out of a text what may not be passed on.
+Clean = Callable[[str], str]
 
 #: The longest message of the server that is passed on.
 MAX_MESSAGE = 1000

@@ -7,12 +7,9 @@ case: servers of version 13.0 were seen to answer in camelCase, which their vend
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 #: A document nested deeper than this is no answer of Enterprise Manager: its own stay below ten.
 MAX_DEPTH = 40

@@ -13,18 +13,13 @@ A migration's number is that of its revision: `v0002_steps.py` is revision `0002
 from __future__ import annotations
 
 import threading
-from contextlib import nullcontext
-from typing import TYPE_CHECKING, Final
+from contextlib import AbstractContextManager, nullcontext
+from typing import Final
 
 import structlog
-from sqlalchemy import func, select
+from sqlalchemy import Connection, func, select
 
 from worker.ledger.schema import FOLDER, known_schema, number_of, present_revision, refuse_if_unusable
-
-if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
-    from sqlalchemy import Connection
 
 _log = structlog.get_logger()
 

@@ -21,12 +21,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from types import FrameType
+from types import FrameType
+from typing import Any
 
 #: How often the parent is looked for, in seconds: a child that it forked may hold the pipe open after its death.
 _PARENT_CHECK_SECONDS = 1.0

@@ -9,15 +9,13 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from worker.sandbox.errors import PartFailedError
 from worker.sandbox.processes import reaper
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
 
 #: Longer than the reaper's own patience with the programs that it ends, in seconds.
 _CLOSE_SECONDS = 60.0

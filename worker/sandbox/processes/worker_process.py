@@ -6,19 +6,15 @@ import json
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
 
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
 from worker.sandbox.errors import PartFailedError
-from worker.sandbox.processes.supervisor import wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    from worker.sandbox.processes.supervisor import Program
+from worker.sandbox.processes.supervisor import Program, wait_until
 
 #: How long a worker may take to start, to log what is waited for, or to stop, in seconds.
 PATIENCE = 60.0

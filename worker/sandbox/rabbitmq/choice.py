@@ -8,17 +8,12 @@ way, a container engine with the official image.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from worker.sandbox.errors import MissingPartError
 from worker.sandbox.processes.supervisor import ProcessSupervisor
 from worker.sandbox.rabbitmq.container_node import ContainerNode, find_engine
 from worker.sandbox.rabbitmq.installation import find_installation
 from worker.sandbox.rabbitmq.node import PortMapper, RabbitmqNode
-from worker.sandbox.rabbitmq.private_broker import Credentials
-
-if TYPE_CHECKING:
-    from worker.sandbox.rabbitmq.private_broker import PrivateBroker
+from worker.sandbox.rabbitmq.private_broker import Credentials, PrivateBroker
 
 
 def private_broker(name: str = "unlink", *, management: bool = False) -> PrivateBroker:

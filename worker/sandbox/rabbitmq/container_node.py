@@ -5,15 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from typing import TYPE_CHECKING
 
 from worker.sandbox.processes.free_ports import LOOPBACK
-from worker.sandbox.processes.supervisor import output_of
-from worker.sandbox.rabbitmq.private_broker import PrivateBroker
-
-if TYPE_CHECKING:
-    from worker.sandbox.processes.supervisor import ProcessSupervisor, Program
-    from worker.sandbox.rabbitmq.private_broker import Credentials
+from worker.sandbox.processes.supervisor import ProcessSupervisor, Program, output_of
+from worker.sandbox.rabbitmq.private_broker import Credentials, PrivateBroker
 
 _ENGINES = ("docker", "podman")
 

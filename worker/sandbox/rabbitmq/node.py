@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import shutil
 import signal
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from worker.sandbox.errors import PartFailedError
 from worker.sandbox.processes.free_ports import LOOPBACK, free_port, is_open
-from worker.sandbox.processes.supervisor import output_of, wait_until
-from worker.sandbox.rabbitmq.private_broker import PrivateBroker
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from worker.sandbox.processes.supervisor import ProcessSupervisor, Program
-    from worker.sandbox.rabbitmq.installation import Installation
-    from worker.sandbox.rabbitmq.private_broker import Credentials
+from worker.sandbox.processes.supervisor import ProcessSupervisor, Program, output_of, wait_until
+from worker.sandbox.rabbitmq.installation import Installation
+from worker.sandbox.rabbitmq.private_broker import Credentials, PrivateBroker
 
 #: How long a node may take to stop in good order, in seconds.
 _STOP_SECONDS = 60.0

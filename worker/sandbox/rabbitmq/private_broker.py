@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from pathlib import Path
+from typing import ClassVar
 
 from worker.sandbox.contexts import Server
 from worker.sandbox.errors import PartFailedError
 from worker.sandbox.processes.free_ports import LOOPBACK, free_port, is_open
-from worker.sandbox.processes.supervisor import wait_until
+from worker.sandbox.processes.supervisor import ProcessSupervisor, Program, wait_until
 from worker.sandbox.secret import new_secret
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from worker.sandbox.processes.supervisor import ProcessSupervisor, Program
 
 #: The line with which a node of any version logs that it takes connections.
 _STARTED = "Server startup complete"

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from worker.sandbox.errors import MissingPartError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 #: Where Erlang lies below the folder that its packages were unpacked into.
 ERLANG = Path("usr/lib/erlang")

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import inspect
 import json
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -20,12 +21,10 @@ from worker.sandbox.certificates import certificates_in
 from worker.sandbox.processes.free_ports import LOOPBACK
 from worker.sandbox.simulated_enterprise_manager.behaviour import Behaviour, UnknownBehaviourError
 from worker.sandbox.simulated_enterprise_manager.operations import OPERATIONS, Simulation
+from worker.sandbox.simulated_enterprise_manager.simulation import SimulatedEnterpriseManager
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Iterator
-
-    from worker.sandbox.simulated_enterprise_manager.simulation import SimulatedEnterpriseManager
 
 _TIMEOUT_SECONDS = 30.0
 

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from worker.sandbox.simulated_enterprise_manager.behaviour import Behaviour
 from worker.sandbox.simulated_enterprise_manager.model import (
     FINISHED,
     LEGACY_COPY_JOB,
     RUNNING,
+    Job,
     Linked,
+    LinkedRepository,
     Repository,
+    Session,
+    Task,
 )
 from worker.sandbox.simulated_enterprise_manager.rendering import BARE_ARRAY, Element
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from worker.sandbox.simulated_enterprise_manager.behaviour import Behaviour
-    from worker.sandbox.simulated_enterprise_manager.model import Job, LinkedRepository, Session, Task
 
 #: The API's versions [doc].
 VERSIONS = ("v1_5", "v1_6", "v1_7")

@@ -7,21 +7,10 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
-from worker.sandbox.simulated_enterprise_manager.model import (
-    OPERATION_FINISHED,
-    Change,
-    Edit,
-    Ending,
-    Linked,
-)
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from worker.sandbox.simulated_enterprise_manager.behaviour import Behaviour
-    from worker.sandbox.simulated_enterprise_manager.model import Job
+from worker.sandbox.simulated_enterprise_manager.behaviour import Behaviour
+from worker.sandbox.simulated_enterprise_manager.model import OPERATION_FINISHED, Change, Edit, Ending, Job, Linked
 
 _Event = tuple[float, int, "Callable[[Edit, float], None]", Edit]
 

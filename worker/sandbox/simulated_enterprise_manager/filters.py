@@ -9,13 +9,10 @@ from __future__ import annotations
 
 import operator
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from worker.sandbox.simulated_enterprise_manager.behaviour import Behaviour
+from worker.sandbox.simulated_enterprise_manager.behaviour import Behaviour
 
 _COMPARISON = re.compile(r"\s*([A-Za-z]+)\s*(==|!=|>=|<=|>|<)\s*")
 _BARE_VALUE = re.compile(r"[^\s\";,()][^\";,()]*")

@@ -5,24 +5,21 @@ from __future__ import annotations
 import functools
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Sequence  # noqa: TC003 - the annotations of operations are read at run time
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 
 from pydantic import TypeAdapter
 
-from worker.sandbox.simulated_enterprise_manager.behaviour import Behaviour  # noqa: TC001 - as above
+from worker.sandbox.simulated_enterprise_manager.behaviour import Behaviour
 from worker.sandbox.simulated_enterprise_manager.faults import Fault, Faults
 from worker.sandbox.simulated_enterprise_manager.model import COPY_JOB, Linked, LinkedBackup, LinkedRepository
-from worker.sandbox.simulated_enterprise_manager.server import RecordedRequest, Server  # noqa: TC001 - as above
+from worker.sandbox.simulated_enterprise_manager.server import RecordedRequest, Server
 from worker.sandbox.simulated_enterprise_manager.state import DEFAULT_BACKUP_SERVER, State
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-
-    _P = ParamSpec("_P")
-    _R = TypeVar("_R")
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 _FAULT = TypeAdapter(Fault)
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Mapping
+from typing import TypeVar
 from urllib.parse import urlencode
 
-from worker.sandbox.simulated_enterprise_manager.documents import Paging
+from worker.sandbox.simulated_enterprise_manager.documents import Documents, Paging
 from worker.sandbox.simulated_enterprise_manager.filters import FilterInvalidError, filter_of
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from worker.sandbox.simulated_enterprise_manager.documents import Documents
-    from worker.sandbox.simulated_enterprise_manager.model import Job, Repository, Session
-    from worker.sandbox.simulated_enterprise_manager.rendering import Element
-    from worker.sandbox.simulated_enterprise_manager.state import State
+from worker.sandbox.simulated_enterprise_manager.model import Job, Repository, Session
+from worker.sandbox.simulated_enterprise_manager.rendering import Element
+from worker.sandbox.simulated_enterprise_manager.state import State
 
 #: What can be filtered and sorted by [doc].
 _OF_JOBS = frozenset({"uid", "name", "jobtype", "platform", "backupservername"})

@@ -7,14 +7,12 @@ the array itself.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from worker.sandbox.simulated_enterprise_manager.behaviour import Behaviour
+from worker.sandbox.simulated_enterprise_manager.behaviour import Behaviour
 
 Scalar = str | bool | int | None
 

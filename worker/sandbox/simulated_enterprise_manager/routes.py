@@ -7,26 +7,28 @@ import binascii
 import hmac
 import json
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 import defusedxml.ElementTree
 from defusedxml import DefusedXmlException
 
+from worker.sandbox.simulated_enterprise_manager.behaviour import Behaviour
 from worker.sandbox.simulated_enterprise_manager.documents import VERSIONS, Documents, error
-from worker.sandbox.simulated_enterprise_manager.model import LEGACY_COPY_JOB, Change, LinkedRepository
+from worker.sandbox.simulated_enterprise_manager.faults import Fault
+from worker.sandbox.simulated_enterprise_manager.model import (
+    LEGACY_COPY_JOB,
+    Change,
+    Job,
+    LinkedRepository,
+    Session,
+    Task,
+)
 from worker.sandbox.simulated_enterprise_manager.queries import QueryInvalidError, answer_query
-from worker.sandbox.simulated_enterprise_manager.state import NotThereError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from worker.sandbox.simulated_enterprise_manager.behaviour import Behaviour
-    from worker.sandbox.simulated_enterprise_manager.faults import Fault
-    from worker.sandbox.simulated_enterprise_manager.model import Job, Session, Task
-    from worker.sandbox.simulated_enterprise_manager.rendering import Element
-    from worker.sandbox.simulated_enterprise_manager.state import State
+from worker.sandbox.simulated_enterprise_manager.rendering import Element
+from worker.sandbox.simulated_enterprise_manager.state import NotThereError, State
 
 SESSION_HEADER = "X-RestSvcSessionId"
 

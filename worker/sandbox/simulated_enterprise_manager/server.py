@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,16 +16,13 @@ from aiohttp import web
 
 from worker.sandbox.processes.free_ports import LOOPBACK, free_port
 from worker.sandbox.simulated_enterprise_manager.documents import error
+from worker.sandbox.simulated_enterprise_manager.faults import Fault, Faults
 from worker.sandbox.simulated_enterprise_manager.rendering import to_json, to_xml
-from worker.sandbox.simulated_enterprise_manager.routes import SESSION_HEADER, Answer, Request, Routes
+from worker.sandbox.simulated_enterprise_manager.routes import SESSION_HEADER, Account, Answer, Request, Routes
+from worker.sandbox.simulated_enterprise_manager.state import State
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Iterable
-
-    from worker.sandbox.simulated_enterprise_manager.faults import Fault, Faults
-    from worker.sandbox.simulated_enterprise_manager.routes import Account
-    from worker.sandbox.simulated_enterprise_manager.state import State
 
 _API = "/api"
 

@@ -7,10 +7,11 @@ import contextlib
 import inspect
 import tempfile
 import threading
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from worker.sandbox.certificates import LOOPBACK_NAMES, certificates_in
 from worker.sandbox.processes.free_ports import LOOPBACK
@@ -20,9 +21,6 @@ from worker.sandbox.simulated_enterprise_manager.operations import OPERATIONS, S
 from worker.sandbox.simulated_enterprise_manager.routes import Account
 from worker.sandbox.simulated_enterprise_manager.server import Server
 from worker.sandbox.simulated_enterprise_manager.state import State
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
 
 DEFAULT_USERNAME = "CORP\\unlink-worker"
 DEFAULT_PASSWORD = "simulated"  # noqa: S105 - guards nothing but a simulation

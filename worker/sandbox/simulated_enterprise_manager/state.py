@@ -6,9 +6,11 @@ import base64
 import threading
 import time
 import uuid
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
+from worker.sandbox.simulated_enterprise_manager.behaviour import Behaviour
 from worker.sandbox.simulated_enterprise_manager.edits import Edits
+from worker.sandbox.simulated_enterprise_manager.faults import Fault
 from worker.sandbox.simulated_enterprise_manager.model import (
     COPY_JOB,
     Change,
@@ -22,12 +24,6 @@ from worker.sandbox.simulated_enterprise_manager.model import (
     Session,
     Task,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from worker.sandbox.simulated_enterprise_manager.behaviour import Behaviour
-    from worker.sandbox.simulated_enterprise_manager.faults import Fault
 
 #: The job and the link of the vendor's example (helpcenter, "DELETE /jobs/{ID}/linkedBackupRepositories/{ID}").
 VENDOR_JOB_ID = "d1b85018-2769-45be-89bc-03f66b60e6cb"

@@ -11,12 +11,11 @@ EnterpriseManagerError
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
-
     from contracts.commands import JobReference, RepositoryReference
     from contracts.events import ReasonCode
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from datetime import datetime
+from worker.unlinks.ports.enterprise_manager import Link, LinkedBackup, TaskTicket
 
+if TYPE_CHECKING:
     from contracts.events import Outcome
-    from worker.unlinks.ports.enterprise_manager import Link, LinkedBackup, TaskTicket
 
 
 class Stage(StrEnum):

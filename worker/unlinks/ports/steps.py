@@ -6,15 +6,15 @@ written from its own change records (`worker.unlinks.ports.ledger.Change`), in t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from worker.unlinks.ports.broker import Delivery
 
+if TYPE_CHECKING:
     from contracts.events import Event
-    from worker.unlinks.ports.broker import Delivery
 
 
 class StepKind(StrEnum):
