@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 #: How long a test waits for what should be shown, in seconds: these machines are shared.
-PATIENCE = 90.0
+TIMEOUT_SECONDS = 90.0
 
 
 class Terminal:
@@ -53,7 +53,7 @@ class Terminal:
     def until(self, words: str | re.Pattern[str]) -> None:
         """Read until this was shown."""
         pattern = re.compile(re.escape(words)) if isinstance(words, str) else words
-        over = time.monotonic() + PATIENCE
+        over = time.monotonic() + TIMEOUT_SECONDS
         while not pattern.search(self.seen):
             assert time.monotonic() < over, f"never shown: {pattern.pattern}; only: {self.seen[-2000:]!r}"
             if select.select([self._ours], [], [], 0.5)[0] and not self._read():
@@ -70,12 +70,12 @@ class Terminal:
         while self._read():
             pass
         os.close(self._ours)
-        return self.process.wait(PATIENCE)
+        return self.process.wait(TIMEOUT_SECONDS)
 
     def hang_up(self) -> None:
         """Close the terminal under the program and what runs in it."""
         os.close(self._ours)
-        self.process.wait(PATIENCE)
+        self.process.wait(TIMEOUT_SECONDS)
 
     def _read(self) -> bool:
         try:

@@ -29,7 +29,7 @@ from worker.sandbox.rabbitmq.choice import private_broker
 EM = "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__"
 
 #: How long a measurement waits for what should happen, in seconds.
-PATIENCE_SECONDS = 600.0
+TIMEOUT_SECONDS = 600.0
 
 #: Where the events are counted. A classic queue: its length is exact at once, and it costs the broker little.
 _ENDS, _PROGRESS = "benchmark.ends", "benchmark.progress"
@@ -100,7 +100,7 @@ class Parts(Assembly):
         first = next(self._numbers) * 100_000
         arguments = (self.url(tls=tls), self._about["ca_file"], first, unlinks, threads)
         command = [sys.executable, "-m", "tests.benchmarks.floor", *map(str, arguments)]
-        figures: dict[str, float] = json.loads(output_of(command, "the floor", seconds=PATIENCE_SECONDS))
+        figures: dict[str, float] = json.loads(output_of(command, "the floor", seconds=TIMEOUT_SECONDS))
         return figures
 
     def _start_stub(self) -> dict[str, str]:
@@ -166,7 +166,7 @@ class Parts(Assembly):
         Raises:
             PartFailedError: they are not, after ten minutes.
         """
-        if not wait_until(lambda: self.ended() >= unlinks, seconds=PATIENCE_SECONDS, interval=0.02):
+        if not wait_until(lambda: self.ended() >= unlinks, seconds=TIMEOUT_SECONDS, interval=0.02):
             raise PartFailedError(f"of {unlinks} unlinks {self.ended()} ended")
 
     def ended(self) -> int:

@@ -15,7 +15,7 @@ from worker.sandbox.processes.free_ports import LOOPBACK
 _CONNECT_SECONDS = 2.0
 
 #: How long a change of a proxy may take, in seconds.
-_PATIENCE_SECONDS = 10.0
+_TIMEOUT_SECONDS = 10.0
 
 _PIECE = 64 * 1024
 
@@ -55,11 +55,11 @@ class Network:
         for proxy in self._proxies:
             self._on_loop(proxy.close())
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(_PATIENCE_SECONDS)
+        self._thread.join(_TIMEOUT_SECONDS)
         self._loop.close()
 
     def _on_loop(self, coroutine: Coroutine[None, None, None]) -> None:
-        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(_PATIENCE_SECONDS)
+        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(_TIMEOUT_SECONDS)
 
 
 class Proxy:

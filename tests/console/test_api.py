@@ -51,7 +51,7 @@ def test_what_has_not_changed_is_not_sent_again(console: Console, estate: Estate
     assert console.get(href, headers=known).status_code == 200
 
 
-def test_enterprise_managers_are_told_as_workers_find_them(console: Console, estate: Estate) -> None:
+def test_enterprise_managers_are_reported_as_workers_find_them(console: Console, estate: Estate) -> None:
     """A program could not tell whether a command would be taken up."""
     estate.say(up=False)
     estate.order("CHG1")

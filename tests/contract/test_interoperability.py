@@ -29,7 +29,7 @@ from worker.sandbox.processes.worker_process import surroundings
 
 SCHEMAS = all_schemas()
 #: For a recipe that waits for an unlink, in seconds.
-PATIENCE = 90
+TIMEOUT_SECONDS = 90
 
 
 def run(program: list[str | Path], body: Any, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
@@ -38,7 +38,7 @@ def run(program: list[str | Path], body: Any, environment: dict[str, str]) -> su
         program,
         input=body if isinstance(body, str) else json.dumps(body),
         env=surroundings() | environment,
-        timeout=PATIENCE,
+        timeout=TIMEOUT_SECONDS,
     )
 
 
@@ -65,7 +65,7 @@ def test_the_cloud_events_project_reads_what_a_worker_sends(site: Site) -> None:
         channel.queue_bind(queue, "unlink.events", "*.default")
         site.world.send(site.new_command("sdk-reads"))
         events = []
-        for _method, properties, body in channel.consume(queue, auto_ack=True, inactivity_timeout=PATIENCE):
+        for _method, properties, body in channel.consume(queue, auto_ack=True, inactivity_timeout=TIMEOUT_SECONDS):
             assert properties is not None, "no event"
             assert body is not None
             headers = {name: str(value) for name, value in (properties.headers or {}).items()}
@@ -138,7 +138,7 @@ def test_a_message_without_any_properties_works(site: Site) -> None:
     assert (data["outcome"], data["ticket"]["id"], data["correlation_id"]) == ("succeeded", "1", "c-1")
 
 
-def test_a_wrong_password_is_told_to_who_publishes_by_http(
+def test_a_wrong_password_is_reported_to_who_publishes_by_http(
     site: Site, http_api: dict[str, str], recipes: Path, tmp_path: Path
 ) -> None:
     """The recipe does not pass over a refusal."""
@@ -189,7 +189,7 @@ def test_amqp_publish_takes_every_url_of_the_default_virtual_host(
         channel.queue_bind(queue, "unlink.commands", "default")
         done = run(["sh", recipes / "amqp-publish.sh"], {"command": "unlink.v1"}, amqp_tools | {"AMQP_URL": url})
         assert (done.returncode, done.stderr) == (0, "")
-        ((_method, properties, body),) = itertools.islice(channel.consume(queue, inactivity_timeout=PATIENCE), 1)
+        ((_method, properties, body),) = itertools.islice(channel.consume(queue, inactivity_timeout=TIMEOUT_SECONDS), 1)
     assert body is not None, "nothing came"
     assert json.loads(body) == {"command": "unlink.v1"}
     assert properties is not None
@@ -232,7 +232,7 @@ def test_a_publisher_that_cannot_publish_says_so_in_one_line(
     urls = {} if url is None else {"AMQP_URL": url}
     others = {name: value for name, value in os.environ.items() if name != "AMQP_URL"}
     program = [sys.executable, str(recipes / "publish.py")]
-    done = programs.run(program, input=command, env=others | urls, timeout=PATIENCE)
+    done = programs.run(program, input=command, env=others | urls, timeout=TIMEOUT_SECONDS)
     assert (done.returncode, done.stdout) == (status, "")
     assert (said in done.stderr, done.stderr.count("\n")) == (True, 1)
 

@@ -22,7 +22,7 @@ from tests import programs
 from tests.contract.conftest import Site
 from tests.private_servers.http import Request, serving
 
-PATIENCE = 90
+TIMEOUT_SECONDS = 90
 
 
 # --- pipelines ------------------------------------------------------------------------------------------------------
@@ -68,7 +68,7 @@ def run_step(step: str, site: Site, command: dict[str, Any]) -> subprocess.Compl
         "GITHUB_REPOSITORY": "example/operations",
         "GITHUB_ACTOR": "j.doe",
     }
-    return programs.run(["bash", "-eu", "-c", step], env=environment, timeout=PATIENCE)
+    return programs.run(["bash", "-eu", "-c", step], env=environment, timeout=TIMEOUT_SECONDS)
 
 
 @pytest.mark.parametrize("step", [gitlab_step, jenkins_step, github_step])
@@ -100,7 +100,7 @@ def test_the_workflow_for_github_is_one_and_asks_for_no_rights(recipes: Path) ->
         ["zizmor", "--offline", "--min-confidence", "medium"],
     ):
         command: list[str | Path] = [folder / checker[0], *checker[1:], workflow]
-        done = programs.run(command, timeout=PATIENCE)
+        done = programs.run(command, timeout=TIMEOUT_SECONDS)
         assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -207,7 +207,7 @@ def test_the_ticket_is_closed_when_the_link_is_gone(site: Site, recipes: Path) -
         until_consumed(site, "observer.tickets")
         site.world.send(gone)
         site.world.send(stays)
-        seen = [updates.get(timeout=PATIENCE) for _ in range(3)]
+        seen = [updates.get(timeout=TIMEOUT_SECONDS) for _ in range(3)]
     assert ("/tickets/OPS-1", {"state": "open", "note": "unlink submitted"}) in seen
     assert ("/tickets/OPS-1", {"state": "closed", "note": "unlink succeeded"}) in seen
     (failed,) = (update for path, update in seen if path == "/tickets/OPS-2")
@@ -216,7 +216,7 @@ def test_the_ticket_is_closed_when_the_link_is_gone(site: Site, recipes: Path) -
     assert "no such link" in failed["note"]
 
 
-def test_a_ticket_that_could_not_be_reached_is_told_later(site: Site, recipes: Path) -> None:
+def test_a_ticket_that_could_not_be_reached_is_reported_later(site: Site, recipes: Path) -> None:
     """An event is not lost when the ticketing system is away: the consumer ends, and its next start has it again."""
     updates: Queue[tuple[str, dict[str, Any]]] = Queue()
     program: list[str | Path] = [sys.executable, recipes / "close_ticket.py"]
@@ -227,11 +227,11 @@ def test_a_ticket_that_could_not_be_reached_is_told_later(site: Site, recipes: P
         with running(program, environment) as first:
             until_consumed(site, "observer.tickets")
             site.world.send(site.new_command("later") | {"ticket": {"system": "jira", "id": "OPS-3"}})
-            assert first.wait(PATIENCE) != 0
+            assert first.wait(TIMEOUT_SECONDS) != 0
         with running(program, environment):
             wanted = {("/tickets/OPS-3", f"unlink {outcome}") for outcome in ("submitted", "succeeded")}
             while wanted:  # an event may come more than once
-                path, update = updates.get(timeout=PATIENCE)
+                path, update = updates.get(timeout=TIMEOUT_SECONDS)
                 wanted.discard((path, update["note"]))
 
 
@@ -250,12 +250,12 @@ def test_a_chat_reads_what_became_of_each_unlink(site: Site, recipes: Path) -> N
     ):
         until_consumed(site, "observer.chat")
         site.world.send(site.new_command("chat") | {"ticket": ticket})
-        text = posts.get(timeout=PATIENCE)["text"]
+        text = posts.get(timeout=TIMEOUT_SECONDS)["text"]
         assert text.startswith(
             ":white_check_mark: *succeeded* <https://jira.example.com/browse/OPS-8|OPS-8 &lt;!channel&gt;>: "
         )
         site.world.send(site.new_command("chat-2") | {"job": {"id": "00000000-0000-0000-0000-000000000000"}})
-        assert posts.get(timeout=PATIENCE)["text"].startswith(":warning: *failed* chat-2: ")
+        assert posts.get(timeout=TIMEOUT_SECONDS)["text"].startswith(":warning: *failed* chat-2: ")
 
 
 def test_the_next_step_of_a_chain_runs_for_each_link_that_is_gone(site: Site, recipes: Path, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from worker.unlinks.ports.steps import Steps
 from worker.unlinks.rules import Pace, Rules
 
 #: How long a command may take to its end, in seconds: these machines are shared.
-PATIENCE = 60.0
+TIMEOUT_SECONDS = 60.0
 
 
 @dataclass(eq=False, slots=True)
@@ -131,12 +131,12 @@ class InProcessWorker:
 
     async def end_of(self, key: str = "CHG1") -> dict[str, Any]:
         """The terminal event's data."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             return await self.heard.end_of(key)
 
     async def until_submitted(self, count: int = 1) -> None:
         """Return once so many DELETEs were accepted."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             while sum(one["outcome"] == "submitted" for one in self.heard.events) < count:  # noqa: ASYNC110 - it is rare
                 await asyncio.sleep(0.01)
 

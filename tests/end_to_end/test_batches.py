@@ -11,7 +11,7 @@ from typing import Any
 import pika
 
 from contracts.batches import BATCH_ENDED_KEY
-from tests.end_to_end.world import PATIENCE, World, vendor_command
+from tests.end_to_end.world import TIMEOUT_SECONDS, World, vendor_command
 from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_ID, Behaviour
 
 #: A link that is not there.
@@ -34,7 +34,7 @@ class EndsOfBatches:
 
     def next(self) -> dict[str, Any]:
         """The next event, which may be a repeat."""
-        over = time.monotonic() + PATIENCE
+        over = time.monotonic() + TIMEOUT_SECONDS
         for _method, properties, body in self._channel.consume(self._queue, inactivity_timeout=0.2, auto_ack=True):
             if body is not None:
                 event: dict[str, Any] = json.loads(body)

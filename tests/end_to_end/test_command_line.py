@@ -94,7 +94,7 @@ def draining(world: World, behaviour: Behaviour, seconds: int) -> Iterator[tuple
         yield worker, lines
 
 
-def test_a_worker_told_to_stop_ends_what_can_end_and_logs_off(world: World, behaviour: Behaviour) -> None:
+def test_a_worker_asked_to_stop_ends_what_can_end_and_logs_off(world: World, behaviour: Behaviour) -> None:
     """A rolling update loses nothing: the unlink under way ends, the process exits with 0, no session is left."""
     with draining(world, behaviour, seconds=30) as (worker, lines):
         behaviour.edits_held = False
@@ -104,7 +104,7 @@ def test_a_worker_told_to_stop_ends_what_can_end_and_logs_off(world: World, beha
     assert list(world.enterprise_manager.sessions) == []
 
 
-def test_a_worker_told_twice_ends_at_once(world: World, behaviour: Behaviour) -> None:
+def test_a_worker_asked_twice_ends_at_once(world: World, behaviour: Behaviour) -> None:
     """Whoever cannot wait need not; the command comes back, and the next worker goes on."""
     with draining(world, behaviour, seconds=600) as (worker, _):
         worker.send_signal(signal.SIGINT)
@@ -187,8 +187,8 @@ def test_ctrl_c_says_what_is_still_open(world: World, behaviour: Behaviour) -> N
         submitting.stdin.write(line + "\n")
         submitting.stdin.close()
         submitting.stdin = None
-        for told in submitting.stdout:
-            if "submitted" in told:
+        for reported in submitting.stdout:
+            if "submitted" in reported:
                 break
         submitting.send_signal(signal.SIGINT)
         _, said = submitting.communicate(timeout=30)

@@ -25,7 +25,7 @@ from typer.testing import CliRunner
 
 from contracts.commands import UnlinkCommand
 from contracts.events import Outcome
-from tests.end_to_end.world import PATIENCE, World, vendor_command
+from tests.end_to_end.world import TIMEOUT_SECONDS, World, vendor_command
 from tests.private_servers.broker_users import BrokerUsers
 from tests.terminal import Terminal
 from worker.broker.senders import SENDER_HEADER
@@ -92,7 +92,7 @@ class Desk:
 
     def until_back(self, letters: int) -> None:
         """Wait until so many letters are there: a program that was killed held some."""
-        over = time.monotonic() + PATIENCE
+        over = time.monotonic() + TIMEOUT_SECONDS
         while self.count("unlink.dead") != letters:
             self._connection.process_data_events(time_limit=0.05)
             assert time.monotonic() < over, f"{self.count('unlink.dead')} letters, and not {letters}"
@@ -250,7 +250,7 @@ async def test_many_letters_survive_a_replay_that_is_killed_half_way(desk: Desk,
     desk.kill_when(lambda: desk.count(COMMANDS) > many // 3, "replay", "--all")
     replayed = desk.count(COMMANDS)
     assert many // 3 < replayed < many
-    over = time.monotonic() + PATIENCE
+    over = time.monotonic() + TIMEOUT_SECONDS
     while desk.count("unlink.dead") + desk.count(COMMANDS) < many + 1:
         assert time.monotonic() < over, "letters were lost"
     assert desk.count("unlink.dead") + desk.count(COMMANDS) <= many + 2  # one may be in both places
@@ -470,7 +470,7 @@ def test_every_letter_is_in_the_queue_or_in_the_record_when_discard_is_killed(
         return record.exists() and record.read_bytes().count(b"\n") > many // 3
 
     desk.kill_when(half_way, "discard", "--all", "--yes", "--record", str(record))
-    over = time.monotonic() + PATIENCE
+    over = time.monotonic() + TIMEOUT_SECONDS
     while desk.count("unlink.dead") + len(keys_written(record)) < many:
         assert time.monotonic() < over, "letters were lost"
     assert desk.count("unlink.dead") > 0

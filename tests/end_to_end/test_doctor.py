@@ -70,7 +70,7 @@ def test_of_a_sound_installation_nothing_is_wrong(world: World, doctor: Any) -> 
     said = doctor()
     assert (said.status, said.wrong()) == (0, []), said.output + said.error
     assert "!" not in said.output
-    for told in (
+    for reported in (
         "RabbitMQ",
         "all 9 exchanges and 8 queues are there",
         "are as the worker declares them",
@@ -81,7 +81,7 @@ def test_of_a_sound_installation_nothing_is_wrong(world: World, doctor: Any) -> 
         "may see jobs",
         "nothing wrong",
     ):
-        assert told in said.text
+        assert reported in said.text
     # Only a word that is longer than a line, such as a path, is not broken.
     assert all(len(line) <= 80 or len(line.split()[-1]) > 60 for line in said.output.splitlines())
     assert world.enterprise_manager.sessions == []
@@ -116,7 +116,7 @@ def test_a_command_that_waits_is_still_there_afterwards(world: World, doctor: An
 # --- what is wrong ----------------------------------------------------------------------------------------------------
 
 
-def test_what_cannot_be_reached_is_told_with_the_setting_that_mends_it(doctor: Any) -> None:
+def test_what_cannot_be_reached_is_reported_with_the_setting_that_mends_it(doctor: Any) -> None:
     """Else a typing error would take an afternoon."""
     said = doctor(
         UNLINK_BROKER__URL="amqp://worker:hunter2@127.0.0.1:1",
@@ -125,8 +125,8 @@ def test_what_cannot_be_reached_is_told_with_the_setting_that_mends_it(doctor: A
     )
     assert (said.status, said.wrong()) == (1, ["reachable"] * 3)
     assert "3 of 3 checks are wrong" in said.text
-    for told in ("UNLINK_BROKER__URL is right", "correct UNLINK_LEDGER__URL", f"is the port in {EM}URL right?"):
-        assert told in said.text
+    for reported in ("UNLINK_BROKER__URL is right", "correct UNLINK_LEDGER__URL", f"is the port in {EM}URL right?"):
+        assert reported in said.text
     assert "hunter2" not in said.output + said.error
     assert "Traceback" not in said.output + said.error
 
@@ -142,15 +142,15 @@ def test_a_wrong_password_counts_once(world: World, doctor: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "status", "told"),
+    ("changes", "status", "reported"),
     [
         ({"CERT_SHA256": "ab" * 32}, 1, f"is not the one in {EM}CERT_SHA256"),
         ({"CA_FILE": None}, 1, f"or set {EM}CERT_SHA256 to its fingerprint"),
         ({"CA_FILE": None, "VERIFY_TLS": "false"}, 0, "not verified: the password is sent to any server that answers"),
     ],
 )
-def test_a_server_that_may_be_another_is_told(
-    world: World, doctor: Any, changes: dict[str, str | None], status: int, told: str
+def test_a_server_that_may_be_another_is_reported(
+    world: World, doctor: Any, changes: dict[str, str | None], status: int, reported: str
 ) -> None:
     """Else a password would go to a stranger, or nobody know why it does not go."""
     for name, value in changes.items():
@@ -158,10 +158,10 @@ def test_a_server_that_may_be_another_is_told(
             del world.environment[EM + name]
     said = doctor(**{EM + name: value for name, value in changes.items() if value is not None})
     assert said.status == status
-    assert told in said.text
+    assert reported in said.text
 
 
-def test_a_missing_role_is_told(world: World, doctor: Any) -> None:
+def test_a_missing_role_is_reported(world: World, doctor: Any) -> None:
     """Else the first unlink would be the first to learn of it."""
     world.enterprise_manager.behaviour.role = "Restore Operator"
     said = doctor()
@@ -172,27 +172,27 @@ def test_a_missing_role_is_told(world: World, doctor: Any) -> None:
 
 @pytest.mark.usefixtures("declared")
 @pytest.mark.parametrize(
-    ("permissions", "told"),
+    ("permissions", "reported"),
     [
         ({"configure": "^$", "write": ".*", "read": ".*"}, "may not configure"),
         ({"configure": ".*", "write": "^unlink\\.dead$", "read": ".*"}, "may not write to unlink.events"),
         ({"configure": ".*", "write": ".*", "read": "^$"}, "read from unlink.commands.default"),
     ],
 )
-def test_a_missing_permission_is_told(
-    broker_users: BrokerUsers, doctor: Any, permissions: dict[str, str], told: str
+def test_a_missing_permission_is_reported(
+    broker_users: BrokerUsers, doctor: Any, permissions: dict[str, str], reported: str
 ) -> None:
     """Else the worker would start, and fail at the first thing that it may not do."""
     url = broker_users.url("limited", **permissions)
     said = doctor(UNLINK_BROKER__URL=url)
     assert (said.status, said.wrong()) == (1, ["permissions"]), said.output
-    assert told in said.text
+    assert reported in said.text
     assert "set_permissions" in said.text
     if permissions["configure"] == "^$":
         assert doctor(UNLINK_BROKER__URL=url, UNLINK_BROKER__TOPOLOGY="verify").status == 0
 
 
-def test_a_queue_with_other_arguments_is_told(
+def test_a_queue_with_other_arguments_is_reported(
     broker_users: BrokerUsers, virtual_host: str, world: World, doctor: Any
 ) -> None:
     """Else the worker would try to declare it for ever."""
@@ -211,7 +211,7 @@ def test_a_queue_with_other_arguments_is_told(
 
 
 @pytest.mark.usefixtures("declared")
-def test_a_policy_that_drops_commands_is_told(broker_users: BrokerUsers, virtual_host: str, doctor: Any) -> None:
+def test_a_policy_that_drops_commands_is_reported(broker_users: BrokerUsers, virtual_host: str, doctor: Any) -> None:
     """Else commands would run out on their queue, and nothing show why."""
     policy = {"pattern": "^unlink\\.commands", "definition": {"message-ttl": 60_000}, "apply-to": "queues"}
     broker_users.put(f"policies/{virtual_host}/ttl", policy)
@@ -232,7 +232,7 @@ def test_a_management_api_that_is_not_there_is_said_plainly(broker: PrivateBroke
     assert "it refuses the user: give it the tag" in refused.text
 
 
-def test_holding_longer_than_the_broker_lets_is_told(doctor: Any) -> None:
+def test_holding_longer_than_the_broker_lets_is_reported(doctor: Any) -> None:
     """Else the broker would take long unlinks away in the middle, again and again."""
     said = doctor(UNLINK_BROKER__HOLD_SECONDS="1800")
     assert (said.status, said.wrong()) == (1, ["held"])
@@ -251,12 +251,12 @@ def test_postgresql_is_looked_at_before_and_after_its_first_worker(
     world.start_worker({"UNLINK_LEDGER__URL": empty_postgresql_url}).stop()
     after = doctor(UNLINK_LEDGER__URL=empty_postgresql_url)
     assert after.status == 0, after.output
-    for told in ("PostgreSQL", "may read and write the ledger's tables", "the database's is 0."):
-        assert told in after.text
+    for reported in ("PostgreSQL", "may read and write the ledger's tables", "the database's is 0."):
+        assert reported in after.text
 
 
 @pytest.mark.usefixtures("declared")
-def test_a_ledger_of_a_newer_version_is_told(world: World, doctor: Any) -> None:
+def test_a_ledger_of_a_newer_version_is_reported(world: World, doctor: Any) -> None:
     """Else an old worker would be started on it, and end at once."""
     path = world.environment["UNLINK_LEDGER__URL"].removeprefix("sqlite:///")
     with sqlite3.connect(path) as connection:
@@ -265,7 +265,7 @@ def test_a_ledger_of_a_newer_version_is_told(world: World, doctor: Any) -> None:
     assert "99, made by a newer version; this one knows" in doctor().text
 
 
-def test_a_folder_that_is_not_there_is_told(doctor: Any) -> None:
+def test_a_folder_that_is_not_there_is_reported(doctor: Any) -> None:
     """Else SQLite's own words, which name no folder, would be all there is."""
     said = doctor(UNLINK_LEDGER__URL="sqlite:////nowhere/ledger.sqlite")
     assert (said.status, said.wrong()) == (1, ["reachable"])
@@ -319,8 +319,8 @@ def test_the_certificate_of_a_first_connection_is_shown(world: World, doctor: An
     assert said.status == 0
     fingerprint = hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).hexdigest()
     assert f"SHA-256 {fingerprint}" in said.text
-    for told in ("subject", "issuer", "names localhost, 127.0.0.1", "valid 2000-01-01 to 3000-01-01"):
-        assert told in said.text
+    for reported in ("subject", "issuer", "names localhost, 127.0.0.1", "valid 2000-01-01 to 3000-01-01"):
+        assert reported in said.text
     assert world.enterprise_manager.count() == 0
     pinned = doctor(**{f"{EM}CERT_SHA256": fingerprint})
     assert "verified by its pinned fingerprint and the CA file" in pinned.text
@@ -356,8 +356,8 @@ def test_the_assumptions_are_a_table_for_people(world: World, doctor: Any) -> No
     world.enterprise_manager.add_job(name="Backup", job_type="Backup")
     said = doctor("--assumptions")
     assert said.status == 0, said.error
-    for told in ("links_of_other_jobs different", "but: status 404", "nothing was changed", "front_page confirmed"):
-        assert told in said.text
+    for reported in ("links_of_other_jobs different", "but: status 404", "nothing was changed", "front_page confirmed"):
+        assert reported in said.text
     assert all(len(line) <= 80 for line in said.output.splitlines())
 
 
@@ -370,7 +370,7 @@ def test_an_enterprise_manager_that_cannot_be_asked_fails_the_command(doctor: An
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "told"),
+    ("arguments", "status", "reported"),
     [
         (["--assumptions", "--show-certificate"], 2, "--assumptions goes with --output only"),
         (["--url", "https://em:9398"], 2, "--url goes with --show-certificate"),
@@ -379,9 +379,9 @@ def test_an_enterprise_manager_that_cannot_be_asked_fails_the_command(doctor: An
         (["--show-certificate", "--url", "https://127.0.0.1:1"], 1, "no certificate was shown"),
     ],
 )
-def test_wrong_usage_is_said(doctor: Any, arguments: list[str], status: int, told: str) -> None:
+def test_wrong_usage_is_said(doctor: Any, arguments: list[str], status: int, reported: str) -> None:
     """Else a mistake on the command line would pass for a finding."""
     said = doctor(*arguments)
     assert said.status == status
-    assert told in " ".join(said.error.split())
+    assert reported in " ".join(said.error.split())
     assert "hunter2" not in said.output + said.error

@@ -62,9 +62,9 @@ async def test_secrets_that_an_answer_echoes_reach_no_event_and_no_log(
             (link,) = em.links(job)
             end = await worker.unlink(job, link.object_in_job_id, idempotency_key=key)
             assert em.faults == []
-            told = json.dumps(end) + capsys.readouterr().out
-            assert secret[:8] not in told
-            assert json.dumps(secret)[1:-1] not in told
+            reported = json.dumps(end) + capsys.readouterr().out
+            assert secret[:8] not in reported
+            assert json.dumps(secret)[1:-1] not in reported
             if fault.kind == "task_fails" and len(fault.message) < MAX_MESSAGE:
                 assert end["task"]["message"] == f"denied: {REDACTED} and no more"
 
@@ -73,10 +73,12 @@ async def test_an_unforeseen_error_tells_an_event_nothing_of_the_database(
     em: SimulatedEnterpriseManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else an event would quote a query, a host or a user to whoever reads tickets."""
-    told = 'SELECT * FROM entries -- could not connect to "db7.corp.example" as user "ledger_owner"'
+    reported = 'SELECT * FROM entries -- could not connect to "db7.corp.example" as user "ledger_owner"'
 
     async def fail(*_: Any, **__: Any) -> None:
-        raise OperationalError(told, {"key": "CHG1"}, RuntimeError("password authentication failed for ledger_owner"))
+        raise OperationalError(
+            reported, {"key": "CHG1"}, RuntimeError("password authentication failed for ledger_owner")
+        )
 
     async with worker_for(em, pace=PACE) as worker:
         monkeypatch.setattr(SqlLedger, "record", fail)

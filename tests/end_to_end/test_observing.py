@@ -19,7 +19,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from tests import programs
-from tests.end_to_end.world import PATIENCE, World, vendor_command
+from tests.end_to_end.world import TIMEOUT_SECONDS, World, vendor_command
 from tests.preloaded.preloaded import run_program
 from tests.terminal import Terminal
 from worker.cli import app
@@ -63,20 +63,20 @@ def test_status_tells_of_an_unlink_that_has_ended(world: World) -> None:
     world.serve()
     world.unlink(requested_by="j.doe", ticket={"system": "jira", "id": "OPS-1"})
     settings = ledger_only(world) | {"TZ": "Asia/Kolkata", "COLUMNS": str(COLUMNS)}
-    told = run_program("status", "CHG1", settings=settings)
-    assert told.returncode == 0, told.stderr
+    reported = run_program("status", "CHG1", settings=settings)
+    assert reported.returncode == 0, reported.stderr
     for words in ("CHG1  succeeded", VENDOR_LINK_ID, "jira OPS-1", "task-1", "taken up", "ended: succeeded", "IST"):
-        assert words in told.stdout
-    assert "\x1b" not in told.stdout
-    assert max(map(len, told.stdout.splitlines())) <= COLUMNS
+        assert words in reported.stdout
+    assert "\x1b" not in reported.stdout
+    assert max(map(len, reported.stdout.splitlines())) <= COLUMNS
 
 
 def test_status_for_scripts_is_one_object_with_the_event_in_it(world: World) -> None:
     """A script reads the outcome, the event and the steps without parsing what is meant for people."""
     world.serve()
     world.unlink()
-    told = program(ledger_only(world), "status", "CHG1", "--output", "json")
-    content = json.loads(told.stdout)
+    reported = program(ledger_only(world), "status", "CHG1", "--output", "json")
+    content = json.loads(reported.stdout)
     assert (content["outcome"], content["stage"], content["attempts"]) == ("succeeded", "settled", 1)
     assert content["repository"]["link_id"] == VENDOR_LINK_ID
     assert content["event"] == world.of("CHG1")[-1].content
@@ -105,10 +105,10 @@ def test_what_others_wrote_cannot_steer_the_terminal(world: World) -> None:
     """A reason with control characters in it would rewrite the screen of whoever looks at the ticket."""
     world.serve()
     world.unlink(reason="\x1b]0;owned\x07 [bold]harmless[/bold]")
-    told = program(ledger_only(world), "status", "CHG1")
-    assert "\x1b" not in told.stdout
-    assert "\x07" not in told.stdout
-    assert "[bold]harmless[/bold]" in told.stdout
+    reported = program(ledger_only(world), "status", "CHG1")
+    assert "\x1b" not in reported.stdout
+    assert "\x07" not in reported.stdout
+    assert "[bold]harmless[/bold]" in reported.stdout
 
 
 def test_what_enterprise_manager_says_is_shown_as_it_stands(world: World, tmp_path: Path) -> None:
@@ -124,11 +124,11 @@ def test_what_enterprise_manager_says_is_shown_as_it_stands(world: World, tmp_pa
     assert "\x1b" not in ended.stdout
 
 
-def test_a_ledger_that_is_not_there_is_told_in_one_line(world: World) -> None:
+def test_a_ledger_that_is_not_there_is_reported_in_one_line(world: World) -> None:
     """A mistyped path is not answered with `no such key`."""
-    told = program(ledger_only(world), "status", "CHG1")
-    assert told.exit_code == 1
-    assert told.stderr.startswith("there is no file ")
+    reported = program(ledger_only(world), "status", "CHG1")
+    assert reported.exit_code == 1
+    assert reported.stderr.startswith("there is no file ")
 
 
 # --- ledger prune ---------------------------------------------------------------------------------------------------
@@ -166,9 +166,9 @@ def test_a_cancel_that_comes_first_keeps_the_unlink_from_being_sent(world: World
     world.unlink()
     assert {outcome for outcome, _ in world.ends_of("CHG1")} == {"cancelled"}
     assert world.enterprise_manager.deletes_of(VENDOR_LINK_ID) == 0
-    told = program(ledger_only(world), "status", "CHG1")
-    assert (told.exit_code, "CHG1  cancelled" in told.stdout) == (4, True)
-    assert re.search(r"asked [-0-9]+ [:0-9]+ \w+ by j.doe: wrong repository", told.stdout)
+    reported = program(ledger_only(world), "status", "CHG1")
+    assert (reported.exit_code, "CHG1  cancelled" in reported.stdout) == (4, True)
+    assert re.search(r"asked [-0-9]+ [:0-9]+ \w+ by j.doe: wrong repository", reported.stdout)
 
 
 def test_cancel_waits_for_the_end_of_what_is_under_way_and_exits_by_it(world: World, behaviour: Behaviour) -> None:
@@ -233,7 +233,7 @@ def watching(world: World, *arguments: str) -> Iterator[subprocess.Popen[str]]:
 def until_watched(world: World, watch: subprocess.Popen[str]) -> None:
     """Send junk keys until the watcher shows one: then it has bound its queue."""
     assert watch.stdout is not None
-    over = time.monotonic() + PATIENCE
+    over = time.monotonic() + TIMEOUT_SECONDS
     number = 0
     while not select.select([watch.stdout], [], [], 0.2)[0]:
         number += 1
@@ -260,7 +260,7 @@ def test_watch_in_a_pipe_writes_each_event_as_it_comes_and_ends_with_ctrl_c(worl
         assert next_line(watch, "CHG1") == world.of("CHG1")[0].content
         assert next_line(watch, "CHG1") == world.of("CHG1")[1].content
         watch.send_signal(signal.SIGINT)
-        _, said = watch.communicate(timeout=PATIENCE)
+        _, said = watch.communicate(timeout=TIMEOUT_SECONDS)
         assert (watch.returncode, said) == (0, "")
 
 
@@ -287,7 +287,7 @@ def test_watch_ends_without_a_word_when_it_is_interrupted_at_once(world: World) 
     ended = programs.run(
         [sys.executable, "-c", INTERRUPTED_WATCH, "watch", "--output", "json"],
         env=surroundings(broker_only(world)),
-        timeout=PATIENCE,
+        timeout=TIMEOUT_SECONDS,
     )
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
 

@@ -84,7 +84,7 @@ def _command_for(enterprise_manager: str) -> bytes:
     return str(command).replace("'", '"').encode()
 
 
-def test_a_misspelt_name_is_told(world: World) -> None:
+def test_a_misspelt_name_is_reported(world: World) -> None:
     """Nobody begins a maintenance in the belief that a pause is in place."""
     world.start_worker()
     wrong = unlink_worker(world, "pause", "defualt")
@@ -101,7 +101,7 @@ def test_a_ledger_that_is_not_there_is_one_readable_line(world: World) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_whoever_waits_for_a_paused_command_is_told_by_whom_it_was_paused(world: World) -> None:
+def test_whoever_waits_for_a_paused_command_learns_by_whom_it_was_paused(world: World) -> None:
     """A pipeline would hang until its time-out, and nobody know why."""
     worker = world.start_worker()
     assert unlink_worker(world, "pause", "default", "--by", "ada", "--reason", "upgrade").returncode == 0

@@ -71,8 +71,8 @@ def test_what_did_not_succeed_is_retried_by_ticket_and_reason(failed: World, wha
 
 def test_what_cannot_be_run_again_is_named_with_the_reason(failed: World) -> None:
     """A mistyped key, or one that has succeeded, would be passed over in silence."""
-    told = program(failed, "retry", "CHG9", "--yes")
-    assert (told.returncode, "CHG9  not run again: no worker has seen it" in told.stderr) == (1, True)
+    reported = program(failed, "retry", "CHG9", "--yes")
+    assert (reported.returncode, "CHG9  not run again: no worker has seen it" in reported.stderr) == (1, True)
     for wrong in ([], ["CHG1", "--ticket", "OPS-1"], ["CHG1", "CHG2", "--run", "1"]):
         assert program(failed, "retry", *wrong).returncode == 2
     assert program(failed, "retry", "a b", "--run", "1").returncode == 2

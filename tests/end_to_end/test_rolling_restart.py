@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end import supervised_worker
-from tests.end_to_end.world import PATIENCE, World, vendor_command
+from tests.end_to_end.world import TIMEOUT_SECONDS, World, vendor_command
 from worker.sandbox.processes.supervisor import wait_until
 from worker.sandbox.processes.worker_process import WorkerProcess
 from worker.sandbox.simulated_enterprise_manager import Behaviour
@@ -48,7 +48,7 @@ class Fleet:
     def ended(self, worker: WorkerProcess) -> tuple[int, float]:
         """The exit status, and how long it took."""
         file = self._ended(self._world.workers.index(worker) + 1)
-        assert wait_until(file.exists, seconds=PATIENCE), worker.log()[-3000:]
+        assert wait_until(file.exists, seconds=TIMEOUT_SECONDS), worker.log()[-3000:]
         status, seconds = file.read_text().split()
         return int(status), float(seconds)
 

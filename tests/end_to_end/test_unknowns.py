@@ -228,7 +228,7 @@ async def test_a_delete_accepted_with_or_without_a_task(case: Case, body: str, e
     assert case.em.deletes_of(VENDOR_LINK_ID) == 1
 
 
-async def test_a_list_that_lags_for_long_is_told_as_not_verified(case: Case) -> None:
+async def test_a_list_that_lags_for_long_is_reported_as_not_verified(case: Case) -> None:
     """Else the server's word would be told as if it had been seen."""
     case.em.change_behaviour(list_lag_seconds=3600)
     assert said(await case.end()) == ("succeeded", True, "task", False, None)
@@ -561,7 +561,7 @@ def one_of_each(certificates: Path) -> Iterator[list[Case]]:
         yield cases
 
 
-async def test_what_takes_too_long_is_stopped_and_told_as_far_as_it_is_known(one_of_each: list[Case]) -> None:
+async def test_what_takes_too_long_is_stopped_and_reported_as_far_as_it_is_known(one_of_each: list[Case]) -> None:
     """Else a task without end would hold its job for ever, or be told as an end."""
     ends = await asyncio.gather(*(case.end(timeout_seconds=10) for case in one_of_each))
     assert {(data["outcome"], data["changed"]) for data in ends} == {("timed_out", None)}

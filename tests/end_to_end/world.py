@@ -22,7 +22,7 @@ from worker.sandbox.simulated_enterprise_manager import (
 from worker.settings import BrokerSettings
 
 #: How long a test waits for what should happen, in seconds: these machines are shared.
-PATIENCE = 90.0
+TIMEOUT_SECONDS = 90.0
 
 
 def vendor_command(key: str = "CHG1", **changes: Any) -> dict[str, Any]:
@@ -113,7 +113,7 @@ class World:
 
     def until_ended(self, *keys: str | None) -> None:
         """Listen until each of these keys had a terminal event."""
-        over = time.monotonic() + PATIENCE
+        over = time.monotonic() + TIMEOUT_SECONDS
         while missing := set(keys) - {event.key for event in self.heard if event.outcome != "submitted"}:
             event = self.client.next_event(seconds=0.5)
             if event is not None:
@@ -123,7 +123,7 @@ class World:
 
     def until(self, condition: Any, what: str) -> None:
         """Wait for a condition while listening."""
-        over = time.monotonic() + PATIENCE
+        over = time.monotonic() + TIMEOUT_SECONDS
         while not condition():
             event = self.client.next_event(seconds=0.05)
             if event is not None:

@@ -28,7 +28,7 @@ COMMITTED = K8S / "components" / "rabbitmq-topology" / "resources.yaml"
 _PASSWORD = "s3cret-of-theirs"
 
 #: The HTTP API's numbers are up to 5 s old, and the machines are shared.
-_PATIENCE = 30.0
+_TIMEOUT_SECONDS = 30.0
 
 
 class Api:
@@ -157,7 +157,7 @@ def test_the_operator_s_queues_behave_as_those_that_the_worker_declares(
     as_operator(rendered_topology())
 
     wanted = {queue.name: dict(queue.arguments) for queue in described.queues}
-    assert wait_until(lambda: _effective(api) == wanted, seconds=_PATIENCE, interval=0.2), _effective(api)
+    assert wait_until(lambda: _effective(api) == wanted, seconds=_TIMEOUT_SECONDS, interval=0.2), _effective(api)
     made = {
         each["name"]: (each["type"], each["durable"], each["arguments"])
         for each in api.get(f"exchanges/{api.virtual_host}")
@@ -257,7 +257,7 @@ def test_the_scaler_s_user_counts_waiting_commands_and_those_under_way(
             queues = _as_keda_asks(broker, virtual_host)
             return sum(each.get("messages", 0) for each in queues)
 
-        assert wait_until(lambda: counted() == 3, seconds=_PATIENCE, interval=0.2), counted()
+        assert wait_until(lambda: counted() == 3, seconds=_TIMEOUT_SECONDS, interval=0.2), counted()
 
 
 def _effective(api: Api) -> dict[str, dict[str, Any]]:

@@ -74,10 +74,10 @@ def _belonging_to(directory: Path) -> list[str]:
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             try:
                 command_line = (entry / "cmdline").read_bytes()
-                told = command_line + (entry / "environ").read_bytes()
+                reported = command_line + (entry / "environ").read_bytes()
             except OSError:
                 continue
-            if str(directory).encode() in told:
+            if str(directory).encode() in reported:
                 found.append(command_line.replace(b"\0", b" ").decode())
     return found
 

@@ -168,7 +168,7 @@ def test_secrets_are_in_files_that_only_their_owner_reads(tmp_path: Path) -> Non
             assert os.stat(tmp_path / name).st_mode & 0o077 == 0  # noqa: PTH116 - its mode is the point
 
 
-def test_it_listens_where_it_is_told_under_the_name_that_it_is_told(tmp_path: Path) -> None:
+def test_it_listens_at_the_configured_address_under_the_configured_name(tmp_path: Path) -> None:
     """In a container nobody reaches it, or its certificate is for another host."""
     password_file = tmp_path / "elsewhere"
     options = ["--host", "127.0.0.2", "--name", "em.example", "--password-file", str(password_file)]

@@ -84,7 +84,7 @@ def test_the_list_names_each_link_its_repository_and_its_delete(client: Client) 
     assert delete["href"].startswith("https://em01.corp.example:9398/")
 
 
-def test_links_carry_the_host_that_was_asked_if_so_told(client: Client) -> None:
+def test_links_carry_the_host_that_was_asked_if_so_configured(client: Client) -> None:
     """A client is never tried on a server whose links do resolve."""
     client.em.behaviour.links_host = None
 

@@ -190,7 +190,7 @@ def test_the_links_of_a_legacy_copy_job(client: Client, shown: str) -> None:
         ),
     ],
 )
-def test_states_before_the_end_are_shown_as_often_as_told(
+def test_states_before_the_end_are_shown_as_often_as_configured(
     client: Client, switches: dict[str, Any], states: list[str]
 ) -> None:
     """A client that looks once more and then believes, or takes an unknown state for the end, is not found out."""

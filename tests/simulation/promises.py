@@ -177,7 +177,7 @@ class Observer:
         """Remember a violation, if it is the first."""
         if self.violation is None:
             self.violation = Violation(promise, what, self.world.now)
-            self.world.note("WITNESS", f"PROMISE {promise}: {what}")
+            self.world.note("OBSERVER", f"PROMISE {promise}: {what}")
 
     def read(self, body: bytes) -> Reading:
         """What a message means."""

@@ -206,8 +206,8 @@ class Simulation:
 
     def _end(self) -> None:
         for process in self.processes:
-            if self.observer.violation is None and (unheard := process.unheard()):
-                self.observer.broken(KEEPS_GOING, f"{process.name}: nobody heard of {unheard[0]}")
+            if self.observer.violation is None and (unretrieved := process.unretrieved()):
+                self.observer.broken(KEEPS_GOING, f"{process.name}: nobody retrieved {unretrieved[0]}")
         for process in self.processes:
             process.end()
         self.database.connection.close()
@@ -316,8 +316,8 @@ def _to_timeline(_logger: Any, _method: str, event: Any) -> str:
     if isinstance(process, Process):
         name = event.pop("event")
         event.pop("enterprise_manager", None)
-        told = " ".join(f"{key}={value}" for key, value in sorted(event.items()) if key != "exc_info")
-        process.world.note(process.name, f"   log {name} {told}")
+        shown = " ".join(f"{key}={value}" for key, value in sorted(event.items()) if key != "exc_info")
+        process.world.note(process.name, f"   log {name} {shown}")
     raise structlog.DropEvent
 
 

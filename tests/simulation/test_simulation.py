@@ -139,10 +139,10 @@ def test_a_timeline_says_what_happened(capsys: pytest.CaptureFixture[str]) -> No
     """Whoever replays a seed would see nothing of what led to the violation."""
     status = replay(REGRESSIONS[0], tracing=True)
 
-    told = capsys.readouterr().out
+    reported = capsys.readouterr().out
     assert status == 0
-    assert "log unlink.sending" in told
-    assert "no promise was broken" in told
+    assert "log unlink.sending" in reported
+    assert "no promise was broken" in reported
 
 
 def test_tracing_a_run_does_not_change_it() -> None:

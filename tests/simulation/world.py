@@ -295,14 +295,14 @@ class Process(asyncio.AbstractEventLoop):
         finally:
             asyncio._set_running_loop(None)  # noqa: SLF001 - as above
 
-    def unheard(self) -> list[str]:
+    def unretrieved(self) -> list[str]:
         """Exceptions of tasks that nobody waited for. One that was killed with work to do may have had to wait yet."""
         if self.dead and self._ready:
             return []
         return [
             repr(task.exception())
             for task in self._tasks
-            if task.done() and not task.cancelled() and task._log_traceback  # noqa: SLF001 - says whether it was heard
+            if task.done() and not task.cancelled() and task._log_traceback  # noqa: SLF001 - says whether it was retrieved
         ]
 
     def end(self) -> None:
@@ -389,7 +389,7 @@ class Process(asyncio.AbstractEventLoop):
         return False
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """Told of what nobody waited for; `unheard` says it too, and at a time that does not depend on memory."""
+        """Called with an exception that nobody retrieved, at a time that depends on memory; `unretrieved` reports it, too."""
         del context
 
 

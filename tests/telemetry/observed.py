@@ -13,7 +13,7 @@ from worker.sandbox.processes.supervisor import wait_until
 from worker.sandbox.processes.worker_process import WorkerProcess
 
 #: How long a test waits for what should happen, in seconds: these machines are shared.
-PATIENCE = 60.0
+TIMEOUT_SECONDS = 60.0
 
 #: Where the worker under test serves, and nowhere else.
 LOOPBACK = {"UNLINK_HTTP__HOST": "127.0.0.1", "UNLINK_HTTP__PORT": "0"}
@@ -49,14 +49,16 @@ class Observed:
 
     def until(self, condition: Callable[[], bool], what: str) -> None:
         """Wait for something."""
-        assert wait_until(condition, seconds=PATIENCE), f"never: {what}; the log ends:\n{self.worker.log()[-3000:]}"
+        assert wait_until(condition, seconds=TIMEOUT_SECONDS), (
+            f"never: {what}; the log ends:\n{self.worker.log()[-3000:]}"
+        )
 
     def until_ready(self, *, ready: bool) -> dict[str, Any]:
         """Wait until `/readyz` says so; what it says."""
         status = 200 if ready else 503
         self.until(lambda: self._status("/readyz") == status, f"/readyz with {status}")
-        told: dict[str, Any] = self.get("/readyz").json()
-        return told
+        reported: dict[str, Any] = self.get("/readyz").json()
+        return reported
 
 
 def lines(worker: WorkerProcess) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ import pytest
 from tests.end_to_end.world import World, vendor_command
 from tests.k8s.manifests import rendered
 from tests.private_servers.prometheus import PrivatePrometheus
-from tests.telemetry.observed import LOOPBACK, PATIENCE, Observed
+from tests.telemetry.observed import LOOPBACK, TIMEOUT_SECONDS, Observed
 from worker.sandbox.processes.supervisor import wait_until
 from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 from worker.sandbox.simulated_enterprise_manager import Fault
@@ -102,7 +102,7 @@ def test_every_query_of_the_dashboard_returns_data(world: World, broker: Private
                     del empty[title]
             return not empty
 
-        assert wait_until(all_drawn, seconds=PATIENCE), f"no data for {empty}"
+        assert wait_until(all_drawn, seconds=TIMEOUT_SECONDS), f"no data for {empty}"
 
 
 def test_each_panel_says_what_it_shows() -> None:

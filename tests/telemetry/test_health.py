@@ -94,10 +94,10 @@ def test_a_broker_that_is_away_makes_it_unready_and_not_dead(world: World, broke
     worker.until_ready(ready=True)
     broker.stop()
     try:
-        told = worker.until_ready(ready=False)
-        assert not told["broker"]["ok"]
-        assert told["broker"]["problem"]
-        assert told["ledger"]["ok"]
+        reported = worker.until_ready(ready=False)
+        assert not reported["broker"]["ok"]
+        assert reported["broker"]["problem"]
+        assert reported["ledger"]["ok"]
         assert worker.get("/livez").json()["live"] is True
     finally:
         broker.start()
@@ -113,8 +113,8 @@ def test_a_ledger_that_is_away_makes_it_unready_and_not_dead(
     worker.until_ready(ready=True)
     postgresql.stop()
     try:
-        told = worker.until_ready(ready=False)
-        assert (told["broker"]["ok"], told["ledger"]["ok"]) == (True, False)
+        reported = worker.until_ready(ready=False)
+        assert (reported["broker"]["ok"], reported["ledger"]["ok"]) == (True, False)
         assert worker.get("/livez").json()["live"] is True
     finally:
         postgresql.start()
@@ -132,15 +132,15 @@ def test_one_enterprise_manager_of_two_is_enough(world: World) -> None:
             away.refuse_connections()
             world.client.publish(_plan(name), name)
             worker.until(lambda name=name: _is_down(worker, name), f"{name} away")  # type: ignore[misc] # no type for it
-        told = worker.until_ready(ready=False)
-        assert {name: each["ok"] for name, each in told["enterprise_managers"].items()} == {
+        reported = worker.until_ready(ready=False)
+        assert {name: each["ok"] for name, each in reported["enterprise_managers"].items()} == {
             "default": False,
             "second": False,
         }
-        assert world.enterprise_manager.password not in str(told)
+        assert world.enterprise_manager.password not in str(reported)
         world.enterprise_manager.accept_connections()
-        told = worker.until_ready(ready=True)
-        assert told["enterprise_managers"]["second"]["ok"] is False
+        reported = worker.until_ready(ready=True)
+        assert reported["enterprise_managers"]["second"]["ok"] is False
 
 
 def _is_down(worker: Observed, name: str) -> bool:

@@ -20,7 +20,7 @@ from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 from worker.settings import BrokerSettings
 from worker.telemetry.health import GracePeriods, Health
 
-PATIENCE = 60.0
+TIMEOUT_SECONDS = 60.0
 QUEUE = "unlink.commands.default"
 
 
@@ -79,7 +79,7 @@ class Consumer:
 
     async def _get(self, path: str) -> list[Any]:
         # The API's list of connections is up to 5 s old.
-        over = time.monotonic() + PATIENCE
+        over = time.monotonic() + TIMEOUT_SECONDS
         while time.monotonic() < over:
             answer = await asyncio.to_thread(requests.get, f"{self._api}/{path}", timeout=30)
             mine = [each for each in answer.json() if each.get("vhost") == self._virtual_host]
@@ -115,7 +115,7 @@ async def test_a_consumer_that_comes_back_leaves_it_alive(
 ) -> None:
     """A loss that is recovered from costs no restart, and none of the work in hand."""
     async with consuming(broker_url, broker, virtual_host) as consumer:
-        consumer.health._patience = GracePeriods()  # noqa: SLF001 - as in production
+        consumer.health._grace = GracePeriods()  # noqa: SLF001 - as in production
         await WAYS[way](consumer)
         await until(lambda: not consumer.broker.consuming, "the loss")
         assert consumer.health.live().good
@@ -145,7 +145,7 @@ async def test_a_consumer_that_is_silently_gone_ends_the_worker(
 async def test_a_queue_that_is_paused_is_not_missed(broker_url: str, broker: PrivateBroker, virtual_host: str) -> None:
     """Not consuming for an Enterprise Manager that is down is meant so."""
     async with consuming(broker_url, broker, virtual_host) as consumer:
-        consumer.health._patience = GracePeriods(consumer=0)  # noqa: SLF001 - not a moment's grace
+        consumer.health._grace = GracePeriods(consumer=0)  # noqa: SLF001 - not a moment's grace
         consumer.broker.pause("default", "away")
         await until(lambda: not consumer.broker.consuming, "the pause")
         consumer.health._missing_since = consumer.health._missing(time.monotonic())  # noqa: SLF001 - at once

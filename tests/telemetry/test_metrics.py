@@ -45,7 +45,7 @@ def add_jobs(world: World, count: int) -> list[tuple[str, str]]:
     return [(job, world.enterprise_manager.links(job)[0].object_in_job_id) for job in jobs]
 
 
-def test_an_unlink_is_counted_once_however_often_it_is_told(world: World) -> None:
+def test_an_unlink_is_counted_once_however_often_it_is_reported(world: World) -> None:
     """A publisher that repeats itself, or a broker that does, makes no success out of nothing."""
     worker = observed(world)
     for _ in range(5):
@@ -88,7 +88,7 @@ def test_what_is_under_way_shows(world: World, behaviour: Behaviour) -> None:
     assert worker.value("unlink_broker_confirms_outstanding") == 0
 
 
-def test_failures_are_told_by_reason(world: World) -> None:
+def test_failures_are_reported_by_reason(world: World) -> None:
     """An alert on failed tasks does not ring for a publisher that misspelt a field, and the other way round."""
     world.enterprise_manager.inject(Fault(kind="task_fails", method="DELETE", path=VENDOR_LINK_ID))
     worker = observed(world)

@@ -89,10 +89,10 @@ def run_through_everything(world: World, broker: PrivateBroker, postgresql: Priv
     """Success, failures, losses and returns, at debug level; all that probes and scrapes were told meanwhile."""
     settings = LOOPBACK | {"UNLINK_LOG__LEVEL": "debug", "UNLINK_TRACES__ENDPOINT": spans}
     worker = Observed(world.start_worker(settings))
-    told: list[str] = []
+    reported: list[str] = []
 
     def ask() -> None:
-        told.extend(worker.get(path).text for path in ("/livez", "/readyz", "/metrics"))
+        reported.extend(worker.get(path).text for path in ("/livez", "/readyz", "/metrics"))
 
     def unlink(key: str) -> None:
         job = world.enterprise_manager.add_job(name=key, links=[REPOSITORY])
@@ -130,9 +130,9 @@ def run_through_everything(world: World, broker: PrivateBroker, postgresql: Priv
     world.listen()
     worker.until_ready(ready=True)
     unlink("after-it-all")
-    told.append(Path(f"/proc/{worker.worker.pid}/cmdline").read_text())
+    reported.append(Path(f"/proc/{worker.worker.pid}/cmdline").read_text())
     worker.worker.stop()
-    return "\n".join(told)
+    return "\n".join(reported)
 
 
 def refused_everywhere(world: World) -> None:
@@ -160,7 +160,7 @@ def test_no_secret_is_in_anything_that_leaves(
     """Logs are read by many, kept for long and sent elsewhere: so are events and metrics. None holds a secret."""
     world = marked_world
     with collector() as (address, spans):
-        told = run_through_everything(world, broker, postgresql, address)
+        reported = run_through_everything(world, broker, postgresql, address)
         refused_everywhere(world)
     logs = {worker.name: worker.log() for worker in world.workers}
     ledger_password = urlsplit(world.environment["UNLINK_LEDGER__URL"]).password
@@ -170,7 +170,7 @@ def test_no_secret_is_in_anything_that_leaves(
     places = {
         **logs,
         "events": "\n".join(event.body.decode() for event in world.heard),
-        "probes and metrics": told,
+        "probes and metrics": reported,
         "spans": b"\n".join(spans).decode(errors="replace"),
     }
     found = [

@@ -149,7 +149,7 @@ def test_two_commands_at_once_keep_their_traces_apart(world: World) -> None:
             assert line["job"] == f"none {number}", line
 
 
-async def test_enterprise_manager_is_told_the_trace() -> None:
+async def test_enterprise_manager_receives_the_trace() -> None:
     """A proxy in front of Enterprise Manager that traces shows its part in the caller's trace."""
     asked: list[dict[str, str]] = []
 
@@ -217,14 +217,14 @@ def test_an_unlink_is_one_span_with_a_child_for_each_step(world: World) -> None:
         worker.stop()
     (whole,) = [span for span in spans if span.name == "process unlink.commands.default"]
     assert (whole.trace_id.hex(), whole.parent_span_id.hex()) == (TRACE, SPAN)
-    told = attributes(whole)
-    assert told["messaging.system"] == "rabbitmq"
-    assert told["messaging.operation.type"] == "process"
-    assert told["messaging.operation.name"] == "process"
-    assert told["messaging.destination.name"] == "unlink.commands:default:unlink.commands.default"
-    assert told["messaging.rabbitmq.destination.routing_key"] == "default"
-    assert told["messaging.message.conversation_id"] == "INC7"
-    assert told["unlink.outcome"] == "succeeded"
+    reported = attributes(whole)
+    assert reported["messaging.system"] == "rabbitmq"
+    assert reported["messaging.operation.type"] == "process"
+    assert reported["messaging.operation.name"] == "process"
+    assert reported["messaging.destination.name"] == "unlink.commands:default:unlink.commands.default"
+    assert reported["messaging.rabbitmq.destination.routing_key"] == "default"
+    assert reported["messaging.message.conversation_id"] == "INC7"
+    assert reported["unlink.outcome"] == "succeeded"
     steps = sorted((span for span in spans if span is not whole), key=lambda span: span.start_time_unix_nano)
     assert {span.parent_span_id for span in steps} == {whole.span_id}
     names = [attributes(span)["unlink.step"] for span in steps]

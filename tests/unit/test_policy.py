@@ -218,10 +218,10 @@ def test_a_policy_without_rules_denies_everything() -> None:
     ],
 )
 def test_the_sender_is_who_the_broker_or_a_forwarder_vouches_for(
-    user_id: str | None, told: object, sender: str | None
+    user_id: str | None, reported: object, sender: str | None
 ) -> None:
     """Anybody could give orders in somebody else's name by writing a header."""
-    headers = {} if told is None else {SENDER_HEADER: told}
+    headers = {} if reported is None else {SENDER_HEADER: reported}
     assert sender_of(user_id, headers, {"worker", "operator"}) == sender
 
 

@@ -66,7 +66,7 @@ class Broker:
         user = user_of(settings)
         self._only_verify = settings.topology == "verify"
         self._listeners: list[Callable[[bool], None]] = []
-        self._told_up = False
+        self._notified_up = False
         self._restoring: asyncio.Task[None] | None = None
         self._consume, self._publish = (
             SupervisedConnection(
@@ -182,7 +182,7 @@ class Broker:
             _log.error("broker.topology_wrong", problem=str(error))
 
     def _availability_changed(self) -> None:
-        if self.up is not self._told_up:
-            self._told_up = self.up
+        if self.up is not self._notified_up:
+            self._notified_up = self.up
             for listener in self._listeners:
-                listener(self._told_up)
+                listener(self._notified_up)

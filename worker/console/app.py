@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from contracts.commands import UnlinkCommand
 from worker.console import actions, api, dead_letters, managers, pages, signing_in
 from worker.console.access import LoopbackOnly, is_loopback
-from worker.console.dead_letters import Letters
+from worker.console.dead_letters import DeadLetters
 from worker.console.orders import Orders
 from worker.console.problems import Problem, title_of
 from worker.console.readings import Readings
@@ -67,7 +67,7 @@ def create_app(settings: ConsoleProgramSettings, clock: Clock) -> ASGIApp:
     readings = app.state.readings = Readings(settings.ledger, settings.broker, clock)
     app.state.orders = Orders(settings.broker, policy_in(settings.policy_file), readings)
     app.state.sign_in = None
-    app.state.letters = Letters(settings, clock)
+    app.state.dead_letters = DeadLetters(settings, clock)
     for router in (api.router, actions.router, managers.router, dead_letters.router, pages.router, signing_in.router):
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=FOLDER / "static"))

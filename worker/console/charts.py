@@ -27,8 +27,8 @@ def stacked_bars(ended: Mapping[str, Sequence[int]], hours: int) -> Markup:
         top = float(_HEIGHT)
         x = hour * (_BAR + _GAP)
         ago = hours - 1 - hour
-        told = ", ".join(f"{counts[hour]} {outcome}" for outcome, counts in sorted(ended.items()) if counts[hour])
-        parts.append(f"<g><title>{escape(_when(ago))}: {escape(told or 'none')}</title>")
+        counted = ", ".join(f"{counts[hour]} {outcome}" for outcome, counts in sorted(ended.items()) if counts[hour])
+        parts.append(f"<g><title>{escape(_when(ago))}: {escape(counted or 'none')}</title>")
         parts.append(f'<rect class="slot" x="{x}" y="0" width="{_BAR}" height="{_HEIGHT}"/>')
         for outcome in _ORDER:
             count = ended.get(outcome, [0] * hours)[hour]

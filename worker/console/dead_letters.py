@@ -41,11 +41,11 @@ _MOST_CHARACTERS: Final = 20_000
 Id = Annotated[str, Path(pattern="^[0-9a-f]{64}$")]
 
 
-class Letters:
+class DeadLetters:
     """The dead letters, for one reader at a time.
 
     Raises:
-        Problem: in every method: the broker is away, or somebody else reads (503); there is no such letter (404).
+        Problem: in every method: the broker is away, or it is being read (503); no such dead letter (404).
     """
 
     def __init__(self, settings: ConsoleProgramSettings, clock: Clock) -> None:
@@ -54,7 +54,7 @@ class Letters:
         self._reading = asyncio.Lock()
 
     async def read(self) -> DeadLetterList:
-        """All of them, or the first `_MOST`."""
+        """All dead letters, or the first `_MOST`."""
 
         def work(queue: DeadQueue) -> DeadLetterList:
             items: list[DeadLetterItem] = []
@@ -68,7 +68,7 @@ class Letters:
         return await self._with_queue(work)
 
     async def replay(self, caller: Caller, digest: str) -> Report:
-        """Put one on its queue again, unless it has ended, or would be dead-lettered again."""
+        """Replay one, unless its command has ended or it would be dead-lettered again."""
 
         def work(queue: DeadQueue) -> Report:
             report = Report()
@@ -85,14 +85,14 @@ class Letters:
         return report
 
     async def discard(self, caller: Caller, digest: str) -> None:
-        """Remove one, after all of it was written to the log."""
+        """Remove one, after the whole message has been written to the log."""
 
         def work(queue: DeadQueue) -> bool:
             with queue.messages(_SECONDS) as messages:
                 for taken in Selection(digest=digest).among(messages):
-                    letter = as_json(taken.message)
+                    message = as_json(taken.message)
                     log.warning(
-                        "console.dead_letter_discarded", user=caller.name, address=caller.address, letter=letter
+                        "console.dead_letter_discarded", user=caller.name, address=caller.address, message=message
                     )
                     queue.remove(taken)
                     return True
@@ -124,13 +124,13 @@ class Letters:
 _NONE: Final = Problem(404, "There is no such dead letter any more.")
 
 
-def letters_of(request: Request) -> Letters:
+def dead_letters_of(request: Request) -> DeadLetters:
     """The dead letters."""
-    letters: Letters = request.app.state.letters
-    return letters
+    dead_letters: DeadLetters = request.app.state.dead_letters
+    return dead_letters
 
 
-Dead = Annotated[Letters, Depends(letters_of)]
+Dead = Annotated[DeadLetters, Depends(dead_letters_of)]
 
 
 @router.get("/api/v1/dead-letters", operation_id="listDeadLetters")

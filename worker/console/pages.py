@@ -153,10 +153,10 @@ def _indented(record: Record | None) -> str:
 
 def _time_line(steps: tuple[RecordedStep, ...]) -> list[tuple[RecordedStep, str]]:
     """Each step with the time that had passed since the one before."""
-    told = []
+    line = []
     before: datetime | None = None
     for step in steps:
         waited = "" if before is None else f"+{duration((step.at - before).total_seconds())}"
-        told.append((step, waited))
+        line.append((step, waited))
         before = step.at
-    return told
+    return line

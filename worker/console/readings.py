@@ -90,7 +90,7 @@ class Readings:
 
     @property
     def enterprise_managers(self) -> tuple[str, ...]:
-        """Those that the overview last told of."""
+        """The names in the last overview."""
         return self._names
 
     async def find(self, criteria: Criteria, after: Cursor | None, limit: int) -> Page:

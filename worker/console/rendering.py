@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 FOLDER: Final = Path(__file__).parent
 
-#: A shape for each state, so that none is told by colour alone.
+#: A shape for each state, so that no state is shown by colour alone.
 SIGNS: Final = {
     Outcome.SUCCEEDED: "✓",
     Outcome.FAILED: "✕",

@@ -51,7 +51,7 @@ def serve(settings: ConsoleProgramSettings, clock: Clock) -> None:
 
 
 class _Server(uvicorn.Server):
-    """A server that says when it serves, and that ends with status 0 whenever it is told to stop.
+    """A server that says when it serves, and that ends with status 0 whenever it is asked to stop.
 
     uvicorn itself heeds signals only once it has started, and raises them again for the handlers from before.
     """

@@ -83,8 +83,8 @@ async def examine(name: str, settings: EnterpriseManagerSettings, clock: Clock) 
         UnreachableError: it does not answer, or refuses the logon.
         SettingsInvalidError: the CA file cannot be used.
     """
-    patience = min(settings.request_timeout_seconds, REQUEST_SECONDS)
-    settings = settings.model_copy(update={"request_timeout_seconds": patience})
+    timeout = min(settings.request_timeout_seconds, REQUEST_SECONDS)
+    settings = settings.model_copy(update={"request_timeout_seconds": timeout})
     remedies = Remedies(name, settings)
     wire = Wire(name, Transport(settings, remedies), clock, settings.max_requests)
     logon = Logon(settings, wire, remedies, clock)

@@ -34,8 +34,8 @@ async def examine(name: str, settings: EnterpriseManagerSettings, clock: Clock) 
     Raises:
         SettingsInvalidError: the CA file cannot be used.
     """
-    patience = min(settings.request_timeout_seconds, REQUEST_SECONDS)
-    settings = settings.model_copy(update={"request_timeout_seconds": patience})
+    timeout = min(settings.request_timeout_seconds, REQUEST_SECONDS)
+    settings = settings.model_copy(update={"request_timeout_seconds": timeout})
     remedies = Remedies(name, settings)
     wire = Wire(name, Transport(settings, remedies), clock, 1)
     logon = Logon(settings, wire, remedies, clock)

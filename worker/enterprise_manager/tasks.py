@@ -283,8 +283,8 @@ class Tasks:
         for first in range(0, len(left), MOST_NAMED):
             named = left[first : first + MOST_NAMED]
             page = await self._page_of(session, named)
-            told = _believed(page) if page is not None else {}
-            this.records.update((task_id, told[task_id]) for task_id in named if task_id in told)
+            answered = _believed(page) if page is not None else {}
+            this.records.update((task_id, answered[task_id]) for task_id in named if task_id in answered)
             for task_id in named:
                 self._keep(TaskTicket(task_id, this.session), this.records.get(task_id))
 

@@ -112,7 +112,7 @@ class Health:
         self._enterprise_managers = enterprise_managers
         self._monotonic = monotonic
         self._clean = clean
-        self._patience = grace or GracePeriods()
+        self._grace = grace or GracePeriods()
         self._last_beat = monotonic()
         self._missing_since: Mapping[str, float] = {}
         self.draining = False
@@ -137,9 +137,9 @@ class Health:
         still = max(now - self._last_beat, 0.0)
         missing = {name: now - since for name, since in self._missing_since.items()}
         parts = {
-            "loop": _part(still <= self._patience.loop, f"the event loop has not run for {still:.0f} s"),
+            "loop": _part(still <= self._grace.loop, f"the event loop has not run for {still:.0f} s"),
             "consumers": _part(
-                all(seconds <= self._patience.consumer for seconds in missing.values()),
+                all(seconds <= self._grace.consumer for seconds in missing.values()),
                 "connected, and yet no consumer on the queue of "
                 + ", ".join(f"{name} for {seconds:.0f} s" for name, seconds in sorted(missing.items())),
             ),

@@ -74,7 +74,7 @@ class StepTable:
         table.add_column(ratio=3)
         table.add_column(justify="right", width=6)
         for row in self._rows:
-            table.add_row(_mark(row), Text(row.title, style="bold"), _told(row), _seconds(row))
+            table.add_row(_mark(row), Text(row.title, style="bold"), _result(row), _seconds(row))
             table.add_row()
         return table
 
@@ -85,7 +85,7 @@ def _mark(row: _Row) -> Spinner | Text:
     return Text("✓", style="green") if row.problem is None else Text("✗", style="bold red")
 
 
-def _told(row: _Row) -> Text:
+def _result(row: _Row) -> Text:
     text = Text()
     for line in row.lines + ([row.problem] if row.problem else []):
         word = line.partition(":")[0].partition(";")[0]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from worker.sandbox.simulated_enterprise_manager import SimulatedEnterpriseManager
 
 #: How long a step waits for what should happen, in seconds.
-PATIENCE = 90.0
+TIMEOUT_SECONDS = 90.0
 #: How long it waits for events that must not come, in seconds.
 SILENCE = 0.7
 
@@ -49,8 +49,8 @@ class DemoScript:
         Raises:
             StepError: it has not in time.
         """
-        if not wait_until(lambda: self.worker.unacknowledged() == 0, seconds=PATIENCE, interval=0.02):
-            raise StepError(f"a command was not acknowledged within {PATIENCE:g} s")
+        if not wait_until(lambda: self.worker.unacknowledged() == 0, seconds=TIMEOUT_SECONDS, interval=0.02):
+            raise StepError(f"a command was not acknowledged within {TIMEOUT_SECONDS:g} s")
 
     def replace_worker(self) -> None:
         """Start a second worker in the place of the first."""
@@ -69,13 +69,13 @@ class DemoScript:
 
     def next_event(self, key: str | None) -> ReceivedEvent:
         """Print the next event about this key, and return it."""
-        over = time.monotonic() + PATIENCE
+        over = time.monotonic() + TIMEOUT_SECONDS
         while time.monotonic() < over:
             event = self._client.next_event(seconds=0.5)
             if event is not None and event.key == key:
                 self.tell(f"{event.outcome}: {explanation(event)}")
                 return event
-        raise StepError(f"no end within {PATIENCE:g} s; the worker's log ends:\n{self.worker.log()[-1500:]}")
+        raise StepError(f"no end within {TIMEOUT_SECONDS:g} s; the worker's log ends:\n{self.worker.log()[-1500:]}")
 
     def expect(self, what: str, *, seen: object, wanted: object) -> None:
         """Fail the step unless a value is as expected."""

@@ -31,7 +31,7 @@ class Stalls:
         self._enterprise_managers = sorted(set(enterprise_managers))
         self._tell = tell
         self._next = time.monotonic() + _QUIET_SECONDS
-        self._told: dict[str, str] = {}
+        self._reported: dict[str, str] = {}
 
     def look(self, *, quiet: bool) -> None:
         """Called each time that events were waited for; `quiet` if none came."""
@@ -43,8 +43,8 @@ class Stalls:
             pauses = _pauses()
             for name in self._enterprise_managers:
                 reason = pauses.get(name) or self._without_consumer(name)
-                if reason is not None and self._told.get(name) != reason:
-                    self._told[name] = reason
+                if reason is not None and self._reported.get(name) != reason:
+                    self._reported[name] = reason
                     self._tell(reason)
 
     def _without_consumer(self, enterprise_manager: str) -> str | None:

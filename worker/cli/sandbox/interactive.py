@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from worker.broker.topology import DEAD
-from worker.cli.demo.script import PATIENCE, client_of
+from worker.cli.demo.script import TIMEOUT_SECONDS, client_of
 from worker.cli.sandbox import estate
 from worker.cli.sandbox.tickets import ticketing_system
 from worker.sandbox.contexts import Assembly
@@ -112,5 +112,5 @@ class InteractiveSandbox(Assembly):
         with client_of(self._sandbox) as client:
             for routing_key, command in _DEAD_LETTERS:
                 client.publish(json.dumps(command).encode(), routing_key)
-            if not wait_until(lambda: client.count(DEAD) == len(_DEAD_LETTERS), seconds=PATIENCE):
-                raise PartFailedError(f"no dead letters within {PATIENCE:g} s; see {self.worker.log_file}")
+            if not wait_until(lambda: client.count(DEAD) == len(_DEAD_LETTERS), seconds=TIMEOUT_SECONDS):
+                raise PartFailedError(f"no dead letters within {TIMEOUT_SECONDS:g} s; see {self.worker.log_file}")

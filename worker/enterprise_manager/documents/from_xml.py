@@ -21,7 +21,7 @@ def read_xml(body: bytes) -> Node:
     """
     target = _NodeBuilder()
     parser = DefusedXMLParser(target=target, forbid_dtd=True)
-    # Straight from expat, which was told above what to forbid: ElementTree would first make names and dictionaries.
+    # Directly from expat, which was configured above: ElementTree would first make names and dictionaries.
     parser.parser.StartElementHandler = target.start
     parser.parser.EndElementHandler = target.end
     try:

@@ -17,7 +17,7 @@ from typing import Any, Self
 from worker.sandbox.errors import PartFailedError
 from worker.sandbox.processes import reaper
 
-#: Longer than the reaper's own patience with the programs that it ends, in seconds.
+#: Longer than the reaper waits for the programs that it ends, in seconds.
 _CLOSE_SECONDS = 60.0
 
 _LINES_OF_LOG = 25
@@ -77,7 +77,7 @@ def _birth_of(pid: int) -> str | None:
 class Program:
     """A program in a supervisor: the leader of a session of its own, which signals reach as a whole.
 
-    After its end its PID may become another program's, which is told from it by the time at which it was started.
+    After its end another program may get its PID; the time of its start distinguishes the two.
     """
 
     pid: int

@@ -17,7 +17,7 @@ from worker.sandbox.errors import PartFailedError
 from worker.sandbox.processes.supervisor import Program, wait_until
 
 #: How long a worker may take to start, to log what is waited for, or to stop, in seconds.
-PATIENCE = 60.0
+TIMEOUT_SECONDS = 60.0
 
 
 #: What Python is to run.
@@ -79,7 +79,9 @@ class WorkerProcess:
         Raises:
             PartFailedError: it ended, or took too long.
         """
-        if not wait_until(lambda: self._logged(event) >= count or not self.running, seconds=PATIENCE, interval=0.02):
+        if not wait_until(
+            lambda: self._logged(event) >= count or not self.running, seconds=TIMEOUT_SECONDS, interval=0.02
+        ):
             raise PartFailedError(
                 f"the worker {self.name} did not log {event}; its log ends:\n{self._program.log_tail()}"
             )
@@ -122,7 +124,7 @@ class WorkerProcess:
             PartFailedError: it still runs.
         """
         self._program.signal(signal.SIGTERM)
-        self._program.wait(seconds=PATIENCE)
+        self._program.wait(seconds=TIMEOUT_SECONDS)
 
     def _get(self, path: str) -> requests.Response:
         """An answer of its probes' server; its log, in JSON, names the port."""

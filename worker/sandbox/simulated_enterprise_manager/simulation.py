@@ -26,7 +26,7 @@ DEFAULT_USERNAME = "CORP\\unlink-worker"
 DEFAULT_PASSWORD = "simulated"  # noqa: S105 - guards nothing but a simulation
 
 #: How long the server's own thread may take to open or close its listener.
-_PATIENCE_SECONDS = 10.0
+_TIMEOUT_SECONDS = 10.0
 
 
 class SimulatedEnterpriseManager(Simulation):
@@ -102,7 +102,7 @@ class SimulatedEnterpriseManager(Simulation):
         return self._on_loop(result) if inspect.iscoroutine(result) else result
 
     def _on_loop(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(_PATIENCE_SECONDS)
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(_TIMEOUT_SECONDS)
 
 
 @contextmanager
@@ -119,9 +119,9 @@ def _loop_on_a_thread() -> Iterator[asyncio.AbstractEventLoop]:
         target=asyncio.run, args=(run_until_ended(),), name="simulated-enterprise-manager", daemon=True
     )
     thread.start()
-    loop, ended = started.result(_PATIENCE_SECONDS)
+    loop, ended = started.result(_TIMEOUT_SECONDS)
     try:
         yield loop
     finally:
         loop.call_soon_threadsafe(ended.set)
-        thread.join(_PATIENCE_SECONDS)
+        thread.join(_TIMEOUT_SECONDS)
