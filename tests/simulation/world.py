@@ -389,7 +389,7 @@ class Process(asyncio.AbstractEventLoop):
         return False
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """Called with an exception that nobody retrieved, at a time that depends on memory; `unretrieved` reports it, too."""
+        """Called with an exception that nobody retrieved, when memory is freed; `unretrieved` reports it, too."""
         del context
 
 

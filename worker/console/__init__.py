@@ -1,1 +1,1 @@
-"""The console: web pages and an HTTP API beside the workers. It reads the ledger, and disturbs no worker."""
+"""The console: web pages and an HTTP API beside the workers. It reads the ledger and does not disturb the workers."""

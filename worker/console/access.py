@@ -1,8 +1,8 @@
-"""Who is served. Without users: requests from this host, addressed to this host, that came through no proxy.
+"""Access without users: only requests from this host, addressed to this host, not through a proxy.
 
-A browser on this host can be made to send requests by any web site. A site that lets its own name point to 127.0.0.1
-(DNS rebinding) is kept out by the Host header, which is the site's name then; a proxy on this host, which would make
-every client of its own a local one, is kept out by the headers that it adds.
+Any web site can make a browser on this host send requests. A site whose name points to 127.0.0.1 (DNS rebinding) is
+refused by the Host header, which then holds that name. A proxy on this host, whose clients all seem to be local, is
+refused by the headers that it adds.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from worker.console.users import Caller, Role
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-#: Headers of proxies, and those that begin so.
+#: Headers of proxies, and prefixes of such headers.
 _FORWARDING: Final = frozenset(
     {
         b"forwarded",
@@ -37,7 +37,7 @@ _METHODS: Final = frozenset({"GET", "HEAD"})
 
 
 class LoopbackOnly:
-    """An ASGI middleware that serves this host alone, and lets it read alone."""
+    """An ASGI middleware that serves only this host, and only reading requests."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""What users do: the API's orders, and the buttons of the pages."""
+"""The actions of users: orders by the API, and the buttons of the pages."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ WHY_BODY = {
 
 
 def caller_of(request: Request) -> Caller:
-    """Who asks."""
+    """The caller."""
     caller: Caller = request.state.caller
     return caller
 
 
 def orders_of(request: Request) -> Orders:
-    """What publishes."""
+    """The orders of this application."""
     orders: Orders = request.app.state.orders
     return orders
 
@@ -77,7 +77,7 @@ async def order(
     *,
     retry: Annotated[bool, Query(description="Run a key again whose last run did not succeed.")] = False,
 ) -> Response:
-    """Order an unlink. `Prefer: wait=30` waits for its end, `Idempotency-Key` may carry the key."""
+    """Order an unlink. With `Prefer: wait=30` the answer waits for its end; `Idempotency-Key` may carry the key."""
     key = request.headers.get("idempotency-key")
     command = read_unlink(
         await request.body(), request.headers.get("content-type"), None if key is None else key.strip().strip('"')
@@ -117,7 +117,7 @@ async def cancel(
     openapi_extra=WHY_BODY,
 )
 async def retry(request: Request, readings: Known, caller: Asking, orders: Ordering, key: str) -> Response:
-    """Run an unlink again that failed, timed out or was cancelled."""
+    """Retry an unlink that failed, timed out or was cancelled."""
     record = await _known_record(readings, from_path(key))
     return _answer(await orders.retry(caller, record, _wait(request), await why_of(request)))
 

@@ -17,7 +17,7 @@ from worker.console.views import managers, unlink_detail, unlink_item
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-#: Keys on a page, if nothing else is asked for, and at most.
+#: Keys on a page: by default, and at most.
 PAGE = 50
 MOST_ON_A_PAGE = 500
 
@@ -25,7 +25,7 @@ router = APIRouter(prefix="/api/v1")
 
 
 def readings_of(request: Request) -> Readings:
-    """What the console knows."""
+    """The readings of this application."""
     readings: Readings = request.app.state.readings
     return readings
 
@@ -42,7 +42,7 @@ async def list_unlinks(
     cursor: Annotated[str | None, Query(max_length=1000, description="The place where a page before ended.")] = None,
     limit: Annotated[int, Query(ge=1, le=MOST_ON_A_PAGE)] = PAGE,
 ) -> Response:
-    """Unlinks that meet all criteria, newest first. Texts are compared whole, without regard to case."""
+    """Unlinks that meet all criteria, newest first. Texts must match as a whole; case does not matter."""
     page = await readings.find(search.criteria(), from_cursor(cursor) if cursor else None, limit)
     more = None
     if page.next is not None:

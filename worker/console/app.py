@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-#: No script or style but the console's own files; nothing of another site, no frame around it.
+#: Allows only the console's own scripts and styles, nothing from other sites, and no frame around a page.
 _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -108,7 +108,7 @@ def _described(app: FastAPI, made: Callable[[], dict[str, Any]]) -> dict[str, An
 
 
 class SecureHeaders:
-    """An ASGI middleware that adds what keeps a page from being misused, whatever answers."""
+    """An ASGI middleware that adds security headers to every answer."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

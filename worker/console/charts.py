@@ -1,4 +1,4 @@
-"""Charts as SVG, made on the server: no script draws them."""
+"""Charts as SVG, drawn on the server, without a script."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ORDER: Final = (Outcome.SUCCEEDED, Outcome.CANCELLED, Outcome.TIMED_OUT, Outcom
 
 
 def stacked_bars(ended: Mapping[str, Sequence[int]], hours: int) -> Markup:
-    """How unlinks ended, a bar an hour, the newest at the right. The sums stand above it as text."""
+    """How unlinks ended, one bar for each hour, the newest at the right. The page shows the sums as text above it."""
     totals = [sum(counts[hour] for counts in ended.values()) for hour in range(hours)]
     highest = max([*totals, 1])
     width = hours * (_BAR + _GAP) - _GAP

@@ -135,27 +135,27 @@ Dead = Annotated[DeadLetters, Depends(dead_letters_of)]
 
 @router.get("/api/v1/dead-letters", operation_id="listDeadLetters")
 async def list_dead_letters(letters: Dead) -> DeadLetterList:
-    """The dead letters, oldest first, 200 at most. Each reading takes them from the queue, and puts them back."""
+    """The dead letters, oldest first, 200 at most. Each reading takes them from the queue and returns them."""
     return await letters.read()
 
 
 @router.post("/api/v1/dead-letters/{id}/replay", operation_id="replayDeadLetter")
 async def replay(caller: Asking, letters: Dead, digest: Annotated[Id, Path(alias="id")]) -> ReplayItem:
-    """Put one on its queue again. One that has ended, or would be dead-lettered again, stays where it is."""
+    """Replay one. If its command has ended, or if it would be dead-lettered again, it stays where it is."""
     report = await letters.replay(caller, digest)
     return ReplayItem(replayed=report.replayed, left={why.value: count for why, count in report.left.items()})
 
 
 @router.post("/api/v1/dead-letters/{id}/discard", operation_id="discardDeadLetter")
 async def discard(caller: Asking, letters: Dead, digest: Annotated[Id, Path(alias="id")]) -> DiscardItem:
-    """Remove one. The console's log has all of it."""
+    """Remove one. The whole message is in the console's log."""
     await letters.discard(caller, digest)
     return DiscardItem(discarded=1)
 
 
 @router.get("/dead-letters", response_class=HTMLResponse, include_in_schema=False)
 async def page(request: Request, readings: Known, letters: Dead, *, read: bool = False, did: str = "") -> HTMLResponse:
-    """How many there are; on request, all of them by reason."""
+    """The page of dead letters: their number and, on request, all of them by reason."""
     queues = await readings.queues()
     found = await letters.read() if read else None
     groups: dict[tuple[str, str], list[DeadLetterItem]] = {}
@@ -173,7 +173,7 @@ async def page(request: Request, readings: Known, letters: Dead, *, read: bool =
     )
 
 
-#: What a button has done, for people.
+#: The results of a button, for people.
 _DID: Final = {
     "replay": "It is on its queue again.",
     "discard": "It was discarded; the console's log has all of it.",

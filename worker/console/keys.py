@@ -1,4 +1,4 @@
-"""Keys and places in lists as they stand in URLs."""
+"""Keys, and positions in lists, in URLs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from worker.ledger import Cursor
 
 
 def to_path(key: str) -> str:
-    """A key as one part of a path: base64url without padding, since a key may hold slashes and dots."""
+    """A key as one segment of a path: base64url without padding, because a key may contain slashes and dots."""
     return base64.urlsafe_b64encode(key.encode()).decode().rstrip("=")
 
 
@@ -32,12 +32,12 @@ def from_path(part: str) -> str:
 
 
 def to_cursor(cursor: Cursor) -> str:
-    """A place in a list, opaque."""
+    """A position in a list, as an opaque text."""
     return to_path(json.dumps([cursor.received_at.isoformat(), cursor.key]))
 
 
 def from_cursor(text: str) -> Cursor:
-    """The place.
+    """The position.
 
     Raises:
         Problem: it is none; 400.
@@ -58,5 +58,5 @@ def _decoded(text: str) -> str:
 
 
 def query_of(fields: Mapping[str, Any]) -> str:
-    """A query string of the fields that are set."""
+    """A query string of the fields that have a value."""
     return urlencode({name: str(value).lower() if value is True else value for name, value in fields.items() if value})

@@ -1,4 +1,4 @@
-"""Enterprise Managers: pause, resume, and the form of an unlink, which shows its plan before anything is ordered."""
+"""Pages of Enterprise Managers: pause, resume, and the form for an unlink, which shows the plan before the order."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _LONGEST_REASON: Final = 1000
 
 Name = Annotated[str, Path(pattern="^[A-Za-z0-9_-]{1,64}$")]
 
-#: The fields of the form, by where they stand in a command.
+#: The fields of the form, by their path in a command.
 _FIELDS: Final = ("job", "repository", "ticket_system", "ticket_id", "reason")
 
 
@@ -43,7 +43,7 @@ _FIELDS: Final = ("job", "repository", "ticket_system", "ticket_id", "reason")
     openapi_extra=WHY_BODY,
 )
 async def pause(request: Request, readings: Known, caller: Asking, name: Name) -> PausedItem:
-    """Have no worker take its commands, which wait on their queue. Unlinks under way go on."""
+    """Pause it: no worker consumes its commands, which wait on their queue. Unlinks under way continue."""
     await _pause(readings, caller, name, await why_of(request))
     return PausedItem(name=name, paused=True)
 
@@ -52,7 +52,7 @@ async def pause(request: Request, readings: Known, caller: Asking, name: Name) -
     "/api/v1/enterprise-managers/{name}/resume", operation_id="resumeEnterpriseManager", response_model=PausedItem
 )
 async def resume(readings: Known, caller: Asking, name: Name) -> PausedItem:
-    """Have the workers take its commands again."""
+    """Resume it: the workers consume its commands again."""
     await _resume(readings, caller, name)
     return PausedItem(name=name, paused=False)
 
@@ -74,7 +74,7 @@ async def managers_page(request: Request, readings: Known) -> HTMLResponse:
 async def press(
     request: Request, readings: Known, caller: Asking, orders: Ordering, name: Name, action: str
 ) -> Response:
-    """A button of the page, or of the form of an unlink."""
+    """A button of the page, or of the form for an unlink."""
     form = form_of(await request.body())
     if action == "plan":
         return await _planned(request, caller, orders, name, form)
@@ -92,7 +92,7 @@ async def press(
 
 @router.get("/enterprise-managers/{name}", response_class=HTMLResponse, include_in_schema=False)
 async def form_page(request: Request, caller: Asking, name: Name) -> HTMLResponse:
-    """The form of an unlink."""
+    """The form for an unlink."""
     if not caller.may_order:
         raise Problem(403, "You may look at everything, and order nothing.")
     given = {each: request.query_params.get(each, "")[:1000] for each in _FIELDS}
@@ -102,7 +102,7 @@ async def form_page(request: Request, caller: Asking, name: Name) -> HTMLRespons
 async def _planned(
     request: Request, caller: Caller, orders: Ordering, name: str, form: Mapping[str, list[str]]
 ) -> Response:
-    """The plan of a dry run. What is ordered then is this very job and link, by their IDs."""
+    """The plan of a dry run. The order then names this job and this link by their IDs."""
     given = {each: field(form, each) or "" for each in _FIELDS}
     try:
         command = _command(name, form, caller, dry_run=True)
@@ -141,7 +141,7 @@ def _form(request: Request, name: str, given: Mapping[str, str], problem: Proble
 
 
 def _command(name: str, form: Mapping[str, list[str]], caller: Caller, *, dry_run: bool = False) -> UnlinkCommand:
-    """The command that a form means.
+    """The command of a filled-in form.
 
     Raises:
         Problem: a field has a wrong value; 400.

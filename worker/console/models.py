@@ -1,4 +1,4 @@
-"""What the API answers with. Times are RFC 3339 in UTC."""
+"""The models of the API's answers. Times are RFC 3339 in UTC."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ class _Model(BaseModel):
 
 
 class JobItem(_Model):
-    """The backup copy job: as seen, or as the command named it."""
+    """The backup copy job: as Enterprise Manager listed it, or as the command named it."""
 
     id: str | None
     name: str | None
 
 
 class RepositoryItem(_Model):
-    """The repository and its link: as seen, or as the command named them."""
+    """The repository and its link: as Enterprise Manager listed them, or as the command named them."""
 
     link_id: str | None
     uid: str | None
@@ -36,7 +36,7 @@ class TicketItem(_Model):
 
 
 class RequestItem(_Model):
-    """Who asked, and why. `user_id` is the broker user, as the broker verified it."""
+    """Who asked, and why. `user_id` is the broker user, verified by the broker."""
 
     requested_by: str | None
     reason: str | None
@@ -117,7 +117,7 @@ class CancellationItem(_Model):
 
 
 class UnlinkDetail(UnlinkItem):
-    """One unlink with all that is recorded of it."""
+    """One unlink with everything that is recorded about it."""
 
     steps: list[StepItem]
     cancellations: list[CancellationItem]
@@ -132,7 +132,7 @@ class PauseItem(_Model):
 
 
 class SightItem(_Model):
-    """How one worker finds an Enterprise Manager."""
+    """The state of an Enterprise Manager, as one worker reports it."""
 
     worker: str
     up: bool
@@ -141,7 +141,7 @@ class SightItem(_Model):
 
 
 class ManagerItem(_Model):
-    """An Enterprise Manager, as workers and ledger know of it."""
+    """An Enterprise Manager, as the workers and the ledger report it."""
 
     name: str
     up: bool | None = Field(description="Whether some worker finds it up; null if no worker runs.")
@@ -167,21 +167,21 @@ class DeadLetterItem(_Model):
 
 
 class DeadLetterList(_Model):
-    """Those that were read, oldest first."""
+    """The dead letters that were read, oldest first."""
 
     items: list[DeadLetterItem]
     complete: bool = Field(description="False if there are more than were read.")
 
 
 class ReplayItem(_Model):
-    """What came of a replay."""
+    """The result of a replay."""
 
     replayed: int
     left: dict[str, int] = Field(description="How many stay where they are, by the reason.")
 
 
 class DiscardItem(_Model):
-    """What came of a discard."""
+    """The result of a discard."""
 
     discarded: int
 
@@ -194,7 +194,7 @@ class PausedItem(_Model):
 
 
 class ManagerList(_Model):
-    """All that are known of."""
+    """All Enterprise Managers that workers or the ledger know."""
 
     items: list[ManagerItem]
 

@@ -1,4 +1,4 @@
-"""Ordering: commands of users, published after what ledger, policy and role say to them now."""
+"""Ordering: publishes the commands of users, after a check of ledger, policy and role."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ log = structlog.get_logger()
 
 #: The longest that an answer may wait for the end, in seconds.
 MOST_WAIT_SECONDS: Final = 60.0
-#: How many answers wait at once, each with a connection to the broker; more are answered without waiting.
+#: How many answers wait at once, each with a connection to the broker; others are sent without waiting.
 _MOST_WAITING: Final = 16
 #: How many commands are published at once.
 _AT_ONCE: Final = 8
@@ -39,7 +39,7 @@ AnyRequest = TypeVar("AnyRequest", CancelCommand, RetryCommand)
 
 @dataclass(frozen=True, slots=True)
 class Ordered:
-    """A command that the broker has safe. `event` is its end, if it came while it was waited for."""
+    """A command that the broker has confirmed. `event` is its terminal event, if that came in time."""
 
     key: str
     enterprise_manager: str
@@ -50,7 +50,7 @@ def read_unlink(body: bytes, content_type: str | None, key: str | None) -> Unlin
     """Read a command to unlink. `key` is its idempotency key, if a header has it.
 
     Raises:
-        Problem: it breaks the contract, or has another key; 400, with each field.
+        Problem: the command breaks the contract, or its key is not `key`; 400, with each field.
     """
     try:
         command = read_command(_with_key(body, key), content_type)
@@ -63,7 +63,7 @@ def read_unlink(body: bytes, content_type: str | None, key: str | None) -> Unlin
 
 
 def _with_key(body: bytes, key: str | None) -> bytes:
-    """The body with the header's key, if it is an object that has none. All else is left to the contract."""
+    """The body with the header's key added, if it is an object without a key. The contract checks the rest."""
     if key is None:
         return body
     try:
@@ -107,8 +107,8 @@ class Orders:
     """Publishes the commands of users.
 
     Raises:
-        Problem: in every method: the caller may not (403), the key belongs to another command (409), there is no
-            queue (404), or the broker or the ledger is away (503).
+        Problem: in every method: the caller has no permission (403), the key belongs to another command (409), there
+            is no queue (404), or the broker or the ledger is away (503).
     """
 
     def __init__(self, broker: BrokerSettings | None, policy: Policy | None, readings: Readings) -> None:
@@ -134,7 +134,7 @@ class Orders:
         return await self._publish(caller, command, wait)
 
     async def cancel(self, caller: Caller, key: str, record: Record | None, reason: str | None, em: str) -> Ordered:
-        """Ask for an unlink to be stopped: the run that is under way, or is to come."""
+        """Ask for an unlink to be stopped: the run that is under way, or the next one."""
         if record is None and not caller.may_operate:
             raise Problem(403, "What no worker has seen yet is cancelled by the role `operate` alone.")
         if record is not None:
@@ -160,7 +160,7 @@ class Orders:
     async def retry(
         self, caller: Caller, record: Record, wait: float, reason: str | None, requested_by: str | None = None
     ) -> Ordered:
-        """Run it again as it was first accepted, if its last run did not succeed."""
+        """Retry the command that was accepted first, if its last run did not succeed."""
         self._require_own(caller, record)
         if record.outcome not in RETRIED:
             state = "has not ended" if record.outcome is None else f"ended {record.outcome}"
@@ -185,7 +185,7 @@ class Orders:
             raise Problem(403, "The role `submit` may cancel and retry what it ordered itself.")
 
     def _judge(self, caller: Caller, command: UnlinkCommand) -> None:
-        """Apply the policy as far as the command shows it; the worker judges again, with the job at hand."""
+        """Apply the policy to what the command shows. The worker applies it again, when it knows the job."""
         try:
             if self._policy is not None:
                 self._policy.is_decided(caller.sender, command)
@@ -240,7 +240,7 @@ class Orders:
 
 
 def audit(caller: Caller, action: str, target: str, result: str, enterprise_manager: str | None = None) -> None:
-    """Write down who did what, from where, and what came of it."""
+    """Log who did what, from where, and with which result."""
     log.info(
         "console.action",
         user=caller.name,

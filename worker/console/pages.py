@@ -1,4 +1,4 @@
-"""The pages for people."""
+"""The web pages."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ router = APIRouter(include_in_schema=False)
 
 @router.get("/", response_class=HTMLResponse)
 async def overview(request: Request, readings: Known, *, part: bool = False) -> HTMLResponse:
-    """The state of the whole."""
+    """The overview."""
     state = await readings.overview()
     queues = await readings.queues()
     totals = {outcome: sum(hours) for outcome, hours in state.ended.items()}
@@ -89,9 +89,9 @@ async def unlinks(
 
 @router.get("/unlinks.csv")
 async def audit_export(readings: Known, search: Searched) -> StreamingResponse:
-    """The audit export of a search, as the command line has it."""
+    """The audit export of a search, as the command line writes it."""
     criteria = search.criteria()
-    await readings.find(criteria, None, 1)  # a ledger that is away is a page, not half a file
+    await readings.find(criteria, None, 1)  # if the ledger is away, answer with an error page, not with half a file
     headers = {"Content-Disposition": 'attachment; filename="unlinks.csv"'}
     return StreamingResponse(_csv(readings, criteria), media_type="text/csv; charset=utf-8", headers=headers)
 
@@ -152,7 +152,7 @@ def _indented(record: Record | None) -> str:
 
 
 def _time_line(steps: tuple[RecordedStep, ...]) -> list[tuple[RecordedStep, str]]:
-    """Each step with the time that had passed since the one before."""
+    """Each step with the time since the previous step."""
     line = []
     before: datetime | None = None
     for step in steps:

@@ -1,4 +1,4 @@
-"""What is wrong with a request, or cannot be had now: problem details for programs (RFC 9457), a page for people."""
+"""Errors of requests: problem details for programs (RFC 9457), a page for people."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Problem(Exception):  # noqa: N818 - it reads as what it becomes
 
 
 def title_of(status: int) -> str:
-    """The status in words."""
+    """The phrase of the HTTP status."""
     try:
         return HTTPStatus(status).phrase
     except ValueError:
@@ -54,5 +54,5 @@ def as_json(problem: Problem) -> Response:
 
 
 def wants_json(scope: Scope) -> bool:
-    """Whether a program asks: by the path."""
+    """Whether the path belongs to the API for programs."""
     return str(scope["path"]).startswith("/api/")

@@ -1,4 +1,4 @@
-"""Reading the ledger and the broker for pages and API: in threads, and shared by all who ask at the same time."""
+"""Reading the ledger and the broker for pages and API: in threads; requests at the same time share one reading."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from worker.unlinks.ports.clock import Clock
 
 T = TypeVar("T")
 
-#: How old what is shown of the whole may be, in seconds: so often it is read, however many pages are open.
+#: The greatest age of the overview, in seconds; it is read no more often, however many pages are open.
 OVERVIEW_SECONDS: Final = 2.0
 QUEUES_SECONDS: Final = 5.0
 
-#: Pages that are read at once: each has a connection to the database.
+#: How many pages of lists are read at once, each with a connection to the database.
 _AT_ONCE: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Queues:
-    """How many messages wait: by Enterprise Manager, and among the dead letters; None if that is not known."""
+    """How many messages wait: for each Enterprise Manager, and in `unlink.dead`; None if that is not known."""
 
     waiting: dict[str, int]
     dead: int | None
@@ -36,7 +36,7 @@ class Queues:
 
 
 class Shared(Generic[T]):
-    """Something that is read at most once in a while, by whoever asks first; the others get what that one read."""
+    """A value that is read at most once in a period. The first request reads it, and the others share the result."""
 
     def __init__(self, read: Callable[[], T], seconds: float) -> None:
         self._read = read
@@ -45,11 +45,11 @@ class Shared(Generic[T]):
         self._read_at = float("-inf")
 
     def forget(self) -> None:
-        """Have it read anew: it was changed."""
+        """Read it again at the next request, because it was changed."""
         self._reading = None
 
     async def get(self) -> T:
-        """What was read lately, or is read now."""
+        """The last value if it is fresh, else a new one."""
         fresh = time.monotonic() - self._read_at < self._seconds
         if self._reading is None or (self._reading.done() and not fresh):
             self._read_at = time.monotonic()
@@ -58,7 +58,7 @@ class Shared(Generic[T]):
 
 
 class Readings:
-    """What the console knows.
+    """Reads the ledger and the broker.
 
     Raises:
         Problem: in every method: the ledger cannot be read now; 503.
@@ -73,7 +73,7 @@ class Readings:
         self._names: tuple[str, ...] = ()
 
     async def overview(self) -> Overview:
-        """The state of the whole, a few seconds old at most."""
+        """The overview, a few seconds old at most."""
         try:
             overview = await self._overview.get()
         except InspectionError as error:
@@ -85,7 +85,7 @@ class Readings:
         return overview
 
     async def queues(self) -> Queues:
-        """What waits with the broker. Never raises."""
+        """The messages that wait on the broker's queues. Never raises."""
         return await self._queues.get()
 
     @property
@@ -98,22 +98,22 @@ class Readings:
         return await self._read(lambda: self._inspection.find(criteria, after=after, limit=limit))
 
     async def history(self, key: str) -> KeyHistory | None:
-        """All that is known of a key."""
+        """Everything that is recorded about a key."""
         return await self._read(lambda: self._inspection.history(key))
 
     async def pause(self, enterprise_manager: str, by: str, reason: str | None) -> None:
-        """Have no worker take its commands."""
+        """Pause an Enterprise Manager."""
         await self._read(lambda: self._inspection.pause(enterprise_manager, by, reason))
         self._overview.forget()
 
     async def resume(self, enterprise_manager: str) -> bool:
-        """Have the workers take them again; whether it was paused."""
+        """Resume an Enterprise Manager. Return whether it was paused."""
         was_paused = await self._read(lambda: self._inspection.resume(enterprise_manager))
         self._overview.forget()
         return was_paused
 
     def pages(self, criteria: Criteria) -> Iterator[Page]:
-        """All keys that meet the criteria, for a thread of its own.
+        """All keys that meet the criteria; to be read in a thread.
 
         Raises:
             InspectionError: the ledger went away.

@@ -64,13 +64,13 @@ _TEMPLATES: Final = _environment()
 
 
 def render(scope: Scope, template: str, status: int = 200, **values: Any) -> HTMLResponse:
-    """A page, or a part of one, for who asks."""
+    """A page, or a part of one, for the caller."""
     caller: Caller | None = scope.get("state", {}).get("caller")
     return HTMLResponse(_TEMPLATES.get_template(template).render(caller=caller, **values), status)
 
 
 def answer(scope: Scope, problem: Problem) -> Response:
-    """The problem as a document, or for people as a page that says what to do."""
+    """The problem as a document for programs, or as a page for people that says what to do."""
     if wants_json(scope):
         return as_json(problem)
     page = render(scope, "problem.html", problem.status, problem=problem, title=title_of(problem.status), page="")

@@ -1,4 +1,4 @@
-"""A search as a query string has it: for the API and for the pages."""
+"""The query string of a search, for the API and for the pages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from worker.console.problems import Problem
 from worker.ledger import Criteria
 from worker.ledger.search import read_since
 
-#: The outcomes that the ledger has.
+#: The outcomes that the ledger records.
 ENDED = (Outcome.SUCCEEDED, Outcome.FAILED, Outcome.CANCELLED, Outcome.TIMED_OUT)
 
 _Text = Annotated[str | None, Query(max_length=1000)]
@@ -23,7 +23,7 @@ _Text = Annotated[str | None, Query(max_length=1000)]
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What was asked for, as it stands in the query string: an empty field counts as left out."""
+    """The criteria in the query string. An empty field counts as left out."""
 
     key: _Text = None
     ticket: _Text = None
@@ -38,11 +38,11 @@ class Search:
 
     @property
     def fields(self) -> Mapping[str, Any]:
-        """Those that are set."""
+        """The criteria that have a value."""
         return {name: value for name in self.__slots__ if (value := getattr(self, name))}
 
     def criteria(self) -> Criteria:
-        """For the ledger.
+        """The criteria for the ledger.
 
         Raises:
             Problem: a field has a wrong value; 400.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-#: The most connections that are served at once; more are answered with 503.
+#: The most connections that are served at once; others are answered with 503.
 _MOST_CONNECTIONS = 2000
 #: How long a connection may idle, and how long requests may go on after the signal to stop, in seconds.
 _IDLE_SECONDS = 30
@@ -31,7 +31,7 @@ def serve(settings: ConsoleProgramSettings, clock: Clock) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Raises:
-        SettingsInvalidError: it may not, or cannot, be served there; or the ledger's URL, the policy or the users
+        SettingsInvalidError: the console may not or cannot listen there, or the ledger's URL, the policy or the users
             cannot be read.
     """
     host, port = settings.console.host, settings.console.port
@@ -51,9 +51,9 @@ def serve(settings: ConsoleProgramSettings, clock: Clock) -> None:
 
 
 class _Server(uvicorn.Server):
-    """A server that says when it serves, and that ends with status 0 whenever it is asked to stop.
+    """A server that logs when it listens, and that ends with status 0 when it is asked to stop.
 
-    uvicorn itself heeds signals only once it has started, and raises them again for the handlers from before.
+    uvicorn handles signals only after it has started, and raises them again for the earlier handlers.
     """
 
     def __init__(self, configuration: uvicorn.Config, *, url: str) -> None:
@@ -66,13 +66,13 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start to serve, and say where."""
+        """Start to serve, and log the address."""
         await super().startup(sockets)
         log.info("console.listening", url=self._url)
 
 
 def configuration_for(app: ASGIApp) -> uvicorn.Config:
-    """How uvicorn serves it: no proxy is believed, and nothing says what serves."""
+    """The configuration of uvicorn: it trusts no proxy, and sends no header that names the server."""
     return uvicorn.Config(
         app,
         log_config=None,

@@ -1,8 +1,8 @@
-"""The session of a person, kept by their browser alone: a signed cookie.
+"""The session of a person: a signed cookie, stored only in the browser.
 
-No console stores anything, so any number of them serve the same session. The key of the signature is derived from what
-all of them have: the URLs of ledger and broker, with their passwords, and the hash of the user's password. A new
-password, or a user who is removed, ends their sessions.
+The console stores no sessions, so several consoles can serve the same session. The key of the signature is derived from
+what all of them know: the URLs of ledger and broker, with their passwords, and the hash of the user's password. A new
+password, or the removal of the user, ends the session.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _LONGEST: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A valid session. `csrf` is what a form of it must send back."""
+    """A valid session. Each of its forms must send `csrf`."""
 
     user: User
     csrf: str
 
 
 class Sessions:
-    """Makes and reads the cookie. `secure`: it is sent over HTTPS alone, and to this very host."""
+    """Makes and reads the cookie. With `secure`, browsers send it only over HTTPS and only to this host."""
 
     def __init__(self, settings: ConsoleProgramSettings, users: Users, *, secure: bool) -> None:
         secrets = [settings.ledger.url, *([settings.broker.url] if settings.broker is not None else [])]
@@ -55,7 +55,7 @@ class Sessions:
         return self._header("", 0)
 
     def read(self, value: str) -> Session | None:
-        """The session; None if it is over, of a user who is no more, or not ours."""
+        """The session; None if it has ended, if its user does not exist any more, or if its signature is wrong."""
         text, _, signature = value.partition(".")
         if len(value) > _LONGEST:
             return None

@@ -1,4 +1,4 @@
-"""With users: who is served is who has signed in, at the console's own address, from its own pages."""
+"""Access with users: only signed-in callers, at the console's own address, from its own pages."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from worker.console.users import Caller, Role, Users
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-#: What anybody may ask for.
+#: Paths that need no login.
 _OPEN: Final = ("/login", "/static/")
-#: Probes: they come by the pod's address, and learn nothing.
+#: Paths of probes: they use the pod's address, and their answers contain no data.
 _PROBES: Final = frozenset({"/livez", "/readyz"})
 _READING: Final = frozenset({"GET", "HEAD"})
 
-#: The largest body, in bytes: a message of 64 KiB, and what a form makes of it. And how long it may take, in seconds.
+#: The largest body, in bytes (a message of 64 KiB, encoded as a form), and how long it may take, in seconds.
 MOST_BYTES: Final = 80 * 1024
 BODY_SECONDS: Final = 10.0
 
@@ -35,14 +35,14 @@ FORM: Final = "application/x-www-form-urlencoded"
 
 
 class SignedIn:
-    """An ASGI middleware: finds out who asks, and refuses what they may not, and what a foreign page made them send.
+    """An ASGI middleware that identifies the caller, and refuses what the caller may not do or a foreign page has sent.
 
     Args:
-        app: what is protected.
+        app: the application that is protected.
         users: all users.
         sessions: their sessions.
-        public_url: the only address that is answered to, as `https://host`.
-        trusted_proxies: addresses and networks, with commas, whose X-Forwarded-For is believed.
+        public_url: the only address that is served, as `https://host`.
+        trusted_proxies: addresses and networks, separated by commas, whose X-Forwarded-For is trusted.
     """
 
     def __init__(self, app: ASGIApp, users: Users, sessions: Sessions, public_url: str, trusted_proxies: str) -> None:
@@ -76,7 +76,7 @@ class SignedIn:
             await self._app(scope, received, send)
 
     async def _let_in(self, scope: Scope, receive: Receive) -> Receive | None:
-        """What the body is received by; None: sign in first."""
+        """The function that receives the body; None: the caller has to sign in first."""
         headers = _headers(scope)
         if len(headers.get("host", [])) != 1 or _without_port(f"{self._scheme}://{headers['host'][0]}") != self._host:
             raise Problem(421, f"This console answers at {self._origin} alone (UNLINK_CONSOLE__PUBLIC_URL).")
@@ -118,9 +118,9 @@ class SignedIn:
         return None if session is None else Caller(session.user.name, session.user.role, address, session.csrf)
 
     def _require_own_page(self, headers: dict[str, list[str]], body: bytes, caller: Caller | None) -> None:
-        """Require that a page of this console sent it: a foreign page can send whatever it likes with our cookie.
+        """Require that a page of this console sent the request: foreign pages can send requests with our cookie.
 
-        The browser says whose page it was; and a page of a signed-in user knows the session's token.
+        The browser names the origin of the page, and a page of a signed-in user contains the session's token.
         """
         origins = headers.get("origin", [])
         site = headers.get("sec-fetch-site", [])
@@ -135,7 +135,7 @@ class SignedIn:
             raise Problem(403, "The page is too old: load it again, and repeat what you did.")
 
     def _address(self, scope: Scope, headers: dict[str, list[str]]) -> str:
-        """The client's address: the last one that no trusted proxy has."""
+        """The client's address: the last one in the chain that is not a trusted proxy's."""
         address = str((scope.get("client") or ("unknown",))[0])
         hops = [each.strip() for each in ",".join(headers.get("x-forwarded-for", [])).split(",") if each.strip()]
         while hops and self._is_proxy(address):
@@ -206,7 +206,7 @@ def _headers(scope: Scope) -> dict[str, list[str]]:
 
 
 def _without_port(url: str) -> tuple[str, int] | None:
-    """Host and port, the scheme's own if none is given; None if there is none."""
+    """Host and port, by default the scheme's port; None if there is no host."""
     try:
         parts = urlsplit(url)
         port = parts.port or {"http": 80, "https": 443}[parts.scheme]

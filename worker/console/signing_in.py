@@ -22,7 +22,7 @@ log = structlog.get_logger()
 
 router = APIRouter(include_in_schema=False)
 
-#: Passwords that are compared at once: each takes 64 MiB and a core.
+#: How many passwords are compared at once; each takes 64 MiB and a core.
 _AT_ONCE: Final = 2
 #: The longest password that is compared, in characters.
 _LONGEST: Final = 1000
@@ -31,7 +31,7 @@ _LOCAL: Final = re.compile(r"/(?![/\\])[^\\\x00-\x20]*")
 
 
 class SignIn:
-    """Compares passwords, not too many of them."""
+    """Compares passwords, a limited number at once."""
 
     def __init__(self, users: Users, sessions: Sessions, clock: Clock) -> None:
         self.sessions = sessions
@@ -61,7 +61,7 @@ class SignIn:
 
 
 def sign_in_of(request: Request) -> SignIn:
-    """What signs in.
+    """The login of this application.
 
     Raises:
         Problem: there are no users; 404.
@@ -99,5 +99,5 @@ async def logout(request: Request) -> RedirectResponse:
 
 
 def _local(path: str) -> str:
-    """A path of this console: nobody is sent elsewhere after signing in."""
+    """The path if it is one of this console, else `/`: nobody is sent elsewhere after signing in."""
     return path if _LOCAL.fullmatch(path) else "/"

@@ -1,4 +1,4 @@
-"""Throttling logins: whoever guesses passwords must wait longer each time."""
+"""Throttling of logins: after each wrong password the next login has to wait longer."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from worker.unlinks.ports.clock import Clock
 
-#: How many failures cost nothing: of one address for one name, of one address, for one name.
+#: How many failures have no effect: from one address for one name, from one address, for one name.
 _FREE: Final = (5, 20, 50)
 _LONGEST_SECONDS: Final = 300.0
-#: Failures are forgotten so long after the last one.
+#: How long after the last failure the failures are forgotten.
 _MEMORY_SECONDS: Final = 900.0
 _MOST: Final = 10_000
 
 
 class Throttle:
-    """Counts failed logins. Kept in memory: with several consoles, each counts for itself."""
+    """Counts failed logins, in memory: each console has its own count."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._failures: OrderedDict[tuple[str, ...], tuple[int, float]] = OrderedDict()
 
     def seconds_to_wait(self, name: str, address: str) -> float:
-        """How long no login of this name from this address is looked at; 0 if it is now."""
+        """How long logins of this name from this address are refused; 0 if they are checked now."""
         now = self._clock.monotonic()
         waits = [0.0]
         for key, free in zip(_keys(name, address), _FREE, strict=True):
@@ -34,7 +34,7 @@ class Throttle:
         return max(waits)
 
     def failed(self, name: str, address: str) -> None:
-        """Count a login as failed: before the password is compared, so that many at once count, too."""
+        """Count a login as failed. Called before the password is compared, so that simultaneous logins count, too."""
         now = self._clock.monotonic()
         for key in _keys(name, address):
             count, last = self._failures.pop(key, (0, 0.0))
@@ -43,7 +43,7 @@ class Throttle:
             self._failures.popitem(last=False)
 
     def succeeded(self, name: str, address: str) -> None:
-        """Take the count of this name from this address back. What others guess goes on to count."""
+        """Forget the failures of this name from this address. Failures from other addresses still count."""
         keys = _keys(name, address)
         self._failures.pop(keys[0], None)
         for key in keys[1:]:

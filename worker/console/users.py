@@ -10,8 +10,8 @@
     role = "submit"
     token_sha256 = "..."              # programs: Authorization: Bearer
 
-`unlink-worker console hash` makes both kinds of line. A file that changes is read again; as long as it is wrong, the
-users from before hold.
+`unlink-worker console hash` makes both kinds of line. When the file changes, it is read again. While it is wrong, the
+earlier users remain valid.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Role(StrEnum):
 
     #: See everything.
     READ = "read"
-    #: Also order, and cancel or retry what they ordered.
+    #: Also order unlinks, and cancel or retry those that they ordered.
     SUBMIT = "submit"
     #: Everything.
     OPERATE = "operate"
@@ -49,9 +49,9 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks, and from which address. `name` is None on this host alone, where there are no users.
+    """The caller and their address. `name` is None if there are no users.
 
-    `csrf` is what a form must send back; None for programs, whose token no browser adds by itself.
+    Each form must send `csrf`. It is None for programs: no browser adds their token by itself.
     """
 
     name: str | None
@@ -61,7 +61,7 @@ class Caller:
 
     @property
     def sender(self) -> str:
-        """What policy and events call them: never the name of a broker user."""
+        """Their name in the policy and in events; never the name of a broker user."""
         return f"console:{self.name}"
 
     @property
@@ -136,7 +136,7 @@ class Users:
         self._users = self._read()
 
     def named(self, name: str) -> User | None:
-        """The user of this name, as the file has it now."""
+        """The user of this name in the current file."""
         return self._current().get(name)
 
     def with_token(self, token: str) -> User | None:
@@ -149,7 +149,7 @@ class Users:
         return found
 
     def with_password(self, name: str, password: str) -> User | None:
-        """The person, if the password is right. Takes a part of a second, for whatever name; blocks its thread."""
+        """The person, if the password is right. Takes a fraction of a second for every name, and blocks its thread."""
         user = self.named(name)
         expected = _NOBODY if user is None or user.password_argon2 is None else user.password_argon2
         try:

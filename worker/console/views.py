@@ -1,4 +1,4 @@
-"""What the ledger tells, in the form in which API and pages show it."""
+"""Records of the ledger, as the API and the pages show them."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from worker.ledger.overview import Overview
 if TYPE_CHECKING:
     from worker.console.readings import Queues
 
-#: A worker that has not been seen for so long, in seconds, is taken for dead: it says every ten seconds how it is.
+#: After this many seconds without a report a worker is regarded as dead; it reports every ten seconds.
 LOST_SECONDS = 30.0
 
 
 def unlink_item(record: Record) -> dict[str, Any]:
-    """One unlink for the API."""
+    """One unlink, for the API."""
     return {"href": f"/api/v1/unlinks/{to_path(record.entry.lease.key)}", **Document(record).as_json()}
 
 
 def unlink_detail(history: KeyHistory, record: Record) -> dict[str, Any]:
-    """The same with steps and requests to cancel."""
+    """One unlink with its steps and requests to cancel."""
     return {
         **unlink_item(record),
         "steps": [
@@ -44,7 +44,7 @@ def unlink_detail(history: KeyHistory, record: Record) -> dict[str, Any]:
 
 
 def managers(names: tuple[str, ...], overview: Overview, queues: Queues) -> list[ManagerItem]:
-    """Each Enterprise Manager, as the workers that are alive find it."""
+    """Each Enterprise Manager, as the workers that are alive report it."""
     pauses = {pause.enterprise_manager: pause for pause in overview.pauses}
     items = []
     for name in names:

@@ -1,1 +1,1 @@
-"""Going through the dead letters: listed, replayed, discarded. For the command line and for the console."""
+"""Listing, replaying and discarding dead letters, for the command line and the console."""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 #: size (measured on RabbitMQ 3.10.8; the same for what returns faster than the queue writes it down).
 BATCH = 32
 
-#: The queue of whoever reads alone, and the broker's answer to another one.
+#: The queue that serves as a lock for one reader, and the broker's reply code to another reader.
 READER = "unlink.dead.reader"
 RESOURCE_LOCKED = 405
 
@@ -51,7 +51,7 @@ class Taken:
 
 
 class DeadQueue(BrokerClient):
-    """A connection to the broker for going through the dead letters.
+    """A connection to the broker, to browse the dead letters.
 
     Raises:
         BrokerClientError: in every method, if the broker is away or refuses.
@@ -63,7 +63,7 @@ class DeadQueue(BrokerClient):
     _served: dict[str, bool]
 
     def require_alone(self) -> None:
-        """Require that no other reader has required it; until this connection ends, none can.
+        """Require to be the only reader until this connection ends.
 
         An exclusive queue is the lock: the broker deletes it with the connection, however that ends.
         """
@@ -95,7 +95,7 @@ class DeadQueue(BrokerClient):
             self._give_back()
 
     def replay(self, message: DeadLetter, retry: RetryCommand | None = None) -> None:
-        """Publish its command anew, or a retry of the run that it ended; returns once the broker has confirmed.
+        """Publish its command again, or a retry of the run that it ended. Returns when the broker has confirmed.
 
         The caller then removes the message.
         """
@@ -126,7 +126,7 @@ class DeadQueue(BrokerClient):
         return self._served[enterprise_manager]
 
     def _all(self, over: float | None) -> Iterator[Taken]:
-        # Those that come while this lasts are left for the next time: a replayed one may be among them.
+        # Messages that arrive meanwhile are left for the next time: a replayed one may be among them.
         position, count = 0, self.count(DEAD)
         while position < count and (over is None or time.monotonic() < over):
             batch = self._batch(position, min(BATCH, count - position))
@@ -136,7 +136,7 @@ class DeadQueue(BrokerClient):
             position += len(batch)
 
     def _batch(self, position: int, size: int) -> list[Taken]:
-        # The prefetch is the size, and nothing is acknowledged before the consumer is cancelled: no message more comes.
+        # The prefetch is the size, and nothing is acknowledged before the consumer is cancelled: no other arrives.
         batch: list[Taken] = []
         with translated():
             self._reader.basic_qos(prefetch_count=size)
@@ -152,7 +152,7 @@ class DeadQueue(BrokerClient):
         return batch
 
     def _give_back(self) -> None:
-        with suppress(AMQPError):  # with the channel, all that was held goes back anyhow
+        with suppress(AMQPError):  # the end of the channel returns all unacknowledged messages anyway
             for tag in {batch: tag for tag, batch in self._held.items()}.values():  # the last one of each batch
                 self._reader.basic_nack(tag, multiple=True, requeue=True)
                 self._ready()  # answered when the queue has had time to take it

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from worker.broker.dead_letters import DeadLetter
     from worker.dead.queue import DeadQueue, Taken
 
-#: How many messages are written down before they are made safe on the disk together, and then removed.
+#: How many messages are written before they are flushed to the disk together, and then removed.
 AT_ONCE = 100
 
 _PROPERTIES = (
@@ -42,7 +42,7 @@ _PROPERTIES = (
 
 
 def as_json(message: DeadLetter) -> dict[str, Any]:
-    """All of a message. The body is text if it is UTF-8, else base64 under another name."""
+    """The whole message. The body is a text if it is UTF-8, else base64 under another name."""
     given = {name: getattr(message.properties, name) for name in _PROPERTIES}
     try:
         body = {"body": message.body.decode()}
@@ -89,8 +89,8 @@ def _plain(value: Any) -> Any:
 class Record:
     """A file to which a line of JSON is added for each message that is discarded.
 
-    A message leaves the queue only once its line is safe on the disk. After an interruption in between, the
-    message is still in the queue, and will have two lines after the next time.
+    A message is removed from the queue only after its line has been flushed to the disk. After an interruption in
+    between, the message is still in the queue, and will have two lines after the next time.
     """
 
     def __init__(self, file: BinaryIO, why: str | None, broker_user: str) -> None:
@@ -122,7 +122,7 @@ class Record:
 
 @contextmanager
 def opened_record(path: Path) -> Iterator[BinaryIO]:
-    """The file, opened for appending; made if need be, readable by its owner only: commands may hold private data.
+    """The file, opened for appending. A new one is readable by its owner only: commands may contain private data.
 
     Raises:
         OSError: it cannot be written.
@@ -132,7 +132,7 @@ def opened_record(path: Path) -> Iterator[BinaryIO]:
         _end_the_last_line(file)
         folder = os.open(path.absolute().parent, os.O_RDONLY)
         try:
-            os.fsync(folder)  # a file that was just made is in its folder only by then
+            os.fsync(folder)  # the folder's entry of a new file must be flushed, too
         finally:
             os.close(folder)
         yield file

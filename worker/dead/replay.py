@@ -1,4 +1,4 @@
-"""Replaying dead letters: which are sent again, and which stay."""
+"""Replaying dead letters: decides which are published again and which stay."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Replay:
     seconds: float | None = None
 
     def run(self, selection: Selection, report: Report) -> None:
-        """Replay what is selected, and may be; into `report`, which is correct whenever this ends.
+        """Replay the selected messages that may be replayed. `report` is correct whenever this ends.
 
         Raises:
             BrokerClientError: the broker went away, or refused.
@@ -114,7 +114,7 @@ class Replay:
             another = record.enterprise_manager != command.enterprise_manager
         if another:
             return Left.KEY_REUSED, None
-        # One that has not ended joins what is under way; and a retry of the last run starts the next one.
+        # A command that has not ended joins its run under way; a retry of the last run starts the next one.
         if record.outcome is None or (record.outcome in RETRIED and _retried_run(message) == record.entry.run):
             return None, None
         return Left.SETTLED, record.outcome.value
@@ -124,7 +124,7 @@ class Replay:
         if self.ledger is None or command is None:
             return None
         if isinstance(command, UnlinkCommand) and command.dry_run:
-            return None  # it leaves no trace; the one that is there is the real command's
+            return None  # a dry run leaves no record; the one in the ledger is the real command's
         history = self.ledger.history(command.idempotency_key)
         return None if history is None else history.record
 
@@ -138,7 +138,7 @@ def _retried_run(message: DeadLetter) -> int | None:
 
 
 def _retry_of(message: DeadLetter) -> RetryCommand | None:
-    """A retry of the run that the worker gave up and settled: the command itself would only be answered."""
+    """A retry of the run that the worker gave up and settled: the command itself would only get its event again."""
     command = message.command
     if command is None or message.run is None or isinstance(command, CancelCommand):
         return None
