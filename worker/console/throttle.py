@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    from worker.unlinks.ports.clock import Clock
+from worker.unlinks.ports.clock import Clock
 
 #: How many failures have no effect: from one address for one name, from one address, for one name.
 _FREE: Final = (5, 20, 50)

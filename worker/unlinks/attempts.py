@@ -1,8 +1,8 @@
 """One attempt at a delivery, and what becomes of the delivery if the attempt fails.
 
-Nothing unforeseen is the end of a delivery: any exception delays it and counts as a failed attempt. After the last
-attempt it is rejected and dead-lettered, with an event that repeats nothing of the message but a valid key. If even
-that fails, it returns to its queue.
+Every exception delays the delivery and counts as a failed attempt. After the last attempt the delivery is rejected and
+dead-lettered. The event of the rejection repeats only a valid key, nothing else of the message. If the rejection fails,
+too, the delivery returns to its queue.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LONGEST_RETRY_SECONDS = 600.0
 #: The waits before a settled event is published again, in seconds, by attempt; the last one repeats without end.
 REPUBLISH_SECONDS = (5.0, 30.0, 120.0, 600.0)
 
-#: How often work past its time is cancelled again, in seconds: a request that must not be interrupted ends first.
+#: How often overdue work is cancelled again, in seconds: a request that must not be interrupted ends first.
 CANCEL_AGAIN_SECONDS = 1.0
 #: How long the answer to a delivery may take, in seconds; then the delivery returns to its queue.
 ANSWER_SECONDS = 90.0
@@ -36,10 +36,10 @@ T = TypeVar("T")
 
 
 class NotTheLastError(Exception):
-    """An attempt at a run has failed that was not the last one. `cause`: why; `attempt`: its number.
+    """An attempt at a run has failed, and it was not the last one. `cause`: the error; `attempt`: its number.
 
-    A delivery of a later attempt that joins after the failure does not make it the last: the run would then be given up
-    without an end in the ledger.
+    It remains so if a delivery of a later attempt joins after the failure: otherwise the run would be given up without
+    an end in the ledger.
     """
 
     def __init__(self, cause: Exception, attempt: int) -> None:
@@ -65,12 +65,12 @@ class Attempts:
     hold_seconds: float
 
     def hold_until(self, deliveries: list[Delivery]) -> float:
-        """Until when deliveries may be held, by the monotonic clock; without end if the broker has them all back."""
+        """Until when deliveries may be held, by the monotonic clock; infinite if the broker has all of them back."""
         oldest = min((delivery.taken_at for delivery in deliveries if delivery.live), default=float("inf"))
         return oldest + self.hold_seconds
 
     async def run(self, deliveries: list[Delivery], work: Coroutine[None, None, T], report: Reporter) -> T | None:
-        """Do the work and return its result; None if it failed, with each delivery answered or back in its queue.
+        """Do the work and return its result. None if it failed; then each delivery is answered or back in its queue.
 
         Work that goes on past the hold is cancelled, and the deliveries are delayed. Deliveries may join while this
         runs. Raises nothing but `asyncio.CancelledError`.
@@ -86,7 +86,7 @@ class Attempts:
             report(StepKind.DEFERRING, why=later.why, seconds=later.seconds)
             await self._answer(deliveries, self.replies.delay(deliveries, later.seconds, report, failed=False), report)
         except Exception as error:  # noqa: BLE001 - after any error the deliveries must be answered or returned
-            if self.leaving.is_set():  # a drain closes ledger and broker under it in the end
+            if self.leaving.is_set():  # at the end of a drain, ledger and broker are closed while it runs
                 report(StepKind.CUT_OFF, problem=str(error))
                 return None
             attempt, cause = attempt_of(deliveries), error
@@ -126,7 +126,7 @@ class Attempts:
     def gave_up(self, error: Exception, deliveries: list[Delivery], report: Reporter) -> str:
         """Report that the last attempt has failed, and return the text for the event.
 
-        To be deferred, to leave and to lose a lease are no failures.
+        Deferral, leaving and the loss of a lease are not failures.
 
         Raises:
             DeferredError, LeavingError, LeaseLostError: the error itself, which was no failure.

@@ -1,15 +1,15 @@
 """Applying the policy to a command, before the ledger is written.
 
-A denied command must leave nothing behind: a claim would block the key, for a while, for users who may use it. If the
-policy depends on what only Enterprise Manager knows of the job, the job is therefore read before the claim, and the
-unlink then uses that very job.
+A denied command must leave no trace: a claim would block the key for some time for users who may use it. If the policy
+depends on data of the job that only Enterprise Manager has, the job is therefore read before the claim, and the unlink
+then uses this job.
 
-A command is judged when it is first taken. Once a link was recorded for its key, or the key has ended, the same command
-passes: its outcome is decided, and a change of the policy, or of the job's name, must not give it another. A repeat has
-no further effect, whichever user sends it.
+The policy is applied when a key is claimed. Once a link is recorded for the key, or the key has ended, the same command
+is allowed: a change of the policy, or of the job's name, must not change its outcome. A repeat has no further effect,
+whichever user sends it.
 
-A retry is judged as if its sender had sent the stored command. One that can start no run passes: its run was started
-before, or has succeeded.
+The policy is applied to a retry as if its sender had sent the stored command. A retry that cannot start a run is
+allowed: its run was started before, or has succeeded.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Authorizer:
 
 
 def _stored_command(known: KnownRun) -> UnlinkCommand:
-    """The stored command, by the job that it was run for: that one is meant, whatever it is called now."""
+    """The stored command, with the ID of the job that it was run for, whose name may have changed."""
     try:
         stored = read_command(known.command)
     except UnreadableMessageError as error:

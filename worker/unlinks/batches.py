@@ -1,9 +1,9 @@
 """Batches: which commands belong together, and the event that says that all of them have ended.
 
 A command joins its batch before it is claimed. After each end, and for each delivery that is answered again, the ledger
-is asked which batches of the key have ended. The same ends give the same event, with the same ID: however many workers
-find a batch ended, it has ended once. It is published before the delivery is acknowledged, so that a crash before
-that repeats it.
+is asked which batches of the key have ended. The same ends give the same event with the same ID, even if several
+workers find the batch ended. The event is published before the delivery is acknowledged, so that it is repeated after a
+crash in between.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from worker.unlinks.ports.ledger import BatchKey, EndedBatch, Ledger, MemberEnd,
 
 
 class EndedBatches(Protocol):
-    """Gives the events of the batches that have ended with what is being answered."""
+    """Gives the events of the batches that have ended with the command that is being answered."""
 
     async def __call__(self) -> Iterable[BatchEnded]:
         """The events of batches that have ended by now."""
@@ -31,18 +31,18 @@ class EndedBatches(Protocol):
 
 
 async def none_ended() -> tuple[BatchEnded, ...]:
-    """Of what belongs to no batch."""
+    """No events: the command belongs to no batch."""
     return ()
 
 
 @dataclass(frozen=True, slots=True)
 class Batches:
-    """The batches, as the ledger has them."""
+    """The batches in the ledger."""
 
     ledger: Ledger
 
     async def join(self, command: Command, delivery: Delivery) -> str | None:
-        """Let a command join the batch that it names. None, or why it cannot."""
+        """Let a command join the batch that it names. Return why it cannot, else None."""
         member = member_of(command, delivery)
         if member is None:
             return None
@@ -74,14 +74,14 @@ class Batches:
 
 
 def member_of(command: Command, delivery: Delivery) -> NewMember | None:
-    """What a command that can be read joins; None if it belongs to no batch."""
+    """The membership of a command; None if it belongs to no batch."""
     if not isinstance(command, UnlinkCommand) or command.dry_run or command.batch is None:
         return None
     return _member(command.batch, command.idempotency_key, command.fingerprint, delivery)
 
 
 def member_of_partial(partial: PartialParse, delivery: Delivery) -> NewMember | None:
-    """The same of a message that breaks the contract, if its key and batch can be read."""
+    """The membership of a message that breaks the contract, if its key and batch can be read."""
     if partial.batch is None or partial.idempotency_key is None:
         return None
     return _member(partial.batch, partial.idempotency_key, None, delivery)

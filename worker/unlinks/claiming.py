@@ -1,8 +1,8 @@
 """Claiming a key that another worker may have.
 
-A delivery that comes again has lost the connection of the worker that had it. If that worker is gone as well, its lease
-runs out, and the claim waits for exactly that; a delay queue would bring the command back later, behind all that was
-sent meanwhile. If the lease is renewed, the worker lives and goes on with the unlink, and the claim waits no longer.
+A redelivery means that the former worker has lost its connection. If that worker has ended, its lease expires, and the
+claim waits for that; from a delay queue the command would return later, behind all commands that were sent meanwhile.
+If the lease is renewed, the worker is alive and continues the unlink, and the claim stops waiting.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from worker.unlinks.waiting import DeferredError, Waiting
 
 #: How long a command waits in a delay queue, in seconds, when another worker has its key.
 HELD_ELSEWHERE_SECONDS = 5.0
-#: How often a claim that waits looks whether the lease was renewed or released, in seconds.
+#: How often a waiting claim checks whether the lease was renewed or released, in seconds.
 LOOK_AGAIN_SECONDS = 2.0
-#: How long after the end of the lease it is claimed, in seconds.
+#: How long after the end of the lease the key is claimed, in seconds.
 SOON_AFTER_SECONDS = 0.05
 
 Result = TypeVar("Result")

@@ -1,4 +1,4 @@
-"""What a ticket is closed with: a close code for programs, and one sentence for a person."""
+"""The closing text of a ticket: a close code for programs, and one sentence for a person."""
 
 from __future__ import annotations
 

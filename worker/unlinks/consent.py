@@ -1,4 +1,4 @@
-"""Whether a command consents to what any edit of a job does besides: it drops the job's linked backups."""
+"""Whether a command consents to the side effect of every edit of a job: it drops the job's linked backups."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from worker.unlinks.ports.enterprise_manager import LinkedBackup
 
 
 def reason_against(command: UnlinkCommand, backups: tuple[LinkedBackup, ...]) -> Reason | None:
-    """Why the command may not edit a job that has these linked backups; None if it may."""
+    """Why the command must not edit a job that has these linked backups; None if it may."""
     if not backups or command.allow_linked_backups_removal:
         return None
     names = ", ".join(backup.name or backup.uid or backup.object_in_job_id for backup in backups)

@@ -73,7 +73,7 @@ class Dispatcher:
         ledger.on_cancel(self._on_cancel)
 
     def receive(self, delivery: Delivery) -> asyncio.Task[None]:
-        """Start to handle a delivery; the task that does."""
+        """Start to handle a delivery. Return the task that handles it."""
         task = asyncio.create_task(self._receive(delivery))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -87,7 +87,7 @@ class Dispatcher:
     async def drain(self, seconds: float) -> bool:
         """Wait `seconds` for unlinks to end; leave the rest to redelivery. True if all ended.
 
-        What does not end is left at its next wait, not in the middle of a request, and its lease is released.
+        An unlink that does not end in time is left at its next wait, never during a request, and its lease is released.
         """
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=seconds)
@@ -111,7 +111,7 @@ class Dispatcher:
             command = error
         key = None if isinstance(command, Exception) else command.idempotency_key
         name = delivery.enterprise_manager
-        # Other names are the senders', and without a bound.
+        # Other names come from senders, and there is no limit to their number.
         report = Reporter(self._steps, name if name in self._enterprise_managers else UNKNOWN_NAME, key)
         known_by: Mapping[str, Any] = command.known_by if isinstance(command, UnlinkCommand) else {}
         report(StepKind.RECEIVED, delivery=delivery, **known_by)
@@ -136,7 +136,7 @@ class Dispatcher:
         return command
 
     async def _answer(self, command: Command | Exception, delivery: Delivery, report: Reporter) -> Running | None:
-        """Answer a delivery, or return the run that is to be seen through for it."""
+        """Answer a delivery, or return the run that has to be executed for it."""
         known: Command | PartialParse
         if (misrouting := self._misrouted.without_queue(delivery)) is not None:
             in_ledger = await self._misrouted.reject_unless_known(command, delivery, misrouting, report)
@@ -192,9 +192,9 @@ class Dispatcher:
         return running
 
     async def _wait_for(self, retry: RetryCommand, delivery: Delivery, report: Reporter) -> None:
-        """Let the run that is to be retried come to its end here, since its end is no answer to the retry.
+        """Wait for the end of the run that is to be retried: its end is not the answer to the retry.
 
-        It may have ended already, and wait for the confirm of its event, while a later run is under way elsewhere.
+        The run may have ended already and wait for the confirm of its event, while a later run is under way elsewhere.
         """
         while (running := self._running.get(retry.idempotency_key)) is not None and (
             running.run is not None and running.run <= retry.run
@@ -211,7 +211,7 @@ class Dispatcher:
     async def _join(
         self, running: Running, command: UnlinkCommand | RetryCommand, delivery: Delivery, report: Reporter
     ) -> None:
-        """The key is under way here: its end answers this delivery too, if it is about the same run or content."""
+        """The key is under way here. Its end answers this delivery too, if both are about the same run or content."""
         if isinstance(command, RetryCommand):
             same = command.enterprise_manager == running.asked.enterprise_manager
             known = running.run is not None and running.run > command.run

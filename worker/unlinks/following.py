@@ -63,8 +63,8 @@ class Follower:
     async def until_gone(self, intent: Intent) -> bool | None:
         """Poll until the link is gone from the list, which can lag behind a finished task; for `pace.verify` at most.
 
-        False if the link is still listed then, None if the list could not be read. The wait is short, and the task's
-        result is known: only a worker that is to stop ends it early.
+        Return False if the link is still listed then, None if the list could not be read. The wait is short and the
+        task's result is known, so only the stop of the worker ends it early.
         """
         over = self.clock.monotonic() + self.pace.verify
         pauses = self._pauses(FIRST_LOOK)
@@ -77,7 +77,7 @@ class Follower:
                 return gone
 
     async def gone_by(self, seconds: float, intent: Intent) -> bool:
-        """Poll for `seconds`, in which an old task may still remove the link; whether the link is gone by then.
+        """Poll for `seconds`, in which an old task may still remove the link. Return whether the link is gone by then.
 
         Raises:
             DeadlinePassedError: the command's time is over.

@@ -1,6 +1,6 @@
 """One unlink per job at a time in this process: an edit of a job is read-modify-write in Enterprise Manager.
 
-The ledger enforces it across workers; the locks of one process save it the queries.
+The ledger enforces this across workers; the locks of one process save queries to the ledger.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class JobLocks:
 
     @asynccontextmanager
     async def hold(self, enterprise_manager: str, job_id: str, waiting: Waiting) -> AsyncIterator[None]:
-        """Hold the job, after waiting for it as long as `waiting` allows."""
+        """Hold the lock of a job. Waits for it as long as `waiting` allows."""
         job = (enterprise_manager, job_id)
         lock = self._locks.setdefault(job, asyncio.Lock())
         self._interested[job] = self._interested.get(job, 0) + 1

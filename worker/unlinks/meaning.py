@@ -1,4 +1,4 @@
-"""Which job and which link of Enterprise Manager a command means."""
+"""Resolves the job and the link that a command names."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Ask(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """What a command means.
+    """Resolves the job and the link of a command.
 
-    `recorded` is the intent of its key: once there is one, only that job and that link are meant. `authorized` is the
-    job that the command was let in for, if it was looked at then: no other may be meant by it now.
+    `recorded` is the intent of its key: if there is one, the command means only that job and that link. `authorized` is
+    the job that was read for the authorization, if it was read; the command then means only that job.
     """
 
     command: UnlinkCommand
@@ -39,7 +39,7 @@ class Meaning:
         """The job.
 
         Raises:
-            Refused: there is not exactly one backup copy job that answers to the command.
+            Refused: not exactly one backup copy job matches the command.
         """
         if self.recorded is not None:
             return Job(self.recorded.job_id, self.recorded.job_name)
@@ -51,7 +51,7 @@ class Meaning:
         """The link, if the job has it now.
 
         Raises:
-            Refused: several links answer to the command.
+            Refused: several links match the command.
         """
         named = self.command.repository
         link_id = named.link_id if self.recorded is None else self.recorded.link.object_in_job_id

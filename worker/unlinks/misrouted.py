@@ -1,11 +1,11 @@
 """Commands without a queue.
 
-The name of such a command may be served by a worker that is only starting, or by none. So it goes through the delay
-queues, whose messages return to `unlink.commands`, and comes to its queue if that appears. After ten minutes in delay
-queues it is rejected. The minutes are counted by the delays themselves: a clock that jumps rejects no command.
+A worker that serves the name of such a command may be starting, or there may be none. The command is therefore put into
+delay queues, whose messages return to `unlink.commands` and reach the command's queue once it exists. After ten minutes
+in delay queues it is rejected. The minutes are the sum of the delays, so that a clock that jumps rejects no command.
 
-A command that the broker took from its queue comes here too. Where its name is served, it is answered from the ledger,
-and where it is not, it goes back to its queue, for a worker that serves it.
+A command that the broker took from its queue arrives here, too. A worker that serves its name answers it from the
+ledger. Any other worker returns it to its queue, for a worker that serves it.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from worker.unlinks.ports.steps import Reporter
 from worker.unlinks.replies import Replies
 from worker.unlinks.waiting import DeferredError
 
-#: For so long a command waits for its queue to appear, in seconds.
+#: How long a command waits for its queue to be declared, in seconds.
 GIVE_UP_SECONDS = 600
-#: The next delay, in seconds, of a command that has waited for at least so long: the delays make up the ten minutes.
+#: The next delay, in seconds, of a command by the time that it has waited; the delays add up to ten minutes.
 _DELAYS = ((120, 120.0), (30, 30.0), (0, 5.0))
 
 
@@ -38,14 +38,14 @@ class Misrouted:
     served: Container[str]
 
     def without_queue(self, delivery: Delivery) -> Misrouting | None:
-        """How it was misrouted; None if it is answered as those from a command queue are."""
+        """How it was misrouted; None if it is answered like a command from a command queue."""
         answered_here = delivery.taken_away is not None and delivery.enterprise_manager in self.served
         return None if answered_here else delivery.misrouting
 
     async def reject_unless_known(
         self, command: Command | Exception, delivery: Delivery, misrouting: Misrouting, report: Reporter
     ) -> UnlinkCommand | RetryCommand | None:
-        """Reject it, or return the command if its key is in the ledger, so that the rejection would be wrong.
+        """Reject it. If its key is in the ledger, a rejection would be wrong: return the command instead.
 
         Raises:
             DeferredError: there may be a queue for it later.
@@ -73,7 +73,7 @@ class Misrouted:
         return None
 
     async def _is_known(self, command: UnlinkCommand | RetryCommand, delivery: Delivery) -> bool:
-        """Whether its key is past its claim: its Enterprise Manager may have been served once, and be no longer."""
+        """Whether its key is past its claim: its Enterprise Manager may have been configured formerly."""
         if command.enterprise_manager != delivery.enterprise_manager:
             return False
         if isinstance(command, RetryCommand):
@@ -85,7 +85,7 @@ class Misrouted:
 
 
 def ending_of_given_up(entry: Entry, why: str) -> Ending:
-    """The ending of a claimed key whose command is not run. A cancel that came before any DELETE left holds."""
+    """The ending of a claimed key whose command is not run. A cancel from before the first DELETE is respected."""
     if entry.cancelled and entry.stage is Stage.CLAIMED:
         return cancelled(entry.intent, changed=None if entry.may_act else False)
     return failed(ReasonCode.GAVE_UP, why, changed=None, seen=entry.intent)

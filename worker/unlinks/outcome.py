@@ -34,7 +34,7 @@ from worker.unlinks.ports.ledger import Entry, Intent
 class Ending:
     """The end of an unlink: what is known, and how.
 
-    `seen` is what Enterprise Manager showed of job and link; `job` what it showed where there was no link to see.
+    `seen` is the job and the link as Enterprise Manager listed them; `job` is the job if there was no link.
     """
 
     outcome: Outcome
@@ -89,28 +89,28 @@ def failed(
 
 
 def timed_out(seen: Intent | None, message: str, *, task: Task | None) -> Ending:
-    """It was not known in time whether the link is gone."""
+    """It is not known in time whether the link is gone."""
     reason = Reason(code=ReasonCode.GAVE_UP, message=message)
     return Ending(Outcome.TIMED_OUT, verified=False, reason=reason, task=task, seen=seen)
 
 
 def cancelled(seen: Intent | None, *, changed: bool | None = False, task: Task | None = None) -> Ending:
-    """Stopped: the link is where it was; with `changed` None, a task that could not be stopped may yet remove it."""
+    """Stopped, and the link remains; with `changed` None, a task that could not be stopped may still remove it."""
     return Ending(Outcome.CANCELLED, changed=changed, task=task, seen=seen)
 
 
 def planned(seen: Intent, reason: Reason | None = None) -> Ending:
-    """A dry run's: what would be done, or why it would not."""
+    """The ending of a dry run: what would be done, or why it would be refused."""
     return Ending(Outcome.PLANNED, changed=False, reason=reason, seen=seen)
 
 
 def as_plan(ending: Ending) -> Ending:
-    """A dry run ends as planned, whatever it found: the real command uses the key again, with an end of its own."""
+    """A dry run ends as `planned`, whatever it found: the real command may use the key again, with its own ending."""
     return replace(ending, outcome=Outcome.PLANNED, changed=False)
 
 
 def compose(command: UnlinkCommand, entry: Entry, ending: Ending, *, correlation_id: str, now: datetime) -> Event:
-    """The event of an ending; `correlation_id` is the command's own, or what stands in for it."""
+    """The event of an ending. `correlation_id` is the command's own, or its substitute."""
     seen = ending.seen
     planned = ending.outcome is Outcome.PLANNED
     key = command.idempotency_key
@@ -160,7 +160,7 @@ def compose_rejection(
     user_id: str | None,
     now: datetime,
 ) -> Event:
-    """The event of a message that is not run: its ID is of the message's bytes.
+    """The event of a message that is not run. Its ID is derived from the message's bytes.
 
     `changed` is None if an earlier attempt may have removed the link.
     """
@@ -219,7 +219,7 @@ def _repository(command: UnlinkCommand, seen: Intent | None) -> RepositorySeen:
 
 
 def _linked_backups(ending: Ending) -> list[LinkedBackupSeen]:
-    """Those that went; in a plan, those that would go."""
+    """The linked backups that were dropped; in a plan, those that would be."""
     concerned = ending.outcome is Outcome.PLANNED or ending.changed is True
     if ending.seen is None or not concerned:
         return []

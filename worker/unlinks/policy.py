@@ -1,7 +1,7 @@
 """Who may send which command: an optional policy, by the sender that the broker verified.
 
-Without a policy every command is taken. With one, a command is taken only if one of its rules allows all of it: the
-sender, the Enterprise Manager, the job, and, where the command consents to it, the loss of linked backups.
+Without a policy every command is allowed. With one, a command is allowed only if one rule allows all of it: the sender,
+the Enterprise Manager, the job and, if the command consents to it, the loss of linked backups.
 
 It is written in TOML:
 
@@ -14,7 +14,7 @@ It is written in TOML:
     linked_backups_removal = true       # left out: false
     cancels = true                      # left out: false
 
-Patterns are those of `fnmatch` (`*`, `?`, `[...]`), in the very case of the name.
+Patterns are those of `fnmatch` (`*`, `?`, `[...]`) and case-sensitive.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ LONGEST = 1024 * 1024
 
 
 class PolicyInvalidError(Exception):
-    """The text is no policy. The message is one line, for a person."""
+    """The text is not a policy. The message is one line, for a person."""
 
 
 class DeniedError(Exception):
@@ -60,9 +60,9 @@ class _Part(BaseModel):
 
 
 class Rule(_Part):
-    """What some senders may do.
+    """A rule: what its senders may do.
 
-    `unnamed` says whether it also holds for messages without a `user_id`: any user who may publish can send those.
+    `unnamed`: the rule also applies to messages without a `user_id`, which any user who may publish can send.
     """
 
     users: list[Pattern] = Field(default_factory=list)
@@ -84,12 +84,12 @@ class Rule(_Part):
         return sender and _any_match(enterprise_manager, self.enterprise_managers)
 
     def allows_job(self, job_id: str | None, name: str | None) -> bool:
-        """Whether it allows a job of which this much is known."""
+        """Whether it allows a job with these known properties."""
         by_id = job_id is not None and job_id in self.jobs
         return by_id or "*" in self.jobs or (name is not None and _any_match(name, self._patterns))
 
     def may_allow(self, command: UnlinkCommand) -> bool:
-        """Whether more knowledge of the job than the command has could make it allowed."""
+        """Whether the rule could allow the command once more is known about the job than the command says."""
         return bool(self._patterns) if command.job.id is not None else len(self._patterns) < len(self.jobs)
 
     @property
@@ -98,7 +98,7 @@ class Rule(_Part):
 
 
 class Policy(_Part):
-    """All rules: what none of them allows is denied."""
+    """All rules. A command that none of them allows is denied."""
 
     forwarders: list[Pattern] = Field(default_factory=list)
     rules: list[Rule]
@@ -158,7 +158,7 @@ def read_policy(text: str) -> Policy:
     """Read a policy.
 
     Raises:
-        PolicyInvalidError: it is no TOML, or it has fields or values that mean nothing.
+        PolicyInvalidError: it is not TOML, or it has unknown fields or invalid values.
     """
     if len(text) > LONGEST:
         raise PolicyInvalidError(f"it is longer than {LONGEST} characters")

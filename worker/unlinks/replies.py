@@ -1,6 +1,6 @@
 """How a delivery is answered: an event, a rejection, a copy in a delay queue, a dead letter; then its acknowledgement.
 
-A delivery is acknowledged only after the broker has confirmed what answers it. If anything fails before that, it
+A delivery is acknowledged only after the broker has confirmed its answer. If anything fails before that, the delivery
 stays unacknowledged, and the broker delivers it again.
 """
 
@@ -23,7 +23,7 @@ from worker.unlinks.ports.steps import Reporter, StepKind
 
 
 class UnpublishedError(Exception):
-    """A settled event could not be published. It is in the ledger, and the next delivery of its command repeats it."""
+    """A settled event could not be published. The next delivery of its command publishes it from the ledger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +41,13 @@ class Replies:
         report: Reporter,
         ended_batches: EndedBatches = none_ended,
     ) -> None:
-        """Publish a terminal event, confirmed; then, and only then, acknowledge all deliveries that waited for it.
+        """Publish a terminal event. After its confirm, and only then, acknowledge all deliveries that waited for it.
 
         Args:
             event: a new one; or the bytes of one that was settled before.
             deliveries: more may join while it is being published.
             report: of the delivery whose end it is.
-            ended_batches: gives the batches that have ended with it; their events are confirmed before, too.
+            ended_batches: gives the batches that have ended with it; their events are confirmed first, too.
         """
         report(StepKind.PUBLISHING)
         reply_to = _reply_to(deliveries)
@@ -157,7 +157,7 @@ class Replies:
         await self.reject(delivery, command, ReasonCode.KEY_REUSED, problem, report, dead_letter=False)
 
     async def reject_run(self, delivery: Delivery, command: Command, report: Reporter) -> None:
-        """Answer a retry of what was never run, or is not known any more."""
+        """Answer a retry of a key that was never run, or is not known any more."""
         problem = "no such run is known of this idempotency_key: it was never accepted, or was forgotten since"
         await self.reject(delivery, command, ReasonCode.RUN_NOT_FOUND, problem, report, dead_letter=False)
 
@@ -178,7 +178,7 @@ class Replies:
     async def give_up(self, deliveries: list[Delivery], problem: str, report: Reporter) -> None:
         """Reject and dead-letter deliveries that the worker failed to handle; also those that join meanwhile.
 
-        Nothing of the message is repeated but a valid key, since any other part of it may be what the worker failed on.
+        The event repeats only a valid key of the message: any other part may be what the worker failed on.
         """
         reason = Reason(code=ReasonCode.GAVE_UP, message=problem)
         while deliveries:
@@ -212,7 +212,7 @@ def known_of(command: Command) -> PartialParse:
 
 
 def _member_if_readable(delivery: Delivery) -> NewMember | None:
-    """What a command was to join that the worker failed to handle, perhaps because it cannot even read it."""
+    """The batch membership of a command that the worker failed to handle, perhaps because it cannot read it."""
     try:
         return member_of(read_message(delivery.body, delivery.content_type), delivery)
     except Exception:  # noqa: BLE001 - whatever it is, the command is answered

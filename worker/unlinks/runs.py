@@ -48,11 +48,10 @@ from worker.unlinks.workflow import Workflow
 class Running:
     """A run under way here, and the deliveries that wait for its end.
 
-    `asked` is the command that it began with here; `authorized` says for what it was let in. `fingerprint` is that of
-    the content, which for a retry only the ledger knows. `given_up`: why it is not run but answered from the ledger.
-    `stored` is the command as it is claimed. `run` is its number, once the ledger has given the key to this content:
-    until then it may belong to another. `batched`: the key belongs to a batch. `over` is set when nothing more is done
-    for it here.
+    `asked` is the command that began it here; `authorized` is the result of its authorization. `fingerprint` is that of
+    the content; for a retry only the ledger knows it. `given_up`: why the command is not run but answered from the
+    ledger. `stored` is the command as it was claimed. `run` is the run's number; None until the ledger has given the
+    key to this content. `batched`: the key belongs to a batch. `over` is set when nothing more is done for it here.
     """
 
     asked: UnlinkCommand | RetryCommand
@@ -75,7 +74,7 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Runs:
-    """What sees runs through."""
+    """Executes runs."""
 
     ledger: Ledger
     replies: Replies
@@ -88,7 +87,7 @@ class Runs:
     batches: Batches
 
     async def see_through(self, running: Running) -> None:
-        """Claim the key, or start its next run, and see the run through to its answer."""
+        """Claim the key, or start its next run, and execute the run until it is answered."""
         report = running.report
         report(StepKind.CLAIMING)
         hold_until = partial(self.attempts.hold_until, running.deliveries)
@@ -111,7 +110,7 @@ class Runs:
                 await self._claimed(entry, running)
 
     async def plan(self, command: UnlinkCommand, delivery: Delivery, authorized: Authorized, report: Reporter) -> None:
-        """A dry run: the workflow as far as the intend, without a trace in the ledger."""
+        """A dry run: the workflow up to the intent, without a record in the ledger."""
         lease = Lease(command.idempotency_key, 0)
         entry = Entry(lease, Stage.CLAIMED, delivery.attempt, self.clock.now(), user_id=delivery.user_id)
         running = Running(command, authorized, [delivery], report, command.fingerprint)
@@ -134,7 +133,7 @@ class Runs:
         if isinstance(asked, RetryCommand):
             retried = running.authorized.retried
             if retried is not None and retried.failure is not None:
-                # A worker may have died before it published the event: no later delivery would come upon it.
+                # A worker may have died before it published the event, and no later delivery would publish it.
                 await self.replies.repeat(retried.failure, running.report)
             retry = Retry(
                 key=asked.idempotency_key,
@@ -178,7 +177,7 @@ class Runs:
             await self._to_the_answer(command, entry, running)
         except BaseException:
             report(StepKind.RELEASED)
-            # Also if the lease seems lost: if it is not, its renewals would keep the key from other workers.
+            # Also if the lease seems lost. If it is not, its renewals would keep other workers from the key.
             await self.ledger.release(entry.lease)
             raise
 
@@ -270,7 +269,7 @@ def _stored(entry: Entry, running: Running) -> UnlinkCommand:
     """The command that claimed the key first: its deadline, ticket and texts hold, not those of a repeat.
 
     Raises:
-        UnreadableMessageError: it is of a contract that is not known here, and it is not at hand either.
+        UnreadableMessageError: it follows a contract that this version does not know, and no delivery has it.
     """
     asked = running.asked
     if entry.command == running.stored and not isinstance(asked, RetryCommand):

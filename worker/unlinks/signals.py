@@ -1,4 +1,4 @@
-"""Events that call back, so that a wait which a signal may end needs no task of its own."""
+"""Events with callbacks: a wait that a signal may end needs no task of its own."""
 
 from __future__ import annotations
 

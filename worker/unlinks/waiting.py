@@ -32,7 +32,7 @@ Answer = TypeVar("Answer")
 
 
 class DeferredError(Exception):
-    """Not now: the command goes to a delay queue, with its state in the ledger."""
+    """The command is put into a delay queue; its state is in the ledger."""
 
     def __init__(self, why: str, seconds: float) -> None:
         super().__init__(why)
@@ -97,7 +97,7 @@ class Waiting:
             raise CancelRequestedError
 
     async def wait_while_staying(self, seconds: float) -> bool:
-        """Let `seconds` pass whatever the hold and the deadline say; False, at once, if the worker is to stop."""
+        """Let `seconds` pass regardless of the hold and the deadline. Return False at once if the worker is to stop."""
         try:
             async with asyncio.timeout(max(seconds, 0)):
                 await self.leaving.wait()
@@ -206,13 +206,13 @@ class _Interruption:
             self._timer.cancel()
 
     def taken_back(self) -> bool:
-        """Take the cancellation back, if there was one; false if the task was cancelled for another reason too."""
+        """Undo the cancellation, if there was one. False if the task was cancelled for another reason, too."""
         if self.error is not None and not self._taken_back:
             self._taken_back = True
             return self._task.uncancel() <= self._cancellations
         return False
 
     def close(self) -> None:
-        """Stop checking. If the awaited code has swallowed the cancellation, take it back: its result is valid."""
+        """Stop checking. If the awaited code has ignored the cancellation, undo it: its result is valid."""
         self.stop()
         self.taken_back()

@@ -48,7 +48,7 @@ from worker.unlinks.ports.steps import Reporter, StepKind
 from worker.unlinks.rules import Pace
 from worker.unlinks.waiting import Answer, DeadlinePassedError, DeferredError, Waiting
 
-#: How often the same DELETE is sent at most, the first time included, when its answer keeps getting lost.
+#: How often the same DELETE is sent at most, including the first time, if its answers are lost.
 MOST_SENDS = 3
 #: For how long, in seconds, a DELETE may still be written after the check that it may.
 MAY_SEND_SECONDS = 1.0
@@ -64,7 +64,7 @@ class _NotSentError(Exception):
 class Workflow:
     """One unlink under way in this worker. `entry` is what the ledger knows of it; a dry run has no ledger.
 
-    `authorized` is the job that the command was let in for, if it was looked at then: no other may be meant by it now.
+    `authorized` is the job that was read for the authorization, if it was read; the command then means only that job.
     """
 
     command: UnlinkCommand
@@ -101,7 +101,7 @@ class Workflow:
             DeferredError: not now.
             LeavingError: the worker is to stop.
             LeaseLostError: another worker has the key now.
-            UnansweredError: Enterprise Manager is there and does not answer.
+            UnansweredError: Enterprise Manager is available and does not answer.
         """
         ending = await self._to_ending()
         unknown = ending.changed is False and self.earlier_may_act
@@ -110,20 +110,20 @@ class Workflow:
     async def _to_ending(self) -> Ending:
         try:
             if self.entry.stage is not Stage.CLAIMED:
-                self.waiting.heeds_cancel = False  # what was sent is taken up again first
+                self.waiting.heeds_cancel = False  # first resume what was sent
                 async with self._hold(self._intent.job_id):
                     self.waiting.heeds_cancel = True
                     return await self._resume()
             return await self._start_until_sent()
         except Refused as no:
             return failed(no.code, no.message, changed=False if self.entry.sends == 0 else None, seen=self.entry.intent)
-        except CancelRequestedError:  # once something was sent, it is caught where the links decide
+        except CancelRequestedError:  # after a DELETE was sent, it is caught where the links decide
             return cancelled(self.entry.intent)
 
     def require_lease(self) -> None:
         """Stop before anything is sent, if this process was paused for so long that another worker may have the key.
 
-        The answer of a slow ledger, or one that was read late, was true only when it was written.
+        An answer of the ledger that arrived or was read late may be outdated.
         """
         if not self.ledger.alive(self.entry.lease):
             raise LeaseLostError
@@ -166,7 +166,7 @@ class Workflow:
             return await self._send()
 
     async def _gone_by_an_earlier_run(self) -> bool:
-        """Wait out the settling time of an earlier run's DELETE; whether the link is gone by then."""
+        """Wait for the settling time of an earlier run's DELETE. Return whether the link is gone by then."""
         left = max(self.earlier_has_settled - self.clock.monotonic(), 0.0)
         then = "the DELETE of this run is sent"
         self.report(StepKind.AWAITING_LINKS, job_id=self._intent.job_id, seconds=left, then=then)
@@ -243,7 +243,7 @@ class Workflow:
         raise _NotSentError
 
     async def _link_not_found(self) -> Ending:
-        """404 to the DELETE of a link that was seen: it was removed since, by any request, unless it is still listed.
+        """The DELETE of a link that was seen was answered with 404: it is gone by now, unless it is still listed.
 
         A proxy may have repeated our request, and this may be the answer to the second one.
         """
@@ -255,7 +255,7 @@ class Workflow:
         return failed(ReasonCode.ENTERPRISE_MANAGER_ERROR, message, changed=None, seen=self.entry.intent)
 
     async def _refused(self, no: Refused) -> Ending:
-        """This DELETE was definitely refused; an earlier one may have been carried out nevertheless."""
+        """This DELETE was definitely refused; an earlier one may have been carried out."""
         if self._sent_before and await self.follow.is_gone(self._intent):
             return succeeded(self.entry.intent, Evidence.LINKS, verified=True)
         return failed(no.code, no.message, changed=None if self._sent_before else False, seen=self.entry.intent)
@@ -271,7 +271,7 @@ class Workflow:
     # --- to the end -------------------------------------------------------------------------------------------------
 
     async def _resume(self) -> Ending:
-        """After a crash, a take-over, or a rest in a delay queue."""
+        """Continue after a crash, a take-over, or a time in a delay queue."""
         self.require_lease()
         self.report(StepKind.RESUMED, stage=self.entry.stage, attempt=self.entry.attempts)
         self._start_the_deadline()
@@ -298,9 +298,9 @@ class Workflow:
         return await self._task_did_not_succeed(task)
 
     async def _task_did_not_succeed(self, task: Task) -> Ending:
-        """`Finished`, and not `Success="true"`: failed, unless the link is gone nevertheless.
+        """`Finished` without `Success="true"`: failed, unless the link is gone.
 
-        One that was sent before may fail just because the first has removed the link, and the list lags.
+        A repeated DELETE may fail because the first one has removed the link and the list lags.
         """
         self.report(StepKind.TASK_FAILED, task_id=task.ticket.task_id, problem=task.message)
         it_failed = task.success is False and not self._sent_before
@@ -320,7 +320,7 @@ class Workflow:
         return failed(code, message, changed=False if unchanged else None, task=task, seen=self.entry.intent)
 
     async def _let_the_links_decide(self) -> Ending:
-        """It is not known whether the DELETE was carried out: look, let an old task settle, look, send it again."""
+        """The result of the DELETE is unknown: look, wait for an old task to settle, look again, send it again."""
         then = "the unlink ends as cancelled" if self.stopping else "the DELETE is sent again"
         self.report(StepKind.AWAITING_LINKS, job_id=self._intent.job_id, seconds=self.pace.settling, then=then)
         try:

@@ -17,7 +17,7 @@ DELIVERY_LIMIT = "delivery_limit"
 
 @dataclass(frozen=True, slots=True)
 class Misrouting:
-    """How a message came to the queue of messages that no command queue has.
+    """How a message came to the queue `unlink.misrouted`.
 
     Attributes:
         routing_key: with which it was published, as text.
@@ -66,7 +66,7 @@ class Delivery(Protocol):
 
     @property
     def enterprise_manager(self) -> str:
-        """The Enterprise Manager on whose queue the message came.
+        """The Enterprise Manager from whose queue the message was delivered.
 
         For a misrouted message, the one that it was for; `UNKNOWN_NAME` if it names none.
         """
@@ -81,7 +81,7 @@ class Delivery(Protocol):
     def taken_away(self) -> str | None:
         """Why the broker took the message from its queue, in one word (`DELIVERY_LIMIT`); None if it did not.
 
-        It is taken away as well if its copies together came back unacknowledged too often.
+        The broker also does so if all copies together came back unacknowledged too often.
         """
         ...
 
@@ -107,20 +107,20 @@ class Delivery(Protocol):
 
     @property
     def live(self) -> bool:
-        """Whether the channel that it came on is still open."""
+        """Whether its channel is still open."""
         ...
 
     def acknowledge(self) -> None:
-        """Acknowledge it to the broker. Does nothing if the channel that it came on has gone."""
+        """Acknowledge it to the broker. Does nothing if its channel has closed."""
         ...
 
     def requeue(self) -> None:
-        """Give it back to its queue. Does nothing if the channel that it came on has gone."""
+        """Return it to its queue. Does nothing if its channel has closed."""
         ...
 
 
 class PublishRefusedError(Exception):
-    """The broker is available, and did not take a message in time, however often it was sent."""
+    """The broker is available, and did not accept a message in time, although it was sent repeatedly."""
 
 
 class Outbox(Protocol):

@@ -55,9 +55,9 @@ class Refused(EnterpriseManagerError):  # noqa: N818 - as above
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job, by its bare lower-case UUID.
+    """A job, with its bare lower-case UUID.
 
-    `linked_backups` and `links` if they were read with it, and `read_at`, by `Clock.monotonic`: see
+    `linked_backups` and `links` are set if they were read with it; `read_at` is by `Clock.monotonic`. See
     `EnterpriseManager.linked_backups` and `EnterpriseManager.links_read_with`.
     """
 
@@ -196,5 +196,5 @@ class EnterpriseManager(Protocol):
         ...
 
     async def until_available(self) -> None:
-        """Return when calls may succeed again: at once, unless an earlier one raised `Unavailable`."""
+        """Return when calls may succeed again. Returns at once unless an earlier call raised `Unavailable`."""
         ...

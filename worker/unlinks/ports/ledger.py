@@ -33,7 +33,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """What was seen when the unlink was decided on. No other link is ever removed for this key."""
+    """What was seen before the DELETE. No other link is ever removed for this key."""
 
     job_id: str
     job_name: str | None
@@ -156,7 +156,7 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """The key is ours, new or taken over: `entry.stage` says how far it had come."""
+    """This worker holds the key, which is new or taken over; `entry.stage` says how far it has come."""
 
     entry: Entry
 
@@ -175,7 +175,7 @@ class HeldElsewhere:
 
     Attributes:
         seconds: how long it lasts if it is not renewed.
-        until: its end by the ledger's clock, which moves with each renewal. None where it is of no use to wait for it.
+        until: its end by the ledger's clock, which moves with each renewal. None if waiting for it is useless.
     """
 
     seconds: float = 0.0
@@ -189,12 +189,12 @@ class KeyReused:
 
 @dataclass(frozen=True, slots=True)
 class NoSuchRun:
-    """The key is not known, or it has no such run."""
+    """The key is unknown, or it has no such run."""
 
 
 @dataclass(frozen=True, slots=True)
 class BatchKey:
-    """What a batch is known by. `user_id` is the broker user who published its commands, as the broker verified it."""
+    """The identity of a batch. `user_id` is the broker user who published its commands, verified by the broker."""
 
     enterprise_manager: str
     user_id: str | None
@@ -295,7 +295,7 @@ Change = Intended | Withdrawn | SentAgain | Submitted | Settled
 
 
 class LeaseLostError(Exception):
-    """Another worker has taken the key over: nothing was written, and this worker stops working on it."""
+    """Another worker has taken over the key. Nothing was written, and this worker stops working on it."""
 
 
 class Ledger(Protocol):
@@ -305,11 +305,11 @@ class Ledger(Protocol):
     """
 
     async def claim(self, claim: NewClaim) -> ClaimResult:
-        """Take a key: new, or over from a worker whose lease is over, or from an earlier run of this very worker."""
+        """Claim a key: a new one, or one whose lease has expired, or one that this worker held before."""
         ...
 
     async def has_decided(self, key: str, fingerprint: str) -> bool:
-        """Whether the key is known with this content, and past its claim: a link was recorded, or it has ended."""
+        """Whether the key is known with this content and past its claim: a link is recorded, or the key has ended."""
         ...
 
     async def last_run(self, key: str) -> KnownRun | None:
@@ -328,7 +328,7 @@ class Ledger(Protocol):
     async def join(self, member: NewMember) -> int | None:
         """Let a key join a batch, before it is claimed. Idempotent.
 
-        None if it is a member now. Else the size of the batch, if that is another, or it has all of its members.
+        Return None if it is a member now. Return the size of the batch if that differs, or if the batch is complete.
         """
         ...
 
