@@ -16,14 +16,11 @@ import secrets
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from tests.simulation.mutants import KNOWN_SEEDS, MUTANTS, Caught, hunt, known_seeds
 from tests.simulation.simulation import run
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
 
 #: So many seeds are given to a process at a time.
 CHUNK = 50

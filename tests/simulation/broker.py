@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
+from contracts.batches import BatchEnded
 from contracts.commands import UNKNOWN_NAME
+from contracts.events import Event, Reason
 from tests.simulation.astray import NO_NAME
-from worker.unlinks.ports.broker import DELIVERY_LIMIT, Misrouting
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
-
-    from contracts.batches import BatchEnded
-    from contracts.events import Event, Reason
-    from tests.simulation.promises import Observer
-    from tests.simulation.scenario import Weather
-    from tests.simulation.world import Process, World
-    from worker.unlinks.ports.broker import Delivery
+from tests.simulation.promises import Observer
+from tests.simulation.scenario import Weather
+from tests.simulation.world import Process, World
+from worker.unlinks.ports.broker import DELIVERY_LIMIT, Delivery, Misrouting
 
 #: The delay queues, in seconds.
 TIERS = (5, 30, 120, 600)

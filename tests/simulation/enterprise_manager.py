@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import structlog
 
+from contracts.commands import JobReference, RepositoryReference
 from contracts.events import ReasonCode
 from tests.simulation.astray import POISON
+from tests.simulation.promises import Observer
+from tests.simulation.scenario import Weather
+from tests.simulation.world import Process, World
 from worker.unlinks.ports.enterprise_manager import (
     AnswerLost,
     Job,
@@ -29,14 +34,6 @@ from worker.unlinks.ports.enterprise_manager import (
     TaskTicket,
     Unavailable,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
-
-    from contracts.commands import JobReference, RepositoryReference
-    from tests.simulation.promises import Observer
-    from tests.simulation.scenario import Weather
-    from tests.simulation.world import Process, World
 
 #: How long a gateway waits for an answer, in seconds.
 REQUEST_SECONDS = 30.0

@@ -5,28 +5,25 @@ Each transaction is carried out in one instant of virtual time, in the simulatio
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from sqlalchemy.engine import make_url
 
+from tests.simulation.promises import Observer
+from tests.simulation.scenario import Weather
+from tests.simulation.world import Process
 from worker.clock import SystemClock
 from worker.ledger.database import open_engine
 from worker.ledger.migrations import migrate
 from worker.ledger.tables import lend_clocks
-from worker.ledger.writer import Writer
+from worker.ledger.transaction import Transaction
+from worker.ledger.writer import Write, Writer
+from worker.unlinks.ports.clock import Clock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from sqlalchemy import Connection, Engine
-
-    from tests.simulation.promises import Observer
-    from tests.simulation.scenario import Weather
-    from tests.simulation.world import Process
-    from worker.ledger.transaction import Transaction
-    from worker.ledger.writer import Write
-    from worker.unlinks.ports.clock import Clock
 
 #: A transaction that a worker has sent before it dies is still carried out; one that waited for the database is not.
 LAST_WORDS_SECONDS = 1.0

@@ -6,18 +6,21 @@ More than 400 lines: one table of wrong variants.
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from unittest.mock import patch
 
-from sqlalchemy import and_, bindparam, exists
+from sqlalchemy import RowMapping, Update, and_, bindparam, exists
 
-from contracts.batches import batch_ended_id
-from contracts.events import Evidence, Outcome, ReasonCode, event_id
+from contracts.batches import BatchEnded, batch_ended_id
+from contracts.commands import RetryCommand, UnlinkCommand
+from contracts.events import Event, Evidence, Outcome, ReasonCode, event_id
 from tests.simulation.enterprise_manager import SimulatedGateway
 from tests.simulation.ledger import Database
+from tests.simulation.promises import Violation
 from tests.simulation.simulation import run
 from worker.ledger import Step, retrying, transaction
 from worker.ledger import batches as ledger_batches
@@ -31,52 +34,39 @@ from worker.ledger.tables import unlinks
 from worker.ledger.transaction import Transaction
 from worker.telemetry.isolation import IsolatedSinks
 from worker.unlinks import batches, dispatcher, misrouted, outcome, runs
-from worker.unlinks.batches import Batches, none_ended
+from worker.unlinks.batches import Batches, EndedBatches, none_ended
 from worker.unlinks.dispatcher import Dispatcher
 from worker.unlinks.following import FIRST_LOOK, Follower
 from worker.unlinks.outcome import Ending, failed, succeeded
+from worker.unlinks.ports.broker import Delivery
+from worker.unlinks.ports.clock import Clock
 from worker.unlinks.ports.enterprise_manager import AnswerLost, Task, TaskNotFound, TaskTicket, Unavailable
 from worker.unlinks.ports.ledger import (
     AlreadySettled,
+    CancelRequest,
     CancelRequestedError,
+    Change,
     Claimed,
+    ClaimResult,
     Entry,
     Intended,
+    Intent,
     Lease,
     LeaseLostError,
+    MemberEnd,
+    NewClaim,
+    NewMember,
+    Retry,
     SentAgain,
     Settled,
     Stage,
 )
+from worker.unlinks.ports.steps import Reporter
+from worker.unlinks.ports.steps import Step as ReportedStep
 from worker.unlinks.replies import Replies
 from worker.unlinks.runs import Running, Runs
 from worker.unlinks.waiting import FIRST_PAUSE, DeadlinePassedError, DeferredError, LeavingError, Waiting
 from worker.unlinks.workflow import Workflow
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator
-
-    from sqlalchemy import RowMapping, Update
-
-    from contracts.batches import BatchEnded
-    from contracts.commands import RetryCommand, UnlinkCommand
-    from contracts.events import Event
-    from tests.simulation.promises import Violation
-    from worker.unlinks.batches import EndedBatches
-    from worker.unlinks.ports.broker import Delivery
-    from worker.unlinks.ports.clock import Clock
-    from worker.unlinks.ports.ledger import (
-        CancelRequest,
-        Change,
-        ClaimResult,
-        Intent,
-        MemberEnd,
-        NewClaim,
-        NewMember,
-        Retry,
-    )
-    from worker.unlinks.ports.steps import Reporter
-    from worker.unlinks.ports.steps import Step as ReportedStep
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,21 +10,30 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from contracts.batches import BATCH_ENDED
-from contracts.commands import UNKNOWN_NAME, CancelCommand, RetryCommand, UnlinkCommand
+from contracts.commands import UNKNOWN_NAME, CancelCommand, Command, RetryCommand, UnlinkCommand
 from contracts.events import RETRIED, Outcome, rejection_id
 from contracts.reading import UnreadableMessageError, read_message
 from tests.simulation.astray import LATE
 from tests.simulation.batches import BatchObserver
+from tests.simulation.scenario import Scenario
 from tests.simulation.untroubled import shortfall
+from tests.simulation.world import Process, World
 from worker.ledger.cancelling import Stored
+from worker.unlinks.ports.enterprise_manager import TaskTicket
 from worker.unlinks.ports.ledger import (
     AlreadySettled,
+    CancelRequest,
     Claimed,
+    Entry,
     Intended,
+    Intent,
+    Lease,
     NewClaim,
     NoSuchRun,
     Retry,
@@ -37,16 +46,8 @@ from worker.unlinks.ports.ledger import (
 from worker.unlinks.workflow import MOST_SENDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from datetime import datetime
-
-    from contracts.commands import Command
     from tests.simulation.broker import Message
     from tests.simulation.enterprise_manager import Server, Span, TrueTask
-    from tests.simulation.scenario import Scenario
-    from tests.simulation.world import Process, World
-    from worker.unlinks.ports.enterprise_manager import TaskTicket
-    from worker.unlinks.ports.ledger import CancelRequest, Entry, Intent, Lease
 
 NOTHING_LOST = "1 nothing is lost"
 NOTHING_TWICE = "2 nothing is done twice"

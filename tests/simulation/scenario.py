@@ -8,15 +8,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tests.simulation.astray import ASTRAY, Astray, draw_astray
 from tests.simulation.batches import DrawnBatch, draw_batch
+from tests.simulation.world import World
+from worker.unlinks.ports.steps import Step
 from worker.unlinks.rules import Pace, Rules
-
-if TYPE_CHECKING:
-    from tests.simulation.world import World
-    from worker.unlinks.ports.steps import Step
 
 #: What can go wrong. Each run has some of it, so that each fault is also seen without the others.
 FAULTS = (

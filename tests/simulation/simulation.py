@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import structlog
 
@@ -17,15 +19,9 @@ from tests.simulation.broker import Broker, Message
 from tests.simulation.enterprise_manager import Server, TrueJob
 from tests.simulation.ledger import Database
 from tests.simulation.promises import KEEPS_GOING, Observer, Violation
-from tests.simulation.scenario import Scenario, Weather, draw, encode, repository_name, repository_uid
+from tests.simulation.scenario import Scenario, Trouble, Weather, draw, encode, repository_name, repository_uid
 from tests.simulation.worker import SimulatedWorker
 from tests.simulation.world import DatabaseClock, EndlessLoopError, Process, World
-
-if TYPE_CHECKING:
-    from collections import Counter
-    from collections.abc import Iterator
-
-    from tests.simulation.scenario import Trouble
 
 #: While one of these lasts, a delivery cannot be deferred, however long it was held.
 NOTHING_LET_GO = {"publishes_lost", "confirms_late", "broker_away", "database_away", "database_slow"}

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import pytest
 
+from tests.simulation.promises import Violation
 from tests.simulation.scenario import Repositories, Scenario, Weather, repository_uid
 from tests.simulation.simulation import Simulation, logs_in_timeline
 from worker.unlinks.rules import Pace, Rules
-
-if TYPE_CHECKING:
-    from tests.simulation.promises import Violation
 
 #: When the retry is published, in seconds: run 1 has ended by then.
 RETRY_AT = 20.0

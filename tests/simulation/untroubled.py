@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from contracts.events import Evidence, Outcome, event_id
+from tests.simulation.scenario import Scenario
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from tests.simulation.promises import Observer, Story
-    from tests.simulation.scenario import Scenario
 
 #: Faults that an unlink does not notice.
 HARMLESS = {"sinks_break"}

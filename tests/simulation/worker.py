@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
 from tests.simulation.astray import LATE
-from tests.simulation.broker import HEARTBEAT_SECONDS, Connection, SimulatedDelivery, SimulatedOutbox
-from tests.simulation.enterprise_manager import SimulatedGateway
-from tests.simulation.ledger import SimulatedWriter
-from tests.simulation.world import Process, ProcessClock
+from tests.simulation.broker import HEARTBEAT_SECONDS, Broker, Connection, SimulatedDelivery, SimulatedOutbox
+from tests.simulation.enterprise_manager import Server, SimulatedGateway
+from tests.simulation.ledger import Database, SimulatedWriter
+from tests.simulation.promises import Observer
+from tests.simulation.scenario import Scenario, Weather
+from tests.simulation.world import Process, ProcessClock, World
 from worker.ledger.sql_ledger import SqlLedger
 from worker.settings import LedgerSettings
 from worker.telemetry.isolation import IsolatedSinks
 from worker.telemetry.step_log import StepLog
 from worker.unlinks.dispatcher import Dispatcher
-
-if TYPE_CHECKING:
-    from tests.simulation.broker import Broker
-    from tests.simulation.enterprise_manager import Server
-    from tests.simulation.ledger import Database
-    from tests.simulation.promises import Observer
-    from tests.simulation.scenario import Scenario, Weather
-    from tests.simulation.world import World
 
 
 class _Ledger(SqlLedger):

@@ -12,12 +12,10 @@ import asyncio
 import contextvars
 import heapq
 from collections import deque
+from collections.abc import Callable, Coroutine, Generator
 from datetime import UTC, datetime, timedelta
 from random import Random
-from typing import TYPE_CHECKING, Any, TypeVar
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Generator
+from typing import Any, TypeVar
 
 #: The time of day at which every run begins.
 EPOCH = datetime(2030, 1, 1, tzinfo=UTC)

@@ -1,25 +1,32 @@
-"""The ledger: what became of each idempotency key, kept so that nothing is done twice and nothing is lost.
+"""The ledger: the state and the outcome of each idempotency key, so that nothing is done twice and nothing is lost.
 
-What is stored. Table `unlinks` has one row a key: the command as it came and its fingerprint, how far its unlink has
-come (`stage`), who works on it and until when (`worker`, `token`, `lease_until`), what was seen before the DELETE (the
-job, the link's `ObjectInJobId`, the linked backups), the task that answered it, and the bytes of the terminal event.
-A key whose run did not succeed may be run again: the row is then that of its last run (`run`), and keeps what was seen,
-and until the run has ended the event of the one before. Table `cancellations` has a row for each request to cancel a
-run: who, why and when, also for a key that never came yet. Table `steps` has a row for each change of a key, for
-people: nothing is decided by it. Table `search_terms` has what each key is found by (`list`), and `search_walk` how far
-keys from before schema 6 have been made searchable. Table `workers` has what each worker says of itself every ten
-seconds. Table `ledger_schema` says which versions of this program may use the database; `alembic_version` is Alembic's.
-No password or session token is stored, but commands and events hold what their publishers put into them: names,
+What is stored, by table:
+
+- `unlinks`: one row for each key, with the command as it was received and its fingerprint, how far the unlink has come
+  (`stage`), which worker holds the key and until when (`worker`, `token`, `lease_until`), what was seen before the
+  DELETE (the job, the link's `ObjectInJobId`, the linked backups), the task, and the bytes of the terminal event. If a
+  key is run again, the row describes its last run (`run`). It keeps what was seen and, until the run has ended, the
+  event of the previous run.
+- `cancellations`: each request to cancel a run, with who, why and when; also for keys that have not been received.
+- `steps`: each change of a key, for people. The worker decides nothing by it.
+- `search_terms`: the terms by which each key is found (`list`); `search_walk`: how far keys from before schema 6 have
+  been made searchable.
+- `batches`, `batch_members`: the batches, and how each of their commands has ended.
+- `pauses`: the paused Enterprise Managers. `workers`: the state that each worker reports every ten seconds. `boots`: on
+  SQLite, the boot of the host from which leases are counted.
+- `ledger_schema`: which versions of this program may use the database; `alembic_version` is Alembic's.
+
+No password or session token is stored, but commands and events contain what their publishers put into them: names,
 tickets, reasons. Instants are microseconds since 1970, UTC:
 `to_timestamp(updated_at / 1e6)` on PostgreSQL, `datetime(updated_at / 1000000, 'unixepoch')` on SQLite.
 
-For how long. A settled key is kept for `UNLINK_LEDGER__RETENTION_DAYS` (90) after its end, then `prune` deletes it with
-its steps, its search terms and the requests to cancel it; a request to cancel what never came is deleted as long after
-it was made. For so long a repeat of its command is answered with the stored event; later, it is a new command.
-A key that is not settled is never deleted by the program.
-Retention counts by the ledger's clock: the database's on PostgreSQL, the host's on SQLite. A clock that is more than a
-day past the newest end is not followed further, so an idle ledger is pruned only after its next end; a row from before
-2020 was written by a clock that was not set, and is kept.
+How long it is stored. A settled key is kept for `UNLINK_LEDGER__RETENTION_DAYS` (90) after its end. Until then a repeat
+of its command is answered with the stored event; later, it is a new command. `prune` then deletes the key with its
+steps, its search terms and the requests to cancel it. A request to cancel a key that was never received is deleted the
+same time after it was made. The program never deletes a key that is not settled. Retention is measured by the ledger's
+clock: the database's on PostgreSQL, the host's on SQLite. The clock counts only up to one day past the newest end, so
+that a wrong clock deletes nothing; an idle ledger is pruned only after its next end. A row from before 2020 was written
+by a clock that was not set, and is kept.
 
 What an operator may delete.
 

@@ -1,8 +1,8 @@
 """The batches of a transaction: which keys belong together, and how each of them ended.
 
-The row of a batch is locked while a member joins it, so that no more join than its size. The rows of a key's members
-are written while the key's own row is locked, except by the batch's own writes; so the end that they hold is the
-latest one.
+The row of a batch is locked while a member joins it, so that no more members join than its size allows. The rows of a
+key's members are written while the key's own row is locked, except by the batch's own writes, so that they contain the
+latest end.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ _BATCHES_OF_KEY: Final = (
     .where(_members.key == _of_key)
     .order_by(batches.c.enterprise_manager, batches.c.sender, batches.c.id)
 )
-#: Those that have all of their members, none of them under way.
+#: Batches that have all of their members, none of them under way.
 _COMPLETE: Final = _BATCHES_OF_KEY.where(batches.c.members == batches.c.size, ~_under_way)
 _ENDS: Final = select(batch_members).where(_of_batch).order_by(_members.key)
 
@@ -122,7 +122,8 @@ _kept_key = (
     .limit(1)
     .scalar_subquery()
 )
-#: Batches that nothing joined for so long, and of whose keys none is kept. Locked, but for those that are joined now.
+#: Batches that no key has joined for the retention time, and of whose keys none is kept. Locked, except those that a
+#: key is joining now.
 _LONG_JOINED: Final = (
     select(batches)
     .where(type_coerce(batches.c.joined_at, BigInteger) < OLDEST_KEPT, _kept_key.is_(None))
@@ -137,10 +138,10 @@ _PRUNE: Final = delete(batches).where(_batch_row)
 
 
 class Batching(KeyRows):
-    """What a transaction does about batches."""
+    """The part of a transaction that writes batches."""
 
     def join(self, member: NewMember) -> int | None:
-        """Let a key join a batch. None if it is a member now; else the size of the batch, which is another, or full."""
+        """Let a key join a batch. None if it is a member now; else the batch's size, which differs or is reached."""
         named = _named(member.batch)
         size, count = self._locked_batch(member)
         if size != member.size:
@@ -177,7 +178,7 @@ class Batching(KeyRows):
             self._add(named, member.key, **columns)
 
     def _put_accepted_back(self, member: NewMember) -> None:
-        """Let the key be a member by the command that claimed it, if that names the batch too."""
+        """Make the key a member by the command that claimed it, if that names the batch, too."""
         of_key = self._row(member.key)
         if of_key is None or of_key["fingerprint"] == member.fingerprint:
             return
@@ -199,7 +200,7 @@ class Batching(KeyRows):
             self.connection.execute(_END, {**of_content, **_end_columns(end)})
 
     def _reopen_members(self, key: str) -> None:
-        """Another run of the key begins: it is under way again in each of its batches."""
+        """Mark the key as under way again in each of its batches, because another run begins."""
         self.connection.execute(_REOPEN, {"of_key": key})
 
     def ended_batches(self, key: str) -> tuple[EndedBatch, ...]:
@@ -213,7 +214,7 @@ class Batching(KeyRows):
         return EndedBatch(batch, row["size"], tuple(_member_end(each) for each in members))
 
     def _prune_batches(self, age: Mapping[str, int]) -> bool:
-        """Delete a bounded part of the batches without kept keys; whether there may be more."""
+        """Delete a bounded part of the batches without kept keys. Return whether there may be more."""
         long_joined = self.connection.execute(_LONG_JOINED, age).mappings().all()
         for row in long_joined:
             named = _named(BatchKey(row["enterprise_manager"], row["sender"] or None, row["id"]))
@@ -273,7 +274,7 @@ def _accepted(member: NewMember) -> dict[str, Any]:
 
 
 def _end_of(key: str, outcome: Outcome, event: bytes, finished_at: datetime) -> MemberEnd:
-    """The end of a key, from its event. What another version stored may lack a field."""
+    """The end of a key, from its event. An event of another version may lack a field."""
     data = content_of(event)
     ticket = data.get("ticket")
     return MemberEnd(

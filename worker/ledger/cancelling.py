@@ -24,10 +24,10 @@ class Stored:
 
 
 class Cancelling(KeyRows):
-    """What a transaction does about requests to cancel."""
+    """The part of a transaction that writes requests to cancel."""
 
     def cancel(self, request: CancelRequest) -> AlreadySettled | KeyReused | Stored:
-        """Store a request. To be followed by `mark_cancelled`, in a transaction that begins after the commit."""
+        """Store a request. Call `mark_cancelled` afterwards, in a transaction that begins after the commit."""
         row = self._row(request.key)
         run = request.run or (1 if row is None else row["run"])
         answer = _beyond_cancelling(row, request, run)
@@ -47,7 +47,7 @@ class Cancelling(KeyRows):
         return Stored(run, present=row is not None and run == row["run"])
 
     def mark_cancelled(self, request: CancelRequest, run: int) -> AlreadySettled | KeyReused | None:
-        """Mark the row: a write that began before the request was committed comes first, or sees the mark."""
+        """Mark the row. A write that began before the commit of the request is either first or sees the mark."""
         named = {"of_key": request.key, "of_enterprise_manager": request.enterprise_manager, "of_run": run}
         if self.connection.execute(MARK_CANCELLED, named).rowcount == 1:
             return None
@@ -69,7 +69,7 @@ class Cancelling(KeyRows):
 
 
 def _beyond_cancelling(row: RowMapping | None, request: CancelRequest, run: int) -> AlreadySettled | KeyReused | None:
-    """Why a request for this run changes nothing: None if it does, or if that run is yet to come."""
+    """The answer to a request that changes nothing; None if it changes something, or if its run is still to come."""
     if row is None:
         return None
     if row["enterprise_manager"] != request.enterprise_manager:

@@ -1,4 +1,4 @@
-"""The way to the database: an engine for SQLite or PostgreSQL (`postgresql`), and what an error of theirs means."""
+"""Access to the database: an engine for SQLite or PostgreSQL (`postgresql`), and the meaning of its errors."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _AWAY_STATES: Final = frozenset(
     }
 )
 
-#: Another transaction was in the way: a serialisation failure, a deadlock, a lock not had in time.
+#: A conflict with another transaction: a serialisation failure, a deadlock, a lock that was not granted in time.
 _CONTENDED_STATES: Final = frozenset({"40001", "40P01", "55P03"})
 
 #: `query_canceled`: by `statement_timeout`, or by an administrator.
@@ -65,7 +65,7 @@ _SQLITE_AWAY: Final = frozenset(
 )
 
 
-#: A few connections that are kept. One that was lost is made anew; whoever finds none free waits this many seconds.
+#: A small pool of connections. A lost one is replaced; a caller waits for a free one for this many seconds.
 _POOL: Final[dict[str, Any]] = {
     "poolclass": QueuePool,
     "pool_size": 4,
@@ -78,15 +78,15 @@ _POOL: Final[dict[str, Any]] = {
 class Trouble(Enum):
     """What to do about a database's error."""
 
-    #: It cannot serve now: wait until it can.
+    #: The database cannot serve now: wait until it can.
     AWAY = auto()
-    #: Another transaction was in the way: try again.
+    #: A conflict with another transaction: try again.
     CONTENDED = auto()
     #: One statement took longer than it may.
     SLOW = auto()
-    #: Another transaction was first, which a second try will see.
+    #: Another transaction was first; a second try will see its result.
     RACED = auto()
-    #: The statement is wrong, and stays so.
+    #: The statement is wrong; a second try does not help.
     FAULT = auto()
 
 
@@ -118,7 +118,7 @@ def read_url(setting: SecretStr) -> URL:
 def folder_problem(url: URL) -> str | None:
     """Why an SQLite file cannot be kept in its folder, for a person; None if it can, and for PostgreSQL.
 
-    A full disk is no such reason: it is waited for.
+    A full disk is not such a reason: the ledger waits until there is space.
     """
     if url.get_backend_name() != "sqlite":
         return None
@@ -142,7 +142,7 @@ def open_engine(
 ) -> Engine:
     """An engine, without a pool unless asked for: the ledger keeps its one connection itself. Connects to nothing yet.
 
-    On SQLite, `clock` gives the time of day, and `lease_now` measures leases; who claims no keys needs none.
+    On SQLite, `clock` gives the time of day, and `lease_now` measures leases; it is needed only to claim keys.
     `read_only`: its transactions write nothing, and take no lock that a worker would wait for.
     """
     pool = _POOL if pooled else {"poolclass": NullPool}
@@ -182,7 +182,7 @@ def _begin_deferred(connection: Connection) -> None:
 
 
 def trouble_of(error: BaseException) -> Trouble:
-    """What an error that came out of a transaction means."""
+    """The meaning of an error in a transaction."""
     if not isinstance(error, DBAPIError):
         return Trouble.FAULT
     if error.connection_invalidated:

@@ -1,4 +1,4 @@
-"""A key's row as a document for programs, and as a line of the audit export: for the command line and the console."""
+"""A key's row as a document for programs and as a line of the audit export, for the command line and the console."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ AUDIT_COLUMNS: Final = (
 
 
 class Document:
-    """What is known of a key: what was asked for, what was seen, and what became of it."""
+    """A key as a document: what was requested, what was seen, and the outcome."""
 
     def __init__(self, record: Record) -> None:
         self.record = record
@@ -47,7 +47,7 @@ class Document:
 
     @property
     def job(self) -> dict[str, str | None]:
-        """The job as it was seen; as the command named it, until then."""
+        """The job as it was seen before the DELETE; until then, as the command named it."""
         intent = self.record.entry.intent
         if intent is not None:
             return {"id": intent.job_id, "name": intent.job_name}
@@ -55,7 +55,7 @@ class Document:
 
     @property
     def repository(self) -> dict[str, str | None]:
-        """The repository and its link; as with the job."""
+        """The repository and its link, in the same way."""
         intent = self.record.entry.intent
         if intent is not None:
             link = intent.link
@@ -77,7 +77,7 @@ class Document:
 
     @property
     def request(self) -> dict[str, str | None]:
-        """Who asked, and why. `user_id` is the broker user, as the broker verified it."""
+        """Who asked, and why. `user_id` is the broker user, verified by the broker."""
         later = _parts(self.event.get("request"), ("user_id", "retried_by", "cancelled_by"))
         return {
             "requested_by": self.command.get("requested_by"),
@@ -96,7 +96,7 @@ class Document:
         ]
 
     def as_json(self) -> dict[str, Any]:
-        """All of it, times in UTC."""
+        """The whole document; times are in UTC."""
         record, entry = self.record, self.record.entry
         return {
             "idempotency_key": entry.lease.key,

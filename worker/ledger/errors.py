@@ -17,7 +17,7 @@ class LedgerError(Exception):
 
 
 class LedgerClosedError(LedgerError):
-    """The ledger was closed before the call was carried out; whether it was written is not known."""
+    """The ledger was closed before the call returned; it is not known whether it was written."""
 
     def __init__(self) -> None:
         super().__init__("the ledger is closed")

@@ -23,7 +23,7 @@ from worker.unlinks.ports.clock import Clock
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-#: What is done here is not done by a worker, and takes no lease.
+#: The name under which writes from outside the workers are recorded; they need no lease.
 _NOBODY = "command line"
 
 #: How many keys a page holds, if nothing else is asked for.
@@ -31,7 +31,7 @@ PAGE = 200
 
 
 class Inspection:
-    """Reads the ledger, whether or not workers run. Makes no ledger where there is none; blocks its thread.
+    """Reads the ledger, whether or not workers run. Does not create one; blocks its thread.
 
     Args:
         settings: where the database is.
@@ -60,7 +60,7 @@ class Inspection:
             return transaction.find(criteria, after, limit)
 
     def find_all(self, criteria: Criteria) -> Iterator[Page]:
-        """All of them, a page at a time; what comes in meanwhile is not among them."""
+        """All keys that meet the criteria, page by page, without those that are received meanwhile."""
         page = self.find(criteria)
         yield page
         while page.next is not None:
@@ -78,7 +78,7 @@ class Inspection:
             return present(transaction.connection)
 
     def overview(self) -> Overview:
-        """What is under way, who works on it, and how unlinks ended lately."""
+        """The unlinks under way, the workers, and the recent ends."""
         with self._transaction(self._reading) as transaction:
             return overview(transaction.connection)
 
@@ -90,17 +90,17 @@ class Inspection:
     # --- writing ----------------------------------------------------------------------------------------------------
 
     def pause(self, enterprise_manager: str, paused_by: str | None, reason: str | None) -> None:
-        """Have every worker stop consuming an Enterprise Manager's queue, by its next renewal of the leases."""
+        """Pause an Enterprise Manager: every worker stops consuming its queue at its next renewal of the leases."""
         with self._transaction(self._writing) as transaction:
             transaction.pause(enterprise_manager, paused_by, reason)
 
     def resume(self, enterprise_manager: str) -> bool:
-        """Have every worker consume it again; whether it was paused."""
+        """Resume an Enterprise Manager. Return whether it was paused."""
         with self._transaction(self._writing) as transaction:
             return transaction.resume(enterprise_manager)
 
     def prune(self, older_than_days: float) -> int:
-        """Delete the keys that were settled longer ago, some at a time, so that no worker waits long; says how many."""
+        """Delete the keys that were settled longer ago, in small transactions. Return their number."""
         total, more = 0, True
         while more:
             with self._transaction(self._writing) as transaction:

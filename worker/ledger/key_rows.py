@@ -31,7 +31,7 @@ class KeyRows:
         self._terms = TermWrites(connection)
 
     def finish(self) -> None:
-        """Write the history and the search terms of what was done here; the last thing before the commit."""
+        """Write the history and the search terms of the changes; called last before the commit."""
         if self._steps:
             self.connection.execute(NOTE, self._steps)
         self._terms.write()

@@ -1,10 +1,10 @@
 """The clock that leases are measured by.
 
-On PostgreSQL it is the server's clock: all workers ask the same one. On SQLite all workers are on one host. Its time of
-day may jump, by NTP or by hand, and leases would end at once, or last for hours; so the time since boot is taken, which
-never jumps and goes on while the host is suspended. To look like a time of day, it is counted from the time of day at
-which the host seemed to have booted when the first worker of this boot asked; the table `boots` keeps that, so that
-all workers count from the same. Where the operating system names no boot, it is the time of day after all.
+On PostgreSQL it is the server's clock, which all workers share. On SQLite all workers are on one host. The host's time
+of day may jump, by NTP or because somebody sets it; leases would then end at once, or last for hours. The lease clock
+therefore uses the time since boot, which never jumps and continues while the host is suspended. It is added to the time
+of day of the boot, as the first worker of this boot computed it and stored it in the table `boots`, so that all workers
+count from the same instant. If the operating system does not identify the boot, the time of day is used.
 """
 
 from __future__ import annotations

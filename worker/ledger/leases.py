@@ -2,10 +2,10 @@
 
 A lease lasts `lease_seconds` from the moment at which the database last wrote it, and the database did so after the
 transaction began here. So until `lease_seconds` after that beginning, by the monotonic clock, no other worker can have
-taken the key over. A margin is left off for clocks that run at different speeds.
+taken the key over. A margin is subtracted, because clocks run at different speeds.
 
-A virtual machine that is stopped for a while does not notice by its monotonic clock. What its time of day has gained on
-that clock since then counts as well.
+The monotonic clock of a virtual machine stands still while the machine is stopped. The time that the time of day has
+gained on it since then is therefore subtracted, too.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import Final
 from worker.unlinks.ports.clock import Clock
 from worker.unlinks.ports.ledger import Lease
 
-#: The part of a lease that is not relied on.
+#: The part of a lease that is subtracted as a margin.
 MARGIN: Final = 0.1
 
-#: Leases are renewed so many times in their length. The database may be away for the length less one interval and one
-#: pause between tries, and no lease is lost; see docs/decisions/0006-a-lease-of-eleven-seconds.md.
+#: How many times a lease is renewed in its length. No lease is lost if the database is away for less than the length
+#: minus one interval and one pause between tries; see docs/decisions/0006-a-lease-of-eleven-seconds.md.
 RENEWALS_IN_A_LEASE: Final = 22
-#: So many times it is read in that length what is paused, and whether the schema may still be used.
+#: How many times in that length the worker reads the pauses, and whether it may still use the schema.
 LOOKS_IN_A_LEASE: Final = 3
 
 #: How long after an outage of the database this worker leaves leases that have run out to their holders, in seconds.
@@ -51,7 +51,7 @@ class Leases:
         self._held[lease.key] = _Held(lease.token, began + self._certain_seconds, self._ahead())
 
     def renewed(self, leases: Iterable[Lease], began: float) -> None:
-        """Exactly these were renewed; one that is held but not among them has been taken over."""
+        """Exactly these leases were renewed. A lease that is held here but not among them has been taken over."""
         last = {lease.key: lease.token for lease in leases}
         certain_until, ahead = began + self._certain_seconds, self._ahead()
         self._held = {
@@ -61,7 +61,7 @@ class Leases:
         }
 
     def __len__(self) -> int:
-        """How many there are."""
+        """The number of leases."""
         return len(self._held)
 
     def holds(self, key: str) -> bool:

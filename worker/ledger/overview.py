@@ -1,4 +1,4 @@
-"""The state of all unlinks at a glance: what is under way, and how unlinks ended lately."""
+"""The overview of all unlinks: those under way, and the recent ends."""
 
 from __future__ import annotations
 

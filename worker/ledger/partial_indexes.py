@@ -1,6 +1,6 @@
-"""The indexes with a condition. Apart from `tables`: to name an option of PostgreSQL's is to import its dialect.
+"""The indexes with a condition. They are not in `tables`, because an option of PostgreSQL's imports its dialect.
 
-A ledger on SQLite does not need that, and it takes long and much memory. The migrations make these indexes.
+A ledger on SQLite does not need the dialect, and its import takes time and memory. The migrations make these indexes.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _of_batch(name: str, condition: ColumnElement[bool]) -> Index:
     return Index(f"batch_members_{name}", *columns, sqlite_where=condition, postgresql_where=condition)
 
 
-#: For finding out whether any member is under way, which is asked at each end.
+#: For the query whether any member is under way, at each end.
 batch_members_under_way = _of_batch("under_way", batch_members.c.event_id.is_(None))
 batch_members_rejected = _of_batch("rejected", batch_members.c.fingerprint.is_(None))
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL
     from sqlalchemy.engine.interfaces import DBAPIConnection
 
-#: How often a wait for the server looks whether it is over, in seconds.
+#: How often a wait for the server checks its deadline, in seconds.
 _POLL_SECONDS: Final = 0.1
 
 Answer = TypeVar("Answer")
@@ -36,8 +36,8 @@ _CONNECTION: Final = {
     "application_name": "unlink-worker",
 }
 
-#: How long the server may take for one answer, in seconds. It ends statements itself before that (`statement_timeout`);
-#: a server that hangs without dying answers nothing.
+#: How long the server may take for one answer, in seconds. The server ends statements earlier (`statement_timeout`),
+#: unless it hangs.
 ANSWER_SECONDS: Final = 7.0
 #: The same where a statement may be slow.
 SLOW_ANSWER_SECONDS: Final = 3600.0

@@ -1,4 +1,4 @@
-"""What workers say of themselves, written by each of them and read from outside."""
+"""The states of workers: each worker writes its own, and the console and the command line read them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ManagerState:
 
 @dataclass(frozen=True, slots=True)
 class WorkerState:
-    """What a worker says of itself. `seconds_ago` is when it said so, by the ledger's clock."""
+    """The state of a worker. `seconds_ago`: when it was written, by the ledger's clock."""
 
     name: str
     version: str
@@ -61,7 +61,7 @@ _ALL: Final = select(*workers.c, (Now() - _seen).label("age")).order_by(workers.
 
 
 def put(connection: Connection, state: WorkerState) -> None:
-    """Write a worker's row anew, and delete those of workers that have not been seen for an hour."""
+    """Write a worker's row, and delete those of workers that have not written theirs for an hour."""
     managers = {
         name: {"up": each.up, "since": each.since.isoformat(), "problem": each.problem}
         for name, each in state.enterprise_managers.items()

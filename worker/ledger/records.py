@@ -1,4 +1,4 @@
-"""What `status KEY` shows: all that the ledger holds of one key."""
+"""The records that `status KEY` shows: everything that the ledger holds about one key."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _WORDS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """No worker is to consume this Enterprise Manager's queue. What is under way goes on."""
+    """A pause: no worker consumes this Enterprise Manager's queue. Unlinks under way continue."""
 
     enterprise_manager: str
     paused_by: str | None

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Retrying(Batching):
-    """What a transaction does to start a run, and to take over one that was started."""
+    """The part of a transaction that starts a run, or takes over a run that was started."""
 
     def last_run(self, key: str) -> KnownRun | None:
         """The last run of a key; None if the key is not known."""

@@ -112,7 +112,7 @@ def _intent_from(row: RowMapping) -> Intent | None:
 
 
 def record_from(row: RowMapping) -> Record:
-    """A row with everything in it. Of a run that is under way, the row has the end of the one before."""
+    """A row as a complete record. During a run, the row still has the end of the previous run."""
     settled = row["stage"] == Stage.SETTLED
     outcome, event = (row["outcome"], row["event"]) if settled else (None, None)
     return Record(

@@ -1,4 +1,4 @@
-"""Which schema a database has, and whether this version can work with it. What changes a schema is in `migrations`."""
+"""Which schema a database has, and whether this version can work with it. Migrations are in `migrations`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _REVISION: Final = table("alembic_version", column("version_num"))
 
 
 def require_current(connection: Connection) -> None:
-    """See that this version can read the ledger, without changing anything.
+    """Require that this version can read the ledger. Changes nothing.
 
     Raises:
         InspectionError: there is none, or it is of an older version.

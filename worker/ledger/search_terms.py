@@ -1,6 +1,6 @@
-"""What a key is found by: the terms that are stored for it, and the form in which they are compared.
+"""The search terms of a key, and the form in which they are compared.
 
-Terms are for searching alone. What is shown comes from the key's row in `unlinks`.
+Terms are used only for the search. What is shown comes from the key's row in `unlinks`.
 """
 
 from __future__ import annotations

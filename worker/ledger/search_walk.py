@@ -1,8 +1,8 @@
 """The walk over all keys, for those without search terms.
 
-Versions before schema 6 write no terms: neither before the upgrade nor while they run beside this version. So one of
-the workers walks over all keys once an hour, in bounded bites. Until the first walk is through, a search may lack older
-keys.
+Versions before schema 6 write no terms: neither before the upgrade nor while they run beside this version. Once an hour
+one of the workers therefore walks over all keys, in small transactions. Until the first walk has ended, a search may
+lack older keys.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ _ORPHANS: Final = delete(search_terms).where(
 
 
 def walk(connection: Connection, terms: TermWrites) -> bool:
-    """Walk one bite, if it is time and no other worker does; whether the next one may follow at once."""
+    """Walk over some keys, if it is time and no other worker does. Return whether the next call may follow at once."""
     position = connection.scalar(_POSITION)
     if position is None:
         return False

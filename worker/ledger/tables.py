@@ -288,7 +288,7 @@ search_walk = Table(
     Column("completed_at", Moment),
 )
 
-#: Commands that belong together. A row is locked while a member joins, so that no more join than its size.
+#: Commands that belong together. A row is locked while a member joins, so that no more join than its size allows.
 batches = Table(
     "batches",
     metadata,

@@ -1,10 +1,10 @@
 """Moving the ledger's schema forward.
 
 The rule of every migration: **it only adds** - a table, an index, a column that may be null or has a default - so that
-the previous version of the worker goes on running on the new schema while the new one is rolled out, and after a
-roll-back. Nothing is renamed, retyped, narrowed or dropped, and no older row gets another meaning.
+the previous version of the worker still works on the new schema, during a rolling update and after a rollback. Nothing
+is renamed, retyped, narrowed or dropped, and the meaning of older rows does not change.
 
-Where a change must break that rule one day, its migration also raises `ledger_schema.usable_from` to its own number.
+If a change must break that rule one day, its migration also raises `ledger_schema.usable_from` to its own number.
 Versions that know only a lower number then refuse to start (`SchemaTooNewError`), instead of doing harm.
 
 A migration's number is that of its revision: `v0002_steps.py` is revision `0002`, schema 2.
