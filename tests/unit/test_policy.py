@@ -195,7 +195,7 @@ def test_a_policy_without_rules_denies_everything() -> None:
 
 
 @pytest.mark.parametrize(
-    ("user_id", "told", "sender"),
+    ("user_id", "reported", "sender"),
     [
         ("snow", None, "snow"),
         (None, None, None),
