@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 
@@ -261,3 +262,15 @@ def test_a_url_that_cannot_be_used_is_refused_without_being_repeated(url: str) -
     assert "hush" not in str(refused.value)
     assert refused.value.__cause__ is None
     assert refused.value.__context__ is None
+
+
+async def test_closing_starts_no_thread(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a host without a thread to spare, a drain would end in a stack trace, and log off nowhere."""
+
+    def start(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    ledger = await database.ledger()
+    with monkeypatch.context() as host:
+        host.setattr(threading.Thread, "start", start)
+        await ledger.close()

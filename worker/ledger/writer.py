@@ -153,6 +153,7 @@ class Writer:
         self._notified: bool | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._ended = asyncio.Event()
 
     # --- on the event loop ------------------------------------------------------------------------------------------
 
@@ -192,8 +193,11 @@ class Writer:
             self._closing.set()
             self._changed.notify()
         if self._thread is not None:
-            await asyncio.to_thread(self._thread.join, STOP_SECONDS)
-            if self._thread.is_alive():
+            # Not joined: that would take another thread, which a host may not have to spare.
+            try:
+                async with asyncio.timeout(STOP_SECONDS):
+                    await self._ended.wait()
+            except TimeoutError:
                 self._log.warning("ledger.thread_left", seconds=STOP_SECONDS)
 
     # --- in the thread ----------------------------------------------------------------------------------------------
@@ -203,6 +207,7 @@ class Writer:
             self._commit(batch)
         self._hang_up()
         self._deliver(_Landing(write, error=LedgerClosedError()) for write in self._queue)
+        self._on_loop(self._ended.set)
 
     def _take(self) -> list[Write[Any]] | None:
         """The writes that are due together, in order; None when there is no more to do."""
