@@ -10,6 +10,7 @@ import json
 import sys
 import threading
 import time
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -74,15 +75,20 @@ def _watch_intakes() -> list[Any]:
 
 
 def _live(ailments: Ailments, file: Path, intakes: list[Any]) -> None:
-    clock, longest = SystemClock(), 0.0
+    longest = 0.0
     while True:
-        ailments.read(file)
-        taken = [each.taken_at for intake in intakes for each in (*intake._handed_on, *intake._kept)]  # noqa: SLF001
-        hold = clock.monotonic() - min(taken, default=clock.monotonic())
-        if hold > longest:
-            longest = hold
-            file.with_suffix(".hold").write_text(f"{hold:.1f}")
+        longest = max(longest, _hold(intakes))
+        with suppress(OSError):  # no file can be opened now
+            ailments.read(file)
+            file.with_suffix(".hold").write_text(f"{longest:.1f}")
         time.sleep(_TICK)
+
+
+def _hold(intakes: list[Any]) -> float:
+    """For how long it has had the oldest of its deliveries, in seconds."""
+    now = SystemClock().monotonic()
+    taken = [each.taken_at for intake in intakes for each in (*intake._handed_on, *intake._kept)]  # noqa: SLF001
+    return now - min(taken, default=now)
 
 
 def main(file: Path) -> None:
