@@ -329,7 +329,9 @@ class Workflow:
             if self.stopping:
                 return cancelled(self.entry.intent, changed=None, task=self.follow.last_seen)
             if self.entry.sends >= MOST_SENDS:
-                message = f"sent {self.entry.sends} times without an answer; the link is still listed"
+                message = (
+                    f"tried {self.entry.sends} times to send the DELETE, without an answer; the link is still listed"
+                )
                 return failed(ReasonCode.GAVE_UP, message, changed=None, seen=self.entry.intent)
             job = Job(self._intent.job_id, self._intent.job_name)
             backups = await self._ask(lambda: self.enterprise_manager.linked_backups(job))
