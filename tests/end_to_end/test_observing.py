@@ -124,9 +124,9 @@ def test_what_enterprise_manager_says_is_shown_as_it_stands(world: World, tmp_pa
     assert "\x1b" not in ended.stdout
 
 
-def test_a_ledger_that_is_not_there_is_reported_in_one_line(world: World) -> None:
+def test_a_ledger_that_is_not_there_is_reported_in_one_line(tmp_path: Path) -> None:
     """A mistyped path is not answered with `no such key`."""
-    reported = program(ledger_only(world), "status", "CHG1")
+    reported = program({"UNLINK_LEDGER__URL": f"sqlite:///{tmp_path / 'elsewhere.sqlite'}"}, "status", "CHG1")
     assert reported.exit_code == 1
     assert reported.stderr.startswith("there is no file ")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -93,8 +94,9 @@ def test_a_misspelt_name_is_reported(world: World) -> None:
     assert unlink_worker(world, "pause").stdout == "No Enterprise Manager is paused.\n"
 
 
-def test_a_ledger_that_is_not_there_is_one_readable_line(world: World) -> None:
+def test_a_ledger_that_is_not_there_is_one_readable_line(world: World, tmp_path: Path) -> None:
     """Whoever points the command at another database than the workers' is told so."""
+    world.environment["UNLINK_LEDGER__URL"] = f"sqlite:///{tmp_path / 'elsewhere.sqlite'}"
     done = unlink_worker(world, "pause", "default")
     assert done.returncode == 1
     assert "is UNLINK_LEDGER__URL the workers' own?" in done.stderr

@@ -15,7 +15,6 @@ from worker.telemetry.isolation import IsolatedSinks, isolated
 from worker.telemetry.logs import Redactor
 from worker.telemetry.metrics import Metrics
 from worker.telemetry.requests import RequestMetrics
-from worker.telemetry.spans import SpanExport
 from worker.telemetry.step_log import StepLog
 from worker.telemetry.step_metrics import StepMetrics
 from worker.telemetry.tracing import StepSpans
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from worker.broker.broker import Broker
     from worker.enterprise_manager import Gateway
     from worker.ledger.sql_ledger import SqlLedger
+    from worker.telemetry.spans import SpanExport
 
 
 class Telemetry:
