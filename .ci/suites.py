@@ -32,6 +32,9 @@ _PROPERTIES = (
     "tests/enterprise_manager/test_paths.py",
 )
 
+#: The folders whose slow tests have suites of their own.
+_ELSEWHERE = ("set_up", "console", "sandbox", "ledger", "end_to_end", "simulation")
+
 #: What counts as changed, in git's words.
 _RECENT = "1 day ago"
 
@@ -97,10 +100,22 @@ SUITES = (
         ("worker/console/", "tests/console/"),
     ),
     Suite(
-        "other slow tests: images, clusters, chaos",
-        (*_PYTEST, "-m", "slow", "--ignore", "tests/set_up", "--ignore", "tests/console", "tests"),
+        "slow tests of the sandbox: private servers, and the READMEs' commands, typed",
+        (*_PYTEST, "-m", "slow", "tests/sandbox"),
+        5,
+        ("README.md", "contracts/README.md", "worker/sandbox/", "worker/cli/", "tests/sandbox/"),
+    ),
+    Suite(
+        "slow tests of the ledger and of whole workers",
+        (*_PYTEST, "-m", "slow", "tests/ledger", "tests/end_to_end", "tests/simulation"),
         7,
-        ("k8s/", "compose.yaml", "requirements", "worker/sandbox/", "tests/k8s/", "tests/containers/", "tests/chaos/"),
+        ("worker/ledger/", "worker/unlinks/", "worker/broker/", "worker/cli/", "tests/ledger/", "tests/end_to_end/"),
+    ),
+    Suite(
+        "other slow tests: images, clusters, chaos",
+        (*_PYTEST, "-m", "slow", *(part for name in _ELSEWHERE for part in ("--ignore", f"tests/{name}")), "tests"),
+        7,
+        ("k8s/", "compose.yaml", "requirements", "contracts/", "tests/k8s/", "tests/containers/", "tests/chaos/"),
     ),
     Suite(
         "simulation, 10,000 seeds",

@@ -123,6 +123,7 @@ def play(recipe: Path, site: Site, tmp_path: Path, *arguments: str) -> tuple[int
     return done.returncode, counts, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_play_orders_an_unlink_and_changes_something_once(site: Site, recipes: Path, tmp_path: Path) -> None:
     """A play that runs every night would report a change every night, or go on although the link is still there."""
     command = site.new_command("ansible")

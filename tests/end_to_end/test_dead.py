@@ -238,7 +238,7 @@ def test_a_routing_key_of_any_bytes_hides_no_letter(desk: Desk, tmp_path: Path, 
 # --- replaying ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("many", [300, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("many", [100, pytest.param(1000, marks=pytest.mark.slow)])
 async def test_many_letters_survive_a_replay_that_is_killed_half_way(desk: Desk, many: int) -> None:
     """Whatever happens to the operator's machine, no command is lost, and a second run finishes the work."""
     settled = vendor_command("SETTLED")
@@ -457,7 +457,7 @@ def test_a_record_is_for_its_owner_alone_and_without_one_nothing_is_discarded(de
     assert desk.count("unlink.dead") == 0
 
 
-@pytest.mark.parametrize("many", [300, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("many", [100, pytest.param(1000, marks=pytest.mark.slow)])
 def test_every_letter_is_in_the_queue_or_in_the_record_when_discard_is_killed(
     desk: Desk, tmp_path: Path, many: int
 ) -> None:

@@ -57,6 +57,7 @@ class Fleet:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.slow
 def test_a_rolling_restart_loses_nothing_and_does_nothing_twice(
     world_on_postgresql: World, behaviour: Behaviour, tmp_path: Path
 ) -> None:

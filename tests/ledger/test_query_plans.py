@@ -154,6 +154,7 @@ def _of_sqlite(rows: Sequence[Any]) -> Iterator[str]:
             yield step
 
 
+@pytest.mark.slow
 def test_no_write_of_a_worker_reads_a_whole_table(engine: Engine) -> None:
     """Each claim and each end would take longer with every unlink that ever was."""
     with engine.connect() as connection, connection.begin():
@@ -230,6 +231,7 @@ SEARCHES = (
 )
 
 
+@pytest.mark.slow
 def test_no_search_reads_more_than_a_page_of_an_index(engine: Engine) -> None:
     """Somebody who looks for a ticket would keep the database busy for minutes."""
     with engine.connect() as connection, connection.begin():
@@ -241,6 +243,7 @@ def test_no_search_reads_more_than_a_page_of_an_index(engine: Engine) -> None:
     assert plans.explained == 3 * 2 * len(SEARCHES)
 
 
+@pytest.mark.slow
 def test_the_test_itself_sees_a_table_that_is_read_whole(engine: Engine) -> None:
     """It would say nothing about the statements."""
     with engine.connect() as connection, connection.begin():

@@ -84,6 +84,7 @@ def test_in_ci_a_part_that_cannot_be_had_is_an_error(tmp_path: Path, processes: 
     assert "1 failed, 1 passed, 2 skipped, 3 errors" in counts
 
 
+@pytest.mark.slow
 def test_a_run_that_lacks_nothing_says_nothing(tmp_path: Path) -> None:
     """A line that is always printed is not read."""
     done = run(tmp_path, "def test_of_something():\n    pass\n")

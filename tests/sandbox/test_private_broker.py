@@ -82,6 +82,7 @@ def _belonging_to(directory: Path) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_a_message_goes_through_the_private_node(own_broker: PrivateBroker) -> None:
     """Nothing of the sandbox works if its broker does not take and give messages on a quorum queue."""
     _publish(own_broker.url, b"there")
@@ -98,6 +99,7 @@ def test_a_confirmed_message_outlives_sigkill_of_the_node(own_broker: PrivateBro
     assert _take(own_broker.url) == b"still there"
 
 
+@pytest.mark.slow
 def test_a_confirmed_message_outlives_a_restart_in_good_order(own_broker: PrivateBroker) -> None:
     """A user who restarts the sandbox's broker would lose commands."""
     _publish(own_broker.url, b"still there")
@@ -105,6 +107,7 @@ def test_a_confirmed_message_outlives_a_restart_in_good_order(own_broker: Privat
     assert _take(own_broker.url) == b"still there"
 
 
+@pytest.mark.slow
 def test_two_brokers_side_by_side_share_nothing(own_broker: PrivateBroker, broker: PrivateBroker) -> None:
     """Two demos, or a demo and the tests, on one machine would see each other's messages."""
     with pytest.raises(pika.exceptions.ProbableAuthenticationError):
@@ -112,6 +115,7 @@ def test_two_brokers_side_by_side_share_nothing(own_broker: PrivateBroker, broke
     assert own_broker.environment["ERL_EPMD_PORT"] != broker.environment["ERL_EPMD_PORT"]
 
 
+@pytest.mark.slow
 def test_rabbitmqctl_reaches_the_node_and_says_what_is_wrong(own_broker: PrivateBroker) -> None:
     """A user who looks into the private broker with RabbitMQ's own tools would see another node, or nothing."""
     assert own_broker.rabbitmqctl("list_vhosts", "name").split() == ["name", "/"]
@@ -125,6 +129,7 @@ def test_the_http_api_takes_the_same_user(broker: PrivateBroker) -> None:
     assert overview.json()["node"] == "tests@localhost"
 
 
+@pytest.mark.slow
 def test_no_management_url_without_management(own_broker: PrivateBroker) -> None:
     """A test that forgot to ask for the plugin would wait for a port that nobody opens."""
     with pytest.raises(ValueError, match="management"):
@@ -140,6 +145,7 @@ def test_the_password_is_on_no_command_line_and_in_no_repr(own_broker: PrivateBr
     assert not any(password.encode() in command_line for command_line in _command_lines())
 
 
+@pytest.mark.slow
 def test_closing_leaves_no_program_and_no_file() -> None:
     """A sandbox that leaves nodes behind eats a machine's memory and disk, unnoticed."""
     with private_broker("brief") as broker:

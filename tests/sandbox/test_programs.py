@@ -23,6 +23,7 @@ needs_apt = pytest.mark.skipif(
 
 
 @needs_apt
+@pytest.mark.slow
 def test_two_first_starts_at_once_unpack_one_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two demos started together on a new machine would run half-unpacked programs."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -35,6 +36,7 @@ def test_two_first_starts_at_once_unpack_one_package(tmp_path: Path, monkeypatch
 
 
 @needs_apt
+@pytest.mark.slow
 def test_a_package_that_does_not_exist_is_reported_in_the_words_of_apt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

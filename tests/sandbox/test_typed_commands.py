@@ -176,6 +176,7 @@ def test_nothing_is_classified_that_is_not_there() -> None:
 
 
 @pytest.mark.timeout(400)
+@pytest.mark.slow
 def test_the_readme_works_as_it_is_written(shell: Shell, tmp_path: Path) -> None:
     """A newcomer types the README from its first line to its last, and everything in it works and is so."""
     event: dict[str, Any] = {}
@@ -203,6 +204,7 @@ def assert_shortened(shown: dict[str, Any], event: dict[str, Any]) -> None:
 
 
 @pytest.mark.timeout(400)
+@pytest.mark.slow
 def test_the_contracts_readme_works_as_it_is_written(shell: Shell, sandbox: Sandbox, tmp_path: Path) -> None:
     """Somebody who builds a publisher and a consumer tries each example, as it is, before writing their own."""
     require_program("curl", PROGRAMS)
@@ -247,6 +249,7 @@ def assert_closes_the_ticket(shell: Shell, sandbox: Sandbox, command: str, home:
 
 
 @pytest.mark.timeout(400)
+@pytest.mark.slow
 def test_what_the_sandbox_says_works(sandbox: Sandbox, tmp_path: Path) -> None:
     """Whoever types what the sandbox suggests removes a link, puts it back by one command, and removes it again."""
     require_program("curl", PROGRAMS)
@@ -280,6 +283,7 @@ def test_files_with_passwords_are_for_their_owner_alone(sandbox: Sandbox) -> Non
     assert [file.stat().st_mode & 0o077 for file in (netrc, settings)] == [0, 0]
 
 
+@pytest.mark.slow
 def test_completion_completes(sandbox: Sandbox, tmp_path: Path) -> None:
     """After `--install-completion`, a new bash completes the commands' names."""
     with Shell(tmp_path) as shell:
