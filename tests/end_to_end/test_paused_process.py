@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 
 from tests.end_to_end.in_process import worker_for
 from tests.ledger.words import SteppedClock
@@ -11,21 +12,22 @@ from tests.waiting import until
 from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_ID, VENDOR_LINK_ID, SimulatedEnterpriseManager
 from worker.unlinks.ports.steps import Step, StepKind
 from worker.unlinks.rules import Pace
+from worker.unlinks.workflow import MOST_SENDS
 
 
-@dataclass(slots=True)
-class PausedOnce(RecordedSteps):
-    """Has the process paused for a minute at the first step of a kind."""
+@dataclass(slots=True, kw_only=True)
+class Paused(RecordedSteps):
+    """Has the process paused for a minute at the first steps of a kind."""
 
-    kind: StepKind = StepKind.SUBMITTED
+    kind: StepKind
+    times: int = 1
     clock: SteppedClock = field(default_factory=SteppedClock)
-    paused: bool = False
 
     def report(self, step: Step) -> None:
         """Keep the step; be paused."""
         RecordedSteps.report(self, step)
-        if step.kind is self.kind and not self.paused:
-            self.paused = True
+        if step.kind is self.kind and self.times > 0:
+            self.times -= 1
             self.clock.advance(60)
 
 
@@ -33,7 +35,7 @@ async def test_a_process_that_was_paused_publishes_nothing_of_what_it_submitted(
     simulated_enterprise_manager: SimulatedEnterpriseManager,
 ) -> None:
     """`submitted` would follow the end that another worker has published meanwhile."""
-    steps = PausedOnce()
+    steps = Paused(kind=StepKind.SUBMITTED)
     async with worker_for(
         simulated_enterprise_manager, steps=steps, clock=steps.clock, pace=Pace(poll_interval=0.05)
     ) as worker:
@@ -43,3 +45,20 @@ async def test_a_process_that_was_paused_publishes_nothing_of_what_it_submitted(
     assert StepKind.LEASE_LOST in {step.kind for step in steps.steps}
     assert worker.heard.events == []
     assert delivery.requeued
+
+
+async def test_a_delete_that_a_paused_process_did_not_send_counts_as_none(
+    simulated_enterprise_manager: SimulatedEnterpriseManager,
+) -> None:
+    """After a few such moments the unlink would be given up, though nothing was ever sent."""
+    steps = Paused(kind=StepKind.SENDING, times=MOST_SENDS)
+    pace = Pace(poll_interval=0.05, settling=0.2)
+    async with worker_for(simulated_enterprise_manager, steps=steps, clock=steps.clock, pace=pace) as worker:
+        for _ in range(MOST_SENDS):
+            delivery = worker.send({"job": {"id": VENDOR_JOB_ID}, "repository": {"link_id": VENDOR_LINK_ID}})
+            await until(partial(getattr, delivery, "requeued"), "the delivery goes back to its queue")
+        end = await worker.unlink(VENDOR_JOB_ID, VENDOR_LINK_ID)
+
+    assert (end["outcome"], end["evidence"]) == ("succeeded", "task")
+    assert simulated_enterprise_manager.deletes_of(VENDOR_LINK_ID) == 1
+    assert StepKind.AWAITING_LINKS not in {step.kind for step in steps.steps}

@@ -207,11 +207,14 @@ class Workflow:
     async def _send(self) -> Ending:
         """Send the recorded DELETE, once, and go on to the end."""
         link_id = self._intent.link.object_in_job_id
-        self.require_lease()
-        self.report(StepKind.SENDING, job_id=self._intent.job_id, link_id=link_id, send=self.entry.sends)
         try:
+            self.require_lease()
+            self.report(StepKind.SENDING, job_id=self._intent.job_id, link_id=link_id, send=self.entry.sends)
             exchange = self.enterprise_manager.delete_link(self._intent.job_id, link_id, self._may_send)
             task = await self.waiting.to_the_end(exchange)
+        except LeaseLostError:  # raised here or by `_may_send`: nothing was written
+            await self.ledger.record(self.entry.lease, Withdrawn(self.entry.sends))
+            raise
         except (Unavailable, NotSent) as error:
             self.report(StepKind.NOT_SENT, problem=str(error))
             return await self._not_sent()
