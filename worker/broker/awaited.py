@@ -10,9 +10,9 @@ from worker.broker.received_event import ReceivedEvent
 
 @dataclass(frozen=True, slots=True)
 class Awaited:
-    """A command whose end is waited for. A dry run ends as `planned`, and anything else does not.
+    """A command whose terminal event is waited for. Only a dry run ends as `planned`.
 
-    `after_run`: the end of this run, or of an earlier one, is not what is waited for.
+    `after_run`: events of this run and of earlier runs do not answer the command.
     """
 
     key: str
@@ -21,7 +21,7 @@ class Awaited:
     after_run: int = 0
 
     def is_answered_by(self, event: ReceivedEvent) -> bool:
-        """Whether the event is about this command. A rejection must be of this very message: a key may be reused."""
+        """Whether the event answers this command. A rejection must match the message's bytes: a key may be reused."""
         if event.outcome == Outcome.REJECTED:
             return event.id == rejection_id(self.body)
         if event.key != self.key or (event.outcome == Outcome.PLANNED) != self.dry_run:

@@ -14,22 +14,22 @@ from worker.unlinks.ports.clock import Clock
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
 
-#: After so many seconds without trouble, the next pause is the first again.
+#: After this many seconds without an error, the next pause is `FIRST_PAUSE` again.
 QUIET = 5.0
 
 _log = structlog.get_logger()
 
 
 def new_back_off(clock: Clock) -> BackOff:
-    """The pauses between the tries of one thing that needs the broker."""
+    """The pauses between the attempts of one operation on the broker."""
     return BackOff(clock, FIRST_PAUSE, LONGEST_PAUSE, quiet=QUIET)
 
 
 async def forever(part: str, once: Callable[[], Awaitable[None]], clock: Clock) -> NoReturn:
     """Run `once` again whenever it returns or raises, after a pause.
 
-    `once` deals with the errors that it knows. Any other error is logged with its trace and does not end the loop: a
-    worker that looks alive and consumes nothing would be worse.
+    `once` catches the errors that it expects. Any other error is logged with its stack trace and does not end the loop.
+    If it did, the worker would keep running without consuming.
     """
     back_off = new_back_off(clock)
     while True:

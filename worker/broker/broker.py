@@ -24,7 +24,7 @@ from worker.unlinks.ports.clock import Clock
 if TYPE_CHECKING:
     from pika.adapters.asyncio_connection import AsyncioConnection
 
-#: Seconds that `Broker.close` gives to publishes that still wait for their confirm.
+#: Seconds that `Broker.close` waits for outstanding publisher confirms.
 FLUSH_SECONDS = 10.0
 
 #: The prefetch of `unlink.misrouted`.
@@ -36,12 +36,12 @@ _log = structlog.get_logger()
 class Broker:
     """RabbitMQ: consumes the command queues, publishes events, and recovers from every failure of the broker.
 
-    `unlink.misrouted` is consumed too. To `pause` and `resume` it is the queue of the name `UNKNOWN_NAME`.
+    It also consumes `unlink.misrouted`, which is called `UNKNOWN_NAME` in `pause` and `resume`.
 
     Args:
         queues: the prefetch of each Enterprise Manager's queue, by the Enterprise Manager's name.
-        reply_to: comma-separated patterns (`fnmatch`) of the queues that a command may ask to be replied to.
-        deliver: notified of each delivery, on the event loop; must not raise.
+        reply_to: comma-separated patterns (`fnmatch`) of the queues that a command may name in `reply_to`.
+        deliver: called with each delivery, on the event loop; must not raise.
         event_headers: called in the publisher's context; returns headers for an event, such as its trace.
         forwarders: broker users whose statement about a message's original sender is trusted, besides the worker's own.
         delay_tiers: seconds of the delay queues.
@@ -97,7 +97,7 @@ class Broker:
 
     @property
     def up(self) -> bool:
-        """Whether both connections are open, with all exchanges and queues there."""
+        """Whether both connections are open, and the topology was declared or verified on them."""
         return self._consume.is_open and self._publish.is_open
 
     @property
@@ -112,7 +112,7 @@ class Broker:
 
     @property
     def wanted(self) -> frozenset[str]:
-        """The Enterprise Managers on whose queues there should be a consumer: those that nothing pauses."""
+        """The Enterprise Managers whose queues should have a consumer: those that are not paused."""
         return frozenset(name for name, intake in self._commands.items() if intake.wanted)
 
     @property
@@ -121,14 +121,14 @@ class Broker:
         return self._consume.problem or self._publish.problem
 
     def on_availability(self, listener: Callable[[bool], None]) -> None:
-        """Call `listener` with true whenever `up` becomes so, and with false whenever it ends."""
+        """Call `listener` with the new value whenever `up` changes."""
         self._listeners.append(listener)
 
     async def start(self) -> None:
-        """Connect, declare or verify the topology, and consume the command queues; returns when all that is so.
+        """Connect, declare or verify the topology, and consume the command queues; returns when all of it is done.
 
-        It waits for as long as the broker is away or refuses, trying again with back-off, and says why in the log and
-        in `last_problem`: a worker that ended instead would be restarted at once, again and again.
+        While the broker cannot be reached or refuses, it retries with back-off, without a limit. The reason is in the
+        log and in `last_problem`. A worker that exited instead would be restarted again and again.
         """
         self._consume.start()
         self._publish.start()
@@ -139,15 +139,15 @@ class Broker:
         await asyncio.gather(*(intake.until_consuming() for intake in self._commands.values()))
 
     def pause(self, enterprise_manager: str, why: str) -> None:
-        """Deliver nothing of one queue until every reason is removed.
+        """Hand on no delivery of one queue until every reason is removed.
 
-        Unacknowledged deliveries stay valid. Its consumer stays registered as long as there are any. Pausing twice for
-        one reason is pausing once.
+        Unacknowledged deliveries are unaffected. The consumer stays registered as long as there are any. A second
+        pause for the same reason has no effect.
         """
         self._intakes[enterprise_manager].pause(why)
 
     def resume(self, enterprise_manager: str, why: str) -> None:
-        """Remove one reason; without any, consuming goes on. An unknown reason is ignored."""
+        """Remove one reason. After the last one, consuming continues. An unknown reason is ignored."""
         self._intakes[enterprise_manager].resume(why)
 
     async def stop_consuming(self) -> None:
@@ -155,9 +155,9 @@ class Broker:
         await asyncio.gather(*(intake.drain() for intake in self._intakes.values()))
 
     async def close(self) -> None:
-        """Wait, within limits, for confirms and for the broker to have seen the acknowledgements; then disconnect.
+        """Wait, within limits, for confirms and until the broker has received the acknowledgements; then disconnect.
 
-        What is unacknowledged returns to its queue. Closing again does nothing.
+        Unacknowledged deliveries return to their queues. A second call does nothing.
         """
         await self.outbox.close(FLUSH_SECONDS)
         if self._restoring is not None:
@@ -170,7 +170,7 @@ class Broker:
         await establish(self.topology, connection)
 
     async def _restore(self) -> None:
-        """Declare a deleted queue again, once for all callers; on the publishing connection, to disturb no consumer."""
+        """Declare the topology again, once for concurrent callers, on the connection that has no consumers."""
         if self._restoring is None or self._restoring.done():
             self._restoring = asyncio.create_task(self._restore_once())
         await asyncio.shield(self._restoring)

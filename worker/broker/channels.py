@@ -24,7 +24,7 @@ class AwaitableChannel:
     """One open channel.
 
     Attributes:
-        raw: pika's own.
+        raw: pika's channel.
         closed: done once the channel has closed, alone or with its connection; its result is the reason.
     """
 
@@ -37,7 +37,7 @@ class AwaitableChannel:
         """Open a channel.
 
         Raises:
-            ChannelLostError: the connection has closed, or closes before it is done.
+            ChannelLostError: the connection has closed, or closes before the channel is open.
         """
         loop = asyncio.get_running_loop()
         opened: asyncio.Future[Channel] = loop.create_future()
@@ -60,7 +60,7 @@ class AwaitableChannel:
         """Call one of the raw channel's methods that the broker answers, and wait for the answer.
 
         Raises:
-            ChannelLostError: the broker's answer was to close the channel, or it went for another reason.
+            ChannelLostError: the broker closed the channel in answer, or the channel was lost for another reason.
         """
         answer: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         try:
@@ -81,7 +81,7 @@ class AwaitableChannel:
         raise ChannelLostError(self.closed.result() if self.closed.done() else TimeoutError("no answer in time"))
 
     async def close(self, timeout: float = ANSWER_SECONDS) -> None:  # noqa: ASYNC109 - a bound, never an error
-        """Close it, and wait until the broker has seen all that was sent on it; at most `timeout` seconds."""
+        """Close the channel; wait until the broker has received all that was sent on it, at most `timeout` seconds."""
         if self.raw.is_open:
             self.raw.close()
         if not self.raw.is_closed:

@@ -22,12 +22,12 @@ from worker.settings import BrokerSettings, SettingsInvalidError
 if TYPE_CHECKING:
     from pika.adapters.blocking_connection import BlockingChannel
 
-#: How many events may wait here unseen: an observer that is slow must not make the worker slow.
+#: How many events may be delivered and not yet read. A slow observer must not slow down the worker.
 _PREFETCH = 500
 
 
 class BrokerClientError(Exception):
-    """The broker could not be reached, or refused; the message is one line that names the remedy."""
+    """The broker could not be reached, or refused an operation. The message is one line that names the remedy."""
 
 
 class NoQueueError(BrokerClientError):
@@ -38,7 +38,7 @@ class BrokerClient:
     """A connection to the broker, as a context manager.
 
     Raises:
-        BrokerClientError: in every method, if the broker is away or refuses.
+        BrokerClientError: from every method, if the broker cannot be reached or refuses the operation.
     """
 
     def __init__(self, settings: BrokerSettings) -> None:
@@ -63,19 +63,19 @@ class BrokerClient:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # The connection may be lost without notice. After Ctrl-C pika may be in the middle of an exchange with the
-        # broker, where closing fails with an AssertionError; the connection then ends with the process.
+        # The connection may be lost without notice. After Ctrl-C pika may be waiting for an answer of the broker;
+        # closing then fails with an AssertionError, and the connection ends with the process.
         with suppress(AMQPError, AssertionError):
             if self._connection.is_open:
                 self._connection.close()
 
     @property
     def user(self) -> str:
-        """The broker user."""
+        """The broker user of this connection."""
         return self._user
 
     def listen(self, *routing_keys: str) -> None:
-        """From now on, keep the events whose routing key matches one of these, or all, for `next_event`."""
+        """Queue events for `next_event` from now on: those that match one of the routing keys, or all without any."""
         with translated():
             self._queue = self._channel.queue_declare("", exclusive=True, auto_delete=True).method.queue
             for routing_key in routing_keys or ("#",):
@@ -104,9 +104,10 @@ class BrokerClient:
             return int(self._channel.queue_declare(queue, passive=True).method.message_count)
 
     def require_queue(self, enterprise_manager: str) -> None:
-        """Require that there is a queue for this Enterprise Manager's commands: else they would be rejected.
+        """Raise `NoQueueError` if there is no queue for this Enterprise Manager's commands: they would be rejected.
 
-        From 4.3 on RabbitMQ does not answer a user without any permission on the queue; then nothing is refused.
+        From 4.3 on, RabbitMQ does not tell a user without any permission on the queue whether it exists. The check
+        then passes.
         """
         with translated():
             probe = self._connection.channel()
@@ -122,12 +123,12 @@ class BrokerClient:
             probe.close()
 
     def consumers(self, enterprise_manager: str) -> int | None:
-        """How many consumers the queue of its commands has; None if that may not be asked, or there is no queue."""
+        """The number of consumers of its command queue; None if the user may not ask, or there is no queue."""
         declared = self._look_at(enterprise_manager)
         return None if declared is None else int(declared.consumer_count)
 
     def waiting(self, enterprise_manager: str) -> int | None:
-        """How many commands wait on its queue; None as above."""
+        """The number of ready messages in its command queue; None if the user may not ask, or there is no queue."""
         declared = self._look_at(enterprise_manager)
         return None if declared is None else int(declared.message_count)
 
@@ -144,9 +145,10 @@ class BrokerClient:
     def publish(
         self, command: bytes, enterprise_manager: str, *, message_id: str | None = None, sender: str | None = None
     ) -> None:
-        """Publish a command, persistent, and signed for the policy; returns once the broker has it safe.
+        """Publish a command, persistent and signed with `user_id`; returns once the broker has confirmed it.
 
-        `sender` is on whose behalf: workers believe it if this broker user is one of their forwarders.
+        `sender`: the user on whose behalf it is published. Workers trust it if this broker user is one of their
+        forwarders.
         """
         properties = pika.BasicProperties(
             content_type="application/json",
@@ -171,6 +173,6 @@ def translated() -> Iterator[None]:
 
 
 def _unwrapped(error: BaseException) -> BaseException:
-    """The cause, where pika's blocking adapter wraps it in an error without a message."""
+    """The cause of the error, if pika's blocking adapter has wrapped it in an error without a message."""
     inner = error.args[0] if type(error) is AMQPConnectionError and error.args else None
     return inner if isinstance(inner, BaseException) else error

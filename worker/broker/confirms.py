@@ -48,12 +48,12 @@ class _Outstanding:
 
 
 class ConfirmChannel:
-    """A channel in confirm mode. Tags count from 1, on this channel alone."""
+    """A channel in confirm mode. Delivery tags start at 1 and are valid on this channel only."""
 
     def __init__(self, channel: AwaitableChannel) -> None:
         self._channel = channel
         self._last_tag = 0
-        # In the order of their tags, which is that of insertion.
+        # Ordered by tag: tags are inserted in ascending order.
         self._outstanding: dict[int, _Outstanding] = {}
         channel.closed.add_done_callback(lambda _closed: self._lose_all())
         channel.raw.add_on_return_callback(self._on_return)
@@ -63,7 +63,7 @@ class ConfirmChannel:
         """Open a channel in confirm mode.
 
         Raises:
-            ChannelLostError: the connection or the channel closed before it was done.
+            ChannelLostError: the connection or the channel closed before confirm mode was on.
         """
         channel = await AwaitableChannel.open(connection)
         confirming = cls(channel)
@@ -72,19 +72,19 @@ class ConfirmChannel:
 
     @property
     def is_open(self) -> bool:
-        """Whether it can be published on."""
+        """Whether the channel accepts publishes."""
         return self._channel.is_open
 
     async def lost(self) -> ChannelLostError:
-        """Wait until it has closed; the reason."""
+        """Wait until the channel has closed; return the reason."""
         await asyncio.wait((self._channel.closed,))
         return self._loss()
 
     def publish(self, message: Message) -> asyncio.Future[Confirmation]:
-        """Publish, and return what will hold the confirmation: `LOST` or `SUSPECT` at the latest when it closes.
+        """Publish, and return a future of the confirmation: `LOST` or `SUSPECT` if the channel closes before it.
 
-        The broker does not say which publish it closed the channel for, and discards those that follow it: each
-        unconfirmed one is suspect.
+        The broker closes a channel without naming the publish that caused it, and discards the publishes that follow.
+        Each unconfirmed publish is therefore suspect.
         """
         confirmation: asyncio.Future[Confirmation] = asyncio.get_running_loop().create_future()
         if not self.is_open:
@@ -93,13 +93,13 @@ class ConfirmChannel:
         self._channel.raw.basic_publish(
             message.exchange, message.routing_key, message.body, message.properties, mandatory=message.mandatory
         )
-        # Counted only now: a message that cannot be encoded raises before anything is sent, and takes no tag.
+        # Incremented after the publish: a message that cannot be encoded raises before it is sent, and takes no tag.
         self._last_tag += 1
         self._outstanding[self._last_tag] = _Outstanding(message, confirmation)
         return confirmation
 
     async def close(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound, never an error
-        """Close it, within `timeout` seconds."""
+        """Close the channel; wait at most `timeout` seconds."""
         await self._channel.close(timeout)
 
     def _on_answer(self, frame: Method[Basic.Ack | Basic.Nack]) -> None:
@@ -119,10 +119,10 @@ class ConfirmChannel:
         return tags
 
     def _on_return(self, _channel: Channel, method: Basic.Return, properties: BasicProperties, body: bytes) -> None:
-        """Note what came back; the broker's ack of the same message follows, and says nothing of it.
+        """Mark the publish that was returned. The broker also acknowledges it afterwards, as if it had been routed.
 
-        A return names no tag, so it is found by content. Two publishes of the same content to the same place are
-        interchangeable: if one of them is taken and the other repeated, all is as if it had been the other way round.
+        `basic.return` carries no delivery tag, so the publish is found by its content. If two outstanding publishes
+        have the same content, exchange and routing key, it does not matter which of them is marked and repeated.
         """
         for outstanding in self._outstanding.values():
             message = outstanding.message

@@ -38,7 +38,7 @@ HANDSHAKE_SECONDS = 20.0
 #: Seconds for all addresses of the host. pika never ends an attempt in which no socket could be opened.
 OPEN_SECONDS = 60.0
 
-#: Seconds for what is done on a new connection before it counts as open: the topology.
+#: Seconds for declaring or verifying the topology on a new connection, before it counts as open.
 PREPARE_SECONDS = 60.0
 
 #: Seconds for closing in good order.
@@ -46,12 +46,12 @@ CLOSE_SECONDS = 5.0
 
 _log = structlog.get_logger()
 
-# pika logs each failure in several lines, stack traces among them. Here it is logged in one line with the remedy.
+# pika logs each failure in several lines, with stack traces. The worker logs one line with the remedy instead.
 logging.getLogger("pika").setLevel(logging.CRITICAL)
 
 
 def connection_parameters(settings: BrokerSettings, purpose: str) -> URLParameters:
-    """What pika needs to connect; read anew for each connection, since a CA file may have been renewed meanwhile.
+    """The parameters with which pika connects; made anew for each connection, since the CA file may have been renewed.
 
     Raises:
         SettingsInvalidError: the URL or the CA file cannot be used.
@@ -95,9 +95,9 @@ class SupervisedConnection:
 
     Args:
         purpose: `consume` or `publish`; part of the name that the broker's operator sees.
-        prepare: done on each new connection before it counts as open; a `BrokerError` from it closes the connection,
-            and the next try follows.
-        changed: called whenever it has opened or closed.
+        prepare: called on each new connection before it counts as open. If it raises `BrokerError`, the connection is
+            closed, and another attempt follows.
+        changed: called whenever the connection has opened or closed.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class SupervisedConnection:
         return self._opened.is_set()
 
     def start(self) -> None:
-        """Start to connect, and to keep connected. Returns at once."""
+        """Connect in the background, and reconnect after each loss. Returns at once."""
         if self._supervision is None and not self._closing:
             self._supervision = asyncio.create_task(forever(f"{self._purpose} connection", self._once, self._clock))
 
@@ -139,7 +139,7 @@ class SupervisedConnection:
         return self._connection
 
     async def close(self) -> None:
-        """Close it in good order, within `CLOSE_SECONDS`, and stop keeping it."""
+        """Close the connection, within `CLOSE_SECONDS`, and do not reconnect."""
         self._closing = True
         if self._supervision is not None:
             self._supervision.cancel()
@@ -161,7 +161,7 @@ class SupervisedConnection:
             connection.add_on_connection_unblocked_callback(lambda *_: self._on_blocked(blocked=False))
             await self._prepared(connection, lost)
             self._on_open(connection)
-            # Not awaited itself: to cancel this task would cancel it too, and the close below would not wait for it.
+            # `await lost` would cancel `lost` when this task is cancelled; the close below could not wait for it then.
             await asyncio.wait((lost,))
         finally:
             self._forget()
@@ -232,6 +232,6 @@ async def _close(connection: AsyncioConnection, lost: asyncio.Future[Any]) -> No
         connection.close()
     await asyncio.wait((lost,), timeout=CLOSE_SECONDS)
     if not lost.done():
-        # The other side does not answer, or a channel still waits for an answer: pika itself would wait for ever.
+        # The broker does not answer, or a channel still waits for an answer: pika itself would wait forever.
         connection._adapter_disconnect_stream()  # type: ignore[attr-defined] # noqa: SLF001 - no public way to hang up
         await asyncio.wait((lost,), timeout=CLOSE_SECONDS)

@@ -1,4 +1,4 @@
-"""Properties and headers of a delayed or dead-lettered copy: what is copied of the original, and what must not be."""
+"""Properties and headers of a delayed, dead-lettered or replayed copy: which are copied, and which must not be."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from worker.broker.misrouted import MISROUTED_SECONDS_HEADER
 from worker.broker.senders import SENDER_HEADER, signed_by_forwarder, signed_by_worker
 from worker.unlinks.ports.broker import Delivery
 
-#: A property of AMQP 0-9-1 that is text holds at most so many bytes.
+#: The longest text in a property of AMQP 0-9-1, in bytes.
 MAX_SHORT_TEXT = 255
 
-#: The largest headers that are copied, in bytes. Headers travel in one frame, at most 128 KiB by default, and may grow
-#: when they are encoded again; one byte too many would end the connection, on every try.
+#: The largest headers that are copied, in bytes. Headers must fit into one frame, 128 KiB by default, and may grow when
+#: they are encoded again. A frame that is too large would end the connection, at every attempt.
 MAX_HEADERS = 48 * 1024
 
-#: Says that the original's headers were left behind.
+#: The header of a copy that says that the original's headers were not copied.
 HEADERS_DROPPED = "unlink-headers-dropped"
 
-#: What the broker writes, and reads again: with a copied `x-death`, a message is silently never delivered after its
-#: next delay (before RabbitMQ 4.0.1); a count of deliveries belongs to the original.
+#: Headers that the broker writes and evaluates; they are not copied. Before RabbitMQ 4.0.1, a message with a copied
+#: `x-death` is silently lost after its next delay. A count of deliveries belongs to the original.
 _BROKERS_OWN = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
 
-#: What the worker writes when it puts a message into the dead letters.
+#: Headers that the worker writes on a message that it dead-letters.
 REASON_CODE_HEADER = "unlink-reason-code"
 REASON_HEADER = "unlink-reason"
 FAILED_AT_HEADER = "unlink-failed-at"
@@ -41,10 +41,10 @@ QUEUE_HEADER = "unlink-queue"
 #: The run that ended with the dead letter; a replay retries it.
 RUN_HEADER = "unlink-run"
 
-#: What the worker writes on a copy anew, or leaves off.
+#: Headers that are not copied: the worker sets them anew on each copy, or omits them.
 _OF_ONE_COPY = {SENDER_HEADER, RETURNS_HEADER, TAKEN_AWAY_HEADER, MISROUTED_SECONDS_HEADER, RUN_HEADER}
 
-#: What a message that starts afresh must not bring along.
+#: Headers that a replayed message must not have.
 _OF_ITS_LIFE_SO_FAR = {
     ATTEMPT_HEADER,
     REASON_CODE_HEADER,
@@ -54,19 +54,20 @@ _OF_ITS_LIFE_SO_FAR = {
     HEADERS_DROPPED,
 }
 
-#: A sender's list of further routing keys. Each delay would send yet another copy to all of them.
+#: Headers with further routing keys (sender-selected distribution). Each delay would publish to all of them again.
 _SENDER_SELECTED = {"cc", "bcc"}
 
-#: A consumer's pseudo-queue before the broker has made a name of it; no other connection may publish with it.
+#: The pseudo-queue of direct reply-to, before the broker has replaced it by a generated name. Only the channel that
+#: consumes from it may publish with it.
 _DIRECT_REPLY_TO = "amq.rabbitmq.reply-to"
 
 
 def copied_properties(delivery: Delivery, extra: Mapping[str, Any], worker: str) -> BasicProperties:
-    """The properties of the worker's copy, persistent, with our own headers added.
+    """The properties of a copy that the worker publishes: persistent, with the headers `extra` added.
 
-    Left behind are `expiration` (it would run out in a queue where nothing may), priority and whatever is not text as
-    AMQP has it. The broker refuses another user's `user_id`, so the copy is signed by `worker`, the worker's broker
-    user, and names the sender in a header.
+    Not copied are `priority`, texts that do not fit into a property, and `expiration`: the copy would expire in a
+    queue where no message may expire early. The broker refuses the `user_id` of another user. The copy of a signed
+    message therefore has `worker`, the worker's broker user, as its `user_id`, and names the sender in a header.
     """
     original = delivery.properties if isinstance(delivery, BrokerDelivery) else _properties_of(delivery)
     user_id, signature = signed_by_worker(delivery.user_id, worker)
@@ -74,7 +75,7 @@ def copied_properties(delivery: Delivery, extra: Mapping[str, Any], worker: str)
 
 
 def replayed_properties(original: BasicProperties, forwarder: str) -> BasicProperties:
-    """The properties of a dead letter that starts afresh, published by the broker user `forwarder`."""
+    """The properties of a replayed dead letter, without its history; the broker user `forwarder` publishes it."""
     headers = plain_headers(original.headers)
     user_id, signature = signed_by_forwarder(text_or_none(original.user_id), headers, forwarder)
     copy = _copied(original, {}, user_id)
@@ -110,7 +111,7 @@ def _properties_of(delivery: Delivery) -> BasicProperties:
 
 
 def short_text(value: object) -> str | None:
-    """Text that fits into a property; else None."""
+    """The value, if it is text that fits into a property; else None."""
     return value if isinstance(value, str) and len(value.encode(errors="replace")) <= MAX_SHORT_TEXT else None
 
 

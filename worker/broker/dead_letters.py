@@ -18,8 +18,9 @@ from worker.broker.topology import command_queue
 if TYPE_CHECKING:
     from pika.spec import BasicProperties
 
-#: The reason of a message that neither a worker nor the broker dead-lettered. The broker's own is `delivery_limit`:
-#: the message came to `unlink.misrouted` too often (https://www.rabbitmq.com/docs/dlx#effects).
+#: The reason code of a message that neither a worker nor the broker dead-lettered. The broker's own reason is
+#: `delivery_limit`: the message exceeded the delivery limit of `unlink.misrouted`
+#: (https://www.rabbitmq.com/docs/dlx#effects).
 UNKNOWN_REASON = "unknown"
 
 _LONGEST_CODE = 40
@@ -28,9 +29,9 @@ _COMMAND_QUEUE = command_queue("")
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """A dead-lettered message. All of it, headers included, may have been written by another program than the worker.
+    """A dead-lettered message. Programs other than the worker may have written any part of it, headers included.
 
-    `routing_key` is the one with which it came to `unlink.dead`.
+    `routing_key` is the routing key with which the message was published to `unlink.dead`.
     """
 
     body: bytes
@@ -39,7 +40,7 @@ class DeadLetter:
 
     @cached_property
     def headers(self) -> Mapping[str, object]:
-        """Its headers, with Python's own types."""
+        """The headers, in plain Python types."""
         return plain_headers(self.properties.headers)
 
     @cached_property
@@ -70,7 +71,7 @@ class DeadLetter:
 
     @property
     def enterprise_manager(self) -> str:
-        """The Enterprise Manager that it is for: by the command, or else by where it came from."""
+        """The Enterprise Manager that the command names; if it cannot be read, that of the queue or the routing key."""
         if self.command is not None:
             return self.command.enterprise_manager
         queue = text_or_none(self.headers.get(QUEUE_HEADER)) or text_or_none(self._death.get("queue")) or ""
@@ -78,7 +79,7 @@ class DeadLetter:
 
     @property
     def reason_code(self) -> str:
-        """Why it is here: a reason code of the worker's, the broker's word, or `unknown`."""
+        """The worker's reason code; without it, the reason in the broker's `x-death`; without both, `unknown`."""
         code = self.headers.get(REASON_CODE_HEADER) or self._death.get("reason")
         return code[:_LONGEST_CODE] if isinstance(code, str) else UNKNOWN_REASON
 
@@ -89,13 +90,13 @@ class DeadLetter:
 
     @property
     def run(self) -> int | None:
-        """The run of the key that the worker settled as given up; None if nothing was settled with the message."""
+        """The run of the key that the worker recorded as given up with this message; None if it recorded none."""
         run = self.headers.get(RUN_HEADER)
         return run if isinstance(run, int) and not isinstance(run, bool) and run > 0 else None
 
     @property
     def since(self) -> datetime | None:
-        """When it came here; without that, when it was sent; None if neither is known."""
+        """When it was dead-lettered; if that is not known, when it was published; None if neither is known."""
         return _moment(self.headers.get(FAILED_AT_HEADER) or self._death.get("time") or self.properties.timestamp)
 
     @cached_property
@@ -107,7 +108,7 @@ class DeadLetter:
 
     @property
     def _death(self) -> Mapping[str, Any]:
-        """The latest entry of the broker's own record, if the broker put it here."""
+        """The latest entry of the header `x-death`; empty if the broker did not dead-letter the message."""
         return latest_death(self.headers)
 
 

@@ -1,4 +1,4 @@
-"""One delivery of one message, bound to the channel that it came on."""
+"""One delivery of one message, bound to the channel that delivered it."""
 
 from __future__ import annotations
 
@@ -15,35 +15,36 @@ if TYPE_CHECKING:
     from pika.channel import Channel
     from pika.spec import Basic, BasicProperties
 
-#: The header that counts the attempts. Without the prefix `x-`, which is the broker's.
+#: The header that counts the attempts. Its name has no prefix `x-`, which is the broker's.
 ATTEMPT_HEADER = "unlink-attempt"
 
-#: On the copy of a message that the broker took from its queue: why, by the broker's name for it. The copy is answered
-#: from the ledger. A sender who writes this header has the sender's own command given up.
+#: The header of the copy of a message that the broker dead-lettered from a command queue: the broker's reason. The copy
+#: is answered from the ledger. A sender who sets this header only makes the worker give up the sender's own command.
 TAKEN_AWAY_HEADER = "unlink-taken-away"
 
-#: How often earlier copies of the message came back unacknowledged. The broker counts anew for each copy, and so would
-#: never take away a command that ends every worker after its claim: such a command is delayed between two of its runs.
+#: The header that counts how often earlier copies of the message returned to the queue unacknowledged. The broker
+#: counts from 0 for each copy. A command that crashes every worker after its claim is delayed, and therefore copied,
+#: before each further attempt, so that the broker's count alone would never reach the delivery limit.
 RETURNS_HEADER = "unlink-returns"
 
-#: The broker's own count of that, for this copy; absent at the first delivery.
+#: The broker's header that counts how often this copy returned unacknowledged; absent at the first delivery.
 _DELIVERY_COUNT = "x-delivery-count"
 
-#: A number that no count reaches; one more than the largest of AMQP's could not be written in a copy.
+#: Counts from this number on are not accepted: AMQP's largest integer plus one could not be encoded in a copy.
 _NO_COUNT = 2**31
 
-#: What the broker calls its reasons for dead-lettering.
+#: The pattern of the broker's reasons for dead-lettering.
 _WORD = re.compile("[a-z_]{1,40}")
 
-#: How deep a header may be nested and still be read.
+#: The deepest level of nesting at which a header is read.
 _DEEPEST = 20
 
 
 class BrokerDelivery:
-    """One delivery (`worker.unlinks.ports.broker.Delivery`). To be used on the event loop's thread only.
+    """One delivery (`worker.unlinks.ports.broker.Delivery`). Use it on the event loop's thread only.
 
-    A delivery tag means something on its channel and nowhere else (on another it would acknowledge another message), so
-    it is kept together with that channel.
+    A delivery tag is valid only on its own channel: on another channel it would acknowledge another message. Therefore
+    the tag is kept together with its channel.
     """
 
     def __init__(  # noqa: PLR0913 - all that is known of a delivery, by keyword
@@ -76,9 +77,9 @@ class BrokerDelivery:
         self.headers: Mapping[str, object] = plain_headers(properties.headers)
         #: How it came to `unlink.misrouted`; None if it came from a command queue.
         self.misrouting = misrouting
-        #: Why the broker had taken the message from its queue before, in the broker's word; None if it had not.
+        #: The broker's reason for dead-lettering the message from a command queue; None if it did not.
         self.taken_away = taken_away or word_or_none(self.headers.get(TAKEN_AWAY_HEADER))
-        #: How often the message came back unacknowledged, with all of its copies.
+        #: How often the message and its earlier copies returned to the queue unacknowledged.
         self.returns = sum(count_of(self.headers.get(name), least=0) for name in (RETURNS_HEADER, _DELIVERY_COUNT))
         if self.taken_away is None and self.returns > COMMAND_DELIVERY_LIMIT:
             self.taken_away = DELIVERY_LIMIT
@@ -103,29 +104,29 @@ class BrokerDelivery:
 
     @property
     def user_id(self) -> str | None:
-        """The broker user who published the message or, of a forwarder's copy, its original; None if unsigned."""
+        """The broker user who published the message, or the original of a forwarder's copy; None if unsigned."""
         return sender_of(text_or_none(self.properties.user_id), self.headers, self._forwarders)
 
     @property
     def attempt(self) -> int:
-        """1, and one more for each earlier attempt that failed. An invalid header counts as missing."""
+        """1 plus the number of earlier attempts that failed. An invalid header counts as missing."""
         return count_of(self.headers.get(ATTEMPT_HEADER), least=1)
 
     @property
     def live(self) -> bool:
-        """Whether the channel that it came on is still open."""
+        """Whether the channel of the delivery is still open: only then can the delivery be settled."""
         return self._channel.is_open
 
     def acknowledge(self) -> None:
-        """Acknowledge it to the broker. Does nothing if the channel has gone, or if it was settled before."""
+        """Acknowledge the delivery. Does nothing if its channel has closed, or if it is settled already."""
         if self._may_settle():
             self._channel.basic_ack(self._tag)
             self._on_settled(self)
 
     def requeue(self) -> None:
-        """Give it back to its queue. Does nothing if the channel has gone, or if it was settled before.
+        """Return the message to its queue. Does nothing if its channel has closed, or if it is settled already.
 
-        A nack and no reject: to RabbitMQ from 4.3 on, only the latter says that the message failed.
+        It sends `basic.nack`. From RabbitMQ 4.3 on, `basic.reject` would count as a failure of the message.
         """
         if self._may_settle():
             self._channel.basic_nack(self._tag, requeue=True)
@@ -145,7 +146,7 @@ def reply_patterns(setting: str) -> Sequence[str]:
 
 
 def text_or_none(value: object) -> str | None:
-    """A property as text. pika gives bytes where it is not UTF-8; that counts as missing."""
+    """A property as text. pika returns bytes if the property is not UTF-8; it then counts as missing."""
     return value if isinstance(value, str) else None
 
 
@@ -162,7 +163,7 @@ def count_of(value: object, *, least: int) -> int:
 
 
 def plain_headers(headers: Mapping[str, object] | None) -> dict[str, object]:
-    """The headers with Python's own types: pika's integers are of a class of its own, and a name may be bytes."""
+    """The headers in plain Python types: pika has an integer class of its own, and a name may be bytes."""
     return {text_of(name): _plain(value, depth=0) for name, value in (headers or {}).items()}
 
 
@@ -179,5 +180,5 @@ def _plain(value: object, *, depth: int) -> object:
 
 
 def text_of(name: object) -> str:
-    """A routing key or a header's name as text. pika gives bytes where it is not UTF-8; these are escaped."""
+    """A routing key or a header's name as text. pika returns bytes if it is not UTF-8; these are escaped."""
     return name.decode(errors="backslashreplace") if isinstance(name, bytes) else str(name)

@@ -41,16 +41,17 @@ class ConsumerCancelledError(BrokerError):
 class QueueIntake:
     """The consumer of one queue.
 
-    While it is paused, it stays registered as long as a delivery that it handed on is unacknowledged, and keeps what
-    arrives: after a node's crash RabbitMQ can withhold the unacknowledged messages of a cancelled consumer (seen on
-    3.10.8). Once none is unacknowledged it closes its channel, and what it kept returns to the queue.
+    While it is paused, the consumer stays registered as long as a delivery that it handed on is unacknowledged:
+    after a node's crash, RabbitMQ can withhold the unacknowledged messages of a cancelled consumer (seen on 3.10.8).
+    Deliveries that arrive meanwhile are kept and not handed on. Once every delivery that was handed on is settled, the
+    channel is closed, and the kept deliveries return to the queue.
 
     Args:
-        enterprise_manager: whose commands are in the queue, as the log names it.
+        enterprise_manager: the Enterprise Manager whose commands are in the queue; named in the log.
         prefetch: how many deliveries may be unacknowledged at once.
-        make: makes a delivery of channel, method, properties, body, `taken_at` and `on_settled`.
-        receive: notified of each delivery; must not raise.
-        restore: declares the topology again, for when the queue was deleted while the worker ran; never raises.
+        make: creates a delivery from channel, method, properties, body, `taken_at` and `on_settled`.
+        receive: called with each delivery; must not raise.
+        restore: declares the topology again, in case the queue was deleted while the worker ran; never raises.
     """
 
     def __init__(
@@ -73,14 +74,14 @@ class QueueIntake:
         self._make = make
         self._receive = receive
         self._restore = restore
-        #: Handed on and unacknowledged; and kept during a pause, in the order of their arrival.
+        #: Deliveries that were handed on and are unacknowledged; and those kept during a pause, in order of arrival.
         self._handed_on: set[BrokerDelivery] = set()
         self._kept: list[BrokerDelivery] = []
         self._pauses: set[str] = set()
         self._wanted = asyncio.Event()
         self._wanted.set()
         self._unwanted = asyncio.Event()
-        #: Paused, and nothing that was handed on is unacknowledged.
+        #: Set when the queue is paused and no delivery that was handed on is unacknowledged.
         self._superfluous = asyncio.Event()
         self._draining = asyncio.Event()
         self._consuming = asyncio.Event()
@@ -95,16 +96,16 @@ class QueueIntake:
 
     @property
     def wanted(self) -> bool:
-        """Whether there should be one: no reason to pause."""
+        """Whether the queue should have a consumer: there is no reason to pause."""
         return self._wanted.is_set()
 
     def start(self) -> None:
-        """Start to consume, and to keep consuming. Returns at once."""
+        """Consume in the background, and again after each loss of the consumer. Returns at once."""
         if self._supervision is None:
             self._supervision = asyncio.create_task(forever(self._queue, self._once, self._clock))
 
     def pause(self, why: str) -> None:
-        """Hand nothing on until `resume` was called for every reason. Unacknowledged deliveries stay valid."""
+        """Hand on no delivery until every reason is removed. Unacknowledged deliveries are unaffected."""
         if why not in self._pauses:
             self._pauses.add(why)
             _log.info("broker.paused", enterprise_manager=self._enterprise_manager, why=why)
@@ -113,7 +114,7 @@ class QueueIntake:
         self._note_superfluous()
 
     def resume(self, why: str) -> None:
-        """Remove one reason; without any, consuming goes on, with the kept deliveries first."""
+        """Remove one reason. After the last one, consuming continues, with the kept deliveries first."""
         if why in self._pauses:
             self._pauses.remove(why)
             _log.info(
@@ -128,7 +129,7 @@ class QueueIntake:
                 self._hand_on(delivery)
 
     async def until_consuming(self) -> None:
-        """Wait until the consumer is registered, or not wanted."""
+        """Wait until the consumer is registered or the queue is paused."""
         await _first(self._consuming.wait(), self._unwanted.wait())
 
     async def drain(self) -> None:
@@ -141,7 +142,7 @@ class QueueIntake:
         await self._idle.wait()
 
     async def close(self) -> None:
-        """Close the channel: what is unacknowledged returns to its queue."""
+        """Close the channel. Unacknowledged deliveries return to the queue."""
         if self._supervision is not None:
             self._supervision.cancel()
             await asyncio.wait((self._supervision,))
@@ -155,7 +156,7 @@ class QueueIntake:
         except ConsumerCancelledError as loss:
             await self._after_loss("broker.consumer_cancelled", loss)
         except ChannelLostError as loss:
-            # A lost connection is logged by the connection, once for all that it carried.
+            # `SupervisedConnection` logs the loss of the connection, once for all of its channels.
             if not loss.connection_lost:
                 await self._after_loss("broker.channel_lost", loss)
 
@@ -164,7 +165,7 @@ class QueueIntake:
         await self._restore()
 
     async def _consume_on_a_channel(self) -> None:
-        """Consume until the consumer is superfluous.
+        """Consume until the consumer is not needed any more.
 
         Raises:
             ChannelLostError: the channel has closed, or the broker does not answer.
@@ -175,9 +176,9 @@ class QueueIntake:
         channel.raw.add_on_cancel_callback(lambda _frame: settle(cancelled, None))
         tag = f"unlink-worker.{self._enterprise_manager}"
         try:
-            # Per consumer, and never `global`: quorum queues close the connection for that (540).
+            # Per consumer: quorum queues do not support `global`, and the broker would close the connection (540).
             await channel.call(channel.raw.basic_qos, prefetch_count=self._prefetch)
-            if not self._wanted.is_set():  # it may have been withdrawn meanwhile
+            if not self._wanted.is_set():  # paused meanwhile
                 return
             self._idle.clear()
             await channel.call(
@@ -194,7 +195,7 @@ class QueueIntake:
             if self._draining.is_set():
                 await self._cancel(channel, tag)
         finally:
-            # After a cancellation by the broker too: what was unacknowledged is back in the queue, or gone with it.
+            # Also after a cancel by the broker: unacknowledged messages are back in the queue, or deleted with it.
             self._forget()
             await channel.close(CLOSE_SECONDS)
 
@@ -209,7 +210,7 @@ class QueueIntake:
         raise ChannelLostError(channel.closed.result())
 
     async def _why_cancelled(self) -> str:
-        """Why the broker cancelled the consumer, as far as can be known: its `basic.cancel` gives no reason.
+        """The probable reason why the broker cancelled the consumer: its `basic.cancel` carries none.
 
         Raises:
             ChannelLostError: the connection has closed.
@@ -220,7 +221,7 @@ class QueueIntake:
         held = [each.taken_at for each in (*self._handed_on, *self._kept)]
         if not held:
             return "the broker cancelled the consumer: the queue has probably moved to another node"
-        # RabbitMQ 4.3 cancels the consumer, where versions before it close the channel with a reason.
+        # On a delivery timeout, RabbitMQ 4.3 cancels the consumer; earlier versions close the channel with a reason.
         return (
             "the broker cancelled the consumer, which held its oldest unacknowledged delivery for "
             f"{self._clock.monotonic() - min(held):.0f} s. If that is longer than the broker's consumer_timeout, set "
@@ -259,7 +260,7 @@ class QueueIntake:
 
 
 async def _first(*conditions: Awaitable[object]) -> None:
-    """Wait for the first of several; futures are left as they are."""
+    """Wait for the first of several conditions. Futures among them are not cancelled."""
     waits = {asyncio.ensure_future(_undisturbed(condition)) for condition in conditions}
     try:
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)

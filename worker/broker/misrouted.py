@@ -1,9 +1,9 @@
 """Deliveries from `unlink.misrouted`: the Enterprise Manager that each was for, and why it is there.
 
-Two ways lead to that queue. `unlink.misrouted` is the alternate exchange of `unlink.commands`, for a routing key
-without a queue. And the command queues dead-letter to it: at their delivery limit, or when a message's own `expiration`
-is over. The broker then writes the header `x-death`, its newest entry first
-(https://www.rabbitmq.com/docs/dlx#effects).
+A message reaches that queue in two ways. `unlink.misrouted` is the alternate exchange of `unlink.commands`, for a
+routing key without a queue. It is also the dead-letter exchange of the command queues, which dead-letter a message at
+their delivery limit or when its own `expiration` has passed. The broker then writes the header `x-death`, with the
+newest entry first (https://www.rabbitmq.com/docs/dlx#effects).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pika.channel import Channel
     from pika.spec import Basic, BasicProperties
 
-#: Counts the seconds that a message without a queue has spent in delay queues.
+#: The header that counts the seconds that a message without a queue has spent in delay queues.
 MISROUTED_SECONDS_HEADER = "unlink-misrouted-seconds"
 
 _ConfiguredName = TypeAdapter(ConfiguredName)
@@ -41,13 +41,14 @@ def misrouted_delivery(
     """A delivery from `unlink.misrouted`.
 
     Args:
-        channel: the channel that it came on; what follows is as pika gives it.
-        method: with the routing key, from which the name is taken; `UNKNOWN_NAME` stands for one that is not valid.
-        properties: with the broker's record of dead-lettering.
+        channel: the channel of the delivery, as pika passes it.
+        method: contains the routing key, which is the Enterprise Manager's name unless the broker dead-lettered the
+            message from a command queue. A name that is not valid becomes `UNKNOWN_NAME`.
+        properties: contain the broker's record of dead-lettering.
         body: the message.
-        served: the names whose queues this worker consumes. For these the count of seconds starts again, so that no
-            other worker rejects a command whose queue is missing for a while.
-        **given: what else a `BrokerDelivery` takes.
+        served: the names whose queues this worker consumes. For these names the count of seconds starts again, so that
+            no other worker rejects a command whose queue is missing for a while.
+        **given: the other arguments of `BrokerDelivery`.
     """
     headers = plain_headers(properties.headers)
     routing_key = text_of(method.routing_key or "")

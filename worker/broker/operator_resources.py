@@ -2,13 +2,14 @@
 
     python -m worker.broker.operator_resources default > k8s/components/rabbitmq-topology/resources.yaml
 
-An argument of a queue is for ever: a queue that exists with others cannot be declared again. The operator can also make
-policies, which an AMQP client cannot, so with it the limits that an installation may want to change are policies. The
-queues of a worker that declares them itself have these as arguments too; one kind does not turn into the other, and
-where the operator made them the worker only verifies (`UNLINK_BROKER__TOPOLOGY=verify`).
+The arguments of a queue cannot be changed: declaring an existing queue with other arguments fails. Policies can be
+changed. The operator can create policies, which an AMQP client cannot, so the limits that an installation may want to
+change are policies here. A worker that declares the queues itself sets these limits as arguments. A queue of one kind
+cannot become one of the other kind: where the operator created the queues, the worker only verifies them
+(`UNLINK_BROKER__TOPOLOGY=verify`).
 
-The operator's defaults are classic queues that are deleted with their resource; both are said otherwise here. Its
-exchanges, bindings and policies always go with their resource.
+By default, the operator creates classic queues, and deletes a queue together with its resource. The resources here
+override both defaults. Exchanges, bindings and policies are always deleted together with their resource.
 """
 
 from __future__ import annotations
@@ -28,23 +29,23 @@ from worker.broker.topology import Binding, Exchange, Queue, Topology
 
 Resource = dict[str, Any]
 
-#: Arguments that become policies. They are not given as arguments too: of both, RabbitMQ would take the lower.
+#: Arguments that become policies. They are not set as arguments too: RabbitMQ would apply the lower of the two values.
 CHANGEABLE: Final = frozenset({"x-delivery-limit", "x-max-length"})
 
 #: The names of the User resources: the worker's own, and that of a scaler that reads the queues' lengths.
 WORKER_USER: Final = "unlink-worker"
 SCALER_USER: Final = "unlink-worker-scaler"
 
-#: RabbitMQ's pattern for nothing at all (https://www.rabbitmq.com/docs/access-control#authorisation).
+#: RabbitMQ's pattern for a permission on no resource (https://www.rabbitmq.com/docs/access-control#authorisation).
 _NOTHING: Final = "^$"
 
-#: What the unnamed default exchange is called in permissions.
+#: The name of the default exchange in permissions.
 _DEFAULT_EXCHANGE: Final = "amq.default"
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where the topology is to be: a RabbitmqCluster resource, its namespace, and the virtual host."""
+    """Where the topology is created: a RabbitmqCluster resource, its namespace, and the virtual host."""
 
     cluster: str = "rabbitmq"
     namespace: str = "rabbitmq"
@@ -52,7 +53,7 @@ class Place:
 
 
 def resources(described: Topology, place: Place) -> Iterator[Resource]:
-    """Every resource, in an order in which they can be made."""
+    """Every resource, in an order in which they can be created."""
     for exchange in described.exchanges:
         yield _exchange(exchange, place)
     for queue in described.queues:
@@ -90,7 +91,7 @@ def _queue(queue: Queue, place: Place) -> Resource:
 
 
 def _policy(queue: Queue, place: Place) -> Resource:
-    # Policies call arguments by the same names without `x-`.
+    # The keys of a policy are the names of the arguments without `x-`.
     changeable = {name.removeprefix("x-"): value for name, value in queue.arguments.items() if name in CHANGEABLE}
     spec = {
         "name": queue.name,
@@ -131,16 +132,16 @@ def _given(**fields: Any) -> dict[str, Any]:
 
 
 def _object_name(name: str) -> str:
-    """A name as Kubernetes allows them: an Enterprise Manager's may hold capitals, underscores and a `-` at its end."""
+    """A valid Kubernetes object name. An Enterprise Manager's may contain capitals and underscores, and end in `-`."""
     if re.fullmatch(r"[a-z0-9]+([.-][a-z0-9]+)*", name):
         return name
-    # Two names must not become one.
+    # The digest keeps different names different.
     digest = hashlib.sha256(name.encode()).hexdigest()[:8]
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") + "-" + digest
 
 
 def _block(value: Mapping[str, Any]) -> Iterator[str]:
-    """A mapping in block style. Every scalar is in its JSON form, which is YAML too and cannot be misread."""
+    """A mapping in block style. Scalars are written as JSON, which is also valid and unambiguous YAML."""
     for key, inner in value.items():
         if isinstance(inner, dict):
             yield f"{key}:"

@@ -1,4 +1,4 @@
-"""Publishing: each call returns once the broker has confirmed, or has refused it for a minute."""
+"""Publishing. Each call returns once the broker has confirmed, and raises if the broker has refused for a minute."""
 
 from __future__ import annotations
 
@@ -33,13 +33,14 @@ from worker.unlinks.ports.clock import Clock
 
 APP_ID = "unlink-worker"
 
-#: Seconds for one reply; it is tried once, since the events exchange is the durable way back.
+#: Seconds for one reply. It is published without a retry, since the events exchange is the durable way to be answered.
 REPLY_SECONDS = 5.0
 
-#: Seconds after which a message that the broker does not take is refused to the caller. A lost channel is waited out.
+#: Seconds of refusals by the broker after which the caller gets `PublishRefusedError`. A lost connection is no refusal:
+#: the time then starts again.
 REFUSED_SECONDS = 60.0
 
-#: How many publishes are tried at the same time on a channel of their own.
+#: How many publishes may have a channel of their own at the same time.
 ISOLATED_CHANNELS = 8
 
 #: Seconds for closing the channel of one publish.
@@ -54,19 +55,20 @@ _log = structlog.get_logger()
 class BrokerOutbox:
     """The outbox (`worker.unlinks.ports.broker.Outbox`) on a connection of its own.
 
-    Consuming stays on another: in a memory or disk alarm the broker stops reading from connections that publish, and
-    acknowledgements must still get through.
+    The consumers use another connection: in a memory or disk alarm the broker stops reading from connections that
+    publish, and acknowledgements must still reach it.
 
     Args:
         user: the broker user of the connection, who signs copies of signed messages.
-        confirm_seconds: how long one publish may wait for its confirm before it is repeated. An alarm does not count.
-        delay_tiers: the seconds for which there are delay queues.
-        restore: declares the topology again, for when something of it was deleted while the worker ran; never raises.
+        confirm_seconds: how long one publish may wait for its confirm before it is repeated. During an alarm it is not
+            repeated.
+        delay_tiers: the seconds of the delay queues.
+        restore: declares the topology again, in case a part of it was deleted while the worker ran; never raises.
         event_headers: called in the publisher's context; returns headers for an event.
 
     The broker answers a message that it cannot accept (its exchange was deleted, a permission is lacking) by closing
-    the channel, without saying which message it was. Each message that was unconfirmed then is published again on a
-    channel of its own, so that the one at fault is known and delays no other.
+    the channel, without saying which message it was. Each message that was unconfirmed at that moment is published
+    again on a channel of its own. This identifies the message at fault, which then delays no other.
     """
 
     def __init__(
@@ -104,7 +106,7 @@ class BrokerOutbox:
         return self._unconfirmed
 
     async def publish(self, event: Event | BatchEnded | bytes, reply_to: Collection[str] = ()) -> None:
-        """Publish an event to the events exchange; a stored one byte for byte. A terminal one also to `reply_to`.
+        """Publish an event to the events exchange; a terminal one also to `reply_to`. Bytes are published unchanged.
 
         Raises:
             BrokerClosedError: `close` was called before the broker confirmed.
@@ -117,7 +119,7 @@ class BrokerOutbox:
                 await self._reply(queue, message)
 
     async def offer(self, event: Event) -> None:
-        """Publish an event to the events exchange, once.
+        """Publish an event to the events exchange, without a retry.
 
         Raises:
             BrokerClosedError: `close` was called before the broker confirmed.
@@ -129,7 +131,7 @@ class BrokerOutbox:
             raise PublishRefusedError(problem)
 
     async def delay(self, delivery: Delivery, seconds: float, *, failed: bool) -> None:
-        """Put a copy of the message into the shortest delay queue of at least `seconds`; it comes back to its queue.
+        """Publish a copy to the shortest delay queue of at least `seconds`; the broker then returns it to its queue.
 
         Raises:
             BrokerClosedError: `close` was called before the broker confirmed.
@@ -146,7 +148,7 @@ class BrokerOutbox:
         await self._copy(delivery, delay_exchange(tier), headers)
 
     async def dead_letter(self, delivery: Delivery, reason: Reason, run: int | None = None) -> None:
-        """Put a copy of the message into `unlink.dead`, in its headers the reason, and the run that ends with it.
+        """Publish a copy of the message to `unlink.dead`. Its headers hold the reason and the run that ends with it.
 
         Raises:
             BrokerClosedError: `close` was called before the broker confirmed.
@@ -163,7 +165,7 @@ class BrokerOutbox:
         await self._copy(delivery, DEAD, headers)
 
     def start(self) -> None:
-        """Start to keep a channel open. Returns at once."""
+        """Open a channel in the background, and another one after each loss. Returns at once."""
         if self._supervision is None:
             self._supervision = asyncio.create_task(forever("outbox", self._keep_channel, self._clock))
 
@@ -183,7 +185,7 @@ class BrokerOutbox:
 
     def _event_message(self, event: Event | BatchEnded | bytes) -> tuple[Message, bool]:
         if isinstance(event, bytes):
-            # Not through the contract's models: what an older or a newer worker stored must leave too.
+            # Not parsed by the contract's models: events that an older or a newer worker stored must be published too.
             body, content = event, json.loads(event)
             data, outcome = content["data"], Outcome(content["data"]["outcome"])
             routing_key, terminal = f"{outcome}.{data['enterprise_manager']}", outcome.terminal
@@ -203,7 +205,7 @@ class BrokerOutbox:
         return Message(EVENTS, routing_key, body, properties), terminal
 
     async def _confirmed(self, message: Message) -> None:
-        """Publish until the broker has confirmed it, as routed to a queue."""
+        """Publish until the broker has confirmed that the message was routed to a queue."""
         back_off = new_back_off(self._clock)
         began = self._clock.monotonic()
         alone = False
@@ -214,7 +216,7 @@ class BrokerOutbox:
                 confirmation, problem = await (self._attempt_alone(message) if alone else self._attempt(message))
                 if confirmation is Confirmation.CONFIRMED:
                     return
-                if confirmation is Confirmation.LOST:  # logged once, for all that the connection carried
+                if confirmation is Confirmation.LOST:  # logged by `SupervisedConnection`
                     began = self._clock.monotonic()
                 elif confirmation is Confirmation.SUSPECT and not alone:
                     alone = True
@@ -249,11 +251,11 @@ class BrokerOutbox:
                 await channel.close(CLOSE_SECONDS)
 
     async def _attempt_on(self, channel: ConfirmChannel, message: Message) -> tuple[Confirmation, str]:
-        """Publish once; the confirmation, and a text that describes it."""
+        """Publish once; return the confirmation and a text that describes it."""
         publish = channel.publish(message)
         await asyncio.wait((publish,), timeout=self._confirm_seconds)
         while not publish.done() and self._connection.blocked:
-            # In an alarm, repeating would only pile copies up; if it lasts, the connection is closed for it.
+            # In an alarm, a repeat would only add copies. If the alarm lasts, pika closes the connection.
             await asyncio.wait((publish,), timeout=self._confirm_seconds)
         confirmation = publish.result() if publish.done() else Confirmation.UNANSWERED
         return confirmation, confirmation.value
@@ -265,7 +267,7 @@ class BrokerOutbox:
                 raise BrokerClosedError("the worker has closed its connections to the broker")
             if self._channel is not None and self._channel.is_open:
                 return self._channel
-            # It has just closed; the task that keeps it open has not run since.
+            # The channel has just closed, and `_keep_channel` has not run since.
             await asyncio.sleep(0)
 
     async def _keep_channel(self) -> None:
@@ -278,7 +280,7 @@ class BrokerOutbox:
                 self._ready.clear()
                 if not loss.channel_alone:
                     return
-                # Opened again at once: what was on it is published again, the cause of the loss on another channel.
+                # Opened again at once: the messages that were unconfirmed are repeated on channels of their own.
                 _log.warning("broker.channel_lost", purpose="publish", problem=str(loss))
         except ChannelLostError as loss:
             if not loss.connection_lost:
@@ -304,7 +306,7 @@ class BrokerOutbox:
             _log.warning("broker.reply_failed", event_id=event.properties.message_id, problem=one_line(str(problem)))
 
     async def _reply_channel(self) -> ConfirmChannel:
-        # A channel of its own: the broker closes it where a reply goes to a queue that the worker may not write to.
+        # A channel of its own, because the broker closes it if the worker has no permission to publish a reply.
         async with self._reply_channel_lock:
             if self._replies is None or not self._replies.is_open:
                 self._replies = await ConfirmChannel.open(await self._connection.opened())

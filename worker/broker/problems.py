@@ -1,4 +1,4 @@
-"""What can go wrong with the broker: the errors, and how each becomes one readable line with the remedy.
+"""The errors of the broker, and the text of each: one readable line with the remedy.
 
 BrokerError              one line for a person; never holds a password
 +-- ConnectError         no connection could be made
@@ -65,8 +65,8 @@ class ChannelLostError(BrokerError):
     """The channel has closed, alone or with its connection.
 
     Attributes:
-        reply_code: the broker's, if it closed this very channel; else None.
-        connection_lost: whether the connection has closed. If not, the channel alone has, or the broker did not answer.
+        reply_code: the broker's reply code, if it closed this channel; else None.
+        connection_lost: whether the connection has closed. If not, only the channel has, or the broker did not answer.
     """
 
     def __init__(self, reason: BaseException) -> None:
@@ -76,7 +76,7 @@ class ChannelLostError(BrokerError):
 
     @property
     def channel_alone(self) -> bool:
-        """Whether the broker closed this channel, and the connection goes on."""
+        """Whether the broker closed this channel only, and the connection is still open."""
         return self.reply_code is not None
 
 
@@ -92,7 +92,7 @@ def explain_connect(error: BaseException, parameters: Parameters) -> str:
 
 
 def _root_cause(error: BaseException) -> BaseException:
-    """The most useful error of all addresses: that of one which answered, if there is one."""
+    """The most useful of the errors of all addresses: one of an address that answered, if there is one."""
     if isinstance(error, AMQPConnectionWorkflowFailed):
         answered = [one for one in error.exceptions if not isinstance(one, AMQPConnectorSocketConnectError)]
         return _root_cause((answered or list(error.exceptions))[-1])
@@ -123,7 +123,7 @@ def _explain_unreachable(error: BaseException, where: str) -> str:
 
 
 def _explain_refusal(error: BaseException, where: str, parameters: Parameters) -> str:
-    # pika wraps the broker's own words once more while the connection opens; the reply code survives in the text.
+    # While the connection opens, pika wraps the broker's error in one of its own. Only its text has the reply code.
     text = str(error) or repr(error)
     vhost = parameters.virtual_host
     if isinstance(error, ProbableAuthenticationError) or f"({ACCESS_REFUSED})" in text:
@@ -204,5 +204,5 @@ def closed_in_order(reason: BaseException) -> bool:
 
 
 def one_line(text: str) -> str:
-    """The text with all white space made single spaces, and bounded."""
+    """The text on one line: each run of white space is one space. At most 500 characters."""
     return re.sub(r"\s+", " ", text).strip()[:500]

@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class ReceivedEvent:
-    """An event from the exchange: its bytes, and what they say."""
+    """An event from the exchange: its bytes and its parsed content."""
 
     body: bytes
     content: dict[str, Any]
@@ -32,7 +32,7 @@ class ReceivedEvent:
 
     @property
     def run(self) -> int | None:
-        """The run of the command that it is about; None if nothing was run, or if an old version has stored it."""
+        """The run of the command; None if nothing was run, or if a version without runs stored the event."""
         run: int | None = self.data.get("run")
         return run
 

@@ -1,4 +1,4 @@
-"""The sender of a message, also of one that was copied.
+"""The original sender of a message, also of a copied one.
 
 The broker refuses a message whose `user_id` is not the user of its connection
 (https://www.rabbitmq.com/docs/validated-user-id). So the property can be trusted, and a header cannot, since publishers
@@ -32,16 +32,16 @@ def sender_of(user_id: str | None, headers: Mapping[str, object], forwarders: Co
 
 
 def signed_by_worker(sender: str | None, worker: str) -> tuple[str | None, dict[str, Any]]:
-    """The property and the header of the worker's copy, for a known sender. Unsigned stays unsigned."""
+    """The `user_id` and the sender header of a copy by the worker. The copy of an unsigned message is unsigned."""
     return (None, {}) if sender is None else (worker, {SENDER_HEADER: sender})
 
 
 def signed_by_forwarder(
     user_id: str | None, headers: Mapping[str, object], forwarder: str
 ) -> tuple[str | None, dict[str, Any]]:
-    """The property and the header of a copy by a tool, which does not know the worker's user and so judges nothing.
+    """The `user_id` and the sender header of a copy by a tool, which does not know which users the worker trusts.
 
-    The header of the copied message is passed on together with its property, for the worker to judge.
+    The header holds the header and the `user_id` of the copied message. The worker decides which of them it trusts.
     """
     if user_id is None:
         return None, {}

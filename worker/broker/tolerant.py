@@ -1,8 +1,8 @@
-"""Connections that survive any headers of a message.
+"""Connections that stay open when the headers of a message cannot be decoded.
 
-pika decodes headers while it reads the socket, and an error there ends the connection: a header that it cannot decode
-(a table nested beyond Python's recursion limit, a timestamp beyond the year 9999 because a sender counted in
-microseconds) would return with every redelivery, and the worker could never consume again.
+pika decodes headers while it reads the socket, and an error there ends the connection. Such a header (a table nested
+beyond Python's recursion limit, or a timestamp beyond the year 9999 because a sender counted in microseconds) would
+end the connection again with every redelivery, and the worker could never consume again.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pika.connection import Connection
 from pika.frame import Frame, Header, ProtocolHeader, decode_frame
 from pika.spec import BasicProperties
 
-#: The header that stands in for all headers of a message where they could not be decoded.
+#: The only header of a message whose headers could not be decoded.
 UNREADABLE_HEADERS = "unlink-headers-unreadable"
 
 _FRAME_HEADER = 2
@@ -42,7 +42,7 @@ class TolerantConnection(_Tolerant, AsyncioConnection):
 
 
 class TolerantSelectConnection(_Tolerant, SelectConnection):
-    """The same for `BlockingConnection`, which works on one of these."""
+    """The same for `BlockingConnection`, which is built on a `SelectConnection`."""
 
 
 def _decode_without_headers(received: bytes) -> tuple[int, Frame | ProtocolHeader | None]:

@@ -1,10 +1,10 @@
 """Exchanges, queues and bindings: one description as data, and how it is declared or checked.
 
-All is durable, and all queues are quorum queues. Arguments are used where a message could otherwise be lost: where a
-queue dead-letters to, and an exchange's alternate exchange. A policy would be easier to change, but only one policy
-applies to a queue, so that an operator's own policy would disable it unnoticed. Besides, AMQP cannot declare a policy.
-What may differ from one installation to the next, such as a limit, is for a policy. A queue or an exchange that exists
-with other arguments cannot be declared again.
+Everything is durable, and all queues are quorum queues. Settings without which messages could be lost are arguments:
+the dead-letter exchange of a queue, and the alternate exchange of an exchange. A policy would be easier to change, but
+only one policy applies to a queue: an operator's own policy would silently disable it. Besides, AMQP cannot declare a
+policy. Settings that may differ between installations, such as limits, are better set by a policy. A queue or an
+exchange that exists with other arguments cannot be declared again.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ UNROUTED = "unlink.unrouted"
 MISROUTED = "unlink.misrouted"
 DEAD = "unlink.dead"
 
-#: Seconds of the delay queues: for a busy job, a short outage, and two kinds of long ones.
+#: Seconds of the delay queues: for a busy job, a short outage, and two lengths of longer outages.
 DELAY_TIERS: Sequence[int] = (5, 30, 120, 600)
 
-#: How often a command may come back before the broker takes it for poison and dead-letters it.
-#: RabbitMQ counts every delivery that was not acknowledged, so that one crash counts against each message that the
-#: worker held; its default since 4.0, 20, would take innocent commands away in one bad night. Attempts that failed are
-#: counted by the worker, in a header (`Delivery.attempt`): this limit is only the last resort against a message that
-#: brings the whole worker down each time. Such a message goes to `unlink.misrouted`, where it is answered from the
-#: ledger; past the limit of that queue, it goes to `unlink.dead`.
+#: How often a command may return unacknowledged before the broker treats it as a poison message and dead-letters it.
+#: RabbitMQ counts every delivery that was not acknowledged, so one crash counts against each message that the worker
+#: held. With the default since 4.0, 20, a series of crashes would dead-letter commands that did not cause them. The
+#: worker counts failed attempts itself, in a header (`Delivery.attempt`). This limit is only the last resort against a
+#: message that crashes the whole worker each time. Such a message goes to `unlink.misrouted`, where it is answered from
+#: the ledger. At the limit of that queue, it goes to `unlink.dead`.
 COMMAND_DELIVERY_LIMIT = 1000
 
-#: For queues that people look through: each look takes messages and gives them back, which counts. There is no word for
-#: "no limit" that both 3.10 (no negative number) and 4.0 (20 if nothing is said) understand.
+#: The delivery limit of queues that people browse: browsing takes messages and requeues them, and each time counts. No
+#: value means "no limit" in both 3.10 (which accepts no negative number) and 4.0 (whose default is 20).
 BROWSED_DELIVERY_LIMIT = 1_000_000
 
-#: Events without a subscriber; the oldest are dropped first.
+#: How many events without a subscriber are kept; the oldest are dropped first.
 UNROUTED_MAX_LENGTH = 10_000
 
 
@@ -51,7 +51,7 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """An exchange, durable."""
+    """A durable exchange."""
 
     name: str
     kind: Literal["direct", "fanout", "topic"]
@@ -60,7 +60,7 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """A quorum queue."""
+    """A durable quorum queue."""
 
     name: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -68,7 +68,7 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """What leads from an exchange to a queue."""
+    """The binding of a queue to an exchange; a fanout exchange ignores the routing key."""
 
     exchange: str
     queue: str
@@ -77,10 +77,10 @@ class Binding:
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """All that the worker needs the broker to have.
+    """All exchanges, queues and bindings that the worker needs.
 
-    Exchanges are in the order in which they are declared, each with the queues bound to it: what an exchange cannot
-    route has somewhere to go before the exchange is there.
+    Exchanges are in the order in which they are declared, each with the queues bound to it. An alternate exchange and
+    its queue are declared before the exchange that refers to it, so that no unroutable message is lost.
     """
 
     exchanges: tuple[Exchange, ...]
@@ -100,12 +100,12 @@ class Topology:
 
 
 def command_queue(enterprise_manager: str) -> str:
-    """The queue of one Enterprise Manager's commands."""
+    """The name of the queue of one Enterprise Manager's commands."""
     return f"{COMMANDS}.{enterprise_manager}"
 
 
 def delay_exchange(seconds: int) -> str:
-    """The exchange, and the queue, of one delay."""
+    """The name of the exchange of one delay, and of its queue."""
     return f"unlink.delay.{seconds}s"
 
 
@@ -136,7 +136,8 @@ def describe(enterprise_managers: Iterable[str], delay_tiers: Iterable[int] = DE
                 _quorum(command_queue(name), {"x-delivery-limit": COMMAND_DELIVERY_LIMIT, **_dead_lettering(MISROUTED)})
                 for name in managers
             ),
-            # The routing key stays: published to the delay's exchange, a fanout, with the Enterprise Manager's name.
+            # A copy is published to the delay's fanout exchange with the Enterprise Manager's name as its routing key,
+            # and keeps that key when the queue dead-letters it.
             *(
                 _quorum(delay_exchange(seconds), {"x-message-ttl": 1000 * seconds, **_dead_lettering(COMMANDS)})
                 for seconds in tiers
@@ -167,11 +168,11 @@ def _dead_lettering(exchange: str) -> dict[str, Any]:
 
 
 async def declare(topology: Topology, connection: AsyncioConnection) -> None:
-    """Declare all of it; what is there already stays as it is.
+    """Declare all exchanges, queues and bindings. Those that exist are unchanged.
 
     Raises:
-        TopologyError: something exists with other arguments, or the user may not declare it.
-        ChannelLostError: the connection went.
+        TopologyError: an exchange or a queue exists with other arguments, or the user may not declare it.
+        ChannelLostError: the connection was lost.
     """
     channel = await AwaitableChannel.open(connection)
     queues = {queue.name: queue for queue in topology.queues}
@@ -214,15 +215,15 @@ async def _declare_one(channel: AwaitableChannel, what: str, method: Any, **argu
 
 
 async def verify(topology: Topology, connection: AsyncioConnection) -> None:
-    """Check that every exchange and queue is there. AMQP has no question for their arguments and bindings.
+    """Check that every exchange and queue exists. AMQP cannot query their arguments and bindings.
 
-    What the user may not ask about counts as there. From 4.3 on (and in 4.2.6) RabbitMQ refuses the question to a user
-    without any permission on the thing asked about (rabbitmq-server 16085, 16272), and a worker needs none on some,
-    such as the queue of unrouted events. They are named in the log.
+    An exchange or a queue that the user may not ask about counts as existing. From 4.3 on (and in 4.2.6) RabbitMQ
+    refuses the passive declaration to a user without any permission on the resource (rabbitmq-server 16085, 16272).
+    A worker needs no permission on some resources, such as the queue of unrouted events. The log names them.
 
     Raises:
-        TopologyError: naming all that is missing.
-        ChannelLostError: the connection went.
+        TopologyError: an exchange or a queue is missing; the text names all that are.
+        ChannelLostError: the connection was lost.
     """
     answers = {what: await exists(connection, arguments) for what, arguments in _questions(topology)}
     missing = [what for what, there in answers.items() if there is False]
@@ -245,13 +246,13 @@ def _questions(topology: Topology) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 async def exists(connection: AsyncioConnection, arguments: Mapping[str, Any]) -> bool | None:
-    """Whether an exchange or a queue is there, by the arguments of its declaration; None if the user may not ask.
+    """Whether an exchange or a queue exists, by the arguments of its declaration; None if the user may not ask.
 
     Raises:
-        TopologyError: the broker does not say, for another reason.
-        ChannelLostError: the connection went.
+        TopologyError: the broker refuses the question for another reason.
+        ChannelLostError: the connection was lost.
     """
-    # A channel for each question: the broker's way of saying no is to close it.
+    # One channel for each question: the broker closes the channel if the exchange or queue does not exist.
     channel = await AwaitableChannel.open(connection)
     method = channel.raw.exchange_declare if "exchange" in arguments else channel.raw.queue_declare
     try:

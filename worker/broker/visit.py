@@ -1,4 +1,4 @@
-"""A short connection, tried once: for commands that read or declare something."""
+"""A short connection without retries, for commands that read or declare something."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def visit(settings: BrokerSettings, purpose: str) -> AsyncIterator[AsyncioConnection]:
-    """Connect, and close in the end. TCP, TLS and AMQP together may take `CONNECT_SECONDS`.
+    """Connect once, and close on exit. TCP, TLS and AMQP together may take `CONNECT_SECONDS`.
 
     Raises:
-        ConnectError: it cannot be reached, or refuses; one line with the remedy.
+        ConnectError: the broker cannot be reached, or refuses the connection; one line with the remedy.
         SettingsInvalidError: the URL or the CA file cannot be used.
     """
     parameters = connection_parameters(settings, purpose)
