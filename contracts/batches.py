@@ -17,7 +17,7 @@ BATCH_ENDED: Final = "unlink.batch_ended.v1"
 #: The first word of its routing key.
 BATCH_ENDED_KEY = "batch_ended"
 
-#: How many of the keys that did not succeed are named, at most.
+#: The event names at most this many keys of commands that did not succeed.
 MOST_KEYS = 100
 
 Count = Annotated[int, Field(ge=0)]
@@ -81,6 +81,6 @@ class BatchEnded(Envelope):
 
 
 def batch_ended_id(enterprise_manager: str, user_id: str | None, batch_id: str, event_ids: Iterable[str]) -> str:
-    """The ID of the event: of the batch, and of the events with which its commands ended, in any order."""
+    """The event's ID, derived from the batch and from the IDs, in any order, of the events that ended its commands."""
     parts = (BATCH_ENDED, enterprise_manager, user_id or "", batch_id, *sorted(event_ids))
     return str(uuid.uuid5(EVENT_NAMESPACE, "\n".join(parts)))

@@ -1,7 +1,7 @@
 """The commands that the worker takes, version 1: JSON, UTF-8, snake_case, unknown fields refused.
 
-What is said here in `title`, `description` and `examples`, and in `json_schema_extra` of what a validator in Python
-decides, goes into the published schemas (`contracts.published`).
+The `title`, `description` and `examples` of a field go into the published schemas (`contracts.published`). So does
+`json_schema_extra`, which holds the rules that a Python validator checks.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pydantic import (
 
 _UUID = "[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 
-#: The largest message that is read, in bytes: what intermediaries must carry (CloudEvents 1.0, "Size Limits").
+#: The largest message that is read, in bytes. Intermediaries must forward this size (CloudEvents 1.0, "Size Limits").
 MAX_MESSAGE_BYTES = 64 * 1024
 
 #: The longest `correlation_id`, in characters.
@@ -43,7 +43,8 @@ def _no_control_characters(value: str) -> str:
 
 IdempotencyKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:/-]{1,200}$")]
 EnterpriseManagerName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-#: Under this name a command is answered whose routing key is no valid name. No Enterprise Manager may have it.
+#: The Enterprise Manager's name in the answer to a command whose routing key is no valid name. No Enterprise Manager
+#: may be configured under this name.
 UNKNOWN_NAME = "_unknown"
 JobId = Annotated[str, StringConstraints(pattern=rf"^(urn:veeam:Job:)?{_UUID}$"), AfterValidator(_bare_uuid)]
 RepositoryUid = Annotated[
@@ -81,14 +82,14 @@ def _field_title(name: str, _field: object) -> str:
 class Message(BaseModel):
     """A part of a message: unknown fields refused, no type coerced, immutable."""
 
-    # Built at first use: most of what imports the models uses few of them.
+    # Validators are built at first use: most modules that import the models use few of them.
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, field_title_generator=_field_title, defer_build=True
     )
 
 
 def _exactly_one_of(alternatives: dict[str, str], narrowing: str) -> dict[str, Any]:
-    """The rule of a reference as a JSON Schema: `alternatives` are its fields, each with what to call the choice."""
+    """The JSON Schema of a reference's rule. `alternatives` are its fields, each with the title of that choice."""
     return {
         "oneOf": [
             {
@@ -225,7 +226,7 @@ class Batch(Message):
     )
 
 
-#: Which run of a key: a row of the ledger counts no further.
+#: The number of a run of a key. The ledger counts no further.
 Run = Annotated[int, Field(ge=1, le=1_000_000)]
 
 RequestedBy = Annotated[str, _text(200)]

@@ -1,6 +1,6 @@
 """The events that the worker publishes, version 1: CloudEvents 1.0 in structured JSON mode.
 
-What is said here in `title`, `description` and `examples` goes into the published schemas (`contracts.published`).
+The `title`, `description` and `examples` of a field go into the published schemas (`contracts.published`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from contracts.commands import UNKNOWN_NAME, Batch, Message, Ticket
 #: The content type of every event (CloudEvents 1.0, JSON event format, section 3).
 CONTENT_TYPE = "application/cloudevents+json"
 
-#: The name space of the event IDs. Fixed: consumers drop repeats by ID, across versions of the worker.
+#: The UUID namespace of the event IDs. It must not change: consumers drop repeats by ID, across versions of the worker.
 EVENT_NAMESPACE = uuid.UUID("6d2a4b0e-6f0c-5a55-9a3e-2f6c3a1d7b54")
 
 
@@ -46,7 +46,7 @@ class Outcome(StrEnum):
         return self is not Outcome.SUBMITTED
 
 
-#: The ends of a run that another one may follow.
+#: The outcomes of a run after which it may be retried.
 RETRIED = frozenset({Outcome.FAILED, Outcome.TIMED_OUT, Outcome.CANCELLED})
 
 
@@ -123,7 +123,7 @@ def _open_set() -> WithJsonSchema:
             "type": "string",
             "description": f"Stable, for programs. {meanings}. More may come: treat one that you do not know as a "
             "failure that a person looks at.",
-            # Zalando's RESTful API guidelines, rule 112: the values of today, of a set that may grow.
+            # Zalando's RESTful API guidelines, rule 112: today's values of a set that may grow.
             "x-extensible-enum": [code.value for code in ReasonCode],
             "examples": [ReasonCode.TASK_FAILED.value],
         }
@@ -321,18 +321,18 @@ def source_of(enterprise_manager: str) -> str:
 
 
 def event_id(idempotency_key: str, outcome: Outcome, run: int = 1) -> str:
-    """The ID of the event with which a run starts, or ends: the same however often it is made."""
+    """The ID of an event of a run. A repeat of the event has the same ID."""
     of_run = f"\n{run}" if run > 1 else ""
     return str(uuid.uuid5(EVENT_NAMESPACE, f"{idempotency_key}\n{outcome.event_type}{of_run}"))
 
 
 def plan_id(idempotency_key: str, made_at: datetime) -> str:
-    """The ID of a `planned` event: each dry run looks anew, and may find something else."""
+    """The ID of a `planned` event. It depends on the time, since each dry run may find something else."""
     instant = made_at.astimezone(UTC).isoformat()
     return str(uuid.uuid5(EVENT_NAMESPACE, f"{idempotency_key}\n{Outcome.PLANNED.event_type}\n{instant}"))
 
 
 def rejection_id(body: bytes) -> str:
-    """The ID of a `rejected` event: of the message's bytes, since its key may be unreadable or another command's."""
+    """The ID of a `rejected` event, from the message's bytes, since its key may be unreadable or another command's."""
     digest = hashlib.sha256(body).hexdigest()
     return str(uuid.uuid5(EVENT_NAMESPACE, f"sha256:{digest}\n{Outcome.REJECTED.event_type}"))

@@ -15,8 +15,8 @@ def key_for(command: dict[str, Any]) -> str:
     """A key for a command's fields.
 
     With a ticket, it is derived from the ticket's system and ID and from all of the content: the same request for the
-    same ticket has the same key, also from another user. Without a ticket, a repeat looks like a new request for a link
-    that was put back meanwhile, so each call gives a new key.
+    same ticket has the same key, also from another user. Without a ticket, a repeated request cannot be told from a new
+    request for a link that was added again, so each call returns a new key.
     """
     if not isinstance(command.get("ticket"), dict):
         return f"unlink:{uuid.uuid4()}"
@@ -24,9 +24,9 @@ def key_for(command: dict[str, Any]) -> str:
 
 
 def derived_key(command: dict[str, Any]) -> str:
-    """A key that is derived from the content and the ticket, also where there is none.
+    """A key that is derived from the content and the ticket, also if there is no ticket.
 
-    Without a ticket it is for commands that name a link by its ID: a link that is put back has another.
+    Without a ticket, use it only for commands that name a link by its ID: a link that is added again has another ID.
     """
     ticket = command.get("ticket") or {}
     defaults = {"enterprise_manager": "default", "if_absent": "succeed", "allow_linked_backups_removal": False}
@@ -37,7 +37,7 @@ def derived_key(command: dict[str, Any]) -> str:
 
 
 def batch_id_for(keys: Iterable[str]) -> str:
-    """The ID of the batch of some commands, by their keys: the same commands sent again are the same batch."""
+    """A batch ID that is derived from the commands' keys: the same commands sent again are the same batch."""
     return f"derived:{hashlib.sha256(json.dumps(sorted(keys)).encode()).hexdigest()[:32]}"
 
 

@@ -1,7 +1,7 @@
 """The published schemas: JSON Schema 2020-12 for every message, made from the models and the golden examples.
 
-A command's schema is closed, as the worker is: what it does not name is refused. An event's schema is open: consumers
-must ignore what they do not know, since a field may be added within v1.
+A command's schema is closed: the worker refuses unknown fields. An event's schema is open: consumers must ignore
+unknown fields, since a field may be added within v1.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
-#: Of the contract as a whole. The first number is the `v1` of every message; the second grows with every addition.
+#: The version of the contract as a whole. The first number is the `v1` of every message; the second grows with every
+#: addition.
 VERSION = "1.0.0"
 
 #: The commands, by name.
@@ -32,13 +33,13 @@ COMMANDS: dict[str, type[Message]] = {
     "retry.v1": RetryCommand,
 }
 
-#: What every end has, whatever could be read of its command.
+#: The fields that are never null in a terminal event, even if its command could not be read.
 _OF_AN_END = frozenset({"summary", "close_code", "finished_at"})
 
-#: What is known of every command that could be read.
+#: The fields that are never null if the command could be read.
 _OF_A_COMMAND = frozenset({"idempotency_key", "job", "repository", "correlation_id"})
 
-#: What is known of every command that was run.
+#: The fields that are never null if the command was run.
 _OF_A_RUN = _OF_A_COMMAND | {"run"}
 
 
@@ -147,7 +148,7 @@ def _published(name: str, schema: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Publisher(GenerateJsonSchema):
-    """pydantic's schemas, shorter: `null` beside a plain type in one word, no `default: null`."""
+    """pydantic's schemas, shorter: a plain type or null is one `type` list, and `default: null` is omitted."""
 
     def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
         inner = self.generate_inner(schema["schema"])
@@ -182,7 +183,7 @@ def _never_null(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _opened(schema: dict[str, Any]) -> dict[str, Any]:
-    """Without the refusal of unknown fields."""
+    """The schema without the refusal of unknown fields."""
     inner = {key: _opened(value) if isinstance(value, dict) else value for key, value in schema.items()}
     if inner.get("additionalProperties") is False:
         del inner["additionalProperties"]
@@ -192,7 +193,7 @@ def _opened(schema: dict[str, Any]) -> dict[str, Any]:
 #: Keywords in the order in which a person reads them; those that are not named stand in the middle.
 _FIRST = ("$schema", "$id", "$ref", "title", "description", "type", "const", "enum")
 _LAST = ("required", "properties", "additionalProperties", "oneOf", "anyOf", "default", "examples", "$defs")
-#: Keywords whose value has names of the contract's own for keys, in the models' order.
+#: Keywords whose value is an object with the contract's names as keys. These keep the order of the models.
 _OF_NAMES = frozenset({"properties", "$defs"})
 _VERBATIM = frozenset({"default", "examples", "const", "enum", "required"})
 

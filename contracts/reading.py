@@ -1,4 +1,4 @@
-"""From a message's bytes to a command, or to a sentence that says what is wrong with them."""
+"""Parse a message's bytes into a command, or say in one sentence what is wrong with them."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from contracts.events import CONTENT_TYPE
 
 _MOST_PROBLEMS_NAMED = 5
 
-#: How many levels of arrays and objects are read; a command has four. How many Python itself reads differs by version.
+#: The most levels of arrays and objects that are read; a command has four. Python's own limit differs by version.
 _MOST_LEVELS = 100
 
-#: A string, which may be without its end, or the beginning or the end of an array or object.
+#: A string, terminated or not, or the beginning or the end of an array or object.
 _MARK = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[{\]}]', re.DOTALL)
 
 AnyCommand = TypeVar("AnyCommand", UnlinkCommand, CancelCommand, RetryCommand)
@@ -90,9 +90,9 @@ def read_command(body: bytes, content_type: str | None = None) -> UnlinkCommand:
 
 
 def to_stored(command: UnlinkCommand, correlation_id: str | None) -> bytes:
-    """A command as it is stored, and read again by `read_command`: in full, whatever it came wrapped in.
+    """The bytes of a command for the ledger: all of its fields, without a CloudEvent. `read_command` reads them.
 
-    `correlation_id` is the AMQP property of the message, which stands in for the field.
+    `correlation_id` is the AMQP property of the message; it is stored if the command has no `correlation_id`.
     """
     if command.correlation_id is None and correlation_id and len(correlation_id) <= MAX_CORRELATION_ID:
         command = command.model_copy(update={"correlation_id": correlation_id})
@@ -100,9 +100,9 @@ def to_stored(command: UnlinkCommand, correlation_id: str | None) -> bytes:
 
 
 def to_run_again(stored: bytes, not_after: datetime | None, correlation_id: str | None) -> bytes:
-    """A stored command as it is stored for its next run: with another deadline and correlation, where they are given.
+    """The bytes of a stored command for its next run, with the deadline and the correlation ID that are given.
 
-    One that cannot be read stays as it is.
+    A stored command that cannot be read is returned unchanged.
     """
     try:
         command = read_command(stored)
@@ -113,7 +113,7 @@ def to_run_again(stored: bytes, not_after: datetime | None, correlation_id: str 
 
 
 def _content(body: bytes, content_type: str | None) -> dict[str, Any]:
-    """The command's fields, as yet unjudged."""
+    """The command's fields, not yet validated."""
     if len(body) > MAX_MESSAGE_BYTES:
         raise UnreadableMessageError(f"the message has {len(body)} bytes; at most {MAX_MESSAGE_BYTES} are read")
     content = _read_object(body)
@@ -180,7 +180,7 @@ def _unwrap(event: dict[str, Any]) -> dict[str, Any]:
 
 def _validate(content: dict[str, Any], kind: type[AnyCommand]) -> AnyCommand:
     try:
-        # Through JSON again, since strict mode reads a time from JSON text but not from a Python string.
+        # Validated from JSON text, since strict mode reads a time from JSON text but not from a Python string.
         return kind.model_validate_json(json.dumps(content))
     except ValidationError as error:
         raise UnreadableMessageError(describe(error), _partial(content)) from error
@@ -227,4 +227,4 @@ def _partial(content: dict[str, Any]) -> PartialParse:
 def _short_text(value: object, longest: int) -> str | None:
     if not isinstance(value, str) or not 0 < len(value) <= longest:
         return None
-    return value.encode("utf-8", "replace").decode()  # a lone surrogate, which no event can hold, as a question mark
+    return value.encode("utf-8", "replace").decode()  # a lone surrogate, which no event can hold, becomes `?`

@@ -2,8 +2,9 @@
 
     AMQP_URL=amqp://observer:PASSWORD@rabbit.example.com/ python chain.py ./decommission-repository
 
-An event may come more than once, always with the same `id`: the program must not mind, or remember it. An event that
-it fails for, with any status but 0, comes again five times; then it waits on the queue observer.chain.failed.
+An event may be delivered more than once, always with the same `id`: the program must be idempotent, or remember the ID.
+If the program exits with any status but 0, the event is delivered again, five times at most; then it is dead-lettered
+to the queue observer.chain.failed.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Close the ticket of every unlink that ended well, and comment on the others.
+"""Close the ticket of every unlink that succeeded, and comment on the others.
 
 AMQP_URL=amqp://observer:PASSWORD@rabbit.example.com/ TICKETS_API=https://tickets.example.com/api python close_ticket.py
 """

@@ -1,8 +1,8 @@
-"""Post to a chat's incoming webhook (Slack, Mattermost, Rocket.Chat) what became of every unlink.
+"""Post the outcome of every unlink to a chat's incoming webhook (Slack, Mattermost, Rocket.Chat).
 
 AMQP_URL=amqp://observer:PASSWORD@rabbit.example.com/ WEBHOOK_URL=https://chat.example.com/hooks/x python notify_chat.py
 
-To hear of less, bind less than `#`: `failed.*` and `timed_out.*`, for instance.
+To receive fewer events, bind narrower patterns than `#`: `failed.*` and `timed_out.*`, for instance.
 """
 
 import json
@@ -19,7 +19,7 @@ def on_event(channel, method, _properties, body):
     data = event["data"]
     if "outcome" in data and data["outcome"] != "submitted":
         requests.post(os.environ["WEBHOOK_URL"], json={"text": text_of(data)}, timeout=30).raise_for_status()
-    # Acknowledge last: if the post fails, this program ends, and its next start has the event again.
+    # Acknowledge last: if the post fails, this program ends, and the event is delivered again after its next start.
     channel.basic_ack(method.delivery_tag)
 
 

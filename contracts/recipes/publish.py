@@ -2,9 +2,9 @@
 
     AMQP_URL=amqp://publisher:PASSWORD@rabbit.example.com/ python publish.py < command.json
 
-The reply comes at most once: when none does, publish the same command again. What ended is answered at once. The exit
-status is 0 if an event came (its outcome says how the command ended), 1 if the broker did not take the command or no
-event came, 2 for wrong usage.
+The reply is delivered at most once. If none arrives, publish the same command again: if it has ended, it is answered at
+once. The exit status is 0 if an event arrived (its outcome says how the command ended), 1 if the broker did not accept
+the command or no event arrived, 2 for wrong usage.
 """
 
 import json
@@ -40,7 +40,7 @@ def answer_to(command, manager, parameters):
     answers = []
     with pika.BlockingConnection(parameters) as connection:
         channel = connection.channel()
-        channel.confirm_delivery()  # basic_publish then returns when the broker has the command safe, and raises if not
+        channel.confirm_delivery()  # basic_publish then returns once the broker has confirmed, and raises if it refuses
         channel.basic_consume("amq.rabbitmq.reply-to", lambda *delivery: answers.append(delivery[-1]), auto_ack=True)
         channel.basic_publish(
             "unlink.commands",

@@ -31,7 +31,7 @@ class Confirmation(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What is published."""
+    """A message to publish. With `mandatory`, the broker returns it if no queue takes it."""
 
     exchange: str
     routing_key: str

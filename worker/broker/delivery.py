@@ -75,7 +75,7 @@ class BrokerDelivery:
         #: Whether the broker says that it delivered the message before.
         self.redelivered = method.redelivered is True
         self.headers: Mapping[str, object] = plain_headers(properties.headers)
-        #: How it came to `unlink.misrouted`; None if it came from a command queue.
+        #: The routing of a delivery from `unlink.misrouted`; None for a delivery from a command queue.
         self.misrouting = misrouting
         #: The broker's reason for dead-lettering the message from a command queue; None if it did not.
         self.taken_away = taken_away or word_or_none(self.headers.get(TAKEN_AWAY_HEADER))

@@ -1,4 +1,4 @@
-"""The command line, `unlink-worker`: one small file a command, imported when the command is typed."""
+"""The command line, `unlink-worker`: one small module for each command, imported only when the command is typed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typer.core import TyperCommand, TyperGroup
 
 
 class _Place(NamedTuple):
-    """Where a command is, and its line in the list of commands: the first line of its own help.
+    """The module of a command, and its line in the list of commands, which is the first line of its own help.
 
-    `function` is its name there, if it is not that of the command.
+    `function` is the name of its function, if that differs from the name of the command.
     """
 
     module: str
@@ -20,7 +20,7 @@ class _Place(NamedTuple):
     function: str | None = None
 
 
-#: The commands, in the order of the help. Their modules are imported on demand: together they need half a second.
+#: The commands, in the order of the help. Their modules are imported on demand: importing all takes half a second.
 COMMANDS = {
     "run": _Place("run", "Take unlink commands until SIGTERM or SIGINT; then let what is under way end, and stop."),
     "submit": _Place("submit.command", "Put unlink commands on the queue: one from options, or many from a file."),
@@ -127,5 +127,5 @@ def _program(
 
 
 def main() -> None:
-    """Enter the program."""
+    """Run the command that `sys.argv` names, and exit."""
     app()

@@ -1,4 +1,4 @@
-"""Waiting for the ends of published commands: which event answers which command, and the exit status."""
+"""Waiting for the terminal events of published commands: which event answers which command, and the exit status."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ EXIT_STATUS = {
 #: The exit status of a dry run whose real command would be refused.
 WOULD_BE_REFUSED = 5
 
-#: Of several commands, the first of these exit statuses that occurred.
+#: The exit status of several commands is the first of these that occurred.
 _WORST_FIRST = (2, 1, 3, 4, WOULD_BE_REFUSED)
 
 
 @dataclass(slots=True)
 class Following:
-    """Which commands are still open, and how the others ended."""
+    """The commands that have not ended, and the terminal events of the others."""
 
     awaited: Iterable[Awaited]
     open: dict[str, Awaited] = field(init=False)
@@ -49,7 +49,7 @@ class Following:
         self.open[awaited.key] = awaited
 
     def note(self, event: ReceivedEvent) -> bool:
-        """Note an event; whether it concerns one of these commands."""
+        """Record an event; return whether it answers one of these commands."""
         if event.outcome == Outcome.REJECTED:
             key = next((each.key for each in self.open.values() if each.is_answered_by(event)), None)
         else:
@@ -64,7 +64,7 @@ class Following:
     def until_ended(
         self, client: BrokerClient, seconds: float | None, tell: Callable[[ReceivedEvent], None], stalls: Stalls
     ) -> None:
-        """Receive events until all have ended or `seconds` are over; report each of them, and why none comes."""
+        """Receive events until all commands have ended or `seconds` have passed. Report each, and why none arrives."""
         over = None if seconds is None else time.monotonic() + seconds
         while self.open and (over is None or time.monotonic() < over):
             event = client.next_event(seconds=0.5)
@@ -75,7 +75,7 @@ class Following:
 
     @property
     def exit_status(self) -> int:
-        """0 if all is well; else that of the worst end. An end that did not come in time counts as `timed_out`."""
+        """0 if all ended well; else that of the worst end. A command that has not ended counts as `timed_out`."""
         statuses = {exit_status_of(Outcome(event.outcome), event.data) for event in self.ended.values()}
         if self.open:
             statuses.add(EXIT_STATUS[Outcome.TIMED_OUT])

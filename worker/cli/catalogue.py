@@ -40,7 +40,7 @@ _WRONG_NAME = {
 def catalogue_or_exit(
     enterprise_manager: str, job: str | None, repository: str | None, backup_server: str | None
 ) -> Catalogue:
-    """The links of a job, or those to a repository. On an error, one line on standard error, and exit."""
+    """The links of a job, or those to a repository. An error is printed as one line on standard error and exits."""
     settings = settings_or_exit(EnterpriseManagerClientSettings)
     if enterprise_manager not in settings.enterprise_managers:
         configured = ", ".join(settings.enterprise_managers)
@@ -103,12 +103,12 @@ class _Progress:
         self._progress.stop()
 
     def show(self, done: int, total: int) -> None:
-        """Show how far it is."""
+        """Show how many of the jobs have been read."""
         self._progress.update(self._task, completed=done, total=total)
 
 
 def print_links(catalogue: Catalogue) -> None:
-    """A table of the links, with the linked backups that an edit of each job drops."""
+    """Print a table of the links, with the linked backups that an edit of each job drops."""
     if not catalogue.links:
         typer.echo("There are no links.")
         return

@@ -13,7 +13,7 @@ from worker.cli.catalogue import INCOMPLETE, backups_of, catalogue_or_exit, prin
 from worker.cli.output.errors import refuse
 from worker.enterprise_manager.catalogue import Catalogue, LinkedJob
 
-#: How a name is written into a label, at most so long (contract, `labels`).
+#: The longest value of a label, in characters (contract, `labels`). Longer names are cut.
 _LONGEST_LABEL = 200
 
 
@@ -53,7 +53,7 @@ def _print_table(_enterprise_manager: str, catalogue: Catalogue) -> None:
 
 
 def labels_of(each: LinkedJob) -> dict[str, str]:
-    """The names in a line, for people; the command's events repeat them."""
+    """The labels of a link's command: names for people, which the command's events repeat."""
     labels = {
         "job": each.job.name,
         "repository": each.link.repository_name,

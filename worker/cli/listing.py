@@ -22,12 +22,12 @@ from worker.ledger import AUDIT_COLUMNS, Criteria, Document, Inspection, Record
 from worker.ledger.search import read_since
 from worker.settings import LedgerClientSettings
 
-#: How many lines a table has, if nothing else is asked for.
+#: How many lines a table has without `--limit`.
 _TABLE_LINES: Final = 100
 
 
 class _Ended(StrEnum):
-    """The outcomes that the ledger has: what was rejected, or only planned, leaves no trace."""
+    """The outcomes that the ledger records. Rejected commands and dry runs are not recorded."""
 
     SUCCEEDED = "succeeded"
     FAILED = "failed"
@@ -95,7 +95,7 @@ def list_unlinks(  # noqa: PLR0913 - the criteria
 
 
 class _Search:
-    """What is found, a page at a time; `complete` is known once a page was read."""
+    """The records that are found, read page by page. `complete` is valid once a page was read."""
 
     def __init__(self, ledger: Inspection, criteria: Criteria) -> None:
         self._ledger = ledger
@@ -103,7 +103,7 @@ class _Search:
         self.complete = True
 
     def first(self, most: int | None) -> Iterator[Record]:
-        """The newest of them."""
+        """The newest `most` records, or all if `most` is None."""
         return islice(self._all(), most)
 
     def _all(self) -> Iterator[Record]:

@@ -1,4 +1,4 @@
-"""`unlink-worker pause` and `resume`: one Enterprise Manager's commands stay on their queue, for its maintenance."""
+"""`unlink-worker pause` and `resume`: leave an Enterprise Manager's commands on their queue during its maintenance."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def resume(
         "within_seconds": _in_effect_within(settings),
     }
     with opened_ledger(settings.ledger) as ledger:
-        # Also one that is not configured any more: its pause would outlive it.
+        # Also one that is not configured any more: otherwise its pause could not be removed.
         if not ledger.resume(enterprise_manager):
             _require_known(enterprise_manager, settings)
             _say(output, f"{enterprise_manager} was not paused.", {**content, "was_paused": False})

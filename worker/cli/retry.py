@@ -23,7 +23,7 @@ from worker.cli.submit.submission import Outgoing, publish_all
 from worker.ledger import Criteria, Document, Inspection, Record
 from worker.settings import ClientSettings, LedgerClientSettings
 
-#: So many are retried at once, at most.
+#: How many unlinks one call retries at most.
 _MOST: Final = 10_000
 
 
@@ -103,7 +103,7 @@ def _one(keys: list[str] | None) -> str:
 
 
 def _found(keys: list[str], criteria: Criteria) -> list[Record]:
-    """What may be run again, oldest first. Of keys that may not, each is named with the reason."""
+    """The unlinks that may be run again, oldest first. Each key that may not is printed with the reason."""
     with opened_ledger(settings_or_exit(LedgerClientSettings).ledger) as ledger:
         if not keys:
             records = list(islice(_failures(ledger, criteria), _MOST + 1))

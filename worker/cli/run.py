@@ -15,7 +15,7 @@ def run() -> None:
     logs.configure(settings.log, secrets_of(settings))
     try:
         service.run(settings)
-    except SettingsInvalidError as error:  # a problem that shows only in use: a CA file without a certificate
+    except SettingsInvalidError as error:  # found only when a setting is used: a CA file without a certificate
         refuse_settings(error)
     except SchemaTooNewError as error:
         refuse(str(error))

@@ -1,4 +1,4 @@
-"""`unlink-worker topology`: what the broker needs to have, declared or checked."""
+"""`unlink-worker topology`: declare or check the exchanges, queues and bindings that the worker needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`unlink-worker watch`: the events as they come, a live table on a terminal, JSON lines in a pipe."""
+"""`unlink-worker watch`: the events as they arrive, as a live table on a terminal or as JSON lines in a pipe."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ from worker.unlinks.back_off import BackOff
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 10.0
 
-#: How long one call waits for an event, in seconds; and how often the table is drawn at most, when many come.
+#: How long one call waits for an event, in seconds; and the shortest time between two drawings of the table.
 _LISTEN_SECONDS = 0.2
 _DRAW_SECONDS = 0.1
 
-#: More rows than any terminal has; of these, as many are shown as fit.
+#: The rows that are kept: more than any terminal has. As many of them are shown as fit.
 _MOST_ROWS = 300
 
-#: Lines of the table that are not events: its header, the line below, and the one that the shell needs.
+#: Lines that are not events: the table's header, the line below the table, and one line for the shell.
 _OTHER_LINES = 3
 
-#: Columns between the columns; and the most for the name of an Enterprise Manager.
+#: Characters between two columns; and the greatest width of an Enterprise Manager's name.
 _GAP = 2
 _MANAGER_WIDTH = 12
 
-#: How much of the line these columns take at most, in 80 columns and for each column more. Keys are long, and mean
-#: little to people.
+#: The greatest width of these columns on a terminal of 80 characters, and its growth with each character more. Keys are
+#: long, and mean little to people.
 _SHARES = {"job / repository": (20, 0.3), "ticket": (8, 0.1), "key": (7, 0.25)}
 _NARROW = 80
 
@@ -129,7 +129,7 @@ def _next(client: BrokerClient) -> ReceivedEvent | None:
 
 
 def _leave_the_pipe() -> NoReturn:
-    """The reader of the lines has closed the pipe, as `head` does: end silently."""
+    """Exit without an error: the reader of the lines has closed the pipe, as `head` does."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     raise typer.Exit(0)
 
@@ -147,13 +147,13 @@ class _Lines:
         pass
 
     def connected(self) -> None:
-        """Printed only after a loss."""
+        """Print that the broker is back, but only after a loss."""
         if self._lost:
             typer.echo("The broker is back; what was published meanwhile was not seen.", err=True)
         self._lost = False
 
     def lost(self, problem: str) -> None:
-        """Printed once for each loss."""
+        """Print the problem, once for each loss."""
         if not self._lost:
             typer.echo(f"{problem}\nWaiting for the broker.", err=True)
         self._lost = True
@@ -169,7 +169,7 @@ class _Lines:
 
 @dataclass(slots=True)
 class _Shown:
-    """The table as it stands; made anew for the terminal's present size whenever it is drawn."""
+    """The content of the table. The table is built for the terminal's current size each time it is drawn."""
 
     events: deque[ReceivedEvent] = field(default_factory=lambda: deque(maxlen=_MOST_ROWS))
     count: int = 0
@@ -202,7 +202,7 @@ class _Screen:
         self._live.stop()
 
     def connected(self) -> None:
-        """The table is there from the first connection on."""
+        """Show the table, from the first connection on."""
         self._live.start()
         self._draw()
 
@@ -219,7 +219,7 @@ class _Screen:
             self._draw()
 
     def nothing_received(self) -> None:
-        """A pause in which to catch up."""
+        """Draw the events that arrived since the last drawing."""
         self._draw()
 
     def _draw(self) -> None:
@@ -244,7 +244,7 @@ def _row(event: ReceivedEvent) -> dict[str, Text]:
 
 
 def _widths(rows: list[dict[str, Text]], total: int) -> dict[str, int]:
-    """The columns: times and outcomes whole, the others as far as they fit; the manager only if there are several."""
+    """The columns. Times and outcomes are shown whole, the others as far as they fit; the manager only if several."""
     widths = {"at": len("00:00:00"), "outcome": len(Outcome.SUCCEEDED)}
     if len({row["manager"].plain for row in rows}) > 1:
         widths["manager"] = min(max(len(row["manager"]) for row in rows), _MANAGER_WIDTH)

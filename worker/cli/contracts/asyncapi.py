@@ -1,11 +1,11 @@
 """The contract as one AsyncAPI 3 document: exchanges, queues, bindings, messages, and replies.
 
-`asyncapi_skeleton.json` holds what is constant. The schemas of the models (`contracts.published`) and the topology that
-the worker declares (`worker.broker.topology`) fill it, so that the three cannot contradict each other. The document
-describes the worker: it *receives* commands and *sends* events.
+`asyncapi_skeleton.json` holds the constant parts. The schemas of the models (`contracts.published`) and the topology
+that the worker declares (`worker.broker.topology`) are filled in, so that the three cannot contradict each other. The
+document describes the worker: it *receives* commands and *sends* events.
 
-A `<marker>` in the skeleton stands for a name. An entry whose key has a marker of several names, or an item of a list
-that has one, is repeated for each of them.
+A `<marker>` in the skeleton stands for one name, or for several. If it stands for several, an entry whose key contains
+it, or an item of a list that contains it, is repeated for each name.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def document() -> Document:
 
 
 def _expanded(part: Any) -> Any:
-    """The part with each entry and item that has a marker repeated for the marker's names."""
+    """The part of the document; each entry or item with a marker is repeated for each of the marker's names."""
     if isinstance(part, dict):
         return {key: _expanded(value) for entry in part.items() for key, value in _repeated(entry, marked=entry[0])}
     if isinstance(part, list):
@@ -88,7 +88,7 @@ def _fill_bindings(channels: Document) -> None:
 
 
 def _described_topology() -> Document:
-    """The exchanges and queues by name. One of each, with `{seconds}` in its name, stands for those of all delays."""
+    """The exchanges and queues by name. One exchange and one queue, named with `{seconds}`, stand for all delays."""
     seconds = DELAY_TIERS[0]
     topology = describe(["{enterprise_manager}"], [seconds])
     exchanges = {exchange.name: _exchange(exchange) for exchange in topology.exchanges}

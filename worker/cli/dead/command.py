@@ -175,7 +175,7 @@ def discard(  # noqa: PLR0913 - one parameter an option
 
 
 def _confirmed(selection: Selection) -> set[bytes]:
-    """Ask for confirmation; return the messages selected before it. They are not held while the user decides."""
+    """Ask for confirmation; return the digests of the selected messages. None is held while the user decides."""
     with _queue() as queue, queue.messages() as messages:
         meant = [_digest(taken) for taken in selection.among(messages)]
     if not meant:
@@ -219,7 +219,7 @@ def _ledger() -> Inspection:
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str], None]]:
-    """Shows the progress, on a terminal only."""
+    """Show the progress, on a terminal only."""
     screen = console(stderr=True)
     if not screen.is_terminal:
         yield lambda _text: None

@@ -1,4 +1,4 @@
-"""Dead letters for people, at 80 columns and more, and for programs."""
+"""Dead letters, printed for people at 80 or more columns, and for programs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Group:
     newest: datetime | None = None
 
     def add(self, since: datetime | None) -> None:
-        """One more."""
+        """Count one more message, dead-lettered at `since`."""
         self.messages += 1
         if since is not None:
             self.oldest = min(self.oldest or since, since)
@@ -53,7 +53,7 @@ def groups_of(messages: Iterable[Taken]) -> dict[tuple[str, str], Group]:
 
 
 def print_groups(groups: dict[tuple[str, str], Group], output: Output) -> None:
-    """The groups, as a table or as one JSON object."""
+    """Print the groups, as a table or as one JSON object."""
     total = sum(group.messages for group in groups.values())
     if output == "json":
         listed = [
@@ -84,7 +84,7 @@ def print_groups(groups: dict[tuple[str, str], Group], output: Output) -> None:
 
 
 def print_each(messages: Iterable[Taken], output: Output) -> int:
-    """A line for each message, as they come; returns their number."""
+    """Print a line for each message as it arrives; return the number of messages."""
     screen = console()
     count = 0
     for taken in messages:
@@ -103,7 +103,7 @@ def print_each(messages: Iterable[Taken], output: Output) -> int:
 
 
 def print_one(taken: Taken, output: Output) -> None:
-    """All of one message."""
+    """Print all of one message."""
     message = taken.message
     if output == "json":
         typer.echo(json.dumps({"position": taken.position, **as_json(message)}, ensure_ascii=False))
@@ -122,7 +122,7 @@ def print_one(taken: Taken, output: Output) -> None:
 
 
 def print_report(report: Report, output: Output) -> None:
-    """The result of a replay."""
+    """Print the result of a replay."""
     if output == "json":
         left = {why.value: report.left[why] for why in Left if report.left[why]}
         typer.echo(json.dumps({"replayed": report.replayed, "left": left}))

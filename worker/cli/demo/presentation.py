@@ -1,4 +1,4 @@
-"""The demo: the sandbox, a script of commands, a table that fills as things happen, and a summary."""
+"""The demo: the sandbox, a script of commands, a table that shows each step as it runs, and a summary."""
 
 from __future__ import annotations
 
@@ -48,19 +48,19 @@ class StepTable:
         self._rows: list[_Row] = []
 
     def begin(self, title: str) -> None:
-        """A new step."""
+        """Add a step."""
         self._rows.append(_Row(title))
         if not self._console.is_terminal:
             self._console.print(f"{title}", highlight=False)
 
     def tell(self, line: str) -> None:
-        """Something happened in the present step."""
+        """Add a line to the current step."""
         self._rows[-1].lines.append(line)
         if not self._console.is_terminal:
             self._console.print(f"    {line}", highlight=False)
 
     def end(self, problem: str | None = None) -> None:
-        """The present step is over."""
+        """End the current step; `problem` says why it failed, and is None if it succeeded."""
         row = self._rows[-1]
         row.seconds = time.monotonic() - row.started
         row.problem = problem
@@ -99,7 +99,7 @@ def _seconds(row: _Row) -> Text:
 
 
 def play(console: Console) -> bool:
-    """Run all steps; whether all succeeded."""
+    """Run all steps; return whether all succeeded."""
     started = time.monotonic()
     with console.status("starting a private RabbitMQ, a simulated Enterprise Manager and a worker") as status:
         if not console.is_terminal:
@@ -153,7 +153,7 @@ def _close(console: Console, script: DemoScript, *, all_well: bool, seconds: flo
 
 
 class _Quiet:
-    """Instead of a live table where there is no terminal."""
+    """Stands in for the live table if there is no terminal."""
 
     def __enter__(self) -> None:
         pass

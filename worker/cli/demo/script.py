@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from worker.sandbox.processes.worker_process import WorkerProcess
     from worker.sandbox.simulated_enterprise_manager import SimulatedEnterpriseManager
 
-#: How long a step waits for what should happen, in seconds.
+#: How long a step waits for an expected event or state, in seconds.
 TIMEOUT_SECONDS = 90.0
 #: How long it waits for events that must not come, in seconds.
 SILENCE = 0.7
@@ -44,16 +44,16 @@ class DemoScript:
         return self._sandbox.enterprise_manager
 
     def until_acknowledged(self) -> None:
-        """Wait until the worker has acknowledged what it took: a repeat that comes earlier gets no event of its own.
+        """Wait until the worker has acknowledged its deliveries: an earlier repeat gets no event of its own.
 
         Raises:
-            StepError: it has not in time.
+            StepError: a delivery was not acknowledged in time.
         """
         if not wait_until(lambda: self.worker.unacknowledged() == 0, seconds=TIMEOUT_SECONDS, interval=0.02):
             raise StepError(f"a command was not acknowledged within {TIMEOUT_SECONDS:g} s")
 
     def replace_worker(self) -> None:
-        """Start a second worker in the place of the first."""
+        """Start a second worker in place of the first."""
         self.worker = self._sandbox.start_worker()
 
     def send(self, command: dict[str, Any]) -> None:

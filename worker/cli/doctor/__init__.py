@@ -1,1 +1,1 @@
-"""`unlink-worker doctor`: the checks of a deployment, and what is expected of Enterprise Manager."""
+"""`unlink-worker doctor`: the checks of a deployment, and of the worker's assumptions about Enterprise Manager."""

@@ -1,4 +1,4 @@
-"""`unlink-worker doctor --assumptions`: what is expected of Enterprise Manager, held against a real one."""
+"""`unlink-worker doctor --assumptions`: check the worker's assumptions about Enterprise Manager against a real one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _Checks = dict[str, list[Check]]
 
 
 def show_assumptions(settings: EnterpriseManagerClientSettings, output: Output) -> int:
-    """Hold the assumptions against every configured Enterprise Manager, and print the results; the exit status.
+    """Check the assumptions against every configured Enterprise Manager; print the results, return the exit status.
 
     Raises:
         SettingsInvalidError: a CA file cannot be used.
@@ -46,7 +46,7 @@ def show_assumptions(settings: EnterpriseManagerClientSettings, output: Output) 
 
 
 async def _examined(settings: EnterpriseManagerClientSettings) -> tuple[_Checks, dict[str, str]]:
-    """The checks by Enterprise Manager, and why there are none of some."""
+    """The checks by Enterprise Manager, and the problem of each that could not be examined."""
     clock = SystemClock()
     checks: _Checks = {}
     unreachable: dict[str, str] = {}

@@ -92,7 +92,7 @@ def _assumptions(output: Output) -> int:
 
 
 def _silence_the_log() -> None:
-    """Silence the libraries' log: the findings hold all of it."""
+    """Silence the libraries' log: the findings report the same problems."""
     logging.disable(logging.CRITICAL)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
@@ -107,7 +107,7 @@ def _with_management(settings: Settings, url: str | None) -> Settings:
 
 
 async def _examine(settings: Settings, printer: _Printer | _Findings) -> None:
-    """Examine all parts at once, and report them in order."""
+    """Examine all parts concurrently, and report them in a fixed order."""
     clock = SystemClock()
     names = list(settings.enterprise_managers)
     parts: dict[str, AsyncIterator[Finding]] = {
@@ -154,14 +154,14 @@ class _Findings:
         ]
 
     def conclusion(self) -> int:
-        """Print it; the exit status."""
+        """Print the conclusion; return the exit status."""
         well = all(found["mark"] != "wrong" for found in self._found)
         typer.echo(json.dumps({"well": well, "findings": self._found}, ensure_ascii=False))
         return 0 if well else 1
 
 
 class _Printer:
-    """Findings on standard output: at most as wide as the terminal, in colour where it has any."""
+    """Findings on standard output: at most as wide as the terminal, in colour if the terminal supports it."""
 
     def __init__(self, redactor: logs.Redactor) -> None:
         self._redactor = redactor
@@ -177,7 +177,7 @@ class _Printer:
             self._show(finding)
 
     def conclusion(self) -> int:
-        """Print it; the exit status."""
+        """Print the conclusion; return the exit status."""
         wrong = self._counts[Mark.WRONG]
         checked = f"{sum(self._counts.values())} checks"
         doubtful = f", {self._counts[Mark.DOUBTFUL]} doubtful" if self._counts[Mark.DOUBTFUL] else ""
@@ -219,7 +219,7 @@ def _urls(settings: Settings) -> list[str]:
 
 
 def _show(urls: list[str]) -> int:
-    """Print what each shows; the exit status."""
+    """Print the certificate that each server shows; return the exit status."""
     status = 0
     for url in urls:
         if not url.startswith("https://"):

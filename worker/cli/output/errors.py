@@ -16,7 +16,7 @@ from worker.settings import (
     load,
 )
 
-#: Exit statuses besides those of an outcome (`worker.cli.submit.command`).
+#: The exit status for wrong usage or settings. Those of the outcomes are in `worker.cli.awaiting`.
 WRONG_USAGE = 2
 
 SettingsKind = TypeVar(
@@ -36,7 +36,7 @@ def refuse(message: str, status: int = WRONG_USAGE) -> NoReturn:
 
 
 def settings_or_exit(kind: type[SettingsKind]) -> SettingsKind:
-    """Read the settings; invalid ones are named, one a line, with exit status 2."""
+    """Read the settings. If any are invalid, name each on a line of its own and exit with status 2."""
     try:
         return load(kind)
     except SettingsInvalidError as error:

@@ -19,7 +19,7 @@ _EVIDENCE = {
 def in_words(event: ReceivedEvent) -> str:
     """One line: key, outcome, job, repository, ticket, and how the outcome is known, or its reason.
 
-    Texts of others in it cannot control a terminal.
+    Control characters are replaced: the texts come from other programs and must not control the terminal.
     """
     known_by = [link_of(event.data), ticket_of(event.data)]
     parts = [event.key or "(no key)", event.outcome, *known_by, explanation(event)]

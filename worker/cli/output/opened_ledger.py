@@ -13,7 +13,7 @@ from worker.settings import LedgerSettings, SettingsInvalidError
 
 @contextmanager
 def opened_ledger(settings: LedgerSettings) -> Iterator[Inspection]:
-    """The ledger; one that cannot be read ends the command with exit status 1, wrong settings with 2."""
+    """The ledger. The command exits with status 1 if the ledger cannot be read, and with 2 for wrong settings."""
     try:
         yield Inspection(settings, SystemClock())
     except SettingsInvalidError as error:

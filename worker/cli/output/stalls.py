@@ -18,11 +18,11 @@ _AGAIN_SECONDS: Final = 10.0
 
 
 class Stalls:
-    """Prints each cause once, while no event comes.
+    """Prints each cause once, while no event arrives.
 
     Args:
-        client: the connection on which the events are waited for.
-        enterprise_managers: those whose commands are waited for.
+        client: the connection that receives the events.
+        enterprise_managers: the Enterprise Managers of the awaited commands.
         tell: prints a line.
     """
 
@@ -34,7 +34,7 @@ class Stalls:
         self._reported: dict[str, str] = {}
 
     def look(self, *, quiet: bool) -> None:
-        """Called each time that events were waited for; `quiet` if none came."""
+        """Look for a cause if it is time. Call it after each wait for an event; `quiet` says that none arrived."""
         now = time.monotonic()
         if not quiet:
             self._next = max(self._next, now + _QUIET_SECONDS)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Output = Literal["text", "json"]
 
-#: For commands that print one thing.
+#: The option `--output` of commands that print one result.
 OutputOption = Annotated[Output, typer.Option("--output", help="json: one object, its times in UTC.")]
 
 _STYLES: dict[str, StyleType] = {
@@ -31,17 +31,17 @@ _STYLES: dict[str, StyleType] = {
     Outcome.CANCELLED: "yellow",
 }
 
-#: Control characters, and those that turn the direction of writing: a message's text could rewrite the screen.
+#: Control characters, and those that change the writing direction: with them, a message could overwrite the screen.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console that neither guesses at numbers nor reads text as markup; without colours if `NO_COLOR` is set."""
+    """A console without highlighting, markup and emoji codes; without colours if `NO_COLOR` is set."""
     return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
 
 
 def printable(text: str) -> str:
-    """Text from elsewhere, on one line, without control characters for the terminal."""
+    """Text from another program, on one line, without control characters for the terminal."""
     return _UNPRINTABLE.sub(" ", text)
 
 
@@ -62,7 +62,7 @@ class Spinner:
             self._status.stop()
 
     def say(self, line: str) -> None:
-        """Print a line on standard output, with the spinner out of its way."""
+        """Print a line on standard output; the spinner is stopped meanwhile."""
         with ExitStack() as stack:
             if self._status is not None:
                 self._status.stop()
@@ -81,17 +81,17 @@ def local_time(moment: datetime) -> str:
 
 
 def local_minute(moment: datetime) -> str:
-    """The same, without seconds and zone, for tables."""
+    """An instant in local time, without seconds and zone, for tables."""
     return f"{moment.astimezone():%Y-%m-%d %H:%M}"
 
 
 def local_clock(moment: datetime) -> str:
-    """The same, only hours, minutes and seconds."""
+    """An instant in local time, only hours, minutes and seconds."""
     return f"{moment.astimezone():%H:%M:%S}"
 
 
 def read_time(text: object) -> datetime | None:
-    """A time out of JSON; None if it is none."""
+    """A time from JSON; None if the value is no time."""
     try:
         return datetime.fromisoformat(str(text))
     except ValueError:

@@ -12,7 +12,7 @@ from worker.ledger import Document, Record
 
 
 def print_table(records: Iterable[Record]) -> None:
-    """One line an unlink, with its names for people."""
+    """Print a table with one line for each unlink, with its names for people."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     for heading in ("received", "outcome", "job", "repository", "ticket", "asked by", "key"):
         table.add_column(heading, overflow="fold", no_wrap=heading in {"received", "outcome"})

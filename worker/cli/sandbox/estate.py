@@ -1,7 +1,8 @@
-"""The jobs, repositories and links that the sandbox starts with: an estate as a backup team has one.
+"""The jobs, repositories and links that the sandbox starts with: the typical estate of a backup team.
 
-It holds every name that the READMEs use, and a job for each refusal. IDs are derived from names: they are the same in
-every sandbox. The job of the vendor's example, which every simulated Enterprise Manager has, is part of it.
+It contains every name that the READMEs use, and one job for each reason to refuse a command. IDs are derived from
+names, so that they are the same in every sandbox. The job of the vendor's example, which every simulated Enterprise
+Manager has, is part of the estate.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ REPOSITORIES = {
     _SECOND_SERVER: ("Default Backup Repository", "Scale-out 6", "Scale-out 7", "NAS Lyon", "Hardened Linux 3"),
 }
 
-#: IDs that are not derived: those of the vendor's example, by the name of the job, of the repository, and of both.
+#: IDs that are not derived: those of the vendor's example. The keys are the names of the job, the repository, and both.
 _VENDOR_IDS: dict[str | tuple[str, str], str] = {
     VENDOR_JOB_NAME: VENDOR_JOB_ID,
     VENDOR_REPOSITORY_NAME: VENDOR_REPOSITORY_UID,
@@ -53,12 +54,12 @@ class EstateJob:
     """A job of the estate."""
 
     name: str
-    #: The names of the repositories that are linked to it; they are its backup server's.
+    #: The names of the repositories that are linked to the job; they belong to its backup server.
     links: tuple[str, ...] = ()
     backup_server: str = _FIRST_SERVER
     job_type: str = "ImmediateBackupCopy"
     platform: str = "VMware"
-    #: How many linked backups it has: any edit would drop them.
+    #: How many linked backups the job has; any edit of the job would drop them.
     linked_backups: int = 0
 
     @property

@@ -25,7 +25,7 @@ from worker.sandbox.simulated_enterprise_manager.control import control_over_htt
 _EDIT_SECONDS = 3.0
 
 #: Commands that are dead-lettered at once, by routing key: a misspelt field, and a routing key that cannot be the name
-#: of an Enterprise Manager. (One that can be waits ten minutes for a worker that serves it.)
+#: of an Enterprise Manager. (A command with a valid name waits ten minutes for a worker that serves it.)
 _DEAD_LETTERS: tuple[tuple[str, dict[str, Any]], ...] = (
     (
         "default",
@@ -53,7 +53,7 @@ _DEAD_LETTERS: tuple[tuple[str, dict[str, Any]], ...] = (
 class InteractiveSandbox(Assembly):
     """A sandbox with an estate, a control channel, a ticketing system, one worker and two dead letters.
 
-    A context manager; nothing of it is left when it closes.
+    A context manager. It removes everything when it closes.
     """
 
     def _open(self, stack: ExitStack) -> None:
@@ -76,12 +76,12 @@ class InteractiveSandbox(Assembly):
 
     @property
     def control_url(self) -> str:
-        """The control of the simulated Enterprise Manager, over HTTPS."""
+        """The URL of the simulated Enterprise Manager's control API, over HTTPS."""
         return self._control_url.rstrip("/")
 
     @property
     def exports(self) -> str:
-        """Lines that set up a shell. They hold passwords: for the user's own terminal, not for a log."""
+        """Lines that set up a shell. They contain passwords: print them on the user's terminal, never to a log."""
         lines = [f'export PATH={shlex.quote(sysconfig.get_path("scripts"))}:"$PATH"']
         lines += [f"export {name}={shlex.quote(value)}" for name, value in sorted(self._variables().items())]
         return "".join(f"{line}\n" for line in lines)
@@ -98,7 +98,7 @@ class InteractiveSandbox(Assembly):
         }
 
     def _netrc(self) -> str:
-        """The broker's user for programs that speak HTTP, so that no command line holds the password."""
+        """A netrc line with the broker's user, so that HTTP clients need no password on their command line."""
         address = urlsplit(self._sandbox.broker.management_url)
         return f"machine {address.hostname} login {address.username} password {address.password}\n"
 

@@ -1,6 +1,6 @@
-"""A ticketing system for the sandbox: it keeps what consumers of events write into tickets, and shows it.
+"""A ticketing system for the sandbox: it stores what consumers of events write into tickets, and returns it.
 
-`PATCH /tickets/ID` with a JSON object changes a ticket, which need not exist before. `GET /tickets/ID` shows it.
+`PATCH /tickets/ID` with a JSON object changes a ticket, or creates it. `GET /tickets/ID` returns it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _PREFIX = "/tickets/"
 
 @contextmanager
 def ticketing_system() -> Iterator[str]:
-    """A ticketing system for as long as the context lasts: the URL of its API, on the loopback address."""
+    """Run a ticketing system until the context ends; yields the URL of its API, on the loopback address."""
     with _Server((LOOPBACK, 0), _Api) as server:
         thread = threading.Thread(target=server.serve_forever, name="ticketing-system", daemon=True)
         thread.start()
@@ -58,7 +58,7 @@ class _Api(BaseHTTPRequestHandler):
             self._answer(200, ticket)
 
     def log_message(self, *_arguments: object) -> None:
-        """Log nothing: the terminal belongs to the sandbox."""
+        """Log nothing: the sandbox prints on the same terminal."""
 
     def _id(self) -> str:
         return self.path.removeprefix(_PREFIX)

@@ -25,7 +25,7 @@ from worker.cli.submit.submission import outgoing, publish_all
 from worker.clock import SystemClock
 from worker.settings import ClientSettings
 
-#: The options that say something of a file of commands, too.
+#: The options that also apply to a file of commands.
 _WITH_A_FILE = {"file", "file_format", "wait", "wait_seconds", "output"}
 
 
@@ -125,7 +125,7 @@ def _job(job: str | None, backup_server: str | None) -> dict[str, str]:
 
 
 def _of_a_single_command(context: typer.Context) -> list[str]:
-    """The options that were given and that a file of commands ignores: `--dry-run` would be no dry run."""
+    """The given options that a file of commands would ignore: with `--dry-run`, its commands would really be run."""
     return [
         parameter.opts[0]
         for parameter in context.command.params

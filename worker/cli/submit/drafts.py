@@ -27,7 +27,7 @@ PLAIN_COLUMNS = (
 )
 FLAG_COLUMNS = ("dry_run", "allow_linked_backups_removal")
 NUMBER_COLUMNS = ("timeout_seconds",)
-#: Those that name job, repository and ticket; `label.<name>` is a label.
+#: The columns that name job, repository, batch and ticket. A column `label.<name>` is a label.
 REFERENCE_COLUMNS = ("job", "job_backup_server", "link_id", "repository", "repository_backup_server")
 BATCH_COLUMNS = {"batch_id": "id", "batch_size": "size"}
 TICKET_COLUMNS = {"ticket_system": "system", "ticket_id": "id", "ticket_url": "url"}
@@ -50,7 +50,7 @@ class Draft:
 
 
 def draft(content: Mapping[str, Any]) -> Draft:
-    """A command from its fields; null ones are left out, `command` may be left out, a missing key is made.
+    """A command from its fields. Null fields are omitted, `command` is optional, and a missing key is generated.
 
     Raises:
         DraftError: it breaks the contract.
@@ -66,9 +66,9 @@ def draft(content: Mapping[str, Any]) -> Draft:
 
 
 def in_batches(drafts: Iterable[Draft]) -> list[Draft]:
-    """The commands with a batch for each Enterprise Manager; those that name one, and dry runs, stay as they are.
+    """The commands, with one batch for each Enterprise Manager. Dry runs, and commands with a batch, are unchanged.
 
-    So do the commands of an Enterprise Manager that has more than a batch may have.
+    The commands of an Enterprise Manager are also unchanged if they are more than a batch may have.
     """
     drafts = list(drafts)
     keys: dict[str, set[str]] = {}
@@ -120,7 +120,7 @@ def _narrowed(backup_server: str | None) -> dict[str, str]:
 
 
 def from_json_lines(lines: Iterable[str]) -> list[Draft]:
-    """One command a line, as the contract has it; empty lines are passed over.
+    """Commands from JSON Lines: one command of the contract on each line. Empty lines are skipped.
 
     Raises:
         DraftError: naming each line that is wrong.
@@ -129,7 +129,7 @@ def from_json_lines(lines: Iterable[str]) -> list[Draft]:
 
 
 def from_csv(lines: Iterable[str]) -> list[Draft]:
-    """One command a row, under a row of column names (README).
+    """Commands from CSV: one command in each row, under a row of column names (README).
 
     Raises:
         DraftError: naming each unknown column, or each line that is wrong.
@@ -196,7 +196,7 @@ def _number(name: str, text: str) -> int:
 
 
 def _all(sources: Iterable[tuple[int, Any, Any]]) -> list[Draft]:
-    """Raise for all wrong lines together: no line of a file with a mistake is submitted."""
+    """The commands of all lines. All wrong lines raise one error: of a file with a mistake, no line is submitted."""
     drafts: list[Draft] = []
     problems: list[str] = []
     for number, make, source in sources:

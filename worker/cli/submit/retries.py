@@ -1,4 +1,4 @@
-"""Retries: of a run that the ledger knows, or of one whose event has answered a command."""
+"""Commands that retry a run: one that is in the ledger, or one whose event has answered a command."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from worker.cli.submit.submission import Outgoing
 
 
 def outgoing_retry(command: RetryCommand, known_by: Mapping[str, Any]) -> Outgoing:
-    """A retry; `known_by` has the names of the unlink for people. Its answer is the end of a later run."""
+    """A retry to publish; the end of a later run answers it. `known_by` has the names of the unlink for people."""
     body = command.model_dump_json(exclude_none=True).encode()
     name = printable(named(command.idempotency_key, known_by))
     return Outgoing(command.idempotency_key, command.enterprise_manager, body, name, after_run=command.run)
@@ -24,14 +24,14 @@ def outgoing_retry(command: RetryCommand, known_by: Mapping[str, Any]) -> Outgoi
 
 @dataclass(frozen=True, slots=True)
 class RetryOfEarlier:
-    """Retries what had ended without success before `since`. What ends without success from then on is not retried."""
+    """Retries runs that ended without success before `since`. Runs that end from then on are not retried."""
 
     since: datetime
     requested_by: str | None
     reason: str | None
 
     def __call__(self, event: ReceivedEvent) -> Outgoing | None:
-        """The retry that is published in the place of a command that this event answers; None if it is its end."""
+        """The retry to publish after an event that answers a command; None if the event is the end of the command."""
         if event.outcome not in RETRIED or event.made_at >= self.since or event.key is None:
             return None
         command = RetryCommand(

@@ -25,7 +25,7 @@ from worker.cli.output.terminal import Output, console, local_time, printable
 from worker.cli.submit.drafts import Draft
 from worker.settings import ClientSettings
 
-#: The exit status after Ctrl-C, as the shell has it.
+#: The exit status after Ctrl-C, by the convention of shells.
 INTERRUPTED = 130
 
 _MOST_NAMED = 20
@@ -33,7 +33,7 @@ _MOST_NAMED = 20
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A command to publish. `name` is what it is called for people; for the others see `Awaited`."""
+    """A command to publish. `name` is its name for people; for the other fields see `Awaited`."""
 
     key: str
     enterprise_manager: str
@@ -44,7 +44,7 @@ class Outgoing:
 
     @property
     def awaited(self) -> Awaited:
-        """What its end is recognised by."""
+        """The fields by which the command's terminal event is recognised."""
         return Awaited(self.key, self.body, self.dry_run, self.after_run)
 
 
@@ -64,9 +64,10 @@ def publish_all(
     output: Output,
     again: Callable[[ReceivedEvent], Outgoing | None] = lambda _event: None,
 ) -> int:
-    """Publish, and with `wait` follow to the end; the exit status.
+    """Publish the commands; with `wait`, wait until they have ended. Return the exit status.
 
-    `again`: a command that is published in the place of one that ended with this event.
+    `again`: called with each event that answers a command. It returns a command to publish and wait for instead, or
+    None.
     """
     following = Following(each.awaited for each in commands)
     published: list[Outgoing] = []
@@ -142,20 +143,20 @@ class _Teller:
         self._stack.close()
 
     def submitted(self, each: Outgoing) -> None:
-        """The broker has confirmed one command."""
+        """Report that the broker has confirmed one command."""
         if self._progress is not None:
             self._progress.advance(self._out)
         elif self._output == "text":
             self._say(f"{each.name}  on the queue of {each.enterprise_manager}")
 
     def published_again(self, each: Outgoing, before: ReceivedEvent) -> None:
-        """The broker has confirmed a retry of a run that had ended before."""
+        """Report that the broker has confirmed a retry of a run that had ended before."""
         if self._output == "text" and self._progress is None:
             ended = f"{before.outcome}, {local_time(before.made_at)}"
             self._say(f"{each.name}  run {before.run or 1} had ended ({ended}); it is run again")
 
     def received(self, event: ReceivedEvent) -> None:
-        """An event about one of them."""
+        """Report an event about one of the commands."""
         if self._output == "json":
             self._say(event.body.decode())
         elif self._progress is None:
@@ -180,7 +181,7 @@ class _Teller:
 
 
 def _print_ends(following: Following, still_open: Sequence[Outgoing]) -> None:
-    """The number of each outcome; then a line for each unlink that did not succeed."""
+    """Print the number of each outcome, then a line for each unlink that did not succeed."""
     table = Table(box=None, pad_edge=False)
     table.add_column("outcome")
     table.add_column("commands", justify="right")
