@@ -65,8 +65,8 @@ _DIRECT_REPLY_TO = "amq.rabbitmq.reply-to"
 def copied_properties(delivery: Delivery, extra: Mapping[str, Any], worker: str) -> BasicProperties:
     """The properties of a copy that the worker publishes: persistent, with the headers `extra` added.
 
-    Not copied are `priority`, texts that do not fit into a property, and `expiration`: the copy would expire in a
-    queue where no message may expire early. The broker refuses the `user_id` of another user. The copy of a signed
+    `expiration` is not copied, since the copy must not expire in its queue. Nor are `priority` and values that are no
+    text of the length that AMQP allows. The broker refuses the `user_id` of another user. The copy of a signed
     message therefore has `worker`, the worker's broker user, as its `user_id`, and names the sender in a header.
     """
     original = delivery.properties if isinstance(delivery, BrokerDelivery) else _properties_of(delivery)

@@ -1,8 +1,8 @@
 """Connections that stay open when the headers of a message cannot be decoded.
 
-pika decodes headers while it reads the socket, and an error there ends the connection. Such a header (a table nested
-beyond Python's recursion limit, or a timestamp beyond the year 9999 because a sender counted in microseconds) would
-end the connection again with every redelivery, and the worker could never consume again.
+pika decodes headers while it reads the socket, and an error there ends the connection. A header that it cannot decode
+(a table nested beyond Python's recursion limit, or a timestamp beyond the year 9999 because a sender counted in
+microseconds) would end the connection again with every redelivery, and the worker could never consume again.
 """
 
 from __future__ import annotations
