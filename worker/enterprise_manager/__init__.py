@@ -1,11 +1,12 @@
 """The client of Veeam Backup Enterprise Manager's REST API.
 
-`gateway` is what the core sees. Beneath it, from the wire upwards: `transport` (one request, one answer, over TLS),
-`documents` (bytes to plain records, XML and JSON alike), `logon` (one session for all calls), `calls` (what is
-repeated), `responses` (what an answer means), `availability` (down, probing, up again). `names` finds things by name,
-`paths` follows links without trusting them, `remedies` words problems and names the setting that mends them.
+The core calls `gateway`. The modules below it, from the network upwards: `transport` (one request and its response,
+over TLS), `documents` (parses XML and JSON into the same records), `logon` (one session for all calls), `calls` (the
+requests that may be repeated), `responses` (the meaning of a response), `availability` (down, probing, up again).
+`names` finds jobs and repositories by name, `paths` checks a link before its path is used, and `remedies` describes a
+problem and names the setting that solves it.
 
-The size, depth, IDs and links of every answer are checked before they are used.
+The size, depth, IDs and links of every response are checked before they are used.
 """
 
 from worker.enterprise_manager.gateway import Gateway

@@ -1,4 +1,4 @@
-"""What is expected of Enterprise Manager, each by the name that the log and `doctor --assumptions` give it."""
+"""The expectations of Enterprise Manager, each under the name that the log and `doctor --assumptions` show."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ class Assumption(StrEnum):
     belief: str
 
     def __new__(cls, name: str, belief: str) -> Self:
-        """A name with what is believed."""
+        """Create a member from its name and its `belief`."""
         member = str.__new__(cls, name)
         member._value_ = name
         member.belief = belief
         return member
 
-    # --- what a look shows ---
+    # --- can be checked by reading ---
 
     FRONT_PAGE = "front_page", "GET /api/ needs no session and names the supported versions (documented)"
     LOGON = "logon", "a logon is answered with the token in a header and the session's ID (documented)"
@@ -48,7 +48,7 @@ class Assumption(StrEnum):
     LINKS_OF_LEGACY = "links_of_legacy_copy_jobs", "links of a copy job made in version 11a or earlier are listed"
     LINKS_OF_OTHERS = "links_of_other_jobs", "the links of a job that is no copy job are answered with 400"
 
-    # --- what only a change shows ---
+    # --- can be checked only by a change ---
 
     TASK_STATES = "task_states", "a task is Running, OperationFinished or Finished (documented)"
     DELETE_ACCEPTED = "delete_answers_task", "a DELETE of a link is answered with 202 and a task (documented)"

@@ -1,8 +1,8 @@
-"""Up, in doubt, down, probing, up again.
+"""Whether an Enterprise Manager is available: up, in doubt, or down.
 
-An Enterprise Manager that cannot be reached is down: its listeners are notified, calls fail at once, and probes with
-growing, jittered pauses find out when it is back. If only one resource answers badly, it is in doubt: callers that wait
-are held back until a probe succeeds, and other calls go on unless the probe fails too.
+An Enterprise Manager that cannot be reached is down: its listeners are notified, calls fail at once, and it is probed
+with growing, jittered pauses until a probe succeeds. If only one resource fails, it is in doubt: `until_up` blocks
+until a probe succeeds, and other calls continue unless the probe fails too.
 """
 
 from __future__ import annotations
@@ -54,17 +54,17 @@ class Availability:
         """Return if it is up.
 
         Raises:
-            Unavailable: it is down, for the last problem.
+            Unavailable: it is down. The error names the last problem.
         """
         if not self.up:
             raise Unavailable(self.last_problem or "not available")
 
     def went_right(self) -> None:
-        """A call was answered: the next pause is a short one again."""
+        """Record a successful call. The next back-off starts with the shortest pause."""
         self._back_off.reset()
 
     def went_wrong(self, problem: str, *, everywhere: bool) -> None:
-        """A call ended with `Unavailable`; `everywhere` if others would end likewise."""
+        """Record a call that ended with `Unavailable`. Pass `everywhere` if other calls would fail too."""
         if self._closed:
             return
         if everywhere:
@@ -73,20 +73,20 @@ class Availability:
             self.last_problem = problem
             log.warning("enterprise_manager.in_doubt", enterprise_manager=self._name, problem=problem)
         if self._probing is None:
-            # In a context of its own: it serves all unlinks, so its log lines must not carry one unlink's fields.
+            # The task gets its own context: it serves all unlinks, so its log lines must not have one unlink's fields.
             self._probing = asyncio.create_task(
                 self._probe_until_up(), name=f"probe Enterprise Manager {self._name}", context=contextvars.Context()
             )
             self._probing.add_done_callback(self._probed)
 
     async def probe(self) -> None:
-        """Probe once, before any call. If that fails, it is down, and is probed until it is up. Never raises."""
+        """Probe once, before any call. If the probe fails, mark it down and probe until it is up. Never raises."""
         problem = await self._problem()
         if problem is not None:
             self.went_wrong(problem, everywhere=True)
 
     async def until_up(self) -> None:
-        """Return at once if nothing went wrong lately, else when a probe has succeeded since."""
+        """Return at once if it is neither down nor in doubt; otherwise wait for a successful probe."""
         while self._probing is not None:
             await asyncio.wait([self._probing])
 
@@ -117,7 +117,7 @@ class Availability:
             await self._probe()
         except Unavailable as error:
             return str(error)
-        except Exception:  # nothing else would start the probes again
+        except Exception:  # an exception would end the probes for good
             log.warning("enterprise_manager.probe_failed", enterprise_manager=self._name, exc_info=True)
             return UNFORESEEN
         return None
@@ -141,5 +141,5 @@ class Availability:
     def _notify(self, *, up: bool) -> None:
         loop = asyncio.get_running_loop()
         for listener in self._listeners:
-            # In a call of its own, so that a listener that fails does not stop the probes.
+            # A separate callback for each listener: a listener that raises does not stop the probes.
             loop.call_soon(listener, up)

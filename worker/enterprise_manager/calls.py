@@ -1,4 +1,4 @@
-"""Requests that may be repeated: every GET, and the end of a task. What changes a job is in `deletion`."""
+"""Requests that may be repeated: every GET, and the DELETE of a task. `deletion` has the request that changes a job."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from worker.unlinks.back_off import BackOff
 from worker.unlinks.ports.clock import Clock
 from worker.unlinks.ports.enterprise_manager import Refused, Unavailable
 
-#: How often a request is sent in all, before it counts as not available.
+#: The total number of attempts of a request before Enterprise Manager counts as unavailable.
 ATTEMPTS = 3
 
 #: The pauses between attempts, in seconds, before jitter.
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 1.0
 
-#: The most pages of a list that are read, and how often they are read while the list changes.
+#: The largest number of pages of a list, and how often all pages are read while the list changes.
 MOST_PAGES = 50
 MOST_READS = 5
 
@@ -37,11 +37,11 @@ _T = TypeVar("_T")
 
 
 class ListTooLongError(UnexpectedDocumentError):
-    """The list has more pages than are read."""
+    """The list has more than `MOST_PAGES` pages."""
 
 
 class Calls:
-    """Requests with a session, repeated a few times where that helps."""
+    """Sends requests in a logon session, and repeats a request that failed temporarily."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Calls:
 
     @cached_property
     def patiently(self) -> Calls:
-        """The same, for requests that may wait for those of unlinks under way."""
+        """A copy of this object whose requests are sent after those of unlinks under way."""
         patient = copy.copy(self)
         patient._patient = True  # noqa: SLF001 - of the same class
         return patient
@@ -70,25 +70,26 @@ class Calls:
     async def get(
         self, path: str, query: Mapping[str, str] | None = None, *, session: LogonSession | None = None
     ) -> Node:
-        """The document at `path`, in that session and no other; without one, in whichever is the present one.
+        """The document at `path`, read in the given session only; without one, in the current session.
 
         Raises:
             NotFound: 404.
-            Unauthorized: the given session is gone. The next call without one makes another.
+            Unauthorized: the given session has ended. The next call without a session logs on again.
             Refused: access_denied, enterprise_manager_error.
-            Unavailable: after a few attempts.
+            Unavailable: all attempts failed.
         """
         return await self.repeat(partial(self._document, Request("GET", path, query or {}), session))
 
     async def get_list(self, path: str, query: Mapping[str, str], read: Callable[[Node], Sequence[_T]]) -> list[_T]:
         """The members of the list at `path`, each once; `read` is given one page after the other.
 
-        Between the requests for two pages, a member may move to a page that was read before. A list of several pages
-        is therefore read until two reads in a row agree: then it stood still between them, and nothing was missed.
+        Between the requests for two pages, a member may move to a page that was already read. A list of several pages
+        is therefore read until two consecutive reads return the same members: then no member was missed.
 
         Raises:
             ListTooLongError: it has too many pages.
-            NotFound, Refused, Unavailable: as `get`; and what `read` raises.
+            NotFound, Refused, Unavailable: as for `get`.
+            Exceptions of `read` are passed on.
         """
         before: list[Sequence[_T]] | None = None
         for _ in range(MOST_READS):
@@ -104,7 +105,7 @@ class Calls:
     async def _pages(
         self, path: str, query: Mapping[str, str], read: Callable[[Node], Sequence[_T]]
     ) -> list[Sequence[_T]] | None:
-        """The pages of one read; None if an answer was another page than asked for."""
+        """The pages of one read; None if the server returned another page than the requested one."""
         first = await self.get(path, query)
         count = read_paging(first).pages
         if count > MOST_PAGES:
@@ -118,7 +119,7 @@ class Calls:
         return pages
 
     async def ask_in(self, session: LogonSession, path: str, query: Mapping[str, str]) -> Node | None:
-        """The document, in that session; None if this request is refused while others may be answered.
+        """The document, read in that session; None if the server refuses this request but may answer others.
 
         Raises:
             Unavailable, Unauthorized: as `get`.
@@ -133,14 +134,14 @@ class Calls:
             raise self.unavailable(error) from None
 
     async def delete_in(self, session: LogonSession, path: str) -> None:
-        """Delete what is at `path`, in that session: for what may be deleted twice. Raises as `get`."""
+        """Delete the resource at `path`, in that session. The DELETE may be sent twice. Raises as `get`."""
         await self.repeat(partial(self._in_session, Request("DELETE", path), session))
 
     async def repeat(self, once: Callable[[int], Awaitable[_T]]) -> _T:
-        """What `once` returns; it is given the number of the attempt, and tried a few times while it raises `Again`.
+        """Call `once` with the attempt's number until it does not raise `Again`, at most `ATTEMPTS` times.
 
         Raises:
-            Unavailable: the last attempt failed too; or Enterprise Manager is known to be down, and none was made.
+            Unavailable: all attempts failed; or Enterprise Manager is known to be down, and no attempt was made.
         """
         try:
             return await self._repeat(once)
@@ -157,7 +158,7 @@ class Calls:
         return result
 
     async def _retry(self, once: Callable[[int], Awaitable[_T]], first: Again) -> _T:
-        """The attempts after the first one, which has failed: almost every request needs only one."""
+        """Make the attempts after the first one, which failed. Separate because most requests need one attempt only."""
         back_off = BackOff(self._clock, FIRST_PAUSE, LONGEST_PAUSE)
         await self._clock.sleep(max(first.retry_after, back_off.pause()))
         async for attempt in tenacity.AsyncRetrying(
@@ -172,7 +173,7 @@ class Calls:
         return result
 
     def unavailable(self, error: Again | Unavailable) -> Unavailable:
-        """The error to raise to the caller, after it was reported to the availability."""
+        """Report the error to `Availability`, and return the error that the caller is to raise."""
         everywhere = error.everywhere if isinstance(error, Again) else True
         self._availability.went_wrong(str(error), everywhere=everywhere)
         return Unavailable(str(error))

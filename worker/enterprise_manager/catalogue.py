@@ -11,10 +11,10 @@ from contracts.events import ReasonCode
 from worker.enterprise_manager.gateway import Gateway
 from worker.unlinks.ports.enterprise_manager import Job, Link, Refused
 
-#: How many jobs are read concurrently. Requests have a limit of their own, `MAX_REQUESTS`.
+#: How many jobs are read concurrently. The setting `MAX_REQUESTS` limits the concurrent requests separately.
 _JOBS_AT_ONCE = 32
 
-#: The job is no copy job, or was deleted since the jobs were listed.
+#: Reasons to skip a job: it is no copy job, or it was deleted after the jobs were listed.
 _NOT_CONCERNED = {ReasonCode.NOT_A_COPY_JOB, ReasonCode.JOB_NOT_FOUND}
 
 
@@ -28,7 +28,7 @@ class LinkedJob:
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """The links found, in the order of the jobs' names. `unread`: why the links of a job could not be read, by job."""
+    """The links found, ordered by job name. `unread` maps a job to the reason why its links could not be read."""
 
     links: tuple[LinkedJob, ...]
     unread: tuple[str, ...] = ()
@@ -49,7 +49,9 @@ async def links_of_job(gateway: Gateway, reference: JobReference) -> Catalogue:
 async def links_to_repository(
     gateway: Gateway, reference: RepositoryReference, progress: Callable[[int, int], None]
 ) -> Catalogue:
-    """The links of all copy jobs to one repository. Each job takes two requests; `progress` is given done and total.
+    """The links of all copy jobs to one repository. Each job takes two requests.
+
+    `progress` is called with the number of jobs read and the total number of jobs.
 
     Raises:
         Refused: there is no such repository, or the reference is ambiguous.

@@ -1,8 +1,8 @@
-"""The order in which requests are sent, where the number of concurrent requests is limited.
+"""Limits the number of concurrent requests, and orders the requests that wait.
 
-Requests of an unlink under way precede those of unlinks that have not begun. A thousand concurrent unlinks then end one
-after the other instead of all late, and what was read of a job is recent when its DELETE is sent. No request starves:
-an unlink under way needs few requests, and repeated polls queue with the requests of new unlinks.
+Requests of an unlink under way precede those of unlinks that have not begun. A thousand concurrent unlinks then finish
+one after the other instead of all at the end, and the job was read shortly before its DELETE is sent. No request
+starves: an unlink under way needs few requests, and repeated polls queue with the requests of new unlinks.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from __future__ import annotations
 import asyncio
 import heapq
 
-#: After this many answers in a row other than "too many requests", the limit is raised by one.
+#: The limit is raised by one after this many consecutive responses other than "too many requests".
 GOOD_ANSWERS_FOR_A_PLACE = 50
 
 
 class ConcurrencyLimitClosedError(Exception):
-    """The limit is closed: no place is given any more."""
+    """The limit is closed and grants no more places."""
 
 
 class ConcurrencyLimit:
-    """A number of places, given in the order of arrival, to patient callers after all others.
+    """Grants a limited number of places in the order of arrival; patient callers come after all others.
 
-    Each answer "too many requests" halves the number, and good answers raise it again one by one: the server may have a
-    limit of its own, which is not documented.
+    Each "too many requests" response halves the number of places, and `GOOD_ANSWERS_FOR_A_PLACE` other responses raise
+    it by one: the server may have a limit of its own, which is not documented.
     """
 
     def __init__(self, places: int) -> None:
@@ -36,7 +36,7 @@ class ConcurrencyLimit:
 
     @property
     def places(self) -> int:
-        """The present number of places."""
+        """The current number of places."""
         return self._places
 
     @property
@@ -45,10 +45,10 @@ class ConcurrencyLimit:
         return sum(not turn.done() for _, _, turn in self._waiting)
 
     async def enter(self, *, patient: bool) -> None:
-        """Take a place, after waiting for one; it is taken until `leave`.
+        """Wait for a free place and take it. The caller holds it until `leave`.
 
         Raises:
-            ConcurrencyLimitClosedError: it was closed before a place was free.
+            ConcurrencyLimitClosedError: the limit was closed before a place was free.
         """
         if self._closed:
             raise ConcurrencyLimitClosedError
@@ -62,11 +62,11 @@ class ConcurrencyLimit:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled() and turn.exception() is None:
-                self.leave()  # the place was given in the instant of the cancellation: pass it on
+                self.leave()  # the place was granted at the moment of the cancellation: release it
             raise
 
     def leave(self) -> None:
-        """Give the place back, and give free places to those that wait."""
+        """Release the place, and grant free places to waiting callers."""
         self._taken -= 1
         while self._waiting and self._taken < self._places:
             turn = heapq.heappop(self._waiting)[2]
@@ -75,19 +75,19 @@ class ConcurrencyLimit:
                 turn.set_result(None)
 
     def overloaded(self) -> None:
-        """The server has refused a request as one too many: halve the number of places, to at least one."""
+        """Halve the number of places, to at least one, because the server answered "too many requests"."""
         self._places = max(self._places // 2, 1)
         self._good = 0
 
     def went_well(self) -> None:
-        """The server has answered. After `GOOD_ANSWERS_FOR_A_PLACE` answers there is one more place."""
+        """Count a response other than "too many requests". `GOOD_ANSWERS_FOR_A_PLACE` of them add one place."""
         self._good += 1
         if self._places < self._most and self._good >= GOOD_ANSWERS_FOR_A_PLACE:
             self._places += 1
             self._good = 0
 
     def close(self) -> None:
-        """Refuse all callers, waiting or new."""
+        """Close the limit: waiting and new callers get `ConcurrencyLimitClosedError`."""
         self._closed = True
         for _, _, turn in self._waiting:
             if not turn.done():

@@ -1,9 +1,10 @@
-"""Connections that end every wait at the deadline of their exchange.
+"""HTTP connections that enforce one deadline for a whole exchange (a request and its response).
 
-The time-outs of `requests` and urllib3 hold for one read of the socket: a server that sends a byte now and then is read
-for as long as it likes. Here each write and each read of the socket is given what is left of one deadline.
+A time-out of `requests` or urllib3 applies to a single read of the socket. A server that sends one byte now and then
+can therefore keep a reader waiting without limit. Here each read and each write of the socket has the time that
+remains until the deadline.
 
-An exchange runs on one thread, and a connection finds its limits in the context of that thread.
+An exchange runs on one thread. The connection reads its limits from a context variable of that thread.
 """
 
 from __future__ import annotations
@@ -27,16 +28,16 @@ if TYPE_CHECKING:
     import socket
     import ssl
 
-#: The longest that connecting to one address may take, in seconds, and the longest that the TLS handshake may take.
+#: The time-out of a connection attempt to one address, and of the TLS handshake, in seconds.
 CONNECT_SECONDS = 10.0
 
-#: For how long, in seconds, a connection may have idled and still carry a request that must not be repeated. Servers
-#: and proxies close idle connections after 2 s (gunicorn), 5 s (Apache, Node), 75 s (nginx), 120 s (HTTP.sys).
+#: A connection that was idle for longer than this, in seconds, is not used for a request that must not be repeated.
+#: Servers and proxies close idle connections after 2 s (gunicorn), 5 s (Apache, Node), 75 s (nginx), 120 s (HTTP.sys).
 WARM_SECONDS = 1.0
 
 _SWITCHING_PROTOCOLS, _OK = 101, 200
 
-#: urllib3's own time-outs are off: each write and each read has what is left of the exchange's deadline.
+#: urllib3's own time-outs are off: each read and each write has the time that remains until the exchange's deadline.
 _BY_LIMITS = Timeout(connect=None, read=None)
 
 
@@ -45,11 +46,11 @@ class Limits:
     """The limits of one exchange.
 
     Args:
-        seconds: how long the exchange may take. They begin anew when `may_write` has returned.
+        seconds: how long the exchange may take. The time starts again when `may_write` has returned.
         may_write: called on the exchange's thread when the connection is ready. Raises if the request is not permitted.
         written: set directly before the first byte of the request is written. Until then nothing was sent.
-        answer: the answer as `http.client` reads it, while nobody else has it.
-        deadline: when the seconds end, by `time.monotonic`.
+        answer: the response that `http.client` is reading, until it is returned to the caller; for closing it.
+        deadline: the end of the exchange, by `time.monotonic`.
     """
 
     seconds: float
@@ -84,7 +85,7 @@ LIMITS: ContextVar[Limits] = ContextVar("limits")
 
 
 class _BoundedReads(io.RawIOBase):
-    """Reads of a socket, each for no longer than the exchange may take."""
+    """Reads from a socket. Each read times out at the deadline of the exchange."""
 
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
@@ -92,18 +93,18 @@ class _BoundedReads(io.RawIOBase):
         self._limits = LIMITS.get()
 
     def makefile(self, _: str) -> io.BufferedReader:
-        """What `http.client` reads the answer from; it takes this object for the socket."""
+        """The file that `http.client` reads the response from; `http.client` uses this object as the socket."""
         return io.BufferedReader(self)
 
     def readable(self) -> bool:
-        """Always."""
+        """Always true."""
         return True
 
     def readinto(self, buffer: Any) -> int | None:
         """Read once.
 
         Raises:
-            TimeoutError: nothing came until the deadline.
+            TimeoutError: no data arrived before the deadline.
         """
         self._socket.settimeout(self._limits.left())
         return self._reads.readinto(buffer)
@@ -115,9 +116,10 @@ class _BoundedReads(io.RawIOBase):
 
 
 class _Response(HTTPResponse):
-    """An answer, and the interim answers (1xx) before it.
+    """A response, and the interim responses (1xx) before it.
 
-    `http.client` takes every interim answer but 100 for the answer itself, and the answer for that of the next request.
+    `http.client` skips an interim response only if its status is 100. It would return any other interim response as
+    the final response, and the final response as the response to the next request.
     """
 
     def __init__(self, connected: socket.socket, *arguments: Any, **options: Any) -> None:
@@ -125,18 +127,18 @@ class _Response(HTTPResponse):
         LIMITS.get().answer = self
 
     def begin(self) -> None:
-        """Read until the head of the answer. After an interim answer the connection is not used again."""
+        """Read up to the headers of the final response. After an interim response the connection is not reused."""
         super().begin()
         interim = self.status < _OK
         while self.status < _OK and self.status != _SWITCHING_PROTOCOLS:
-            self.headers = None  # type: ignore[assignment] # what `begin` knows by that it has not begun
+            self.headers = None  # type: ignore[assignment] # `begin` returns at once if there are headers
             super().begin()
         self.will_close = self.will_close or interim
 
 
 class _BoundedConnection(HTTPConnection):
     response_class = _Response
-    #: Since when it is in the pool, by `time.monotonic`.
+    #: When the connection was returned to the pool, by `time.monotonic`.
     idle_since = float("-inf")
 
     @property
@@ -149,13 +151,14 @@ class _BoundedConnection(HTTPConnection):
         super().connect()
 
     def send(self, data: Any) -> None:
-        """Connect if need be, wait for the permission, and write."""
+        """Connect if necessary, wait for the permission, and write."""
         limits = LIMITS.get()
         if self.sock is None:
             self.connect()
         limits.require_permission()
         if limits.may_write is not None and not limits.written and self._was_kept and is_connection_dropped(self):
-            # While the permission was waited for. Nothing was written, so that it may be sent over another connection.
+            # The server closed the connection during the wait for the permission. Nothing was written, so that the
+            # request may be sent over another connection.
             raise ConnectionResetError
         self.sock.settimeout(limits.left())
         limits.written = True
@@ -167,10 +170,10 @@ class _BoundedHTTPSConnection(_BoundedConnection, HTTPSConnection):
 
 
 class _KeptConnections(HTTPConnectionPool):
-    """Connections that know since when they have idled."""
+    """A connection pool that records when each connection became idle."""
 
     def _get_conn(self, timeout: float | None = None) -> Any:
-        """A connection; one that has idled too long for the request is made anew."""
+        """A connection. If it was idle too long for the request, it is closed, so that it connects again."""
         connection: Any = super()._get_conn(timeout)
         if LIMITS.get().may_write is not None and time.monotonic() - connection.idle_since > WARM_SECONDS:
             connection.close()
@@ -191,10 +194,10 @@ class _HTTPSPool(_KeptConnections, HTTPSConnectionPool):
 
 
 class BoundedAdapter(HTTPAdapter):
-    """Keeps such connections to one host, verifies them by one SSLContext, and never repeats a request.
+    """An adapter for one host, with these connections and one SSLContext. It never repeats a request.
 
-    To be used without a `requests.Session`: that would add what must not be sent (cookies, credentials and proxies from
-    the environment), follow redirects, and take twice the CPU time.
+    Use it without a `requests.Session`: a session would add cookies, credentials and proxies from the environment,
+    which must not be sent, would follow redirects, and would take twice the CPU time.
     """
 
     def __init__(self, tls: ssl.SSLContext, url: str, connections: int) -> None:
@@ -203,10 +206,10 @@ class BoundedAdapter(HTTPAdapter):
         self._connections = self.poolmanager.connection_from_url(url, {"ssl_context": tls})
 
     def send(self, request: requests.PreparedRequest, *_ignored: Any, **_options: Any) -> requests.Response:
-        """Send a request whose `url` is a path, within the limits of this thread; its answer's body is not read yet.
+        """Send a request whose `url` is a path, within this thread's limits. The response body is not read yet.
 
         Raises:
-            urllib3.exceptions.HTTPError, OSError, ValueError: there is no answer.
+            urllib3.exceptions.HTTPError, OSError, ValueError: there is no response.
         """
         response = requests.Response()
         response.request = request
@@ -225,7 +228,7 @@ class BoundedAdapter(HTTPAdapter):
             )
         except BaseException:
             if limits.answer is not None:
-                limits.answer.close()  # urllib3 leaves one open whose head it refuses, such as unequal lengths
+                limits.answer.close()  # urllib3 does not close a response with headers that it rejects
             raise
         finally:
             limits.answer = None

@@ -1,4 +1,4 @@
-"""The only request that changes a job. It is repeated only if it was certainly not carried out."""
+"""The DELETE of a link: the only request that changes a job. It is repeated only if it was certainly not executed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The DELETE was answered with a task, which is valid in this session only."""
+    """Enterprise Manager accepted the DELETE and returned a task, which is valid in this session only."""
 
     task: TaskRecord
     session: LogonSession
@@ -49,13 +49,15 @@ class Deletion:
         self._remedies = remedies
 
     async def send(self, path: str, may_send: Callable[[], Awaitable[float]]) -> Accepted:
-        """Send the DELETE, each time with a permission of its own.
+        """Send the DELETE. Each attempt asks `may_send` for permission.
+
+        Exceptions of `may_send` are passed on; then no DELETE was written that may have been executed.
 
         Raises:
-            NotSent, and what `may_send` raises: no DELETE was written that may have been carried out.
-            Unavailable: it was certainly not carried out: no connection, no session, or asked to slow down (429).
-            AnswerLost: it may have been.
-            LinkNotFound: answered with 404.
+            NotSent: no DELETE was written that may have been executed.
+            Unavailable: the DELETE was certainly not executed: no connection, no session, or status 429.
+            AnswerLost: the DELETE may have been executed.
+            LinkNotFound: the response has status 404.
             Refused: access_denied, enterprise_manager_error.
         """
         session, answer = await self._calls.repeat(partial(self._deliver, path, may_send))
@@ -69,7 +71,7 @@ class Deletion:
     async def _deliver(
         self, path: str, may_send: Callable[[], Awaitable[float]], attempt: int
     ) -> tuple[LogonSession, Answer]:
-        """Send it in the present session, and once more in a new one if that is answered with 401; judge the answer."""
+        """Send it in the current session, and after a 401 once more in a new session; then check the response."""
         session = await self._logon.session()
         answer = await self._exchange(_delete(path, session), may_send, attempt)
         if answer.status == UNAUTHORIZED:
@@ -94,9 +96,9 @@ class Deletion:
             raise AnswerLost(str(error)) from None
 
     def _judge(self, answer: Answer) -> None:
-        """Return if it was accepted. Unless it was certainly not carried out, the answer counts as lost.
+        """Return if the DELETE was accepted. An error counts as `AnswerLost` unless it was certainly not executed.
 
-        503 counts as lost: between Enterprise Manager and here, any proxy that gives up on a request answers so.
+        Status 503 counts as a lost response: a proxy that stops waiting for Enterprise Manager may return it.
         """
         status = answer.status
         if status == TOO_MANY:

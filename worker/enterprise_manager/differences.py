@@ -1,7 +1,7 @@
-"""Where an Enterprise Manager is seen to differ from what is expected of it, reported once for each expectation.
+"""Reports where an Enterprise Manager differs from the assumptions, once for each assumption.
 
-The worker copes with each of these differences. They are logged because others may depend on them, and because no real
-Enterprise Manager is at hand while the worker is developed.
+The worker copes with each of these differences. They are logged because other software may depend on them, and because
+the worker is developed without a real Enterprise Manager.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ class Differences:
         self._reported: set[Assumption] = set()
 
     def report(self, assumption: Assumption, seen: str) -> None:
-        """Log that the assumption does not hold, unless that was logged."""
+        """Log that the assumption does not hold, unless it was logged before."""
         if assumption not in self._reported:
             self._reported.add(assumption)
             log.info("enterprise_manager.differs", enterprise_manager=self._name, assumption=assumption, seen=seen)
 
     def look_at_body(self, body: bytes) -> None:
-        """Compare the form of a JSON document."""
+        """Compare the format of a JSON document with the assumptions."""
         content = body.removeprefix(BYTE_ORDER_MARK)
         if not content.startswith((b"{", b"[")):
             return
@@ -47,6 +47,6 @@ class Differences:
             self.report(Assumption.PASCAL_CASE, f"the key {key.group().decode().rstrip(': ')}")
 
     def look_at_task(self, task: TaskRecord) -> None:
-        """Compare the state of a task."""
+        """Compare the state of a task with the documented states."""
         if task.state is None or task.state.casefold() not in TASK_STATES:
             self.report(Assumption.TASK_STATES, f"the state {task.state}" if task.state else "a task without a state")

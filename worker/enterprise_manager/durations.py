@@ -1,43 +1,47 @@
-"""How long tasks take at this Enterprise Manager, learned from those that ended; and when to read one that runs."""
+"""Learns how long tasks take from those that ended, and calculates when to read a running task."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
 
-#: So many of the latest ends are remembered.
+#: The durations of this many tasks are remembered, the latest ones.
 REMEMBERED = 32
 
-#: The shortest pause between two reads of a task, in poll intervals.
+#: The shortest pause between two reads of a task, as a multiple of the poll interval.
 SHORTEST = 0.25
 
-#: A task that runs longer than those before it is read again after this share of what it takes longer, at most after
-#: so many poll intervals.
+#: For a task that runs longer than all remembered ones: the pause as a share of the excess time, and the longest pause
+#: as a multiple of the poll interval.
 SHARE_OF_EXCESS = 0.5
 LONGEST = 8
 
 
 class Durations:
-    """The durations of the latest tasks, each known as far as the reads of the task tell."""
+    """The durations of the latest tasks, each estimated from the reads of the task."""
 
     def __init__(self, interval: float) -> None:
         self._interval = interval
         self._ends: deque[tuple[float, float]] = deque(maxlen=REMEMBERED)
-        #: All of their moments, in order.
+        #: All values in `_ends`, sorted.
         self._known: list[float] = []
 
     def ended(self, after: float, by: float) -> None:
-        """Learn that a task ended at some age between that of the last read that showed it running, and this one.
+        """Record that a task ended between two ages, in seconds.
 
-        The end is assumed in the middle; but where the range is wide, near its upper end: the task was read first when
-        it was due, and others ended then.
+        The end is estimated at the middle of the range. In a wide range it is estimated near the upper end: the first
+        read of a task is scheduled for when other tasks ended.
+
+        Args:
+            after: the task's age at the last read that showed it running.
+            by: its age at the read that showed its end.
         """
         middle = max((after + by) / 2, by - SHORTEST * self._interval / 2)
         self._ends.append((middle, by))
         self._known = sorted(moment for end in self._ends for moment in end)
 
     def pause(self, age: float) -> float:
-        """The seconds until a task of that age is to be read: when the next of the known ends would be past."""
+        """The seconds until a task of that age is to be read: until the next remembered duration has passed."""
         shortest = SHORTEST * self._interval
         known = self._known
         later = bisect_right(known, age)

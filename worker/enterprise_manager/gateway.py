@@ -1,4 +1,4 @@
-"""One Enterprise Manager as the core sees it: the port `EnterpriseManager`, and whether it is there."""
+"""Implements the core's port `EnterpriseManager` for one Enterprise Manager, and reports its availability."""
 
 from __future__ import annotations
 
@@ -47,19 +47,19 @@ from worker.unlinks.ports.enterprise_manager import (
 #: The types of job that have linked repositories (vendor, `GET /jobs/{ID}`).
 COPY_JOBS = frozenset({"backupcopy", "immediatebackupcopy"})
 
-#: The type of jobs made in version 11a or earlier: their entity has no list of linked repositories.
+#: The type of copy jobs created in version 11a or earlier. Their entity has no list of linked repositories.
 LEGACY_COPY_JOB = "backupcopy"
 
-#: For how long, in seconds, what was read with a job (its linked backups, its links) need not be read again.
+#: For how long, in seconds, the linked backups and links that were read with a job are used without reading them again.
 FRESH_SECONDS = 2.0
 
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 
-#: How many links of the server are remembered, the oldest forgotten first: without one the documented path is taken.
+#: How many of the server's links are remembered. The oldest is forgotten first; then the documented path is used.
 _MOST_HREFS = 20_000
 
-#: How many jobs are remembered as edited from here, or as not listing what is linked to them.
+#: How many jobs are remembered as edited by this worker, or as jobs whose entity does not list their links.
 _MOST_JOBS = 20_000
 
 log = structlog.get_logger()
@@ -68,8 +68,8 @@ log = structlog.get_logger()
 class Gateway:
     """Implements the port `EnterpriseManager`, whose docstrings say what each call raises.
 
-    Blocking requests run on a thread pool of its own, so that one Enterprise Manager that does not answer leaves the
-    others alone. To be used on one event loop.
+    Each gateway has its own thread pool for blocking requests, so that an Enterprise Manager that does not answer does
+    not affect the others. A gateway belongs to one event loop.
 
     Raises:
         SettingsInvalidError: the CA file cannot be used.
@@ -102,12 +102,12 @@ class Gateway:
 
     @property
     def up(self) -> bool:
-        """Whether it is available, as far as is known."""
+        """Whether it is available, according to the latest calls and probes."""
         return self._availability.up
 
     @property
     def last_problem(self) -> str | None:
-        """The last problem: one line that names the remedy. Kept after it is up again."""
+        """The last problem, one line that names the remedy. It is kept after Enterprise Manager is up again."""
         return self._availability.last_problem
 
     def on_availability(self, listener: Callable[[bool], None]) -> None:
@@ -119,13 +119,14 @@ class Gateway:
         await self._availability.probe()
 
     async def until_available(self) -> None:
-        """Return when calls make sense again."""
+        """Wait until Enterprise Manager is neither down nor in doubt."""
         await self._availability.until_up()
 
     async def close(self, *, log_off: bool) -> None:
-        """Stop probing, log off if asked to and if none of its tasks still runs, and release threads. Never raises.
+        """Stop probing, log off, and release the threads. Never raises.
 
-        Whether a task outlives its session is not known; a session that is left open expires when it is idle.
+        It logs off only if `log_off` is true and none of the session's tasks still runs: whether a task survives the
+        end of its session is not known. A session that is left open expires when it is idle.
         """
         await self._availability.close()
         await self._tasks.close()
@@ -156,10 +157,10 @@ class Gateway:
         return Job(job.id, job.name, _backups(job), self._clock.monotonic(), tuple(map(_link, job.links)))
 
     async def names(self, resource: Literal["Job", "Repository"]) -> dict[str, str]:
-        """The names of all jobs, of whatever kind, or of all repositories, by bare UUID.
+        """The names of all jobs of any type, or of all repositories, by bare UUID.
 
         Raises:
-            Refused: the answer is of no use.
+            Refused: the response cannot be used.
             Unavailable: it does not answer.
         """
         try:
@@ -211,13 +212,13 @@ class Gateway:
         return list(map(_link, records))
 
     def links_read_with(self, job: Job) -> Sequence[Link]:
-        """The links that were read with the job, unless an edit may have come since."""
+        """The links that were read with the job; empty if they may be outdated."""
         return job.links if self._is_fresh(job) else ()
 
     async def linked_backups(self, job: Job) -> Sequence[LinkedBackup]:
         """The linked backups that any edit of the job drops.
 
-        Once this worker has edited the job, they are always read anew.
+        After this worker has edited the job, they are read again at each call.
         """
         if job.linked_backups is not None and self._is_fresh(job):
             return job.linked_backups
@@ -227,7 +228,7 @@ class Gateway:
         return backups
 
     def _is_fresh(self, job: Job) -> bool:
-        """Whether what was read with the job still holds: nothing was edited from here, and it was read just now."""
+        """Whether the data that was read with the job is current: read recently, and no edit by this worker."""
         return job.id not in self._edited and self._clock.monotonic() - job.read_at <= FRESH_SECONDS
 
     async def delete_link(self, job_id: str, object_in_job_id: str, may_send: Callable[[], Awaitable[float]]) -> Task:
@@ -243,7 +244,7 @@ class Gateway:
         return self._tasks.pause(ticket)
 
     async def task(self, ticket: TaskTicket) -> Task:
-        """Look at a task once."""
+        """Read the state of a task once."""
         session = self._session_of(ticket)
         try:
             record = await self._tasks.look(session, ticket)
@@ -258,7 +259,7 @@ class Gateway:
         return _task(ticket, record)
 
     async def stop_task(self, ticket: TaskTicket) -> None:
-        """Ask for the task to be stopped."""
+        """Ask Enterprise Manager to stop the task."""
         session = self._session_of(ticket)
         try:
             await self._calls.delete_in(session, self._tasks.path(ticket))
@@ -295,10 +296,10 @@ class Gateway:
         return job
 
     def _require_job(self, wanted: str, answered: str | None) -> None:
-        """Check that an answer is about the requested job.
+        """Check that a response is about the requested job.
 
         Raises:
-            Unavailable: it is about another. Something mixes up answers; the next one may be right.
+            Unavailable: it is about another job. Something mixes up responses; the next one may be right.
         """
         if answered not in {wanted, None}:
             error = UnexpectedDocumentError(f"asked for the job {wanted}, it answered with the job {answered}")
@@ -307,14 +308,14 @@ class Gateway:
     async def _probe(self) -> None:
         """Raise `Unavailable` unless Enterprise Manager accepts the logon, or answers while there is a session.
 
-        A logon that works proves that it is Enterprise Manager. What `GET /api/` holds does not matter.
+        A successful logon proves that the server is Enterprise Manager. The content of `GET /api/` does not matter.
         """
         before = self._logon.current
         try:
             if await self._logon.session() is before:
                 judge(await self._wire.exchange(Request("GET", paths.API)), self._remedies)
         except (NotFound, Refused):
-            pass  # an answer of Enterprise Manager all the same
+            pass  # these errors are responses of Enterprise Manager too
         except (TransportError, Again, Unauthorized) as error:
             raise Unavailable(str(error)) from None
 

@@ -29,14 +29,15 @@ from worker.unlinks.ports.enterprise_manager import Refused, Unavailable
 
 TOKEN_HEADER = "X-RestSvcSessionId"  # noqa: S105 - the name of the header, not a token
 
-#: The wait after the first refused password, in seconds; doubled by each further one. Directories lock accounts.
+#: The wait after the first refused password, in seconds. Each further refusal doubles it, because a directory service
+#: may lock the account.
 FIRST_WAIT_SECONDS = 60.0
 LONGEST_WAIT_SECONDS = 1800.0
 
-#: A session that idled for so long, in seconds, is replaced before it is used: it expires after 15 minutes.
+#: A session that was idle for this long, in seconds, is replaced before it is used. It would expire after 15 minutes.
 RENEWED_AFTER_SECONDS = 14 * 60.0
 
-#: How long a log-off may take, in seconds: it is done while the process is about to end.
+#: How long a log-off may take, in seconds. It is short because the process is about to end.
 LOG_OFF_SECONDS = 5.0
 
 log = structlog.get_logger()
@@ -44,7 +45,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class LogonSession:
-    """A session. `name` is made here and not secret; `session_id` is needed for the log-off, if the server sent it."""
+    """A session. `name` is generated here and not secret. `session_id` is for the log-off; a server may omit it."""
 
     name: str
     token: str = field(repr=False)
@@ -52,7 +53,7 @@ class LogonSession:
 
 
 class Logon:
-    """The present session, made when it is needed."""
+    """The current session, created when it is needed."""
 
     def __init__(self, settings: EnterpriseManagerSettings, wire: Wire, remedies: Remedies, clock: Clock) -> None:
         self._settings = settings
@@ -72,21 +73,21 @@ class Logon:
 
     @property
     def current(self) -> LogonSession | None:
-        """The present session, if there is one."""
+        """The current session, if there is one."""
         return self._current
 
     async def session(self) -> LogonSession:
-        """The present session, or a new one. Many callers at once share one logon.
+        """The current session, or a new one. Concurrent callers share one logon.
 
         Raises:
             Again: the logon failed, and may be tried again soon.
-            Unavailable: it was refused, now or a short while ago, and is not tried again for long.
+            Unavailable: the logon was refused, now or earlier, and the wait before the next attempt is not over.
         """
         if self._current is not None and self._clock.monotonic() - self._used_at < RENEWED_AFTER_SECONDS:
             return self._current
         self._current = None
         if self._logging_on is None:
-            # In a context of its own: it serves all unlinks, so its log lines must not carry one unlink's fields.
+            # The task gets its own context: it serves all unlinks, so its log lines must not have one unlink's fields.
             self._logging_on = asyncio.create_task(
                 self._log_on(), name="log on to Enterprise Manager", context=contextvars.Context()
             )
@@ -95,12 +96,12 @@ class Logon:
         return await asyncio.shield(self._logging_on)
 
     def used(self, session: LogonSession) -> None:
-        """Enterprise Manager has answered in this session: restart its idle time."""
+        """Restart the session's idle time, after Enterprise Manager has answered in it."""
         if self._current is session:
             self._used_at = self._clock.monotonic()
 
     def drop(self, session: LogonSession) -> None:
-        """Forget a session after a 401, unless it was replaced since."""
+        """Forget a session after a 401, unless it was already replaced."""
         if self._current is session:
             log.info("enterprise_manager.session_lost", enterprise_manager=self._wire.name, session=session.name)
             self._current = None
@@ -111,7 +112,7 @@ class Logon:
             self._logging_on.cancel()
 
     async def log_off(self) -> None:
-        """End the present session, if there is one, within a short time. Never raises, never ends another's session."""
+        """End the current session, if any, within `LOG_OFF_SECONDS`. Never raises, never ends another session."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LOG_OFF_SECONDS):
                 if self._logging_on is not None:

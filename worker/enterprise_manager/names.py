@@ -1,8 +1,8 @@
-"""From names to IDs, by query.
+"""Finds the ID of a job or a repository by its name, with a query.
 
-A query's filter is text in which quotes, semicolons and commas mean something: names are quoted, their quotes doubled
-(vendor, "Optional Query Parameters"). Whether a server takes that as documented is not relied on: each name that comes
-back is compared with the one asked for, to the letter, and where none fits, all names are looked through.
+In a query's filter, quotes, semicolons and commas have a meaning: names are quoted, and quotes in them are doubled
+(vendor, "Optional Query Parameters"). A server may not follow this documentation. Each name in the result is therefore
+compared with the requested name, exactly; if none is equal, all names are read and compared.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from worker.enterprise_manager.documents.records import MAX_NAME, ReferenceRecor
 from worker.enterprise_manager.documents.tree import cleaned
 from worker.unlinks.ports.enterprise_manager import Refused
 
-#: How many names a page is asked to have.
+#: The requested page size.
 PAGE_SIZE = 200
 
 _MOST_NAMED = 5
 
-#: Among how many names one that is alike is looked for: it takes a while, and the event loop waits.
+#: The largest number of names that are searched for a similar one. The search blocks the event loop.
 _MOST_COMPARED = 1000
 
 
 class NameNotFound(Exception):  # noqa: N818 - it reads as what happened
-    """Nothing has that name; the text says so, and what is alike."""
+    """Nothing has that name; the text says so, and lists similar names."""
 
 
 class NameAmbiguous(Exception):  # noqa: N818 - it reads as what happened
@@ -35,7 +35,7 @@ class NameAmbiguous(Exception):  # noqa: N818 - it reads as what happened
 
 
 def name_filter(name: str, backup_server: str | None = None) -> str:
-    """The filter for one name, if need be on one backup server. Nothing in either can end the quotes."""
+    """The filter for one name, and for one backup server if it is given. Both are quoted safely."""
     expression = f"Name=={_quoted(name)}"
     return expression if backup_server is None else f"{expression};BackupServerName=={_quoted(backup_server)}"
 
@@ -48,9 +48,10 @@ async def find(calls: Calls, resource: str, name: str, backup_server: str | None
     """The one `Job` or `Repository` of that name.
 
     Raises:
-        NameNotFound, NameAmbiguous: with what there is instead.
-        UnexpectedDocumentError: the answer is no answer to a query, or has too many pages.
-        NotFound, Refused, Unavailable: as any GET.
+        NameNotFound: nothing has that name.
+        NameAmbiguous: several have that name.
+        UnexpectedDocumentError: the response is no query result, or has too many pages.
+        NotFound, Refused, Unavailable: as for any GET.
     """
     filtered = await _filtered(calls, resource, name, backup_server)
     matches = _exactly(filtered or (), name, backup_server)
@@ -70,11 +71,11 @@ async def find(calls: Calls, resource: str, name: str, backup_server: str | None
 
 
 async def everything(calls: Calls, resource: str) -> list[ReferenceRecord]:
-    """All that there are of `Job` or `Repository`.
+    """All jobs (`Job`) or all repositories (`Repository`).
 
     Raises:
-        UnexpectedDocumentError: the answer is no list of them, or has too many pages.
-        NotFound, Refused, Unavailable: as any GET.
+        UnexpectedDocumentError: the response is no list of them, or has too many pages.
+        NotFound, Refused, Unavailable: as for any GET.
     """
     return await _references(calls, resource, paths.COLLECTIONS[resource], {})
 
@@ -86,7 +87,7 @@ async def _filtered(calls: Calls, resource: str, name: str, backup_server: str |
     except Refused as error:
         if error.code is not ReasonCode.ENTERPRISE_MANAGER_ERROR:
             raise
-        # A server that does not take this filter, or no queries at all; it still lists all names.
+        # The server does not support this filter, or no queries at all. The list of all names is still available.
         return None
 
 
@@ -104,7 +105,7 @@ def _exactly(references: Iterable[ReferenceRecord], name: str, backup_server: st
 
 
 def _is_server(reference: ReferenceRecord, backup_server: str) -> bool:
-    # Host names are the same in any case (RFC 4343); jobs' names are not.
+    # Host names are case-insensitive (RFC 4343); job names are not.
     return reference.backup_server is not None and reference.backup_server.casefold() == backup_server.casefold()
 
 

@@ -1,8 +1,8 @@
-"""Where things are. Links of the server are followed by their path alone, and only to what was meant.
+"""The paths of resources. Of a link that the server sends, only the path is used, and only after a check.
 
-The vendor says never to construct URLs; but the links carry Enterprise Manager's own host name, which may not resolve
-from here, and a DELETE that follows a wrong link deletes the wrong thing. So a link's path is taken if it ends as the
-documented one does, else the documented one.
+The vendor advises against constructing URLs. But links contain Enterprise Manager's own host name, which the worker may
+not be able to resolve, and a DELETE to a wrong link deletes the wrong resource. The path of a link is therefore used if
+it ends with the documented path of the resource; otherwise the documented path is used.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ def links(job_id: str) -> str:
 
 
 def link(job_id: str, object_in_job_id: str, href: str | None = None) -> str:
-    """The path of one link: that of `href` if it is this link's, else the documented one."""
+    """The path of one link: the path of `href` if it belongs to this link, else the documented path."""
     documented = f"{links(job_id)}/{_segment(object_in_job_id)}"
     return _followed(href, documented, same_case=False) or documented
 
 
 def job_in(href: str) -> str | None:
-    """The bare lower-case ID of the job that the path of a link names; None if it names none."""
+    """The bare lower-case job ID in the path of a link; None if the path has none."""
     try:
         named = _JOB.search(unquote(urlsplit(href).path))
     except ValueError:
@@ -46,7 +46,7 @@ def job_in(href: str) -> str | None:
 
 
 def task(task_id: str, hrefs: Iterable[str] = ()) -> str:
-    """The path of a task: that of the first of `hrefs` that is this task's, else the documented one."""
+    """The path of a task: the path of the first of `hrefs` that belongs to it, else the documented path."""
     documented = f"/api/tasks/{_segment(task_id)}"
     followed = (_followed(href, documented, same_case=True) for href in hrefs)
     return next((path for path in followed if path is not None), documented)
@@ -58,12 +58,12 @@ def logon_session(session_id: str) -> str:
 
 
 def _segment(text: str) -> str:
-    # A segment of dots alone would climb, even if it is escaped.
+    # A segment of dots alone would refer to a parent folder, even if it is escaped.
     return quote(text, safe="", errors="replace") if text.strip(".") else "-"
 
 
 def _followed(href: str | None, documented: str, *, same_case: bool) -> str | None:
-    """The path of a link from `/api/` on, if it ends as the documented one does."""
+    """The path of a link from `/api/` on, if it ends with the documented path; else None."""
     if href is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""The permission to write a request, asked for by the request's thread and given on the event loop."""
+"""The permission to write a request. The request's thread asks for it, and the event loop gives it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from typing import Any
 
 
 class NotPermittedError(Exception):
-    """The request may not be written, now or any more."""
+    """The permission was refused, or has expired: the request may not be written."""
 
 
 class Permission:
-    """Permits one request. To be made on the event loop.
+    """The permission for one request. Create it on the event loop.
 
     Args:
-        may_send: returns the last moment, by `monotonic`, at which the request may be written. Raises what forbids it.
-        monotonic: `Clock.monotonic`; it is called on the thread.
+        may_send: returns the latest time, by `monotonic`, at which the request may be written. Raises if the request
+            must not be written.
+        monotonic: `Clock.monotonic`; it is called on the request's thread.
     """
 
     def __init__(self, may_send: Callable[[], Awaitable[float]], monotonic: Callable[[], float]) -> None:
@@ -28,10 +29,10 @@ class Permission:
         self._last_moment: concurrent.futures.Future[float] = concurrent.futures.Future()
 
     async def give(self, request: asyncio.Future[Any]) -> None:
-        """Once the thread is ready to write, await `may_send` and pass its moment to the thread.
+        """Once the thread is ready to write, await `may_send` and pass its result to the thread.
 
-        Returns without a call of `may_send` if the request ends before. If this is cancelled, or `may_send` raises, the
-        request is not written.
+        Returns without a call of `may_send` if the request ends before. If this call is cancelled, or `may_send`
+        raises, the request is not written.
         """
         try:
             await asyncio.wait({self._wanted, request}, return_when=asyncio.FIRST_COMPLETED)
@@ -42,10 +43,10 @@ class Permission:
                 self._last_moment.set_exception(NotPermittedError())
 
     def require(self) -> None:
-        """On the thread: wait for the permission, and compare its moment with the clock.
+        """Wait for the permission, and check that it has not expired. Call it on the request's thread.
 
         Raises:
-            NotPermittedError: it was refused, or its moment has passed.
+            NotPermittedError: the permission was refused or has expired.
         """
         try:
             self._loop.call_soon_threadsafe(self._wanted.set_result, None)

@@ -1,6 +1,7 @@
-"""A server known by its certificate's fingerprint: compared after the handshake, before a byte of a request is sent.
+"""Certificate pinning: the server's certificate is compared with a fingerprint after the TLS handshake.
 
-Enterprise Manager's installer makes a self-signed certificate, so that there is no CA to ask.
+The comparison precedes the first byte of a request. Enterprise Manager's installer creates a self-signed certificate,
+which no CA can confirm.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class OtherCertificateError(ssl.SSLError):
-    """The server shows another certificate than the pinned one, whose SHA-256 is `seen`."""
+    """The server's certificate is not the pinned one. `seen` is the SHA-256 of the server's certificate."""
 
     def __init__(self, seen: str) -> None:
         super().__init__("the certificate is not the pinned one")
@@ -24,10 +25,10 @@ class OtherCertificateError(ssl.SSLError):
 
 
 class _ConnectedSocket(ssl.SSLSocket):
-    """A socket that is closed when its connection was reset before the handshake.
+    """A socket that closes itself if its connection was reset before the handshake.
 
-    When it is made, `ssl.SSLSocket` asks for the peer's address, to know whether it is connected. If it is not, Python
-    raises and leaves the socket open until the garbage collector runs (seen up to 3.13.0).
+    `ssl.SSLSocket` reads the peer's address when it is created, to check that it is connected. If it is not connected,
+    Python raises and leaves the socket open until the garbage collector runs (seen up to 3.13.0).
     """
 
     def getpeername(self) -> Any:
@@ -46,23 +47,23 @@ class _ConnectedSocket(ssl.SSLSocket):
 
 
 class PinnedContext(ssl.SSLContext):
-    """A client's context that, besides all else, accepts only one certificate, if one is pinned."""
+    """A client's context that also requires the pinned certificate, if there is a pin."""
 
     sslsocket_class = _ConnectedSocket
     _pin: str | None = None
 
     @classmethod
     def of(cls, pin: str | None) -> Self:
-        """A context that verifies signer and name too, unless switched off; the pin in lower-case hexadecimal."""
+        """A context with a pin in lower-case hexadecimal. It also verifies issuer and host name until switched off."""
         context = cls(ssl.PROTOCOL_TLS_CLIENT)
         context._pin = pin
         return context
 
     def wrap_socket(self, sock: socket.socket, *arguments: Any, **options: Any) -> ssl.SSLSocket:
-        """Do the handshake, and compare.
+        """Do the handshake, and compare the certificate with the pin.
 
         Raises:
-            OtherCertificateError: after closing the connection.
+            OtherCertificateError: the certificate is not the pinned one. The connection is closed.
         """
         wrapped = super().wrap_socket(sock, *arguments, **options)
         if self._pin is not None:
@@ -79,5 +80,5 @@ def fingerprint_of(certificate: bytes) -> str:
 
 
 def with_colons(fingerprint: str) -> str:
-    """A fingerprint as people compare it: `AB:CD:...`."""
+    """A fingerprint in the form that tools show: `AB:CD:...`."""
     return ":".join(fingerprint[place : place + 2] for place in range(0, len(fingerprint), 2)).upper()

@@ -1,7 +1,7 @@
-"""Turn a library's exception into one sentence that names the problem and the setting that mends it.
+"""Converts a library's exception into one sentence that names the problem and the setting that solves it.
 
-The sentences hold no URL query, no credential and nothing of a page; only names of settings, the host and the port.
-Secrets are removed from quotations of the server, since servers echo what they were sent.
+A sentence may contain names of settings, the host and the port, but no URL query, no credential and no page content.
+Secrets are removed from text that is quoted from the server, because a server may echo its input.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from worker.enterprise_manager.pinning import OtherCertificateError, with_colons
 from worker.redaction import Redaction
 from worker.settings import EnterpriseManagerSettings
 
-# OpenSSL's numbers of why a certificate was refused (openssl-verification-options(1), x509_vfy.h).
+# OpenSSL's codes for certificate verification errors (openssl-verification-options(1), x509_vfy.h).
 _NOT_YET_VALID = 9
 _EXPIRED = 10
 _SELF_SIGNED = 18
 _WRONG_HOST = frozenset({62, 64})
 
 
-#: How many session tokens are remembered, the oldest forgotten first.
+#: How many session tokens are remembered. The oldest is forgotten first.
 _TOKENS = 4
 
 
@@ -47,7 +47,7 @@ class Remedies:
         self._redaction = Redaction(self._secrets)
 
     def keep_secret(self, token: str) -> None:
-        """Let no sentence repeat this session token."""
+        """Remember a session token, so that it is removed from all sentences."""
         self._tokens.append(token)
         self._redaction = Redaction(self._secrets | set(self._tokens))
 
@@ -60,7 +60,7 @@ class Remedies:
         return variable(self._name, setting)
 
     def not_connected(self, error: BaseException) -> str:
-        """Why no connection came about: nothing was sent."""
+        """No connection was established, so nothing was sent."""
         causes = list(_causes(error))
         for cause in causes:
             if isinstance(cause, OtherCertificateError):
@@ -76,13 +76,13 @@ class Remedies:
         return f"{self._where} cannot be reached: {self._network(causes)}"
 
     def not_written(self, method: str) -> str:
-        """Why a request was not written, though the connection was ready."""
+        """The connection was ready, but the request was no longer permitted."""
         return (
             f"the {method} was not sent to {self._where}: it was not permitted any more when the connection was ready"
         )
 
     def broken_off(self, error: BaseException, seconds: float) -> str:
-        """Why an answer did not come to its end within so many seconds, after the request may have left."""
+        """The request may have been sent, but no complete response arrived; `seconds` is the time limit."""
         for cause in _causes(error):
             if isinstance(cause, TimeoutError) or "timeout" in type(cause).__name__.lower():
                 return (
@@ -92,7 +92,7 @@ class Remedies:
         return f"{self._where} broke off its answer"
 
     def refused_logon(self) -> str:
-        """A logon was answered with 401. The vendor answers an unknown API version alike."""
+        """A logon was answered with 401. Enterprise Manager answers an unknown API version in the same way."""
         return (
             f"{self._where} refused the user name or password: check {self.variable('USERNAME')} and "
             f"{self.variable('PASSWORD')}"
@@ -115,7 +115,7 @@ class Remedies:
         )
 
     def no_logon(self, message: str) -> str:
-        """A logon was answered as nothing that Enterprise Manager is known to answer."""
+        """A logon had a response that is not known from Enterprise Manager."""
         return f"no logon at {self._where}: {self.without_secrets(message)}; check {self.variable('URL')}"
 
     def refused_sessions(self) -> str:
@@ -123,14 +123,14 @@ class Remedies:
         return f"{self._where} keeps refusing its own logon sessions; is there a limit on sessions of this account?"
 
     def not_enterprise_manager(self, what: str) -> str:
-        """Something else answers at the configured URL."""
+        """The server at the configured URL is not Enterprise Manager."""
         return (
             f"what answers at {self._where} is not Enterprise Manager's REST API: {self.without_secrets(what)}; "
             f"check {self.variable('URL')}"
         )
 
     def answered(self, what: str) -> str:
-        """It answered, and the answer is of no use."""
+        """Enterprise Manager sent a response that cannot be used."""
         return f"{self._where} {self.without_secrets(what)}"
 
     def _other_certificate(self, seen: str) -> str:
@@ -178,7 +178,7 @@ class Remedies:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and what it was made of: libraries wrap by `raise from`, by argument and by attribute."""
+    """The error and the errors that it wraps: as its cause, its context, an argument or the attribute `reason`."""
     waiting: list[object] = [error]
     seen: set[int] = set()
     while waiting:

@@ -1,6 +1,7 @@
-"""The meaning of an answer, by its status and body. Reason phrases are odd, and never read.
+"""The meaning of a response, by its status and body. Reason phrases are not standard, and are ignored.
 
-Statuses: 400, 401, 403, 404, 405, 500, 501, 503 are documented; the others come from proxies and other servers.
+The vendor documents the statuses 400, 401, 403, 404, 405, 500, 501 and 503. Other statuses come from proxies or other
+servers.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ OK, MULTIPLE_CHOICES = 200, 300
 BAD_REQUEST, UNAUTHORIZED, FORBIDDEN, NOT_FOUND, REQUEST_TIMEOUT, TOO_MANY = 400, 401, 403, 404, 408, 429
 SERVER_ERROR, NOT_IMPLEMENTED, SERVICE_UNAVAILABLE = 500, 501, 503
 
-#: The longest that a server's `Retry-After` is honoured, in seconds, before it counts as not available.
+#: The longest `Retry-After` that is honoured, in seconds. A longer one is shortened to this.
 LONGEST_RETRY_AFTER = 30.0
 
 
 class Again(Exception):  # noqa: N818 - it reads as what to do
-    """Failed; may succeed later. `everywhere` says whether more than the requested resource is concerned."""
+    """The request failed, but may succeed later. `everywhere`: requests for other resources would probably fail too."""
 
     def __init__(self, problem: str, *, retry_after: float = 0, everywhere: bool = True) -> None:
         super().__init__(problem)
@@ -33,21 +34,21 @@ class Again(Exception):  # noqa: N818 - it reads as what to do
 
 
 class NotFound(Exception):  # noqa: N818 - it reads as what happened
-    """Answered with 404, by Enterprise Manager; the text is its message."""
+    """Enterprise Manager answered with 404; the text is its message."""
 
 
 class Unauthorized(Exception):  # noqa: N818 - as above
-    """Answered with 401: the session is gone."""
+    """Enterprise Manager answered with 401: the session has ended."""
 
 
 def judge(answer: Answer, remedies: Remedies) -> None:
-    """Return if the answer is what was asked for.
+    """Return if the request succeeded.
 
     Raises:
-        Unauthorized: 401.
-        NotFound: 404.
-        Refused: a definite no.
-        Again: anything else; proves nothing about a request that changes something.
+        Unauthorized: status 401.
+        NotFound: status 404 from Enterprise Manager.
+        Refused: the request was certainly not executed, and repeating it does not help.
+        Again: any other response. A request that changes something may have been executed.
     """
     status = answer.status
     if status == UNAUTHORIZED:
@@ -61,7 +62,7 @@ def judge(answer: Answer, remedies: Remedies) -> None:
     message = server_message(answer, remedies)
     if status == NOT_FOUND:
         if answer.body and not is_error(answer.body):
-            # A proxy or gateway that does not reach its server answers so, in plain text or in JSON of its own.
+            # A proxy or gateway that does not reach its server may return 404 with plain text or JSON of its own.
             problem = remedies.answered("answered with status 404, and with no document of Enterprise Manager")
             raise Again(problem, everywhere=False)
         raise NotFound(message or "not found")
@@ -76,13 +77,13 @@ def judge(answer: Answer, remedies: Remedies) -> None:
 
 
 def is_definite_no(status: int) -> bool:
-    """Whether a status means that the request was certainly not carried out."""
+    """Whether a status means that the request was certainly not executed."""
     client_error = BAD_REQUEST <= status < SERVER_ERROR and status not in {REQUEST_TIMEOUT, TOO_MANY}
     return client_error or status == NOT_IMPLEMENTED
 
 
 def server_message(answer: Answer, remedies: Remedies) -> str | None:
-    """The message of an error document, without secrets and cut; None if there is none to be read."""
+    """The message of an error document, without secrets and truncated; None if there is none or it cannot be read."""
     try:
         return read_error(read_document(answer.body), remedies.without_secrets)
     except DocumentError:
@@ -90,16 +91,16 @@ def server_message(answer: Answer, remedies: Remedies) -> str | None:
 
 
 def retry_after(answer: Answer) -> float:
-    """Seconds that the server asks to wait, bounded; 0 if it says nothing.
+    """The seconds that the server asks to wait, at most `LONGEST_RETRY_AFTER`; 0 without a `Retry-After`.
 
-    A date, which RFC 9110 allows too, is compared with the answer's `Date`: the clocks may differ.
+    RFC 9110 also allows a date. It is compared with the response's `Date`, because the clocks of the hosts may differ.
     """
     text = answer.headers.get("Retry-After", "").strip()
     if text.isascii() and text.isdigit():
         return min(float(text[:6]), LONGEST_RETRY_AFTER)
     try:
         seconds = parsedate_to_datetime(text) - parsedate_to_datetime(answer.headers.get("Date", ""))
-    except (ValueError, TypeError, OverflowError):  # TypeError: only one names its zone; OverflowError: year 10000
+    except (ValueError, TypeError, OverflowError):  # TypeError: only one has a time zone; OverflowError: year 10000
         return 0.0
     return min(max(seconds.total_seconds(), 0.0), LONGEST_RETRY_AFTER)
 

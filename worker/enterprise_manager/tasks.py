@@ -1,12 +1,13 @@
-"""Read the state of many tasks with few requests.
+"""Reads the state of many tasks with few requests.
 
-Each task is read when it is due, by what is known of the duration of others (`durations`). Up to `FEW` tasks are read
-one by one. With more, those that are due at about the same time are named in one query. A server that does not answer
-such a query is asked, once an interval, for all unfinished tasks; the tasks missing from that answer are then named. A
-task that no query lists is read by itself. Nothing is concluded from a task's absence: a page that shifts while it is
-read, or a server with its own idea of the query, costs a superfluous request and nothing else.
+The time of each read is calculated from the durations of earlier tasks (`durations`). Up to `FEW` tasks are read one by
+one. With more tasks, one query names all tasks that are due at about the same time. If the server does not answer such
+a query, it is asked once per interval for all unfinished tasks, and a second query names the tasks that are missing
+from the result. A task that no query returns is read by itself. The absence of a task from a result proves nothing: if
+the list shifts between two pages, or if the server interprets the query differently, the only cost is another request.
 
-An answer is valid for the logon session of its request, and only for a task that began, and was last read, before it.
+A result is valid for the logon session of its request only, and only for tasks that began and were last read before
+that request.
 """
 
 from __future__ import annotations
@@ -32,25 +33,25 @@ from worker.unlinks.ports.enterprise_manager import TaskTicket
 #: Up to this many tasks are read one by one.
 FEW = 8
 
-#: For how long tasks are gathered that become due, before one query names them: a share of the poll interval, and the
-#: longest in seconds.
+#: A query waits for this long, so that it names all tasks that become due meanwhile: as a share of the poll interval,
+#: and the longest wait in seconds.
 GATHER_SHARE = 0.15
 LONGEST_GATHERING = 0.15
 
-#: The page size that is requested; servers may return fewer tasks a page (100 were seen).
+#: The requested page size; servers may return fewer tasks per page (100 were seen).
 PAGE_SIZE = 200
 MOST_PAGES = 50
 
-#: The most tasks named in one query, so that the URL stays below two kilobytes.
+#: The largest number of tasks named in one query. It keeps the URL below two kilobytes.
 MOST_NAMED = 40
 
-#: After a query that the server did not answer: how long tasks are read one by one, in seconds.
+#: How long such a query is not repeated after the server did not answer it, in seconds.
 QUERY_AGAIN_SECONDS = 600.0
 
 #: A task that was not requested for this long, in seconds, is no longer followed.
 ABANDONED_SECONDS = 1800.0
 
-#: The most tasks that are remembered. The oldest is forgotten first, and then read by itself.
+#: The largest number of tasks that are remembered. The oldest is forgotten first; it is then read by itself.
 _MOST_FOLLOWED = 20_000
 
 _PLAIN_ID = re.compile(r"[A-Za-z0-9._-]{1,40}")
@@ -60,7 +61,7 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class _Followed:
-    """A task whose end was not reported yet. `seen` is its last known state, from the round `seen_in`."""
+    """A task whose end was not returned to the caller yet. `seen` is its last known state, from the round `seen_in`."""
 
     hrefs: tuple[str, ...]
     known_since: float
@@ -68,13 +69,13 @@ class _Followed:
     seen: TaskRecord | None = None
     seen_in: _Round | None = None
     only_alone: bool = False
-    #: Its age at the last read that showed it unfinished; None for a task that was not begun here.
+    #: Its age at the last read that showed it unfinished; None for a task that this worker did not begin.
     running_at: float | None = None
 
 
 @dataclass(slots=True)
 class _Round:
-    """The answers of one interval's queries, by task ID."""
+    """The results of the queries of one interval, by task ID."""
 
     session: str
     began: float
@@ -91,11 +92,11 @@ class _Batch:
 
 
 class Tasks:
-    """The tasks of the present logon session.
+    """The tasks of the current logon session.
 
     Args:
-        interval: the shortest time between two rounds, in seconds.
-        clean: takes secrets out of the tasks' messages.
+        interval: the shortest time between two rounds of queries, in seconds.
+        clean: removes secrets from the tasks' messages.
     """
 
     def __init__(self, name: str, calls: Calls, clock: Clock, interval: float, clean: Clean) -> None:
@@ -115,12 +116,12 @@ class Tasks:
         self._query_again_at = float("-inf")
 
     def under_way(self, session: LogonSession) -> int:
-        """The number of unfinished tasks of the session that were begun here or requested recently."""
+        """The number of unfinished tasks of the session that this worker began or read recently."""
         self._forget_the_abandoned(session)
         return len(self._followed)
 
     def begun(self, session: LogonSession, record: TaskRecord) -> TaskTicket:
-        """Follow a task that was returned for a request."""
+        """Begin to follow a task that Enterprise Manager returned for a request."""
         ticket = TaskTicket(record.task_id, session.name)
         now = self._clock.monotonic()
         seen = None if record.finished else record
@@ -130,7 +131,7 @@ class Tasks:
         return ticket
 
     def forget(self, ticket: TaskTicket) -> None:
-        """Stop following it."""
+        """Stop following a task."""
         self._followed.pop(ticket, None)
 
     def path(self, ticket: TaskTicket) -> str:
@@ -145,10 +146,10 @@ class Tasks:
         return self._durations.pause(age)
 
     async def look(self, session: LogonSession, ticket: TaskTicket) -> TaskRecord:
-        """The task's present state, or, if it was unfinished within the last interval, that state.
+        """The task's state. An unfinished state may be as old as the interval.
 
         Raises:
-            NotFound, Unauthorized, Refused, Unavailable, UnexpectedDocumentError: as a GET in the session.
+            NotFound, Unauthorized, Refused, Unavailable, UnexpectedDocumentError: as for a GET in the session.
         """
         now = self._clock.monotonic()
         followed = self._followed.setdefault(ticket, _Followed((), now, now))
@@ -176,12 +177,12 @@ class Tasks:
         if querying:
             await asyncio.wait(querying)
 
-    # --- one ----------------------------------------------------------------------------------------------------------
+    # --- one task -----------------------------------------------------------------------------------------------------
 
     async def _alone(self, session: LogonSession, ticket: TaskTicket) -> TaskRecord:
         return read_task(await self._calls.patiently.get(self.path(ticket), session=session), self._clean)
 
-    # --- many, when they are due --------------------------------------------------------------------------------------
+    # --- the tasks that are due ---------------------------------------------------------------------------------------
 
     async def _named(self, session: LogonSession, ticket: TaskTicket, followed: _Followed) -> TaskRecord | None:
         """The task's state, read together with others that are due; None if it has to be read by itself."""
@@ -200,7 +201,7 @@ class Tasks:
         return await self._from_round(session, ticket, followed)
 
     async def _query(self, session: LogonSession, batch: _Batch) -> dict[str, TaskRecord] | None:
-        """The state of the tasks that become due within a short time; None if the server does not answer that."""
+        """The states of the tasks that become due within a short time; None if the server does not answer the query."""
         await self._clock.sleep(min(GATHER_SHARE * self._interval, LONGEST_GATHERING))
         if self._batch is batch:
             self._batch = None
@@ -219,10 +220,10 @@ class Tasks:
             records.update(_believed(page))
         return records
 
-    # --- many, as a whole ---------------------------------------------------------------------------------------------
+    # --- all unfinished tasks -----------------------------------------------------------------------------------------
 
     async def _from_round(self, session: LogonSession, ticket: TaskTicket, followed: _Followed) -> TaskRecord | None:
-        """The task's state by the present round; None if it has to be read by itself."""
+        """The task's state from the current round; None if it has to be read by itself."""
         present = await self._fresh_round(session)
         if present is None:
             return None
@@ -289,7 +290,7 @@ class Tasks:
                 self._keep(TaskTicket(task_id, this.session), this.records.get(task_id))
 
     def _keep(self, ticket: TaskTicket, record: TaskRecord | None) -> None:
-        """Remember the end of a task until it is requested, and that a task is missing from both queries."""
+        """Store the end of a task until the caller asks for it, or note that both queries did not return the task."""
         followed = self._followed.get(ticket)
         if followed is not None:
             followed.only_alone = record is None
@@ -329,7 +330,7 @@ def _has_left(ticket: TaskTicket, followed: _Followed, this: _Round) -> bool:
 
 
 def _believed(page: TaskPage) -> dict[str, TaskRecord]:
-    """By ID. A finished task without a result is read again by itself: the task resource may have the result."""
+    """The tasks of a page by ID, without finished tasks that have no result: these are read again by themselves."""
     return {record.task_id: record for record in page.tasks if not record.finished or record.success is not None}
 
 

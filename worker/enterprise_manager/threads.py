@@ -1,7 +1,7 @@
-"""Blocking calls beside the event loop, on a bounded number of threads that do not keep the process from ending.
+"""Runs blocking calls on a bounded pool of daemon threads, which do not delay the end of the process.
 
-The threads of `concurrent.futures` do keep it: a worker that has to stop would wait for the time-outs of an Enterprise
-Manager that never answers.
+The process waits for the threads of `concurrent.futures` when it ends. A worker that has to stop would wait for the
+time-outs of an Enterprise Manager that does not answer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _Result = TypeVar("_Result")
 class Threads:
     """A pool of daemon threads. A thread is started when a call finds none idle, and is kept for later calls.
 
-    To be used on one event loop.
+    A pool belongs to one event loop.
 
     Args:
         name: the name of every thread.
@@ -34,13 +34,13 @@ class Threads:
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
 
     def run(self, call: Callable[[], _Result]) -> asyncio.Future[_Result]:
-        """Queue the call. The future has its outcome, unless the loop has closed by then.
+        """Queue a call. The future receives its result or its exception, unless the loop was closed before.
 
-        Cancelling the future does not stop the call. Where no further thread can be started, the call waits for one of
-        those that run.
+        Cancelling the future does not stop the call. If no further thread can be started, the call waits for a running
+        thread.
 
         Raises:
-            RuntimeError: no thread can be started, and none runs. The call is not queued.
+            RuntimeError: no thread runs, and none can be started. The call is not queued.
         """
         self._add_a_thread_if_none_is_idle()
         loop = asyncio.get_running_loop()
@@ -70,7 +70,7 @@ class Threads:
         return outcome
 
     def close(self) -> None:
-        """End each thread after the calls that are queued."""
+        """End the threads after the queued calls. Does not wait for them."""
         for _ in range(self._threads):
             self._calls.put(None)
         self._threads = 0

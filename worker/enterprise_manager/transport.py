@@ -1,13 +1,13 @@
-"""One request, one answer: the adapter of `requests`, without a session, which could send more than one request.
+"""Sends one request and reads one response, with an adapter of `requests` and without a `requests.Session`.
 
-No cookies (by the vendor's documentation a stale session cookie takes precedence over the session header), no
-redirects, no proxies or credentials from the environment, no repeats. An answer is read up to a size, and a whole
-exchange has one deadline.
+A session could send more than one request. The transport uses no cookies (according to the vendor's documentation, a
+stale session cookie takes precedence over the session header), follows no redirects, takes no proxies or credentials
+from the environment, and repeats nothing. The size of a response is limited, and a whole exchange has one deadline.
 
     TransportError
-    +-- NotConnectedError   no connection came about: not a byte of the request left
-    +-- NotWrittenError     the request was not permitted any more when it could be written: not a byte left
-    +-- BrokenAnswerError   the request may have left; no complete answer came back
+    +-- NotConnectedError   no connection was established: no byte of the request was sent
+    +-- NotWrittenError     the request was no longer permitted when the connection was ready: no byte was sent
+    +-- BrokenAnswerError   the request may have been sent; no complete response arrived
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from worker.enterprise_manager.pinning import PinnedContext
 from worker.enterprise_manager.remedies import Remedies
 from worker.settings import EnterpriseManagerSettings, SettingsInvalidError
 
-#: The largest answer that is read, in bytes: a list of thousands of links has a few megabytes.
+#: The largest response that is read, in bytes. A list of thousands of links has a few megabytes.
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
 
-#: The longest, in seconds, that the answer to a request which changes something is waited for.
+#: The longest time-out, in seconds, of a request that changes something.
 LONGEST_SECONDS = 60.0
 
 _PIECE = 64 * 1024
@@ -38,24 +38,24 @@ _ACCEPT = {"xml": "application/xml", "json": "application/json"}
 
 
 class TransportError(Exception):
-    """No complete answer. The text is one sentence for a person, without secrets."""
+    """There is no complete response. The text is one sentence for the operator, without secrets."""
 
 
 class NotConnectedError(TransportError):
-    """Not a byte of the request left."""
+    """No byte of the request was sent."""
 
 
 class NotWrittenError(TransportError):
-    """Not a byte of the request left: it was no longer permitted when the connection was ready."""
+    """No byte of the request was sent: it was no longer permitted when the connection was ready."""
 
 
 class BrokenAnswerError(TransportError):
-    """The request may have left, and may have been carried out."""
+    """The request may have been sent, and may have been executed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request to the API. `headers` hold its secrets, and are not shown."""
+    """A request to the API. `headers` may contain secrets, and is left out of `repr`."""
 
     method: str
     path: str
@@ -65,14 +65,14 @@ class Request:
 
     @property
     def target(self) -> str:
-        """Path and query; every character of a value that could mean something in a URL is escaped."""
+        """Path and query. Characters with a special meaning in a URL are percent-encoded in the query's values."""
         pairs = [f"{quote(name)}={quote(value, safe='', errors='replace')}" for name, value in self.query.items()]
         return self.path + ("?" + "&".join(pairs) if pairs else "")
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A complete answer. `headers` may hold a session's token, and are not shown; their names ignore case."""
+    """A complete response. `headers` ignores case; it may contain a session token, and is left out of `repr`."""
 
     status: int
     headers: Mapping[str, str] = field(repr=False)
@@ -80,7 +80,7 @@ class Answer:
 
 
 class Transport:
-    """Sends requests to one Enterprise Manager. Its calls block and may be made from many threads.
+    """Sends requests to one Enterprise Manager. Its methods block, and may be called from several threads.
 
     Raises:
         SettingsInvalidError: the CA file cannot be used.
@@ -93,31 +93,31 @@ class Transport:
         self._accept = _ACCEPT[settings.format]
         self._tls = _tls(settings, remedies)
         if self._tls.verify_mode is ssl.CERT_NONE:
-            # The warning was logged once at the start; and for a pinned certificate it is wrong.
+            # The worker logs its own warning at the start. For a pinned certificate, urllib3's warning is wrong.
             urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
-        # It logs what it cannot read with a stack trace; here that becomes one sentence.
+        # urllib3 logs a response that it cannot read with a stack trace; the worker reports it in one sentence.
         logging.getLogger("urllib3").setLevel(logging.ERROR)
         self._adapter = BoundedAdapter(self._tls, self._base, settings.max_requests)
         self._path = urlsplit(self._base).path
 
     def exchange(self, request: Request) -> Answer:
-        """Send a request over a connection that may be an old one, kept alive.
+        """Send a request, over a kept-alive connection if there is one.
 
         Raises:
-            NotConnectedError: not a byte left.
-            BrokenAnswerError: it may have left.
+            NotConnectedError: no byte of the request was sent.
+            BrokenAnswerError: the request may have been sent.
         """
         return self._exchange(request, Limits(request.timeout or self._timeout))
 
     def exchange_once(self, request: Request, may_write: Callable[[], None]) -> Answer:
-        """Send a request that must not be repeated, after `may_write`, called when the connection is ready.
+        """Send a request that must not be repeated. `may_write` is called when the connection is ready.
 
-        An idle connection may turn out to be dead only after the request was written, and then it is not known whether
-        it arrived. So only a connection is used that answered a moment ago (`connections.WARM_SECONDS`), or a new one:
-        if connecting fails, the request certainly did not leave.
+        The failure of an idle connection may be detected only after the request was written; then it is not known
+        whether the request arrived. The request is therefore sent over a connection that was used in the last
+        `connections.WARM_SECONDS`, or over a new one: if connecting fails, the request was certainly not sent.
 
-        From the permission on it takes `LONGEST_SECONDS` at most. Raises as `exchange`, and `NotWrittenError` where
-        `may_write` raised `NotPermittedError`.
+        The exchange takes at most `LONGEST_SECONDS` after the permission. Raises as `exchange`, and `NotWrittenError`
+        if `may_write` raises `NotPermittedError`.
         """
         return self._exchange(request, Limits(min(request.timeout or self._timeout, LONGEST_SECONDS), may_write))
 
@@ -137,7 +137,7 @@ class Transport:
         except NotPermittedError:
             raise NotWrittenError(self._remedies.not_written(request.method)) from None
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-            # ValueError: what http.client and urllib3 raise for an answer that is no HTTP.
+            # http.client and urllib3 raise ValueError for a response that is not HTTP.
             if not limits.written:
                 raise NotConnectedError(self._remedies.not_connected(error)) from None
             raise BrokenAnswerError(self._remedies.broken_off(error, limits.seconds)) from None
@@ -154,7 +154,7 @@ class Transport:
         }
         if request.method != "GET":
             headers["Content-Length"] = "0"
-        prepared.headers = headers  # type: ignore[assignment] # a plain one: no name is written in two ways
+        prepared.headers = headers  # type: ignore[assignment] # a plain dict: no name differs in case only
         return prepared
 
     def _read(self, response: urllib3.BaseHTTPResponse) -> bytes:
@@ -171,7 +171,7 @@ class Transport:
 def _tls(settings: EnterpriseManagerSettings, remedies: Remedies) -> ssl.SSLContext:
     context = PinnedContext.of(settings.cert_sha256)
     if not settings.verify_tls or (settings.cert_sha256 is not None and settings.ca_file is None):
-        # Without a CA, the pin alone says who it is: neither signer nor name of a self-signed certificate say more.
+        # Without a CA, only the pin identifies the server: issuer and name of a self-signed certificate prove nothing.
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
         return context
@@ -185,8 +185,8 @@ def _tls(settings: EnterpriseManagerSettings, remedies: Remedies) -> ssl.SSLCont
             f"{remedies.variable('CA_FILE')}: holds no certificate in PEM format that can be read"
         ) from None
     if settings.ca_file is not None:
-        # The file may hold the server's own certificate, which is what Enterprise Manager's installer makes: it is
-        # trusted as it is, even if it is no proper CA in the eyes of the strict mode of Python 3.13.
+        # The file may contain the server's own certificate, which Enterprise Manager's installer creates. It is
+        # trusted directly, even if it is not a valid CA certificate by the strict rules of Python 3.13.
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     return context

@@ -1,4 +1,4 @@
-"""The transport for the event loop: a limited number of exchanges, each on a thread, each with a log line."""
+"""Runs exchanges (a request and its response) on threads, for the event loop; limits their number, and logs each."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from worker.enterprise_manager.threads import Threads
 from worker.enterprise_manager.transport import Answer, NotConnectedError, Request, Transport, TransportError
 from worker.unlinks.ports.clock import Clock
 
-#: From this size on, in bytes, reading a document blocks the event loop noticeably.
+#: Documents of at least this size, in bytes, are parsed on a thread: parsing would block the event loop noticeably.
 _LONG_BODY = 64 * 1024
 
 _ENDING = "the worker is about to end"
@@ -30,7 +30,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One request. `status` is None if no complete answer came."""
+    """One request and its response. `status` is None if there was no complete response."""
 
     method: str
     status: int | None
@@ -42,11 +42,11 @@ class RequestObserver(Protocol):
     """Notified of every request."""
 
     def headers(self) -> Mapping[str, str]:
-        """Headers for a request, such as the trace that it belongs to. No secrets."""
+        """Headers to add to a request, such as those of its trace. They contain no secrets."""
         ...
 
     def exchanged(self, exchange: Exchange) -> None:
-        """Receives each request when it is over. Must not raise."""
+        """Called after each exchange. Must not raise."""
         ...
 
 
@@ -54,17 +54,17 @@ class NoObserver:
     """Observes nothing."""
 
     def headers(self) -> Mapping[str, str]:
-        """None."""
+        """No headers."""
         return {}
 
     def exchanged(self, exchange: Exchange) -> None:
-        """Looks away."""
+        """Does nothing."""
 
 
 class Wire:
-    """At most `requests` exchanges at once; the others wait for their turn, and have not been sent.
+    """Runs at most `requests` concurrent exchanges; other requests wait, and are not sent before.
 
-    While the server asks for a pause (429 or 503 with `Retry-After`) nothing is sent at all.
+    While the server asks for a pause (429 or 503 with `Retry-After`), no request is sent.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Wire:
         self._transport = transport
         self._clock = clock
         self._limit = ConcurrencyLimit(requests)
-        # One more than requests: a document is read even while every request hangs.
+        # One thread more than requests: a document can be parsed while every request hangs.
         self._threads = Threads(f"enterprise-manager-{name}", requests + 1)
         self._not_before = float("-inf")
         self._closed = False
@@ -88,17 +88,17 @@ class Wire:
         patient: bool = False,
         may_send: Callable[[], Awaitable[float]] | None = None,
     ) -> Answer:
-        """Send a request, `patient` after all that are not.
+        """Send a request. A `patient` request waits until no other request waits.
 
-        With `may_send`, the request must not be repeated. When slot, thread and connection are ready, `may_send` is
-        awaited. It returns the last moment, by `Clock.monotonic`, at which the request may be written, and what it
-        raises is raised here: then the request was not written. If this call is cancelled before `may_send` has
+        With `may_send`, the request must not be repeated. `may_send` is awaited when place, thread and connection are
+        ready. It returns the latest time, by `Clock.monotonic`, at which the request may be written. If it raises, the
+        request is not written, and the exception is passed on. If this call is cancelled before `may_send` has
         returned, the request is not written either.
 
         Raises:
-            NotConnectedError: not a byte of it left.
-            NotWrittenError: not a byte of it left, for the last moment had passed.
-            BrokenAnswerError: it may have left.
+            NotConnectedError: no byte of the request was sent.
+            NotWrittenError: no byte of the request was sent, because the latest time had passed.
+            BrokenAnswerError: the request may have been sent.
         """
         try:
             await self._limit.enter(patient=patient)
@@ -117,7 +117,7 @@ class Wire:
     def _ended(self, request: asyncio.Future[Answer]) -> None:
         self._limit.leave()
         if not request.cancelled():
-            request.exception()  # retrieved, also where no caller waits for it any more
+            request.exception()  # mark it as retrieved, in case no caller waits for it any more
 
     async def _until_wanted(self) -> None:
         while (left := self._not_before - self._clock.monotonic()) > 0 and not self._closed:
@@ -146,7 +146,7 @@ class Wire:
         try:
             if permission is not None:
                 await permission.give(under_way)
-            # Shielded: the slot is taken until the request is over, whether or not a caller still waits for it.
+            # Shielded: the request keeps its place until it is over, even if the caller was cancelled.
             answer = await asyncio.shield(under_way)
             status = answer.status
         except TransportError as error:
@@ -170,7 +170,7 @@ class Wire:
             )
 
     def _heed(self, answer: Answer) -> None:
-        """Pause for as long as the server asks, and send fewer requests at once from then on."""
+        """Adapt to the response: after 429 or 503, pause for `Retry-After` and allow fewer concurrent requests."""
         if answer.status not in {TOO_MANY, SERVICE_UNAVAILABLE}:
             self._limit.went_well()
             return
@@ -186,17 +186,17 @@ class Wire:
         )
 
     async def read(self, answer: Answer) -> Node:
-        """Read an answer's body, on a thread if it is long, so that the event loop is not blocked.
+        """Read the body of a response, on a thread if it is long, so that the event loop is not blocked.
 
         Raises:
-            UnreadableDocumentError: it is no document within the limits.
+            UnreadableDocumentError: the body is no document, or exceeds a limit.
         """
         if len(answer.body) < _LONG_BODY:
             return read_document(answer.body)
         return await self._threads.run(partial(read_document, answer.body))
 
     def close(self) -> None:
-        """Close idle connections and threads. An exchange under way ends by its own time-out, or with the process."""
+        """Close idle connections and threads. A running exchange ends by its own time-out, or with the process."""
         self._closed = True
         self._limit.close()
         self._transport.close()

@@ -1,1 +1,1 @@
-"""From the bytes of an answer to plain records, in either format, with limits on what is read."""
+"""Parses the body of a response, XML or JSON, into records. The size and the depth of a document are limited."""

@@ -1,4 +1,4 @@
-"""JSON into nodes."""
+"""Parses JSON into nodes."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from worker.enterprise_manager.documents.tree import MAX_NODES, Budget, Kind, No
 
 
 def read_json(body: bytes) -> Node:
-    """Read a JSON document, with or without a byte-order mark. Numbers are kept as they are spelt.
+    """Read a JSON document, with or without a byte-order mark. Numbers are kept as text.
 
     Raises:
         UnreadableDocumentError: it is not JSON, is truncated, too large or too deep.
     """
-    # Counted before parsing: each bracket costs the parser far more memory than its one byte in the body.
+    # Count before parsing: for each bracket, the parser allocates much more than one byte.
     if body.count(b"{") + body.count(b"[") + body.count(b",") > MAX_NODES:
         raise UnreadableDocumentError(f"it has more than {MAX_NODES} fields")
     try:

@@ -1,4 +1,4 @@
-"""XML into nodes: without document type, entities or anything from outside (defusedxml), built as it is parsed."""
+"""Parses XML into nodes while it reads. DTDs, entities and external references are forbidden (defusedxml)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from defusedxml.ElementTree import DefusedXMLParser
 
 from worker.enterprise_manager.documents.tree import Budget, Kind, Node, UnreadableDocumentError
 
-#: Fed in pieces, so that a document which breaks a limit is given up early.
+#: The parser is fed in pieces of this size, in bytes, so that a document over a limit is rejected early.
 _PIECE = 64 * 1024
 
 
@@ -21,7 +21,7 @@ def read_xml(body: bytes) -> Node:
     """
     target = _NodeBuilder()
     parser = DefusedXMLParser(target=target, forbid_dtd=True)
-    # Directly from expat, which was configured above: ElementTree would first make names and dictionaries.
+    # Use expat's callbacks directly: ElementTree would first create names and dictionaries.
     parser.parser.StartElementHandler = target.start
     parser.parser.EndElementHandler = target.end
     try:
@@ -29,7 +29,7 @@ def read_xml(body: bytes) -> Node:
             parser.feed(body[start : start + _PIECE])
         parser.close()
     except (ParseError, ValueError, LookupError) as error:
-        # ValueError is what defusedxml raises for forbidden parts; LookupError an encoding that Python does not know.
+        # defusedxml raises ValueError for forbidden parts. LookupError: Python does not know the encoding.
         raise UnreadableDocumentError("it is not valid XML") from error
     if target.root is None:
         raise UnreadableDocumentError("it is not valid XML")
@@ -37,7 +37,7 @@ def read_xml(body: bytes) -> Node:
 
 
 class _NodeBuilder:
-    """Takes what expat finds; `data` and `close` are what ElementTree's parser calls."""
+    """Builds nodes from expat's callbacks. ElementTree's parser calls `data` and `close`."""
 
     def __init__(self) -> None:
         self.root: Node | None = None
@@ -46,7 +46,7 @@ class _NodeBuilder:
         self._budget = Budget()
 
     def start(self, tag: str, attributes: list[str]) -> None:
-        """An element begins; its attributes are names and values, one after the other."""
+        """Begin an element. `attributes` holds names and values alternately."""
         depth = len(self._open) + 1
         self._budget.spend(depth)
         node = Node(_local(tag), Kind.ELEMENT)
@@ -62,7 +62,7 @@ class _NodeBuilder:
         self._texts.append([])
 
     def data(self, text: str) -> None:
-        # Counted too: a text comes in as many pieces as it has lines and references.
+        # Text is counted too: expat calls this once for each line and each reference of a text.
         self._budget.spend(len(self._open))
         self._texts[-1].append(text)
 
@@ -71,7 +71,7 @@ class _NodeBuilder:
         self._open.pop().text = "".join(self._texts.pop())
 
     def close(self) -> None:
-        """Nothing is left to do: `root` is what was built."""
+        """Do nothing; the result is in `root`."""
 
 
 @lru_cache(maxsize=256)

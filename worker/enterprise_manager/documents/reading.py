@@ -1,4 +1,4 @@
-"""Telling the formats apart by their first character: what a server says of its content type is not always so."""
+"""Detects the format of a document by its first character, because a server's `Content-Type` may be wrong."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from worker.enterprise_manager.documents.from_xml import read_xml
 from worker.enterprise_manager.documents.tree import Node, UnreadableDocumentError, cleaned
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-#: An HTML page by its first tag, after declarations and comments: a document may quote HTML further on.
+#: Recognises an HTML page by its first tag after declarations and comments. A document may quote HTML later on.
 _HTML = re.compile(
     rb"(?:\xef\xbb\xbf)?(?>\s|<\?.*?\?>|<!--.*?-->)*+<(!doctype\s+html|html|head|body)[\s/>]", re.IGNORECASE | re.DOTALL
 )
 _TITLE = re.compile(r"<title[^>]*>(.{1,400}?)</title", re.IGNORECASE | re.DOTALL)
 _LONGEST_TITLE = 80
 
-#: How far into a body its first tag is looked for.
+#: The first tag is searched for in this many bytes of the body.
 _HEAD = 2048
 
 
 def read_document(body: bytes) -> Node:
-    """Read the body of an answer, whichever format it is in.
+    """Read the body of a response, XML or JSON.
 
     Raises:
-        UnreadableDocumentError: it is neither XML nor JSON that can be read within the limits.
+        UnreadableDocumentError: it is neither valid XML nor valid JSON, or exceeds a limit.
     """
     content = body.removeprefix(BYTE_ORDER_MARK).lstrip()
     if not content:
@@ -46,11 +46,11 @@ def is_error(body: bytes) -> bool:
 
 
 def is_html(body: bytes) -> bool:
-    """Whether it is a page for people: then a proxy, or a web server that is not the REST API, has answered."""
+    """Whether the body is an HTML page: then a proxy, or a web server that is not the REST API, has answered."""
     return _HTML.match(body[:_HEAD]) is not None
 
 
 def html_title(body: bytes, clean: Callable[[str], str] = str) -> str | None:
-    """The title of an HTML page, cleaned and cut: the only part of such a page that is ever repeated."""
+    """The title of an HTML page, cleaned and truncated. No other part of a page is passed on."""
     found = _TITLE.search(body[: _HEAD * 4].decode("utf-8", "replace"))
     return (cleaned(clean(html.unescape(found[1])), _LONGEST_TITLE) or None) if found else None

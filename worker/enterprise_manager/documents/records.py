@@ -1,8 +1,8 @@
-"""What is read from the documents of Enterprise Manager, and how each of them is recognised.
+"""The records that are read from the documents of Enterprise Manager, and the functions that read them.
 
-The shapes are those of the vendor's REST API reference (build 13.0.1): Task, LinkedBackupRepositoryResourceObjects, Job
-entity, QueryResult, EnterpriseManager, LogonSession, Error. What a document leaves open is never guessed: where a wrong
-guess could hurt, the document is unexpected.
+The documents are those of the vendor's REST API reference (build 13.0.1): Task, LinkedBackupRepositoryResourceObjects,
+Job entity, QueryResult, EnterpriseManager, LogonSession, Error. A missing value is never guessed: if a wrong guess
+could do harm, `UnexpectedDocumentError` is raised.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from dataclasses import dataclass
 
 from worker.enterprise_manager.documents.tree import Kind, Node, UnexpectedDocumentError, cleaned
 
-#: Takes out of a text what may not be passed on.
+#: Removes secrets from a text.
 Clean = Callable[[str], str]
 
-#: The longest message of the server that is passed on.
+#: A server's message is truncated to this many characters.
 MAX_MESSAGE = 1000
 
-#: The longest name that is passed on.
+#: A name is truncated to this many characters.
 MAX_NAME = 255
 
-#: The longest ID in a form of the server's own.
+#: The maximum length of an ID that is not a UUID.
 _MAX_ID = 200
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -31,7 +31,7 @@ _TRUTH = {"true": True, "1": True, "false": False, "0": False}
 
 @dataclass(frozen=True, slots=True)
 class TaskRecord:
-    """A task. `success` and `message` are its result's, if it has one; `hrefs` are where the server says it is."""
+    """A task. `success` and `message` come from its result, if it has one; `hrefs` are the server's links to it."""
 
     task_id: str
     state: str | None
@@ -42,15 +42,15 @@ class TaskRecord:
 
     @property
     def finished(self) -> bool:
-        """Only `Finished` is final; any other state, known or not, means: look again."""
+        """Whether the state is `Finished`. No other state, known or unknown, is final."""
         return self.state is not None and self.state.casefold() == "finished"
 
 
 @dataclass(frozen=True, slots=True)
 class LinkRecord:
-    """A linked repository, IDs bare and lower-case.
+    """A linked repository. Its IDs are bare, lower-case UUIDs.
 
-    `delete_href` is its `Rel="Delete"` link; `job_hrefs` are all links whose path names the job, as documented.
+    `delete_href` is its `Rel="Delete"` link. `job_hrefs` are the links whose path contains the job's ID, as documented.
     """
 
     object_in_job_id: str
@@ -62,7 +62,7 @@ class LinkRecord:
 
 @dataclass(frozen=True, slots=True)
 class LinkedBackupRecord:
-    """A linked backup, IDs bare and lower-case."""
+    """A linked backup. Its IDs are bare, lower-case UUIDs."""
 
     object_in_job_id: str
     uid: str | None
@@ -71,10 +71,10 @@ class LinkedBackupRecord:
 
 @dataclass(frozen=True, slots=True)
 class JobRecord:
-    """A job. `linked_backups` is None where the document does not say: it is no copy job's.
+    """A job. `linked_backups` is None if the document is not that of a copy job.
 
-    `links` are the linked repositories that the document names; none where it has no list of them, or one that cannot
-    be understood. Nothing may be concluded from a link that is not among them.
+    `links` are the linked repositories in the document. They are empty if the document has no list of them, or a list
+    that cannot be read. The absence of a link from `links` therefore proves nothing.
     """
 
     id: str
@@ -87,7 +87,7 @@ class JobRecord:
 
 @dataclass(frozen=True, slots=True)
 class ReferenceRecord:
-    """One line of a query's answer."""
+    """A reference to a job or a repository, from the result of a query."""
 
     id: str
     name: str
@@ -96,7 +96,7 @@ class ReferenceRecord:
 
 @dataclass(frozen=True, slots=True)
 class Paging:
-    """Which page of a list an answer is, as far as it says, and how many pages there are."""
+    """The number of a page, if the document states it, and the number of pages of its list."""
 
     number: int | None
     pages: int
@@ -104,7 +104,7 @@ class Paging:
 
 @dataclass(frozen=True, slots=True)
 class TaskPage:
-    """One page of a query's answer."""
+    """One page of the tasks that a query found."""
 
     tasks: tuple[TaskRecord, ...]
     pages: int
@@ -135,10 +135,10 @@ def read_task(root: Node, clean: Clean = str) -> TaskRecord:
 
 
 def read_tasks(root: Node, clean: Clean = str) -> TaskPage:
-    """Read a page of tasks, their messages cleaned: what `/query?type=Task` answers.
+    """Read a page of tasks (the response to `/query?type=Task`), their messages cleaned.
 
     Raises:
-        UnexpectedDocumentError: it is no such answer, or one of its tasks has no ID.
+        UnexpectedDocumentError: it is no page of tasks, or one of its tasks has no ID.
     """
     if root.find("paginginfo") is None and root.find("tasks") is None and not root.has("tasks", "resources"):
         raise UnexpectedDocumentError("it is no list of tasks")
@@ -161,11 +161,11 @@ def _task_record(task: Node, clean: Clean) -> TaskRecord:
 
 
 def read_links(root: Node) -> tuple[LinkRecord, ...]:
-    """Read a job's linked repositories; the name of the array is unknown for JSON, so any will do.
+    """Read a job's linked repositories. The name of the JSON array is not documented, so any name is accepted.
 
     Raises:
-        UnexpectedDocumentError: it is no such list, or one of its members lacks an ID. A list that is not understood
-            must not pass for a list without the link.
+        UnexpectedDocumentError: it is no such list, or one of its members has no ID. A list that cannot be read must
+            not be mistaken for a list without the link.
     """
     records = list(root.records("objectinjobid"))
     if not records and not _is_empty_list(root):
@@ -196,7 +196,7 @@ def _is_empty_list(root: Node) -> bool:
 
 
 def _complete(container: Node, records: list[Node]) -> list[Node]:
-    """`records`, after making sure that nothing else in the container could have been one."""
+    """Return `records`, after a check that no other member of the container could be a record."""
     is_text = container.kind is Kind.TEXT and container.text.strip()
     if is_text or _members(container) != len(records):
         raise UnexpectedDocumentError("it has a member without an ObjectInJobId")
@@ -204,7 +204,7 @@ def _complete(container: Node, records: list[Node]) -> list[Node]:
 
 
 def _members(node: Node) -> int:
-    """How many things the lists in `node` hold, whether or not they can be understood."""
+    """The number of members of the lists in `node`, whether or not they can be read."""
     if node.child("objectinjobid") is not None:
         return 1
     return sum(
@@ -250,7 +250,11 @@ def _details(job_info: Node | None) -> list[Node]:
 
 
 def _links_in_entity(details: list[Node]) -> tuple[LinkRecord, ...]:
-    """Whether the entity has this list is documented in two ways; the list of its own is always there."""
+    """The linked repositories in the entity; empty if it has none or they cannot be read.
+
+    The vendor's documentation contradicts itself on whether the entity has them. The separate list of the job's links
+    always has them.
+    """
     includes = [found for detail in details if (found := detail.child("linkedbackuprepositoryincludes")) is not None]
     try:
         return tuple(
@@ -278,9 +282,9 @@ def _linked_backups(details: list[Node]) -> tuple[LinkedBackupRecord, ...] | Non
 
 
 def read_references(root: Node, resource: str) -> tuple[ReferenceRecord, ...]:
-    """Read a list of references to `resource` (`Job`, `Repository`); those to anything else are left out.
+    """Read the references to `resource` (`Job`, `Repository`) from a response; other references are left out.
 
-    It is what `/query`, `/jobs` and `/repositories` answer.
+    The response is that of `/query`, `/jobs` or `/repositories`.
 
     Raises:
         UnexpectedDocumentError: it is no list of references.
@@ -298,13 +302,13 @@ def _is_of(record: Node, resource: str) -> bool:
 
 
 def _reference(record: Node) -> ReferenceRecord:
-    # The name is compared with the one asked for, and so is kept to the letter.
+    # The name is kept unchanged, because it is compared with the requested name.
     name = record.child("name")
     return ReferenceRecord(bare_id(record.value("uid")), name.text if name is not None else "", _backup_server(record))
 
 
 def read_paging(root: Node) -> Paging:
-    """Read which page of a list it is; the only one where it does not say."""
+    """Read the page's number and the number of pages, which is 1 if the document does not state it."""
     paging = root.find("paginginfo")
     if paging is None:
         return Paging(None, 1)
@@ -313,15 +317,15 @@ def read_paging(root: Node) -> Paging:
 
 
 def _count(text: str | None) -> int | None:
-    # A number of more digits is no count of pages.
+    # A longer number is no plausible count of pages.
     return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 10 else None  # noqa: PLR2004
 
 
 def read_versions(root: Node) -> tuple[str, ...]:
-    """Read what `GET /api/` answers: the names of the supported versions.
+    """Read the names of the supported versions from the response to `GET /api/`.
 
     Raises:
-        UnexpectedDocumentError: it is not Enterprise Manager that answers.
+        UnexpectedDocumentError: the document is not one of Enterprise Manager.
     """
     versions = root.find("supportedversions")
     if versions is None and root.name != "enterprisemanager":
@@ -331,13 +335,13 @@ def read_versions(root: Node) -> tuple[str, ...]:
 
 
 def read_session_id(root: Node) -> str | None:
-    """Read the ID of a LogonSession: what a log-off names. It is not the token. None if it names none."""
+    """Read the ID of a LogonSession, which the log-off needs; None if there is none. The ID is not the token."""
     session = next(root.records("sessionid"), None)
     return _opaque_id(session.value("sessionid")) if session is not None else None
 
 
 def read_error(root: Node, clean: Clean = str) -> str | None:
-    """Read the message of an Error, cleaned and cut; None if it has none."""
+    """Read the message of an Error, cleaned and truncated; None if it has none."""
     return _message(root.value("message", "firstchanceexceptionmessage"), clean)
 
 
@@ -360,7 +364,7 @@ def _backup_server(record: Node) -> str | None:
 
 
 def _opaque_id(text: str | None) -> str | None:
-    """An ID in a form of the server's own, if it can be logged and stored, and can be a part of a path."""
+    """An ID in any format, if it can be logged, stored and used in a path; else None."""
     return text if text is not None and text.isprintable() and len(text) <= _MAX_ID else None
 
 
@@ -378,5 +382,5 @@ def _short(text: str | None) -> str | None:
 
 
 def _message(text: str | None, clean: Clean) -> str | None:
-    # Cleaned before it is cut: a part of a secret is no longer recognised.
+    # Clean before truncating: a truncated secret would not be recognised.
     return cleaned(clean(text), MAX_MESSAGE) or None if text is not None else None

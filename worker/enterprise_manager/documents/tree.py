@@ -1,7 +1,7 @@
-"""One shape for XML and JSON documents, so that what a task or a link looks like is written down once.
+"""One tree for XML and JSON documents, so that the structure of a task or a link is defined once.
 
-An XML attribute and an XML child element are both fields, as a JSON key is. Field names are compared without regard to
-case: servers of version 13.0 were seen to answer in camelCase, which their vendor called unintended.
+XML attributes, XML child elements and JSON keys are all fields. Field names are compared without regard to case:
+servers of version 13.0 were seen to answer in camelCase, which their vendor called unintended.
 """
 
 from __future__ import annotations
@@ -11,29 +11,29 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-#: A document nested deeper than this is no answer of Enterprise Manager: its own stay below ten.
+#: The maximum depth of a document. The documents of Enterprise Manager have fewer than ten levels.
 MAX_DEPTH = 40
 
-#: The most fields of one document. Bounds memory: a few bytes of a hostile document can ask for hundreds.
+#: The maximum number of fields in one document. Limits memory: a few bytes of a document may take hundreds of bytes.
 MAX_NODES = 200_000
 
 _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 
 
 class DocumentError(Exception):
-    """The body of an answer is of no use."""
+    """The body of a response cannot be used."""
 
 
 class UnreadableDocumentError(DocumentError):
-    """It is no document at all: truncated, neither XML nor JSON, too deep, too large, or with forbidden parts."""
+    """The document cannot be parsed: truncated, neither XML nor JSON, too deep, too large, or with forbidden parts."""
 
 
 class UnexpectedDocumentError(DocumentError):
-    """It can be read, and says something else than was asked for."""
+    """The document was parsed, but is not the one that was requested."""
 
 
 class Kind(Enum):
-    """What a node was in its document."""
+    """Which part of its XML or JSON document a node was."""
 
     ELEMENT = auto()
     OBJECT = auto()
@@ -44,7 +44,7 @@ class Kind(Enum):
 
 @dataclass(slots=True)
 class Node:
-    """An element, an attribute, an object, an array or a value, by its lower-case name."""
+    """An XML element or attribute, or a JSON object, array or value. Its name is in lower case."""
 
     name: str
     kind: Kind
@@ -64,7 +64,7 @@ class Node:
         return (found.text.strip() or None) if found is not None else None
 
     def has(self, *names: str) -> bool:
-        """Whether there is such a field, be it null."""
+        """Whether there is such a field, even if it is null."""
         return any(child.name in names for child in self.children)
 
     def records(self, identity: str) -> Iterator[Node]:
@@ -86,13 +86,13 @@ class Node:
 
 
 class Budget:
-    """Counts the nodes of one document, and refuses one too many."""
+    """Counts the nodes of one document, and raises when a limit is exceeded."""
 
     def __init__(self) -> None:
         self._left = MAX_NODES
 
     def spend(self, depth: int, nodes: int = 1) -> None:
-        """Account for so many more nodes at that depth.
+        """Count `nodes` more nodes at that depth.
 
         Raises:
             UnreadableDocumentError: the document is too large or too deep.
@@ -105,6 +105,6 @@ class Budget:
 
 
 def cleaned(text: str, longest: int) -> str:
-    """One line of printable text that can be encoded and logged, cut to so many characters."""
+    """The text as one line of printable characters that can be encoded, truncated to `longest` characters."""
     line = _UNPRINTABLE.sub(" ", text[: longest * 4]).strip()
     return line if len(line) <= longest else line[: longest - 1] + "…"
