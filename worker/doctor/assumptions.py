@@ -1,6 +1,6 @@
-"""Holds what the worker expects of an Enterprise Manager against a real one. Reads only; logs on once, and off again.
+"""Compares the worker's assumptions with a real Enterprise Manager. Only reads; logs on once, and logs off again.
 
-What it reports holds no name, address or ID, so that it can be passed on.
+The report contains no name, address or ID, so that it can be shared.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from worker.settings import EnterpriseManagerSettings
 from worker.unlinks.ports.clock import Clock
 from worker.unlinks.ports.enterprise_manager import Unavailable
 
-#: An ID that no session has.
+#: A session token that is not valid.
 _NO_SESSION = "b2Ygbm8gc2Vzc2lvbg=="
 
-#: What only a change of a job, or a second session, would show.
+#: Assumptions that can be checked only by changing a job, or with a second session.
 _NEED_A_CHANGE = (
     Assumption.TASK_STATES,
     Assumption.DELETE_ACCEPTED,
@@ -55,7 +55,7 @@ _NEED_A_CHANGE = (
 
 
 class Result(StrEnum):
-    """What became of one check."""
+    """The result of one check."""
 
     CONFIRMED = "confirmed"
     DIFFERENT = "different"
@@ -65,7 +65,7 @@ class Result(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One assumption, and what was seen of it. Holds no secret."""
+    """One assumption, the result of its check, and what was seen. Contains no secret."""
 
     assumption: Assumption
     result: Result
@@ -73,14 +73,14 @@ class Check:
 
 
 class UnreachableError(Exception):
-    """There is no session to look in; the text names the remedy."""
+    """There is no session for the checks; the text names the remedy."""
 
 
 async def examine(name: str, settings: EnterpriseManagerSettings, clock: Clock) -> AsyncIterator[Check]:
-    """Make every check that needs no change; those that need one are named at the end.
+    """Make every check that needs no change, then list the assumptions that need one.
 
     Raises:
-        UnreachableError: it does not answer, or refuses the logon.
+        UnreachableError: Enterprise Manager does not answer, or refuses the logon.
         SettingsInvalidError: the CA file cannot be used.
     """
     timeout = min(settings.request_timeout_seconds, REQUEST_SECONDS)
@@ -105,7 +105,7 @@ class _Examination:
         self._jobs = JobLooks(probe)
 
     async def checks(self) -> AsyncIterator[Check]:
-        """All of them, in the order of their definition as far as that is possible."""
+        """All checks, in the order of their definition where possible."""
         yield await self._check(Assumption.FRONT_PAGE, self._front_page)
         try:
             session = await self._logon.session()
@@ -152,7 +152,7 @@ class _Examination:
             yield check
 
     async def _check(self, assumption: Assumption, look: Callable[[], Awaitable[str | None]]) -> Check:
-        """Make one check; `look` returns what is otherwise than believed, or None."""
+        """Make one check. `look` returns a description of the difference from the assumption, or None."""
         try:
             seen = await look()
         except NotSeenError as missing:
@@ -161,7 +161,7 @@ class _Examination:
             seen = described(error)
         return Check(assumption, Result.CONFIRMED if seen is None else Result.DIFFERENT, seen or "")
 
-    # --- what needs no job --------------------------------------------------------------------------------------------
+    # --- checks that need no job --------------------------------------------------------------------------------------
 
     async def _front_page(self) -> str | None:
         return None if read_versions(await self._probe.read(paths.API)) else "it names no version"
@@ -174,7 +174,7 @@ class _Examination:
         statuses = {}
         for kind, path in (("job", paths.job(str(uuid.uuid4()))), ("task", paths.task("task-999999999"))):
             statuses[kind] = (await self._probe.get(path)).status
-        as_believed = {NOT_FOUND, FORBIDDEN}  # an account that may not see jobs is answered with 403
+        as_believed = {NOT_FOUND, FORBIDDEN}  # an account that may not see jobs gets 403
         others = [f"status {status} for a {kind}" for kind, status in statuses.items() if status not in as_believed]
         return ", ".join(others) or None
 

@@ -1,4 +1,4 @@
-"""Examines RabbitMQ over AMQP: tries what the worker will do, in ways without effect."""
+"""Examines RabbitMQ over AMQP: tries the worker's operations in a way that has no effect."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ if TYPE_CHECKING:
 #: The oldest version that the worker runs on.
 OLDEST_VERSION = (3, 10)
 
-#: What RabbitMQ does with a delivery that is held too long, by default, in seconds: since 3.8.17.
+#: RabbitMQ's default consumer timeout (how long a delivery may stay unacknowledged), in seconds, since 3.8.17.
 DEFAULT_CONSUMER_TIMEOUT = 1800.0
 
-#: How long a channel is watched for the broker's refusal, in seconds.
+#: How long to wait until the broker closes the channel as a refusal, in seconds.
 _REFUSAL_SECONDS = 5.0
 
-#: No number, as an expiration must be: the broker refuses the message once it has looked at the permission to write.
+#: An invalid expiration, since it is no number. The broker refuses the message after it has checked the permission.
 _NO_EXPIRATION = "doctor"
 
 
 async def examine(settings: BrokerSettings, enterprise_managers: Iterable[str]) -> AsyncIterator[Finding]:
-    """Reach it, and see version, topology and permissions."""
+    """Connect, and check version, topology and permissions."""
     try:
         async with visit(settings, "doctor") as connection:
             yield _reached(settings, connection)
@@ -71,7 +71,7 @@ def _version(connection: AsyncioConnection) -> Finding:
     return good("version", f"{product} {version}")
 
 
-# --- what has to be there ---------------------------------------------------------------------------------------------
+# --- exchanges and queues ---------------------------------------------------------------------------------------------
 
 
 async def _topology(
@@ -81,7 +81,8 @@ async def _topology(
     parts: list[Exchange | Queue] = [*described.exchanges, *described.queues]
     answers = [(part, await _refusal(connection, part, passive=True)) for part in parts]
     there = [part for part, refusal in answers if refusal is None]
-    # RabbitMQ 4.3 does not answer a user without any permission on a thing; the worker needs none on some.
+    # RabbitMQ 4.3 refuses a passive declaration if the user has no permission on the exchange or queue at all. The
+    # worker needs no permission on some of them.
     untold = [part.name for part, refusal in answers if refusal and refusal.reply_code == ACCESS_REFUSED]
     missing = [part.name for part, refusal in answers if refusal and refusal.reply_code != ACCESS_REFUSED]
     if untold and not missing:
@@ -102,7 +103,7 @@ async def _topology(
 async def _arguments(
     settings: BrokerSettings, there: list[Exchange | Queue], connection: AsyncioConnection
 ) -> AsyncIterator[Finding]:
-    """Declaring again what is there changes nothing, and is refused where it was declared with other arguments."""
+    """Declare the existing exchanges and queues again. This changes nothing, and fails if their arguments differ."""
     if settings.topology == "verify" or not there:
         return
     refusals = [(part.name, refusal) for part in there if (refusal := await _refusal(connection, part, passive=False))]
@@ -119,7 +120,7 @@ async def _arguments(
 
 
 async def _refusal(connection: AsyncioConnection, part: Exchange | Queue, *, passive: bool) -> ChannelLostError | None:
-    """The broker's refusal of a declaration. Not passive, it is only for what is there."""
+    """The broker's refusal of a declaration, or None. Use `passive=False` only for existing exchanges and queues."""
     channel = await AwaitableChannel.open(connection)
     arguments: dict[str, Any] = {"passive": passive, "durable": True, "arguments": part.arguments}
     try:
@@ -136,7 +137,7 @@ async def _refusal(connection: AsyncioConnection, part: Exchange | Queue, *, pas
     return None
 
 
-# --- what may be done -------------------------------------------------------------------------------------------------
+# --- permissions ------------------------------------------------------------------------------------------------------
 
 
 async def _permissions(there: list[str], described: topology.Topology, connection: AsyncioConnection) -> Finding:
@@ -152,7 +153,7 @@ async def _permissions(there: list[str], described: topology.Topology, connectio
 
 
 async def _may_write(connection: AsyncioConnection, exchange: str) -> bool:
-    """Publish what the broker refuses for another reason, after it has looked at the permission."""
+    """Publish an invalid message. The broker refuses it, but checks the permission to write first."""
     channel = await AwaitableChannel.open(connection)
     channel.raw.basic_publish(exchange, "doctor", b"", BasicProperties(expiration=_NO_EXPIRATION))
     await asyncio.wait((channel.closed,), timeout=_REFUSAL_SECONDS)
@@ -163,7 +164,7 @@ async def _may_write(connection: AsyncioConnection, exchange: str) -> bool:
 
 
 async def _may_read(connection: AsyncioConnection, queue: str) -> bool:
-    """Take one message and give it back at once, which counts as one delivery of the thousand that it may have."""
+    """Get one message and requeue it at once. This counts as one of the thousand deliveries that a message may have."""
     channel = await AwaitableChannel.open(connection)
     got: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
     channel.raw.add_callback(lambda _frame: settle(got, None), [Basic.GetEmpty])

@@ -1,4 +1,4 @@
-"""The certificate that a server shows, whether or not it can be trusted."""
+"""Reads the certificate that a server presents, whether or not it is trusted."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from urllib.parse import urlsplit
 
 from worker.enterprise_manager.pinning import fingerprint_of
 
-#: How long connecting and each step of the handshake may take, in seconds.
+#: The time-out of the connection attempt and of each step of the TLS handshake, in seconds.
 _SECONDS = 10.0
 
 _HTTPS = 443
 
-#: OpenSSL's flag to verify without regard to dates, which Python does not name (X509_V_FLAG_NO_CHECK_TIME, x509_vfy.h).
+#: OpenSSL's flag to ignore dates when verifying (X509_V_FLAG_NO_CHECK_TIME, x509_vfy.h). Python has no name for it.
 _NO_CHECK_TIME = 0x200000
 
 
 @dataclass(frozen=True, slots=True)
 class ShownCertificate:
-    """A certificate; `subject`, `issuer`, `names` and dates are None or empty where they cannot be read."""
+    """A server's certificate. `subject`, `issuer`, `names` and the dates are None or empty if they cannot be read."""
 
     fingerprint: str
     subject: str | None = None
@@ -35,15 +35,15 @@ class ShownCertificate:
 
     @property
     def self_signed(self) -> bool:
-        """Whether it is self-issued."""
+        """Whether issuer and subject are the same. The signature is not checked."""
         return self.subject is not None and self.subject == self.issuer
 
 
 def shown_by(url: str) -> ShownCertificate:
-    """What the server at an `https://` URL shows. Blocks; sends nothing but handshakes.
+    """The certificate of the server at an `https://` URL. Blocks; makes TLS handshakes and sends no request.
 
     Raises:
-        OSError: no connection, or no TLS; the text is a library's.
+        OSError: there is no connection, or no TLS. The text comes from a library.
     """
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or _HTTPS
@@ -56,7 +56,7 @@ def shown_by(url: str) -> ShownCertificate:
     except ssl.SSLError:
         return ShownCertificate(
             fingerprint
-        )  # not verified, for instance because it is not for servers: only the fingerprint is known
+        )  # verification failed, for instance because it is no server certificate: only the fingerprint is known
 
 
 @contextmanager
@@ -76,7 +76,7 @@ def _trusting_anybody() -> ssl.SSLContext:
 
 
 def _trusting_only(certificate: bytes) -> ssl.SSLContext:
-    """Python describes only a certificate that was verified: so this very one is the one that is trusted."""
+    """A context that trusts this certificate only. Python decodes a peer's certificate only if it was verified."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.load_verify_locations(cadata=certificate)

@@ -1,4 +1,4 @@
-"""Examines one Enterprise Manager: TLS, logon, role. It logs on once, so that a wrong password counts once."""
+"""Examines one Enterprise Manager: TLS, logon, role. It logs on once, so that a wrong password is sent only once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from worker.settings import EnterpriseManagerSettings
 from worker.unlinks.ports.clock import Clock
 from worker.unlinks.ports.enterprise_manager import Refused, Unavailable
 
-#: A certificate that expires within this many days is reported.
+#: A certificate that expires within this many days is a finding.
 DAYS_OF_NOTICE = 30
 
 #: How long one request may take here, in seconds, whatever the worker's setting is.
@@ -29,7 +29,7 @@ _TROUBLE = (TransportError, Again, NotFound, Unauthorized, Refused, Unavailable,
 
 
 async def examine(name: str, settings: EnterpriseManagerSettings, clock: Clock) -> AsyncIterator[Finding]:
-    """Connect, log on, read what any account may read, log off.
+    """Connect, log on, read resources that any account may read, and log off.
 
     Raises:
         SettingsInvalidError: the CA file cannot be used.

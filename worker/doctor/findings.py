@@ -12,7 +12,7 @@ PART_SECONDS = 40.0
 
 
 class Mark(Enum):
-    """The severity of a finding. Only `WRONG` prevents the worker's work."""
+    """The severity of a finding. Only `WRONG` prevents the worker from working."""
 
     GOOD = auto()
     DOUBTFUL = auto()
@@ -21,7 +21,7 @@ class Mark(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was checked, what was found, and the remedy for a problem. Holds no secret."""
+    """What was checked, what was found, and the remedy for a problem. Contains no secret."""
 
     mark: Mark
     what: str
@@ -30,27 +30,27 @@ class Finding:
 
 
 def good(what: str, seen: str) -> Finding:
-    """As it should be."""
+    """A finding without a problem."""
     return Finding(Mark.GOOD, what, seen)
 
 
 def doubtful(what: str, seen: str, remedy: str | None = None) -> Finding:
-    """It may do harm, or its state cannot be read."""
+    """A finding that may cause problems, or a state that cannot be determined."""
     return Finding(Mark.DOUBTFUL, what, seen, remedy)
 
 
 def wrong(what: str, seen: str, remedy: str | None = None) -> Finding:
-    """The worker cannot work with it."""
+    """A finding that prevents the worker from working."""
     return Finding(Mark.WRONG, what, seen, remedy)
 
 
 async def bounded(examination: AsyncIterator[Finding], seconds: float = PART_SECONDS) -> list[Finding]:
-    """All findings within so many seconds; running out of time is a finding too."""
+    """The findings of an examination that may take this many seconds. A time-out is a finding too."""
     found: list[Finding] = []
     try:
         async with asyncio.timeout(seconds):
             async for finding in examination:
-                found.append(finding)  # noqa: PERF401 - what was found before the time is over is kept
+                found.append(finding)  # noqa: PERF401 - findings before the time-out are kept
     except TimeoutError:
         found.append(wrong("time", f"no answer to the next check within {seconds:g} s", "see the network between"))
     return found

@@ -1,4 +1,4 @@
-"""What is expected of jobs, their links and the queries for them, held against the jobs that the account sees."""
+"""Checks the assumptions about jobs, their links and queries, on the jobs that the account can see."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from worker.enterprise_manager.documents.tree import Node
 from worker.enterprise_manager.gateway import COPY_JOBS, LEGACY_COPY_JOB
 from worker.enterprise_manager.responses import BAD_REQUEST
 
-#: How many jobs are read at most, to find one of each kind.
+#: The largest number of jobs that are read to find one of each kind.
 MOST_JOBS = 50
 
-#: The page size that a server was seen to allow.
+#: The requested page size, which a server was seen to allow.
 PAGE = 100
 
-#: What is looked at on a backup copy job.
+#: Assumptions that are checked on a backup copy job.
 _NEED_A_COPY_JOB = (
     Assumption.JOB_ENTITY,
     Assumption.LINK_LIST,
@@ -38,7 +38,7 @@ _NEED_A_COPY_JOB = (
     Assumption.JSON_LINKED_BACKUPS_NAME,
 )
 
-#: What is looked at on any job.
+#: Assumptions that are checked on a job of any type.
 NEED_A_JOB = (
     Assumption.QUERY,
     Assumption.NAMES_IGNORE_CASE,
@@ -51,7 +51,7 @@ NEED_A_JOB = (
 
 @dataclass(slots=True)
 class _Seen:
-    """The jobs that the checks are made on, each with its name."""
+    """The jobs that are used for the checks."""
 
     any_job: ReferenceRecord | None = None
     copy_job: JobRecord | None = None
@@ -63,14 +63,14 @@ class _Seen:
 
 
 class JobLooks:
-    """Each look returns what is otherwise than believed, or None. To be made after `find`."""
+    """The checks on jobs. Each returns a description of the difference, or None. Call `find` before any check."""
 
     def __init__(self, probe: Probe) -> None:
         self._probe = probe
         self._jobs = _Seen()
 
     def all(self) -> dict[Assumption, Callable[[], Awaitable[str | None]]]:
-        """By assumption; that on queries comes before those that need a query."""
+        """The checks by assumption. The check of queries precedes the checks that need a query."""
         return {
             Assumption.QUERY: self._query,
             Assumption.NAMES_IGNORE_CASE: self._case,
@@ -88,7 +88,7 @@ class JobLooks:
         }
 
     def missing(self, assumption: Assumption) -> str | None:
-        """What the account does not see, without which the look is not made."""
+        """Why the check cannot be made: the kind of job that the account does not see. None if it can be made."""
         if assumption in NEED_A_JOB and self._jobs.any_job is None:
             return "the account sees no job"
         if assumption in _NEED_A_COPY_JOB and self._jobs.copy_job is None:
@@ -96,7 +96,7 @@ class JobLooks:
         return None
 
     async def find(self) -> str | None:
-        """Look for one job of each kind; the copy job is one with links, if there is one."""
+        """Find one job of each kind, and a copy job with links if there is one. Returns None, as every check."""
         query = {"pageSize": str(PAGE)}
         for reference in read_references(await self._probe.read(paths.COLLECTIONS["Job"], query), "Job")[:MOST_JOBS]:
             self._jobs.any_job = self._jobs.any_job or reference
@@ -144,7 +144,7 @@ class JobLooks:
         return None if listed == named else f"the entity names {len(named)} links, and the list {len(listed)}"
 
     async def _links_name(self) -> str | None:
-        assert self._links  # noqa: S101 - else a `NotSeenError` was raised
+        assert self._links  # noqa: S101 - without links, a `NotSeenError` was raised
         return _otherwise_named(await self._probe.json(paths.links(self._copy_job.id)), "LinkedBackupRepositories")
 
     async def _backups_name(self) -> str | None:
@@ -221,14 +221,14 @@ class JobLooks:
 
 
 def _field(document: Any, name: str) -> Any:
-    """The field of that name, in any case; None if there is none."""
+    """The field of that name, compared without regard to case; None if there is none."""
     if not isinstance(document, dict):
         return None
     return next((value for key, value in document.items() if key.casefold() == name.casefold()), None)
 
 
 def _otherwise_named(document: Any, believed: str) -> str | None:
-    """The name of the array in the document, if it is not the one that was believed."""
+    """The name of the array in the document, if it is not the expected name; else None."""
     if document is None:
         raise NotSeenError("the document has no such list")
     if isinstance(document, list):

@@ -1,4 +1,4 @@
-"""Examines the ledger's database, without making or changing anything in it."""
+"""Examines the ledger's database. Creates nothing and changes nothing."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from worker.unlinks.ports.clock import Clock
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
-#: A difference of the clocks, in seconds, that is reported: `not_after` and the times in events are
-#: by the workers' clocks. Leases and time-outs are measured by the database's alone.
+#: A larger difference between the clocks, in seconds, is a finding. `not_after` and the times in events use the
+#: workers' clocks; leases and time-outs use the database's clock alone.
 MOST_SECONDS_APART = 5.0
 
-#: File systems that other hosts may write to. SQLite's locks do not hold there (https://www.sqlite.org/howtocorrupt.html).
+#: Network file systems, on which SQLite's locks are not reliable (https://www.sqlite.org/howtocorrupt.html).
 NETWORK_FILE_SYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "glusterfs", "lustre", "9p", "afs", "gfs2", "ocfs2", "beegfs"}
 )
 
 
 async def examine(settings: LedgerSettings, clock: Clock) -> AsyncIterator[Finding]:
-    """Connect, and check its schema, the permissions, and its clock or file system.
+    """Connect, and check the schema, the permissions, and the clock or the file system.
 
     Raises:
-        SettingsInvalidError: the URL cannot be read.
+        SettingsInvalidError: the URL cannot be parsed.
     """
     url = read_url(settings.url)
     postgresql = url.get_backend_name() == "postgresql"
@@ -59,7 +59,7 @@ async def examine(settings: LedgerSettings, clock: Clock) -> AsyncIterator[Findi
 def _pauses(settings: LedgerSettings, clock: Clock) -> tuple[Pause, ...]:
     try:
         return Inspection(settings, clock).pauses()
-    except InspectionError:  # there is none yet, or what was found above says why
+    except InspectionError:  # there is no schema yet, or an earlier finding names the problem
         return ()
 
 
@@ -153,9 +153,9 @@ def _sqlite_schema(connection: sqlite3.Connection) -> Finding:
 
 
 def file_system_of(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str | None:
-    """The kind of file system that a folder is on; None where the system does not tell.
+    """The type of a folder's file system; None if the system does not provide it.
 
-    The fields are those of proc(5): the fifth is where it is mounted, and the kind follows a single dash.
+    proc(5) describes the format of a line: the fifth field is the mount point, and the type follows a single dash.
     """
     try:
         lines = mounts.read_text(encoding="utf-8", errors="surrogateescape").splitlines()

@@ -1,7 +1,7 @@
-"""Examines RabbitMQ through its management API, where there is one: what AMQP cannot query.
+"""Examines RabbitMQ through its management API, if there is one, because AMQP cannot query policies.
 
-The arguments that a queue really has come from its declaration and from policies, of which the lower number counts; and
-only there can be seen how long a delivery may be held. It does not show the broker's own `consumer_timeout` at all.
+The effective arguments of a queue come from its declaration and from policies; of two numbers, the lower one applies.
+The API also shows the consumer timeout of a queue, but not the broker's own setting `consumer_timeout`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _VARIABLE = "UNLINK_BROKER__MANAGEMENT_URL"
 
 
 class _NotAnsweredError(Exception):
-    """The API did not answer; the text says why."""
+    """There is no usable response of the API; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class _Api:
         """The JSON at a path; None for 404.
 
         Raises:
-            _NotAnsweredError: anything else.
+            _NotAnsweredError: for any other error.
         """
         with requests.Session() as session:
             session.trust_env = False
@@ -66,7 +66,7 @@ class _Api:
 
 
 async def examine(settings: BrokerSettings, enterprise_managers: Iterable[str]) -> AsyncIterator[Finding]:
-    """Check effective arguments and consumer timeouts; report where they cannot be read."""
+    """Check effective arguments and consumer timeouts. It is a finding too if they cannot be read."""
     api = _api(settings)
     where = urlsplit(api.url).netloc.rpartition("@")[2]
     names = [topology.command_queue(name) for name in enterprise_managers]
@@ -106,7 +106,7 @@ def _api(settings: BrokerSettings) -> _Api:
 
 
 def _effective(found: Mapping[str, Any], argument: str) -> Any:
-    """What holds for a queue: its own argument, a policy's, or the lower one of two numbers."""
+    """The effective value of an argument: the queue's own, the policy's, or the lower one of two numbers."""
     own = (found.get("arguments") or {}).get(argument)
     policy = (found.get("effective_policy_definition") or {}).get(argument.removeprefix("x-"))
     if isinstance(own, int) and isinstance(policy, int):
@@ -133,12 +133,12 @@ def _differences(queue: Queue, found: Mapping[str, Any]) -> list[str]:
 #: Limits that an installation may set by policy.
 _MAY_DIFFER = frozenset({"x-delivery-limit", "x-max-length"})
 
-#: What drops messages, where the worker does not ask for it.
+#: Arguments that drop messages. The worker does not want them on queues that it declares without them.
 _UNWANTED = ("x-message-ttl", "x-expires", "x-max-length", "x-max-length-bytes")
 
 
 def _held(settings: BrokerSettings, queues: Mapping[str, Mapping[str, Any]]) -> Finding:
-    """Whether the broker lets a delivery be held for as long as the worker does."""
+    """Whether the consumer timeout is longer than the time for which the worker holds a delivery."""
     hold = settings.hold_seconds
     seen = [value / 1000 for found in queues.values() if isinstance(value := _effective(found, _TIMEOUT), int)]
     if seen and min(seen) <= hold:

@@ -1,4 +1,4 @@
-"""Requests of the doctor in a session of its own, and what was seen on the way."""
+"""Sends the doctor's requests in a separate session, and collects the differences that are seen."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from worker.enterprise_manager.responses import MULTIPLE_CHOICES, OK
 from worker.enterprise_manager.transport import Answer, Request, TransportError
 from worker.enterprise_manager.wire import Wire
 
-#: In a request's headers: the answer is to be in JSON, whatever the worker's setting is.
+#: The header that requests JSON, whatever format the worker's setting names.
 AS_JSON = {"Accept": "application/json"}
 
 
 class StatusError(Exception):
-    """Answered with another status than 200; the text names the status alone."""
+    """The status of the response is not 200; the text contains the status only."""
 
 
 class NotSeenError(Exception):
-    """The account sees nothing that the check could be made on; the text says what is missing."""
+    """The account sees nothing on which the check can be made; the text says what is missing."""
 
 
-#: What a request or its answer may raise.
+#: The exceptions that a request, or reading its response, may raise.
 TROUBLE = (TransportError, StatusError, DocumentError)
 
 
 def described(error: Exception) -> str:
-    """One of `TROUBLE` in words of our own: the server's may hold names and addresses."""
+    """A description of one of `TROUBLE`, without text from the server, which may contain names and addresses."""
     return "no complete answer" if isinstance(error, TransportError) else str(error).partition(":")[0]
 
 
@@ -44,13 +44,13 @@ class Noted(Differences):
         self.noted: dict[Assumption, str] = {}
 
     def report(self, assumption: Assumption, seen: str) -> None:
-        """Remember the first that was seen."""
+        """Remember the first difference from each assumption."""
         self.noted.setdefault(assumption, seen)
 
 
 @dataclass(slots=True)
 class Probe:
-    """Asks one Enterprise Manager; `session` is the header of its session, once there is one."""
+    """Sends requests to one Enterprise Manager. Set `session` to the session's header after the logon."""
 
     wire: Wire
     session: Mapping[str, str] = field(default_factory=dict)
@@ -59,7 +59,7 @@ class Probe:
     async def get(
         self, path: str, query: Mapping[str, str] | None = None, headers: Mapping[str, str] | None = None
     ) -> Answer:
-        """The answer, whatever its status. Raises `TransportError` if there is none."""
+        """The response, whatever its status. Raises `TransportError` if there is none."""
         answer = await self.wire.exchange(Request("GET", path, query or {}, {**self.session, **(headers or {})}))
         self.differences.look_at_body(answer.body)
         return answer
@@ -71,10 +71,10 @@ class Probe:
         return await self.wire.read(answer)
 
     async def json(self, path: str, query: Mapping[str, str] | None = None) -> Any:
-        """The document as JSON. Raises one of `TROUBLE`, and `NotSeenError` where it is not in JSON."""
+        """The document as JSON. Raises one of `TROUBLE`, and `NotSeenError` if it is not in JSON."""
         answer = await self.get(path, query, AS_JSON)
         _require_success(answer)
-        await self.wire.read(answer)  # raises where it is no document
+        await self.wire.read(answer)  # raises if the body is no document
         try:
             return json.loads(answer.body.removeprefix(BYTE_ORDER_MARK))
         except ValueError:

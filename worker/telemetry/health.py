@@ -1,11 +1,11 @@
 """Liveness and readiness of the worker.
 
-It is live as long as its event loop runs, and as long as every queue that it should consume has a consumer registered
-on an open channel. An unavailable part (broker, ledger, Enterprise Manager) is no reason for a restart: the worker
-waits for it, and is only not ready meanwhile.
+The worker is live if its event loop runs and if every queue that it should consume has a consumer on an open channel.
+An unavailable part (broker, ledger, Enterprise Manager) does not require a restart: the worker waits for it, and is not
+ready meanwhile.
 
-The event loop records its heartbeat and the missing consumers. Probes are answered on the server's thread, so that they
-are answered also when the loop is stuck.
+The event loop records its heartbeat and the missing consumers. The HTTP server's thread answers the probes, so that
+they are answered even if the loop is blocked.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, Final, NoReturn, Protocol
 #: How often the loop records its heartbeat, in seconds.
 BEAT_SECONDS: Final = 0.5
 
-#: The problem of a database that is not available.
+#: The problem that is reported if the database is not available.
 _NO_ANSWER: Final = "the database does not answer; the log (ledger.database_lost) says why"
 
 
@@ -26,9 +26,9 @@ _NO_ANSWER: Final = "the database does not answer; the log (ledger.database_lost
 class GracePeriods:
     """How long, in seconds, a condition may last before the worker counts as not live.
 
-    loop: the loop does not run. Longer than any callback on it.
-    consumer: a consumer is missing while the connection is open. Longer than an attempt to register it and the longest
-        back-off after it, both of which take up to half a minute.
+    loop: the event loop does not run. Longer than any callback on the loop.
+    consumer: a consumer is missing while the connection is open. Longer than the sum of an attempt to register the
+        consumer and the longest back-off after it, which take up to half a minute each.
     """
 
     loop: float = 20
@@ -36,7 +36,7 @@ class GracePeriods:
 
 
 class BrokerState(Protocol):
-    """The broker, as far as health needs it."""
+    """The state of the broker that `Health` reads."""
 
     @property
     def up(self) -> bool:
@@ -50,17 +50,17 @@ class BrokerState(Protocol):
 
     @property
     def wanted(self) -> frozenset[str]:
-        """The Enterprise Managers that should have one."""
+        """The Enterprise Managers that should have a consumer."""
         ...
 
     @property
     def last_problem(self) -> str | None:
-        """Why it is not available."""
+        """The reason why the broker is not available."""
         ...
 
 
 class LedgerState(Protocol):
-    """The ledger, likewise."""
+    """The state of the ledger that `Health` reads."""
 
     @property
     def up(self) -> bool:
@@ -69,11 +69,11 @@ class LedgerState(Protocol):
 
 
 class EnterpriseManagerState(Protocol):
-    """An Enterprise Manager, likewise."""
+    """The state of an Enterprise Manager that `Health` reads."""
 
     @property
     def up(self) -> bool:
-        """Whether it is available, as far as is known."""
+        """Whether it is available, according to the latest calls and probes."""
         ...
 
     @property
@@ -84,17 +84,17 @@ class EnterpriseManagerState(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """An answer: yes or no, and the state of each part."""
+    """The result of a probe: whether it succeeded, and the state of each part."""
 
     good: bool
     parts: Mapping[str, Any]
 
 
 class Health:
-    """The answers of `/livez` and `/readyz`.
+    """The results for `/livez` and `/readyz`.
 
     Args:
-        clean: removes secrets from a text: problems quote other systems.
+        clean: removes secrets from a text. Problems may quote text from other systems.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class Health:
         self.draining = False
 
     async def keep_watch(self) -> NoReturn:
-        """Record heartbeats; runs on the event loop."""
+        """Record heartbeats and missing consumers until cancelled. Run it on the worker's event loop."""
         while True:
             self._last_beat = self._monotonic()
             self._missing_since = self._missing(self._last_beat)
@@ -132,7 +132,7 @@ class Health:
     # --- from any thread --------------------------------------------------------------------------------------------
 
     def live(self) -> Report:
-        """Whether it is live."""
+        """Whether the event loop runs and no consumer is missing, within the grace periods."""
         now = self._monotonic()
         still = max(now - self._last_beat, 0.0)
         missing = {name: now - since for name, since in self._missing_since.items()}
@@ -147,7 +147,7 @@ class Health:
         return Report(_all_good(parts), parts)
 
     def ready(self) -> Report:
-        """Whether it can work. Of several Enterprise Managers one is enough, since they do not affect each other."""
+        """Whether the worker can work. One available Enterprise Manager is enough: they do not affect each other."""
         managers = {
             name: _part(each.up, self._clean(each.last_problem or "not available"))
             for name, each in self._enterprise_managers.items()
@@ -161,7 +161,7 @@ class Health:
         return Report(good, {**parts, "enterprise_managers": managers})
 
 
-def _part(ok: bool, problem: str) -> dict[str, Any]:  # noqa: FBT001 - the first of two words in a table
+def _part(ok: bool, problem: str) -> dict[str, Any]:  # noqa: FBT001 - the calls form a table
     return {"ok": True} if ok else {"ok": False, "problem": problem}
 
 

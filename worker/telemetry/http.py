@@ -1,7 +1,7 @@
 """The HTTP server for probes and scrapes: `/livez`, `/readyz`, `/metrics`.
 
-It has one thread with an event loop of its own, since it must answer while the worker's event loop is stuck, and while
-no further thread can be started. A connection costs no thread, and the number of open connections is limited.
+It runs on one thread with its own event loop, because it must answer while the worker's event loop is blocked, and
+while no further thread can be started. A connection takes no thread, and the number of open connections is limited.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 #: How long a connection may take from its start to its end, in seconds.
 CLIENT_SECONDS: Final = 10.0
 
-#: The most open connections. One more closes the oldest: a probe sends its request at once, a connection that has been
-#: open for long is idle.
+#: The largest number of open connections. A further connection closes the oldest one, which is probably idle: a probe
+#: sends its request at once.
 MOST_CONNECTIONS: Final = 64
 
-#: The longest line of a request in bytes, and the most lines.
+#: The longest line of a request, in bytes, and the largest number of lines.
 _LONGEST_LINE = 8192
 _MOST_LINES = 100
 
@@ -48,10 +48,10 @@ class TelemetryServer:
     """Serves from its creation to `close`, or as a context manager.
 
     Args:
-        settings: where to listen. Port 0 is any free port, which is logged.
+        settings: where to listen. Port 0 means any free port; the port is logged.
 
     Raises:
-        SettingsInvalidError: it cannot listen there.
+        SettingsInvalidError: the server cannot listen on this address.
     """
 
     def __init__(self, settings: HttpSettings, health: Health, registry: CollectorRegistry) -> None:
@@ -140,10 +140,10 @@ _TEXT = "text/plain; charset=utf-8"
 
 
 async def _request(reader: asyncio.StreamReader) -> tuple[str, str, str]:
-    """Method, path and `Accept` of a request.
+    """The method, path and `Accept` header of a request.
 
     Raises:
-        ValueError, HTTPException: it is no HTTP request, or too long.
+        ValueError, HTTPException: it is no HTTP request, or it is too long.
     """
     lines = [await reader.readline()]
     while lines[-1].strip():
@@ -169,7 +169,7 @@ def _listen(settings: HttpSettings) -> socket.socket:
         if error.errno == errno.EADDRINUSE:
             problem = f"UNLINK_HTTP__PORT: {where} is in use by another program; choose another port, or 0 for any"
         else:
-            # Without its note of the address, which `create_server` adds.
+            # Remove the address, which `create_server` appends to the message.
             reason = (error.strerror or "").partition(" (while attempting")[0]
             problem = f"UNLINK_HTTP__HOST, UNLINK_HTTP__PORT: cannot listen on {where} ({reason})"
         raise SettingsInvalidError(problem) from None

@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 class Telemetry:
     """The telemetry of one worker.
 
-    `look_at` is given the parts, then `serve` answers probes and scrapes.
+    Call `look_at` with the parts first, then `serve` to answer probes and scrapes.
 
     Raises:
-        SettingsInvalidError: spans are asked for, and the SDK is not there.
+        SettingsInvalidError: an endpoint for spans is set, but OpenTelemetry's SDK is not installed.
     """
 
     def __init__(self, settings: Settings, worker: str, clock: Clock) -> None:
@@ -44,27 +44,27 @@ class Telemetry:
         self.metrics = Metrics(settings.enterprise_managers)
         self._export = _span_export(settings.traces, worker)
         tracer = NoOpTracer() if self._export is None else self._export.tracer
-        # Spans first: they give the log its trace_id.
+        # Spans first: they set the `trace_id` of the log lines.
         self._sinks = IsolatedSinks(StepSpans(tracer), StepLog(), StepMetrics(self.metrics, clock))
         self._paused: frozenset[str] = frozenset()
-        #: Takes secrets out of a text.
+        #: Removes secrets from a text.
         self.clean = Redactor(secrets_of(settings)).clean_text
         self.health: Health
 
     def report(self, step: Step) -> None:
-        """Write spans, log lines and metrics from a step (`worker.unlinks.ports.steps.Steps`). Never raises."""
+        """Write spans, log lines and metrics for a step (`worker.unlinks.ports.steps.Steps`). Never raises."""
         self._sinks.report(step)
 
     def observer(self, enterprise_manager: str) -> RequestMetrics:
         """The observer of requests to an Enterprise Manager."""
         return RequestMetrics(enterprise_manager, self.metrics)
 
-    # --- the parts, looked at ---------------------------------------------------------------------------------------
+    # --- the state of the parts -------------------------------------------------------------------------------------
 
     def look_at(
         self, broker: Broker, ledger: SqlLedger, gateways: Mapping[str, Gateway], dispatcher: Dispatcher
     ) -> None:
-        """Take the state of the parts into the metrics and into the answers to probes."""
+        """Include the state of these parts in the metrics and in the responses to probes."""
         metrics = self.metrics
         metrics.watch("unlink_deliveries_in_hand", "Messages being worked on.", lambda: dispatcher.in_flight)
         metrics.watch("unlink_broker_up", "Whether both connections are open.", lambda: broker.up)
@@ -118,15 +118,15 @@ class Telemetry:
         self._paused = paused
 
     def serve(self) -> TelemetryServer:
-        """Answer probes and scrapes from now on.
+        """Start the HTTP server for probes and scrapes.
 
         Raises:
-            SettingsInvalidError: it cannot listen there.
+            SettingsInvalidError: the server cannot listen on the address in the settings.
         """
         return TelemetryServer(self._settings.http, self.health, self.metrics.registry)
 
     async def close(self) -> None:
-        """Send the spans that are left, within a few seconds."""
+        """Export the remaining spans, within a few seconds."""
         if self._export is not None:
             await asyncio.to_thread(self._export.close)
 
@@ -135,7 +135,7 @@ def _span_export(settings: TracesSettings, worker: str) -> SpanExport | None:
     if settings.endpoint is None:
         return None
     try:
-        from worker.telemetry import spans  # noqa: PLC0415 - imported only if asked for
+        from worker.telemetry import spans  # noqa: PLC0415 - imported only if an endpoint is set
     except ImportError:
         raise SettingsInvalidError(
             "UNLINK_TRACES__ENDPOINT: needs OpenTelemetry's SDK: pip install 'unlink-worker[otel]', or leave it out"
@@ -144,7 +144,7 @@ def _span_export(settings: TracesSettings, worker: str) -> SpanExport | None:
 
 
 def _from_the_second_time(count: Callable[[], None]) -> Callable[[bool], None]:
-    """A listener that counts each time that something is up, but for the first."""
+    """A listener that calls `count` each time it is called with True, except for the first time."""
     times = 0
 
     def listener(up: bool) -> None:  # noqa: FBT001 - the listeners' form

@@ -1,4 +1,4 @@
-"""Telemetry must not disturb the worker: an error in it is logged, and the caller goes on."""
+"""Isolates the worker from errors in telemetry: an error is logged, and the caller continues."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _log = structlog.get_logger()
 
 @contextmanager
 def isolated(part: str) -> Iterator[None]:
-    """Log an error of this part of telemetry instead of raising it. A log that fails too is silent."""
+    """Log an error of this part of telemetry instead of raising it. If logging fails too, the error is ignored."""
     try:
         yield
     except Exception as error:  # noqa: BLE001 - no error here may stop the unlink
@@ -35,7 +35,7 @@ class IsolatedSinks:
     def report(self, step: Step) -> None:
         """Give a step to every sink."""
         for name, sink in self._sinks:
-            try:  # not by `isolated`: it would take more time than most sinks do
+            try:  # `isolated` would take more time than most sinks
                 sink.report(step)
             except Exception as error:  # noqa: BLE001 - as in `isolated`
                 _log_failure(name, error)

@@ -30,8 +30,8 @@ _SOUNDS_SECRET = re.compile(
     r"pass(word|wd)?$|secret|token$|authorization|cookie|credential|x-restsvcsessionid", re.IGNORECASE
 )
 
-#: The level from which lines of libraries are logged. pika logs each failure in several lines, stack traces among them;
-#: this program logs it in one line, with the remedy.
+#: The lowest level at which a library's lines are logged. pika logs each failure in several lines with stack traces;
+#: the worker logs a failure in one line, with the remedy.
 _LIBRARIES = {
     "pika": "CRITICAL",
     "urllib3": "ERROR",
@@ -41,10 +41,10 @@ _LIBRARIES = {
 }
 
 
-#: The event of every line that a library wrote; `library` says which, `message` what.
+#: The event of every line from a library. `library` names the library, and `message` has its text.
 LIBRARY_EVENT = "library.message"
 
-#: The event of a line that could not be rendered or written; `lost` is the event that it had.
+#: The event that replaces a line that could not be rendered or written. `lost` is the event of that line.
 LINE_LOST = "log.line_lost"
 
 
@@ -79,14 +79,14 @@ class Redactor:
 
 
 def _of_a_library(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-    """A library's sentence is no event name: it becomes a field, so that a search for event names does not find it."""
+    """Move a library's text to the field `message`: it is no event name, and a search for events should not find it."""
     del logger, method
     event["library"], event["message"], event["event"] = event["_record"].name, event["event"], LIBRARY_EVENT
     return event
 
 
 def _write_lost(event: object) -> None:
-    """Log which line was lost, without its values, which may be secret: they were not redacted."""
+    """Log the event of the lost line, without its values: they are not redacted, and may be secret."""
     with suppress(Exception):
         name = event if isinstance(event, str) else None
         sys.stderr.write(json.dumps({"event": LINE_LOST, "level": "error", "lost": name}) + "\n")
@@ -103,17 +103,17 @@ class _NeverRaises(structlog.BoundLoggerBase):
 
 
 class _Handler(logging.StreamHandler[Any]):
-    """Writes to standard error. The base class would write a line that it cannot render without redacting it."""
+    """Writes to standard error. The base class would print a line that cannot be rendered, without redaction."""
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name it has there
-        """Log which line was lost."""
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name in the base class
+        """Log the event of the lost line."""
         _write_lost(record.msg["event"] if isinstance(record.msg, dict) else record.name)
 
 
 def configure(settings: LogSettings, secrets: Iterable[str] = ()) -> None:
     """Send structlog's and the standard library's log lines to standard error, in one form.
 
-    Lines of this program do not pass through the standard library: it would take most of the time of a line.
+    Lines of the worker do not pass through the standard library, which would take most of the time of a line.
     """
     level = settings.level.upper()
     context: list[Any] = [structlog.contextvars.merge_contextvars, structlog.processors.add_log_level]
@@ -152,7 +152,7 @@ def configure(settings: LogSettings, secrets: Iterable[str] = ()) -> None:
     logging.captureWarnings(capture=True)
 
 
-#: Made once; `Redactor` leaves only what JSON has.
+#: Created once. `Redactor` leaves only values that JSON can represent.
 _encode = json.JSONEncoder().encode
 
 

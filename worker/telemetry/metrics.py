@@ -1,7 +1,7 @@
-"""The metrics. The values of every label are bounded: names from the settings, and words of this program.
+"""The metrics. The cardinality of every label is bounded: its values are names from the settings or constants.
 
-Counters used by alerts exist from the start, at zero: Prometheus' `increase` does not count the first appearance of a
-series.
+Counters that alerts use are initialised to zero at the start: Prometheus' `increase` does not count the first sample of
+a new time series.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from prometheus_client.process_collector import ProcessCollector
 from contracts.commands import UNKNOWN_NAME
 from contracts.events import Outcome, ReasonCode
 
-#: Seconds: from a publish that is confirmed at once to a command that waited an hour for its Enterprise Manager.
+#: In seconds. The range extends from an immediate publisher confirm to a command that waited for an hour.
 PHASE_BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1500, 3600)
-#: Seconds: an Enterprise Manager answers in milliseconds to seconds; its time-out is 30 s by default.
+#: In seconds. Enterprise Manager answers in milliseconds to seconds; the default time-out of a request is 30 s.
 REQUEST_BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60)
-#: Seconds: a commit on a local disk, or to a database that is away for a while.
+#: In seconds. The range extends from a commit on a local disk to a call during a database outage.
 LEDGER_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60)
 
-#: The value of `reason` where there is none.
+#: The value of the label `reason` if there is no reason.
 NO_REASON: Final = "none"
 
 #: The reasons for dead-lettering a command.
@@ -48,16 +48,16 @@ def _child(metric: _Metric, *labels: str) -> _Metric:
 
 
 class Metrics:
-    """All metrics of one worker, in a registry of their own.
+    """All metrics of one worker, in a separate registry.
 
     Args:
-        enterprise_managers: the configured names: with `UNKNOWN_NAME`, the only values of the label of that name.
+        enterprise_managers: the configured names. The label `enterprise_manager` has these values and `UNKNOWN_NAME`.
     """
 
     def __init__(self, enterprise_managers: Iterable[str]) -> None:
-        prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call] # its own signature has no types
+        prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call] # it has no type annotations
         self._names = sorted(enterprise_managers)
-        #: The child of a metric by its labels. `labels` looks each one up again, which takes longer than to count.
+        #: The child of a metric by its labels, cached: a call of `labels` takes longer than an increment.
         self.child = cache(_child)
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
@@ -131,11 +131,11 @@ class Metrics:
         self._start_at_zero()
 
     def watch(self, name: str, documentation: str, value: Callable[[], float]) -> None:
-        """A gauge that asks for its value whenever it is read, from the server's thread."""
+        """Add a gauge that calls `value` at each scrape, on the HTTP server's thread."""
         self._gauge(name, documentation, []).set_function(value)
 
     def watch_each(self, name: str, documentation: str, value: Callable[[str], float]) -> None:
-        """As `watch`, for each Enterprise Manager by its name."""
+        """Add a gauge as `watch` does, with one time series for each Enterprise Manager. `value` receives its name."""
         gauge = self._gauge(name, documentation, ["enterprise_manager"])
         for enterprise_manager in self._names:
             gauge.labels(enterprise_manager).set_function(partial(value, enterprise_manager))

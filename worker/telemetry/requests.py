@@ -1,4 +1,4 @@
-"""Requests to Enterprise Manager: counted, and sent with the trace that they belong to."""
+"""Counts requests to Enterprise Manager, and adds trace headers to them."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class RequestMetrics:
         self._metrics = metrics
 
     def headers(self) -> Mapping[str, str]:
-        """The headers of the trace."""
+        """The W3C trace context headers of the current span."""
         return outgoing_headers()
 
     def exchanged(self, exchange: Exchange) -> None:
-        """Count it, by the class of its status."""
+        """Count the request by the class of its status."""
         status = "none" if exchange.status is None else f"{exchange.status // 100}xx"
         metrics = self._metrics
         with isolated("request metrics"):

@@ -1,6 +1,6 @@
-"""Spans, recorded with OpenTelemetry's SDK and sent to a collector over OTLP/HTTP.
+"""Records spans with OpenTelemetry's SDK, and exports them to a collector over OTLP/HTTP.
 
-Imported only where it is set up: the SDK is an extra (`pip install 'unlink-worker[otel]'`).
+This module is imported only if an endpoint is set: the SDK is an extra (`pip install 'unlink-worker[otel]'`).
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
     from worker.settings import TracesSettings
 
-#: How long one request to the collector may take, in seconds, repeats included.
+#: How long one export to the collector may take, in seconds, including retries.
 EXPORT_SECONDS: Final = 10
 
-#: How long a worker that stops waits for the last spans to be sent, in seconds; unlinks do not wait for it.
+#: How long the worker waits for the export of the last spans when it stops, in seconds. Unlinks do not wait for it.
 CLOSE_SECONDS: Final = 3.0
 
 
 class SpanExport:
-    """A tracer whose spans are sent from a thread of its own; what cannot be sent is dropped."""
+    """A tracer whose spans are exported from a separate thread. Spans that cannot be exported are dropped."""
 
     def __init__(self, settings: TracesSettings, worker: str) -> None:
         resource = Resource.create(
@@ -48,8 +48,9 @@ class SpanExport:
         self.tracer: Tracer = self._provider.get_tracer("unlink-worker", version("unlink-worker"))
 
     def close(self) -> None:
-        """Send what is left, within `CLOSE_SECONDS`. Blocks."""
-        # On a thread that may be left behind: the SDK's own time limits are those of a collector that answers.
+        """Export the remaining spans, within `CLOSE_SECONDS`. Blocks."""
+        # On a daemon thread, which may outlast this call: the SDK's own time limits only hold for a collector that
+        # answers.
         closing = threading.Thread(target=self._provider.shutdown, name="last spans", daemon=True)
         closing.start()
         closing.join(CLOSE_SECONDS)

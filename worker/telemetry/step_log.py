@@ -10,7 +10,7 @@ from worker.unlinks.ports.steps import Step, StepKind
 
 _log = structlog.get_logger()
 
-#: The event and the level of each step; a step that is not here is not logged.
+#: The event and the level of each step. Other steps are not logged.
 STEP_EVENTS: Final = {
     StepKind.JOINED: ("unlink.redelivered", "info"),
     StepKind.DENIED: ("command.denied", "warning"),
@@ -48,9 +48,10 @@ STEP_EVENTS: Final = {
 
 
 class StepLog:
-    """Writes the lines.
+    """Writes a log line for each step in `STEP_EVENTS`.
 
-    Every line of a delivery's task, of any module, names its Enterprise Manager, key, job, repository and ticket.
+    It also binds context variables: every log line of a delivery's asyncio task, from any module, has the fields of its
+    Enterprise Manager, key, job, repository and ticket.
     """
 
     def report(self, step: Step) -> None:

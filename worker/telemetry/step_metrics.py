@@ -1,4 +1,4 @@
-"""The metrics of unlinks, from their steps."""
+"""The metrics of unlinks, written from their steps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from worker.telemetry.metrics import NO_REASON, Metrics
 from worker.unlinks.ports.clock import Clock
 from worker.unlinks.ports.steps import Step, StepKind
 
-#: The value of the label `result` for what a claim can find.
+#: The value of the label `result` for each outcome of a claim.
 _CLAIMS: Final = {
     StepKind.CLAIMED: "new",
     StepKind.TOOK_OVER: "taken_over",
@@ -19,18 +19,21 @@ _CLAIMS: Final = {
     StepKind.KEY_REUSED: "key_reused",
 }
 
-#: Outcomes that the ledger never holds.
+#: Outcomes that are never settled in the ledger.
 _NEVER_SETTLED: Final = {Outcome.PLANNED, Outcome.REJECTED}
 
 
 class StepMetrics:
-    """Counts each end once: when it is settled or planned, or when the broker has confirmed a rejection."""
+    """Counts the steps, and each end of an unlink once.
+
+    An end is counted when it is settled. An end that is never settled is counted when its event is published.
+    """
 
     def __init__(self, metrics: Metrics, clock: Clock) -> None:
         self._metrics = metrics
         self._clock = clock
         self._claimed: set[str | None] = set()
-        #: Those that count a step by its Enterprise Manager alone.
+        #: The counters whose only label is the Enterprise Manager.
         self._counters = {
             StepKind.LEASE_LOST: metrics.leases_lost,
             StepKind.DEFERRED: metrics.deferrals,
@@ -85,5 +88,5 @@ class StepMetrics:
 
 
 def _seconds(since: datetime | None, until: datetime | None) -> float | None:
-    """Seconds between two times of day, of hosts whose clocks may differ: never negative."""
+    """The seconds between two times, at least 0: the clocks of the hosts may differ. None if a time is missing."""
     return None if since is None or until is None else max((until - since).total_seconds(), 0.0)

@@ -1,9 +1,9 @@
-"""The trace that a command belongs to: read from its headers, logged with every line, passed on with all that follows.
+"""Trace context propagation: read from a command's headers, logged with every line, and sent with outgoing messages.
 
-A publisher may send W3C's `traceparent` and `tracestate` as plain headers (https://www.w3.org/TR/trace-context/). The
-same go out with the command's events, with its copies in delay queues, and with the requests to Enterprise Manager.
-Without an SDK the caller's span stays the parent of all of them. A command that names no trace begins one, so that its
-lines in the log can be found by `trace_id`.
+A publisher may send W3C's `traceparent` and `tracestate` as message headers (https://www.w3.org/TR/trace-context/). The
+worker sends these headers with the command's events, with its copies in delay queues, and with the requests to
+Enterprise Manager. Without the SDK, the publisher's span is the parent in all of them. A command without a trace
+context starts a new trace, so that its log lines can be found by `trace_id`.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ from worker.unlinks.ports.steps import Step, StepKind
 
 _W3C: Final = TraceContextTextMapPropagator()
 
-#: The longest `tracestate` that is passed on, in characters: what the recommendation asks for at least.
+#: The longest `tracestate` that is propagated, in characters: the minimum that the W3C recommendation requires.
 MAX_TRACESTATE: Final = 512
 
 _COMMANDS: Final = "unlink.commands"
 _EVENTS: Final = "unlink.events"
 _MISROUTED: Final = "unlink.misrouted"
 
-#: The span that begins with a step, and its kind.
+#: The name and the kind of the span that starts with a step.
 _SPANS: Final = {
     StepKind.CLAIMING: ("claim", SpanKind.INTERNAL),
     StepKind.LOOKING: ("look", SpanKind.CLIENT),
@@ -68,7 +68,7 @@ _FAILED: Final = {Outcome.FAILED, Outcome.TIMED_OUT, Outcome.REJECTED}
 
 
 def read_context(headers: Mapping[str, object]) -> Context:
-    """The trace that a message belongs to; an empty context if it names none that can be read."""
+    """The trace context in a message's headers; an empty context if there is none, or if it is not valid."""
     carrier = {name: value for name in _W3C.fields if isinstance(value := headers.get(name), str)}
     if len(carrier.get("tracestate", "")) > MAX_TRACESTATE:
         del carrier["tracestate"]
@@ -77,16 +77,16 @@ def read_context(headers: Mapping[str, object]) -> Context:
 
 @dataclass(slots=True)
 class _Trace:
-    """The spans of one delivery: the whole, and the step that is under way."""
+    """The spans of one delivery: the span of the whole delivery, and the span of the current step."""
 
     whole: Span
     step: Span | None = None
     name: str | None = None
-    #: What goes along with what leaves while no step is under way.
+    #: The outgoing headers while there is no current step.
     headers: Mapping[str, str] | None = None
 
     def begin(self, tracer: Tracer, name: str, kind: SpanKind) -> None:
-        """End the step before, and begin this one; does nothing if it is under way."""
+        """End the span of the current step, and start one for this step, unless they are the same step."""
         if name == self.name:
             return
         self.end_step()
@@ -108,7 +108,7 @@ _present: ContextVar[_Trace | None] = ContextVar("trace", default=None)
 
 
 def outgoing_headers() -> Mapping[str, str]:
-    """The headers to send with a request or message; none outside of a delivery's task, as in a probe or a renewal."""
+    """The trace headers for a request or message; none outside of a delivery's task, for example in a probe."""
     trace = _present.get()
     if trace is None:
         return {}
@@ -127,14 +127,14 @@ def _headers_of(span: Span) -> Mapping[str, str]:
 
 
 class StepSpans:
-    """One span for a delivery, and one child for each step. Without an SDK there are none, only the caller's trace."""
+    """Records one span for a delivery, and a child span for each step. Without the SDK it only propagates the trace."""
 
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
         self._records = not isinstance(tracer, NoOpTracer)
 
     def report(self, step: Step) -> None:
-        """Begin and end spans."""
+        """Start and end spans for a step."""
         if step.kind is StepKind.RECEIVED and step.delivery is not None:
             context = read_context(step.delivery.headers)
             span = self._begin(step.delivery, context) if self._records else get_current_span(context)
@@ -174,12 +174,12 @@ class StepSpans:
 
 
 def _new_trace() -> Span:
-    """A new trace, which is not recorded."""
+    """A span of a new trace. The span is not recorded."""
     return NonRecordingSpan(SpanContext(secrets.randbits(128) | 1, secrets.randbits(64) | 1, is_remote=False))
 
 
 def _set_outcome(span: Span, data: EventData) -> None:
-    """Set the status by the outcome; any outcome but success is an error."""
+    """Set the span's attributes and status from the outcome: failed, timed out and rejected are errors."""
     span.set_attribute("unlink.outcome", data.outcome.value)
     reason = data.reason.code.value if data.reason else None
     span.set_attribute("unlink.reason", reason or "none")
