@@ -1,6 +1,6 @@
-"""The real parts, private and for a while: a RabbitMQ node, a PostgreSQL server, a simulated Enterprise Manager.
+"""Private, temporary servers for the demo and the tests: a RabbitMQ node and a simulated Enterprise Manager.
 
-Whatever starts here lives in a directory of its own, on free loopback ports, and is gone without a trace when it is
-closed, or when the program that started it dies (`supervisor`, `reaper`). Nothing is installed, and no server of the
-machine is touched.
+Each server has its own directory and uses free loopback ports. It is ended and its files are removed when it is closed,
+or when the program that started it dies (`supervisor`, `reaper`). Nothing is installed, and no existing server of the
+host is used.
 """

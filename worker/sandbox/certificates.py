@@ -1,4 +1,4 @@
-"""A private certificate authority, and a server's certificate issued by it."""
+"""A private certificate authority, and a server certificate that it issued."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from pathlib import Path
 
 import trustme
 
-#: The names that a server on this machine is reached by.
+#: The names and addresses of a server on the loopback interface.
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
 @dataclass(frozen=True, slots=True)
 class Certificates:
-    """Where a server's certificates are."""
+    """The files of a server's certificates."""
 
-    #: What a client verifies against, PEM.
+    #: The CA certificate, with which a client verifies the server, PEM.
     ca_file: Path
     #: The server's private key and certificate chain, PEM, readable by its owner alone.
     server_file: Path
 
     def server_context(self) -> ssl.SSLContext:
-        """What a TLS server serves them with."""
+        """The SSLContext of a TLS server with this certificate."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.server_file)
         return context
 
 
 def certificates_in(folder: Path, names: tuple[str, ...] = LOOPBACK_NAMES) -> Certificates:
-    """The certificates in the folder, made at the first call, so that a server that restarts is still trusted.
+    """The certificates in the folder. The first call creates them; they stay valid when a server restarts.
 
     Args:
-        folder: an existing one; it receives `ca.pem` and `server.pem`.
+        folder: an existing folder, in which `ca.pem` and `server.pem` are created.
         names: the host names and addresses that the server's certificate is valid for.
 
     Raises:

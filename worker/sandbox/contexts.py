@@ -1,4 +1,4 @@
-"""Context managers for what is started and must not outlive its owner."""
+"""Context managers for servers that must end together with their owner."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ class Server(ABC):
 
     @abstractmethod
     def start(self) -> None:
-        """Start it. Does nothing if it runs."""
+        """Start the server. Does nothing if it already runs."""
 
     @abstractmethod
     def close(self) -> None:
-        """End it and remove every trace of it. Closing again does nothing."""
+        """Stop the server and remove its files. Closing again does nothing."""
 
     def __enter__(self) -> Self:
         try:
@@ -31,7 +31,7 @@ class Server(ABC):
 
 
 class Assembly(ABC):
-    """Several parts that are opened together, and closed in the reverse order, also if a later one does not open."""
+    """Several parts that are opened together. They are closed in reverse order, even if a later part fails to open."""
 
     _stack: ExitStack
 

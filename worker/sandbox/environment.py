@@ -12,7 +12,7 @@ from worker.sandbox.processes.worker_process import WorkerProcess
 from worker.sandbox.rabbitmq.choice import private_broker
 from worker.sandbox.simulated_enterprise_manager import Behaviour, SimulatedEnterpriseManager, Simulation
 
-#: How a worker is set up to be watched by a person: whatever waits for minutes in production waits for seconds here.
+#: Settings for a worker in a demo: waits that take minutes in production take seconds here.
 HURRIED = {
     "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__POLL_INTERVAL_SECONDS": "0.4",
     "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__VERIFY_SECONDS": "10",
@@ -23,7 +23,7 @@ HURRIED = {
 
 
 def enterprise_manager_environment(enterprise_manager: Simulation, name: str = "DEFAULT") -> dict[str, str]:
-    """The settings by which a worker reaches an Enterprise Manager. They hold a password: not for a log."""
+    """The settings with which a worker connects to an Enterprise Manager. They contain a password: do not log them."""
     prefix = f"UNLINK_ENTERPRISE_MANAGERS__{name}__"
     return {
         f"{prefix}URL": enterprise_manager.url,
@@ -39,7 +39,7 @@ def worker_environment(
     enterprise_manager: SimulatedEnterpriseManager,
     response_format: Literal["xml", "json"] = "xml",
 ) -> dict[str, str]:
-    """The settings of a worker between these parts. They hold passwords: not for a log."""
+    """The settings of a worker that uses these servers. They contain passwords: do not log them."""
     return HURRIED | {
         "UNLINK_BROKER__URL": broker_url,
         "UNLINK_LEDGER__URL": ledger_url,
@@ -50,11 +50,11 @@ def worker_environment(
 
 
 class SandboxEnvironment(Assembly):
-    """All parts of the sandbox, as a context manager; nothing of it is left when it closes.
+    """All parts of the sandbox, as a context manager. On exit, all processes are ended and all files are removed.
 
     Args:
-        behaviour: how the simulated Enterprise Manager behaves at first.
-        response_format: what the workers ask it for.
+        behaviour: the initial behaviour of the simulated Enterprise Manager.
+        response_format: the format that the workers request from it.
         management: whether the broker has its management plugin.
     """
 
@@ -77,12 +77,12 @@ class SandboxEnvironment(Assembly):
 
     @property
     def environment(self) -> dict[str, str]:
-        """The settings of a worker of this sandbox. They hold passwords: not for a log."""
+        """The settings of a worker of this sandbox. They contain passwords: do not log them."""
         ledger_url = f"sqlite:///{self.supervisor.directory / 'ledger.sqlite'}"
         return worker_environment(self.broker.url, ledger_url, self.enterprise_manager, self._format)
 
     def start_worker(self, changes: Mapping[str, str] | None = None) -> WorkerProcess:
-        """Start one more worker; returns once it takes commands."""
+        """Start one more worker. Returns when it consumes commands."""
         self._started += 1
         worker = WorkerProcess(self.supervisor, f"worker-{self._started}", self.environment | dict(changes or {}))
         worker.wait_until_started()

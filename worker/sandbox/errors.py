@@ -1,21 +1,21 @@
-"""What can go wrong while a private part is had, started or stopped.
+"""The errors of finding, starting or stopping a private server.
 
 SandboxError
-├── MissingPartError      a program is not there and cannot be had; the message says what to install
+├── MissingPartError      a program is missing and cannot be downloaded; the message says what to install
 └── PartFailedError       a program did not start, answer or end; the message ends with its log's last lines
 """
 
 
 class SandboxError(Exception):
-    """The sandbox cannot do what was asked; the message is for the person at the keyboard."""
+    """The sandbox cannot do what was requested; the message is for the user."""
 
 
 class MissingPartError(SandboxError):
-    """A program that the sandbox needs is not there and cannot be had; the message says what to install.
+    """A program that the sandbox needs is missing and cannot be downloaded; the message says what to install.
 
     Args:
-        message: for the person at the keyboard.
-        part: the name of what is missing, such as `PostgreSQL`.
+        message: the message for the user.
+        part: the name of the missing program, such as `PostgreSQL`.
     """
 
     def __init__(self, message: str, *, part: str) -> None:

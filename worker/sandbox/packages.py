@@ -1,4 +1,4 @@
-"""Debian and Ubuntu packages, downloaded with apt and unpacked into the user's cache folder: without root."""
+"""Downloads Debian and Ubuntu packages with apt and unpacks them into the user's cache folder, without root."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from worker.sandbox.errors import MissingPartError
 
 _TOOLS = ("apt-get", "dpkg-deb")
 
-#: For one call of apt, in seconds; a slow mirror is slow.
+#: The time-out of one call of apt, in seconds. It is long because a mirror may be slow.
 _APT_SECONDS = 600.0
 
 #: How long a mirror may send nothing before apt gives up, in seconds.
 _SILENCE_SECONDS = 30
 
-#: The keys that Debian signs its suites with, those of the next release included; on every Debian system.
+#: The keys with which Debian signs its suites, including the next release. Every Debian system has this file.
 _DEBIAN_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 
 def cache_folder() -> Path:
-    """The project's folder in the user's cache, made if need be (`XDG_CACHE_HOME`, by default `~/.cache`).
+    """The project's folder in the user's cache (`XDG_CACHE_HOME`, by default `~/.cache`). It is created if missing.
 
-    A user without a home has it in the folder of temporary files, as long as it is theirs alone.
+    If it cannot be created there, it is created in the folder for temporary files. It must belong to this user.
 
     Raises:
-        MissingPartError: there is no place to write to.
+        MissingPartError: neither folder can be used.
     """
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     for folder in (home / "unlink-worker", Path(tempfile.gettempdir()) / f"unlink-worker-cache-{os.getuid()}"):
@@ -52,17 +52,17 @@ def unpacked(
 ) -> Path:
     """The folder into which a package is unpacked, with those of its dependencies whose names match a pattern.
 
-    The first call downloads them; later calls find them. Concurrent calls do not disturb each other.
+    The first call downloads the packages; later calls return the same folder. Calls may be concurrent.
 
     Args:
         package: the package's name.
         companions: a regular expression for the names of the dependencies to unpack with it.
         suite: a suite of Debian, such as `trixie` or `stable`, instead of the system's own. It is downloaded from the
             mirror that the system already uses, and verified by the system's own Debian keys.
-        prepare: called once with the folder and the path that it is about to get, before it appears there.
+        prepare: called once with the unpacked folder and its final path, before the folder is moved to that path.
 
     Raises:
-        MissingPartError: this system has no apt, or the packages cannot be had.
+        MissingPartError: this system has no apt, or the packages cannot be downloaded.
     """
     link = _link(package, suite)
     if not link.is_dir():
@@ -77,7 +77,7 @@ def unpacked(
 
 
 def already_unpacked(package: str, suite: str | None = None) -> Path | None:
-    """What an earlier call of `unpacked` made; None if there was none."""
+    """The folder that an earlier call of `unpacked` created; None if there is none."""
     link = _link(package, suite)
     return link.resolve() if link.is_dir() else None
 
@@ -100,7 +100,7 @@ def available_version(package: str) -> str | None:
 
 
 def _link(package: str, suite: str | None) -> Path:
-    """Which package a suite has: a link to the folder of that version, which several suites may share."""
+    """The path of a suite's symbolic link to a package's folder. The links of several suites may have one target."""
     system = platform.freedesktop_os_release()
     own = suite in (None, system.get("VERSION_CODENAME"))
     release = system.get("VERSION_ID", "testing") if own else suite
@@ -115,7 +115,7 @@ def _require_apt() -> None:
 def _unpack(
     package: str, companions: str, suite: str | None, scratch: Path, prepare: Callable[[Path, Path], None] | None
 ) -> Path:
-    """Download and unpack into a folder beside `scratch` that is named after the version; the folder."""
+    """Download and unpack into a folder beside `scratch` that is named after the version. Returns the folder."""
     archives = _download(package, companions, suite, scratch)
     version = next(archive.name.split("_")[1] for archive in archives if archive.name.startswith(package + "_"))
     root, target = scratch / "root", scratch.parent / f"{package}_{version}_{platform.machine()}"
@@ -128,7 +128,7 @@ def _unpack(
     try:
         root.rename(target)
     except OSError:
-        # Another start was quicker; a folder gets this name only when it is complete.
+        # A concurrent call has finished first. The folder is complete, because it is renamed only at the end.
         if not target.is_dir():
             raise
     return target
@@ -142,7 +142,10 @@ def _publish_link(link: Path, target: Path) -> None:
 
 
 def _download(package: str, companions: str, suite: str | None, scratch: Path) -> list[Path]:
-    """Download with the system's package lists; for another suite, or if these are missing or old, with new ones."""
+    """Download packages with the system's package lists, or with new lists.
+
+    New lists are downloaded for another suite, and if the system's lists are missing or outdated.
+    """
     if suite is not None:
         return _Apt.for_suite(suite, scratch).download(package, companions)
     try:
@@ -153,10 +156,10 @@ def _download(package: str, companions: str, suite: str | None, scratch: Path) -
 
 @dataclass(slots=True)
 class _Apt:
-    """apt, with its files in a folder of ours.
+    """apt, with its files in a separate folder.
 
     Attributes:
-        scratch: the folder to download into.
+        scratch: the folder for downloads.
         options: settings of apt, each `NAME=VALUE`.
     """
 
@@ -167,7 +170,8 @@ class _Apt:
         empty = self.scratch / "status"
         empty.touch()
         (self.scratch / "cache/archives/partial").mkdir(parents=True, exist_ok=True)
-        # An empty status and a cache of our own: apt leaves out of its plan what is installed or already downloaded.
+        # With an empty status and an empty cache, apt plans to download every package. It would otherwise leave out
+        # packages that are installed or already downloaded.
         self.options += [f"Dir::State::Status={empty}", f"Dir::Cache={self.scratch}/cache"]
         self.options += [
             "APT::Install-Recommends=false",
@@ -177,7 +181,7 @@ class _Apt:
 
     @classmethod
     def with_lists_of_its_own(cls, scratch: Path, *options: str) -> _Apt:
-        """With package lists downloaded now, into the scratch folder."""
+        """An apt with new package lists, which are downloaded into the scratch folder."""
         (scratch / "state/lists/partial").mkdir(parents=True)
         apt = cls(scratch, [f"Dir::State={scratch}/state", "Acquire::Languages=none", *options])
         apt.run("apt-get", "update")
@@ -185,14 +189,14 @@ class _Apt:
 
     @classmethod
     def for_suite(cls, suite: str, scratch: Path) -> _Apt:
-        """For another suite of Debian, from the mirror that this system uses."""
+        """An apt for another suite of Debian, with the mirror that this system uses."""
         sources = scratch / "sources.list"
         mirror = _debian_mirror(cls(scratch))
         sources.write_text(f"deb [signed-by={_DEBIAN_KEYRING}] {mirror} {suite} main\n")
         return cls.with_lists_of_its_own(scratch, f"Dir::Etc::SourceList={sources}", "Dir::Etc::SourceParts=-")
 
     def download(self, package: str, companions: str) -> list[Path]:
-        """Download a package and those of its dependencies that match; the files."""
+        """Download a package and those of its dependencies that match. Returns the files."""
         plan = self.run("apt-get", "--yes", "--print-uris", "install", package)
         # A line of the plan: 'URI' FILE SIZE CHECKSUM, where FILE is NAME_VERSION_ARCHITECTURE.deb.
         planned = re.findall(r"^'[^']+' ([^_ ]+)_", plan, flags=re.MULTILINE)
@@ -223,7 +227,7 @@ def _debian_mirror(apt: _Apt) -> str:
 
 
 def _run(command: Sequence[str], folder: Path | None = None) -> str:
-    # The tools' names are ours, and found on the user's PATH on purpose.
+    # The names of the tools are constants. They are looked up on the user's PATH on purpose.
     environment = {**os.environ, "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
     try:
         done = subprocess.run(  # noqa: S603 - as above

@@ -5,8 +5,8 @@ import socket
 
 LOOPBACK = "127.0.0.1"
 
-#: Below the ports that systems hand out to outgoing connections (32768 and up on Linux, 49152 and up elsewhere), so
-#: that a server that is stopped for a while finds its port still free.
+#: Below the ephemeral ports (from 32768 on Linux, from 49152 elsewhere), so that outgoing connections do not take the
+#: port of a server while it is stopped.
 _RANGE = range(15_000, 32_000)
 
 

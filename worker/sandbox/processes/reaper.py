@@ -1,12 +1,12 @@
-"""The program that ends a supervisor's programs and removes its directory, also after the supervisor's death.
+"""The program that ends a supervisor's programs and removes its directory, even after the supervisor's death.
 
-Run as `python -I reaper.py PARENT_PID PREFIX`; `supervisor` is its other side. It makes a directory, starts programs on
-request, and when its input or its parent ends in any way (SIGKILL included), it ends every program that descends
-from it and removes the directory.
+`supervisor` runs it as `python -I reaper.py PARENT_PID PREFIX`. It creates a directory and starts programs on request.
+When its standard input is closed or its parent ends in any way (including SIGKILL), it ends all its descendants and
+removes the directory.
 
-Requests come as JSON, one a line, on standard input; each is answered by one line on standard output. The end of the
-input is the request to end: the system closes the pipe of a dead parent. Nothing but the standard library is imported,
-so that it starts at once and runs wherever Python does.
+Each request is one line of JSON on standard input, and each response is one line on standard output. The end of the
+input is the request to end: the kernel closes the pipe of a dead parent. Only the standard library is imported, so that
+the program starts quickly and needs nothing but Python.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-#: How often the parent is looked for, in seconds: a child that it forked may hold the pipe open after its death.
+#: How often to check that the parent lives, in seconds. A child that it forked may keep the pipe open after its death.
 _PARENT_CHECK_SECONDS = 1.0
 
-#: How long a program may take over its own ending before it is killed, in seconds.
+#: How long a program may take to end before it is killed, in seconds.
 _GRACE_SECONDS = 10.0
 
 #: `PR_SET_CHILD_SUBREAPER` of prctl(2), Linux: orphans among our descendants become our children.
@@ -37,9 +37,9 @@ _SET_CHILD_SUBREAPER = 36
 
 
 class Children:
-    """The children that were started here and have not ended.
+    """The children that this program started and that have not ended.
 
-    The PID of one that has ended is soon another program's, which must not be signalled in its place.
+    A child is removed when it ends: the system may give its PID to another program, which must not get its signals.
     """
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class Children:
         return pid in self._running
 
     def start(self, start: Callable[[], int]) -> int:
-        """Start a child, and return its PID. The child may end, and be reaped, before this returns."""
+        """Start a child, and return its PID. The child may already have ended and been reaped when this returns."""
         self._ended.clear()
         pid = start()
         self._running.add(pid)
@@ -62,7 +62,7 @@ class Children:
         return pid
 
     def reap(self, _signal: int, _frame: FrameType | None) -> None:
-        """Reap every child that has ended: a handler of SIGCHLD."""
+        """Reap every child that has ended. This is the handler of SIGCHLD."""
         try:
             while (pid := os.waitpid(-1, os.WNOHANG)[0]) != 0:
                 self._ended.add(pid)
@@ -72,7 +72,7 @@ class Children:
 
 
 class Reaper:
-    """The programs that were started, and how each wants to be ended."""
+    """The programs that were started, and the signal that ends each of them."""
 
     def __init__(self, parent: int, prefix: str) -> None:
         self._parent = parent
@@ -82,7 +82,7 @@ class Reaper:
         self._afterwards: list[list[str]] = []
 
     def serve(self) -> None:
-        """Answer requests until there will be no more of them, then leave nothing behind."""
+        """Answer requests until the input or the parent ends; then end all programs and remove the directory."""
         signal.signal(signal.SIGCHLD, self._programs.reap)
         try:
             _answer({"directory": str(self._directory)})
@@ -117,7 +117,7 @@ class Reaper:
                     start_new_session=True,
                     **identity,
                 )
-            # It is reaped by the handler of SIGCHLD, like everything else that ends here.
+            # The handler of SIGCHLD reaps it, so `Popen` must not wait for it.
             program.returncode = 0
             return program.pid
 
@@ -153,13 +153,16 @@ def _answer(answer: dict[str, Any]) -> None:
 
 
 def _adopt_orphans() -> None:
-    """Become the parent of every descendant whose own parent ends. Elsewhere than on Linux, sessions must do."""
+    """Become the parent of every descendant whose own parent ends. Only Linux supports this.
+
+    On other systems, a descendant is ended only if it is in the session of a started program.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def _kill_descendants() -> None:
-    """Kill children until there are none: theirs become ours as they end."""
+    """Kill children until none is left. When a child ends, its children become children of this program."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     while True:
         for child in _children():
@@ -214,11 +217,11 @@ def _exit(_signal: int, _frame: FrameType | None) -> None:
 
 
 def _carry_on(_signal: int, _frame: FrameType | None) -> None:
-    """Ignore the signal. A handler, not SIG_IGN: the programs that are started here would inherit that."""
+    """Ignore the signal. A handler is used because started programs would inherit SIG_IGN."""
 
 
 def main() -> None:
-    """Serve requests, then clean up."""
+    """Serve requests for the parent that the arguments name; then clean up."""
     _adopt_orphans()
     signal.signal(signal.SIGINT, _carry_on)
     signal.signal(signal.SIGTERM, _exit)

@@ -1,4 +1,4 @@
-"""A directory and the programs in it, all of them gone when it is closed or when this program dies, however it dies."""
+"""A directory and its programs. All are removed when it is closed, or when this program dies in any way."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from typing import Any, Self
 from worker.sandbox.errors import PartFailedError
 from worker.sandbox.processes import reaper
 
-#: Longer than the reaper waits for the programs that it ends, in seconds.
+#: How long closing may take, in seconds. Longer than the reaper waits for its programs to end.
 _CLOSE_SECONDS = 60.0
 
 _LINES_OF_LOG = 25
 
 
 def wait_until(condition: Callable[[], bool], *, seconds: float, interval: float = 0.05) -> bool:
-    """Whether the condition came true within so many seconds."""
+    """Poll the condition until it is true. Returns False if it is not true after this many seconds."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -40,9 +40,9 @@ def output_of(
 
     Args:
         command: the program and its arguments.
-        what: its name in an error.
+        what: the name of the program in an error message.
         seconds: how long it may take.
-        environment: by default this process's own.
+        environment: its environment variables; by default those of this process.
 
     Raises:
         PartFailedError: it failed or took too long; the message is its output.
@@ -65,7 +65,7 @@ def output_of(
 
 
 def _birth_of(pid: int) -> str | None:
-    """When a process was started, in ticks since boot; None if there is none, or where there is no /proc."""
+    """The start time of a process, in clock ticks since boot; None if there is no such process or no /proc."""
     try:
         # The 22nd field; the program's name, the second one, may contain spaces (proc_pid_stat(5)).
         return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[19]
@@ -75,9 +75,9 @@ def _birth_of(pid: int) -> str | None:
 
 @dataclass(slots=True)
 class Program:
-    """A program in a supervisor: the leader of a session of its own, which signals reach as a whole.
+    """A program in a supervisor. It leads its own session, and a signal goes to its whole process group.
 
-    After its end another program may get its PID; the time of its start distinguishes the two.
+    After its end another program may get its PID. The start time distinguishes the two.
     """
 
     pid: int
@@ -89,7 +89,7 @@ class Program:
 
     @property
     def running(self) -> bool:
-        """Whether it has not ended yet."""
+        """Whether the program has not ended."""
         if self._replaced:
             return False
         try:
@@ -115,7 +115,7 @@ class Program:
             return
 
     def kill(self) -> None:
-        """SIGKILL, and wait until it is gone."""
+        """Send SIGKILL, and wait until it has ended."""
         self.signal(signal.SIGKILL)
         self.wait(seconds=10)
 
@@ -123,13 +123,13 @@ class Program:
         """Wait until it has ended.
 
         Raises:
-            PartFailedError: it has not, after so many seconds.
+            PartFailedError: it has not ended after this many seconds.
         """
         if not wait_until(lambda: not self.running, seconds=seconds):
             raise PartFailedError(f"the program did not end within {seconds:g} s:\n{self.log_tail()}")
 
     def log_tail(self) -> str:
-        """The last lines of what it printed."""
+        """The last lines of its output."""
         try:
             return "\n".join(self.log.read_text(errors="replace").splitlines()[-_LINES_OF_LOG:])
         except OSError:
@@ -137,14 +137,14 @@ class Program:
 
 
 class ProcessSupervisor:
-    """A fresh directory for private programs, watched over by a reaper.
+    """A new directory for private programs. A reaper process ends the programs and removes the directory.
 
     Args:
         name: a part of the directory's name.
     """
 
     def __init__(self, name: str) -> None:
-        # -I: neither the user's PYTHON* variables nor the current folder influence how it runs.
+        # -I: ignore the user's PYTHON* variables and the current folder.
         self._reaper = subprocess.Popen(  # noqa: S603 - our own module
             [sys.executable, "-I", reaper.__file__, str(os.getpid()), f"unlink-{name}-"],
             stdin=subprocess.PIPE,
@@ -168,12 +168,12 @@ class ProcessSupervisor:
         """Start a program in the supervisor's directory.
 
         Args:
-            arguments: its path and arguments; secrets belong into the environment or a file.
+            arguments: its path and arguments. Pass secrets in the environment or in a file instead.
             environment: all of its environment variables.
-            log: where its output is added.
-            identity: the user's and group's ID to run it as; only root may set one.
-            ending: the signal with which it ends in good order when the supervisor is closed; SIGKILL follows.
-            afterwards: a command that removes what the program leaves elsewhere, run when the supervisor is closed.
+            log: the file to which its output is appended.
+            identity: the user ID and the group ID of the program; only root may set them.
+            ending: the signal that shuts it down cleanly when the supervisor is closed; SIGKILL follows.
+            afterwards: a command that is run when the supervisor is closed, to remove what is outside its directory.
 
         Raises:
             PartFailedError: it cannot be started.
@@ -190,7 +190,7 @@ class ProcessSupervisor:
             "afterwards": afterwards,
         }
         with self._lock:
-            assert self._reaper.stdin is not None  # noqa: S101 - it was asked for
+            assert self._reaper.stdin is not None  # noqa: S101 - it is a pipe
             self._reaper.stdin.write(json.dumps(request) + "\n")
             self._reaper.stdin.flush()
             answer = self._answer()
@@ -202,7 +202,7 @@ class ProcessSupervisor:
         """End every program and remove the directory. Closing again does nothing.
 
         Raises:
-            PartFailedError: something is still there a minute later.
+            PartFailedError: the reaper has not finished after a minute.
         """
         with self._lock:
             try:
@@ -210,7 +210,7 @@ class ProcessSupervisor:
             except subprocess.TimeoutExpired as error:
                 raise PartFailedError(f"{self.directory} and its programs are still there") from error
             except ValueError:
-                return  # closed before
+                return  # it was already closed
 
     def __enter__(self) -> Self:
         return self
@@ -219,7 +219,7 @@ class ProcessSupervisor:
         self.close()
 
     def _answer(self) -> dict[str, Any]:
-        assert self._reaper.stdout is not None  # noqa: S101 - it was asked for
+        assert self._reaper.stdout is not None  # noqa: S101 - it is a pipe
         line = self._reaper.stdout.readline()
         if not line:
             raise PartFailedError(f"the reaper of {sys.executable} ended at once, with {self._reaper.wait()}")

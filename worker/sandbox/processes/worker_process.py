@@ -1,4 +1,4 @@
-"""A worker as a process of its own, to be started, watched, killed and paused."""
+"""Runs a worker as a separate process that can be started, observed, suspended and killed."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from prometheus_client.parser import text_string_to_metric_families
 from worker.sandbox.errors import PartFailedError
 from worker.sandbox.processes.supervisor import Program, wait_until
 
-#: How long a worker may take to start, to log what is waited for, or to stop, in seconds.
+#: How long to wait for a worker to start, to log an event, or to stop, in seconds.
 TIMEOUT_SECONDS = 60.0
 
 
-#: What Python is to run.
+#: Python's arguments that run a worker.
 RUN = ("-m", "worker", "run")
 
 
 class Starter(Protocol):
-    """Where programs are started: a `ProcessSupervisor`, or what a test puts in its place."""
+    """Starts programs: a `ProcessSupervisor`, or a test's replacement for it."""
 
     directory: Path
 
@@ -41,7 +41,7 @@ class Starter(Protocol):
 
 
 class WorkerProcess:
-    """`unlink-worker run` with the given settings, in a supervisor; its log goes to a file there."""
+    """A process `unlink-worker run` with the given settings, in a supervisor's directory, which also has its log."""
 
     def __init__(
         self, supervisor: Starter, name: str, environment: Mapping[str, str], program: Sequence[str] = RUN
@@ -61,23 +61,23 @@ class WorkerProcess:
 
     @property
     def log_file(self) -> Path:
-        """Where its log is."""
+        """The file of its log."""
         return self._program.log
 
     @property
     def running(self) -> bool:
-        """Whether the process lives."""
+        """Whether the process runs."""
         return self._program.running
 
     def log(self) -> str:
-        """All that it logged so far."""
+        """Everything that it has logged so far."""
         return self._program.log.read_text(errors="replace")
 
     def wait_for_log(self, event: str, count: int = 1) -> None:
-        """Return once the log has `event` at least `count` times.
+        """Return when the log has `event` at least `count` times.
 
         Raises:
-            PartFailedError: it ended, or took too long.
+            PartFailedError: the worker ended, or the wait exceeded `TIMEOUT_SECONDS`.
         """
         if not wait_until(
             lambda: self._logged(event) >= count or not self.running, seconds=TIMEOUT_SECONDS, interval=0.02
@@ -89,36 +89,36 @@ class WorkerProcess:
             raise PartFailedError(f"the worker {self.name} ended; its log ends:\n{self._program.log_tail()}")
 
     def wait_until_started(self) -> None:
-        """Return once it takes commands."""
+        """Return when it consumes commands."""
         self.wait_for_log("worker.started")
 
     def unacknowledged(self) -> int:
-        """How many deliveries it has not acknowledged yet, by its metrics."""
+        """The number of unacknowledged deliveries, according to its metrics."""
         metrics = self._get("metrics").text
         families = {family.name: family for family in text_string_to_metric_families(metrics)}
         return int(families["unlink_deliveries_in_hand"].samples[0].value)
 
     def ready(self) -> bool:
-        """Whether it runs, and says that it can work."""
+        """Whether the process runs and `/readyz` reports that it is ready."""
         try:
             return self.running and self._get("readyz").ok
         except requests.RequestException:
             return False
 
     def kill(self) -> None:
-        """SIGKILL: it ends without a drain."""
+        """Send SIGKILL. The worker ends without a drain."""
         self._program.kill()
 
     def suspend(self) -> None:
-        """SIGSTOP: it stands still, and its connections stay open."""
+        """Send SIGSTOP. The process is suspended, and its connections stay open."""
         self._program.signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """SIGCONT."""
+        """Send SIGCONT. A suspended process continues."""
         self._program.signal(signal.SIGCONT)
 
     def stop(self) -> None:
-        """SIGTERM, and wait until it has drained.
+        """Send SIGTERM, and wait until the worker has drained and ended.
 
         Raises:
             PartFailedError: it still runs.
@@ -127,7 +127,7 @@ class WorkerProcess:
         self._program.wait(seconds=TIMEOUT_SECONDS)
 
     def _get(self, path: str) -> requests.Response:
-        """An answer of its probes' server; its log, in JSON, names the port."""
+        """A response of its HTTP server. The port is read from its log, which must be in JSON."""
         lines = (json.loads(line) for line in self.log().splitlines() if '"http.listening"' in line)
         return requests.get(f"http://127.0.0.1:{next(lines)['port']}/{path}", timeout=10)
 
@@ -136,5 +136,5 @@ class WorkerProcess:
 
 
 def surroundings() -> dict[str, str]:
-    """The environment of this program, without settings that are meant for another worker."""
+    """The environment variables of this process, without settings of a worker."""
     return {name: value for name, value in os.environ.items() if not name.startswith("UNLINK_")}

@@ -1,1 +1,1 @@
-"""A private RabbitMQ: where its programs come from, and how a node is run."""
+"""A private RabbitMQ: finds or downloads its programs, and runs a node."""

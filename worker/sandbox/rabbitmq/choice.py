@@ -1,9 +1,14 @@
-"""A private RabbitMQ, on free loopback ports, with its own directory and Erlang cookie.
+"""Chooses a private RabbitMQ, on free loopback ports, with its own directory and Erlang cookie.
 
-Where the program comes from, in this order: what the variable `SANDBOX_RABBITMQ_HOME` names; the version that
-`SANDBOX_RABBITMQ_VERSION` asks for; RabbitMQ 4, installed (only its programs are used) or unpacked into the user's
-cache folder from the system's packages or those of the newest released Debian; an older one likewise; and, as the last
-way, a container engine with the official image.
+The program is the first of these that is available:
+
+1. the installation that the variable `SANDBOX_RABBITMQ_HOME` names;
+2. the version that the variable `SANDBOX_RABBITMQ_VERSION` names;
+3. an installed RabbitMQ 4, of which only the programs are used;
+4. RabbitMQ 4 from the system's packages or from those of the newest released Debian, unpacked into the user's cache
+   folder;
+5. an older RabbitMQ from the same sources;
+6. the official image, run by a container engine.
 """
 
 from __future__ import annotations
@@ -21,10 +26,10 @@ def private_broker(name: str = "unlink", *, management: bool = False) -> Private
 
     Args:
         name: the node's name before the `@`: letters, digits, `_` and `-`.
-        management: whether the management plugin with its HTTP API runs too, and the one that gives metrics.
+        management: whether to enable the management plugin with its HTTP API, and the plugin for Prometheus.
 
     Raises:
-        MissingPartError: there is no RabbitMQ and none can be had; the message says what to install.
+        MissingPartError: there is no RabbitMQ and none can be downloaded; the message says what to install.
         PartFailedError: it did not start; the message ends with its log.
     """
     supervisor = ProcessSupervisor(f"broker-{name}")

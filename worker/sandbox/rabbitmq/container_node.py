@@ -1,4 +1,4 @@
-"""A private RabbitMQ node in a container: the last way to have one, where there is neither RabbitMQ nor apt."""
+"""A private RabbitMQ node in a container, for systems with neither RabbitMQ nor apt."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from worker.sandbox.rabbitmq.private_broker import Credentials, PrivateBroker
 
 _ENGINES = ("docker", "podman")
 
-#: The official image, by the name that every engine resolves by itself.
+#: The official image, under the short name that every container engine resolves.
 _IMAGE = "rabbitmq:4-management"
 
-#: For one call of the engine, in seconds; a stop in good order is one.
+#: The time-out of one call of the engine, in seconds. A clean shutdown of the node is one call.
 _ENGINE_SECONDS = 90.0
 
-#: RabbitMQ's ports in the container, of AMQP, of the HTTP API, and for Prometheus.
+#: RabbitMQ's ports in the container: AMQP, HTTP API, Prometheus.
 _AMQP, _HTTP, _METRICS = 5672, 15672, 15692
 
 
 def find_engine() -> str | None:
-    """The container engine that answers, if any."""
+    """The first container engine that works; None if there is none."""
     for engine in _ENGINES:
         try:
             subprocess.run([engine, "info"], check=True, capture_output=True, timeout=20)  # noqa: S603 - one of two names
@@ -34,9 +34,9 @@ def find_engine() -> str | None:
 
 
 class ContainerNode(PrivateBroker):
-    """One RabbitMQ node in a container that goes with the supervisor."""
+    """One RabbitMQ node in a container, which is removed when the supervisor is closed."""
 
-    #: The first start downloads the image.
+    #: Long, because the first start downloads the image.
     _start_seconds = 600.0
 
     def __init__(
@@ -51,7 +51,7 @@ class ContainerNode(PrivateBroker):
         )
         self._engine = shutil.which(engine) or engine
         self._container = supervisor.directory.name
-        # A file, since every user can read the arguments of the engine's client.
+        # A file is used for secrets, because every user can read the arguments of the engine's client.
         self._settings = supervisor.directory / "settings"
         self._settings.touch(mode=0o600)
         self._settings.write_text(
@@ -76,7 +76,7 @@ class ContainerNode(PrivateBroker):
         return self._command("exec", self._container, "rabbitmqctl", "--quiet", *arguments)
 
     def _launched(self) -> Program:
-        # The engine's client stays attached to the container: it runs as long as that does.
+        # The engine's client stays attached, so it runs as long as the container.
         command = ("run", *self._options(), _IMAGE) if self._program is None else ("start", "--attach", self._container)
         return self._supervisor.start(
             [self._engine, *command],
@@ -90,7 +90,7 @@ class ContainerNode(PrivateBroker):
         published = [
             part for inner, outer in ports.items() if outer for part in ("--publish", f"{LOOPBACK}:{outer}:{inner}")
         ]
-        # A fixed host name: the node's directory is named after it.
+        # The host name is fixed, because the node's data directory is named after it.
         return ["--name", self._container, "--hostname", "unlink", "--env-file", str(self._settings), *published]
 
     def _wait(self) -> None:

@@ -1,4 +1,4 @@
-"""Where a RabbitMQ to run privately comes from: named, installed, or unpacked from packages; version 4 if possible."""
+"""Finds the programs of a RabbitMQ: named by the user, installed, or unpacked from packages; version 4 if possible."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from worker.sandbox.errors import MissingPartError
 from worker.sandbox.packages import already_unpacked, available_version, unpacked
 from worker.sandbox.rabbitmq.relocated_erlang import ERLANG, relocate
 
-#: The variable by which a user names a RabbitMQ of their own: the folder that holds `sbin/rabbitmq-server`.
+#: The environment variable that names the user's own RabbitMQ: the folder that contains `sbin/rabbitmq-server`.
 HOME_VARIABLE = "SANDBOX_RABBITMQ_HOME"
 
-#: The variable by which a user asks for a version, such as `4.3`; without it, the newest released one that can be had.
+#: The environment variable that names a version, such as `4.3`. Without it, the newest available release is used.
 VERSION_VARIABLE = "SANDBOX_RABBITMQ_VERSION"
 
-#: Versions that can be asked for, and the suite of Debian whose packages hold each. The first one is the newest.
+#: The versions that can be requested, and the Debian suite that contains each of them. The first one is the newest.
 SUITES = {"4.3": "forky", "4.0": "trixie", "3.10": "bookworm"}
 
-#: The suite of the newest released Debian, under whatever name.
+#: The suite name that always refers to the newest released Debian.
 _NEWEST_RELEASED = "stable"
 
-#: The first major version that gets bug fixes today; older ones are a fallback.
+#: The oldest major version that still gets bug fixes. Older versions are a fallback.
 _PREFERRED_MAJOR = 4
 
-#: What is unpacked with rabbitmq-server: Erlang, and all libraries, so that the system's own may be older or missing.
+#: The dependencies that are unpacked with rabbitmq-server: Erlang, and all libraries, because the libraries of the
+#: system may be older or missing.
 _COMPANIONS = r"erlang-.*|lib.*|zlib1g"
 
 _PART = "RabbitMQ"
@@ -45,11 +46,11 @@ class Installation:
     """The programs of one RabbitMQ.
 
     Attributes:
-        scripts: the folder of `rabbitmq-server` and `rabbitmqctl`: the real ones, not a distribution's wrappers, which
-            change to a user of their own.
+        scripts: the folder of RabbitMQ's own `rabbitmq-server` and `rabbitmqctl`. A distribution's wrappers of the same
+            names are not usable, because they switch to another user.
         version: such as `4.3.6`.
-        erlang: the folder of an `erl` that was unpacked with it; without it, `erl` is on the PATH.
-        drawback: for the user: why it is not a better one.
+        erlang: the folder of an `erl` that was unpacked with it; None if `erl` is on the PATH.
+        drawback: a message for the user that says why no better installation was found.
     """
 
     scripts: Path
@@ -63,23 +64,23 @@ class Installation:
         return f"RabbitMQ {self.version}" + (f" ({self.drawback})" if self.drawback else "")
 
     def search_path(self) -> str:
-        """The PATH under which the scripts find an `erl` that runs."""
+        """The PATH with which the scripts find a working `erl`."""
         path = os.environ.get("PATH", os.defpath)
         return f"{self.erlang}:{path}" if self.erlang else path
 
 
 def find_installation(version: str | None = None) -> Installation:
-    """The RabbitMQ to run privately.
+    """The RabbitMQ installation for a private node.
 
-    The one that `SANDBOX_RABBITMQ_HOME` names goes before all. Else, without a version: RabbitMQ 4 or later, installed,
-    from the system's own packages, or from those of the newest released Debian; and if none of these can be had, an
-    older one, with its drawback.
+    The installation that `SANDBOX_RABBITMQ_HOME` names has priority, then the requested version. Without either, it is
+    RabbitMQ 4 or later: installed, from the system's packages, or from those of the newest released Debian. If none of
+    these is available, it is an older version, and `drawback` says why.
 
     Args:
-        version: major and minor version, such as `4.3`; by default what `SANDBOX_RABBITMQ_VERSION` says, if anything.
+        version: major and minor version, such as `4.3`; by default the value of `SANDBOX_RABBITMQ_VERSION`, if set.
 
     Raises:
-        MissingPartError: none can be had without a container engine; the message says what to install.
+        MissingPartError: no installation is available without a container engine; the message says what to install.
     """
     named = os.environ.get(HOME_VARIABLE)
     if named:
@@ -130,7 +131,8 @@ def _of_version(version: str) -> Installation:
 def _installed() -> Installation | None:
     if shutil.which("erl") is None:
         return None
-    # On Debian, Ubuntu and Fedora /usr/sbin/rabbitmq-server is a wrapper; the folder of the real one comes first.
+    # On Debian, Ubuntu and Fedora, /usr/sbin/rabbitmq-server is a wrapper. The folder of the original script is
+    # therefore tried first.
     on_path = shutil.which("rabbitmq-server")
     for link in (Path("/usr/lib/rabbitmq/bin"), Path(on_path).parent if on_path else None):
         if link is None or not (link / "rabbitmq-server").is_file():
@@ -142,7 +144,7 @@ def _installed() -> Installation | None:
 
 
 def _unpacked_before() -> Installation | None:
-    # First of all sources that apt is behind: apt takes seconds, and may have no network.
+    # This source precedes the sources that need apt: apt takes seconds, and there may be no network.
     for suite in (None, _NEWEST_RELEASED):
         root = already_unpacked("rabbitmq-server", suite)
         if root is not None and _major((found := _in(root)).version) >= _PREFERRED_MAJOR:
@@ -182,7 +184,7 @@ def _in(root: Path) -> Installation:
 
 
 def _version(scripts: Path) -> str:
-    """The version of the RabbitMQ whose scripts these are: its plugins carry it in their names."""
+    """The version of the RabbitMQ with these scripts, read from the file names of its plugins."""
     for plugin in sorted((scripts.parent / "plugins").glob("rabbit-*")):
         return plugin.name.removeprefix("rabbit-").removesuffix(".ez")
     raise MissingPartError(

@@ -1,4 +1,4 @@
-"""One private RabbitMQ node, and Erlang's port mapper for the nodes of one supervisor."""
+"""One private RabbitMQ node, and Erlang's port mapper (epmd) for the nodes of one supervisor."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from worker.sandbox.processes.supervisor import ProcessSupervisor, Program, outp
 from worker.sandbox.rabbitmq.installation import Installation
 from worker.sandbox.rabbitmq.private_broker import Credentials, PrivateBroker
 
-#: How long a node may take to stop in good order, in seconds.
+#: How long a node may take to shut down cleanly, in seconds.
 _STOP_SECONDS = 60.0
 
-#: How long one call of rabbitmqctl may take, in seconds: it starts an Erlang of its own.
+#: How long one call of rabbitmqctl may take, in seconds. Each call starts an Erlang virtual machine.
 _CONTROL_SECONDS = 90.0
 
-#: The ports that rabbitmqctl listens on for the node's answers, wide enough for many calls at once.
+#: The range of ports on which rabbitmqctl listens for the node's responses, large enough for many concurrent calls.
 _CONTROL_PORTS = ("32000", "32700")
 
 
-#: No busy waiting: Erlang's schedulers spin before they sleep, which takes the processor from the programs beside them
+#: Disables busy waiting: Erlang's schedulers spin before they sleep, which takes CPU time from other programs
 #: (https://www.rabbitmq.com/docs/runtime#busy-waiting).
 _IDLE = "+sbwt none +sbwtdcpu none +sbwtdio none"
 
 
 def full_name(name: str) -> str:
-    """The name under which Erlang knows a node of this machine."""
+    """The full Erlang name of a node on this host."""
     return f"{name}@localhost"
 
 
 class PortMapper:
-    """Erlang's port mapper (epmd) for the nodes of one supervisor: never the machine's, which would outlive them.
+    """Erlang's port mapper (epmd) for the nodes of one supervisor. The host's epmd is not used: it would outlive them.
 
     Raises:
         PartFailedError: it does not start.
@@ -45,9 +45,9 @@ class PortMapper:
         if epmd is None:
             raise PartFailedError("there is an erl on the PATH, but no epmd beside it")
         port = free_port()
-        #: The environment in which Erlang programs find it, and find themselves.
+        #: The environment variables with which Erlang programs find the port mapper and each other.
         self.environment = {"PATH": path, "ERL_EPMD_PORT": str(port), "ERL_EPMD_ADDRESS": LOOPBACK}
-        # In the foreground: as a daemon it would leave the supervisor.
+        # In the foreground: a daemon would detach itself from the supervisor.
         program = supervisor.start([epmd], environment=self.environment, log=supervisor.directory / "epmd.log")
         wait_until(lambda: is_open(port) or not program.running, seconds=10)
         if not program.running:
@@ -55,19 +55,19 @@ class PortMapper:
 
 
 class RabbitmqNode(PrivateBroker):
-    """One RabbitMQ node in a supervisor, alone or one of a cluster.
+    """One RabbitMQ node in a supervisor, alone or in a cluster.
 
     Args:
-        supervisor: where it lives.
+        supervisor: runs its program and contains its directory.
         installation: the programs that it runs.
-        mapper: where it and its peers find each other.
+        mapper: the port mapper through which it and its peers find each other.
         name: its name before the `@`: letters, digits, `_` and `-`.
         credentials: its first user, and the cookie that it shares with its peers.
         management: as for every `PrivateBroker`.
-        peers: the names of nodes of its cluster, its own among them; on its first start it joins those that are there.
+        peers: the names of all nodes of its cluster, including its own. On its first start it joins the running ones.
     """
 
-    #: It takes 4 to 7 alone; many at once on a small machine take longer.
+    #: One node takes 4 to 7 s. Many concurrent starts on a small host take longer.
     _start_seconds = 120.0
 
     def __init__(
@@ -127,7 +127,7 @@ class RabbitmqNode(PrivateBroker):
             "default_user": self._credentials.user,
             "default_pass": self._credentials.password,
             "log.console.level": "info",
-            # A laptop's full disk is no reason for the sandbox to stand still.
+            # A low limit: RabbitMQ blocks publishers below the limit, and the disk of a laptop may be almost full.
             "disk_free_limit.absolute": "1MB",
         }
         if self._management_port:
@@ -141,7 +141,7 @@ class RabbitmqNode(PrivateBroker):
         plugins = "rabbitmq_management,rabbitmq_prometheus" if self._management_port else ""
         self._write("enabled_plugins", f"[{plugins}].")
         self._write(".erlang.cookie", self._credentials.cookie)
-        # Empty, in the place of the machine's own.
+        # An empty file, so that the host's own is not read.
         self._write("rabbitmq-env.conf", "")
         self._write("advanced.config", "[].")
 
@@ -151,13 +151,13 @@ class RabbitmqNode(PrivateBroker):
         file.write_text(content)
 
     def _variables(self) -> dict[str, str]:
-        """Every place where RabbitMQ would otherwise look at the machine's, each with one of its own."""
+        """Variables that replace every path of the host that RabbitMQ would use with a path in the node's directory."""
         own = self._directory
         return {
             "HOME": str(own),
             "LANG": "C.UTF-8",
             "LC_ALL": "C.UTF-8",
-            # No dump of a node's memory when it cannot start: its log has the reason.
+            # No crash dump when the node cannot start: its log has the reason.
             "ERL_CRASH_DUMP_SECONDS": "0",
             "RABBITMQ_NODENAME": self.name,
             "RABBITMQ_DIST_PORT": str(free_port()),

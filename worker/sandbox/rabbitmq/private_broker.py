@@ -1,4 +1,4 @@
-"""What a private RabbitMQ is, wherever its program comes from: free loopback ports, a directory, users of its own."""
+"""The interface of a private RabbitMQ, whatever its program: free loopback ports, and its own directory and users."""
 
 from __future__ import annotations
 
@@ -13,42 +13,42 @@ from worker.sandbox.processes.free_ports import LOOPBACK, free_port, is_open
 from worker.sandbox.processes.supervisor import ProcessSupervisor, Program, wait_until
 from worker.sandbox.secret import new_secret
 
-#: The line with which a node of any version logs that it takes connections.
+#: The log line of a node of any version when it accepts connections.
 _STARTED = "Server startup complete"
 
-#: How many of the log's errors a message repeats; Erlang logs one error in many lines, the cause first.
+#: How many error lines of the log a message includes. Erlang logs one error in many lines, the cause first.
 _ERRORS_SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """The first user of a private broker, and the cookie by which its nodes and tools know each other."""
+    """The first user of a private broker, and the Erlang cookie with which its nodes and tools authenticate."""
 
     user: str = "unlink"
     password: str = field(default_factory=new_secret, repr=False)
     cookie: str = field(default_factory=new_secret, repr=False)
 
     def url(self, port: int, scheme: str = "amqp") -> str:
-        """The URL of one of its ports, without a path. Holds the password: not for a log."""
+        """The URL of one of its ports, without a path. It contains the password: do not log it."""
         return f"{scheme}://{self.user}:{self.password}@{LOOPBACK}:{port}/"
 
 
 class PrivateBroker(Server):
-    """A private RabbitMQ node, never the machine's own; its ports, user and directory are the same after a restart.
+    """A private RabbitMQ node, separate from the host's own. Ports, user and directory stay the same after a restart.
 
-    As a context manager it starts the node, and leaves neither process nor file behind; nor does it if this program
-    dies in between, in whatever way.
+    As a context manager it starts the node; on exit it ends the process and removes all files. The same happens if this
+    program dies in any way.
 
     Args:
-        supervisor: where it lives; goes when the node is closed.
+        supervisor: runs its program and contains its directory; it is closed with the node.
         log: the file of its log.
         credentials: its first user, and the cookie that it shares with its peers.
-        management: whether the management plugin with its HTTP API runs too, and the one that gives metrics.
-        description: which RabbitMQ it is, such as `RabbitMQ 4.0.5`, and why it is an old one.
+        management: whether to enable the management plugin with its HTTP API, and the plugin for Prometheus.
+        description: which RabbitMQ it is, such as `RabbitMQ 4.0.5`, and the reason if it is an old version.
 
     Attributes:
-        environment: the environment in which RabbitMQ's own programs, such as rabbitmq-diagnostics, reach the node.
-            Holds no secret. Empty for a node in a container, which has its programs with it.
+        environment: the environment variables with which RabbitMQ's tools, such as rabbitmq-diagnostics, reach the
+            node. It contains no secret. It is empty for a node in a container, where the tools are in the container.
         port: the AMQP port.
     """
 
@@ -76,24 +76,24 @@ class PrivateBroker(Server):
 
     @property
     def url(self) -> str:
-        """`amqp://user:password@127.0.0.1:port/`: the default virtual host. Holds the password: not for a log."""
+        """`amqp://user:password@127.0.0.1:port/`: the default virtual host. Contains the password: do not log it."""
         return self._credentials.url(self.port)
 
     @property
     def management_url(self) -> str:
-        """`http://user:password@127.0.0.1:port`: the HTTP API is below `/api`. Holds the password: not for a log.
+        """`http://user:password@127.0.0.1:port`: the HTTP API is below `/api`. Contains the password: do not log it.
 
         Raises:
-            ValueError: it was made without `management`.
+            ValueError: the node was created without `management`.
         """
         return self._credentials.url(_of_a_plugin(self._management_port), scheme="http").rstrip("/")
 
     @property
     def metrics_address(self) -> str:
-        """`127.0.0.1:port`, where Prometheus finds the broker's metrics.
+        """`127.0.0.1:port`, the address from which Prometheus scrapes the broker's metrics.
 
         Raises:
-            ValueError: it was made without `management`.
+            ValueError: the node was created without `management`.
         """
         return f"{LOOPBACK}:{_of_a_plugin(self._metrics_port)}"
 
@@ -103,22 +103,22 @@ class PrivateBroker(Server):
         return self._program is not None and self._program.running
 
     def start(self) -> None:
-        """Start it, and return as soon as it takes connections. Does nothing if it runs.
+        """Start the node, and return as soon as it accepts connections. Does nothing if it already runs.
 
         Raises:
-            PartFailedError: it ended, or took too long; the message ends with its log.
+            PartFailedError: the node ended, or took too long; the message ends with its log.
         """
         if not self.running:
             self.launch()
         self.await_startup()
 
     def launch(self) -> None:
-        """Start it without waiting: nodes of a cluster may wait for each other."""
+        """Start the node without waiting, because the nodes of a cluster may wait for each other."""
         self._log.unlink(missing_ok=True)
         self._program = self._launched()
 
     def await_startup(self) -> None:
-        """Wait until it takes connections.
+        """Wait until the node accepts connections.
 
         Raises:
             PartFailedError: as `start`.
@@ -129,41 +129,41 @@ class PrivateBroker(Server):
             raise PartFailedError(f"RabbitMQ did not start; its log says:\n{self._complaints()}")
 
     def restart(self) -> None:
-        """Stop in good order, and start again on the same ports."""
+        """Shut the node down cleanly, and start it again on the same ports."""
         self.stop()
         self.start()
 
     def close(self) -> None:
-        """Kill the node and remove every trace of it. Closing again does nothing."""
+        """Kill the node and remove its files. Closing again does nothing."""
         self._supervisor.close()
 
     @abstractmethod
     def stop(self) -> None:
-        """Let it end in good order; its directory, and so its queues, stay. Does nothing if it does not run.
+        """Shut the node down cleanly. Its directory with the queues is kept. Does nothing if the node does not run.
 
         Raises:
-            PartFailedError: it does not end.
+            PartFailedError: the node does not end.
         """
 
     @abstractmethod
     def kill(self) -> None:
-        """SIGKILL: a power cut for the node, though not for its disk.
+        """Send SIGKILL. The node ends without a shutdown; data that it has written to files is not lost.
 
-        RabbitMQ 3.10 forgets a quorum queue that was declared less than about a second before: it saves their names
-        every half second (`auto_save` of the directory in its library Ra).
+        RabbitMQ 3.10 loses a quorum queue that was declared within about a second before: it saves the names of quorum
+        queues every half second (`auto_save` of the directory in its library Ra).
         """
 
     @abstractmethod
     def suspend(self) -> None:
-        """SIGSTOP: its connections stay open, and nothing answers."""
+        """Send SIGSTOP. The node's connections stay open, and it does not answer."""
 
     @abstractmethod
     def resume(self) -> None:
-        """SIGCONT: a suspended node goes on."""
+        """Send SIGCONT. A suspended node continues."""
 
     @abstractmethod
     def rabbitmqctl(self, *arguments: str) -> str:
-        """Run rabbitmqctl on the node and return what it prints. Takes a second or two.
+        """Run rabbitmqctl on the node and return its output. This takes a second or two.
 
         Raises:
             PartFailedError: it failed; the message is its output.
@@ -171,14 +171,14 @@ class PrivateBroker(Server):
 
     @abstractmethod
     def _launched(self) -> Program:
-        """The program, started."""
+        """Start the program and return it."""
 
     def _is_up(self) -> bool:
         started = self._log.is_file() and _STARTED in self._log.read_text(errors="replace")
         return started and self.running and is_open(self.port)
 
     def _complaints(self) -> str:
-        """The first errors in its log, which name the cause, and its last lines, if there are none."""
+        """The first errors in the node's log, which name the cause; the last lines of the log if it has no errors."""
         log = self._log.read_text(errors="replace") if self._log.is_file() else ""
         errors = [line for line in log.splitlines() if "[error]" in line]
         return "\n".join(errors[:_ERRORS_SHOWN]) or (self._program.log_tail() if self._program else "")

@@ -1,4 +1,4 @@
-"""Make an Erlang that was unpacked from packages run where it lies, on a system with an older C library."""
+"""Makes an Erlang that was unpacked from packages run in its folder, even if the system's C library is older."""
 
 from __future__ import annotations
 
@@ -8,31 +8,32 @@ from pathlib import Path
 
 from worker.sandbox.errors import MissingPartError
 
-#: Where Erlang lies below the folder that its packages were unpacked into.
+#: Erlang's path below the folder into which its packages were unpacked.
 ERLANG = Path("usr/lib/erlang")
 
-#: What is put in the place of a native program. The loader of the program's own suite brings the libraries that it was
-#: built for; as arguments, not as environment variables, so that the system's programs that it starts do not get them.
+#: The script that replaces a native program. It runs the program with the dynamic loader and the libraries of the
+#: program's own suite. The library path is an argument, not an environment variable, so that programs of the system
+#: that it starts do not inherit it.
 _WRAPPER = """\
 #!/bin/sh
 exec {loader} --library-path {libraries} --argv0 "$0" {program} "$@"
 """
 
-#: The programs, Erlang's own and those of its libraries (os_mon: `memsup`); a library's shared objects are no programs.
+#: The programs of Erlang and of its libraries (such as `memsup` of os_mon), without the libraries' shared objects.
 _PROGRAMS = ("erts-*/bin/*", "bin/*", "lib/*/priv/bin/*", "lib/*/bin/*")
 
 _ELF = b"\x7fELF"
 
 
 def relocate(root: Path, target: Path) -> None:
-    """Replace each native program of the Erlang below `root` by a script that runs it with its own libraries.
+    """Replace each native program of the Erlang below `root` with a script that runs it with its own libraries.
 
     Args:
-        root: where the packages were unpacked: `erlang-*`, and all libraries that these need, the C library among them.
-        target: where `root` will be moved to; paths in the scripts are below it.
+        root: the folder of the unpacked packages: `erlang-*`, and all libraries that they need, with the C library.
+        target: the folder to which `root` will be moved. The paths in the scripts are below it.
 
     Raises:
-        MissingPartError: the packages hold no C library.
+        MissingPartError: the packages contain no C library.
     """
     loader = next((path for part in ("usr/lib", "lib") for path in root.glob(f"{part}/*/ld-linux*.so.*")), None)
     if loader is None:
@@ -48,7 +49,7 @@ def relocate(root: Path, target: Path) -> None:
         )
         program.chmod(0o755)
     for script in (*(root / ERLANG).glob("bin/erl"), *(root / ERLANG).glob("erts-*/bin/erl")):
-        # Debian compiles Erlang's root into it.
+        # Debian's script has a fixed path of Erlang's root.
         script.write_text(re.sub(r"ROOTDIR=/usr/lib/erlang\b", f"ROOTDIR={target / ERLANG}", script.read_text()))
 
 

@@ -1,15 +1,15 @@
-"""A simulated Veeam Backup Enterprise Manager: its REST API as far as an unlink touches it, XML and JSON over HTTPS.
+"""A simulated Veeam Backup Enterprise Manager: the part of its REST API that an unlink uses, XML and JSON over HTTPS.
 
-What is documented it does as documented; what is not known it does in every way that a switch of `Behaviour` names;
-what goes wrong in real networks it does on demand (`Fault`). Use it
+It behaves as documented. Where the behaviour is not documented, the switches of `Behaviour` select it. Failures of
+real networks are injected with `Fault`. Use it
 
 - in process, from synchronous and asynchronous tests:
   `with SimulatedEnterpriseManager.start(behaviour=Behaviour(...)) as em: ...`
 - as a program: `python -m worker.sandbox.simulated_enterprise_manager --help`, and from other processes through the
-  control URL that it prints: `SimulationControl(control_url)`, the same interface.
+  control URL that it prints: `SimulationControl(control_url)`, which has the same interface.
 
-The path of a request through the modules: `server` (HTTP, faults, records), `routes` and `queries` (what it does),
-`state`, `edits` and `model` (jobs, links, sessions, tasks under a clock), `documents` and `rendering` (the answer).
+A request passes these modules: `server` (HTTP, faults, recording), `routes` and `queries` (execute the request),
+`state`, `edits` and `model` (jobs, links, sessions and tasks), `documents` and `rendering` (the response).
 """
 
 from worker.sandbox.simulated_enterprise_manager.behaviour import JSON_LINKS_NAMES, Behaviour, UnknownBehaviourError

@@ -23,7 +23,7 @@ from worker.sandbox.simulated_enterprise_manager.control import ControlListener
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run until a signal; the exit status."""
+    """Run until a signal arrives. Returns the exit status."""
     options = _options(arguments)
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -92,7 +92,7 @@ def _serve(options: argparse.Namespace, stopping: threading.Event) -> None:
 
 
 def _password_in(file: Path) -> str:
-    """The password in the file, made at the first start, readable by its owner alone."""
+    """The password in the file. The first start creates the file, readable by its owner only."""
     if not file.exists():
         file.touch(mode=0o600)
         file.write_text(secrets.token_urlsafe(16), encoding="utf-8")

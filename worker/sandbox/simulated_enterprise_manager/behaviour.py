@@ -1,8 +1,8 @@
-"""How the simulated Enterprise Manager behaves where the real one may behave in either way.
+"""Switches for behaviour of Enterprise Manager that is not known, or that differs between servers.
 
-Each field names its source: [doc] the vendor documents it; [seen] recorded from a real server in public; [xsd] from the
-published schema; [?] unknown, so that a client must cope with every value. The defaults are what is documented or
-likeliest, and quick enough for tests.
+Each field names its source: [doc] documented by the vendor; [seen] in a published recording of a real server; [xsd] in
+the published schema; [?] unknown, so that a client must cope with every value. The defaults are documented or probable,
+and fast enough for tests.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-#: Names that the JSON array of linked repositories may have [?]; the empty one is a bare array.
+#: Possible names of the JSON array of linked repositories [?]. The empty name means that the document is the array.
 JSON_LINKS_NAMES = (
     "LinkedBackupRepositories",
     "LinkedBackupRepositorys",
@@ -26,7 +26,7 @@ JSON_LINKS_NAMES = (
 
 
 class UnknownBehaviourError(ValueError):
-    """There is no such field of `Behaviour`, or it cannot have that value."""
+    """`Behaviour` has no such field, or the field cannot have that value."""
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""Control from another process: the operations as JSON over HTTP or HTTPS, on the loopback address alone."""
+"""Control from another process: the operations as JSON over HTTP or HTTPS, on the loopback address only."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class ControlFailedError(RuntimeError):
 
 
 class ControlListener:
-    """The listener. Belongs to the event loop that the simulated Enterprise Manager runs on.
+    """The HTTP listener of the control. It belongs to the event loop of the simulated Enterprise Manager.
 
     Args:
-        simulated: what it controls.
-        context: with it, the listener speaks HTTPS; its URL then names `localhost`.
+        simulated: the simulated Enterprise Manager that it controls.
+        context: if given, the listener uses HTTPS, and its URL has the host `localhost`.
     """
 
     def __init__(self, simulated: SimulatedEnterpriseManager, context: ssl.SSLContext | None = None) -> None:
@@ -60,7 +60,7 @@ class ControlListener:
         self.url = f"{origin}:{self._runner.addresses[0][1]}{_PREFIX}"
 
     async def close(self) -> None:
-        """Listen no more, and reset every connection: TLS would wait for a close_notify that may never come."""
+        """Stop listening, and reset every connection. A clean TLS shutdown could wait for a `close_notify` forever."""
         for connection in self._server.connections if self._server else ():
             if connection.transport is not None:
                 connection.transport.abort()
@@ -68,7 +68,8 @@ class ControlListener:
             await self._runner.cleanup()
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        # The content type keeps pages in a browser from reaching this: they cannot send it without asking first.
+        # The required content type protects against cross-site requests: a page in a browser cannot send it to another
+        # origin without a CORS preflight.
         if request.method != "POST" or request.content_type != "application/json":
             return _error(405, "POST a JSON object")
         name = request.path.removeprefix(_PREFIX)
@@ -98,7 +99,7 @@ def _result_type(operation: str) -> TypeAdapter[Any]:
 
 @contextmanager
 def control_over_https(simulated: SimulatedEnterpriseManager) -> Iterator[str]:
-    """Offer the control of a simulated Enterprise Manager of this process, with its own certificate; the URL."""
+    """Serve the control of a simulated Enterprise Manager in this process, with its certificate. Yields the URL."""
     control = ControlListener(simulated, certificates_in(simulated.ca_file.parent).server_context())
     asyncio.run_coroutine_threadsafe(control.open(), simulated.loop).result()
     try:
@@ -112,7 +113,7 @@ def _error(status: int, message: str) -> web.Response:
 
 
 def _json(content: dict[str, Any], status: int = 200) -> web.Response:
-    # With a line's end, to be read on a terminal.
+    # With a newline at the end, for terminals.
     return web.json_response(content, status=status, dumps=lambda value: json.dumps(value) + "\n")
 
 
@@ -120,7 +121,7 @@ class SimulationControl(Simulation):
     """A simulated Enterprise Manager in another process.
 
     Args:
-        control_url: as its program printed it.
+        control_url: the URL that its program printed.
     """
 
     def __init__(self, control_url: str) -> None:
@@ -128,7 +129,7 @@ class SimulationControl(Simulation):
 
     @property
     def password(self) -> str:
-        """With what to log on."""
+        """The password of the account that may log on."""
         return Path(self.about()["password_file"]).read_text(encoding="utf-8").strip()
 
     @property
@@ -147,7 +148,7 @@ class SimulationControl(Simulation):
 
 
 class _RemoteBehaviour(Behaviour):
-    """The other process's behaviour as last read; a field that is set is set there."""
+    """A copy of the other process's behaviour. Setting a field here sets it in the other process."""
 
     _control: SimulationControl | None = None
 

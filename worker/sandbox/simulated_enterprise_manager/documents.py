@@ -1,4 +1,4 @@
-"""The documents that Enterprise Manager answers with (helpcenter, "Veeam Backup Enterprise Manager REST API")."""
+"""The documents in Enterprise Manager's responses (helpcenter, "Veeam Backup Enterprise Manager REST API")."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from worker.sandbox.simulated_enterprise_manager.rendering import BARE_ARRAY, El
 #: The API's versions [doc].
 VERSIONS = ("v1_5", "v1_6", "v1_7")
 
-#: Relation, path, type, and name where there is one.
+#: Relation, path and type of a link, and its name if it has one.
 _Link = tuple[str, str, str | None] | tuple[str, str, str | None, str | None]
 
-#: The elements that a job's settings may be in [doc]; in JSON the others are null [seen].
+#: The elements that may contain a job's settings [doc]. A job has one of them; in JSON the others are null [seen].
 _JOB_INFOS = ("BackupJobInfo", "FileCopyJobInfo", "ReplicaJobInfo", "BackupCopyJobInfo", "ImmediateBackupCopyJobInfo")
 
 
 def error(status: int, message: str) -> Element:
-    """An error [seen]: its number and message are attributes in XML."""
+    """An error document [seen]. Its status code and message are attributes in XML."""
     return Element(
         "Error",
         {"Message": message, "StatusCode": status},
@@ -41,18 +41,18 @@ def error(status: int, message: str) -> Element:
 
 @dataclass(frozen=True, slots=True)
 class Paging:
-    """Where in a query's results a page is; counted from 1."""
+    """The position of a page in a query's results. Pages are numbered from 1."""
 
     number: int
     size: int
     pages: int
-    #: The query itself, percent-encoded, without its page.
+    #: The query string, percent-encoded, without the page number.
     query: str
 
 
 @dataclass(frozen=True, slots=True)
 class Documents:
-    """The documents, with links that begin with `api` (such as `https://em01.corp.example:9398/api`)."""
+    """Builds the documents. Their links begin with `api` (such as `https://em01.corp.example:9398/api`)."""
 
     api: str
     behaviour: Behaviour
@@ -82,7 +82,7 @@ class Documents:
         )
 
     def logon_session(self, session: Session) -> Element:
-        """A logon session; its token is not in it."""
+        """A logon session, without its token."""
         path = f"logonSessions/{session.id}"
         return Element(
             "LogonSession",
@@ -108,7 +108,7 @@ class Documents:
         return Element("LogonSessions", None, [self.logon_session(one) for one in sessions], array="LogonSessions")
 
     def query_service(self, session: Session) -> Element:
-        """The queries that are there to be followed [doc]."""
+        """The links to the available queries [doc]."""
         lists = [("TaskList", "Task"), ("JobList", "Job"), ("RepositoryList", "Repository")]
         links = self._links(
             ("Up", f"logonSessions/{session.id}", "LogonSession"),
@@ -140,7 +140,7 @@ class Documents:
         shown = self.behaviour.running_result if state == RUNNING else self.behaviour.finished_result
         if state == FINISHED or shown in {"absent", "null"}:
             return self._final_result(task, shown)
-        # The server's text before it has collected the data, also for failures.
+        # Until the server has collected the result, the message is the state, even if the operation failed.
         return Element("Result", {"Success": True}, (Element("Message", text=state),))
 
     def _final_result(self, task: Task, shown: str) -> Element | None:

@@ -1,6 +1,6 @@
-"""Edits of jobs under a clock: when each begins, ends, and what it then does to the links.
+"""Edits of jobs: when each edit begins and ends, and how it changes the links.
 
-Nothing here waits. Each call passes the time, and what was due by then happens first (`advance`).
+Nothing here waits. Each call passes the current time, and `advance` first executes the events that are due.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _Event = tuple[float, int, "Callable[[Edit, float], None]", Edit]
 
 
 class Edits:
-    """All edits that have not come to their end."""
+    """All edits that have not ended."""
 
     def __init__(self, behaviour: Behaviour) -> None:
         self._behaviour = behaviour
@@ -26,7 +26,7 @@ class Edits:
         self._successes = itertools.count()
 
     def submit(self, edit: Edit, now: float) -> None:
-        """Begin an edit, or let it wait for the one before it."""
+        """Begin an edit, or queue it after the previous edit of the job."""
         if self._behaviour.edits_of_one_job == "second_fails" and edit.job.edits:
             edit.ending, edit.failure = Ending.FAILURE, f"Job {edit.job.name} is being edited by another user."
             self._begin(edit, now)
@@ -35,7 +35,7 @@ class Edits:
         self._begin_next(edit.job, now)
 
     def advance(self, now: float) -> None:
-        """Let everything happen that is due by now."""
+        """Execute all events that are due at `now`."""
         if self._behaviour.edits_held:
             self._held_until = now
             return
@@ -45,13 +45,13 @@ class Edits:
                 what_happens(edit, max(at, self._held_until))
 
     def stop(self, edit: Edit, now: float) -> None:
-        """Stop an edit that has not ended: nothing of it happens any more."""
+        """Stop an edit that has not ended. It does not change the job."""
         if edit.task.operation_ended_at is None:
             edit.stopped = True
             self._leave(edit, now)
 
     def job_stopped_running(self, job: Job, now: float) -> None:
-        """Let the edit begin that waited for it."""
+        """Begin the edit that waited for the job to stop running."""
         self._begin_next(job, now)
 
     def _begin_next(self, job: Job, now: float) -> None:

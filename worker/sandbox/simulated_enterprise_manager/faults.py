@@ -1,4 +1,4 @@
-"""Faults on demand: what goes wrong with the next requests that match."""
+"""Injected faults, each for the next requests that match it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FaultKind = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One fault, for so many of the requests that it matches.
+    """One fault, applied to the first `times` requests that match it.
 
     kind:
         status: answer `status` without acting; `answer` says with what body.
@@ -63,29 +63,29 @@ class Fault:
 
 
 class Faults:
-    """The faults that wait for their requests. Safe for threads."""
+    """The faults that were not used up yet. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._waiting: list[Fault] = []
 
     def add(self, fault: Fault) -> None:
-        """Append one: the first that matches is taken."""
+        """Append a fault. If several match a request, the oldest one is used."""
         with self._lock:
             self._waiting.append(fault)
 
     def clear(self) -> None:
-        """Forget all that are left."""
+        """Remove all remaining faults."""
         with self._lock:
             self._waiting.clear()
 
     def left(self) -> list[Fault]:
-        """Those that have not met all of their requests."""
+        """The faults that were not applied to all of their requests yet."""
         with self._lock:
             return list(self._waiting)
 
     def take(self, method: str, path: str) -> Fault | None:
-        """The fault that this request meets, counted."""
+        """The fault for this request, or None. The request counts for the fault's `after` or `times`."""
         if not self._waiting:
             return None
         with self._lock:

@@ -1,8 +1,8 @@
 """The filters of Enterprise Manager's queries.
 
 A filter is `<parameter><operator><value>`; `;` is AND, `,` is OR, parentheses group, a value may be quoted
-(helpcenter, "Comparison Expressions" and "Logical Operators: AND, OR"; parentheses seen in a recorded answer). That AND
-binds tighter than OR, and how a quote is written inside a quoted value, is not documented.
+(helpcenter, "Comparison Expressions" and "Logical Operators: AND, OR"; parentheses were seen in a recorded response).
+Neither the precedence of AND over OR nor the escaping of a quote inside a quoted value is documented.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ _DEEPEST = 20
 
 
 class FilterInvalidError(ValueError):
-    """The filter cannot be read, or names a property that the resource does not have."""
+    """The filter cannot be parsed, or names a property that the resource does not have."""
 
 
 def filter_of(text: str, known: frozenset[str], behaviour: Behaviour) -> Callable[[Mapping[str, str]], bool]:
-    """What the filter lets through, of resources with these properties (lower-case names).
+    """A predicate on a resource's properties, parsed from the filter. `known` are the properties' lower-case names.
 
     Raises:
-        FilterInvalidError: it cannot be read.
+        FilterInvalidError: the filter cannot be parsed, or names an unknown property.
     """
     if not text.strip():
         return lambda _: True

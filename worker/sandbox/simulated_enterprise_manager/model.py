@@ -1,4 +1,4 @@
-"""What Enterprise Manager knows: jobs and their links, repositories, logon sessions, tasks, edits."""
+"""The data of Enterprise Manager: jobs and their links, repositories, logon sessions, tasks, edits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from enum import Enum, auto
 from itertools import pairwise
 from typing import Final
 
-#: Job types that have linked repositories [doc]: the second was made in 11a or earlier.
+#: The job types that have linked repositories [doc]. Jobs of the second type were created in version 11a or earlier.
 COPY_JOB = "ImmediateBackupCopy"
 LEGACY_COPY_JOB = "BackupCopy"
 
@@ -17,7 +17,7 @@ RUNNING: Final = "Running"
 OPERATION_FINISHED: Final = "OperationFinished"
 FINISHED: Final = "Finished"
 
-#: How many past states of a job's links are remembered, for lists that lag.
+#: How many past states of a job's links are kept, for lists that lag behind.
 _HISTORY_LENGTH = 200
 
 
@@ -48,28 +48,28 @@ class Repository:
 
 @dataclass(frozen=True, slots=True)
 class Linked:
-    """All that is linked to a job at one instant."""
+    """All repositories and backups that are linked to a job at one time."""
 
     repositories: tuple[LinkedRepository, ...] = ()
     backups: tuple[LinkedBackup, ...] = ()
 
     def link(self, object_in_job_id: str) -> LinkedRepository | None:
-        """The link of that ID."""
+        """The link with that ID; None if there is none."""
         return next((link for link in self.repositories if link.object_in_job_id == object_in_job_id), None)
 
     def without(self, object_in_job_id: str) -> Linked:
-        """The same with that link left out."""
+        """A copy without that link."""
         kept = (link for link in self.repositories if link.object_in_job_id != object_in_job_id)
         return Linked(tuple(kept), self.backups)
 
     def plus(self, link: LinkedRepository) -> Linked:
-        """The same with one more link."""
+        """A copy with one more link."""
         return Linked((*self.repositories, link), self.backups)
 
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """A job, with what was linked to it and when."""
+    """A job, with its current links and their history."""
 
     id: str
     name: str
@@ -83,20 +83,20 @@ class Job:
 
     @property
     def is_copy_job(self) -> bool:
-        """Whether it is of a type that has linked repositories."""
+        """Whether the job's type has linked repositories."""
         return self.job_type in {COPY_JOB, LEGACY_COPY_JOB}
 
     def relink(self, linked: Linked, at: float) -> None:
-        """Let this be linked from that instant on."""
+        """Replace the job's links from that time on."""
         self.history.append((at, self.linked))
         self.linked = linked
 
     def linked_as_of(self, instant: float) -> Linked:
-        """What was linked at that instant."""
+        """The job's links at that time."""
         return next((before for until, before in self.history if instant < until), self.linked)
 
     def departures(self) -> Iterator[tuple[str, float]]:
-        """Each link that went, and when."""
+        """The ID of each link that was removed, and the time of its removal."""
         states = [*self.history, (0.0, self.linked)]
         for (at, before), (_, after) in pairwise(states):
             for link in before.repositories:
@@ -112,7 +112,7 @@ class Change(Enum):
 
 
 class Ending(Enum):
-    """What becomes of an edit."""
+    """How an edit ends."""
 
     SUCCESS = auto()
     FAILURE = auto()
@@ -132,7 +132,7 @@ class Task:
     looks_left: dict[str, int] = field(default_factory=dict)
 
     def state_at(self, now: float) -> str:
-        """Its state, without counting a look."""
+        """The task's state. Does not count as a read by a client."""
         if self.operation_ended_at is None:
             return RUNNING
         collected = self.finished_at is not None and now >= self.finished_at
@@ -141,7 +141,7 @@ class Task:
         return next((state for state, looks in self.looks_left.items() if looks > 0), FINISHED)
 
     def look(self, now: float) -> str:
-        """Its state as one more client sees it."""
+        """The task's state for a client. Each read counts towards the `..._looks` switches of `Behaviour`."""
         state = self.state_at(now)
         if self.looks_left.get(state, 0) > 0:
             self.looks_left[state] -= 1
@@ -150,7 +150,7 @@ class Task:
 
 @dataclass(slots=True, eq=False)
 class Edit:
-    """A change of a job on its way, with the behaviour that it was started under."""
+    """A change of a job under way, with the behaviour at its start."""
 
     job: Job
     change: Change
@@ -161,7 +161,7 @@ class Edit:
     failure: str = ""
     begun: bool = False
     stopped: bool = False
-    #: What it read when it began, if it writes that back.
+    #: The job's links when the edit began, if the edit writes them back.
     read: Linked | None = None
 
 

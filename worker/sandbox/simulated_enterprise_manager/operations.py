@@ -1,4 +1,4 @@
-"""What can be done to a simulated Enterprise Manager from outside of its API: one table of operations."""
+"""The operations on a simulated Enterprise Manager that are not part of its API, in one table."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ _R = TypeVar("_R")
 
 _FAULT = TypeAdapter(Fault)
 
-#: The operations by name, to be carried out where the state is, under its lock. Coroutines belong to the server's loop.
+#: The operations by name. They run in the process that has the state, under its lock; coroutines run on the server's
+#: event loop.
 OPERATIONS: dict[str, Callable[..., Any]] = {}
 
 
 class AlreadyLinkedError(LookupError):
-    """The repository is linked to the job already."""
+    """The repository is already linked to the job."""
 
 
 @overload
@@ -38,7 +39,7 @@ def operation(
 @overload
 def operation(method: Callable[Concatenate[Any, _P], _R]) -> Callable[Concatenate[Any, _P], _R]: ...
 def operation(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Enter a method of `Simulation` into the table; calling it performs the operation wherever the state is."""
+    """Add a method of `Simulation` to the table. A call of the method executes it in the process that has the state."""
     OPERATIONS[method.__name__] = method
     _, *names = inspect.signature(method).parameters
 
@@ -51,9 +52,10 @@ def operation(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Simulation(ABC):
-    """What can be done to a simulated Enterprise Manager, from any thread. IDs are bare UUIDs.
+    """The operations on a simulated Enterprise Manager, callable from any thread. IDs are bare UUIDs.
 
-    The bodies of the operations run in the process of the simulated Enterprise Manager, which alone has the attributes.
+    The bodies of the operations run in the process of the simulated Enterprise Manager. Only there the attributes
+    exist.
     """
 
     _state: State
@@ -64,7 +66,7 @@ class Simulation(ABC):
     @abstractmethod
     def _perform(self, operation: str, /, **arguments: Any) -> Any: ...
 
-    # --- where it is ---
+    # --- address and account ---
 
     @operation
     def about(self) -> dict[str, str]:
@@ -73,23 +75,23 @@ class Simulation(ABC):
 
     @property
     def url(self) -> str:
-        """Such as `https://localhost:12345`."""
+        """The URL, such as `https://localhost:12345`."""
         return self.about()["url"]
 
     @property
     def ca_file(self) -> Path:
-        """What to verify its certificate against, PEM."""
+        """The CA certificate with which a client verifies the server, PEM."""
         return Path(self.about()["ca_file"])
 
     @property
     def username(self) -> str:
-        """Who may log on."""
+        """The user name of the account that may log on."""
         return self.about()["username"]
 
     @property
     @abstractmethod
     def password(self) -> str:
-        """With what."""
+        """The password of that account."""
 
     # --- contents ---
 
@@ -197,7 +199,7 @@ class Simulation(ABC):
         return link.object_in_job_id
 
     def _known(self, link: LinkedRepository) -> LinkedRepository:
-        """The link, once its repository is known."""
+        """Return the link, after adding its repository if that is unknown."""
         if link.repository_uid not in self._state.repositories:
             self._state.add_repository(f"Repository {len(self._state.repositories) + 1}", link.repository_uid)
         return link
@@ -267,7 +269,7 @@ class Simulation(ABC):
             self._state.forget_sessions()
         await self._server.open()
 
-    # --- what was seen ---
+    # --- recorded requests ---
 
     @property
     @operation

@@ -12,7 +12,7 @@ from worker.sandbox.simulated_enterprise_manager.model import Job, Repository, S
 from worker.sandbox.simulated_enterprise_manager.rendering import Element
 from worker.sandbox.simulated_enterprise_manager.state import State
 
-#: What can be filtered and sorted by [doc].
+#: The properties by which results can be filtered and sorted [doc].
 _OF_JOBS = frozenset({"uid", "name", "jobtype", "platform", "backupservername"})
 _OF_REPOSITORIES = frozenset({"uid", "name", "kind", "backupservername"})
 _OF_TASKS = frozenset({"taskid", "state", "operation"})
@@ -21,14 +21,14 @@ _Found = TypeVar("_Found")
 
 
 class QueryInvalidError(ValueError):
-    """The query cannot be answered as it is."""
+    """The query is not valid."""
 
 
 def answer_query(state: State, documents: Documents, session: Session, query: Mapping[str, str]) -> Element:
-    """One page of what the query finds.
+    """One page of the query's results.
 
     Raises:
-        QueryInvalidError: an unknown type, an unreadable filter, a page that is no number.
+        QueryInvalidError: the type is unknown, the filter cannot be parsed, or the page is no number.
     """
     match query.get("type", "").lower():
         case "task":

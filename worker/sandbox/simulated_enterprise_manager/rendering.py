@@ -1,6 +1,6 @@
-"""One tree, two renderings: Enterprise Manager's XML, and the JSON that it makes of the same objects.
+"""Renders one tree of elements as Enterprise Manager's XML, or as its JSON for the same objects.
 
-In JSON an attribute is a field like a child element, and an element that holds a list is an object with an array, or
+In JSON, attributes and child elements are fields, and an element that contains a list is an object with an array, or
 the array itself.
 """
 
@@ -23,7 +23,7 @@ _ROOT_ATTRIBUTES = (
     ' xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"'
 )
 
-#: What XML cannot hold as it is; characters that it cannot hold at all become the replacement character.
+#: Escapes for characters with a meaning in XML. Characters that XML does not allow become the replacement character.
 _ESCAPES = str.maketrans(
     dict.fromkeys((*map(chr, range(32)), "\ufffe", "\uffff"), "\ufffd")
     | {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "\t": "&#9;", "\n": "&#10;", "\r": "&#13;"}
@@ -38,8 +38,9 @@ BARE_ARRAY = ""
 class Element:
     """One element of a document.
 
-    A leaf has `text`; None is null in JSON and no element in XML, unless `nil`, which is `xsi:nil` in XML.
-    With `array` the children are a list, and `array` is its JSON name; `BARE_ARRAY` for the array itself.
+    A leaf has `text`. A `text` of None is null in JSON. In XML the element is left out, or has `xsi:nil` if `nil` is
+    true. With `array`, the children are a list, and `array` is the name of the JSON array; with `BARE_ARRAY`, the JSON
+    value is the array itself.
     """
 
     name: str
@@ -51,7 +52,7 @@ class Element:
 
 
 def to_xml(element: Element) -> bytes:
-    """The document, UTF-8."""
+    """The XML document, in UTF-8."""
     parts = ['<?xml version="1.0" encoding="utf-8"?>']
     _write_xml(element, parts, _ROOT_ATTRIBUTES)
     return "".join(parts).encode(errors="replace")
@@ -83,7 +84,7 @@ def _text(value: Scalar) -> str:
 
 
 def to_json(element: Element, behaviour: Behaviour) -> bytes:
-    """The document, UTF-8, in the dialect that the behaviour says."""
+    """The JSON document, in UTF-8, in the format that `behaviour` selects."""
     document = _json_value(element, behaviour)
     if behaviour.json_keys == "camel":
         document = _camel(document)
@@ -113,7 +114,7 @@ def _camel(document: Any) -> Any:
 
 @lru_cache(maxsize=1000)
 def _camel_key(key: str) -> str:
-    """As .NET does it: `TaskId` is `taskId`, `UID` is `uid`."""
+    """The key in camel case by the rules of .NET: `TaskId` becomes `taskId`, `UID` becomes `uid`."""
     capitals = next((at for at, letter in enumerate(key) if not letter.isupper()), len(key))
     head = capitals if capitals in {1, len(key)} else max(capitals - 1, 0)
     return key[:head].lower() + key[head:]

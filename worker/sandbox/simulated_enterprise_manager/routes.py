@@ -1,4 +1,4 @@
-"""What each request does and what it is answered with. No I/O: a request in, an answer out, under the state's lock."""
+"""Executes each request and builds its response, without I/O. The caller holds the state's lock."""
 
 from __future__ import annotations
 
@@ -38,30 +38,30 @@ _ACCESS_DENIED = "Access is denied."
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What matters of an HTTP request."""
+    """The parts of an HTTP request that the simulation uses."""
 
     method: str
-    #: Below `/api`, decoded, without slashes at the ends.
+    #: The path below `/api`, decoded, without slashes at its ends.
     path: str
     query: Mapping[str, str]
     authorization: str | None
     cookie_token: str | None = field(repr=False)
     header_token: str | None = field(repr=False)
     body: bytes
-    #: Where it came to: what links begin with, if they carry the host that was asked.
+    #: The URL of the API as the client addressed it. Links begin with it if `Behaviour.links_host` is None.
     api: str
-    #: The edit's, if it is one.
+    #: The injected fault for the edit that this request begins, if there is one.
     fault: Fault | None = None
 
     @property
     def token(self) -> str | None:
-        """The cookie's, even if it is stale; else the header's (helpcenter, "HTTP Authentication")."""
+        """The token of the cookie, even if it is stale; else the header's (helpcenter, "HTTP Authentication")."""
         return self.header_token if self.cookie_token is None else self.cookie_token
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A status and a document, not rendered yet."""
+    """A status and a document that is not rendered yet."""
 
     status: int
     document: Element | None = None
@@ -78,13 +78,13 @@ class _RefusalError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Who may log on."""
+    """The account that may log on."""
 
     username: str
     password: str = field(repr=False)
 
     def matches(self, authorization: str | None) -> bool:
-        """Whether this `Authorization` header is this account's."""
+        """Whether an `Authorization` header has this account's credentials."""
         scheme, _, credentials = (authorization or "").partition(" ")
         try:
             given = base64.b64decode(credentials, validate=True)
@@ -95,7 +95,7 @@ class Account:
 
 
 class Routes:
-    """All of the API that an unlink touches."""
+    """The part of the API that an unlink uses."""
 
     def __init__(self, state: State, account: Account) -> None:
         self._state = state
@@ -106,7 +106,7 @@ class Routes:
         return self._state.behaviour
 
     def answer(self, request: Request) -> Answer:
-        """Act on a request."""
+        """Execute a request."""
         with self._state.lock:
             try:
                 return self._route(request)
@@ -299,7 +299,7 @@ class Routes:
             raise _RefusalError(400, f"Job {job.name} is running and cannot be edited.")
 
     def _accepted(self, request: Request, task: Task) -> Answer:
-        # As the vendor's examples have it, the first sight of a task is Running, however quick the edit is.
+        # As in the vendor's examples, the task in the response to an edit is Running, even if the edit has ended.
         documents, headers = self._documents(request), {}
         if self._behaviour.location_header == "always" or (
             self._behaviour.location_header == "post" and request.method == "POST"

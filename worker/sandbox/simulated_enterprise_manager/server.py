@@ -1,4 +1,4 @@
-"""The HTTPS server: requests in, faults applied, answers out, everything recorded."""
+"""The HTTPS server: receives requests, applies faults, sends responses, and records all requests."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 _API = "/api"
 
-#: How many connections may wait to be accepted.
+#: The listen backlog: how many connections may wait to be accepted.
 _BACKLOG = 1024
 
-#: How many requests are remembered.
+#: How many requests are recorded.
 _RECORDED = 1_000_000
 
-#: Statuses with the odd reason phrase that was seen; clients must not depend on it.
+#: Statuses with the non-standard reason phrases that were seen. Clients must not depend on them.
 _REASONS = {400: "BadRequest", 404: "NotFound"}
 
 _HTML_PAGE = (
@@ -43,16 +43,16 @@ _HTML_PAGE = (
 
 @dataclass(slots=True)
 class RecordedRequest:
-    """One request as the server saw it; the status follows when it is answered."""
+    """One request as the server received it. The status is set when the response is sent."""
 
     method: str
-    #: With the query, percent-encoded, as it was sent.
+    #: The path with the query, percent-encoded as it was sent.
     path: str
-    #: Whether it named a session, by header or cookie.
+    #: Whether it had a session token, in the header or in a cookie.
     has_session: bool
-    #: None if it got no answer, or has none yet.
+    #: None if there was no response, or not yet.
     status: int | None
-    #: Seconds since the server was made, when it came.
+    #: The time of its arrival, in seconds since the server was created.
     time: float
 
 
@@ -61,9 +61,9 @@ class _ConnectionDropped(Exception):  # noqa: N818 - what happens next, no error
 
 
 class Server:
-    """The server, on one port of one address for as long as it lives.
+    """The server. It keeps its address and port for its whole life.
 
-    All but `requests` and `forget_requests` belong to the event loop that it was opened on.
+    Call `requests` and `forget_requests` from any thread, and everything else on the event loop that opened the server.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Server:
     # --- the listener ---
 
     async def open(self, port: int = 0) -> None:
-        """Listen; on the same port as before where there was one. Does nothing if it listens already."""
+        """Listen on `port`, or on the same port as in the previous call. Does nothing if the server already listens."""
         if self._listener is None:
             self._closing.clear()
             self.port = self.port or port or free_port()
@@ -96,7 +96,7 @@ class Server:
             asyncio.get_running_loop().add_reader(self._listener, self._accept, self._listener)
 
     async def close(self) -> None:
-        """Listen no more, and reset every connection, also one in its TLS handshake."""
+        """Stop listening, and reset every connection, including those in their TLS handshake."""
         if self._listener is not None:
             asyncio.get_running_loop().remove_reader(self._listener)
             self._listener.close()
@@ -111,8 +111,9 @@ class Server:
                 handler.transport.abort()
         await self._server.shutdown(timeout=1)
 
-    # An asyncio.Server that is closed forgets a connection that it accepted in the same turn of the loop: the socket
-    # stays open until the garbage collector finds it (seen with Python 3.11.7).
+    # Connections are accepted here and not by an asyncio.Server. When that is closed, it does not close a connection
+    # that it accepted in the same iteration of the loop: the socket stays open until the garbage collector runs (seen
+    # with Python 3.11.7).
 
     def _accept(self, listener: socket.socket) -> None:
         for _ in range(_BACKLOG):
@@ -132,12 +133,12 @@ class Server:
     # --- what was seen ---
 
     def requests(self) -> list[RecordedRequest]:
-        """Every request so far, in the order in which they came. From any thread."""
+        """All recorded requests, in the order of their arrival. From any thread."""
         with self._recording:
             return list(self._recorded)
 
     def forget_requests(self) -> None:
-        """Begin to count anew. From any thread."""
+        """Remove all recorded requests. From any thread."""
         with self._recording:
             self._recorded.clear()
 
@@ -264,7 +265,7 @@ class Server:
         raise _ConnectionDropped
 
     async def _hold(self, request: web.BaseRequest) -> None:
-        """Keep the connection without a word until its client gives up, or the listener closes."""
+        """Keep the connection open without a response until the client or the listener closes it."""
         while request.transport is not None and not request.transport.is_closing() and not self._closing.is_set():
             await self._pause(0.2)
         raise _ConnectionDropped

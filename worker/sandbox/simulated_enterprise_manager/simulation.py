@@ -1,4 +1,4 @@
-"""A simulated Enterprise Manager in this process."""
+"""Runs a simulated Enterprise Manager in this process."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from worker.sandbox.simulated_enterprise_manager.state import State
 DEFAULT_USERNAME = "CORP\\unlink-worker"
 DEFAULT_PASSWORD = "simulated"  # noqa: S105 - guards nothing but a simulation
 
-#: How long the server's own thread may take to open or close its listener.
+#: How long the server's thread may take to open or close its listener, in seconds.
 _TIMEOUT_SECONDS = 10.0
 
 
 class SimulatedEnterpriseManager(Simulation):
-    """A simulated Enterprise Manager in this process, on a thread with an event loop of its own."""
+    """A simulated Enterprise Manager in this process, on a separate thread with its own event loop."""
 
     def __init__(self, folder: Path, account: Account, loop: asyncio.AbstractEventLoop) -> None:
         self._folder = folder
@@ -49,18 +49,19 @@ class SimulatedEnterpriseManager(Simulation):
         port: int = 0,
         password: str = DEFAULT_PASSWORD,
     ) -> Iterator[SimulatedEnterpriseManager]:
-        """A simulated Enterprise Manager for as long as the context lasts.
+        """A simulated Enterprise Manager that runs until the context ends.
 
         Args:
-            behaviour: how it behaves at first.
-            folder: where its certificates are kept, so that the next one there is trusted too; else a temporary one.
+            behaviour: its initial behaviour.
+            folder: the folder of its certificates, which the next simulation with this folder uses too; by default a
+                temporary folder.
             host: the address to listen on.
-            name: the host name in its URL; a new certificate is valid for that and for the loopback address.
-            port: 0 is any that is free.
-            password: of the account that may log on.
+            name: the host name in its URL. A new certificate is valid for this name and for the loopback address.
+            port: the port to listen on; 0 means any free port.
+            password: the password of the account that may log on.
 
         Raises:
-            OSError: the port is taken.
+            OSError: the port is in use.
         """
         with contextlib.ExitStack() as stack:
             if folder is None:
@@ -84,16 +85,16 @@ class SimulatedEnterpriseManager(Simulation):
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        """The event loop that it runs on."""
+        """The event loop on which it runs."""
         return self._loop
 
     @property
     def password(self) -> str:
-        """With what to log on."""
+        """The password of the account that may log on."""
         return self._account.password
 
     def begin(self, body: Callable[..., Any], arguments: dict[str, Any]) -> Any:
-        """Carry out the body of an operation; what it returns, or a coroutine of the loop that returns it."""
+        """Execute the body of an operation. Returns its result, or a coroutine to be run on `loop`."""
         with self._state.lock:
             return body(self, **arguments)
 
@@ -114,7 +115,7 @@ def _loop_on_a_thread() -> Iterator[asyncio.AbstractEventLoop]:
         started.set_result((asyncio.get_running_loop(), ended))
         await ended.wait()
 
-    # In the end, asyncio.run cancels the TLS handshakes under way. That closes their connections.
+    # At its end, asyncio.run cancels the TLS handshakes under way, which closes their connections.
     thread = threading.Thread(
         target=asyncio.run, args=(run_until_ended(),), name="simulated-enterprise-manager", daemon=True
     )

@@ -1,4 +1,4 @@
-"""The whole state of one Enterprise Manager, under one clock and one lock."""
+"""The state of one Enterprise Manager, with one clock and one lock."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from worker.sandbox.simulated_enterprise_manager.model import (
 VENDOR_JOB_ID = "d1b85018-2769-45be-89bc-03f66b60e6cb"
 VENDOR_LINK_ID = "27a1d57f-7c15-43c6-9162-d05aff1c9bb9"
 VENDOR_JOB_NAME = "Backup Copy Job - Branch Office"
-#: The page does not say which repository it is; this one is of the vendor's page on POST.
+#: That page does not name the repository. This one is from the vendor's page on POST.
 VENDOR_REPOSITORY_UID = "5ef453b0-f3c3-4fe7-be52-2106b6d79ca6"
 VENDOR_REPOSITORY_NAME = "Branch Office Repository"
 
@@ -37,15 +37,15 @@ DEFAULT_BACKUP_SERVER = "vbr01.corp.example"
 
 
 class NotThereError(LookupError):
-    """There is no such job or link."""
+    """There is no such job, repository or link, or there are several."""
 
 
 class State:
-    """Jobs, repositories, sessions and their tasks. Hold `lock` around a group of calls that belong together.
+    """Jobs, repositories, sessions and their tasks. Hold `lock` during a group of calls that belong together.
 
     Args:
-        behaviour: how it behaves; may be changed later.
-        clock: seconds since some instant.
+        behaviour: the behaviour, which may be changed later.
+        clock: a monotonic clock, in seconds.
     """
 
     def __init__(self, behaviour: Behaviour, clock: Callable[[], float] = time.monotonic) -> None:
@@ -63,19 +63,19 @@ class State:
         )
 
     def now(self) -> float:
-        """The clock's time, after everything has happened that was due by then."""
+        """The clock's time. All events that are due by then are executed first."""
         now = self._clock()
         self._edits.advance(now)
         return now
 
     def new_id(self) -> str:
-        """A UUID that nothing has yet."""
+        """A new UUID."""
         return str(uuid.uuid4())
 
     # --- jobs and repositories ---
 
     def add_repository(self, name: str, uid: str | None = None, backup_server: str = DEFAULT_BACKUP_SERVER) -> str:
-        """Add a repository, or rename one; its UID."""
+        """Add a repository, or replace the one with this UID. Returns its UID."""
         uid = uid or self.new_id()
         self.repositories[uid] = Repository(uid, name, backup_server)
         return uid
@@ -91,14 +91,14 @@ class State:
         links: Sequence[LinkedRepository] = (),
         linked_backups: Sequence[LinkedBackup] = (),
     ) -> str:
-        """Add a job, or replace one; its ID."""
+        """Add a job, or replace the one with this ID. Returns its ID."""
         job_id = job_id or self.new_id()
         linked = Linked(tuple(links), tuple(linked_backups))
         self.jobs[job_id] = Job(job_id, name, job_type, platform, backup_server, linked)
         return job_id
 
     def job(self, job_id: str) -> Job:
-        """The job of that ID.
+        """The job with that ID.
 
         Raises:
             NotThereError: there is none.
@@ -108,7 +108,7 @@ class State:
         return self.jobs[job_id]
 
     def job_called(self, name: str, backup_server: str | None = None) -> Job:
-        """The job of that ID or name, on that backup server if one is named.
+        """The job with that ID or name, on that backup server if it is given.
 
         Raises:
             NotThereError: there is none, or there are several.
@@ -123,7 +123,7 @@ class State:
         return found[0]
 
     def repository_called(self, name: str, backup_server: str) -> Repository:
-        """The repository of that UID or name on a backup server.
+        """The repository with that UID or name on a backup server.
 
         Raises:
             NotThereError: there is none, or there are several.
@@ -138,23 +138,23 @@ class State:
         return found[0]
 
     def listed(self, job: Job) -> Linked:
-        """What lists show as linked to the job: the truth of some time ago."""
+        """The job's links as lists show them: the links of `list_lag_seconds` ago."""
         return job.linked_as_of(self.now() - self.behaviour.list_lag_seconds)
 
     def departures(self) -> dict[str, float]:
-        """When each link went that is there no more, by the clock; of each job's last changes only."""
+        """The time at which each removed link was removed, by the clock; only for the latest changes of each job."""
         self.now()
         return {link_id: at for job in self.jobs.values() for link_id, at in job.departures()}
 
     def set_running(self, job_id: str, *, running: bool) -> None:
-        """Let a job start or stop running."""
+        """Start or stop the run of a job. When it stops, a waiting edit begins."""
         now, job = self.now(), self.job(job_id)
         job.running = running
         if not running:
             self._edits.job_stopped_running(job, now)
 
     def relink(self, job_id: str, linked: Linked) -> None:
-        """Change what is linked to a job at once, as another user does at the console."""
+        """Change a job's links immediately, as another user does in the console."""
         self.job(job_id).relink(linked, self.now())
 
     # --- sessions ---
@@ -168,7 +168,7 @@ class State:
         return session
 
     def session_of(self, token: str | None) -> Session | None:
-        """The session of that token, if it has not ended; using it keeps it from idling out."""
+        """The session with that token, or None if it has ended. The call restarts the session's idle time."""
         now = self.now()
         session = self.sessions.get(token or "")
         if session is None:
@@ -180,25 +180,25 @@ class State:
         return session
 
     def live_sessions(self) -> list[Session]:
-        """All sessions that have not idled out, the oldest first."""
+        """All sessions that have not expired, the oldest first."""
         oldest = self.now() - self.behaviour.session_idle_seconds
         return [session for session in self.sessions.values() if session.last_used_at >= oldest]
 
     def log_off(self, session: Session) -> None:
-        """End a session. Its tasks can be seen no more; their edits go on."""
+        """End a session. Its tasks can no longer be read, and their edits continue."""
         self.sessions.pop(session.token, None)
         for task in session.tasks.values():
             self._edit_of_task.pop(task, None)
 
     def forget_sessions(self) -> None:
-        """End all of them."""
+        """End all sessions."""
         for session in list(self.sessions.values()):
             self.log_off(session)
 
     # --- tasks ---
 
     def edit(self, session: Session, job: Job, change: Change, link: LinkedRepository, fault: Fault | None) -> Task:
-        """Begin an edit of a job; the task that stands for it."""
+        """Begin an edit of a job. Returns its task."""
         now = self.now()
         session.tasks_begun += 1
         task = Task(f"task-{session.tasks_begun}", "UpdateJob", "")
@@ -215,7 +215,7 @@ class State:
         return task
 
     def tasks_of(self, session: Session) -> list[Task]:
-        """The session's tasks, the oldest first, without those that were kept long enough."""
+        """The session's tasks, the oldest first, without those that are no longer kept."""
         now, kept = self.now(), self.behaviour.finished_task_kept_seconds
         if kept is not None:
             for task in list(session.tasks.values()):
@@ -224,13 +224,13 @@ class State:
         return list(session.tasks.values())
 
     def task_of(self, session: Session, task_id: str) -> Task | None:
-        """The session's task of that ID, if it is still kept."""
+        """The session's task with that ID; None if there is none, or if it is no longer kept."""
         if self.behaviour.finished_task_kept_seconds is not None:
             self.tasks_of(session)
         return session.tasks.get(task_id)
 
     def delete_task(self, session: Session, task: Task) -> None:
-        """Stop a task, forget it, or both."""
+        """Stop a task, forget it, or both, as `Behaviour.task_delete` says."""
         now, edit = self.now(), self._edit_of_task.get(task)
         if self.behaviour.task_delete == "stops_and_fails" and edit is not None and task.operation_ended_at is None:
             self._edits.stop(edit, now)
