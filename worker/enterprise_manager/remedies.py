@@ -115,7 +115,7 @@ class Remedies:
         )
 
     def no_logon(self, message: str) -> str:
-        """A logon had a response that is not known from Enterprise Manager."""
+        """The response to a logon is not a known response of Enterprise Manager."""
         return f"no logon at {self._where}: {self.without_secrets(message)}; check {self.variable('URL')}"
 
     def refused_sessions(self) -> str:

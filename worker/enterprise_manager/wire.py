@@ -88,7 +88,7 @@ class Wire:
         patient: bool = False,
         may_send: Callable[[], Awaitable[float]] | None = None,
     ) -> Answer:
-        """Send a request. A `patient` request waits until no other request waits.
+        """Send a request. A `patient` request is sent after all waiting requests that are not patient.
 
         With `may_send`, the request must not be repeated. `may_send` is awaited when place, thread and connection are
         ready. It returns the latest time, by `Clock.monotonic`, at which the request may be written. If it raises, the

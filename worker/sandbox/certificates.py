@@ -18,7 +18,7 @@ class Certificates:
 
     #: The CA certificate, with which a client verifies the server, PEM.
     ca_file: Path
-    #: The server's private key and certificate chain, PEM, readable by its owner alone.
+    #: The server's private key and certificate chain, PEM, readable by the file's owner only.
     server_file: Path
 
     def server_context(self) -> ssl.SSLContext:

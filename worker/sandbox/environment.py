@@ -1,4 +1,4 @@
-"""The whole sandbox: a private broker, a simulated Enterprise Manager, a ledger, and as many workers as asked for."""
+"""The whole sandbox: a private broker, a simulated Enterprise Manager, a ledger, and any number of workers."""
 
 from __future__ import annotations
 

@@ -155,7 +155,7 @@ def _answer(answer: dict[str, Any]) -> None:
 def _adopt_orphans() -> None:
     """Become the parent of every descendant whose own parent ends. Only Linux supports this.
 
-    On other systems, a descendant is ended only if it is in the session of a started program.
+    On other systems, a descendant is ended only if it is in the process group of a started program.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)

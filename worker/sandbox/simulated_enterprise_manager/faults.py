@@ -25,7 +25,7 @@ FaultKind = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One fault, applied to the first `times` requests that match it.
+    """One fault, applied to `times` of the requests that match it.
 
     kind:
         status: answer `status` without acting; `answer` says with what body.
@@ -44,13 +44,13 @@ class Fault:
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     kind: FaultKind
-    #: The HTTP method, or any.
+    #: The HTTP method; None matches any.
     method: str | None = None
-    #: A part of the path with its query, percent-encoded as it was sent; empty: any.
+    #: A substring of the path with its query, percent-encoded as it was sent; the empty string matches any.
     path: str = ""
-    #: How many requests; None: all, until `clear_faults`.
+    #: How many matching requests get the fault; None means all until `clear_faults`.
     times: int | None = 1
-    #: How many matching requests are left alone before.
+    #: How many matching requests are answered normally before the first fault.
     after: int = 0
     status: int | None = None
     answer: Literal["error", "html", "empty"] = "error"
@@ -58,7 +58,7 @@ class Fault:
     seconds: float = 1
     body: str = "<html><body>It works!</body></html>"
     content_type: str = "text/html; charset=utf-8"
-    #: The `Retry-After` of a `status`.
+    #: The `Retry-After` header of the kind `status`.
     retry_after: str | None = None
 
 

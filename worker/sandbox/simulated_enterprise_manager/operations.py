@@ -54,8 +54,8 @@ def operation(method: Callable[..., Any]) -> Callable[..., Any]:
 class Simulation(ABC):
     """The operations on a simulated Enterprise Manager, callable from any thread. IDs are bare UUIDs.
 
-    The bodies of the operations run in the process of the simulated Enterprise Manager. Only there the attributes
-    exist.
+    The bodies of the operations run in the process of the simulated Enterprise Manager. The attributes
+    exist only there.
     """
 
     _state: State
