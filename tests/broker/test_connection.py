@@ -104,7 +104,7 @@ async def test_worker_that_starts_before_its_virtual_host_gets_there(site: Site,
 async def test_worker_that_can_open_no_socket_for_a_moment_connects_afterwards(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Pika does not report that; the worker would wait for it for ever, and consume and publish nothing more."""
+    """Nothing in pika reports this. Without a time-out the worker would never consume or publish again."""
     monkeypatch.setattr(connection, "OPEN_SECONDS", 1.0)
     worker = site.make_worker()
     with monkeypatch.context() as host:

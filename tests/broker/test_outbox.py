@@ -203,7 +203,7 @@ async def test_message_that_the_broker_answers_by_closing_the_channel_fails_alon
 
 
 async def test_deleted_delay_exchange_is_declared_anew_and_holds_nothing_else_up(worker: Worker, site: Site) -> None:
-    """Each message for it would end the publishes of all others, which then start from the beginning, for ever."""
+    """Each message for this exchange would close the channel, and all other publishes would be repeated without end."""
     site.send(b"to be delayed")
     delivery = await worker.next()
     with site.channel() as channel:

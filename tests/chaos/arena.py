@@ -172,7 +172,7 @@ class Arena(Assembly):
         written.rename(file)
 
     def longest_hold(self) -> float:
-        """For how long a worker had the delivery in hand that it had for the longest time, in seconds."""
+        """The longest time that a worker held a delivery unacknowledged, in seconds."""
         return max(float(file.read_text() or 0) for file in self.supervisor.directory.glob("*.hold"))
 
     def reconnect(self, seat: Seat) -> None:

@@ -65,7 +65,7 @@ def _short(result: Result) -> Iterator[tuple[str, float]]:
     yield "wrongly claimed", len(tally.wrongly_claimed)
     yield "stuck", len(tally.left) + len(tally.unready)
     yield "messages that needed an operator's help", result.orphaned
-    yield "seconds that a worker had one delivery in hand, at most, read every 0.1 s", round(result.longest_hold, 1)
+    yield "longest hold of a delivery in seconds, read every 0.1 s", round(result.longest_hold, 1)
 
 
 def _print(console: Console, title: str, table: Table) -> None:

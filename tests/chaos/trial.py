@@ -90,7 +90,7 @@ class Result:
         warnings: the warnings and errors in the workers' logs, and how often: that what went wrong was felt.
         unforeseen: complaints in the workers' logs that a developer should read, and how often.
         courses: of a soak, how the gauges went.
-        longest_hold: the longest time that a worker had a delivery in hand, unacknowledged, in seconds.
+        longest_hold: the longest time that a worker held a delivery unacknowledged, in seconds.
         settled_seconds: how long after the last repair everything had come to its end; None if it did not.
         seconds: how long all of it took.
     """

@@ -553,7 +553,7 @@ MUTANTS = (
     Mutant("delays nothing", ((Replies, "delay", _delay_nothing),)),
     Mutant("publishes nothing of what is submitted", ((Replies, "offer", _offer_nothing),)),
     Mutant("rejects at once what has no queue", ((misrouted, "GIVE_UP_SECONDS", 0),)),
-    Mutant("carries a command without a queue around for ever", ((misrouted, "GIVE_UP_SECONDS", 10**6),)),
+    Mutant("never gives up a command without a queue", ((misrouted, "GIVE_UP_SECONDS", 10**6),)),
     Mutant("runs what the broker took away", ((dispatcher, "given_up", _give_nothing_up),)),
     Mutant("says 'not changed' of what the broker took away", ((runs, "ending_of_given_up", _say_given_up_unchanged),)),
     Mutant("publishes what it gives up without settling it", ((Runs, "_settle", _settle_nothing),)),

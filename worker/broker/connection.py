@@ -178,10 +178,11 @@ class SupervisedConnection:
         try:
             async with asyncio.timeout(OPEN_SECONDS):
                 error = await asyncio.shield(outcome)
-        except (asyncio.CancelledError, TimeoutError) as given_up:
+        except TimeoutError as given_up:
             await _close(connection, outcome)
-            if isinstance(given_up, TimeoutError):
-                raise ConnectError(explain_connect(given_up, parameters)) from None
+            raise ConnectError(explain_connect(given_up, parameters)) from None
+        except asyncio.CancelledError:
+            await _close(connection, outcome)
             raise
         if error is not None:
             raise ConnectError(explain_connect(error, parameters))

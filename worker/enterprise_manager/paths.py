@@ -1,4 +1,4 @@
-"""The paths of resources. Of a link that the server sends, only the path is used, and only after a check.
+"""The paths of resources. A link from the server is checked first, and only its path is used.
 
 The vendor advises against constructing URLs. But links contain Enterprise Manager's own host name, which the worker may
 not be able to resolve, and a DELETE to a wrong link deletes the wrong resource. The path of a link is therefore used if
