@@ -14,9 +14,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 _ROOT = Path(__file__).resolve().parent.parent
 
@@ -37,6 +41,9 @@ _ELSEWHERE = ("set_up", "console", "sandbox", "ledger", "end_to_end", "simulatio
 
 #: What counts as changed, in git's words.
 _RECENT = "1 day ago"
+
+#: How much of a failed suite's output is repeated at the end, where a reader of a shortened record finds it.
+_LAST_LINES = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,15 +149,20 @@ def main() -> int:
     over = None if minutes is None else time.monotonic() + 60 * minutes
     changed = _changed()
     ends: dict[str, str] = {}
+    problems: dict[str, str] = {}
     for suite in sorted(SUITES, key=lambda suite: -_nearness(suite, changed)):
         left = None if over is None else over - time.monotonic()
         if left is not None and left < 60 * suite.minutes:
             ends[suite.name] = f"left out: it takes {suite.minutes:g} min, and {max(left, 0) / 60:.0f} min were left"
             continue
-        ends[suite.name] = _run(suite, left)
+        ends[suite.name], problem = _run(suite, left)
+        if problem:
+            problems[suite.name] = problem
     width = max(map(len, ends))
     sys.stdout.write("\n" + "".join(f"{name:{width}}  {end}\n" for name, end in ends.items()))
-    return int(any(end.startswith("failed") for end in ends.values()))
+    for name, problem in problems.items():
+        sys.stdout.write(f"\n--- {name}: its last lines again\n{problem}")
+    return int(bool(problems))
 
 
 def _changed() -> list[str]:
@@ -164,23 +176,48 @@ def _nearness(suite: Suite, changed: list[str]) -> int:
     return sum(file.startswith(suite.near) for file in changed)
 
 
-def _run(suite: Suite, seconds: float | None) -> str:
+def _run(suite: Suite, seconds: float | None) -> tuple[str, str]:
+    """How the suite ended, and the last lines of its output if it failed."""
     sys.stdout.write(f"\n--- {suite.name}\n")
     sys.stdout.flush()
     began = time.monotonic()
+    last: deque[str] = deque(maxlen=_LAST_LINES)
     with subprocess.Popen(  # noqa: S603 - the suites above
-        suite.command, cwd=_ROOT, env=os.environ | suite.environment, start_new_session=True
+        suite.command,
+        cwd=_ROOT,
+        env=os.environ | suite.environment,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
     ) as process:
+        copying = threading.Thread(target=_copy, args=(process.stdout, last))
+        copying.start()
         try:
             status = process.wait(timeout=seconds)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            return "left out: not done in the time that was left"
+            return "left out: not done in the time that was left", ""
         except KeyboardInterrupt:
             os.killpg(process.pid, signal.SIGINT)
+            process.wait()
             raise
+        finally:
+            # What it left running would also hold its output open.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            copying.join()
     took = f"{time.monotonic() - began:.0f} s"
-    return f"passed in {took}" if status == 0 else f"failed, status {status}, after {took}"
+    if status == 0:
+        return f"passed in {took}", ""
+    return f"failed, status {status}, after {took}", "".join(last) or "(no output)\n"
+
+
+def _copy(output: IO[str], last: deque[str]) -> None:
+    for line in output:
+        sys.stdout.write(line)
+        sys.stdout.flush()
+        last.append(line)
 
 
 if __name__ == "__main__":
