@@ -12,6 +12,7 @@ import pika
 
 from contracts.batches import BATCH_ENDED_KEY
 from tests.end_to_end.world import TIMEOUT_SECONDS, World, vendor_command
+from tests.preloaded.preloaded import run_program
 from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_ID, Behaviour
 
 #: A link that is not there.
@@ -77,6 +78,12 @@ def test_a_batch_ends_once_all_have_ended_and_again_after_a_retry(world: World, 
     with ends_of_batches(world) as ends:
         world.send(one_of("CHG1"))
         world.until_ended("CHG1")
+        listed = run_program("list", "--batch", "ops-1", settings=world.environment)
+        state = "OPS-1: 1 of 2 commands, 1 missing, 1 failed"
+        assert listed.stderr == f"Batch {state} (on default from {world.client.user})\n"
+        assert state in run_program("status", "CHG1", settings=world.environment).stdout
+        shown = json.loads(run_program("status", "CHG1", "--output", "json", settings=world.environment).stdout)
+        assert [(each["members"], each["missing"], each["under_way"]) for each in shown["batches"]] == [(1, 1, 0)]
         world.send(one_of("CHG2", repository=NOWHERE))
         failed = ends.next()
         data = failed["data"]
@@ -124,3 +131,19 @@ def test_what_is_not_run_counts_too(world: World) -> None:
         assert world.of("planned")[-1].data["batch"] is None
         world.send(one_of("misspelt", 5, timeout_seconds=10))
         assert ends.other_than(first)["data"]["counts"]["succeeded"] == 2
+
+
+def test_what_was_first_ordered_alone_is_retried_with_its_batch(world: World, behaviour: Behaviour) -> None:
+    """`retry --batch` would find nothing to run again, although the batch has not succeeded."""
+    behaviour.running_job = "task_fails"
+    world.enterprise_manager.set_running(VENDOR_JOB_ID, running=True)
+    world.serve()
+    with ends_of_batches(world) as ends:
+        world.unlink("CHG1")
+        world.send(one_of("CHG1", 1))
+        failed = ends.next()
+        assert failed["data"]["not_succeeded"] == ["CHG1"]
+        world.enterprise_manager.set_running(VENDOR_JOB_ID, running=False)
+        done = run_program("retry", "--batch", "OPS-1", "--yes", "--wait", settings=world.environment)
+        assert done.returncode == 0, done.stderr
+        assert ends.other_than(failed)["data"]["all_succeeded"] is True

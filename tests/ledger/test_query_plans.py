@@ -16,6 +16,7 @@ from contracts.events import Outcome
 from tests.ledger import words
 from tests.ledger.conftest import Database
 from worker.ledger import Criteria, Cursor
+from worker.ledger.batch_states import batches_with_id, batches_with_key
 from worker.ledger.database import open_engine, read_url
 from worker.ledger.migrations import migrate
 from worker.ledger.overview import overview
@@ -199,6 +200,8 @@ def test_no_write_of_a_worker_reads_a_whole_table(engine: Engine) -> None:
         transaction.count_rejected(full, rejected, given_up=False)
         assert transaction.join(replace(full, key="CHG-5")) is None
         transaction.history("CHG-1")
+        batches_with_id(connection, "OPS-1")
+        batches_with_key(connection, "CHG-1")
         transaction.pause("default", None, None)
         transaction.resume("default")
         transaction.release_all()
@@ -224,6 +227,7 @@ SEARCHES = (
     Criteria(outcome="cancelled"),
     Criteria(reason="task_failed"),
     Criteria(batch="batch-3"),
+    Criteria(batch="K-000003"),
     Criteria(since=datetime(2026, 2, 2, tzinfo=UTC)),
     Criteria(in_flight=True),
     Criteria(outcome="failed", requester="requester-17", job="job_name-17"),

@@ -14,7 +14,7 @@ from tests.ledger.conftest import Database
 from worker.ledger import Criteria, Inspection
 from worker.ledger.sql_ledger import SqlLedger
 from worker.unlinks.ports.enterprise_manager import Link
-from worker.unlinks.ports.ledger import Claimed, Intended, Intent, Lease, NewClaim, Settled
+from worker.unlinks.ports.ledger import BatchKey, Claimed, Intended, Intent, Lease, NewClaim, NewMember, Settled
 
 JOB_ID = "d1b85018-2769-45be-89bc-03f66b60e6cb"
 
@@ -86,6 +86,18 @@ async def test_a_key_is_found_by_each_thing_that_is_known_of_it(database: Databa
     await ledger.record(lease, Settled(Outcome.FAILED, end, words.noon))
     assert found(database, **criteria) == ["CHG-2"]
     assert found(database, **criteria, in_flight=True) == []
+
+
+async def test_a_key_is_found_by_each_batch_that_it_has_joined(database: Database) -> None:
+    """`retry --batch` would pass over a link that was first ordered alone, and its batch never succeed."""
+    ledger = await database.ledger()
+    for number, batch in enumerate((None, {"id": "first", "size": 1}, {"id": "other", "size": 1})):
+        await claim(ledger, number, job={"name": "a"}, batch=batch)
+        late = BatchKey("default", "jira", "Late")
+        assert await ledger.join(NewMember(late, 3, f"CHG-{number}", "f" * 64 if number < 2 else None)) is None
+    assert set(found(database, batch="late")) == {"CHG-0", "CHG-1"}  # the third was rejected
+    assert found(database, batch="first") == ["CHG-1"]
+    assert found(database, batch="late", job="b") == []
 
 
 async def test_before_it_is_looked_at_a_key_is_found_by_what_was_asked_for(database: Database) -> None:

@@ -16,6 +16,7 @@ import typer
 from contracts.events import ReasonCode
 from worker.cli.output.errors import refuse, settings_or_exit
 from worker.cli.output.opened_ledger import opened_ledger
+from worker.cli.output.terminal import printable
 from worker.cli.output.unlinks import print_table
 from worker.clock import SystemClock
 from worker.ledger import AUDIT_COLUMNS, Criteria, Document, Inspection, Record
@@ -63,7 +64,8 @@ def list_unlinks(  # noqa: PLR0913 - the criteria
     All criteria must hold. Texts are compared whole, without regard to case. Newest first. The export says who asked
     (`user_id`: as the broker verified it), why, what was seen, what was done, and how that is known; a cell that a
     spreadsheet would take for a formula begins with an apostrophe. A dry run, or a command that was rejected, leaves no
-    trace in the ledger.
+    trace in the ledger. With --batch, a last line (on standard error) says how many commands of the batch have come,
+    are missing, are under way, and have ended.
 
     Needs UNLINK_LEDGER__URL only. Exit status 0, also if nothing is found; 1 if the ledger cannot be read, 2 wrong
     usage.
@@ -86,6 +88,10 @@ def list_unlinks(  # noqa: PLR0913 - the criteria
             _print_table(list(search.first(most + 1)), most)
         else:
             _WRITERS[output](search.first(limit))
+        states = ledger.batches(batch) if batch is not None else ()
+    for state in states:
+        who = f" from {state.user_id}" if state.user_id else ""
+        typer.echo(printable(f"Batch {state.in_words} (on {state.enterprise_manager}{who})"), err=True)
     if not search.complete:
         typer.echo(
             "Older keys are still being made searchable after an upgrade, and may be missing here. "

@@ -17,7 +17,7 @@ from worker.cli.output.event_text import explanation
 from worker.cli.output.opened_ledger import opened_ledger
 from worker.cli.output.terminal import Output, console, local_time, outcome_text, printable
 from worker.cli.output.unlinks import print_table
-from worker.ledger import Criteria, Document, Inspection, KeyHistory, Record, RecordedStep
+from worker.ledger import BatchState, Criteria, Document, Inspection, KeyHistory, Record, RecordedStep
 from worker.ledger.documents import in_words, utc
 from worker.settings import LedgerClientSettings
 from worker.unlinks.ports.ledger import CancelRequest
@@ -44,14 +44,16 @@ def status(
     with opened_ledger(settings_or_exit(LedgerClientSettings).ledger) as ledger:
         keys = [key] if key is not None else _keys_of(ledger, ticket or "")
         histories = {each: history for each in keys if (history := ledger.history(each)) is not None}
+        batches = {each: ledger.batches_of(each) for each in histories}
     if not histories:
         what = f"the key {key}" if ticket is None else f"a command of the ticket {ticket}"
         refuse(f"No worker has seen {printable(what)}.", status=UNKNOWN)
     if output == "json":
         for each, history in histories.items():
-            typer.echo(json.dumps(_as_json(each, history), ensure_ascii=False))
+            typer.echo(json.dumps(_as_json(each, history, batches[each]), ensure_ascii=False))
     elif len(histories) == 1:
-        _print(*next(iter(histories.items())))
+        ((each, history),) = histories.items()
+        _print(each, history, batches[each])
     else:
         print_table(history.record for history in histories.values() if history.record is not None)
     raise typer.Exit(worst_of({_exit_status(history.record) for history in histories.values()}))
@@ -70,7 +72,7 @@ def _exit_status(record: Record | None) -> int:
 # --- for people -----------------------------------------------------------------------------------------------------
 
 
-def _print(key: str, history: KeyHistory) -> None:
+def _print(key: str, history: KeyHistory, batches: tuple[BatchState, ...]) -> None:
     screen = console()
     record = history.record
     manager = None if record is None else record.enterprise_manager
@@ -84,7 +86,8 @@ def _print(key: str, history: KeyHistory) -> None:
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="dim", no_wrap=True)
     facts.add_column(overflow="fold")
-    for name, fact in [*_facts(record), *_requests(history.cancellations, manager)]:
+    of_batches = [("batch", each.in_words) for each in batches]
+    for name, fact in [*_facts(record), *of_batches, *_requests(history.cancellations, manager)]:
         facts.add_row(name, printable(fact))
     screen.print(facts)
     screen.print()
@@ -160,10 +163,11 @@ def _named(name: str | None, identifier: str) -> str:
 # --- for programs ---------------------------------------------------------------------------------------------------
 
 
-def _as_json(key: str, history: KeyHistory) -> dict[str, Any]:
+def _as_json(key: str, history: KeyHistory, batches: tuple[BatchState, ...]) -> dict[str, Any]:
     return {
         "idempotency_key": key,
         **(Document(history.record).as_json() if history.record is not None else {"stage": None, "outcome": None}),
+        "batches": [each.as_json() for each in batches],
         "cancellations": [
             {
                 "enterprise_manager": request.enterprise_manager,

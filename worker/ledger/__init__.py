@@ -45,6 +45,7 @@ it is in FILE-wal. The file belongs on a local disk: SQLite's locks do not hold 
 (https://www.sqlite.org/wal.html, point 2). Going back to an older copy forgets keys, and so allows a second unlink.
 """
 
+from worker.ledger.batch_states import BatchState
 from worker.ledger.documents import AUDIT_COLUMNS, Document
 from worker.ledger.errors import InspectionError, LedgerClosedError, OutOfOrderError, SchemaTooNewError
 from worker.ledger.inspection import Inspection
@@ -54,6 +55,7 @@ from worker.ledger.search import Criteria, Cursor, Page
 
 __all__ = [
     "AUDIT_COLUMNS",
+    "BatchState",
     "Criteria",
     "Cursor",
     "Document",

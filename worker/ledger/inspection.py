@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from worker.ledger.batch_states import BatchState, batches_with_id, batches_with_key
 from worker.ledger.database import open_engine, problem_in, read_url
 from worker.ledger.errors import InspectionError, SchemaTooNewError
 from worker.ledger.overview import Overview, overview
@@ -66,6 +67,16 @@ class Inspection:
         while page.next is not None:
             page = self.find(criteria, after=page.next)
             yield page
+
+    def batches(self, batch: str) -> tuple[BatchState, ...]:
+        """The batches with this ID: senders and Enterprise Managers have their own."""
+        with self._transaction(self._reading) as transaction:
+            return batches_with_id(transaction.connection, batch)
+
+    def batches_of(self, key: str) -> tuple[BatchState, ...]:
+        """The batches that a key has joined."""
+        with self._transaction(self._reading) as transaction:
+            return batches_with_key(transaction.connection, key)
 
     def pauses(self) -> tuple[Pause, ...]:
         """The Enterprise Managers that are paused."""

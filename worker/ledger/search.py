@@ -13,12 +13,12 @@ from datetime import UTC, datetime, timedelta
 from itertools import product
 from typing import Final
 
-from sqlalchemy import ColumnElement, Select, bindparam, select, tuple_, union
+from sqlalchemy import ColumnElement, Select, bindparam, func, select, tuple_, union
 
 from worker.ledger.records import Record
 from worker.ledger.search_terms import fold, fold_id
 from worker.ledger.statements import WHOLE_ROW
-from worker.ledger.tables import Moment, search_terms, unlinks
+from worker.ledger.tables import Moment, batch_members, search_terms, unlinks
 
 _UUID: Final = re.compile(r"(?:.*:)?[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
@@ -56,7 +56,7 @@ class Criteria:
         repository: the repository's UID, the link's ID, or the repository's name; as with the job.
         outcome: what became of it.
         reason: the reason code.
-        batch: the batch's ID.
+        batch: the ID of a batch that the key has joined.
         since: received then or later.
         in_flight: has not ended.
     """
@@ -129,7 +129,6 @@ def _conditions(criteria: Criteria) -> tuple[list[ColumnElement[bool]], list[lis
         (terms.ticket, criteria.ticket),
         (terms.outcome, criteria.outcome),
         (terms.reason, criteria.reason),
-        (terms.batch, criteria.batch),
     ):
         if value is not None:
             always.append(column == fold(value))
@@ -144,10 +143,21 @@ def _conditions(criteria: Criteria) -> tuple[list[ColumnElement[bool]], list[lis
         alternatives.append([column == fold(criteria.requester) for column in (terms.requester, terms.user_id)])
     if criteria.job is not None:
         alternatives.append(_by_id_or_name(criteria.job, [terms.job_id], terms.job_name))
+    if criteria.batch is not None:
+        alternatives.append([terms.batch == fold(criteria.batch), terms.key.in_(_keys_of_batch(criteria.batch))])
     if criteria.repository is not None:
         ids = [terms.repository_uid, terms.link_id]
         alternatives.append(_by_id_or_name(criteria.repository, ids, terms.repository_name))
     return always, alternatives
+
+
+def _keys_of_batch(batch: str) -> Select[tuple[str]]:
+    """Keys that joined the batch, also after they were claimed: then the stored command does not name it.
+
+    A batch has 10,000 keys at most, so that they can be sorted. A rejected command is no member under its key.
+    """
+    accepted = batch_members.c.fingerprint.is_not(None)
+    return select(batch_members.c.key).where(func.lower(batch_members.c.batch) == batch.lower(), accepted)
 
 
 def _by_id_or_name(

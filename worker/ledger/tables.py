@@ -19,6 +19,7 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    func,
     literal_column,
 )
 from sqlalchemy.ext.compiler import compiles
@@ -325,6 +326,9 @@ batch_members = Table(
 )
 
 batch_members_by_key = Index("batch_members_by_key", batch_members.c.key)
+
+#: For the search. A batch's ID is ASCII.
+batch_members_by_batch = Index("batch_members_by_batch", func.lower(batch_members.c.batch))
 
 #: What each worker says of itself every ten seconds. One that stops deletes its row; one that is killed leaves it.
 workers = Table(
