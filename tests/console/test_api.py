@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from sqlalchemy import make_url
 
 from contracts.events import Outcome
 from tests.console.conftest import Console, Estate
+from worker.console.readings import SharedByKey
 
 
 def test_unlinks_are_found_and_paged(console: Console, estate: Estate) -> None:
@@ -112,6 +114,7 @@ def test_the_openapi_document_names_what_there_is(console: Console) -> None:
         "/unlinks/{key}": {"get"},
         "/unlinks/{key}/cancel": {"post"},
         "/unlinks/{key}/retry": {"post"},
+        "/batches/{id}": {"get"},
         "/dead-letters": {"get"},
         "/dead-letters/{id}/replay": {"post"},
         "/dead-letters/{id}/discard": {"post"},
@@ -133,3 +136,18 @@ def test_the_audit_export_of_a_search_is_that_of_the_command_line(console: Conso
     assert header.startswith("idempotency_key,run,enterprise_manager")
     assert line.startswith("CHG1,1,default")
     assert ",'=1+1," in line
+
+
+async def test_many_open_pages_are_one_query() -> None:
+    """A thousand people who follow one batch would keep the database from the workers."""
+    read: list[str] = []
+
+    def reading(key: str) -> int:
+        read.append(key)
+        return len(read)
+
+    shared = SharedByKey(reading, 3600)
+    assert set(await asyncio.gather(*(shared.get("a") for _ in range(1000)))) == {1}
+    assert await shared.get("b") == 2
+    assert await shared.get("a") == 1
+    assert read == ["a", "b"]

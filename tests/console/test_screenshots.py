@@ -13,6 +13,7 @@ from playwright.sync_api import Browser
 
 from contracts.events import Outcome
 from tests.console.conftest import LINK, Console, Estate, browsing, sign_in
+from tests.console.test_batches import end, join
 
 #: With this in the environment, the documentation's own are made anew.
 RENEW = "RENEW_SCREENSHOTS"
@@ -30,6 +31,7 @@ PAGES = {
     "unlinks": "/unlinks",
     "unlink": "/unlinks/Q0hHMDAzMDE5MQ",
     "failed": "/unlinks/Q0hHMDAzMDE5Mg",
+    "batch": "/batches/ZGVyaXZlZDo0YTE3",
     "enterprise-managers": "/enterprise-managers",
     "order": "/enterprise-managers/default",
     "dead-letters": "/dead-letters",
@@ -66,7 +68,27 @@ def furnish(estate: Estate) -> None:
         elif outcome is not None:
             reason = {"code": "task_failed", "message": "The job is being edited by another session."}
             estate.end(lease, outcome, summary=f"The link of {repository} to {job} is still there.", reason=reason)
+    furnish_batch(estate)
     estate.say(in_flight=1)
+
+
+def furnish_batch(estate: Estate) -> None:
+    """A repository that is being offboarded."""
+    batch, size, sender = "derived:4a17", 5, "console:j.doe"
+    ends = (Outcome.SUCCEEDED, Outcome.FAILED, Outcome.SUCCEEDED, None)
+    for number, (city, outcome) in enumerate(zip(("Frankfurt", "Vienna", "Zurich", "Lyon"), ends, strict=True)):
+        job, repository = f"Copy to {city}", {"name": "Scale-out 3"}
+        lease = estate.order(
+            f"derived:b{number}",
+            user_id=sender,
+            job={"name": job},
+            repository=repository,
+            batch={"id": batch, "size": size},
+        )
+        join(estate, lease, batch, size, sender)
+        if outcome is not None:
+            estate.send(lease, job)
+            end(estate, lease, outcome)
 
 
 @pytest.mark.parametrize("view", VIEWS)

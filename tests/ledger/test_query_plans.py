@@ -15,7 +15,8 @@ from sqlalchemy import Connection, Engine, event, text
 from contracts.events import Outcome
 from tests.ledger import words
 from tests.ledger.conftest import Database
-from worker.ledger import Criteria, Cursor
+from worker.ledger import Criteria, Cursor, MemberCursor
+from worker.ledger.batch_pages import batch_page
 from worker.ledger.batch_states import batches_with_id, batches_with_key
 from worker.ledger.database import open_engine, read_url
 from worker.ledger.migrations import migrate
@@ -245,6 +246,17 @@ def test_no_search_reads_more_than_a_page_of_an_index(engine: Engine) -> None:
                 Transaction(connection, 0.0, "reader", 0.0).find(criteria, after, 50)
     assert not plans.bad, "\n\n".join(plans.bad)
     assert plans.explained == 3 * 2 * len(SEARCHES)
+
+
+@pytest.mark.slow
+def test_no_page_of_a_batch_reads_a_whole_table(engine: Engine) -> None:
+    """Each open page of a batch would read all batches every second."""
+    with engine.connect() as connection, connection.begin():
+        plans = Plans(connection)
+        page = batch_page(connection, "K-000001", None, 50)
+        batch_page(connection, "K-000001", MemberCursor(BatchKey("default", "jira", "K-000001"), "K"), 50)
+    assert [each.key for each in page.members] == ["K-000001"]
+    assert not plans.bad, "\n\n".join(plans.bad)
 
 
 @pytest.mark.slow

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Annotated
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
-from worker.console.keys import from_cursor, from_path, query_of, to_cursor
-from worker.console.models import ManagerList, UnlinkDetail, UnlinkList
+from worker.console.keys import from_cursor, from_member_cursor, from_path, query_of, to_cursor, to_member_cursor
+from worker.console.models import BatchDetail, ManagerList, UnlinkDetail, UnlinkList
 from worker.console.problems import Problem
 from worker.console.readings import Readings
 from worker.console.searching import Search
-from worker.console.views import managers, unlink_detail, unlink_item
+from worker.console.views import batch_detail, managers, unlink_detail, unlink_item
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -32,6 +32,8 @@ def readings_of(request: Request) -> Readings:
 
 Known = Annotated[Readings, Depends(readings_of)]
 Searched = Annotated[Search, Depends()]
+Place = Annotated[str | None, Query(max_length=1000, description="The place where a page before ended.")]
+Limit = Annotated[int, Query(ge=1, le=MOST_ON_A_PAGE)]
 
 
 @router.get("/unlinks", operation_id="listUnlinks", response_model=UnlinkList)
@@ -39,8 +41,8 @@ async def list_unlinks(
     request: Request,
     readings: Known,
     search: Searched,
-    cursor: Annotated[str | None, Query(max_length=1000, description="The place where a page before ended.")] = None,
-    limit: Annotated[int, Query(ge=1, le=MOST_ON_A_PAGE)] = PAGE,
+    cursor: Place = None,
+    limit: Limit = PAGE,
 ) -> Response:
     """Unlinks that meet all criteria, newest first. Texts must match as a whole; case does not matter."""
     page = await readings.find(search.criteria(), from_cursor(cursor) if cursor else None, limit)
@@ -58,6 +60,21 @@ async def get_unlink(request: Request, readings: Known, key: str) -> Response:
     if history is None or history.record is None:
         raise Problem(404, "No worker has seen this key, or it was pruned.")
     return conditional(request, UnlinkDetail.model_validate(unlink_detail(history, history.record)))
+
+
+@router.get("/batches/{id}", operation_id="getBatch", response_model=BatchDetail)
+async def get_batch(
+    request: Request,
+    readings: Known,
+    batch: Annotated[str, Path(alias="id")],
+    cursor: Place = None,
+    limit: Limit = PAGE,
+) -> Response:
+    """The batches of an ID, and their commands. `id` is the batch's ID in base64url without padding."""
+    name = from_path(batch)
+    page = await readings.batches(name, from_member_cursor(cursor) if cursor else None, limit)
+    following = None if page.next is None else f"{to_member_cursor(page.next)}&limit={limit}"
+    return conditional(request, batch_detail(name, page, following))
 
 
 @router.get("/enterprise-managers", operation_id="listEnterpriseManagers", response_model=ManagerList)

@@ -11,7 +11,8 @@ from typing import Any
 from urllib.parse import urlencode
 
 from worker.console.problems import Problem
-from worker.ledger import Cursor
+from worker.ledger import Cursor, MemberCursor
+from worker.unlinks.ports.ledger import BatchKey
 
 
 def to_path(key: str) -> str:
@@ -46,8 +47,31 @@ def from_cursor(text: str) -> Cursor:
         received_at, key = json.loads(_decoded(text))
         return Cursor(datetime.fromisoformat(received_at).astimezone(UTC), f"{key}")
     except (ValueError, TypeError, OverflowError):
-        errors = [{"field": "cursor", "message": "must be the cursor of a page before"}]
-        raise Problem(400, "cursor: must be the cursor of a page before", errors) from None
+        raise _wrong_cursor() from None
+
+
+def to_member_cursor(cursor: MemberCursor) -> str:
+    """A position among the members of a batch, as an opaque text."""
+    return to_path(json.dumps([cursor.batch.enterprise_manager, cursor.batch.user_id, cursor.batch.id, cursor.key]))
+
+
+def from_member_cursor(text: str) -> MemberCursor:
+    """The position.
+
+    Raises:
+        Problem: it is none; 400.
+    """
+    try:
+        enterprise_manager, user_id, batch, key = json.loads(_decoded(text))
+    except (ValueError, TypeError, RecursionError):
+        raise _wrong_cursor() from None
+    user_id = None if user_id is None else f"{user_id}"
+    return MemberCursor(BatchKey(f"{enterprise_manager}", user_id, f"{batch}"), f"{key}")
+
+
+def _wrong_cursor() -> Problem:
+    said = "must be the cursor of a page before"
+    return Problem(400, f"cursor: {said}", [{"field": "cursor", "message": said}])
 
 
 def _decoded(text: str) -> str:

@@ -123,6 +123,40 @@ class UnlinkDetail(UnlinkItem):
     cancellations: list[CancellationItem]
 
 
+class BatchItem(_Model):
+    """A batch: the commands of one sender for one Enterprise Manager that belong together."""
+
+    enterprise_manager: str
+    sender: str | None = Field(description="The broker user, verified by the broker, or `console:<name>`.")
+    size: int
+    missing: int = Field(description="How many of its commands no worker has received.")
+    under_way: int
+    ended: dict[str, int] = Field(description="How many commands have ended, by outcome.")
+
+
+class BatchMemberItem(_Model):
+    """A command of a batch."""
+
+    href: str | None = Field(description="The unlink; null if the command was rejected, or its key was pruned.")
+    idempotency_key: str
+    enterprise_manager: str
+    sender: str | None
+    outcome: str | None = Field(description="Null while it has not ended.")
+    ended_at: datetime | None
+    job: JobItem | None
+    repository: RepositoryItem | None
+
+
+class BatchDetail(_Model):
+    """The batches of an ID (of each Enterprise Manager and sender that used it), and a page of their commands."""
+
+    href: str
+    id: str
+    batches: list[BatchItem]
+    members: list[BatchMemberItem]
+    next: str | None = Field(description="The next page of `members`; null on the last one.")
+
+
 class PauseItem(_Model):
     """Who paused an Enterprise Manager, when, and why."""
 

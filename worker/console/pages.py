@@ -9,14 +9,22 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import HTMLResponse, StreamingResponse
 
 from contracts.events import RETRIED, ReasonCode
 from worker.console.actions import Asking
 from worker.console.api import PAGE, Known, Searched
 from worker.console.charts import stacked_bars
-from worker.console.keys import from_cursor, from_path, query_of, to_cursor
+from worker.console.keys import (
+    from_cursor,
+    from_member_cursor,
+    from_path,
+    query_of,
+    to_cursor,
+    to_member_cursor,
+    to_path,
+)
 from worker.console.problems import Problem
 from worker.console.readings import Readings
 from worker.console.rendering import duration, render
@@ -120,7 +128,7 @@ async def unlink(
 ) -> HTMLResponse:
     """One unlink, with its time line."""
     name = from_path(key)
-    history = await readings.history(name)
+    history = await (readings.watched(name) if part else readings.history(name))
     if history is None and asked == "order":
         history = KeyHistory(None, ())
     if history is None:
@@ -142,6 +150,34 @@ async def unlink(
         asked=asked,
         may_cancel=mine and outcome is None,
         may_retry=mine and outcome in RETRIED,
+    )
+
+
+@router.get("/batches/{id}", response_class=HTMLResponse)
+async def batch(
+    request: Request,
+    readings: Known,
+    batch_id: Annotated[str, Path(alias="id")],
+    cursor: Annotated[str | None, Query(max_length=1000)] = None,
+    *,
+    part: bool = False,
+) -> HTMLResponse:
+    """The batches of an ID, and their commands."""
+    name = from_path(batch_id)
+    found = await readings.batches(name, from_member_cursor(cursor) if cursor else None, PAGE)
+    here = f"/batches/{to_path(name)}"
+    return render(
+        request.scope,
+        "batch_part.html" if part else "batch.html",
+        page="unlinks",
+        title=f"Batch {name}",
+        name=name,
+        found=found,
+        members=[(each, None if each.record is None else Document(each.record)) for each in found.members],
+        under_way=any(not each.has_ended for each in found.batches),
+        here=f"{here}?" + query_of({"cursor": cursor}),
+        first=here if cursor else None,
+        following=None if found.next is None else f"{here}?cursor={to_member_cursor(found.next)}",
     )
 
 

@@ -4,23 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
-from typing import Final, Generic, TypeVar
+from functools import partial
+from typing import Any, Final, Generic, TypeVar
 
 from worker.broker.client import BrokerClient, BrokerClientError
 from worker.broker.topology import DEAD
 from worker.console.problems import Problem
-from worker.ledger import Criteria, Cursor, Inspection, InspectionError, KeyHistory, Page
+from worker.ledger import (
+    BatchPage,
+    Criteria,
+    Cursor,
+    Inspection,
+    InspectionError,
+    KeyHistory,
+    MemberCursor,
+    Page,
+)
 from worker.ledger.overview import Overview
 from worker.settings import BrokerSettings, LedgerSettings
 from worker.unlinks.ports.clock import Clock
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 #: The greatest age of the overview, in seconds; it is read no more often, however many pages are open.
 OVERVIEW_SECONDS: Final = 2.0
 QUEUES_SECONDS: Final = 5.0
+#: The same for what open pages ask for again and again: one unlink, or one page of a batch.
+WATCHED_SECONDS: Final = 1.0
+_MOST_KEPT: Final = 500
 
 #: How many pages of lists are read at once, each with a connection to the database.
 _AT_ONCE: Final = 8
@@ -57,6 +71,23 @@ class Shared(Generic[T]):
         return await asyncio.shield(self._reading)
 
 
+class SharedByKey(Generic[K, T]):
+    """A value for each key, each read at most once in a period; of the `_MOST_KEPT` keys that were asked for last."""
+
+    def __init__(self, read: Callable[[K], T], seconds: float) -> None:
+        self._read = read
+        self._seconds = seconds
+        self._kept: dict[K, Shared[T]] = {}
+
+    async def get(self, key: K) -> T:
+        """The key's last value if it is fresh, else a new one."""
+        shared = self._kept.pop(key, None) or Shared(partial(self._read, key), self._seconds)
+        self._kept[key] = shared
+        while len(self._kept) > _MOST_KEPT:
+            del self._kept[next(iter(self._kept))]
+        return await shared.get()
+
+
 class Readings:
     """Reads the ledger and the broker.
 
@@ -70,14 +101,13 @@ class Readings:
         self._at_once = asyncio.Semaphore(_AT_ONCE)
         self._overview = Shared(self._inspection.overview, OVERVIEW_SECONDS)
         self._queues = Shared(self._read_queues, QUEUES_SECONDS)
+        self._watched = SharedByKey(self._inspection.history, WATCHED_SECONDS)
+        self._batches = SharedByKey(self._read_batches, WATCHED_SECONDS)
         self._names: tuple[str, ...] = ()
 
     async def overview(self) -> Overview:
         """The overview, a few seconds old at most."""
-        try:
-            overview = await self._overview.get()
-        except InspectionError as error:
-            raise _away(error) from error
+        overview = await self._answered(self._overview.get())
         names = {name for worker in overview.workers for name in worker.enterprise_managers}
         self._names = tuple(
             sorted(names | set(overview.under_way) | {each.enterprise_manager for each in overview.pauses})
@@ -101,6 +131,21 @@ class Readings:
         """Everything that is recorded about a key."""
         return await self._read(lambda: self._inspection.history(key))
 
+    async def watched(self, key: str) -> KeyHistory | None:
+        """The same, a second old at most: for a page that is open and asks again and again."""
+        return await self._answered(self._watched.get(key))
+
+    async def batches(self, batch: str, after: MemberCursor | None, limit: int) -> BatchPage:
+        """The batches of an ID, and a page of their members; a second old at most.
+
+        Raises:
+            Problem: also if there is none; 404.
+        """
+        page = await self._answered(self._batches.get((batch, after, limit)))
+        if not page.batches:
+            raise Problem(404, "No worker has received a command of this batch, or it was pruned.")
+        return page
+
     async def pause(self, enterprise_manager: str, by: str, reason: str | None) -> None:
         """Pause an Enterprise Manager."""
         await self._read(lambda: self._inspection.pause(enterprise_manager, by, reason))
@@ -122,10 +167,17 @@ class Readings:
 
     async def _read(self, read: Callable[[], T]) -> T:
         async with self._at_once:
-            try:
-                return await asyncio.to_thread(read)
-            except InspectionError as error:
-                raise _away(error) from error
+            return await self._answered(asyncio.to_thread(read))
+
+    async def _answered(self, reading: Coroutine[Any, Any, T]) -> T:
+        try:
+            return await reading
+        except InspectionError as error:
+            raise _away(error) from error
+
+    def _read_batches(self, of: tuple[str, MemberCursor | None, int]) -> BatchPage:
+        batch, after, limit = of
+        return self._inspection.batch_page(batch, after=after, limit=limit)
 
     def _read_queues(self) -> Queues:
         if self._broker is None:

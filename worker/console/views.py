@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from worker.console.keys import to_path
-from worker.console.models import ManagerItem, PauseItem, SightItem
-from worker.ledger import Document, KeyHistory, Record
+from worker.console.models import BatchDetail, ManagerItem, PauseItem, SightItem
+from worker.ledger import BatchMember, BatchPage, Document, KeyHistory, Record
 from worker.ledger.documents import utc
 from worker.ledger.overview import Overview
 
@@ -40,6 +40,44 @@ def unlink_detail(history: KeyHistory, record: Record) -> dict[str, Any]:
             }
             for each in history.cancellations
         ],
+    }
+
+
+def batch_detail(batch: str, page: BatchPage, following: str | None) -> BatchDetail:
+    """The batches of an ID, for the API. `following` is the cursor of the next page."""
+    href = f"/api/v1/batches/{to_path(batch)}"
+    return BatchDetail.model_validate(
+        {
+            "href": href,
+            "id": batch,
+            "batches": [
+                {
+                    "enterprise_manager": each.enterprise_manager,
+                    "sender": each.user_id,
+                    "size": each.size,
+                    "missing": each.missing,
+                    "under_way": each.under_way,
+                    "ended": each.ended,
+                }
+                for each in page.batches
+            ],
+            "members": [_batch_member(each) for each in page.members],
+            "next": None if following is None else f"{href}?cursor={following}",
+        }
+    )
+
+
+def _batch_member(member: BatchMember) -> dict[str, Any]:
+    document = None if member.record is None else Document(member.record)
+    return {
+        "href": None if document is None else f"/api/v1/unlinks/{to_path(member.key)}",
+        "idempotency_key": member.key,
+        "enterprise_manager": member.batch.enterprise_manager,
+        "sender": member.batch.user_id,
+        "outcome": member.outcome,
+        "ended_at": member.ended_at,
+        "job": None if document is None else document.job,
+        "repository": None if document is None else document.repository,
     }
 
 

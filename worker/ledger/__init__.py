@@ -45,6 +45,7 @@ it is in FILE-wal. The file belongs on a local disk: SQLite's locks do not hold 
 (https://www.sqlite.org/wal.html, point 2). Going back to an older copy forgets keys, and so allows a second unlink.
 """
 
+from worker.ledger.batch_pages import BatchMember, BatchPage, MemberCursor
 from worker.ledger.batch_states import BatchState
 from worker.ledger.documents import AUDIT_COLUMNS, Document
 from worker.ledger.errors import InspectionError, LedgerClosedError, OutOfOrderError, SchemaTooNewError
@@ -55,6 +56,8 @@ from worker.ledger.search import Criteria, Cursor, Page
 
 __all__ = [
     "AUDIT_COLUMNS",
+    "BatchMember",
+    "BatchPage",
     "BatchState",
     "Criteria",
     "Cursor",
@@ -64,6 +67,7 @@ __all__ = [
     "KeyHistory",
     "LedgerClosedError",
     "ManagerState",
+    "MemberCursor",
     "OutOfOrderError",
     "Page",
     "Pause",

@@ -43,6 +43,11 @@ class BatchState:
         """How many members have not ended."""
         return self.members - self.ended.total()
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether all commands have come, and none is under way."""
+        return not self.missing and not self.under_way
+
     def as_json(self) -> dict[str, Any]:
         """For programs."""
         return {

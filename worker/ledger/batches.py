@@ -53,7 +53,8 @@ def _same_batch(of: Any) -> ColumnElement[bool]:
 _NAMED: Final[tuple[BindParameter[str], ...]] = tuple(
     bindparam(name) for name in ("of_enterprise_manager", "of_sender", "of_batch")
 )
-_of_batch = _same_batch(_NAMED)
+#: Members of the batch that the parameters of `named_batch` name.
+of_named_batch = _same_batch(_NAMED)
 _batch_row = and_(batches.c.enterprise_manager == _NAMED[0], batches.c.sender == _NAMED[1], batches.c.id == _NAMED[2])
 _of_key: BindParameter[str] = bindparam("of_key")
 _is_rejected = _members.fingerprint.is_(None)
@@ -70,12 +71,12 @@ def _put(dialect: str) -> ReturningInsert[Any]:
     return statement
 
 
-_MEMBER: Final = select(batch_members).where(_of_batch, _members.key == _of_key)
+_MEMBER: Final = select(batch_members).where(of_named_batch, _members.key == _of_key)
 _ADD: Final = insert(batch_members)
 _COUNT: Final = update(batches).where(_batch_row).values(members=batches.c.members + 1)
-_REJECTED: Final = select(_members.key).where(_of_batch, _is_rejected).limit(1)
-_EVICT: Final = delete(batch_members).where(_of_batch, _members.key == _of_key, _is_rejected)
-_CHANGE: Final = update(batch_members).where(_of_batch, _members.key == _of_key)
+_REJECTED: Final = select(_members.key).where(of_named_batch, _is_rejected).limit(1)
+_EVICT: Final = delete(batch_members).where(of_named_batch, _members.key == _of_key, _is_rejected)
+_CHANGE: Final = update(batch_members).where(of_named_batch, _members.key == _of_key)
 
 _IS_MEMBER: Final = select(_members.key).where(_members.key == _of_key).limit(1)
 
@@ -109,7 +110,7 @@ _BATCHES_OF_KEY: Final = (
 )
 #: Batches that have all of their members, none of them under way.
 _COMPLETE: Final = _BATCHES_OF_KEY.where(batches.c.members == batches.c.size, ~_under_way)
-_ENDS: Final = select(batch_members).where(_of_batch).order_by(_members.key)
+_ENDS: Final = select(batch_members).where(of_named_batch).order_by(_members.key)
 
 # --- pruning --------------------------------------------------------------------------------------------------------
 
@@ -132,7 +133,7 @@ _LONG_JOINED: Final = (
     .with_for_update(skip_locked=True)
 )
 _PRUNE_MEMBERS: Final = delete(batch_members).where(
-    _of_batch, _members.key.in_(select(_members.key).where(_of_batch).limit(STEPS_AT_ONCE))
+    of_named_batch, _members.key.in_(select(_members.key).where(of_named_batch).limit(STEPS_AT_ONCE))
 )
 _PRUNE: Final = delete(batches).where(_batch_row)
 
@@ -142,7 +143,7 @@ class Batching(KeyRows):
 
     def join(self, member: NewMember) -> int | None:
         """Let a key join a batch. None if it is a member now; else the batch's size, which differs or is reached."""
-        named = _named(member.batch)
+        named = named_batch(member.batch)
         size, count = self._locked_batch(member)
         if size != member.size:
             return size
@@ -163,7 +164,7 @@ class Batching(KeyRows):
 
         `given_up`: nothing more is done for the command, so that it counts also if its key is under way.
         """
-        named = _named(member.batch)
+        named = named_batch(member.batch)
         size, count = self._locked_batch(member)
         row = self._member(named, member.key)
         columns = {"fingerprint": None, **_end_columns(end)}
@@ -186,7 +187,7 @@ class Batching(KeyRows):
         of = (of_key["enterprise_manager"], of_key["user_id"], named.get("id") if isinstance(named, dict) else None)
         if of == (member.batch.enterprise_manager, member.batch.user_id, member.batch.id):
             accepted = {"fingerprint": of_key["fingerprint"], **_NO_END}
-            self.connection.execute(_CHANGE, {**_named(member.batch), "of_key": member.key, **accepted})
+            self.connection.execute(_CHANGE, {**named_batch(member.batch), "of_key": member.key, **accepted})
             self.end_members(member.key)
 
     def end_members(self, key: str) -> None:
@@ -210,14 +211,14 @@ class Batching(KeyRows):
 
     def _ended(self, row: RowMapping) -> EndedBatch:
         batch = BatchKey(row["enterprise_manager"], row["sender"] or None, row["id"])
-        members = self.connection.execute(_ENDS, _named(batch)).mappings()
+        members = self.connection.execute(_ENDS, named_batch(batch)).mappings()
         return EndedBatch(batch, row["size"], tuple(_member_end(each) for each in members))
 
     def _prune_batches(self, age: Mapping[str, int]) -> bool:
         """Delete a bounded part of the batches without kept keys. Return whether there may be more."""
         long_joined = self.connection.execute(_LONG_JOINED, age).mappings().all()
         for row in long_joined:
-            named = _named(BatchKey(row["enterprise_manager"], row["sender"] or None, row["id"]))
+            named = named_batch(BatchKey(row["enterprise_manager"], row["sender"] or None, row["id"]))
             if self.connection.execute(_PRUNE_MEMBERS, named).rowcount == STEPS_AT_ONCE:
                 return True
             self.connection.execute(_PRUNE, named)
@@ -261,7 +262,8 @@ class Batching(KeyRows):
         return given_up and of_key["stage"] != Stage.SETTLED
 
 
-def _named(batch: BatchKey) -> dict[str, str]:
+def named_batch(batch: BatchKey) -> dict[str, str]:
+    """The parameters of `of_named_batch`."""
     return {
         "of_enterprise_manager": batch.enterprise_manager,
         "of_sender": batch.user_id or "",

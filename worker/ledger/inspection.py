@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from worker.ledger.batch_pages import BatchPage, MemberCursor, batch_page
 from worker.ledger.batch_states import BatchState, batches_with_id, batches_with_key
 from worker.ledger.database import open_engine, problem_in, read_url
 from worker.ledger.errors import InspectionError, SchemaTooNewError
@@ -72,6 +73,11 @@ class Inspection:
         """The batches with this ID: senders and Enterprise Managers have their own."""
         with self._transaction(self._reading) as transaction:
             return batches_with_id(transaction.connection, batch)
+
+    def batch_page(self, batch: str, *, after: MemberCursor | None = None, limit: int = PAGE) -> BatchPage:
+        """The same batches, and a page of their members."""
+        with self._transaction(self._reading) as transaction:
+            return batch_page(transaction.connection, batch, after, limit)
 
     def batches_of(self, key: str) -> tuple[BatchState, ...]:
         """The batches that a key has joined."""
