@@ -11,6 +11,7 @@ import pytest
 
 from tests.enterprise_manager.ids import JOB, LINK, OTHER_LINK
 from tests.enterprise_manager.sending import at_any_time
+from tests.waiting import until
 from worker.enterprise_manager import Gateway
 from worker.sandbox.simulated_enterprise_manager import (
     Fault,
@@ -150,6 +151,25 @@ async def test_a_delete_is_sent_over_a_connection_that_answered_a_moment_ago_or_
     await gateway.close(log_off=False)
     assert [method for _, method in seen] == [b"POST", b"GET", b"DELETE", b"GET", b"DELETE"]
     assert [number for number, _ in seen] == connections
+
+
+async def test_a_client_that_is_closed_closes_its_idle_connections(serve: Any, settings_for: Any, clock: Any) -> None:
+    """Else each would keep a connection of Enterprise Manager's until the worker's process ends."""
+    closed = threading.Event()
+
+    def script(connection: Any) -> None:
+        connection.secure()
+        while connection.request():
+            connection.send(
+                b"HTTP/1.1 202 Accepted\r\nX-RestSvcSessionId: token\r\nContent-Length: %d\r\n\r\n" % len(TASK)
+            )
+            connection.send(TASK)
+        closed.set()
+
+    gateway = Gateway("lab", settings_for(serve(script).port), clock)
+    await gateway.delete_link(JOB, LINK, at_any_time)
+    await gateway.close(log_off=False)
+    await until(closed.is_set, "the end of the connection")
 
 
 async def test_a_connection_that_is_closed_while_the_permission_is_waited_for_carries_no_delete(

@@ -234,3 +234,8 @@ class BoundedAdapter(HTTPAdapter):
             limits.answer = None
         response.status_code = response.raw.status
         return response
+
+    def close(self) -> None:
+        """Close the idle connections. urllib3's pool manager alone would only forget them."""
+        self._connections.close()
+        super().close()
