@@ -61,6 +61,7 @@ def refused(action: Callable[[], Any]) -> bool:
     return bool(caught.value.reply_code == REFUSED)
 
 
+@pytest.mark.slow
 def test_who_runs_the_recipe_again_changes_no_password(
     url_of: UrlOf, make_users: Callable[[], None], channel_of: Callable[[str], BlockingChannel]
 ) -> None:

@@ -122,6 +122,7 @@ def _until(lines: Iterator[str], event: str) -> None:
     pytest.fail(f"the log ended without {event}")
 
 
+@pytest.mark.slow
 def test_the_demo_shows_everything_and_exits_with_0() -> None:
     """What a newcomer runs first works, also in a pipe, and says what it shows."""
     require_rabbitmq()

@@ -17,7 +17,7 @@ REPOSITORY = "88788f9e-d8f5-4eb4-bc4f-9b3f5403bcec"
 DEFAULT_LEASE = {"UNLINK_LEDGER__LEASE_SECONDS": f"{LedgerSettings.model_fields['lease_seconds'].default:g}"}
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def world_of_two_hosts_or_one(request: pytest.FixtureRequest) -> World:
     """A world with each kind of ledger: one host, and several."""
     world: World = request.getfixturevalue("world" if request.param == "sqlite" else "world_on_postgresql")

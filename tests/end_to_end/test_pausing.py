@@ -108,7 +108,7 @@ def test_whoever_waits_for_a_paused_command_learns_by_whom_it_was_paused(world: 
     worker = world.start_worker()
     assert unlink_worker(world, "pause", "default", "--by", "ada", "--reason", "upgrade").returncode == 0
     worker.wait_for_log("broker.paused")
-    submit = ("submit", "--wait", "--wait-seconds", "20", "--job", VENDOR_JOB_ID, "--repository", REPOSITORY)
+    submit = ("submit", "--wait", "--wait-seconds", "5", "--job", VENDOR_JOB_ID, "--repository", REPOSITORY)
     waited = unlink_worker(world, *submit)
     assert waited.returncode == 3
     assert waited.stderr.count("by ada (upgrade). The commands stay on their queue until `unlink-worker resume") == 1

@@ -149,6 +149,7 @@ def test_queues_stay_when_their_resource_goes_and_are_quorum_queues() -> None:
     assert {(each["type"], each["deletionPolicy"], each["durable"]) for each in queues} == {("quorum", "retain", True)}
 
 
+@pytest.mark.slow
 def test_the_operator_s_queues_behave_as_those_that_the_worker_declares(
     api: Api, as_operator: Callable[[list[Resource]], None]
 ) -> None:
@@ -231,6 +232,7 @@ def test_the_worker_s_user_may_neither_send_commands_nor_change_what_is_there(
         connection.close()
 
 
+@pytest.mark.slow
 def test_the_scaler_s_user_counts_waiting_commands_and_those_under_way(
     broker: PrivateBroker, broker_url: str, virtual_host: str, as_operator: Callable[[list[Resource]], None]
 ) -> None:

@@ -49,7 +49,7 @@ async def test_a_lease_says_how_long_it_lasts_and_whether_it_is_renewed(database
     assert (await words.take_over(other)).lease.token == lease.token + 1
 
 
-@pytest.fixture(params=["stopped", "frozen"])
+@pytest.fixture(params=["stopped", pytest.param("frozen", marks=pytest.mark.slow)])
 def outage(
     request: pytest.FixtureRequest, postgresql_that_stops: PrivatePostgresql, postgresql_database: Database
 ) -> Iterator[tuple[Callable[[], None], Callable[[], None]]]:

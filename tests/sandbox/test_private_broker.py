@@ -169,6 +169,7 @@ def test_sigkill_of_the_owner_leaves_no_program_and_no_file() -> None:
         assert wait_until(lambda: not _belonging_to(directory) and not directory.exists(), seconds=20)
 
 
+@pytest.mark.slow
 def test_a_node_that_cannot_start_says_why_in_its_own_words() -> None:
     """Without the node's log, a full disk and a taken port look the same to a user."""
     broker = private_broker("broken")

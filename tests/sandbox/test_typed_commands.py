@@ -265,6 +265,7 @@ def test_what_the_sandbox_says_works(sandbox: Sandbox, tmp_path: Path) -> None:
         assert "its task finished" in again
 
 
+@pytest.mark.slow
 def test_the_settings_are_for_any_shell(sandbox: Sandbox, tmp_path: Path) -> None:
     """The printed lines can be evaluated by a script, too, also one that stops at the first mistake."""
     done = programs.run(
@@ -275,6 +276,7 @@ def test_the_settings_are_for_any_shell(sandbox: Sandbox, tmp_path: Path) -> Non
     assert done.stdout.startswith("unlink-worker 0.")
 
 
+@pytest.mark.slow
 def test_files_with_passwords_are_for_their_owner_alone(sandbox: Sandbox) -> None:
     """Nobody else on the machine reads the sandbox's passwords, though its settings lie in a file."""
     netrc = Path(sandbox.value("RABBITMQ_NETRC"))

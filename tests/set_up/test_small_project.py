@@ -140,6 +140,7 @@ def test_without_no_deps_pip_goes_past_the_lock(project: Project, environment: E
     assert environment.installed() == dict.fromkeys(("reader", "parser", "setuptools", "pip"), NEWER)
 
 
+@pytest.mark.slow
 def test_the_readme_s_lines_install_what_the_lock_pins(project: Project, environment: Environment) -> None:
     """Who installs in a year would run releases that nobody tested, or nothing at all."""
     done = install_as_the_readme_says(project.folder, environment, project.settings())

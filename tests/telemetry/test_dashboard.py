@@ -81,6 +81,7 @@ def has_values(result: list[dict[str, Any]]) -> bool:
     return any(not math.isnan(float(series["value"][1])) for series in result)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_every_query_of_the_dashboard_returns_data(world: World, broker: PrivateBroker) -> None:
     """Whoever opens the dashboard in an hour of need finds no empty panel for a misspelt name."""

@@ -153,6 +153,7 @@ def refused_everywhere(world: World) -> None:
         worker.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_no_secret_is_in_anything_that_leaves(
     marked_world: World, broker: PrivateBroker, postgresql: PrivatePostgresql, tokens: list[str]
