@@ -38,6 +38,7 @@ STEP_EVENTS: Final = {
     StepKind.PLANNED: ("unlink.finished", "info"),
     StepKind.BATCH_ENDED: ("batch.ended", "info"),
     StepKind.DEFERRING: ("unlink.deferred", "info"),
+    StepKind.UNPUBLISHED: ("unlink.unpublished", "warning"),
     StepKind.ATTEMPT_FAILED: ("unlink.attempt_failed", "error"),
     StepKind.GAVE_UP: ("unlink.gave_up", "error"),
     StepKind.LEASE_LOST: ("unlink.lease_lost", "warning"),

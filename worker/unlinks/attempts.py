@@ -12,7 +12,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import TypeVar
 
-from worker.unlinks.ports.broker import Delivery
+from worker.unlinks.ports.broker import Delivery, PublishRefusedError
 from worker.unlinks.ports.clock import Clock
 from worker.unlinks.ports.enterprise_manager import EnterpriseManagerError
 from worker.unlinks.ports.ledger import LeaseLostError
@@ -92,9 +92,12 @@ class Attempts:
             attempt, cause = attempt_of(deliveries), error
             if isinstance(error, NotTheLastError):
                 attempt, cause = error.attempt, error.cause
-            report(StepKind.ATTEMPT_FAILED, attempt=attempt, problem=str(cause), error=cause)
-            if isinstance(cause, UnpublishedError):
+            unpublished = isinstance(cause, UnpublishedError)
+            if not (unpublished and isinstance(cause.__cause__, PublishRefusedError)):
+                report(StepKind.ATTEMPT_FAILED, attempt=attempt, problem=str(cause), error=cause)
+            if unpublished:
                 seconds = REPUBLISH_SECONDS[min(attempt, len(REPUBLISH_SECONDS)) - 1]
+                report(StepKind.UNPUBLISHED, attempt=attempt, problem=str(cause), seconds=seconds)
                 answer = self.replies.delay(deliveries, seconds, report, failed=True)
             elif attempt < self.most:
                 seconds = self.clock.jitter(retry_seconds(attempt))
