@@ -124,6 +124,10 @@ class Site:
         """Make a user with these permissions, and return a URL with it."""
         return self._users.url("limited", **permissions)
 
+    def permit(self, **permissions: str) -> None:
+        """Change what that user may do. Connections that it has stay open."""
+        self._users.put(f"permissions/{self._virtual_host}/limited", {"configure": "", **permissions})
+
     def close_connections(self) -> None:
         """Close all connections of this virtual host, as an operator or a failing node would."""
         self._broker.rabbitmqctl("close_all_connections", "--vhost", self._virtual_host, "tidying up")

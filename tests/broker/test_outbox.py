@@ -202,6 +202,30 @@ async def test_message_that_the_broker_answers_by_closing_the_channel_fails_alon
     assert site.count("unlink.delay.2s") <= 1
 
 
+async def test_permission_that_is_taken_away_holds_nothing_else_up_and_can_be_given_back(site: Site) -> None:
+    """An administrator's slip of the hand would cost a restart of all workers, and the commands in hand a minute."""
+    declaring = await site.start_worker()
+    await declaring.broker.close()
+    permissions = {"write": r"^unlink\.", "read": r"^unlink\."}
+    url = SecretStr(site.new_user(**permissions))
+    worker = await site.start_worker(site.settings.model_copy(update={"url": url, "topology": "verify"}))
+    site.send(b"to be delayed")
+    delivery = await worker.next()
+    site.permit(**permissions | {"write": r"^unlink\.(events|dead)$"})
+    outbox = worker.broker.outbox
+    delays = [asyncio.ensure_future(outbox.delay(delivery, 1, failed=True)) for _ in range(3)]
+    events = [make_event(key=f"key-{number}") for number in range(20)]
+    async with asyncio.timeout(60):
+        await asyncio.gather(*(outbox.publish(event) for event in events))
+    assert not any(delay.done() for delay in delays)
+    site.permit(**permissions)
+    await asyncio.wait_for(asyncio.gather(*delays), 60)
+    arrived = {properties.message_id for properties, _, _ in site.take_all("unlink.unrouted")}
+    assert arrived == {event.id for event in events}
+    delivery.acknowledge()
+    assert [(await worker.next()).body for _ in delays] == [b"to be delayed"] * len(delays)
+
+
 async def test_deleted_delay_exchange_is_declared_anew_and_holds_nothing_else_up(worker: Worker, site: Site) -> None:
     """Each message for this exchange would close the channel, and all other publishes would be repeated without end."""
     site.send(b"to be delayed")
