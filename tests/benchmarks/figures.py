@@ -29,7 +29,7 @@ class Figure:
         return self.goal is None or (self.value >= self.goal if self.at_least else self.value <= self.goal)
 
     @property
-    def verdict(self) -> str:
+    def rating(self) -> str:
         """`met` or `missed`; empty where there is no goal."""
         return "" if self.goal is None else "met" if self.met else "missed"
 
@@ -47,7 +47,7 @@ def table_of(figures: Iterable[Figure], title: str) -> Table:
     for column in ("measured", "goal", "of the floor", ""):
         table.add_column(column, justify="right", no_wrap=True)
     for figure in figures:
-        table.add_row(figure.name, *figure.cells, figure.verdict)
+        table.add_row(figure.name, *figure.cells, figure.rating)
     return table
 
 

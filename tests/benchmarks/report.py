@@ -72,7 +72,7 @@ def write(file: Path, machine: str, figures: Sequence[Figure], plots: Sequence[P
     rows = "".join(
         f"<tr><td>{escape(figure.name)}</td>"
         + "".join(f"<td>{escape(cell)}</td>" for cell in figure.cells)
-        + f'<td class="{figure.verdict}">{figure.verdict}</td></tr>'
+        + f'<td class="{figure.rating}">{figure.rating}</td></tr>'
         for figure in figures
     )
     file.parent.mkdir(exist_ok=True)

@@ -32,8 +32,8 @@ def problem_with(site: Site) -> Callable[..., Any]:
         assert not worker.broker.up
         assert not start.done()
         start.cancel()
-        told = [entry["problem"] for entry in site.logged("broker.connection_failed")]
-        assert worker.problem in told
+        problems = [entry["problem"] for entry in site.logged("broker.connection_failed")]
+        assert worker.problem in problems
         assert "\n" not in worker.problem
         return str(worker.problem)
 

@@ -272,8 +272,8 @@ async def test_drained_while_it_connects_the_worker_takes_nothing(site: Site) ->
 
 async def test_lost_connection_is_named_and_the_consumer_comes_back(worker: Worker, site: Site) -> None:
     """After a network failure the worker would look alive and take no command."""
-    told: list[bool] = []
-    worker.broker.on_availability(told.append)
+    notified: list[bool] = []
+    worker.broker.on_availability(notified.append)
     site.send(b"in hand")
     in_hand = await worker.next()
     await asyncio.to_thread(site.close_connections)
@@ -283,8 +283,8 @@ async def test_lost_connection_is_named_and_the_consumer_comes_back(worker: Work
     await until(lambda: worker.broker.up)
     assert {entry["purpose"] for entry in site.logged("broker.connection_lost")} <= {"consume", "publish"}
     assert "tidying up" in site.logged("broker.connection_lost")[0]["problem"]
-    assert told[0] is False
-    assert told[-1] is True
+    assert notified[0] is False
+    assert notified[-1] is True
     assert worker.broker.last_problem is None
 
 

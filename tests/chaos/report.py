@@ -27,7 +27,7 @@ def show(result: Result, console: Console) -> None:
     _print(console, "warnings and errors in the workers' logs", _counted(result.warnings))
     if result.unforeseen:
         _print(console, "unforeseen, says a worker's log", _counted(result.unforeseen))
-    _print(console, "must be none", _verdict(result))
+    _print(console, "must be none", _violations(result))
     settled = "never" if result.settled_seconds is None else f"{result.settled_seconds:.0f} s after the last repair"
     if result.courses:
         _print(console, "of one worker and the ledger, early and late", _courses(result))
@@ -51,8 +51,8 @@ def _commands(result: Result) -> Iterator[tuple[str, int]]:
 def _courses(result: Result) -> Table:
     table = Table(show_header=False, box=None, padding=(0, 2))
     for name, course in sorted(result.courses.items()):
-        verdict = Text("flat", "green") if course.flat else Text("grows", "bold red")
-        table.add_row(f"{course.before:.0f}", f"{course.after:.0f}", name, verdict)
+        trend = Text("flat", "green") if course.flat else Text("grows", "bold red")
+        table.add_row(f"{course.before:.0f}", f"{course.after:.0f}", name, trend)
     return table
 
 
@@ -82,7 +82,7 @@ def _counted(counts: Mapping[str, float]) -> Table:
     return table
 
 
-def _verdict(result: Result) -> Table:
+def _violations(result: Result) -> Table:
     table = Table(show_header=False, box=None, padding=(0, 2))
     table.add_column(justify="right")
     table.add_column()

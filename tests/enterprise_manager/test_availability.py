@@ -87,14 +87,14 @@ async def test_a_listener_that_fails_does_not_stop_the_probes(clock: Any) -> Non
     def broken(up: bool) -> None:
         raise RuntimeError(str(up))
 
-    told: list[object] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
+    unhandled: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context["exception"]))
     availability = Availability("lab", clock, Probe(1))
     availability.on_change(broken)
     availability.went_wrong("nothing listens", everywhere=True)
     await asyncio.wait_for(availability.until_up(), 5)
     await asyncio.sleep(0)
-    assert [str(error) for error in told] == ["False", "True"]
+    assert [str(error) for error in unhandled] == ["False", "True"]
 
 
 async def test_closing_ends_the_probes(clock: Any) -> None:

@@ -43,5 +43,5 @@ async def test_a_difference_is_logged_once_by_the_name_of_the_assumption(
             assert (await gateway.find_job(JobReference(id=JOB))).id == JOB
             assert len(await gateway.links(JOB)) == 2
         await finish(gateway, (await gateway.delete_link(JOB, LINK, at_any_time)).ticket)
-    told = [line["assumption"] for line in logs if line["event"] == "enterprise_manager.differs"]
-    assert told == ([assumption] if spoken in seen_in else [])
+    differences = [line["assumption"] for line in logs if line["event"] == "enterprise_manager.differs"]
+    assert differences == ([assumption] if spoken in seen_in else [])

@@ -285,8 +285,8 @@ def test_errors_are_read_in_both_formats_and_cut() -> None:
     """Else a person would not learn what the server complained of, or would get a page of it."""
     xml = b'<Error xmlns="http://www.veeam.com/ent/v1.0" Message="Cannot find job [1]" StatusCode="404"/>'
     assert read_error(read_document(xml)) == "Cannot find job [1]"
-    told = {"FirstChanceExceptionMessage": None, "Message": "x" * 5000, "StackTrace": None, "StatusCode": 404}
-    assert read_error(read_document(json.dumps(told).encode())) == "x" * 999 + "…"
+    error = {"FirstChanceExceptionMessage": None, "Message": "x" * 5000, "StackTrace": None, "StatusCode": 404}
+    assert read_error(read_document(json.dumps(error).encode())) == "x" * 999 + "…"
     assert read_error(read_document(b'{"Message": "\\ud800 half a character"}')) == "half a character"
 
 

@@ -68,10 +68,10 @@ def test_another_certificate_is_sent_nothing_and_is_told(
     way = _transport(settings_for(server.port, ca_file=None, cert_sha256="ab" * 32))
     with pytest.raises(NotConnectedError) as refused:
         way.exchange_once(LOGON, lambda: None) if once else way.exchange(LOGON)
-    told = str(refused.value)
-    assert with_colons(_fingerprint(certificate)) in told
-    assert "UNLINK_ENTERPRISE_MANAGERS__LAB__CERT_SHA256" in told
-    assert "\n" not in told
+    message = str(refused.value)
+    assert with_colons(_fingerprint(certificate)) in message
+    assert "UNLINK_ENTERPRISE_MANAGERS__LAB__CERT_SHA256" in message
+    assert "\n" not in message
     assert server.requests == []
     way.close()
 
@@ -79,22 +79,22 @@ def test_another_certificate_is_sent_nothing_and_is_told(
 def test_with_a_ca_file_both_must_hold(serve: Any, settings_for: Any, tls_of: Any, authority: trustme.CA) -> None:
     """Else who sets both would get less than either."""
     good, strange = authority.issue_cert("127.0.0.1"), trustme.CA().issue_cert("127.0.0.1")
-    for certificate, pin, told in (
+    for certificate, pin, message in (
         (good, _fingerprint(good), None),
         (good, "00" * 32, "is not the one in"),
         (strange, _fingerprint(strange), "is not signed by CA_FILE"),
     ):
         way = _transport(settings_for(serve(_keep_answering, tls=tls_of(certificate)).port, cert_sha256=pin))
-        if told is None:
+        if message is None:
             assert way.exchange(LOGON).status == 200
         else:
-            with pytest.raises(NotConnectedError, match=told):
+            with pytest.raises(NotConnectedError, match=message):
                 way.exchange(LOGON)
         way.close()
 
 
 @pytest.mark.parametrize(
-    ("others", "told"),
+    ("others", "message"),
     [
         ({"cert_sha256": "ab" * 20}, "64 hexadecimal digits"),
         ({"cert_sha256": ""}, "64 hexadecimal digits"),
@@ -102,10 +102,10 @@ def test_with_a_ca_file_both_must_hold(serve: Any, settings_for: Any, tls_of: An
         ({"cert_sha256": "ab" * 32, "url": "http://em:9399"}, "https"),
     ],
 )
-def test_a_pin_that_cannot_be_meant_is_a_wrong_setting(others: dict[str, Any], told: str) -> None:
+def test_a_pin_that_cannot_be_meant_is_a_wrong_setting(others: dict[str, Any], message: str) -> None:
     """Else a pin that is cut off, or has no effect, would be believed to protect."""
     given = {"url": "https://em:9398", "username": "svc", "password": SecretStr("s")} | others
-    with pytest.raises(ValidationError, match=told):
+    with pytest.raises(ValidationError, match=message):
         EnterpriseManagerSettings(**given)
 
 

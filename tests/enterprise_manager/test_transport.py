@@ -283,9 +283,9 @@ def _refusal(serve: Any, settings: Any, tls: Any) -> str:
 
 def test_a_certificate_of_another_ca(serve: Any, settings_for: Any, tls_of: Any) -> None:
     """Else the password would go to whoever answers; and a person must learn which file to change."""
-    told = _refusal(serve, settings_for, tls_of(trustme.CA().issue_cert("127.0.0.1")))
-    assert "is not signed by CA_FILE" in told
-    assert "UNLINK_ENTERPRISE_MANAGERS__LAB__CA_FILE" in told
+    message = _refusal(serve, settings_for, tls_of(trustme.CA().issue_cert("127.0.0.1")))
+    assert "is not signed by CA_FILE" in message
+    assert "UNLINK_ENTERPRISE_MANAGERS__LAB__CA_FILE" in message
 
 
 def test_a_certificate_of_an_unknown_ca_without_ca_file(
@@ -293,22 +293,22 @@ def test_a_certificate_of_an_unknown_ca_without_ca_file(
 ) -> None:
     """As above, where only the system's CAs are trusted."""
     tls = tls_of(authority.issue_cert("127.0.0.1"))
-    told = _refusal(serve, lambda port: settings_for(port, ca_file=None), tls)
-    assert "not signed by a CA that this system trusts: point UNLINK_ENTERPRISE_MANAGERS__LAB__CA_FILE" in told
+    message = _refusal(serve, lambda port: settings_for(port, ca_file=None), tls)
+    assert "not signed by a CA that this system trusts: point UNLINK_ENTERPRISE_MANAGERS__LAB__CA_FILE" in message
 
 
 def test_a_certificate_for_another_host(serve: Any, settings_for: Any, tls_of: Any, authority: Any) -> None:
     """As above; the remedy is another name in the URL."""
-    told = _refusal(serve, settings_for, tls_of(authority.issue_cert("em.example.com")))
-    assert "is not for the host name 127.0.0.1" in told
-    assert "UNLINK_ENTERPRISE_MANAGERS__LAB__URL" in told
+    message = _refusal(serve, settings_for, tls_of(authority.issue_cert("em.example.com")))
+    assert "is not for the host name 127.0.0.1" in message
+    assert "UNLINK_ENTERPRISE_MANAGERS__LAB__URL" in message
 
 
 def test_an_expired_certificate(serve: Any, settings_for: Any, tls_of: Any, authority: Any) -> None:
     """As above; the remedy is on the other side."""
     past = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
-    told = _refusal(serve, settings_for, tls_of(authority.issue_cert("127.0.0.1", not_after=past)))
-    assert "has expired" in told
+    message = _refusal(serve, settings_for, tls_of(authority.issue_cert("127.0.0.1", not_after=past)))
+    assert "has expired" in message
 
 
 def test_the_servers_own_certificate_is_a_ca_file(

@@ -44,8 +44,8 @@ async def test_a_write_waits_for_a_database_that_was_stopped(
 ) -> None:
     """An unlink in flight would fail, or be done without being recorded, because the database was restarted."""
     ledger = await postgresql_database.ledger()
-    told: list[bool] = []
-    ledger.on_availability(told.append)
+    notified: list[bool] = []
+    ledger.on_availability(notified.append)
     lease = await words.claim(ledger)
     with capture_logs() as logs:
         await asyncio.to_thread(postgresql_that_stops.stop)
@@ -60,7 +60,7 @@ async def test_a_write_waits_for_a_database_that_was_stopped(
         await asyncio.to_thread(postgresql_that_stops.start)
         assert await write
     assert ledger.up
-    assert told == [False, True]
+    assert notified == [False, True]
     assert [entry["event"] for entry in logs] == ["ledger.database_lost", "ledger.database_back"]
     password = make_url(postgresql_database.url).password
     assert password
