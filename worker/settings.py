@@ -275,10 +275,14 @@ class EnterpriseManagerClientSettings(_FromEnvironment):
 
 
 class ConsoleProgramSettings(_FromEnvironment):
-    """What `console` needs. Without the broker it does not know what waits there, and orders nothing."""
+    """What `console` needs. Without the broker it does not know what waits there, and orders nothing.
+
+    With the account of an Enterprise Manager it lists links; it removes none by itself.
+    """
 
     ledger: LedgerSettings
     broker: BrokerSettings | None = None
+    enterprise_managers: dict[ConfiguredName, EnterpriseManagerSettings] = {}
     console: ConsoleSettings = ConsoleSettings()
     log: LogSettings = LogSettings()
     policy_file: FilePath | None = None

@@ -21,7 +21,8 @@ from worker.cli.output.terminal import console, printable
 from worker.cli.submit.drafts import job_reference, repository_reference
 from worker.clock import SystemClock
 from worker.enterprise_manager import Gateway
-from worker.enterprise_manager.catalogue import Catalogue, LinkedJob, links_of_job, links_to_repository
+from worker.enterprise_manager.catalogue import Catalogue, links_of_job, links_to_repository
+from worker.offboarding import backups_of
 from worker.settings import EnterpriseManagerClientSettings, SettingsInvalidError
 from worker.unlinks.ports.enterprise_manager import EnterpriseManagerError, Refused
 
@@ -123,8 +124,3 @@ def print_links(catalogue: Catalogue) -> None:
             printable(", ".join(backups_of(each))),
         )
     console().print(table)
-
-
-def backups_of(each: LinkedJob) -> list[str]:
-    """The names of the linked backups of a link's job."""
-    return [backup.name or backup.uid or backup.object_in_job_id for backup in each.job.linked_backups or ()]

@@ -9,12 +9,10 @@ from typing import Annotated, Literal
 
 import typer
 
-from worker.cli.catalogue import INCOMPLETE, backups_of, catalogue_or_exit, print_links, warn_of_unread
+from worker.cli.catalogue import INCOMPLETE, catalogue_or_exit, print_links, warn_of_unread
 from worker.cli.output.errors import refuse
-from worker.enterprise_manager.catalogue import Catalogue, LinkedJob
-
-#: The longest value of a label, in characters (contract, `labels`). Longer names are cut.
-_LONGEST_LABEL = 200
+from worker.enterprise_manager.catalogue import Catalogue
+from worker.offboarding import labels_of
 
 
 def links(
@@ -50,16 +48,6 @@ def links(
 
 def _print_table(_enterprise_manager: str, catalogue: Catalogue) -> None:
     print_links(catalogue)
-
-
-def labels_of(each: LinkedJob) -> dict[str, str]:
-    """The labels of a link's command: names for people, which the command's events repeat."""
-    labels = {
-        "job": each.job.name,
-        "repository": each.link.repository_name,
-        "linked_backups": str(len(backups_of(each))),
-    }
-    return {name: text[:_LONGEST_LABEL] for name, text in labels.items() if text}
 
 
 def _print_json(enterprise_manager: str, catalogue: Catalogue) -> None:

@@ -9,17 +9,16 @@ from typing import Annotated, Any
 
 import typer
 
-from contracts.keys import derived_key
-from worker.cli.catalogue import INCOMPLETE, backups_of, catalogue_or_exit, print_links, warn_of_unread
-from worker.cli.links import labels_of
+from worker.cli.catalogue import INCOMPLETE, catalogue_or_exit, print_links, warn_of_unread
 from worker.cli.output.errors import refuse, settings_or_exit
 from worker.cli.output.terminal import Output
 from worker.cli.submit.command import ticket_reference
-from worker.cli.submit.drafts import Draft, DraftError, draft, in_batches
+from worker.cli.submit.drafts import Draft, DraftError, draft
 from worker.cli.submit.retries import RetryOfEarlier
 from worker.cli.submit.submission import outgoing, publish_all
 from worker.clock import SystemClock
-from worker.enterprise_manager.catalogue import Catalogue, LinkedJob
+from worker.enterprise_manager.catalogue import Catalogue
+from worker.offboarding import commands_of, counts_of
 from worker.settings import ClientSettings
 
 
@@ -85,40 +84,21 @@ def offboard(  # noqa: PLR0913 - one parameter an option
 
 def _commands(catalogue: Catalogue, given: Mapping[str, Any]) -> list[Draft]:
     try:
-        return in_batches(_command(each, given) for each in catalogue.links)
+        return [draft(each) for each in commands_of(catalogue, given)]
     except DraftError as error:
         refuse(str(error))
 
 
-def _command(each: LinkedJob, given: Mapping[str, Any]) -> Draft:
-    content = {
-        **given,
-        "job": {"id": each.job.id},
-        "repository": {"link_id": each.link.object_in_job_id},
-        "labels": labels_of(each),
-    }
-    return draft({**content, "idempotency_key": derived_key(content)})
-
-
 def _plan(catalogue: Catalogue, drafts: list[Draft]) -> dict[str, Any]:
     """The plan for programs: the counts, and the commands that would be published."""
-    return {**_counts(catalogue), "commands": [json.loads(each.body) for each in drafts]}
-
-
-def _counts(catalogue: Catalogue) -> dict[str, int]:
-    of_jobs = {each.job.id: backups_of(each) for each in catalogue.links}
-    return {
-        "jobs": len(of_jobs),
-        "links": len(catalogue.links),
-        "linked_backups_at_risk": sum(len(backups) for backups in of_jobs.values()),
-    }
+    return {**counts_of(catalogue), "commands": [json.loads(each.body) for each in drafts]}
 
 
 def _print_plan(catalogue: Catalogue, *, consent: bool) -> None:
     print_links(catalogue)
     if not catalogue.links:
         return
-    counts = _counts(catalogue)
+    counts = counts_of(catalogue)
     typer.echo(f"jobs {counts['jobs']}, links {counts['links']}, linked backups at risk ", nl=False)
     typer.echo(counts["linked_backups_at_risk"])
     if counts["linked_backups_at_risk"] and not consent:

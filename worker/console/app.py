@@ -15,9 +15,11 @@ from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 
 from contracts.commands import UnlinkCommand
-from worker.console import actions, api, dead_letters, managers, pages, signing_in
+from worker.console import actions, api, catalogues, dead_letters, managers, offboardings, pages, signing_in
 from worker.console.access import LoopbackOnly, is_loopback
+from worker.console.catalogues import Catalogues
 from worker.console.dead_letters import DeadLetters
+from worker.console.models import OffboardingOrder
 from worker.console.orders import Orders
 from worker.console.problems import Problem, title_of
 from worker.console.readings import Readings
@@ -68,8 +70,9 @@ def create_app(settings: ConsoleProgramSettings, clock: Clock) -> ASGIApp:
     app.state.orders = Orders(settings.broker, policy_in(settings.policy_file), readings)
     app.state.sign_in = None
     app.state.dead_letters = DeadLetters(settings, clock)
-    for router in (api.router, actions.router, managers.router, dead_letters.router, pages.router, signing_in.router):
-        app.include_router(router)
+    app.state.catalogues = Catalogues(settings.enterprise_managers, clock)
+    for each in (api, actions, catalogues, offboardings, managers, dead_letters, pages, signing_in):
+        app.include_router(each.router)
     app.mount("/static", StaticFiles(directory=FOLDER / "static"))
     app.add_exception_handler(Problem, _on_problem)
     app.add_exception_handler(HTTPException, _on_http_error)
@@ -100,7 +103,9 @@ def _described(app: FastAPI, made: Callable[[], dict[str, Any]]) -> dict[str, An
     if app.openapi_schema is None:
         document = made()
         _, models = models_json_schema(
-            [(UnlinkCommand, "validation")], ref_template="#/components/schemas/{model}", title=None
+            [(UnlinkCommand, "validation"), (OffboardingOrder, "validation")],
+            ref_template="#/components/schemas/{model}",
+            title=None,
         )
         document["components"]["schemas"] |= models["$defs"]
         app.openapi_schema = document

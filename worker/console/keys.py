@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -84,3 +85,11 @@ def _decoded(text: str) -> str:
 def query_of(fields: Mapping[str, Any]) -> str:
     """A query string of the fields that have a value."""
     return urlencode({name: str(value).lower() if value is True else value for name, value in fields.items() if value})
+
+
+def is_id(text: str) -> bool:
+    """Whether a text is a UUID, bare or as `urn:veeam:...`."""
+    try:
+        return str(uuid.UUID(text.rpartition(":")[2])) == text.rpartition(":")[2].lower()
+    except ValueError:
+        return False

@@ -5,23 +5,27 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Mapping
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from pydantic import ValidationError
 
 from contracts.commands import UnlinkCommand
 from worker.console.actions import WHY_BODY, Asking, Ordering, field, why_of
 from worker.console.api import Known
-from worker.console.keys import to_path
-from worker.console.models import PausedItem
-from worker.console.orders import audit, read_unlink
+from worker.console.catalogues import Catalogues, Listing, Name, catalogues_of, reference
+from worker.console.keys import is_id, to_path
+from worker.console.models import OffboardingOrder, PausedItem
+from worker.console.offboardings import order_plan, plan_of
+from worker.console.orders import audit, broken, read_unlink
 from worker.console.problems import Problem
 from worker.console.readings import Readings
 from worker.console.rendering import render
 from worker.console.signed_in import form_of
 from worker.console.users import Caller
 from worker.console.views import managers
+from worker.offboarding import backups_of, counts_of
 
 router = APIRouter()
 
@@ -29,8 +33,6 @@ router = APIRouter()
 _PLAN_SECONDS: Final = 30.0
 _BAD_REQUEST: Final = 400
 _LONGEST_REASON: Final = 1000
-
-Name = Annotated[str, Path(pattern="^[A-Za-z0-9_-]{1,64}$")]
 
 #: The fields of the form, by their path in a command.
 _FIELDS: Final = ("job", "repository", "ticket_system", "ticket_id", "reason")
@@ -72,10 +74,22 @@ async def managers_page(request: Request, readings: Known) -> HTMLResponse:
 
 @router.post("/enterprise-managers/{name}/{action}", include_in_schema=False, response_model=None)
 async def press(
-    request: Request, readings: Known, caller: Asking, orders: Ordering, name: Name, action: str
+    request: Request,
+    readings: Known,
+    caller: Asking,
+    orders: Ordering,
+    catalogues: Listing,
+    name: Name,
+    action: str,
 ) -> Response:
     """A button of the page, or of the form for an unlink."""
     form = form_of(await request.body())
+    if action == "plan" and catalogues.has(name) and field(form, "repository") and not field(form, "job"):
+        return await _offboarding_planned(request, caller, catalogues, name, form)
+    if action == "offboardings":
+        plan = await plan_of(catalogues, _offboarding(name, form), caller)
+        await order_plan(orders, caller, plan, field(form, "links"))
+        return RedirectResponse(f"/batches/{to_path(plan.batch or '')}?asked=order", 303)
     if action == "plan":
         return await _planned(request, caller, orders, name, form)
     if action == "unlinks":
@@ -125,6 +139,52 @@ async def _planned(
     )
 
 
+async def _offboarding_planned(
+    request: Request, caller: Caller, catalogues: Catalogues, name: str, form: Mapping[str, list[str]]
+) -> Response:
+    """All links to the repository. The order then names this plan, and is refused if the links have changed."""
+    given = {each: field(form, each) or "" for each in _FIELDS}
+    if not caller.may_order:
+        raise Problem(403, "You may look at everything, and order nothing.")
+    try:
+        order = _offboarding(name, form)
+        plan = await plan_of(catalogues, order, caller)
+    except Problem as problem:
+        if problem.status != _BAD_REQUEST:
+            raise
+        return _form(request, name, given, problem)
+    return render(
+        request.scope,
+        "offboarding.html",
+        page="managers",
+        title="Plan",
+        name=name,
+        given=given,
+        plan=plan,
+        links=[(each, backups_of(each)) for each in plan.catalogue.links],
+        counts=counts_of(plan.catalogue),
+    )
+
+
+def _offboarding(name: str, form: Mapping[str, list[str]]) -> OffboardingOrder:
+    content = {
+        "enterprise_manager": name,
+        "repository": reference(field(form, "repository") or "", "uid", None),
+        "allow_linked_backups_removal": field(form, "consent") == "yes",
+        "reason": field(form, "reason"),
+        "ticket": _ticket(form),
+    }
+    try:
+        return OffboardingOrder.model_validate(content)
+    except ValidationError as error:
+        raise broken(error, error) from None
+
+
+def _ticket(form: Mapping[str, list[str]]) -> dict[str, str] | None:
+    system, number = field(form, "ticket_system"), field(form, "ticket_id")
+    return {"system": system or "", "id": number or ""} if system or number else None
+
+
 def _form(request: Request, name: str, given: Mapping[str, str], problem: Problem | None = None) -> HTMLResponse:
     wrong = {error["field"].partition(".")[0]: error["message"] for error in problem.errors} if problem else {}
     return render(
@@ -134,6 +194,7 @@ def _form(request: Request, name: str, given: Mapping[str, str], problem: Proble
         page="managers",
         title="Unlink a repository",
         name=name,
+        lists=catalogues_of(request).has(name),
         given=given,
         problem=problem,
         wrong=wrong,
@@ -151,7 +212,7 @@ def _command(name: str, form: Mapping[str, list[str]], caller: Caller, *, dry_ru
         "command": "unlink.v1",
         "idempotency_key": field(form, "key") or f"console/plan/{uuid.uuid4().hex}",
         "enterprise_manager": name,
-        "job": {"id" if _is_id(job) else "name": job},
+        "job": {"id" if is_id(job) else "name": job},
         "repository": _repository(repository, is_link=field(form, "by") == "link"),
         "allow_linked_backups_removal": field(form, "consent") == "yes",
         "dry_run": dry_run,
@@ -159,22 +220,15 @@ def _command(name: str, form: Mapping[str, list[str]], caller: Caller, *, dry_ru
     }
     if reason := field(form, "reason"):
         content["reason"] = reason
-    if field(form, "ticket_system") or field(form, "ticket_id"):
-        content["ticket"] = {"system": field(form, "ticket_system") or "", "id": field(form, "ticket_id") or ""}
+    if ticket := _ticket(form):
+        content["ticket"] = ticket
     return read_unlink(json.dumps(content).encode(), None, None)
 
 
 def _repository(text: str, *, is_link: bool) -> dict[str, str]:
     if is_link:
         return {"link_id": text}
-    return {"uid" if _is_id(text) else "name": text}
-
-
-def _is_id(text: str) -> bool:
-    try:
-        return str(uuid.UUID(text.rpartition(":")[2])) == text.rpartition(":")[2].lower()
-    except ValueError:
-        return False
+    return {"uid" if is_id(text) else "name": text}
 
 
 async def _pause(readings: Readings, caller: Caller, name: str, reason: str | None) -> None:

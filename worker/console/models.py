@@ -7,6 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from contracts.commands import EnterpriseManagerName, RepositoryReference, Ticket
+
 
 class _Model(BaseModel):
     model_config = ConfigDict(frozen=True)
@@ -155,6 +157,53 @@ class BatchDetail(_Model):
     batches: list[BatchItem]
     members: list[BatchMemberItem]
     next: str | None = Field(description="The next page of `members`; null on the last one.")
+
+
+class LinkItem(_Model):
+    """A link, and the job that has it."""
+
+    job: JobItem
+    repository: RepositoryItem
+    linked_backups: list[str] = Field(description="The linked backups of the job: any edit of the job drops them.")
+
+
+class LinkList(_Model):
+    """Links, by job name."""
+
+    items: list[LinkItem]
+    unread: list[str] = Field(description="Jobs that could not be read, and why: links of theirs may be missing.")
+
+
+class OffboardingOrder(BaseModel):
+    """A repository that no job is to be linked to any more."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    enterprise_manager: EnterpriseManagerName = "default"
+    repository: RepositoryReference = Field(description="By `uid` or by `name`.")
+    dry_run: bool = Field(False, description="Give the plan, and order nothing.")
+    plan: str | None = Field(
+        None, max_length=64, description="That of a plan: if the links have changed since, nothing is ordered (409)."
+    )
+    allow_linked_backups_removal: bool = Field(False, description="Consent to the loss of the jobs' linked backups.")
+    ticket: Ticket | None = None
+    requested_by: str | None = Field(None, max_length=200)
+    reason: str | None = Field(None, max_length=1000)
+
+
+class OffboardingItem(_Model):
+    """The links to a repository, and the batch of commands that removes them."""
+
+    href: str | None = Field(description="The batch; null if there is no link.")
+    batch: str | None
+    plan: str = Field(description="To be sent with the order, so that it removes no other links.")
+    enterprise_manager: str
+    jobs: int
+    links: int
+    linked_backups_at_risk: int
+    items: list[LinkItem]
+    unread: list[str] = Field(description="Jobs that could not be read, and why: links of theirs may be missing.")
+    ordered: int = Field(description="How many commands are on the queue.")
 
 
 class PauseItem(_Model):

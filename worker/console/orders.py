@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -19,6 +20,7 @@ from worker.broker.client import BrokerClient, BrokerClientError, NoQueueError
 from worker.console.problems import Problem
 from worker.settings import BrokerSettings
 from worker.unlinks.policy import DeniedError, Policy
+from worker.unlinks.ports.enterprise_manager import Job
 
 if TYPE_CHECKING:
     from worker.console.readings import Readings
@@ -55,7 +57,7 @@ def read_unlink(body: bytes, content_type: str | None, key: str | None) -> Unlin
     try:
         command = read_command(_with_key(body, key), content_type)
     except UnreadableMessageError as error:
-        raise _broken(error, error.__cause__) from None
+        raise broken(error, error.__cause__) from None
     if key is not None and command.idempotency_key != key:
         said = "differs from the header Idempotency-Key"
         raise Problem(400, f"idempotency_key: {said}", [{"field": "idempotency_key", "message": said}])
@@ -87,10 +89,11 @@ def made(kind: type[AnyRequest], **fields: Any) -> AnyRequest:
     try:
         return kind.model_validate_json(json.dumps(given))
     except ValidationError as error:
-        raise _broken(error, error) from None
+        raise broken(error, error) from None
 
 
-def _broken(said: Exception, cause: BaseException | None) -> Problem:
+def broken(said: Exception, cause: BaseException | None) -> Problem:
+    """The problem of a message that breaks the contract; with each field, if a model found it."""
     if not isinstance(cause, ValidationError):
         return Problem(400, str(said))
     errors = [
@@ -101,6 +104,10 @@ def _broken(said: Exception, cause: BaseException | None) -> Problem:
         for each in cause.errors(include_url=False, include_input=False)[:50]
     ]
     return Problem(400, "; ".join(f"{each['field']}: {each['message']}" for each in errors[:5]), errors)
+
+
+def _not_served(error: NoQueueError) -> Problem:
+    return Problem(404, f"{error}.", [{"field": "enterprise_manager", "message": "is not served"}])
 
 
 class Orders:
@@ -120,8 +127,7 @@ class Orders:
 
     async def unlink(self, caller: Caller, command: UnlinkCommand, wait: float, *, retry: bool = False) -> Ordered:
         """Order an unlink; with `retry`, run it again if its last run did not succeed."""
-        if not caller.may_order:
-            raise Problem(403, "The role `read` may order nothing.")
+        self._require_may_order(caller)
         self._judge(caller, command)
         history = None if command.dry_run else await self._readings.history(command.idempotency_key)
         record = None if history is None else history.record
@@ -180,6 +186,70 @@ class Orders:
             raise Problem(409, "The stored command cannot be read by this version.") from None
         return await self._publish(caller, command, wait)
 
+    async def offboard(self, caller: Caller, batch: str, commands: Sequence[UnlinkCommand], jobs: Sequence[Job]) -> int:
+        """Order the commands of a batch, each for its job; what ended before without success is retried.
+
+        Returns how many are on the queue. All are judged by the policy before the first is published.
+        """
+        self._require_may_order(caller)
+        for command, job in zip(commands, jobs, strict=True):
+            try:
+                if self._policy is not None:
+                    self._policy.require_job(caller.sender, command, job)
+            except DeniedError as no:
+                raise Problem(403, f"{no} ({job.name or job.id}).") from no
+        outgoing = [await self._again(caller, command) for command in commands]
+        enterprise_manager = commands[0].enterprise_manager
+        try:
+            async with self._at_once:
+                published = await asyncio.to_thread(self._send_all, caller, outgoing)
+        except Problem as problem:
+            audit(caller, "offboard", batch, problem.detail, enterprise_manager)
+            raise
+        audit(caller, "offboard", batch, f"{published} commands on the queue", enterprise_manager)
+        return published
+
+    async def _again(self, caller: Caller, command: UnlinkCommand) -> UnlinkCommand | RetryCommand:
+        """The command, or a retry if its last run ended without success."""
+        history = await self._readings.history(command.idempotency_key)
+        record = None if history is None else history.record
+        if record is None or record.outcome not in RETRIED or not caller.may_change(record.user_id):
+            return command
+        return made(
+            RetryCommand,
+            command="retry.v1",
+            idempotency_key=command.idempotency_key,
+            enterprise_manager=command.enterprise_manager,
+            run=record.entry.run,
+            requested_by=command.requested_by,
+            reason=command.reason,
+        )
+
+    def _send_all(self, caller: Caller, commands: Sequence[UnlinkCommand | RetryCommand]) -> int:
+        published = 0
+        try:
+            with BrokerClient(self._require_broker()) as client:
+                client.require_queue(commands[0].enterprise_manager)
+                for command in commands:
+                    body = command.model_dump_json(exclude_none=True).encode()
+                    client.publish(body, command.enterprise_manager, sender=caller.sender)
+                    published += 1
+        except NoQueueError as error:
+            raise _not_served(error) from error
+        except BrokerClientError as error:
+            said = f"{error}. {published} of {len(commands)} are on the queue; the same request sends the rest."
+            raise Problem(503, said, headers={"Retry-After": "5"}) from error
+        return published
+
+    def _require_may_order(self, caller: Caller) -> None:
+        if not caller.may_order:
+            raise Problem(403, "The role `read` may order nothing.")
+
+    def _require_broker(self) -> BrokerSettings:
+        if self._broker is None:
+            raise Problem(503, "UNLINK_BROKER__URL is not set: nothing can be ordered here.")
+        return self._broker
+
     def _require_own(self, caller: Caller, record: Record) -> None:
         if not caller.may_change(record.user_id):
             raise Problem(403, "The role `submit` may cancel and retry what it ordered itself.")
@@ -212,15 +282,14 @@ class Orders:
     def _send(
         self, caller: Caller, command: UnlinkCommand | CancelCommand | RetryCommand, wait: float
     ) -> dict[str, Any] | None:
-        if self._broker is None:
-            raise Problem(503, "UNLINK_BROKER__URL is not set: nothing can be ordered here.")
+        broker = self._require_broker()
         body = command.model_dump_json(exclude_none=True).encode()
         dry_run = isinstance(command, UnlinkCommand) and command.dry_run
         after = command.run if isinstance(command, RetryCommand) else 0
         awaited = Awaited(command.idempotency_key, body, dry_run, after)
         published = False
         try:
-            with BrokerClient(self._broker) as client:
+            with BrokerClient(broker) as client:
                 client.require_queue(command.enterprise_manager)
                 if wait:
                     client.listen(f"*.{command.enterprise_manager}")
@@ -232,7 +301,7 @@ class Orders:
                     if event and awaited.is_answered_by(event) and Outcome(event.outcome).terminal:
                         return event.content
         except NoQueueError as error:
-            raise Problem(404, f"{error}.", [{"field": "enterprise_manager", "message": "is not served"}]) from error
+            raise _not_served(error) from error
         except BrokerClientError as error:
             if not published:
                 raise Problem(503, f"{error}.", headers={"Retry-After": "5"}) from error

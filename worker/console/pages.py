@@ -161,10 +161,13 @@ async def batch(
     cursor: Annotated[str | None, Query(max_length=1000)] = None,
     *,
     part: bool = False,
+    asked: Literal["order", ""] = "",
 ) -> HTMLResponse:
     """The batches of an ID, and their commands."""
     name = from_path(batch_id)
-    found = await readings.batches(name, from_member_cursor(cursor) if cursor else None, PAGE)
+    found = await readings.batches(
+        name, from_member_cursor(cursor) if cursor else None, PAGE, expected=asked == "order"
+    )
     here = f"/batches/{to_path(name)}"
     return render(
         request.scope,
@@ -174,8 +177,8 @@ async def batch(
         name=name,
         found=found,
         members=[(each, None if each.record is None else Document(each.record)) for each in found.members],
-        under_way=any(not each.has_ended for each in found.batches),
-        here=f"{here}?" + query_of({"cursor": cursor}),
+        under_way=not found.batches or any(not each.has_ended for each in found.batches),
+        here=f"{here}?" + query_of({"part": True, "cursor": cursor, "asked": asked}),
         first=here if cursor else None,
         following=None if found.next is None else f"{here}?cursor={to_member_cursor(found.next)}",
     )

@@ -135,14 +135,14 @@ class Readings:
         """The same, a second old at most: for a page that is open and asks again and again."""
         return await self._answered(self._watched.get(key))
 
-    async def batches(self, batch: str, after: MemberCursor | None, limit: int) -> BatchPage:
+    async def batches(self, batch: str, after: MemberCursor | None, limit: int, *, expected: bool = False) -> BatchPage:
         """The batches of an ID, and a page of their members; a second old at most.
 
         Raises:
-            Problem: also if there is none; 404.
+            Problem: also if there is none that is not `expected` to come; 404.
         """
         page = await self._answered(self._batches.get((batch, after, limit)))
-        if not page.batches:
+        if not page.batches and not expected:
             raise Problem(404, "No worker has received a command of this batch, or it was pruned.")
         return page
 
