@@ -275,10 +275,7 @@ class EnterpriseManagerClientSettings(_FromEnvironment):
 
 
 class ConsoleProgramSettings(_FromEnvironment):
-    """What `console` needs. Without the broker it does not know what waits there, and orders nothing.
-
-    With the account of an Enterprise Manager it lists links; it removes none by itself.
-    """
+    """What `console` needs. It orders only with the broker, and lists links only of Enterprise Managers given here."""
 
     ledger: LedgerSettings
     broker: BrokerSettings | None = None

@@ -115,6 +115,7 @@ def test_the_openapi_document_names_what_there_is(console: Console) -> None:
         "/unlinks/{key}/cancel": {"post"},
         "/unlinks/{key}/retry": {"post"},
         "/batches/{id}": {"get"},
+        "/events": {"get"},
         "/offboardings": {"post"},
         "/enterprise-managers/{name}/links": {"get"},
         "/dead-letters": {"get"},

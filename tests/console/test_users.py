@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,10 +11,13 @@ from pathlib import Path
 
 import httpx
 import pytest
+from sqlalchemy import make_url
 
 from tests.console.conftest import PASSWORD, Console, Estate, bearer, served
 from tests.preloaded.preloaded import run_program
+from tests.waiting import wait_until
 from worker.clock import SystemClock
+from worker.console import server, signed_in
 from worker.console.throttle import Throttle
 from worker.console.users import HASHER, Users
 from worker.settings import ConsoleProgramSettings, ConsoleSettings, SettingsInvalidError
@@ -229,6 +233,51 @@ def test_probes_need_no_address(guarded: Console) -> None:
     """Else the kubelet, which asks by the pod's address, would restart the console again and again."""
     for path in ("/livez", "/readyz"):
         assert guarded.get(path, headers={"Host": "10.1.2.3:9465"}).status_code == 200
+
+
+def test_readiness_is_whether_the_ledger_can_be_read(guarded: Console, estate: Estate) -> None:
+    """People would be sent to a console that can show nothing."""
+    file = Path(str(make_url(estate.settings.url.get_secret_value()).database))
+    away = file.rename(file.with_suffix(".away"))
+    wait_until(lambda: guarded.get("/readyz").status_code == 503)
+    assert str(file) not in guarded.get("/readyz").text
+    assert guarded.get("/livez").status_code == 200
+    away.rename(file)
+    wait_until(lambda: guarded.get("/readyz").status_code == 200)
+
+
+def send_slowly(console: Console, sent: bytes) -> bytes:
+    """The answer to a client that sends a part of a request and then waits."""
+    with socket.create_connection(("127.0.0.1", int(console.url.rpartition(":")[2])), timeout=60) as client:
+        client.sendall(sent)
+        answer = b""
+        while part := client.recv(4096):
+            answer += part
+        return answer
+
+
+def test_headers_that_do_not_come_are_not_waited_for(guarded: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few slow clients would take all connections."""
+    monkeypatch.setattr(server, "HEADER_SECONDS", 0.1)
+    assert send_slowly(guarded, b"") == b""
+    assert send_slowly(guarded, b"GET /livez HTTP/1.1\r\nHost: x\r\nX-Slow: ") == b""
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(guarded: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As above, by those who have a token."""
+    monkeypatch.setattr(signed_in, "BODY_SECONDS", 0.1)
+    host = guarded.url.removeprefix("http://").encode()
+    lines = [
+        b"POST /api/v1/unlinks HTTP/1.1",
+        b"Host: " + host,
+        f"Authorization: {bearer('operate')['Authorization']}".encode(),
+        b"Content-Length: 100",
+        b"",
+        b"{",
+    ]
+    answer = send_slowly(guarded, b"\r\n".join(lines))
+    assert b"408 Request Timeout" in answer
+    assert b"application/problem+json" in answer
 
 
 def test_a_large_body_is_not_read(guarded: Console) -> None:

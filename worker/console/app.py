@@ -15,11 +15,22 @@ from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 
 from contracts.commands import UnlinkCommand
-from worker.console import actions, api, catalogues, dead_letters, managers, offboardings, pages, signing_in
+from worker.console import (
+    actions,
+    api,
+    catalogues,
+    dead_letters,
+    managers,
+    offboardings,
+    pages,
+    probes,
+    signing_in,
+    streams,
+)
 from worker.console.access import LoopbackOnly, is_loopback
 from worker.console.catalogues import Catalogues
 from worker.console.dead_letters import DeadLetters
-from worker.console.models import OffboardingOrder
+from worker.console.models import OffboardingOrder, StepEvent
 from worker.console.orders import Orders
 from worker.console.problems import Problem, title_of
 from worker.console.readings import Readings
@@ -27,6 +38,7 @@ from worker.console.rendering import FOLDER, answer
 from worker.console.sessions import Sessions
 from worker.console.signed_in import SignedIn
 from worker.console.signing_in import SignIn
+from worker.console.streams import Streams
 from worker.console.users import Users
 from worker.policy_file import policy_in
 from worker.settings import ConsoleProgramSettings, SettingsInvalidError
@@ -70,8 +82,9 @@ def create_app(settings: ConsoleProgramSettings, clock: Clock) -> ASGIApp:
     app.state.orders = Orders(settings.broker, policy_in(settings.policy_file), readings)
     app.state.sign_in = None
     app.state.dead_letters = DeadLetters(settings, clock)
+    app.state.streams = Streams(readings)
     app.state.catalogues = Catalogues(settings.enterprise_managers, clock)
-    for each in (api, actions, catalogues, offboardings, managers, dead_letters, pages, signing_in):
+    for each in (api, actions, streams, catalogues, offboardings, managers, dead_letters, pages, signing_in, probes):
         app.include_router(each.router)
     app.mount("/static", StaticFiles(directory=FOLDER / "static"))
     app.add_exception_handler(Problem, _on_problem)
@@ -103,7 +116,7 @@ def _described(app: FastAPI, made: Callable[[], dict[str, Any]]) -> dict[str, An
     if app.openapi_schema is None:
         document = made()
         _, models = models_json_schema(
-            [(UnlinkCommand, "validation"), (OffboardingOrder, "validation")],
+            [(UnlinkCommand, "validation"), (StepEvent, "serialization"), (OffboardingOrder, "validation")],
             ref_template="#/components/schemas/{model}",
             title=None,
         )

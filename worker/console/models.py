@@ -108,6 +108,18 @@ class StepItem(_Model):
     token: int
 
 
+class StepEvent(_Model):
+    """A step, as a server-sent event has it."""
+
+    idempotency_key: str
+    href: str
+    at: datetime
+    step: str
+    detail: str | None
+    worker: str
+    event: dict[str, Any] | None = Field(description="The terminal event, a CloudEvent, if the step is an end.")
+
+
 class CancellationItem(_Model):
     """A request to cancel."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
@@ -23,6 +23,7 @@ from worker.ledger import (
     Page,
 )
 from worker.ledger.overview import Overview
+from worker.ledger.step_feed import FedStep
 from worker.settings import BrokerSettings, LedgerSettings
 from worker.unlinks.ports.clock import Clock
 
@@ -145,6 +146,14 @@ class Readings:
         if not page.batches and not expected:
             raise Problem(404, "No worker has received a command of this batch, or it was pruned.")
         return page
+
+    async def newest_step(self) -> int:
+        """The ID of the newest recorded step."""
+        return await self._read(self._inspection.newest_step)
+
+    async def steps_after(self, step: int, most: int) -> Sequence[FedStep]:
+        """The recorded steps that follow this one."""
+        return await self._read(lambda: self._inspection.steps_after(step, most))
 
     async def pause(self, enterprise_manager: str, by: str, reason: str | None) -> None:
         """Pause an Enterprise Manager."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from worker.console.access import is_loopback
 from worker.console.app import create_app
@@ -22,6 +24,9 @@ log = structlog.get_logger()
 
 #: The most connections that are served at once; others are answered with 503.
 _MOST_CONNECTIONS = 2000
+#: How long the headers of a request may take, and how long a client may leave an answer unread, in seconds.
+HEADER_SECONDS = 10.0
+_UNREAD_SECONDS = 30
 #: How long a connection may idle, and how long requests may go on after the signal to stop, in seconds.
 _IDLE_SECONDS = 30
 _STOP_SECONDS = 5
@@ -40,6 +45,8 @@ def serve(settings: ConsoleProgramSettings, clock: Clock) -> None:
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.create_server((host, port), family=family, backlog=256)
+        # Inherited by each connection: a client that reads nothing is disconnected.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_SECONDS * 1000)
     except OSError as error:
         raise SettingsInvalidError(f"UNLINK_CONSOLE__HOST, UNLINK_CONSOLE__PORT: {error.strerror or error}") from error
     name = f"[{host}]" if ":" in host else host
@@ -71,10 +78,41 @@ class _Server(uvicorn.Server):
         log.info("console.listening", url=self._url)
 
 
+class _Protocol(H11Protocol):
+    """uvicorn's protocol, with a time limit for a request's headers: uvicorn limits only idle connections."""
+
+    _limit: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
+        """A client has connected: the first headers have to come."""
+        super().connection_made(transport)
+        self._limit = self.loop.call_later(HEADER_SECONDS, transport.close)
+
+    def data_received(self, data: bytes) -> None:
+        """Part of a request came."""
+        super().data_received(data)
+        cycle: Any = self.cycle  # None before the first request
+        if cycle is not None and not cycle.response_complete:
+            self._unlimited()
+        elif self._limit is None:
+            self._limit = self.loop.call_later(HEADER_SECONDS, self.transport.close)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client has gone."""
+        self._unlimited()
+        super().connection_lost(exc)
+
+    def _unlimited(self) -> None:
+        if self._limit is not None:
+            self._limit.cancel()
+            self._limit = None
+
+
 def configuration_for(app: ASGIApp) -> uvicorn.Config:
     """The configuration of uvicorn: it trusts no proxy, and sends no header that names the server."""
     return uvicorn.Config(
         app,
+        http=_Protocol,
         log_config=None,
         access_log=False,
         server_header=False,

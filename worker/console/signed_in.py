@@ -9,7 +9,7 @@ from http.cookies import CookieError, SimpleCookie
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qs, quote, urlsplit
 
-from starlette.responses import PlainTextResponse, RedirectResponse
+from starlette.responses import RedirectResponse
 
 from worker.console.problems import Problem
 from worker.console.rendering import answer
@@ -61,7 +61,7 @@ class SignedIn:
         if scope["type"] != "http":
             return
         if scope["path"] in _PROBES:
-            await PlainTextResponse("ok\n")(scope, receive, send)
+            await self._app(scope, receive, send)
             return
         try:
             received = await self._let_in(scope, receive)

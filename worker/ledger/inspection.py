@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from worker.ledger.presence import WorkerState, present
 from worker.ledger.records import KeyHistory, Pause
 from worker.ledger.schema import require_current
 from worker.ledger.search import Criteria, Cursor, Page
+from worker.ledger.step_feed import FedStep, newest_step, steps_after
 from worker.ledger.transaction import Transaction
 from worker.settings import LedgerSettings
 from worker.unlinks.ports.clock import Clock
@@ -98,6 +99,16 @@ class Inspection:
         """The unlinks under way, the workers, and the recent ends."""
         with self._transaction(self._reading) as transaction:
             return overview(transaction.connection)
+
+    def newest_step(self) -> int:
+        """The ID of the newest recorded step; 0 if there is none."""
+        with self._transaction(self._reading) as transaction:
+            return newest_step(transaction.connection)
+
+    def steps_after(self, step: int, most: int) -> Sequence[FedStep]:
+        """The recorded steps that follow this one, of all keys."""
+        with self._transaction(self._reading) as transaction:
+            return steps_after(transaction.connection, step, most)
 
     def count_long_settled(self, older_than_days: float) -> int:
         """How many keys `prune` would delete."""
