@@ -72,12 +72,12 @@ def until_said(watch: subprocess.Popen[str], words: str) -> str:
     return said
 
 
-def next_line(watch: subprocess.Popen[str], *keys: str) -> dict[str, Any]:
-    """The next event of one of these keys; the test's time limit ends the wait."""
+def next_line(watch: subprocess.Popen[str], key: str) -> dict[str, Any]:
+    """The next event of a key; the test's time limit ends the wait."""
     assert watch.stdout is not None
     for line in watch.stdout:
         event: dict[str, Any] = json.loads(line)
-        if event["subject"] in keys:
+        if event["subject"] == key:
             return event
     pytest.fail(f"the lines ended; standard error: {watch.stderr and watch.stderr.read()}")
 
@@ -145,9 +145,8 @@ def test_watch_goes_on_after_its_connection_was_lost(world: World, broker: Priva
         world.reconnect()
         world.listen()
         world.unlink()
-        # A second command, should the connection be lost once more while it is made.
-        world.unlink("CHG2", dry_run=True)
-        assert next_line(watch, "CHG1", "CHG2")["data"]["outcome"] in {"submitted", "planned"}
+        # Which of its events comes first is open: `submitted` is published once only, and the worker may be reconnecting.
+        assert next_line(watch, "CHG1")["data"]["outcome"] in {"submitted", "succeeded"}
 
 
 def test_watch_ends_without_a_word_when_its_reader_has_gone(world: World) -> None:
