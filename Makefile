@@ -22,7 +22,7 @@ help: ## Say what can be made
 demo: $(ready) ## Show the worker at work: private RabbitMQ, simulated Enterprise Manager, scripted commands
 	@$(bin)/unlink-worker demo
 
-sandbox: $(ready) ## Run a private RabbitMQ, a simulated Enterprise Manager and a worker until Ctrl-C
+sandbox: $(ready) ## Run a private RabbitMQ, a simulated Enterprise Manager, a worker and the console until Ctrl-C
 	@$(bin)/unlink-worker sandbox
 
 # make test COVERAGE=yes also names the lines that no test reaches; it takes a quarter longer.

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import requests
 
@@ -283,6 +284,24 @@ def test_files_with_passwords_are_for_their_owner_alone(sandbox: Sandbox) -> Non
     settings = netrc.parent / "settings"
     assert settings.read_text() == sandbox.settings
     assert [file.stat().st_mode & 0o077 for file in (netrc, settings)] == [0, 0]
+
+
+@pytest.mark.slow
+def test_the_first_line_is_the_consoles_address(sandbox: Sandbox) -> None:
+    """A newcomer would not learn that there is a console, or could look and not order."""
+    address = re.match(r"The console: (http://127\.0\.0\.1:\d+)/ ", sandbox.said)
+    passwords = re.search(r"passwords: (/.+)", sandbox.said)
+    assert address is not None
+    assert passwords is not None
+    file = Path(passwords[1])
+    assert file.stat().st_mode & 0o077 == 0
+    users = dict(line.split() for line in file.read_text().splitlines())
+    assert set(users) == {"reader", "submitter", "operator"}
+    with httpx.Client(base_url=address[1]) as client:
+        form = {"name": "operator", "password": users["operator"]}
+        assert client.post("/login", data=form, headers={"Origin": address[1]}).status_code == 303
+        assert client.get("/").status_code == 200
+        assert client.get("/api/v1/enterprise-managers/default/links?job=Copy%20to%20Zurich").json()["items"]
 
 
 @pytest.mark.slow

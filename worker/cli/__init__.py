@@ -46,7 +46,7 @@ COMMANDS = {
     "doctor": _Place("doctor.command", "Check broker, ledger and every Enterprise Manager; change nothing."),
     "sandbox": _Place(
         "sandbox.command",
-        "Run a private broker, a simulated Enterprise Manager and a worker until Ctrl-C, and print how to reach them.",
+        "Run a private broker, a simulated Enterprise Manager, a worker and the console until Ctrl-C.",
     ),
     "demo": _Place(
         "demo.command",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from rich.text import Text
 from worker.broker.client import BrokerClientError
 from worker.cli.demo.script import DemoScript, StepError, client_of
 from worker.cli.demo.steps import STEPS
+from worker.cli.served_console import ConsoleAddress, console_is_installed, start_console
 from worker.sandbox.environment import SandboxEnvironment
 from worker.sandbox.errors import SandboxError
 
@@ -115,7 +117,17 @@ def play(console: Console) -> bool:
                     ends = [_step(step, script, table) for step in STEPS]
                     all_well = all(ends)
                 _close(console, script, all_well=all_well, seconds=time.monotonic() - started)
+            if console.is_terminal and sys.stdin.isatty() and console_is_installed():
+                _show(console, sandbox)
     return all_well
+
+
+def _show(console: Console, sandbox: SandboxEnvironment) -> None:
+    """Serve the console, read-only, until Enter."""
+    address = ConsoleAddress.free()
+    start_console(sandbox, address)
+    console.print(f"\nLook at these unlinks: {address.url}", highlight=False)
+    console.input("Enter ends the demo. ")
 
 
 def _step(step: Callable[[DemoScript], None], script: DemoScript, table: StepTable) -> bool:

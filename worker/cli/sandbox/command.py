@@ -27,7 +27,7 @@ Put it back. It is a new link: to remove it, name another ticket.
   curl --silent --show-error --cacert "$SANDBOX_CA_FILE" --header 'Content-Type: application/json' \\
     --data '{{"job": "Copy to Frankfurt", "repository": "Scale-out 3"}}' "$SANDBOX_CONTROL_URL/put_back"
 
-The jobs and their linked repositories:
+{console}The jobs and their linked repositories:
 
 {jobs}
 
@@ -40,18 +40,23 @@ The worker's log:  {log_file}"""
 
 
 def sandbox() -> None:
-    """Run a private broker, a simulated Enterprise Manager and a worker until Ctrl-C, and print how to reach them.
+    """Run a private broker, a simulated Enterprise Manager, a worker and the console until Ctrl-C.
 
-    Standard output has the lines that set up another shell. They hold the sandbox's passwords.
+    The first line has the console's address. Standard output has the lines that set up another shell. They hold the
+    sandbox's passwords.
     """
     try:
-        from worker.cli.sandbox.interactive import InteractiveSandbox  # noqa: PLC0415 - as above
+        from worker.cli.sandbox.interactive import InteractiveSandbox  # noqa: PLC0415 - as below
+        from worker.cli.served_console import ConsoleAddress, console_is_installed  # noqa: PLC0415 - as below
         from worker.sandbox.errors import SandboxError  # noqa: PLC0415 - an extra that a production worker does not install
     except ModuleNotFoundError as error:
         refuse(f"The sandbox needs {error.name}, of the extra `sandbox`: pip install 'unlink-worker[sandbox]'")
     try:
+        address = ConsoleAddress.free() if console_is_installed() else None
+        if address is not None:
+            typer.echo(f"The console: {address.url} as soon as everything has started", err=True)
         typer.echo("Starting a private RabbitMQ, a simulated Enterprise Manager and a worker ...", err=True)
-        with InteractiveSandbox() as running:
+        with InteractiveSandbox(address) as running:
             typer.echo(running.exports, nl=False)
             typer.echo(_ready(running), err=True)
             signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -65,10 +70,20 @@ def sandbox() -> None:
 def _ready(running: InteractiveSandbox) -> str:
     return _READY.format(
         settings_file=running.settings_file,
+        console=_console(running),
         jobs=_jobs(),
         management_url=running.management_url,
         control_url=running.control_url,
         log_file=running.worker.log_file,
+    )
+
+
+def _console(running: InteractiveSandbox) -> str:
+    if running.console is None or running.passwords_file is None:
+        return ""
+    return (
+        f"Look at it, search it and steer it: {running.console.url}\n"
+        f"Its users (reader, submitter, operator) and their passwords: {running.passwords_file}\n\n"
     )
 
 

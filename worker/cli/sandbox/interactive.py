@@ -14,6 +14,7 @@ from worker.broker.topology import DEAD
 from worker.cli.demo.script import TIMEOUT_SECONDS, client_of
 from worker.cli.sandbox import estate
 from worker.cli.sandbox.tickets import ticketing_system
+from worker.cli.served_console import ConsoleAddress, make_users, start_console
 from worker.sandbox.contexts import Assembly
 from worker.sandbox.environment import SandboxEnvironment
 from worker.sandbox.errors import PartFailedError
@@ -53,8 +54,13 @@ _DEAD_LETTERS: tuple[tuple[str, dict[str, Any]], ...] = (
 class InteractiveSandbox(Assembly):
     """A sandbox with an estate, a control channel, a ticketing system, one worker and two dead letters.
 
-    A context manager. It removes everything when it closes.
+    With an address also the console, with a user of each role. A context manager. It removes everything when it closes.
     """
+
+    def __init__(self, console: ConsoleAddress | None = None) -> None:
+        self.console = console
+        #: A file with the passwords of the console's users, readable by its owner alone; None without the console.
+        self.passwords_file: Path | None = None
 
     def _open(self, stack: ExitStack) -> None:
         sandbox = SandboxEnvironment(behaviour=Behaviour(edit_seconds=_EDIT_SECONDS), management=True)
@@ -64,6 +70,9 @@ class InteractiveSandbox(Assembly):
         self._tickets_url = stack.enter_context(ticketing_system())
         self.worker = self._sandbox.start_worker()
         self._make_dead_letters()
+        if self.console is not None:
+            users_file, self.passwords_file = make_users(self._sandbox.supervisor.directory)
+            start_console(self._sandbox, self.console, users_file)
         self._write("netrc", self._netrc())
         #: A file with all of `exports`, for the shell's `.` command, readable by its owner alone.
         self.settings_file = self._write("settings", self.exports)
