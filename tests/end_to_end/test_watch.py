@@ -145,7 +145,7 @@ def test_watch_goes_on_after_its_connection_was_lost(world: World, broker: Priva
         world.reconnect()
         world.listen()
         world.unlink()
-        # Which of its events comes first is open: `submitted` is published once only, and the worker may be reconnecting.
+        # Either may come first: `submitted` is published once only, and the worker may be reconnecting.
         assert next_line(watch, "CHG1")["data"]["outcome"] in {"submitted", "succeeded"}
 
 
