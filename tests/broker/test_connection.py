@@ -86,6 +86,7 @@ async def test_unknown_host_is_told(problem_with: Callable[..., Any]) -> None:
     assert "broker.invalid:5672 cannot be resolved" in problem
 
 
+@pytest.mark.slow
 async def test_worker_that_starts_before_its_virtual_host_gets_there(site: Site, broker: PrivateBroker) -> None:
     """A worker deployed before its broker was set up would crash, and crash again, or never start."""
     worker = site.make_worker(BrokerSettings(url=SecretStr(f"{broker.url}later")))

@@ -105,6 +105,7 @@ _values: st.SearchStrategy[Any] = st.recursive(
     | st.decimals(allow_nan=False, allow_infinity=False)
     | st.floats(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=300), inner),
+    max_leaves=20,  # making up a hundred takes a second
 )
 
 

@@ -95,6 +95,7 @@ async def test_two_thousand_outstanding_publishes_are_all_confirmed(worker: Work
     assert arrived == {event.id for event in events}
 
 
+@pytest.mark.slow
 async def test_broker_restarted_under_publishes_loses_none_and_the_consumer_comes_back(
     worker: Worker, site: Site, broker: PrivateBroker
 ) -> None:

@@ -22,7 +22,7 @@ def unlink_worker(world: World, *arguments: str) -> subprocess.CompletedProcess[
     return run_program(*arguments, settings=world.environment)
 
 
-@pytest.mark.parametrize("kind", ["world", "world_on_postgresql"])
+@pytest.mark.parametrize("kind", ["world", pytest.param("world_on_postgresql", marks=pytest.mark.slow)])
 def test_a_paused_enterprise_manager_s_commands_wait_until_it_is_resumed(
     request: pytest.FixtureRequest, kind: str
 ) -> None:

@@ -101,7 +101,7 @@ def under_way(world: World) -> set[str | None]:
     return started - {event.key for event in world.heard if event.outcome != "submitted"}
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_second_signal_ends_it_at_once(
     world_on_postgresql: World, behaviour: Behaviour, tmp_path: Path, number: signal.Signals
 ) -> None:

@@ -68,6 +68,7 @@ def test_a_suspended_server_answers_nobody_until_it_is_resumed(
         assert answer.result(10).fetchone() == (1,)
 
 
+@pytest.mark.slow
 def test_a_promoted_standby_has_all_that_was_committed() -> None:
     """The chaos suite would call lost what its own fail-over has lost."""
     with PrivatePostgresql() as primary, PrivatePostgresql(standby_of=primary) as standby:

@@ -150,6 +150,7 @@ def test_the_readme_s_lines_install_what_the_lock_pins(project: Project, environ
     assert [wheel for wheel in project.index.taken if NEWER in wheel] == []
 
 
+@pytest.mark.slow
 def test_make_installs_what_the_lock_pins_whatever_the_user_s_pip_settings_say(
     project: Project, environment: Environment, tmp_path: Path
 ) -> None:
