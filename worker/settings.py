@@ -1,4 +1,7 @@
-"""The settings: environment variables with the prefix `UNLINK_`, nested by `__`, or files in `UNLINK_SECRETS_DIR`."""
+"""The settings: environment variables with the prefix `UNLINK_`, nested by `__`, or files in `UNLINK_SECRETS_DIR`.
+
+More than 400 lines: an operator's variables are all defined in one place.
+"""
 
 from __future__ import annotations
 
@@ -45,6 +48,7 @@ def _not_reserved(name: str) -> str:
 #: The name of an Enterprise Manager that can be configured.
 ConfiguredName = Annotated[EnterpriseManagerName, AfterValidator(_not_reserved)]
 
+_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _FINGERPRINT = re.compile("[0-9a-f]{64}")
 
 
@@ -193,6 +197,25 @@ class TracesSettings(_Section):
         return value
 
 
+class OidcSettings(_Section):
+    """The provider by which people sign in to the console (OpenID Connect)."""
+
+    issuer: str = Field(description="Such as `https://login.example.com/realms/ops`; exactly as its tokens name it.")
+    client_id: str = Field(min_length=1)
+    client_secret: SecretStr = Field(min_length=1)
+    roles_claim: str = Field(min_length=1, description="The claim with `read`, `submit` or `operate`.")
+    name_claim: str = Field("sub", min_length=1, description="The claim with the user's name.")
+
+    @field_validator("issuer")
+    @classmethod
+    def _https(cls, value: str) -> str:
+        parts = urlsplit(value)
+        local = parts.scheme == "http" and parts.hostname in _LOOPBACK
+        if (parts.scheme != "https" and not local) or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError("must be https:// (http:// on localhost alone), without a query")
+        return value
+
+
 class ConsoleSettings(_Section):
     """Where the console is served, and to whom."""
 
@@ -207,6 +230,12 @@ class ConsoleSettings(_Section):
     trusted_proxies: str = Field(
         "", description="Addresses and networks of the proxies whose X-Forwarded-For is believed, with commas."
     )
+    oidc: OidcSettings | None = Field(None, description="Users by OpenID Connect, beside those of the file.")
+
+    @property
+    def has_users(self) -> bool:
+        """Whether anybody can sign in."""
+        return self.users_file is not None or self.oidc is not None
 
     @field_validator("public_url")
     @classmethod
@@ -218,7 +247,7 @@ class ConsoleSettings(_Section):
             raise ValueError("must be https://host or https://host:port, without a path")
         if parts.username or parts.password or parts.query or parts.fragment:
             raise ValueError("must be no more than https://host or https://host:port")
-        if parts.scheme == "http" and parts.hostname not in {"localhost", "127.0.0.1", "::1"}:
+        if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
             raise ValueError("must be https:// (http:// on localhost alone): passwords are sent there")
         return f"{parts.scheme}://{parts.netloc.lower()}"
 

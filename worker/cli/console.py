@@ -24,10 +24,10 @@ def serve_console(context: typer.Context) -> None:
     """Serve web pages and an HTTP API about unlinks, Enterprise Managers and workers, until SIGTERM or SIGINT.
 
     Without users it is read-only and serves its own host alone. Users are those of the file
-    UNLINK_CONSOLE__USERS_FILE, a line of which `console hash` makes; UNLINK_CONSOLE__PUBLIC_URL is the address in their
-    browsers. Needs UNLINK_LEDGER__URL; with UNLINK_BROKER__URL it shows how many commands wait, and users can order.
-    UNLINK_CONSOLE__HOST and UNLINK_CONSOLE__PORT say where it listens, by default http://127.0.0.1:9465/. Exit status 2
-    for wrong settings.
+    UNLINK_CONSOLE__USERS_FILE, a line of which `console hash` makes, and those of UNLINK_CONSOLE__OIDC__...;
+    UNLINK_CONSOLE__PUBLIC_URL is the address in their browsers. Needs UNLINK_LEDGER__URL; with UNLINK_BROKER__URL it
+    shows how many commands wait, and users can order. UNLINK_CONSOLE__HOST and UNLINK_CONSOLE__PORT say where it
+    listens, by default http://127.0.0.1:9465/. Exit status 2 for wrong settings.
     """
     if context.invoked_subcommand is not None:
         return

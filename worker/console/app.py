@@ -22,6 +22,7 @@ from worker.console import (
     dead_letters,
     managers,
     offboardings,
+    oidc,
     pages,
     probes,
     signing_in,
@@ -31,6 +32,7 @@ from worker.console.access import LoopbackOnly, is_loopback
 from worker.console.catalogues import Catalogues
 from worker.console.dead_letters import DeadLetters
 from worker.console.models import OffboardingOrder, StepEvent
+from worker.console.oidc import Oidc
 from worker.console.orders import Orders
 from worker.console.problems import Problem, title_of
 from worker.console.readings import Readings
@@ -80,11 +82,23 @@ def create_app(settings: ConsoleProgramSettings, clock: Clock) -> ASGIApp:
     )
     readings = app.state.readings = Readings(settings.ledger, settings.broker, clock)
     app.state.orders = Orders(settings.broker, policy_in(settings.policy_file), readings)
-    app.state.sign_in = None
+    app.state.sign_in = app.state.oidc = None
     app.state.dead_letters = DeadLetters(settings, clock)
     app.state.streams = Streams(readings)
     app.state.catalogues = Catalogues(settings.enterprise_managers, clock)
-    for each in (api, actions, streams, catalogues, offboardings, managers, dead_letters, pages, signing_in, probes):
+    for each in (
+        api,
+        actions,
+        streams,
+        catalogues,
+        offboardings,
+        managers,
+        dead_letters,
+        pages,
+        signing_in,
+        oidc,
+        probes,
+    ):
         app.include_router(each.router)
     app.mount("/static", StaticFiles(directory=FOLDER / "static"))
     app.add_exception_handler(Problem, _on_problem)
@@ -97,7 +111,7 @@ def create_app(settings: ConsoleProgramSettings, clock: Clock) -> ASGIApp:
 
 def _protected(app: FastAPI, settings: ConsoleProgramSettings, clock: Clock) -> ASGIApp:
     console = settings.console
-    if console.users_file is None:
+    if not console.has_users:
         return LoopbackOnly(app)
     public_url = console.public_url
     if public_url is None and (is_loopback(console.host) or console.host == "localhost"):
@@ -108,6 +122,7 @@ def _protected(app: FastAPI, settings: ConsoleProgramSettings, clock: Clock) -> 
     users = Users(console.users_file)
     sessions = Sessions(settings, users, secure=public_url.startswith("https:"))
     app.state.sign_in = SignIn(users, sessions, clock)
+    app.state.oidc = None if console.oidc is None else Oidc(console.oidc, users, public_url)
     return SignedIn(app, users, sessions, public_url, console.trusted_proxies)
 
 

@@ -40,7 +40,7 @@ def serve(settings: ConsoleProgramSettings, clock: Clock) -> None:
             cannot be read.
     """
     host, port = settings.console.host, settings.console.port
-    if settings.console.users_file is None and not is_loopback(host) and host != "localhost":
+    if not settings.console.has_users and not is_loopback(host) and host != "localhost":
         raise SettingsInvalidError("UNLINK_CONSOLE__HOST: without users, the console is served on loopback alone")
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -11,16 +11,20 @@ import base64
 import hashlib
 import hmac
 import json
+import secrets
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+from worker.console.users import Role
 
 if TYPE_CHECKING:
     from worker.console.users import User, Users
     from worker.settings import ConsoleProgramSettings
 
-#: How long a session lasts.
+#: How long a session lasts: with a password, and by OpenID Connect, whose provider is then asked again.
 SESSION_SECONDS: Final = 8 * 60 * 60
+PROVIDED_SECONDS: Final = 60 * 60
 
 _LONGEST: Final = 1000
 
@@ -29,7 +33,8 @@ _LONGEST: Final = 1000
 class Session:
     """A valid session. Each of its forms must send `csrf`."""
 
-    user: User
+    name: str
+    role: Role
     csrf: str
 
 
@@ -37,9 +42,13 @@ class Sessions:
     """Makes and reads the cookie. With `secure`, browsers send it only over HTTPS and only to this host."""
 
     def __init__(self, settings: ConsoleProgramSettings, users: Users, *, secure: bool) -> None:
-        secrets = [settings.ledger.url, *([settings.broker.url] if settings.broker is not None else [])]
-        shared = "\0".join(secret.get_secret_value() for secret in secrets)
+        urls = [settings.ledger.url, *([settings.broker.url] if settings.broker is not None else [])]
+        shared = "\0".join(secret.get_secret_value() for secret in urls)
         self._key = hashlib.sha256(shared.encode()).digest()
+        oidc = settings.console.oidc
+        # Without a provider, a random key: no such session is valid.
+        account = secrets.token_hex() if oidc is None else f"{oidc.issuer} {oidc.client_secret.get_secret_value()}"
+        self._provided_key = hmac.digest(self._key, f"oidc:{account}".encode(), "sha256")
         self._users = users
         self._secure = secure
         self.cookie = "__Host-unlink-session" if secure else "unlink-session"
@@ -48,7 +57,13 @@ class Sessions:
         """The header `Set-Cookie` of a new session."""
         claims = json.dumps([user.name, int(time.time()) + SESSION_SECONDS]).encode()
         text = base64.urlsafe_b64encode(claims).decode().rstrip("=")
-        return self._header(f"{text}.{self._sign(user, 'session', text)}", SESSION_SECONDS)
+        return self._header(f"{text}.{_sign(self._key_of(user), 'session', text)}", SESSION_SECONDS)
+
+    def begin_provided(self, name: str, role: Role) -> str:
+        """The same for somebody whom the provider of OpenID Connect has signed in. Their role holds until it ends."""
+        claims = json.dumps([name, int(time.time()) + PROVIDED_SECONDS, role.value]).encode()
+        text = base64.urlsafe_b64encode(claims).decode().rstrip("=")
+        return self._header(f"{text}.{_sign(self._provided_key, 'session', text)}", PROVIDED_SECONDS)
 
     def end(self) -> str:
         """The header `Set-Cookie` that removes it."""
@@ -60,20 +75,34 @@ class Sessions:
         if len(value) > _LONGEST:
             return None
         try:
-            name, ends = json.loads(base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True))
+            claims = json.loads(base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True))
+            name, ends, *provided = claims
             user = self._users.named(name) if isinstance(name, str) else None
+            role = Role(provided[0]) if provided else None
         except (ValueError, TypeError, RecursionError):
             return None
-        if user is None or user.password_argon2 is None or not isinstance(ends, int):
+        if not isinstance(name, str) or not isinstance(ends, int):
             return None
-        if not hmac.compare_digest(signature.encode(), self._sign(user, "session", text).encode()):
+        if role is not None:
+            key: bytes | None = None if user is not None else self._provided_key
+        else:
+            key = None if user is None or user.password_argon2 is None else self._key_of(user)
+            role = None if user is None else user.role
+        if (
+            key is None
+            or role is None
+            or not hmac.compare_digest(signature.encode(), _sign(key, "session", text).encode())
+        ):
             return None
-        return Session(user, self._sign(user, "csrf", text)) if time.time() < ends else None
+        return Session(name, role, _sign(key, "csrf", text)) if time.time() < ends else None
 
-    def _sign(self, user: User, purpose: str, text: str) -> str:
-        key = hmac.digest(self._key, (user.password_argon2 or "").encode(), "sha256")
-        return hmac.new(key, f"{purpose}:{text}".encode(), "sha256").hexdigest()
+    def _key_of(self, user: User) -> bytes:
+        return hmac.digest(self._key, (user.password_argon2 or "").encode(), "sha256")
 
     def _header(self, value: str, seconds: int) -> str:
         secure = "; Secure" if self._secure else ""
         return f"{self.cookie}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}"
+
+
+def _sign(key: bytes, purpose: str, text: str) -> str:
+    return hmac.new(key, f"{purpose}:{text}".encode(), "sha256").hexdigest()

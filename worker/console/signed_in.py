@@ -115,7 +115,7 @@ class SignedIn:
             return None
         morsel = jar.get(self._sessions.cookie)
         session = None if morsel is None else self._sessions.read(morsel.value)
-        return None if session is None else Caller(session.user.name, session.user.role, address, session.csrf)
+        return None if session is None else Caller(session.name, session.role, address, session.csrf)
 
     def _require_own_page(self, headers: dict[str, list[str]], body: bytes, caller: Caller | None) -> None:
         """Require that a page of this console sent the request: foreign pages can send requests with our cookie.

@@ -39,6 +39,11 @@ class SignIn:
         self._throttle = Throttle(clock)
         self._at_once = asyncio.Semaphore(_AT_ONCE)
 
+    @property
+    def has_passwords(self) -> bool:
+        """Whether anybody has a password here."""
+        return self._users.from_file
+
     async def cookie_for(self, name: str, password: str, address: str) -> str | None:
         """The cookie of a new session; None if name or password is wrong.
 
@@ -76,7 +81,16 @@ def sign_in_of(request: Request) -> SignIn:
 async def login_page(request: Request, after: Annotated[str, Query(alias="next", max_length=2000)] = "/") -> Response:
     """The form."""
     sign_in_of(request)
-    return render(request.scope, "login.html", page="", title="Sign in", after=_local(after), wrong=False, name="")
+    return render(
+        request.scope,
+        "login.html",
+        page="",
+        title="Sign in",
+        after=local_path(after),
+        wrong=False,
+        name="",
+        **_ways(request),
+    )
 
 
 @router.post("/login", response_class=HTMLResponse)
@@ -84,11 +98,26 @@ async def login(request: Request) -> Response:
     """Sign in with name and password."""
     form = form_of(await request.body())
     name, password = form.get("name", [""])[-1].strip()[:64], form.get("password", [""])[-1][:_LONGEST]
-    after = _local(form.get("next", ["/"])[-1])
+    after = local_path(form.get("next", ["/"])[-1])
     cookie = await sign_in_of(request).cookie_for(name, password, request.state.address)
     if cookie is None:
-        return render(request.scope, "login.html", 401, page="", title="Sign in", after=after, wrong=True, name=name)
+        return render(
+            request.scope,
+            "login.html",
+            401,
+            page="",
+            title="Sign in",
+            after=after,
+            wrong=True,
+            name=name,
+            **_ways(request),
+        )
     return RedirectResponse(after, 303, {"Set-Cookie": cookie})
+
+
+def _ways(request: Request) -> dict[str, bool]:
+    """The ways of signing in that there are."""
+    return {"by_password": sign_in_of(request).has_passwords, "by_provider": request.app.state.oidc is not None}
 
 
 @router.post("/logout")
@@ -98,6 +127,6 @@ async def logout(request: Request) -> RedirectResponse:
     return RedirectResponse("/login", 303, {"Set-Cookie": sign_in_of(request).sessions.end()})
 
 
-def _local(path: str) -> str:
+def local_path(path: str) -> str:
     """The path if it is one of this console, else `/`: nobody is sent elsewhere after signing in."""
     return path if _LOCAL.fullmatch(path) else "/"

@@ -124,16 +124,21 @@ _NOBODY: Final = HASHER.hash("")
 
 
 class Users:
-    """All users.
+    """All users of the file; none without a file.
 
     Raises:
         SettingsInvalidError: the file cannot be read, or is wrong.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path | None) -> None:
         self._file = file
         self._mark = self._changed()
         self._users = self._read()
+
+    @property
+    def from_file(self) -> bool:
+        """Whether there is a file."""
+        return self._file is not None
 
     def named(self, name: str) -> User | None:
         """The user of this name in the current file."""
@@ -171,6 +176,8 @@ class Users:
         return self._users
 
     def _changed(self) -> tuple[int, int, int] | None:
+        if self._file is None:
+            return None
         try:
             state = self._file.stat()
         except OSError:
@@ -178,6 +185,8 @@ class Users:
         return state.st_mtime_ns, state.st_size, state.st_ino
 
     def _read(self) -> dict[str, User]:
+        if self._file is None:
+            return {}
         try:
             file = _File.model_validate(tomllib.loads(self._file.read_text(encoding="utf-8")))
         except ValidationError as error:
