@@ -45,8 +45,8 @@ def serve(settings: ConsoleProgramSettings, clock: Clock) -> None:
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.create_server((host, port), family=family, backlog=256)
-        # Inherited by each connection: a client that reads nothing is disconnected.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_SECONDS * 1000)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; inherited by each connection
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_SECONDS * 1000)
     except OSError as error:
         raise SettingsInvalidError(f"UNLINK_CONSOLE__HOST, UNLINK_CONSOLE__PORT: {error.strerror or error}") from error
     name = f"[{host}]" if ":" in host else host
