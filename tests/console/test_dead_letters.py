@@ -13,8 +13,8 @@ from tests.console.conftest import Console, bearer, browsing, served, sign_in
 from tests.console.test_orders import settings_of
 from tests.end_to_end.world import World, vendor_command
 from worker.clock import SystemClock
-from worker.dead.queue import DeadQueue
-from worker.settings import BrokerSettings
+from worker.ledger import Inspection
+from worker.settings import LedgerSettings
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 
@@ -67,12 +67,37 @@ def test_what_would_be_rejected_again_stays(steering: Console) -> None:
 
 
 def test_one_reader_at_a_time(steering: Console, world: World) -> None:
-    """Two would each see a part, and take it for all."""
-    with DeadQueue(BrokerSettings.model_validate({"url": world.environment["UNLINK_BROKER__URL"]})) as queue:
-        queue.require_alone()
-        answer = steering.get("/api/v1/dead-letters", headers=bearer("read"))
-        assert (answer.status_code, "somebody else reads" in answer.text) == (503, True)
+    """Two would each see a part, and take it for all; and one that was killed would keep all others out."""
+    settings = LedgerSettings.model_validate({"url": world.environment["UNLINK_LEDGER__URL"]})
+    ledger = Inspection(settings, SystemClock())
+    assert ledger.take_lock("dead letters", "another console", 60)
+    assert not ledger.take_lock("dead letters", "a third console", 60)
+    answer = steering.get("/api/v1/dead-letters", headers=bearer("read"))
+    assert (answer.status_code, "Somebody else reads" in answer.text) == (503, True)
+    ledger.release_lock("dead letters", "a third console")
+    assert steering.get("/api/v1/dead-letters", headers=bearer("read")).status_code == 503
+    ledger.release_lock("dead letters", "another console")
     assert len(listed(steering)) == 2
+    assert ledger.take_lock("dead letters", "killed", 0)
+    assert len(listed(steering)) == 2
+
+
+def test_a_group_is_seen_to_at_once(steering: Console, world: World, chromium: Browser) -> None:
+    """After an outage there are hundreds of one reason, each with a button of its own."""
+    with browsing(chromium, steering) as browse:
+        page = browse("/dead-letters")
+        sign_in(page, "operateer")
+        page.on("dialog", lambda dialog: dialog.accept())
+        page.goto("/dead-letters?read=true")
+        world.send(b"more nonsense, that the page does not show")
+        world.until(lambda: world.client.count("unlink.dead") == 3, "a third dead letter")
+        page.get_by_role("button", name="Replay all 2").click()
+        expect(page.get_by_role("status")).to_contain_text("2 stay, because they have ended or would be")
+        expect(page.locator("details.letter")).to_have_count(3)
+        page.goto("/dead-letters?read=true")
+        page.get_by_role("button", name="Discard all 3").click()
+        expect(page.get_by_role("status")).to_contain_text("3 discarded; the console's log has all of them")
+        assert world.client.count("unlink.dead") == 0
 
 
 def test_one_is_replayed_by_button(steering: Console, world: World, chromium: Browser) -> None:

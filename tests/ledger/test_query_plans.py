@@ -43,7 +43,7 @@ from worker.unlinks.ports.ledger import (
 ROWS = 20_000
 ENDED = 19_000
 #: Tables with a row or two: reading them whole is the fastest way.
-SMALL = {"search_walk", "workers", "ledger_schema", "alembic_version", "pauses"}
+SMALL = {"search_walk", "workers", "ledger_schema", "alembic_version", "pauses", "locks"}
 TABLES = set(metadata.tables) - SMALL
 #: Indexes with the keys that have not ended, which are few.
 SHORT = {"unlinks_unsettled_by_worker", "unlinks_one_in_flight_per_job", "search_terms_in_flight"}

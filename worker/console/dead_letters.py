@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import uuid
 from collections.abc import Callable
 from typing import Annotated, Any, Final, TypeVar
 
@@ -12,12 +14,14 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 
 from worker.broker.client import BrokerClientError
 from worker.broker.dead_letters import DeadLetter
-from worker.console.actions import Asking
+from worker.console.actions import Asking, field
 from worker.console.api import Known
+from worker.console.keys import query_of
 from worker.console.models import DeadLetterItem, DeadLetterList, DiscardItem, ReplayItem
 from worker.console.orders import audit
 from worker.console.problems import Problem
 from worker.console.rendering import render
+from worker.console.signed_in import form_of
 from worker.console.users import Caller
 from worker.dead.queue import DeadQueue
 from worker.dead.record import as_json
@@ -37,8 +41,12 @@ router = APIRouter()
 _SECONDS: Final = 10.0
 _MOST: Final = 200
 _MOST_CHARACTERS: Final = 20_000
+#: The lock in the ledger of the one console that reads, and when one that was killed loses it, in seconds.
+_LOCK: Final = "dead letters"
+_LOCK_SECONDS: Final = 60.0
 
-Id = Annotated[str, Path(pattern="^[0-9a-f]{64}$")]
+_DIGEST: Final = re.compile("[0-9a-f]{64}")
+Id = Annotated[str, Path(pattern=f"^{_DIGEST.pattern}$")]
 
 
 class DeadLetters:
@@ -67,58 +75,68 @@ class DeadLetters:
 
         return await self._with_queue(work)
 
-    async def replay(self, caller: Caller, digest: str) -> Report:
-        """Replay one, unless its command has ended or it would be dead-lettered again."""
+    async def replay(self, caller: Caller, digests: frozenset[str]) -> Report:
+        """Replay these, but for those whose command has ended and those that would be dead-lettered again."""
 
         def work(queue: DeadQueue) -> Report:
             report = Report()
-            Replay(queue, self._ledger, force=False, seconds=_SECONDS).run(Selection(digest=digest), report)
+            Replay(queue, self._ledger, force=False, seconds=_SECONDS).run(Selection(digests=digests), report)
             return report
 
         _require(caller)
         report = await self._with_queue(work)
-        left = next(iter(report.left), None)
-        result = "replayed" if report.replayed else "not found" if left is None else f"left: {left}"
-        audit(caller, "replay", digest, result)
-        if not report.replayed and left is None:
+        left = ", ".join(f"{count} {why}" for why, count in report.left.items())
+        _audit(caller, "replay", digests, f"{report.replayed} replayed" + (f", left: {left}" if left else ""))
+        if not report.replayed and not left:
             raise _NONE
         return report
 
-    async def discard(self, caller: Caller, digest: str) -> None:
-        """Remove one, after the whole message has been written to the log."""
+    async def discard(self, caller: Caller, digests: frozenset[str]) -> int:
+        """Remove these, each after the whole message has been written to the log. Returns how many there were."""
 
-        def work(queue: DeadQueue) -> bool:
+        def work(queue: DeadQueue) -> int:
+            discarded = 0
             with queue.messages(_SECONDS) as messages:
-                for taken in Selection(digest=digest).among(messages):
+                for taken in Selection(digests=digests).among(messages):
                     message = as_json(taken.message)
                     log.warning(
                         "console.dead_letter_discarded", user=caller.name, address=caller.address, message=message
                     )
                     queue.remove(taken)
-                    return True
-            return False
+                    discarded += 1
+            return discarded
 
         _require(caller)
         discarded = await self._with_queue(work)
-        audit(caller, "discard", digest, "discarded" if discarded else "not found")
+        _audit(caller, "discard", digests, f"{discarded} discarded")
         if not discarded:
             raise _NONE
+        return discarded
 
     async def _with_queue(self, work: Callable[[DeadQueue], T]) -> T:
         if self._broker is None:
             raise Problem(503, "UNLINK_BROKER__URL is not set: the dead letters cannot be read here.")
-        broker = self._broker
+        broker, holder = self._broker, uuid.uuid4().hex
 
         def done() -> T:
-            with DeadQueue(broker) as queue:
-                queue.require_alone()
-                return work(queue)
+            if not self._ledger.take_lock(_LOCK, holder, _LOCK_SECONDS):
+                said = "Somebody else reads the dead letters now: try again soon."
+                raise Problem(503, said, headers={"Retry-After": "5"})
+            try:
+                with DeadQueue(broker) as queue:
+                    return work(queue)
+            finally:
+                self._ledger.release_lock(_LOCK, holder)
 
         async with self._reading:
             try:
                 return await asyncio.to_thread(done)
             except (BrokerClientError, InspectionError) as error:
                 raise Problem(503, f"{error}.", headers={"Retry-After": "5"}) from error
+
+
+def _audit(caller: Caller, action: str, digests: frozenset[str], result: str) -> None:
+    audit(caller, action, ", ".join(sorted(digests)), result)
 
 
 _NONE: Final = Problem(404, "There is no such dead letter any more.")
@@ -142,19 +160,29 @@ async def list_dead_letters(letters: Dead) -> DeadLetterList:
 @router.post("/api/v1/dead-letters/{id}/replay", operation_id="replayDeadLetter")
 async def replay(caller: Asking, letters: Dead, digest: Annotated[Id, Path(alias="id")]) -> ReplayItem:
     """Replay one. If its command has ended, or if it would be dead-lettered again, it stays where it is."""
-    report = await letters.replay(caller, digest)
+    report = await letters.replay(caller, frozenset({digest}))
     return ReplayItem(replayed=report.replayed, left={why.value: count for why, count in report.left.items()})
 
 
 @router.post("/api/v1/dead-letters/{id}/discard", operation_id="discardDeadLetter")
 async def discard(caller: Asking, letters: Dead, digest: Annotated[Id, Path(alias="id")]) -> DiscardItem:
     """Remove one. The whole message is in the console's log."""
-    await letters.discard(caller, digest)
+    await letters.discard(caller, frozenset({digest}))
     return DiscardItem(discarded=1)
 
 
 @router.get("/dead-letters", response_class=HTMLResponse, include_in_schema=False)
-async def page(request: Request, readings: Known, letters: Dead, *, read: bool = False, did: str = "") -> HTMLResponse:
+async def page(
+    request: Request,
+    readings: Known,
+    letters: Dead,
+    *,
+    read: bool = False,
+    did: str = "",
+    replayed: int = 0,
+    left: int = 0,
+    discarded: int = 0,
+) -> HTMLResponse:
     """The page of dead letters: their number and, on request, all of them by reason."""
     queues = await readings.queues()
     found = await letters.read() if read else None
@@ -169,8 +197,18 @@ async def page(request: Request, readings: Known, letters: Dead, *, read: bool =
         queues=queues,
         found=found,
         groups=sorted(groups.items()),
-        did=_DID.get(did),
+        did=_DID.get(did) or _did_to_group(replayed, left, discarded),
     )
+
+
+def _did_to_group(replayed: int, left: int, discarded: int) -> str | None:
+    """The result of a group's button, for people."""
+    parts = [
+        f"{replayed} on their queue again" if replayed else "",
+        f"{left} stay, because they have ended or would be dead-lettered again" if left else "",
+        f"{discarded} discarded; the console's log has all of them" if discarded else "",
+    ]
+    return "; ".join(part for part in parts if part) + "." if any(parts) else None
 
 
 #: The results of a button, for people.
@@ -181,6 +219,23 @@ _DID: Final = {
 }
 
 
+@router.post("/dead-letters/group/{action}", include_in_schema=False)
+async def press_of_group(request: Request, caller: Asking, letters: Dead, action: str) -> RedirectResponse:
+    """A button of a group: it acts on the messages that the page has shown, and on no others of the same reason."""
+    given = (field(form_of(await request.body()), "ids") or "").split(",")
+    if not all(_DIGEST.fullmatch(each) for each in given):
+        raise Problem(400, "The page is too old: load it again, and repeat what you did.")
+    digests = frozenset(given)
+    if action == "replay":
+        report = await letters.replay(caller, digests)
+        counts = {"replayed": report.replayed, "left": report.left.total()}
+    elif action == "discard":
+        counts = {"discarded": await letters.discard(caller, digests)}
+    else:
+        raise Problem(404, "There is no such action.")
+    return RedirectResponse(f"/dead-letters?read=true&{query_of(counts)}", 303)
+
+
 @router.post("/dead-letters/{id}/{action}", include_in_schema=False)
 async def press(
     caller: Asking, letters: Dead, digest: Annotated[Id, Path(alias="id")], action: str
@@ -188,10 +243,10 @@ async def press(
     """A button of the page."""
     did = action
     if action == "replay":
-        report = await letters.replay(caller, digest)
+        report = await letters.replay(caller, frozenset({digest}))
         did = action if report.replayed else next(iter(report.left)).value
     elif action == "discard":
-        await letters.discard(caller, digest)
+        await letters.discard(caller, frozenset({digest}))
     else:
         raise Problem(404, "There is no such action.")
     return RedirectResponse(f"/dead-letters?read=true&did={did}", 303)

@@ -190,7 +190,7 @@ class Readings:
 
     def _read_queues(self) -> Queues:
         if self._broker is None:
-            return Queues({}, None, "UNLINK_BROKER__URL is not set: how many commands wait is not known")
+            return Queues({}, None, "UNLINK_BROKER__URL is not set")
         try:
             with BrokerClient(self._broker) as client:
                 waiting = {name: count for name in self._names if (count := client.waiting(name)) is not None}

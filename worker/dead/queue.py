@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pika.exceptions import AMQPError, ChannelClosedByBroker
+from pika.exceptions import AMQPError
 
 from contracts.commands import RetryCommand
 from worker.broker.client import BrokerClient, BrokerClientError, translated
@@ -29,10 +29,6 @@ if TYPE_CHECKING:
 #: once, from one consumer, if they are more than 32: it keeps them in an Erlang map, which is sorted only up to that
 #: size (measured on RabbitMQ 3.10.8; the same for what returns faster than the queue writes it down).
 BATCH = 32
-
-#: The queue that serves as a lock for one reader, and the broker's reply code to another reader.
-READER = "unlink.dead.reader"
-RESOURCE_LOCKED = 405
 
 #: After this long without a message, in seconds, another consumer has the missing ones.
 QUIET_SECONDS = 5.0
@@ -61,19 +57,6 @@ class DeadQueue(BrokerClient):
     _held: dict[int, int]
     _reader: BlockingChannel
     _served: dict[str, bool]
-
-    def require_alone(self) -> None:
-        """Require to be the only reader until this connection ends.
-
-        An exclusive queue is the lock: the broker deletes it with the connection, however that ends.
-        """
-        with translated():
-            try:
-                self._connection.channel().queue_declare(READER, exclusive=True)
-            except ChannelClosedByBroker as error:
-                if error.reply_code != RESOURCE_LOCKED:
-                    raise
-                raise BrokerClientError("somebody else reads the dead letters now; try again soon") from error
 
     @contextmanager
     def messages(self, seconds: float | None = None) -> Iterator[Iterator[Taken]]:

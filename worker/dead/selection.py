@@ -28,9 +28,9 @@ def digest_of(message: DeadLetter) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Messages by name (idempotency key or message ID), position, digest, reason code, Enterprise Manager; or all.
+    """Messages by name (idempotency key or message ID), position, digests, reason code, Enterprise Manager; or all.
 
-    The digest is that of `digest_of`. All given criteria must hold.
+    A digest is that of `digest_of`. All given criteria must hold.
     """
 
     name: str | None = None
@@ -38,12 +38,12 @@ class Selection:
     reason: str | None = None
     enterprise_manager: str | None = None
     everything: bool = False
-    digest: str | None = None
+    digests: frozenset[str] | None = None
 
     @property
     def one(self) -> bool:
-        """Whether it selects one message by name, position or digest."""
-        return self.name is not None or self.position is not None or self.digest is not None
+        """Whether it selects one message by name, position or digests."""
+        return self.name is not None or self.position is not None or self.digests is not None
 
     @property
     def given(self) -> bool:
@@ -52,11 +52,12 @@ class Selection:
 
     def among(self, messages: Iterable[Taken]) -> Iterator[Taken]:
         """The selected ones of the messages."""
+        found = 0
         for taken in messages:
-            meant = self._means(taken)
-            if meant:
+            if self._means(taken):
+                found += 1
                 yield taken
-            if taken.position == self.position or (meant and self.digest is not None):
+            if taken.position == self.position or (self.digests is not None and found >= len(self.digests)):
                 return
 
     def _means(self, taken: Taken) -> bool:
@@ -64,7 +65,7 @@ class Selection:
         return (
             (self.name is None or self.name in {message.key, message.message_id})
             and (self.position is None or self.position == taken.position)
-            and (self.digest is None or self.digest == digest_of(message))
+            and (self.digests is None or digest_of(message) in self.digests)
             and (self.reason is None or self.reason == message.reason_code)
             and (self.enterprise_manager is None or self.enterprise_manager == message.enterprise_manager)
         )

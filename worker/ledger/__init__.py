@@ -14,6 +14,7 @@ What is stored, by table:
 - `batches`, `batch_members`: the batches, and how each of their commands has ended.
 - `pauses`: the paused Enterprise Managers. `workers`: the state that each worker reports every ten seconds. `boots`: on
   SQLite, the boot of the host from which leases are counted.
+- `locks`: who reads the dead letters for the console now.
 - `ledger_schema`: which versions of this program may use the database; `alembic_version` is Alembic's.
 
 No password or session token is stored, but commands and events contain what their publishers put into them: names,
@@ -31,7 +32,7 @@ by a clock that was not set, and is kept.
 What an operator may delete.
 
 - Any row of `steps`, at any time.
-- Any row of `search_terms`, which the workers write again within an hour, and of `workers`.
+- Any row of `search_terms`, which the workers write again within an hour, of `workers`, and of `locks`.
 - A row of `unlinks` with stage `settled`, once no copy of its command can arrive any more.
 - A row of `pauses`: the Enterprise Manager's queue is then consumed again, as after `unlink-worker resume`.
 - A row of `cancellations` whose key has no row in `unlinks`: if the unlink comes after that, it is sent.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from worker.ledger import locks
 from worker.ledger.batch_pages import BatchPage, MemberCursor, batch_page
 from worker.ledger.batch_states import BatchState, batches_with_id, batches_with_key
 from worker.ledger.database import open_engine, problem_in, read_url
@@ -126,6 +127,16 @@ class Inspection:
         """Resume an Enterprise Manager. Return whether it was paused."""
         with self._transaction(self._writing) as transaction:
             return transaction.resume(enterprise_manager)
+
+    def take_lock(self, name: str, holder: str, seconds: float) -> bool:
+        """Take a lock for so long. Return whether it was free."""
+        with self._transaction(self._writing) as transaction:
+            return locks.take(transaction.connection, name, holder, seconds)
+
+    def release_lock(self, name: str, holder: str) -> None:
+        """Release a lock, unless somebody else has it by now."""
+        with self._transaction(self._writing) as transaction:
+            locks.release(transaction.connection, name, holder)
 
     def prune(self, older_than_days: float) -> int:
         """Delete the keys that were settled longer ago, in small transactions. Return their number."""

@@ -344,6 +344,15 @@ workers = Table(
     Column("enterprise_managers", ForeignText, nullable=False),
 )
 
+#: Locks of programs beside the workers, each with the time at which its holder loses it.
+locks = Table(
+    "locks",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("holder", Text, nullable=False),
+    Column("until", Moment, nullable=False),
+)
+
 #: On SQLite: the boot of the host, and the time of day at which it seemed to be to its first worker.
 boots = Table(
     "boots", metadata, Column("boot", Text, primary_key=True), Column("booted_at", BigInteger, nullable=False)
