@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -237,6 +238,11 @@ _ENTERPRISE_MANAGER = "The configured name of the Enterprise Manager; the same a
 _REQUESTED_BY = "Who asks, in your own words; repeated in every event."
 
 
+def _require_order(not_before: datetime | None, not_after: datetime | None) -> None:
+    if not_before is not None and not_after is not None and not_before >= not_after:
+        raise ValueError("not_before has to be before not_after")
+
+
 #: The fields that decide what an unlink does.
 CONTENT = {"enterprise_manager", "job", "repository", "if_absent", "allow_linked_backups_removal"}
 
@@ -269,6 +275,12 @@ class UnlinkCommand(Message):
         description="A time with its offset (RFC 3339); past it, the command is not started.",
         examples=["2027-01-31T18:00:00+01:00"],
     )
+    not_before: AwareDatetime | None = Field(
+        None,
+        description="A time with its offset (RFC 3339), before `not_after` and at most 90 days ahead; until then, the "
+        "command waits, and can be cancelled. A dry run does not wait.",
+        examples=["2027-01-31T02:00:00+01:00"],
+    )
     requested_by: RequestedBy | None = Field(None, description=_REQUESTED_BY, examples=["j.doe@example.com"])
     reason: WhyAsked | None = Field(
         None, description="Why it is asked for; kept with the command.", examples=["Repository is decommissioned"]
@@ -290,6 +302,11 @@ class UnlinkCommand(Message):
         "property of that name, and without that the idempotency key.",
         examples=["change-2027-0131"],
     )
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        _require_order(self.not_before, self.not_after)
+        return self
 
     @property
     def fingerprint(self) -> str:
@@ -358,8 +375,19 @@ class RetryCommand(Message):
         "started. Without it, the command's own holds.",
         examples=["2027-01-31T18:00:00+01:00"],
     )
+    not_before: AwareDatetime | None = Field(
+        None,
+        description="A time with its offset (RFC 3339), in the place of the command's own; before `not_after` and at "
+        "most 90 days ahead; until then, the run waits.",
+        examples=["2027-01-31T02:00:00+01:00"],
+    )
     requested_by: RequestedBy | None = Field(None, description="Who asks for it to be run again.")
     reason: WhyAsked | None = Field(None, description="Why.", examples=["The job is no longer being edited"])
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        _require_order(self.not_before, self.not_after)
+        return self
 
 
 #: What a message on the commands exchange may be.

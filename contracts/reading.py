@@ -99,8 +99,12 @@ def to_stored(command: UnlinkCommand, correlation_id: str | None) -> bytes:
     return command.model_dump_json(exclude_none=True).encode()
 
 
-def to_run_again(stored: bytes, not_after: datetime | None, correlation_id: str | None) -> bytes:
-    """The bytes of a stored command for its next run, with the deadline and the correlation ID that are given.
+def to_run_again(
+    stored: bytes, not_before: datetime | None, not_after: datetime | None, correlation_id: str | None
+) -> bytes:
+    """The bytes of a stored command for its next run, with the times and the correlation ID that are given.
+
+    A new deadline that is not after the stored `not_before` takes its place.
 
     A stored command that cannot be read is returned unchanged.
     """
@@ -108,8 +112,15 @@ def to_run_again(stored: bytes, not_after: datetime | None, correlation_id: str 
         command = read_command(stored)
     except UnreadableMessageError:
         return stored
-    changed = {"not_after": not_after, "correlation_id": _short_text(correlation_id, MAX_CORRELATION_ID)}
-    return to_stored(command.model_copy(update={name: new for name, new in changed.items() if new is not None}), None)
+    given = {
+        "not_before": not_before,
+        "not_after": not_after,
+        "correlation_id": _short_text(correlation_id, MAX_CORRELATION_ID),
+    }
+    changed: dict[str, Any] = {name: new for name, new in given.items() if new is not None}
+    if not_before is None and not_after is not None and command.not_before is not None:
+        changed["not_before"] = command.not_before if command.not_before < not_after else None
+    return to_stored(command.model_copy(update=changed), None)
 
 
 def _content(body: bytes, content_type: str | None) -> dict[str, Any]:

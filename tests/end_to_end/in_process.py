@@ -26,6 +26,7 @@ from worker.sandbox.simulated_enterprise_manager import Simulation
 from worker.settings import EnterpriseManagerSettings, LedgerSettings
 from worker.telemetry.instruments import Telemetry
 from worker.unlinks.dispatcher import Dispatcher
+from worker.unlinks.policy import Policy
 from worker.unlinks.ports.broker import Delivery, Misrouting
 from worker.unlinks.ports.clock import Clock
 from worker.unlinks.ports.steps import Steps
@@ -70,6 +71,7 @@ class KeptOutbox:
 
     def __init__(self) -> None:
         self.events: list[dict[str, Any]] = []
+        self.delays: list[float] = []
         self.returning: asyncio.Queue[Delivery] = asyncio.Queue()
         self._arrived = asyncio.Condition()
 
@@ -87,9 +89,21 @@ class KeptOutbox:
 
     async def delay(self, delivery: Delivery, seconds: float, *, failed: bool) -> None:
         """Bring it back at once; an attempt that fails is a fault of the worker."""
-        del seconds
         assert not failed, "an attempt failed in an unforeseen way"
+        async with self._arrived:
+            self.delays.append(seconds)
+            self._arrived.notify_all()
         self.returning.put_nowait(delivery)
+
+    async def until_delayed(self, times: int) -> None:
+        """Return once commands were delayed so many times."""
+        async with self._arrived:
+            await self._arrived.wait_for(lambda: len(self.delays) >= times)
+
+    async def until_published(self, count: int) -> None:
+        """Return once there are so many events."""
+        async with self._arrived:
+            await self._arrived.wait_for(lambda: len(self.events) >= count)
 
     async def dead_letter(self, delivery: Delivery, reason: Reason, run: int | None = None) -> None:
         """Look away."""
@@ -115,6 +129,10 @@ class InProcessWorker:
         self.heard = heard
         self._dispatcher = dispatcher
         self._clock = clock
+
+    def use_policy(self, policy: Policy) -> None:
+        """Go on as a worker that was restarted with another policy."""
+        self._dispatcher._authorizer._policy = policy  # noqa: SLF001 - the ledger and the deliveries stay
 
     def send(self, command: dict[str, Any], attempt: int = 1) -> Handed:
         """Deliver a command; a key and the rest of an unlink are filled in."""
@@ -156,6 +174,7 @@ async def worker_for(
     telemetry: Telemetry | None = None,
     steps: Steps | None = None,
     clock: Clock | None = None,
+    policy: Policy | None = None,
     **settings: Any,
 ) -> AsyncIterator[InProcessWorker]:
     """A worker for as long as the context lasts; `settings` are those of its Enterprise Manager."""
@@ -179,7 +198,7 @@ async def worker_for(
         outbox=heard,
         enterprise_managers={"default": gateway},
         clock=clock,
-        rules=Rules(paces={"default": pace or Pace(poll_interval=configured.poll_interval_seconds)}),
+        rules=Rules(policy=policy, paces={"default": pace or Pace(poll_interval=configured.poll_interval_seconds)}),
         steps=steps or telemetry or RecordedSteps(),
     )
     worker = InProcessWorker(dispatcher, gateway, heard, clock)

@@ -51,7 +51,7 @@ def command(body: bytes) -> None:
         again = read_command(stored)
         assert again.fingerprint == read.fingerprint
         assert to_stored(again, None) == stored
-        assert read_command(to_run_again(stored, _NOON, None)).fingerprint == read.fingerprint
+        assert read_command(to_run_again(stored, None, _NOON, None)).fingerprint == read.fingerprint
 
 
 def _reject(body: bytes, partial: PartialParse, problem: str) -> None:

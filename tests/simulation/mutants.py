@@ -33,7 +33,7 @@ from worker.ledger.statements import RECORD, START_RUN, _before_its_intent, _wri
 from worker.ledger.tables import unlinks
 from worker.ledger.transaction import Transaction
 from worker.telemetry.isolation import IsolatedSinks
-from worker.unlinks import batches, dispatcher, misrouted, outcome, runs
+from worker.unlinks import batches, dispatcher, misrouted, outcome, runs, workflow
 from worker.unlinks.batches import Batches, EndedBatches, none_ended
 from worker.unlinks.dispatcher import Dispatcher
 from worker.unlinks.following import FIRST_LOOK, Follower
@@ -559,6 +559,10 @@ MUTANTS = (
     Mutant("publishes what it gives up without settling it", ((Runs, "_settle", _settle_nothing),)),
     Mutant("lets telemetry fail an unlink", ((IsolatedSinks, "report", _report_without_isolation),)),
     Mutant("fails every unlink", ((Workflow, "_start", _refuse_whatever_is_asked),)),
+    Mutant(
+        "starts before its time",
+        ((runs, "seconds_until_start", lambda *_: 0.0), (workflow, "require_started", lambda *_: None)),
+    ),
     Mutant("starts a run for each retry", ((Retrying, "_follow", _follow_whatever_run),)),
     Mutant(
         "answers a retry with the end of the run that it names",

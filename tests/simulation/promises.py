@@ -457,6 +457,10 @@ class Observer:
         story.sent_at = self.world.now
         if story.command.not_after is not None and sent_at > story.command.not_after:
             self.broken(NOTHING_HURT, f"{story.key} was started after its not_after")
+        if story.command.not_before is not None:
+            self.situations["waited for its time"] += 1
+            if sent_at < story.command.not_before:
+                self.broken(NOTHING_HURT, f"{story.key} was started before its not_before")
         self._require_no_cancel(story)
         for other in self.stories.values():
             if (

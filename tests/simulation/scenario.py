@@ -67,6 +67,10 @@ RATES_OF_FAULTS = {
 RATES = [name for rates in RATES_OF_FAULTS.values() for name in rates]
 
 
+#: How often a command has a `not_before`.
+WAITS = 0.05
+
+
 @dataclass(slots=True)
 class Weather:
     """How likely each thing is that can go wrong at any time; all of it is zero once the weather is calm."""
@@ -304,6 +308,7 @@ def draw(seed: int) -> Scenario:
     )
     _add_commands(chance, scenario)
     _add_retries(Random(f"early retries {seed}"), scenario)  # noqa: S311 - as above
+    _add_waits(Random(f"waits {seed}"), scenario)  # noqa: S311 - as above
     draw_batch(seed, scenario)
     for fault in faults:
         _add_troubles(chance, scenario, fault)
@@ -348,6 +353,15 @@ def _add_commands(chance: Random, scenario: Scenario) -> None:
             scenario.commands.append((max(at + chance.choice((-5, 0.1, 2, 20, 60)) * chance.random(), 0), cancel))
         if chance.random() < 0.05 and isinstance(command, dict):
             scenario.commands.append((chance.random() * spread, command | {"dry_run": True}))
+
+
+def _add_waits(chance: Random, scenario: Scenario) -> None:
+    """A time before which some commands, and some runs, are not started."""
+    for _, command in scenario.commands:
+        if isinstance(command, dict) and command["command"] != "cancel.v1" and chance.random() < WAITS:
+            not_before = chance.choice(("2030-01-01T00:00:05Z", "2030-01-01T00:01:00Z", "2030-01-01T00:06:00Z"))
+            if "not_after" not in command:
+                command["not_before"] = not_before
 
 
 def _add_retries(chance: Random, scenario: Scenario) -> None:

@@ -65,6 +65,7 @@ SITUATIONS = {
     "run started after timed_out, changed None",
     "run not found",
     "untroubled",
+    "waited for its time",
     "turned away",
     "found its queue",
     "taken away",

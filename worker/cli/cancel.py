@@ -26,6 +26,9 @@ def cancel(
     enterprise_manager: Annotated[
         str, typer.Option("--enterprise-manager", "--em", metavar="NAME", help="As in the unlink's command.")
     ] = "default",
+    run: Annotated[
+        int | None, typer.Option(min=1, help="The run that is meant: one that has ended since is not cancelled.")
+    ] = None,
     requested_by: Annotated[str | None, typer.Option(help="Who asks for it to be stopped.")] = None,
     reason: Annotated[str | None, typer.Option(help="Why.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the unlink's end; exit by it.")] = False,
@@ -40,7 +43,7 @@ def cancel(
     With --wait the exit status is 4 for cancelled, 0 if it had succeeded, 1 failed, 2 the request was rejected or wrong
     usage, 3 timed out.
     """
-    body = _command(key, enterprise_manager, requested_by, reason)
+    body = _command(key, enterprise_manager, run, requested_by, reason)
     settings = settings_or_exit(ClientSettings)
     following = Following([Awaited(key, body)])
     try:
@@ -62,11 +65,12 @@ def cancel(
     raise typer.Exit(following.exit_status if wait else 0)
 
 
-def _command(key: str, enterprise_manager: str, requested_by: str | None, reason: str | None) -> bytes:
+def _command(key: str, enterprise_manager: str, run: int | None, requested_by: str | None, reason: str | None) -> bytes:
     content = {
         "command": "cancel.v1",
         "idempotency_key": key,
         "enterprise_manager": enterprise_manager,
+        "run": run,
         "requested_by": requested_by,
         "reason": reason,
     }

@@ -45,6 +45,9 @@ def retry(  # noqa: PLR0913 - one parameter an option
         str, typer.Option("--enterprise-manager", "--em", metavar="NAME", help="With --run: that of the unlink.")
     ] = "default",
     not_after: Annotated[str | None, typer.Option(help="RFC 3339; replaces the command's own.")] = None,
+    not_before: Annotated[
+        str | None, typer.Option(help="RFC 3339, at most 90 days ahead; until then, the run waits.")
+    ] = None,
     requested_by: Annotated[str | None, typer.Option(help="Who asks for it.")] = None,
     why: Annotated[str | None, typer.Option(help="Why.")] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
@@ -74,6 +77,7 @@ def retry(  # noqa: PLR0913 - one parameter an option
             requested_by=requested_by,
             reason=why,
             not_after=not_after,
+            not_before=not_before,
         )
 
     if run is not None:

@@ -115,6 +115,8 @@ def _facts(record: Record | None) -> Iterator[tuple[str, str]]:
         yield "repository", in_words(document.command.get("repository")) or "?"
     yield from _who(document)
     yield "received", local_time(entry.received_at)
+    if entry.sent_at is None and record.outcome is None and (start := document.command.get("not_before")):
+        yield "waits until", start
     if entry.sent_at is not None:
         times = "" if entry.sends == 1 else f", {entry.sends} times by now"
         yield "sent", local_time(entry.sent_at) + times

@@ -68,7 +68,7 @@ class Retrying(Batching):
         parameters = {
             **self._taker(retry.key),
             "of_run": retry.run,
-            "command": to_run_again(bytes(row["command"]), retry.not_after, retry.correlation_id),
+            "command": to_run_again(bytes(row["command"]), retry.not_before, retry.not_after, retry.correlation_id),
             "retried_by": retry.requested_by,
             "retry_user_id": retry.user_id,
             "may_act": _may_act(bytes(row["event"])),

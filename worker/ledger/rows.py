@@ -76,6 +76,7 @@ def entry_from(row: RowMapping) -> Entry:
         command=bytes(row["command"]),
         run=row["run"],
         user_id=row["user_id"],
+        sender=row["retry_user_id"] if row["run"] > 1 else row["user_id"],
         retried_by=row["retried_by"] or row["retry_user_id"],
         may_act=row["may_act"],
         batched=bool(row["batched"]),
@@ -97,6 +98,7 @@ def known_run_from(row: RowMapping) -> KnownRun:
         fingerprint=row["fingerprint"],
         failure=bytes(row["event"]) if row["stage"] == Stage.SETTLED and row["outcome"] in RETRIED else None,
         job_id=row["job_id"],
+        under_way=row["stage"] != Stage.SETTLED,
     )
 
 

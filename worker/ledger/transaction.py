@@ -24,6 +24,7 @@ from worker.ledger.retrying import Retrying
 from worker.ledger.rows import cancellation_from, columns_of, entry_from, intent_columns, record_from, step_from
 from worker.ledger.schema import schema_problem
 from worker.ledger.search import ROWS, Criteria, Cursor, Page, matching
+from worker.ledger.search_terms import content_of
 from worker.ledger.search_walk import COMPLETED_AT, walk
 from worker.ledger.statements import (
     COUNT_LONG_SETTLED,
@@ -182,11 +183,13 @@ class Transaction(Cancelling, Retrying):
             self._note(Lease(key, token), Step.RELEASED)
 
     def has_decided(self, key: str, fingerprint: str) -> bool:
-        """Whether the key is known with this content, and a link was recorded for it, or it has ended."""
+        """Whether the key is known with this content and past its claim."""
         row = self._row(key)
         if row is None or row["fingerprint"] != fingerprint:
             return False
-        return row["stage"] != Stage.CLAIMED or row["link_id"] is not None or row["run"] > 1
+        if row["stage"] != Stage.CLAIMED or row["link_id"] is not None or row["run"] > 1:
+            return True
+        return content_of(row["command"]).get("not_before") is not None
 
     # --- recording --------------------------------------------------------------------------------------------------
 

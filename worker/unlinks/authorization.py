@@ -6,7 +6,8 @@ then uses this job.
 
 The policy is applied when a key is claimed. Once a link is recorded for the key, or the key has ended, the same command
 is allowed: a change of the policy, or of the job's name, must not change its outcome. A repeat has no further effect,
-whichever user sends it.
+whichever user sends it. While a key waits for its `not_before`, the same holds; when the wait is over, the policy is
+applied again, to the sender of the stored command.
 
 The policy is applied to a retry as if its sender had sent the stored command. A retry that cannot start a run is
 allowed: its run was started before, or has succeeded.
@@ -21,7 +22,7 @@ from contracts.commands import CancelCommand, Command, JobReference, RetryComman
 from contracts.reading import UnreadableMessageError, read_command
 from worker.unlinks.policy import DeniedError, Policy
 from worker.unlinks.ports.enterprise_manager import EnterpriseManager, Job, Refused
-from worker.unlinks.ports.ledger import KnownRun, Ledger
+from worker.unlinks.ports.ledger import Entry, KnownRun, Ledger
 from worker.unlinks.ports.steps import StepKind
 from worker.unlinks.waiting import Waiting
 
@@ -68,9 +69,7 @@ class Authorizer:
             if await self._is_repeat(command):
                 return Authorized()
             raise
-        job = await self._look(command, waiting)
-        self._policy.require_job(user_id, command, job)
-        return Authorized(job)
+        return Authorized(await self._judge(command, user_id, waiting))
 
     async def _authorize_retry(self, retry: RetryCommand, user_id: str | None, waiting: Waiting) -> Authorized:
         known = await self._ledger.last_run(retry.idempotency_key)
@@ -78,12 +77,28 @@ class Authorizer:
             return Authorized()
         if self._policy is None:
             return Authorized(retried=known)
-        stored = _stored_command(known)
-        if self._policy.is_decided(user_id, stored):
-            return Authorized(retried=known)
-        job = await self._look(stored, waiting)
-        self._policy.require_job(user_id, stored, job)
-        return Authorized(job, known)
+        return Authorized(await self._judge(_stored_command(known), user_id, waiting), known)
+
+    async def authorize_start(self, command: UnlinkCommand, entry: Entry, waiting: Waiting) -> Authorized:
+        """Authorize a stored command again, at the end of its wait. Has no side effects.
+
+        Raises:
+            DeniedError: the policy does not allow its sender to send it any more.
+            DeferredError, LeavingError, UnansweredError: Enterprise Manager did not answer.
+        """
+        if self._policy is None:
+            return Authorized()
+        if entry.intent is not None:
+            command = _of_job(command, entry.intent.job_id)
+        return Authorized(await self._judge(command, entry.sender, waiting))
+
+    async def _judge(self, command: UnlinkCommand, user_id: str | None, waiting: Waiting) -> Job | None:
+        """Apply the policy. Return the job that the command means, if it had to be read."""
+        if self._policy is None or self._policy.is_decided(user_id, command):
+            return None
+        job = await self._look(command, waiting)
+        self._policy.require_job(user_id, command, job)
+        return job
 
     async def _is_repeat(self, command: UnlinkCommand) -> bool:
         # A dry run leaves nothing in the ledger; what is there belongs to another command.
@@ -107,6 +122,8 @@ def _stored_command(known: KnownRun) -> UnlinkCommand:
         stored = read_command(known.command)
     except UnreadableMessageError as error:
         raise DeniedError(f"the policy cannot judge the command that is stored for this key: {error}") from error
-    if known.job_id is None:
-        return stored
-    return stored.model_copy(update={"job": JobReference.model_construct(id=known.job_id)})
+    return stored if known.job_id is None else _of_job(stored, known.job_id)
+
+
+def _of_job(command: UnlinkCommand, job_id: str) -> UnlinkCommand:
+    return command.model_copy(update={"job": JobReference.model_construct(id=job_id)})

@@ -9,13 +9,14 @@ from typing import Any
 
 from contracts.commands import UNKNOWN_NAME, CancelCommand, Command, RetryCommand, UnlinkCommand
 from contracts.events import ReasonCode
-from contracts.reading import PartialParse, UnreadableMessageError, read_message
+from contracts.reading import PartialParse, UnreadableMessageError, read_command, read_message
 from worker.unlinks.attempts import Attempts
 from worker.unlinks.authorization import Authorized, Authorizer
 from worker.unlinks.batches import Batches, member_of
 from worker.unlinks.claiming import HELD_ELSEWHERE_SECONDS
 from worker.unlinks.job_locks import JobLocks
 from worker.unlinks.misrouted import Misrouted, given_up
+from worker.unlinks.not_before import problem_with_times, seconds_of_waiting
 from worker.unlinks.policy import DeniedError
 from worker.unlinks.ports.broker import Delivery, Outbox
 from worker.unlinks.ports.clock import Clock
@@ -67,6 +68,7 @@ class Dispatcher:
             JobLocks(),
             self._leaving,
             self._batches,
+            self._authorizer,
         )
         self._running: dict[str, Running] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -157,7 +159,10 @@ class Dispatcher:
                 report(StepKind.DENIED, user_id=delivery.user_id, job_id=_job_id(command), problem=str(no))
                 code, problem, known = ReasonCode.ACCESS_DENIED, str(no), command
             else:
-                return await self._begin(command, delivery, authorized, report)
+                times = problem_with_times(command, authorized.retried, self._clock.now())
+                if times is None:
+                    return await self._begin(command, delivery, authorized, report)
+                code, problem, known = ReasonCode.INVALID_MESSAGE, times, command
         await self._replies.reject(delivery, known, code, problem, report, dead_letter=True)
         return None
 
@@ -177,8 +182,7 @@ class Dispatcher:
             await self._replies.reject(delivery, command, code, problem, report, dead_letter=True)
             return None
         if isinstance(command, CancelCommand):
-            await self._cancel(command, delivery, report)
-            return None
+            return await self._cancel(command, delivery, report)
         if isinstance(command, UnlinkCommand) and command.dry_run:
             await self._runs.plan(command, delivery, authorized, report)
             return None
@@ -188,6 +192,9 @@ class Dispatcher:
         fingerprint = command.fingerprint if isinstance(command, UnlinkCommand) else None
         batched = member_of(command, delivery) is not None
         running = Running(command, authorized, [delivery], report, fingerprint, given_up(delivery), batched=batched)
+        return self._starting(running)
+
+    def _starting(self, running: Running) -> Running:
         self._running[running.key] = running
         return running
 
@@ -229,8 +236,11 @@ class Dispatcher:
 
     # --- a cancel ---------------------------------------------------------------------------------------------------
 
-    async def _cancel(self, command: CancelCommand, delivery: Delivery, report: Reporter) -> None:
-        """Record the request; the worker that holds the key acts on it. The end of the run answers it."""
+    async def _cancel(self, command: CancelCommand, delivery: Delivery, report: Reporter) -> Running | None:
+        """Record the request; the worker that holds the key acts on it. The end of the run answers it.
+
+        No worker holds a run that waits for its `not_before`: it is returned, to be ended here.
+        """
         request = CancelRequest(
             key=command.idempotency_key,
             enterprise_manager=command.enterprise_manager,
@@ -248,7 +258,21 @@ class Dispatcher:
                 await self._replies.reject_reuse(delivery, command, report)
             case None:
                 report(StepKind.CANCEL_RECORDED, requested_by=command.requested_by)
+                if (waiting := await self._waiting_run(command, delivery, report)) is not None:
+                    return waiting
                 delivery.acknowledge()
+        return None
+
+    async def _waiting_run(self, command: CancelCommand, delivery: Delivery, report: Reporter) -> Running | None:
+        """The run that a cancel means, if it waits for its `not_before`."""
+        known = await self._ledger.last_run(command.idempotency_key)
+        if known is None or command.run not in {None, known.run} or command.idempotency_key in self._running:
+            return None
+        if seconds_of_waiting(known, self._clock.now()) == 0:
+            return None
+        running = Running(read_command(known.command), Authorized(), [delivery], report, known.fingerprint)
+        running.cancelled.set()
+        return self._starting(running)
 
     def _on_cancel(self, key: str) -> None:
         if (running := self._running.get(key)) is not None:

@@ -12,17 +12,20 @@ from contracts.commands import RetryCommand, UnlinkCommand
 from contracts.events import Event, Outcome, Reason, ReasonCode
 from contracts.reading import UnreadableMessageError, read_command, to_stored
 from worker.unlinks.attempts import Attempts
-from worker.unlinks.authorization import Authorized
+from worker.unlinks.authorization import Authorized, Authorizer
 from worker.unlinks.batches import Batches
 from worker.unlinks.claiming import claim_once_free
 from worker.unlinks.job_locks import JobLocks
 from worker.unlinks.misrouted import ending_of_given_up, given_up
+from worker.unlinks.not_before import require_soon, seconds_of_waiting, seconds_until_start
 from worker.unlinks.outcome import Ending, as_plan, compose, failed
+from worker.unlinks.policy import DeniedError
 from worker.unlinks.ports.broker import Delivery
 from worker.unlinks.ports.clock import Clock
 from worker.unlinks.ports.enterprise_manager import EnterpriseManager, Task
 from worker.unlinks.ports.ledger import (
     AlreadySettled,
+    CancelRequestedError,
     Claimed,
     Entry,
     KeyReused,
@@ -85,10 +88,12 @@ class Runs:
     job_locks: JobLocks
     leaving: Signal
     batches: Batches
+    authorizer: Authorizer
 
     async def see_through(self, running: Running) -> None:
         """Claim the key, or start its next run, and execute the run until it is answered."""
         report = running.report
+        await self._require_due(running)
         report(StepKind.CLAIMING)
         hold_until = partial(self.attempts.hold_until, running.deliveries)
         waiting = Waiting(self.clock, hold_until, self.leaving, Signal(), report, heeds_cancel=False)
@@ -127,6 +132,20 @@ class Runs:
 
     # --- parts ------------------------------------------------------------------------------------------------------
 
+    async def _require_due(self, running: Running) -> None:
+        """Delay a repeat, or a returning copy, of what is known to wait for its `not_before`, without a claim.
+
+        Raises:
+            DeferredError: it waits.
+        """
+        asked = running.asked
+        without = isinstance(asked, UnlinkCommand) and asked.not_before is None
+        if without or running.given_up is not None or running.cancelled.is_set():
+            return
+        known = await self.ledger.last_run(running.key)
+        if known is not None and running.fingerprint in {None, known.fingerprint}:
+            require_soon(seconds_of_waiting(known, self.clock.now()))
+
     async def _claim_of(self, running: Running) -> Callable[[], Awaitable[RetryResult]]:
         """The call of the ledger that claims the key, or starts its next run."""
         asked, delivery = running.asked, running.deliveries[0]
@@ -142,6 +161,7 @@ class Runs:
                 judged=None if retried is None else retried.fingerprint,
                 requested_by=asked.requested_by,
                 reason=asked.reason,
+                not_before=asked.not_before,
                 not_after=asked.not_after,
                 correlation_id=delivery.correlation_id,
                 user_id=delivery.user_id,
@@ -203,14 +223,37 @@ class Runs:
             event = self._event(command, entry, Ending(Outcome.SUBMITTED, seen=entry.intent, task=task), running)
             progress.append(asyncio.create_task(self.replies.offer(event, running.report)))
 
+        denied = await self._await_start(command, entry, running)
         workflow = self._workflow(command, entry, running, on_submitted)
         try:
-            ending = await self._ending(workflow, running)
+            ending = denied or await self._ending(workflow, running)
             entry = await self._with_canceller(workflow.entry, ending, running)
             return await self._settle(command, entry, ending, running)
         finally:
             for publishing in progress:
                 publishing.cancel()
+
+    async def _await_start(self, command: UnlinkCommand, entry: Entry, running: Running) -> Ending | None:
+        """Wait for the command's `not_before`, then apply the policy again. Return the ending if it is denied."""
+        if command.not_before is None or entry.stage is not Stage.CLAIMED:
+            return None
+        waiting = self._waiting(running)
+        try:
+            waiting.require_not_cancelled()
+            while (left := seconds_until_start(command, self.clock.now())) > 0:
+                require_soon(left)
+                await waiting.wait(left)
+            running.authorized = await self.authorizer.authorize_start(command, entry, waiting)
+        except CancelRequestedError:
+            return None  # the workflow begins with the check for a cancel
+        except DeniedError as no:
+            running.report(StepKind.DENIED, user_id=entry.sender, job_id=command.job.id, problem=str(no))
+            return failed(ReasonCode.ACCESS_DENIED, str(no), changed=None if entry.may_act else False)
+        return None
+
+    def _waiting(self, running: Running) -> Waiting:
+        hold_until = partial(self.attempts.hold_until, running.deliveries)
+        return Waiting(self.clock, hold_until, self.leaving, running.cancelled, running.report)
 
     async def _settle(self, command: UnlinkCommand, entry: Entry, ending: Ending, running: Running) -> Event:
         event = self._event(command, entry, ending, running)
@@ -245,14 +288,13 @@ class Runs:
         running: Running,
         on_submitted: Callable[[Entry, Task | None], None],
     ) -> Workflow:
-        hold_until = partial(self.attempts.hold_until, running.deliveries)
         return Workflow(
             command=command,
             entry=entry,
             enterprise_manager=self.enterprise_managers[command.enterprise_manager],
             ledger=self.ledger,
             job_locks=self.job_locks,
-            waiting=Waiting(self.clock, hold_until, self.leaving, running.cancelled, running.report),
+            waiting=self._waiting(running),
             clock=self.clock,
             pace=self.rules.paces.get(command.enterprise_manager, Pace()),
             on_submitted=on_submitted,

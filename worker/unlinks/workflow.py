@@ -1,7 +1,7 @@
 """The workflow of one unlink, from the claim to the ending: look, intend, DELETE, follow, verify.
 
-It reads top to bottom. What comes before (reading, claiming) and after (settling, publishing, acknowledging) is in
-`dispatcher`. Each step that must survive a crash is in the ledger before the next one is taken.
+It reads top to bottom. What comes before (reading, claiming) and after (settling, answering) is in `dispatcher`. Each
+step that must survive a crash is in the ledger before the next one is taken.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from worker.unlinks.consent import reason_against
 from worker.unlinks.following import Follower
 from worker.unlinks.job_locks import JobLocks
 from worker.unlinks.meaning import Meaning
+from worker.unlinks.not_before import require_started
 from worker.unlinks.outcome import Ending, already_absent, cancelled, failed, planned, succeeded, timed_out
 from worker.unlinks.ports.clock import Clock
 from worker.unlinks.ports.enterprise_manager import (
@@ -81,8 +82,7 @@ class Workflow:
     follow: Follower = field(init=False)
     sent: float | None = field(init=False)
     stopping: bool = False
-    #: Whether a DELETE of an earlier run may have been carried out, or may yet be; and when it has had its settling
-    #: time, by the monotonic clock.
+    #: Whether a DELETE of an earlier run may act or have acted; and when it has settled, by the monotonic clock.
     earlier_may_act: bool = field(init=False)
     earlier_has_settled: float = field(init=False)
 
@@ -121,10 +121,7 @@ class Workflow:
             return cancelled(self.entry.intent)
 
     def require_lease(self) -> None:
-        """Stop before anything is sent, if this process was paused for so long that another worker may have the key.
-
-        An answer of the ledger that arrived or was read late may be outdated.
-        """
+        """Stop before anything is sent if another worker may have the key: an answer of the ledger may be outdated."""
         if not self.ledger.alive(self.entry.lease):
             raise LeaseLostError
 
@@ -162,6 +159,7 @@ class Workflow:
             self._require_consent(backups)
             if self._expired():
                 return self._too_late()
+            require_started(self.command, self.clock.now())
             await self._intend(intent)
             return await self._send()
 

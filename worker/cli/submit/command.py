@@ -64,6 +64,9 @@ def submit(  # noqa: PLR0913 - one parameter an option
     ] = "succeed",
     timeout: Annotated[int, typer.Option(help="Seconds from the DELETE to the end, 10 to 1500.")] = 600,
     not_after: Annotated[str | None, typer.Option(help="RFC 3339; past it, the command is not started.")] = None,
+    not_before: Annotated[
+        str | None, typer.Option(help="RFC 3339, at most 90 days ahead; until then, the command waits.")
+    ] = None,
     requested_by: Annotated[str | None, typer.Option(help="Who asks.")] = None,
     reason: Annotated[str | None, typer.Option(help="Why.")] = None,
     ticket: Annotated[str | None, typer.Option(help="SYSTEM:ID, e.g. jira:OPS-4711.")] = None,
@@ -102,6 +105,7 @@ def submit(  # noqa: PLR0913 - one parameter an option
                 "if_absent": if_absent,
                 "timeout_seconds": timeout,
                 "not_after": not_after,
+                "not_before": not_before,
                 "requested_by": requested_by,
                 "reason": reason,
                 "ticket": ticket_reference(ticket, ticket_url),

@@ -21,6 +21,7 @@ PLAIN_COLUMNS = (
     "enterprise_manager",
     "if_absent",
     "not_after",
+    "not_before",
     "requested_by",
     "reason",
     "correlation_id",

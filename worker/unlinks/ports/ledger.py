@@ -72,8 +72,9 @@ class Entry:
     """A key with a run that is not settled. `cancelled`: its cancellation was requested.
 
     `command` is the one that claimed the key first, as it was stored: that one runs, whichever delivery is at hand.
-    `user_id` is the broker user who published it; `retried_by` and `cancelled_by` are who asked for this run, and who
-    asked to cancel it. `received_at` is when this run was asked for.
+    `user_id` is the broker user who published it, and `sender` the one who published the command or the retry that
+    began this run; `retried_by` and `cancelled_by` are who asked for this run, and who asked to cancel it.
+    `received_at` is when this run was asked for.
 
     `attempts`, `sends` and what follows from them are of this run; `intent` is of the key: no run removes another link
     than the one that an earlier run recorded. `may_act`: a DELETE of an earlier run may still be carried out. `age` is
@@ -95,6 +96,7 @@ class Entry:
     command: bytes = b""
     run: int = 1
     user_id: str | None = None
+    sender: str | None = None
     retried_by: str | None = None
     cancelled_by: str | None = None
     may_act: bool = False
@@ -123,7 +125,8 @@ class KnownRun:
     """The last run of a key, as far as it decides whether a retry may start another one.
 
     `command` and `fingerprint` are of the stored command. `failure` is the run's event, if it has ended without
-    success; another run may then follow. `job_id` is of the job that was recorded with the intent.
+    success; another run may then follow. `job_id` is of the job that was recorded with the intent. `under_way`: the run
+    has not ended.
     """
 
     enterprise_manager: str
@@ -132,6 +135,7 @@ class KnownRun:
     fingerprint: str
     failure: bytes | None
     job_id: str | None
+    under_way: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +143,7 @@ class Retry:
     """A request to run a key's stored command again, after `run` has ended without success.
 
     `judged` is the fingerprint of the stored command that the sender of the retry may run; None if no run may be
-    started. `not_after` and `correlation_id` replace the stored ones, where they are given. `user_id` is
+    started. `not_before`, `not_after` and `correlation_id` replace the stored ones, where they are given. `user_id` is
     the broker user who published the request.
     """
 
@@ -149,6 +153,7 @@ class Retry:
     judged: str | None
     requested_by: str | None = None
     reason: str | None = None
+    not_before: datetime | None = None
     not_after: datetime | None = None
     correlation_id: str | None = None
     user_id: str | None = None
@@ -309,7 +314,10 @@ class Ledger(Protocol):
         ...
 
     async def has_decided(self, key: str, fingerprint: str) -> bool:
-        """Whether the key is known with this content and past its claim: a link is recorded, or the key has ended."""
+        """Whether the key is known with this content and past its claim.
+
+        It is past it if a link is recorded, if the key has ended, or if the stored command names a `not_before`.
+        """
         ...
 
     async def last_run(self, key: str) -> KnownRun | None:
