@@ -91,6 +91,21 @@ def test_a_pipeline_step_fails_when_the_link_stays(site: Site, recipes: Path, st
     assert "job_not_found" in done.stdout
 
 
+@pytest.mark.parametrize("step", [gitlab_step, jenkins_step, github_step])
+def test_a_pipeline_step_that_failed_succeeds_once_its_cause_is_gone(site: Site, recipes: Path, step: Any) -> None:
+    """The re-run button would give the old failure again, for ever."""
+    command = site.new_command(f"{step.__name__}-again")
+    job, enterprise_manager = command["job"]["id"], site.world.enterprise_manager
+    enterprise_manager.change_behaviour(running_job="task_fails")
+    enterprise_manager.set_running(job, running=True)
+    failed = run_step(step(recipes), site, command)
+    assert (failed.returncode, "task_failed" in failed.stdout) == (1, True), failed.stdout + failed.stderr
+    enterprise_manager.set_running(job, running=False)
+    done = run_step(step(recipes), site, command)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert enterprise_manager.links(job) == []
+
+
 def test_the_workflow_for_github_is_one_and_asks_for_no_rights(recipes: Path) -> None:
     """GitHub would refuse it; or a mistake in it could write to the repository."""
     workflow = recipes / "github-actions.yml"
@@ -234,6 +249,42 @@ def test_a_ticket_that_could_not_be_reached_is_reported_later(site: Site, recipe
             while wanted:  # an event may come more than once
                 path, update = updates.get(timeout=TIMEOUT_SECONDS)
                 wanted.discard((path, update["note"]))
+
+
+def test_a_ticket_with_several_links_is_closed_when_all_of_them_are_gone(site: Site, recipes: Path) -> None:
+    """It would be closed when the last link was gone, although the first one's unlink had failed."""
+    updates: Queue[tuple[str, dict[str, Any]]] = Queue()
+    enterprise_manager = site.world.enterprise_manager
+    enterprise_manager.change_behaviour(running_job="task_fails")
+    ticket = {"ticket": {"system": "jira", "id": "OPS-20"}, "batch": {"id": "OPS-20", "size": 2}}
+    first, second = (site.new_command(f"closes-{number}") | ticket for number in (1, 2))
+    alone = site.new_command("closes-alone") | {"ticket": {"system": "jira", "id": "OPS-21"}}
+    enterprise_manager.set_running(first["job"]["id"], running=True)
+    delete_queue(site, "observer.tickets")
+
+    def until_updated(*wanted: tuple[str, str, str]) -> None:
+        """Wait for updates that change a ticket's state: ticket, state, and a part of the note."""
+        left = set(wanted)
+        while left:
+            path, update = updates.get(timeout=TIMEOUT_SECONDS)
+            found = {each for each in left if each[2] in update["note"] and each[0] == path}
+            assert "state" not in update or (update["state"] == next(iter(found))[1] if found else True), update
+            left -= found
+
+    with (
+        ticketing_system(updates, failures=0) as url,
+        running([sys.executable, recipes / "close_tickets.py"], {"AMQP_URL": site.amqp_url, "TICKETS_API": url}),
+    ):
+        until_consumed(site, "observer.tickets")
+        for command in (first, second, alone):
+            site.world.send(command)
+        until_updated(
+            ("/tickets/OPS-20", "open", "Of 2 commands of the batch 'OPS-20', 1 succeeded: 1 failed"),
+            ("/tickets/OPS-21", "closed", "was removed; the task succeeded"),
+        )
+        enterprise_manager.set_running(first["job"]["id"], running=False)
+        site.world.send({"command": "retry.v1", "idempotency_key": "closes-1", "run": 1})
+        until_updated(("/tickets/OPS-20", "closed", "All 2 commands of the batch 'OPS-20' succeeded"))
 
 
 def test_a_chat_reads_what_became_of_each_unlink(site: Site, recipes: Path) -> None:

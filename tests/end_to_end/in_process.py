@@ -117,7 +117,7 @@ class KeptOutbox:
         return end
 
     def _end_of(self, key: str) -> dict[str, Any] | None:
-        ends = (one for one in self.events if one["idempotency_key"] == key and one["outcome"] != "submitted")
+        ends = (one for one in self.events if one.get("idempotency_key") == key and one["outcome"] != "submitted")
         return next(ends, None)
 
 

@@ -11,9 +11,12 @@ from typing import Any
 import pika
 
 from contracts.batches import BATCH_ENDED_KEY
+from tests.end_to_end.in_process import worker_for
 from tests.end_to_end.world import TIMEOUT_SECONDS, World, vendor_command
 from tests.preloaded.preloaded import run_program
-from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_ID, Behaviour
+from tests.waiting import until
+from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_ID, Behaviour, SimulatedEnterpriseManager
+from worker.unlinks.policy import read_policy
 
 #: A link that is not there.
 NOWHERE = {"link_id": "ffffffff-1111-4000-8000-000000000000"}
@@ -131,6 +134,22 @@ def test_what_is_not_run_counts_too(world: World) -> None:
         assert world.of("planned")[-1].data["batch"] is None
         world.send(one_of("misspelt", 5, timeout_seconds=10))
         assert ends.other_than(first)["data"]["counts"]["succeeded"] == 2
+
+
+async def test_a_member_that_the_policy_denies_counts_as_rejected(
+    simulated_enterprise_manager: SimulatedEnterpriseManager,
+) -> None:
+    """The ticket of the other members would stay open for ever."""
+    policy = read_policy("[[rules]]\nunnamed = true")
+    async with worker_for(simulated_enterprise_manager, policy=policy, poll_interval_seconds=0.1) as worker:
+        worker.send(one_of("CHG1"))
+        assert (await worker.end_of("CHG1"))["outcome"] == "succeeded"
+        worker.send(one_of("CHG2", allow_linked_backups_removal=True))
+        assert (await worker.end_of("CHG2"))["reason"]["code"] == "access_denied"
+        await until(lambda: "counts" in worker.heard.events[-1], "the end of the batch")
+        ended = worker.heard.events[-1]
+        assert (ended["counts"]["succeeded"], ended["counts"]["rejected"]) == (1, 1)
+        assert ended["not_succeeded"] == ["CHG2"]
 
 
 def test_what_was_first_ordered_alone_is_retried_with_its_batch(world: World, behaviour: Behaviour) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,10 +19,12 @@ from tests.end_to_end.world import World, vendor_command
 from tests.missing_parts import require_rabbitmq
 from tests.preloaded.preloaded import run_program
 from worker.cli import COMMANDS, load
+from worker.cli.awaiting import EXIT_STATUS, WOULD_BE_REFUSED
 from worker.sandbox.processes.worker_process import surroundings
 from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_ID, VENDOR_LINK_ID, Behaviour, Fault
 
 PROGRAM = (sys.executable, "-m", "worker")
+README = Path(__file__).resolve().parents[2] / "README.md"
 REPOSITORY = "88788f9e-d8f5-4eb4-bc4f-9b3f5403bcec"
 VENDOR_PAGE = ("--job", VENDOR_JOB_ID, "--link", VENDOR_LINK_ID)
 
@@ -75,6 +79,48 @@ def test_submit_exits_with_3_when_it_cannot_be_known_in_time(world: World) -> No
     world.start_worker()
     ended = submit(world, *VENDOR_PAGE, "--timeout", "10")
     assert (ended.returncode, "timed_out" in ended.stdout) == (3, True), ended.stdout + ended.stderr
+
+
+def test_submit_exits_with_4_when_it_was_cancelled(world: World) -> None:
+    """A pipeline would go on although somebody stopped its change; or take it for a failure of the backup server."""
+    world.serve()
+    world.send({"command": "cancel.v1", "idempotency_key": "CHG1"})
+    world.until_acknowledged()
+    ended = submit(world, *VENDOR_PAGE, "--key", "CHG1")
+    assert (ended.returncode, "cancelled" in ended.stdout) == (4, True), ended.stdout
+
+
+def test_of_several_commands_the_exit_status_is_the_worst_of_those_that_occurred(world: World, tmp_path: Path) -> None:
+    """A file with one failure among many successes would look done."""
+    world.serve()
+    world.send({"command": "cancel.v1", "idempotency_key": "cancelled"})
+    world.until_acknowledged()
+    done = vendor_command("done")
+    refused = vendor_command("refused", dry_run=True, job={"id": "00000000-0000-0000-0000-000000000000"})
+    cancelled = vendor_command("cancelled")
+    failed = vendor_command("failed", if_absent="fail", repository={"link_id": "00000000-0000-0000-0000-000000000000"})
+    rejected = vendor_command("done", if_absent="fail")
+    file = tmp_path / "commands.jsonl"
+    sent: list[dict[str, Any]] = [done]
+    for another, status in ((None, 0), (refused, 5), (cancelled, 4), (failed, 1)):
+        sent += [] if another is None else [another]
+        file.write_text("\n".join(json.dumps(command) for command in sent))
+        ended = submit(world, "--file", str(file))
+        assert ended.returncode == status, ended.stdout + ended.stderr
+    file.write_text(json.dumps(rejected) + "\n" + json.dumps(failed))
+    ended = submit(world, "--file", str(file))
+    assert ended.returncode == 2, ended.stdout + ended.stderr
+
+
+def test_the_readme_names_the_exit_status_of_each_outcome() -> None:
+    """A pipeline that is written by the README would take one outcome for another."""
+    table = re.findall(
+        r"^\| `(\w+)` \|.*\| (\d)(?:; (\d) if it would be refused)? \|$", README.read_text(), re.MULTILINE
+    )
+    named = {outcome: (int(status), refused) for outcome, status, refused in table}
+    ends = {outcome.value: status for outcome, status in EXIT_STATUS.items()}
+    assert {outcome: status for outcome, (status, _) in named.items()} == ends
+    assert named["planned"][1] == str(WOULD_BE_REFUSED)
 
 
 @contextmanager

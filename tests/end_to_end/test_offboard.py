@@ -141,6 +141,7 @@ def test_a_repository_of_300_jobs_is_offboarded_while_workers_are_killed(world: 
     for job in links:
         assert [link.object_in_job_id for link in em.links(job)] == others[job]
     assert set(em.departures) == set(links.values())
+    assert {link: em.deletes_of(link) for link in links.values()} == dict.fromkeys(links.values(), 1)
 
 
 def _interrupt_once(world: World) -> None:
