@@ -67,8 +67,9 @@ RATES_OF_FAULTS = {
 RATES = [name for rates in RATES_OF_FAULTS.values() for name in rates]
 
 
-#: How often a command has a `not_before`.
-WAITS = 0.05
+#: How often commands of a run have a `not_before`, and how often each of them has.
+WAITS = 0.15
+WAITING = 0.4
 
 
 @dataclass(slots=True)
@@ -356,9 +357,11 @@ def _add_commands(chance: Random, scenario: Scenario) -> None:
 
 
 def _add_waits(chance: Random, scenario: Scenario) -> None:
-    """A time before which some commands, and some runs, are not started."""
+    """In some runs, a time before which some commands are not started."""
+    if chance.random() >= WAITS:
+        return
     for _, command in scenario.commands:
-        if isinstance(command, dict) and command["command"] != "cancel.v1" and chance.random() < WAITS:
+        if isinstance(command, dict) and command["command"] == "unlink.v1" and chance.random() < WAITING:
             not_before = chance.choice(("2030-01-01T00:00:05Z", "2030-01-01T00:01:00Z", "2030-01-01T00:06:00Z"))
             if "not_after" not in command:
                 command["not_before"] = not_before

@@ -106,7 +106,7 @@ def _facts(record: Record | None) -> Iterator[tuple[str, str]]:
     if intent is not None:
         yield "job", _named(intent.job_name, intent.job_id)
         yield "link", intent.link.object_in_job_id
-        yield "repository", _named(intent.link.repository_name, intent.link.repository_uid)
+        yield "repository", _named(document.repository["name"], intent.link.repository_uid)
         if intent.linked_backups:
             backups = [_named(backup.name, backup.uid or backup.object_in_job_id) for backup in intent.linked_backups]
             yield "drops", "linked backups: " + ", ".join(backups)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from typing import Self
 
@@ -18,11 +19,12 @@ from worker.broker.awaited import Awaited
 from worker.broker.client import BrokerClient, BrokerClientError
 from worker.broker.received_event import ReceivedEvent
 from worker.cli.awaiting import Following
-from worker.cli.output.event_text import in_words
+from worker.cli.output.event_text import had_ended, in_words
 from worker.cli.output.naming import named
 from worker.cli.output.stalls import Stalls
 from worker.cli.output.terminal import Output, console, local_time, printable
 from worker.cli.submit.drafts import Draft
+from worker.clock import SystemClock
 from worker.settings import ClientSettings
 
 #: The exit status after Ctrl-C, by the convention of shells.
@@ -94,7 +96,7 @@ def publish_all(
     if not wait:
         return 0
     if len(commands) > 1 and output == "text":
-        _print_ends(following, _open(commands, following))
+        _print_ends(following, _open(commands, following), teller.asked_at)
     if following.open:
         _say_what_is_open(commands, following, len(published), f"No end within {seconds:g} s. ")
     return following.exit_status
@@ -124,6 +126,7 @@ class _Teller:
         self._output = output
         self._many = len(following.open) > 1
         self._console = console(stderr=True)
+        self.asked_at = SystemClock().now()
         self._progress: Progress | None = None
         if self._many and self._console.is_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -160,7 +163,7 @@ class _Teller:
         if self._output == "json":
             self._say(event.body.decode())
         elif self._progress is None:
-            self._say(in_words(event))
+            self._say(in_words(event, self.asked_at))
         if self._progress is not None:
             self._progress.update(self._in, completed=len(self._following.ended))
         if self._spinner is not None:
@@ -180,7 +183,7 @@ class _Teller:
         live.start()
 
 
-def _print_ends(following: Following, still_open: Sequence[Outgoing]) -> None:
+def _print_ends(following: Following, still_open: Sequence[Outgoing], asked_at: datetime) -> None:
     """Print the number of each outcome, then a line for each unlink that did not succeed."""
     table = Table(box=None, pad_edge=False)
     table.add_column("outcome")
@@ -191,6 +194,8 @@ def _print_ends(following: Following, still_open: Sequence[Outgoing]) -> None:
     if still_open:
         table.add_row("still open", str(len(still_open)))
     console().print(table)
+    if before := sum(had_ended(event, asked_at) for event in following.ended.values()):
+        typer.echo(f"Of these, {before} had ended before: nothing was sent for them now.")
     unwished = [in_words(event) for event in following.ended.values() if event.data.get("reason")]
     unwished += [f"{each.name}  still open" for each in still_open]
     if unwished:
