@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from worker.ledger.key_rows import KeyRows
 from worker.ledger.records import Step
-from worker.ledger.rows import cancellation_from, who_and_why
+from worker.ledger.rows import cancellation_from, known_run_from, who_and_why
+from worker.ledger.search_terms import content_of
 from worker.ledger.statements import CANCELLATIONS, MARK_CANCELLED, remember_cancellation
-from worker.unlinks.ports.ledger import AlreadySettled, CancelRequest, KeyReused, Lease, Stage
+from worker.unlinks.ports.ledger import AlreadySettled, CancelRequest, KeyReused, KnownRun, Lease, Stage
 
 if TYPE_CHECKING:
     from sqlalchemy import RowMapping
@@ -46,12 +47,17 @@ class Cancelling(KeyRows):
             self._note(Lease(request.key, 0), Step.CANCEL_REQUESTED, who_and_why(request.by, request.reason))
         return Stored(run, present=row is not None and run == row["run"])
 
-    def mark_cancelled(self, request: CancelRequest, run: int) -> AlreadySettled | KeyReused | None:
-        """Mark the row. A write that began before the commit of the request is either first or sees the mark."""
+    def mark_cancelled(self, request: CancelRequest, run: int) -> AlreadySettled | KeyReused | KnownRun | None:
+        """Mark the row. A write that began before the commit of the request is either first or sees the mark.
+
+        Return the run that is meant, if it may wait for its `not_before`.
+        """
         named = {"of_key": request.key, "of_enterprise_manager": request.enterprise_manager, "of_run": run}
-        if self.connection.execute(MARK_CANCELLED, named).rowcount == 1:
-            return None
-        return _beyond_cancelling(self._row(request.key), request, run)
+        marked = self.connection.execute(MARK_CANCELLED, named).rowcount == 1
+        row = self._row(request.key)
+        if not marked and (answer := _beyond_cancelling(row, request, run)) is not None:
+            return answer
+        return _may_wait(row, run)
 
     def cancelled_by(self, lease: Lease) -> str | None:
         """Who asked to cancel the run of this lease."""
@@ -66,6 +72,13 @@ class Cancelling(KeyRows):
 
     def _cancellations(self, key: str) -> list[RowMapping]:
         return list(self.connection.execute(CANCELLATIONS, {"of_key": key}).mappings())
+
+
+def _may_wait(row: RowMapping | None, run: int) -> KnownRun | None:
+    """The run, if it has not been looked at, and its command names a `not_before`."""
+    if row is None or row["run"] != run or row["stage"] != Stage.CLAIMED:
+        return None
+    return known_run_from(row) if content_of(row["command"]).get("not_before") is not None else None
 
 
 def _beyond_cancelling(row: RowMapping | None, request: CancelRequest, run: int) -> AlreadySettled | KeyReused | None:

@@ -328,7 +328,7 @@ class SqlLedger:
 
     # --- cancelling -------------------------------------------------------------------------------------------------
 
-    async def cancel(self, request: CancelRequest) -> AlreadySettled | KeyReused | None:
+    async def cancel(self, request: CancelRequest) -> AlreadySettled | KeyReused | KnownRun | None:
         """Store a request to cancel. See the port.
 
         In two transactions: when the second one begins, every write that begins from then on sees the request.
@@ -338,7 +338,7 @@ class SqlLedger:
             return stored
         run = stored.run
         answer = await self._call("cancel", request.key, lambda transaction: transaction.mark_cancelled(request, run))
-        if answer is None and stored.present:
+        if (answer is None or isinstance(answer, KnownRun)) and stored.present:
             self._notify_cancelled(request.key)
         return answer
 

@@ -21,7 +21,7 @@ from worker.unlinks.policy import DeniedError
 from worker.unlinks.ports.broker import Delivery, Outbox
 from worker.unlinks.ports.clock import Clock
 from worker.unlinks.ports.enterprise_manager import EnterpriseManager
-from worker.unlinks.ports.ledger import AlreadySettled, CancelRequest, KeyReused, Ledger
+from worker.unlinks.ports.ledger import AlreadySettled, CancelRequest, KeyReused, KnownRun, Ledger
 from worker.unlinks.ports.steps import Reporter, StepKind, Steps
 from worker.unlinks.replies import Replies, known_of
 from worker.unlinks.rules import Rules
@@ -250,27 +250,27 @@ class Dispatcher:
             run=command.run,
             user_id=delivery.user_id,
         )
-        match await self._ledger.cancel(request):
+        answer = await self._ledger.cancel(request)
+        match answer:
             case AlreadySettled(event):
                 report(StepKind.CANCELLED_TOO_LATE)
                 await self._replies.publish_settled(event, [delivery], report)
             case KeyReused():
                 await self._replies.reject_reuse(delivery, command, report)
-            case None:
+            case KnownRun() | None:
                 report(StepKind.CANCEL_RECORDED, requested_by=command.requested_by)
-                if (waiting := await self._waiting_run(command, delivery, report)) is not None:
-                    return waiting
+                if answer is not None and seconds_of_waiting(answer, self._clock.now()) > 0:
+                    return await self._end_waiting(answer, delivery, report)
                 delivery.acknowledge()
         return None
 
-    async def _waiting_run(self, command: CancelCommand, delivery: Delivery, report: Reporter) -> Running | None:
-        """The run that a cancel means, if it waits for its `not_before`."""
-        known = await self._ledger.last_run(command.idempotency_key)
-        if known is None or command.run not in {None, known.run} or command.idempotency_key in self._running:
+    async def _end_waiting(self, known: KnownRun, delivery: Delivery, report: Reporter) -> Running | None:
+        """Begin to end a run that waits for its `not_before`, and that somebody has asked to cancel."""
+        stored = read_command(known.command)
+        if stored.idempotency_key in self._running:  # a copy that is about to be delayed again
+            await self._replies.delay([delivery], HELD_ELSEWHERE_SECONDS, report, failed=False)
             return None
-        if seconds_of_waiting(known, self._clock.now()) == 0:
-            return None
-        running = Running(read_command(known.command), Authorized(), [delivery], report, known.fingerprint)
+        running = Running(stored, Authorized(), [delivery], report, known.fingerprint)
         running.cancelled.set()
         return self._starting(running)
 

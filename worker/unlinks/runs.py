@@ -138,9 +138,7 @@ class Runs:
         Raises:
             DeferredError: it waits.
         """
-        asked = running.asked
-        without = isinstance(asked, UnlinkCommand) and asked.not_before is None
-        if without or running.given_up is not None or running.cancelled.is_set():
+        if running.asked.not_before is None or running.given_up is not None or running.cancelled.is_set():
             return
         known = await self.ledger.last_run(running.key)
         if known is not None and running.fingerprint in {None, known.fingerprint}:

@@ -377,12 +377,12 @@ class Ledger(Protocol):
         """Release an unsettled key, so that any worker may take it over at once. Does nothing if the lease is lost."""
         ...
 
-    async def cancel(self, request: CancelRequest) -> AlreadySettled | KeyReused | None:
+    async def cancel(self, request: CancelRequest) -> AlreadySettled | KeyReused | KnownRun | None:
         """Store a request to cancel, also for a key or a run that is yet to come. Idempotent.
 
         `AlreadySettled`, with the key's latest event, if the run that is meant has ended: then nothing is stored.
-        `KeyReused` if the key belongs to another Enterprise Manager's unlink. The worker that holds the key is notified
-        through `on_cancel`.
+        `KeyReused` if the key belongs to another Enterprise Manager's unlink. `KnownRun`: it is stored, and the run may
+        wait for its `not_before`, held by no worker. The worker that holds the key is notified through `on_cancel`.
         """
         ...
 
