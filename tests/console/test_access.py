@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from unittest.mock import AsyncMock
 
 import httpx
 import pytest
@@ -20,7 +21,11 @@ def status(estate: Estate, peer: str, headers: list[tuple[str, str]], method: st
     async def ask() -> int:
         transport = httpx.ASGITransport(app, client=(peer, 40000))
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            return (await client.request(method, path, headers=headers)).status_code
+            answer = await client.request(method, path, headers=headers)
+        # A server that starts and stops: the application closes its connections.
+        receive = AsyncMock(side_effect=[{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}])
+        await app({"type": "lifespan", "state": {}}, receive, AsyncMock())
+        return answer.status_code
 
     return asyncio.run(ask())
 

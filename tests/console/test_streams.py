@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -90,3 +91,5 @@ async def test_all_streams_share_one_poll_and_are_bounded(estate: Estate, monkey
         assert step.key == "CHG1"
     for queue in queues:
         feed.close(queue)
+    await asyncio.get_running_loop().shutdown_default_executor()
+    readings.close()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
@@ -79,6 +81,7 @@ def create_app(settings: ConsoleProgramSettings, clock: Clock) -> ASGIApp:
         openapi_url="/api/v1/openapi.json",
         docs_url=None,
         redoc_url=None,
+        lifespan=_until_closed,
     )
     readings = app.state.readings = Readings(settings.ledger, settings.broker, clock)
     app.state.orders = Orders(settings.broker, policy_in(settings.policy_file), readings)
@@ -107,6 +110,14 @@ def create_app(settings: ConsoleProgramSettings, clock: Clock) -> ASGIApp:
     app.add_exception_handler(Exception, _on_fault)
     app.openapi = partial(_described, app, app.openapi)  # type: ignore[method-assign] # FastAPI's documented way
     return SecureHeaders(_protected(app, settings, clock))
+
+
+@asynccontextmanager
+async def _until_closed(app: FastAPI) -> AsyncIterator[None]:
+    """While the server runs; then the connections to the ledger are closed."""
+    yield
+    await asyncio.get_running_loop().shutdown_default_executor()  # the readings that have not ended
+    app.state.readings.close()
 
 
 def _protected(app: FastAPI, settings: ConsoleProgramSettings, clock: Clock) -> ASGIApp:

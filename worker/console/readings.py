@@ -106,6 +106,10 @@ class Readings:
         self._batches = SharedByKey(self._read_batches, WATCHED_SECONDS)
         self._names: tuple[str, ...] = ()
 
+    def close(self) -> None:
+        """Close the connections to the ledger that no reading uses."""
+        self._inspection.close()
+
     async def overview(self) -> Overview:
         """The overview, a few seconds old at most."""
         overview = await self._answered(self._overview.get())

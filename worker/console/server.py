@@ -120,6 +120,6 @@ def configuration_for(app: ASGIApp) -> uvicorn.Config:
         limit_concurrency=_MOST_CONNECTIONS,
         timeout_keep_alive=_IDLE_SECONDS,
         timeout_graceful_shutdown=_STOP_SECONDS,
-        lifespan="off",
+        lifespan="on",
         ws="none",
     )

@@ -51,6 +51,10 @@ class Inspection:
         self._writing: Engine = open_engine(self._url, clock)
         self._reading: Engine = open_engine(self._url, clock, read_only=True, pooled=pooled)
 
+    def close(self) -> None:
+        """Close the connections that are kept for the next reading."""
+        self._reading.dispose()
+
     # --- reading ----------------------------------------------------------------------------------------------------
 
     def history(self, key: str) -> KeyHistory | None:
