@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine
 
 from tests import programs
-from worker.ledger.migrations import migrate
 
 #: What takes long to import, or much memory.
 HEAVY = {
@@ -40,12 +37,9 @@ def test_the_program_itself_imports_nothing_heavy(option: str) -> None:
     assert not HEAVY & modules
 
 
-def test_status_imports_the_ledger_alone(tmp_path: Path) -> None:
+def test_status_imports_the_ledger_alone(sqlite_url: str) -> None:
     """Else a person waits twice as long for the state of a key."""
-    url = f"sqlite:///{tmp_path}/ledger.db"
-    with create_engine(url).begin() as connection:
-        migrate(connection)
-    modules = imported_by("status", "a-key", environment={"UNLINK_LEDGER__URL": url})
+    modules = imported_by("status", "a-key", environment={"UNLINK_LEDGER__URL": sqlite_url})
     assert modules >= {"pydantic", "sqlalchemy"}
     assert HEAVY & modules == {"pydantic", "sqlalchemy"}
     assert "sqlalchemy.dialects.postgresql" not in modules
