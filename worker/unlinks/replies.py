@@ -50,15 +50,16 @@ class Replies:
             ended_batches: gives the batches that have ended with it; their events are confirmed first, too.
         """
         report(StepKind.PUBLISHING)
-        reply_to = _reply_to(deliveries)
+        reply_to, published_for = _reply_to(deliveries), len(deliveries)
         await self.outbox.publish(event, reply_to)
         seen = 0
-        while seen < len(deliveries):  # those that joined meanwhile may have another batch, or ask for a reply
+        while seen < len(deliveries):  # those that joined meanwhile may have another batch
             seen = len(deliveries)
             for batch in await ended_batches():
                 await self.outbox.publish(batch)
                 report(StepKind.BATCH_ENDED, **_facts(batch))
-            if late := _reply_to(deliveries) - reply_to:
+            if published_for < seen:  # their senders may have begun to listen after the event, or ask for a reply
+                late, published_for = _reply_to(deliveries) - reply_to, seen
                 await self.outbox.publish(event, late)
                 reply_to |= late
         report(StepKind.PUBLISHED, event=None if isinstance(event, bytes) else event)
