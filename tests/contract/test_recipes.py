@@ -93,7 +93,7 @@ def test_a_pipeline_step_fails_when_the_link_stays(site: Site, recipes: Path, st
 
 @pytest.mark.parametrize("step", [gitlab_step, jenkins_step, github_step])
 def test_a_pipeline_step_that_failed_succeeds_once_its_cause_is_gone(site: Site, recipes: Path, step: Any) -> None:
-    """The re-run button would give the old failure again, for ever."""
+    """Else the re-run button repeats the old failure and runs nothing."""
     command = site.new_command(f"{step.__name__}-again")
     job, enterprise_manager = command["job"]["id"], site.world.enterprise_manager
     enterprise_manager.change_behaviour(running_job="task_fails")

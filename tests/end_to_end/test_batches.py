@@ -139,7 +139,7 @@ def test_what_is_not_run_counts_too(world: World) -> None:
 async def test_a_member_that_the_policy_denies_counts_as_rejected(
     simulated_enterprise_manager: SimulatedEnterpriseManager,
 ) -> None:
-    """The ticket of the other members would stay open for ever."""
+    """Else the batch does not end, and its ticket stays open."""
     policy = read_policy("[[rules]]\nunnamed = true")
     async with worker_for(simulated_enterprise_manager, policy=policy, poll_interval_seconds=0.1) as worker:
         worker.send(one_of("CHG1"))

@@ -71,7 +71,7 @@ def test_a_pipeline_that_a_second_person_runs_again_is_answered_and_its_ticket_s
 
 
 def test_a_failure_is_not_final(world: World, behaviour: Behaviour) -> None:
-    """What failed because somebody was editing the job would be answered with the same failure for ever."""
+    """Else a command that failed because the job was being edited can never succeed."""
     behaviour.running_job = "task_fails"
     world.enterprise_manager.set_running(VENDOR_JOB_ID, running=True)
     world.start_worker()

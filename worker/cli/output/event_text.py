@@ -10,7 +10,7 @@ from worker.broker.received_event import ReceivedEvent
 from worker.cli.output.naming import link_of, ticket_of
 from worker.cli.output.terminal import local_time, printable
 
-#: Outcomes that the ledger records, and repeats to whoever asks again.
+#: Outcomes that the ledger records. A repeated command is answered with the recorded outcome.
 RECORDED: Final = {Outcome.SUCCEEDED, Outcome.FAILED, Outcome.CANCELLED, Outcome.TIMED_OUT}
 
 _EVIDENCE = {
