@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from tests.simulation.batches import BATCH_ID, DrawnBatch
+from tests.simulation.crashes import crash_scenario
 from tests.simulation.promises import Violation
 from tests.simulation.scenario import Repositories, Scenario, repository_uid
 from tests.simulation.simulation import Simulation, logs_in_timeline
-from worker.unlinks.rules import Pace, Rules
 
 #: The requests at which a worker dies: each of the first. The batch has ended before the last.
 REQUESTS = range(1, 200)
@@ -33,17 +33,9 @@ def command(key: str, job: Repositories) -> dict[str, Any]:
 def scenario_of(workers: int) -> Scenario:
     """A batch of two links and a command that is rejected; one member is sent twice."""
     misspelt = {**command("misspelt", JOBS[0]), "jop": {}}
-    return Scenario(
-        seed=0,
-        faults=frozenset({"crashes"}),
+    return crash_scenario(
         workers=workers,
-        prefetch=20,
-        lease_seconds=15,
-        rules=Rules(hold_seconds=1500, max_attempts=10, paces={"default": Pace(poll_interval=1, settling=120)}),
-        same_names=False,
-        horizon=1000,
         jobs=JOBS,
-        repositories=1,
         weather={},
         commands=[
             (1.0, command("first", JOBS[0])),

@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 import pytest
 
+from tests.simulation.crashes import crash_scenario
 from tests.simulation.promises import Violation
 from tests.simulation.scenario import Repositories, Scenario, Weather, repository_uid
 from tests.simulation.simulation import Simulation, logs_in_timeline
-from worker.unlinks.rules import Pace, Rules
 
 #: When the retry is published, in seconds: run 1 has ended by then.
 RETRY_AT = 20.0
@@ -35,17 +35,9 @@ First = Literal["refused", "timed_out"]
 
 def scenario_of(first: First, workers: int) -> Scenario:
     """One command, whose first run does not succeed, and its retry, which is published twice."""
-    return Scenario(
-        seed=0,
-        faults=frozenset({"crashes"}),
+    return crash_scenario(
         workers=workers,
-        prefetch=20,
-        lease_seconds=15,
-        rules=Rules(hold_seconds=1500, max_attempts=10, paces={"default": Pace(poll_interval=1, settling=120)}),
-        same_names=False,
-        horizon=1000,
         jobs=[JOB],
-        repositories=1,
         weather={"refused": float(first == "refused"), "stop_works": False, "stop_forgets": False},
         commands=[
             (0.0, UNLINK | {"timeout_seconds": 600 if first == "refused" else 10}),
