@@ -6,6 +6,7 @@ import asyncio
 import time
 
 import pika
+import pytest
 
 from tests.broker.conftest import Site
 from tests.broker.events import make_event
@@ -13,6 +14,7 @@ from tests.broker.events import make_event
 COMMANDS = 3000
 
 
+@pytest.mark.slow
 async def test_consume_publish_confirm_acknowledge(site: Site) -> None:
     """A worker would spend its time on the broker instead of on Enterprise Manager."""
     worker = await site.start_worker(queues={"default": 500})

@@ -166,6 +166,7 @@ def test_every_password_in_the_file_says_that_it_is_none() -> None:
 # --- health checks on real parts ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_rabbitmq_s_health_check_passes_once_its_port_is_open(broker: PrivateBroker) -> None:
     """A check that always fails keeps the worker from starting; one that always passes is none."""
     if not broker.environment:

@@ -71,7 +71,11 @@ def run_step(step: str, site: Site, command: dict[str, Any]) -> subprocess.Compl
     return programs.run(["bash", "-eu", "-c", step], env=environment, timeout=TIMEOUT_SECONDS)
 
 
-@pytest.mark.parametrize("step", [gitlab_step, jenkins_step, github_step])
+#: One of them in `make test`; each starts whole workers.
+STEPS = (gitlab_step, *(pytest.param(step, marks=pytest.mark.slow) for step in (jenkins_step, github_step)))
+
+
+@pytest.mark.parametrize("step", STEPS)
 def test_a_pipeline_step_waits_for_the_end_and_may_run_again(site: Site, recipes: Path, step: Any) -> None:
     """The pipeline goes on when the link is gone; a step that is run again finds it so, and changes nothing."""
     command = site.new_command(step.__name__)
@@ -82,7 +86,7 @@ def test_a_pipeline_step_waits_for_the_end_and_may_run_again(site: Site, recipes
     assert site.world.enterprise_manager.deletes_of(command["repository"]["link_id"]) == 1
 
 
-@pytest.mark.parametrize("step", [gitlab_step, jenkins_step, github_step])
+@pytest.mark.parametrize("step", STEPS)
 def test_a_pipeline_step_fails_when_the_link_stays(site: Site, recipes: Path, step: Any) -> None:
     """The pipeline stops when the unlink failed."""
     command = site.new_command(f"{step.__name__}-fails") | {"job": {"id": "00000000-0000-0000-0000-000000000000"}}
@@ -91,7 +95,7 @@ def test_a_pipeline_step_fails_when_the_link_stays(site: Site, recipes: Path, st
     assert "job_not_found" in done.stdout
 
 
-@pytest.mark.parametrize("step", [gitlab_step, jenkins_step, github_step])
+@pytest.mark.parametrize("step", STEPS)
 def test_a_pipeline_step_that_failed_succeeds_once_its_cause_is_gone(site: Site, recipes: Path, step: Any) -> None:
     """Else the re-run button repeats the old failure and runs nothing."""
     command = site.new_command(f"{step.__name__}-again")

@@ -238,7 +238,8 @@ def test_a_routing_key_of_any_bytes_hides_no_letter(desk: Desk, tmp_path: Path, 
 # --- replaying ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("many", [100, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("many", [100, 1000])
 async def test_many_letters_survive_a_replay_that_is_killed_half_way(desk: Desk, many: int) -> None:
     """Whatever happens to the operator's machine, no command is lost, and a second run finishes the work."""
     settled = vendor_command("SETTLED")
@@ -389,7 +390,7 @@ def test_a_command_denied_by_mistake_is_carried_out_as_its_senders(
     worker.stop()
     policy.write_text('forwarders = ["unlink"]\n[[rules]]\nusers = ["snow"]\n')
     world.start_worker(as_keeper)
-    world.heard.clear()
+    world.received.clear()
     environment = {**world.environment, "UNLINK_BROKER__URL": operator}
     replayed = CliRunner().invoke(app, ["dead", "replay", "CHG1"], env=environment)
     assert replayed.exit_code == 0, replayed.output
@@ -457,7 +458,8 @@ def test_a_record_is_for_its_owner_alone_and_without_one_nothing_is_discarded(de
     assert desk.count("unlink.dead") == 0
 
 
-@pytest.mark.parametrize("many", [100, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("many", [100, 1000])
 def test_every_letter_is_in_the_queue_or_in_the_record_when_discard_is_killed(
     desk: Desk, tmp_path: Path, many: int
 ) -> None:

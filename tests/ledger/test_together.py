@@ -105,6 +105,7 @@ async def test_workers_that_want_the_same_jobs_in_any_order_all_get_an_answer(da
         assert sum(await asyncio.gather(*asked)) == len(jobs)
 
 
+@pytest.mark.slow
 async def test_how_much_faster_it_is_together(database: Database) -> None:
     """Prints it (pytest -s); judges nothing, since machines differ."""
     ledger = await database.ledger()

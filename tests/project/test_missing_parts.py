@@ -74,7 +74,8 @@ def test_tests_without_their_parts_are_named_in_one_line(tmp_path: Path, process
     assert "needs PostgreSQL: there is no PostgreSQL: install one\n" in done.stdout
 
 
-@pytest.mark.parametrize("processes", [pytest.param("0", marks=pytest.mark.slow), "2"])
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", ["0", "2"])
 def test_in_ci_a_part_that_cannot_be_had_is_an_error(tmp_path: Path, processes: str) -> None:
     """A CI run on a machine that lacks the parts must not pass with nothing tested."""
     done = run(tmp_path, SUITE, "-n", processes, ci="true")

@@ -157,6 +157,7 @@ def test_closing_leaves_no_program_and_no_file() -> None:
     broker.close()
 
 
+@pytest.mark.slow
 def test_sigkill_of_the_owner_leaves_no_program_and_no_file() -> None:
     """A closed terminal, or an out-of-memory kill, would leave a node running for ever."""
     require_rabbitmq()

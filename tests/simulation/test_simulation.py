@@ -72,7 +72,7 @@ SITUATIONS = {
 }
 
 #: How many fresh seeds are run; then known ones, and at most so many more, until every situation has occurred.
-FRESH_SEEDS = 30
+FRESH_SEEDS = 20
 MOST_FRESH_SEEDS = 3000
 
 
@@ -92,7 +92,7 @@ def test_fresh_seeds_break_no_promise_and_come_through_all_kinds_of_trouble() ->
     situations: Counter[str] = Counter()
 
     fresh = itertools.count(first)
-    # The known seeds come through nearly every situation; 30 fresh ones alone would often miss one.
+    # The known seeds come through nearly every situation; 20 fresh ones alone would often miss one.
     for number, seed in enumerate((*islice(fresh, FRESH_SEEDS), *REGRESSIONS, *islice(fresh, MOST_FRESH_SEEDS))):
         if number >= FRESH_SEEDS and set(situations) >= SITUATIONS:
             break
