@@ -151,7 +151,7 @@ class Observer(_Outsider):
     def __init__(self, url: Callable[[], str]) -> None:
         super().__init__(url)
         self._lock = threading.Lock()
-        self._heard: list[ObservedEvent] = []
+        self._received: list[ObservedEvent] = []
         self._listening = threading.Event()
 
     def until_listening(self, seconds: float) -> bool:
@@ -159,15 +159,15 @@ class Observer(_Outsider):
         return self._listening.wait(seconds)
 
     @property
-    def heard(self) -> list[ObservedEvent]:
+    def received(self) -> list[ObservedEvent]:
         """Every event so far."""
         with self._lock:
-            return list(self._heard)
+            return list(self._received)
 
     @property
     def ended(self) -> set[str | None]:
         """The keys that have a terminal event."""
-        return {event.key for event in self.heard if event.terminal}
+        return {event.key for event in self.received if event.terminal}
 
     def _begin(self, channel: BlockingChannel) -> None:
         channel.queue_declare(OBSERVED, durable=True, arguments={"x-queue-type": "quorum"})
@@ -192,8 +192,8 @@ class Observer(_Outsider):
             data=content["data"],
             body=body,
             again=bool(method.redelivered),
-            heard_at=datetime.now(UTC),
+            received_at=datetime.now(UTC),
         )
         with self._lock:
-            self._heard.append(event)
+            self._received.append(event)
         channel.basic_ack(method.delivery_tag)

@@ -34,7 +34,7 @@ class Published:
 class ObservedEvent:
     """One event as it came out of the observer's queue; `again` if the queue itself may have given it before.
 
-    `time` is by the worker's clock, `heard_at` by the observer's.
+    `time` is by the worker's clock, `received_at` by the observer's.
     """
 
     id: str
@@ -44,13 +44,13 @@ class ObservedEvent:
     data: Mapping[str, Any]
     body: bytes
     again: bool
-    heard_at: datetime
+    received_at: datetime
 
     @property
     def said_at(self) -> datetime:
         """When it was said, at the latest: its time, unless the worker's clock was wrong."""
-        wrong = abs((self.heard_at - self.time).total_seconds()) > _WRONG_CLOCK_SECONDS
-        return self.heard_at if wrong else self.time
+        wrong = abs((self.received_at - self.time).total_seconds()) > _WRONG_CLOCK_SECONDS
+        return self.received_at if wrong else self.time
 
     @property
     def terminal(self) -> bool:
@@ -65,7 +65,7 @@ class Books:
     Attributes:
         unlinks: the commands by key.
         published: every publishing.
-        heard: every event.
+        received: every event.
         gone: when each link truly went.
         nobodys: links that no command names, those put back by somebody else among them.
         deletes: the DELETEs that Enterprise Manager received, by link.
@@ -75,7 +75,7 @@ class Books:
 
     unlinks: Mapping[str, Unlink]
     published: Sequence[Published]
-    heard: Sequence[ObservedEvent]
+    received: Sequence[ObservedEvent]
     gone: Mapping[str, datetime]
     nobodys: AbstractSet[str]
     deletes: Mapping[str, int]
@@ -128,7 +128,7 @@ def reckon(books: Books) -> Tally:
     attempted = {each.key for each in books.published}
     acknowledged = {each.key for each in books.published if each.confirmed}
     ends: dict[str, list[ObservedEvent]] = defaultdict(list)
-    for event in books.heard:
+    for event in books.received:
         if event.terminal and event.key in attempted:
             ends[event.key].append(event)
     first = {key: events[0] for key, events in ends.items()}
@@ -139,11 +139,11 @@ def reckon(books: Books) -> Tally:
         recovered=sorted(set(ends) - acknowledged),
         duplicated=sum(1 for events in ends.values() if sum(not event.again for event in events) > 1),
         lost=sorted(acknowledged - set(ends)),
-        unexpected=[f"{event.outcome} of {event.key}" for event in books.heard if not _expected(event, attempted)],
+        unexpected=[f"{event.outcome} of {event.key}" for event in books.received if not _expected(event, attempted)],
         wrongly_claimed=sorted({*_claimed_too_early(books), *_denied(books, first)}),
         hurt=sorted({*(books.nobodys & set(books.gone)), *(books.nobodys & set(books.deletes))}),
         contradicted=sorted(key for key, events in ends.items() if len({event.id for event in events}) > 1),
-        altered=sorted(set(_altered(books.heard))),
+        altered=sorted(set(_altered(books.received))),
         left=[f"{count} in {queue}" for queue, count in sorted(books.left.items()) if count],
         unready=sorted(books.unready),
         outcomes=Counter(_outcome(event) for event in first.values()),
@@ -158,7 +158,7 @@ def _expected(event: ObservedEvent, attempted: AbstractSet[str]) -> bool:
 
 def _claimed_too_early(books: Books) -> Iterable[str]:
     """Keys said to have succeeded while their link was still there, whatever it was borne out by."""
-    for event in books.heard:
+    for event in books.received:
         if event.outcome == "succeeded" and event.key is not None and event.key in books.unlinks:
             went = books.gone.get(books.unlinks[event.key].link.object_in_job_id)
             if went is None or (went - event.said_at).total_seconds() > _TOLERANCE:
@@ -176,10 +176,10 @@ def _denied(books: Books, first: Mapping[str, ObservedEvent]) -> Iterable[str]:
             yield from keys
 
 
-def _altered(heard: Iterable[ObservedEvent]) -> Iterable[str]:
+def _altered(received: Iterable[ObservedEvent]) -> Iterable[str]:
     """Terminal events that came again with other bytes."""
     bodies: dict[str, bytes] = {}
-    for event in heard:
+    for event in received:
         if event.terminal and bodies.setdefault(event.id, event.body) != event.body:
             yield event.id
 

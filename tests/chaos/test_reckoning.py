@@ -21,7 +21,7 @@ def succeeded(key: str = "K", seconds: float = 1, **changes: Any) -> ObservedEve
     data = {"changed": True, "verified": True, "evidence": "task", "reason": None}
     at = NOON + timedelta(seconds=seconds)
     return replace(
-        ObservedEvent(f"id-{key}", key, "succeeded", at, data, b"event", again=False, heard_at=at), **changes
+        ObservedEvent(f"id-{key}", key, "succeeded", at, data, b"event", again=False, received_at=at), **changes
     )
 
 
@@ -31,7 +31,7 @@ def books() -> Books:
     return Books(
         unlinks={"K": Unlink("K", "job", LinkedRepository("link", "repository"), alone=True, body=b"")},
         published=[Published("K", confirmed=True), Published("K", confirmed=False)],
-        heard=[succeeded(outcome="submitted", id="id-submitted"), succeeded(), succeeded()],
+        received=[succeeded(outcome="submitted", id="id-submitted"), succeeded(), succeeded()],
         gone={"link": NOON},
         nobodys={"somebody's"},
         deletes={"link": 1},
@@ -48,7 +48,7 @@ def test_what_is_as_it_should_be_is_clean(books: Books) -> None:
 
 def test_an_acknowledged_command_without_its_end_is_lost(books: Books) -> None:
     """Promise 1: nothing is lost."""
-    assert reckon(replace(books, heard=books.heard[:1])).lost == ["K"]
+    assert reckon(replace(books, received=books.received[:1])).lost == ["K"]
 
 
 def test_an_end_without_an_acknowledged_command_is_recovered(books: Books) -> None:
@@ -61,7 +61,7 @@ def test_an_end_without_an_acknowledged_command_is_recovered(books: Books) -> No
 @pytest.mark.parametrize("event", [succeeded("other"), succeeded(outcome="rejected")])
 def test_what_nobody_asked_for_is_unexpected(books: Books, event: ObservedEvent) -> None:
     """An answer without a question, or a rejection of what was right."""
-    assert reckon(replace(books, heard=[*books.heard, event])).unexpected
+    assert reckon(replace(books, received=[*books.received, event])).unexpected
 
 
 @pytest.mark.parametrize("gone", [{}, {"link": NOON + timedelta(seconds=2)}])
@@ -74,15 +74,15 @@ def test_a_success_is_judged_by_the_observers_clock_where_the_workers_was_wrong(
     """A worker whose clock jumps would be accused of what it did not do, or excused for what it did."""
     yesterday = NOON - timedelta(days=1)
     late, early = NOON + timedelta(seconds=1), NOON - timedelta(seconds=1)
-    assert reckon(replace(books, heard=[succeeded(time=yesterday, heard_at=late)])).clean
+    assert reckon(replace(books, received=[succeeded(time=yesterday, received_at=late)])).clean
     tomorrow = NOON + timedelta(days=1)
-    assert reckon(replace(books, heard=[succeeded(time=tomorrow, heard_at=early)])).wrongly_claimed == ["K"]
+    assert reckon(replace(books, received=[succeeded(time=tomorrow, received_at=early)])).wrongly_claimed == ["K"]
 
 
 def test_denying_a_removal_is_wrongly_claimed(books: Books) -> None:
     """A link that went by a command whose event says that it changed nothing."""
     event = succeeded(data={"changed": False, "verified": True, "evidence": "absent", "reason": None})
-    assert reckon(replace(books, heard=[event])).wrongly_claimed == ["K"]
+    assert reckon(replace(books, received=[event])).wrongly_claimed == ["K"]
 
 
 def test_a_link_that_no_command_named_is_missed(books: Books) -> None:
@@ -94,12 +94,12 @@ def test_a_link_that_no_command_named_is_missed(books: Books) -> None:
 def test_two_ends_of_one_key_contradict_each_other(books: Books) -> None:
     """Promise 1: exactly one terminal event."""
     failed = succeeded(outcome="failed", id="id-failed")
-    assert reckon(replace(books, heard=[*books.heard, failed])).contradicted == ["K"]
+    assert reckon(replace(books, received=[*books.received, failed])).contradicted == ["K"]
 
 
 def test_a_repeat_with_other_bytes_is_altered(books: Books) -> None:
     """A consumer that drops repeats by ID would keep one of two different stories."""
-    assert reckon(replace(books, heard=[*books.heard, succeeded(body=b"other")])).altered == ["id-K"]
+    assert reckon(replace(books, received=[*books.received, succeeded(body=b"other")])).altered == ["id-K"]
 
 
 def test_a_message_left_in_a_queue_is_told(books: Books) -> None:

@@ -202,7 +202,7 @@ class _Trial:
         self._tell("the workers are told to stop")
         for seat in self._arena.seats:
             seat.worker.stop()
-        # What they published last is heard too.
+        # What they published last is received too.
         wait_until(lambda: self._empty(OBSERVED), seconds=30, interval=1)
 
     def _unready(self) -> list[str]:
@@ -217,7 +217,7 @@ class _Trial:
         books = Books(
             unlinks=self._plan.unlinks,
             published=published,
-            heard=self._observer.heard,
+            received=self._observer.received,
             gone=self._arena.gone(),
             nobodys=self._plan.bystanders | somebody.put_back.keys(),
             deletes=Counter(match.group(1).lower() for match in named if match),

@@ -110,7 +110,7 @@ def test_an_unlink_is_ordered_after_its_plan_was_seen(steering: Console, world: 
         expect(page.get_by_role("heading", level=2)).to_contain_text("would be removed")
         expect(page.locator("main")).to_contain_text("none at risk")
         world.listen_for(0.5)
-        assert {event.outcome for event in world.heard} == {"planned"}
+        assert {event.outcome for event in world.received} == {"planned"}
         page.get_by_role("button", name="Order the unlink").click()
         expect(page.locator(".lead")).to_contain_text("succeeded")
         expect(page.locator("main")).to_contain_text("console:submiter")

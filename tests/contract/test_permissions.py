@@ -133,9 +133,9 @@ def test_who_listens_hears_events_and_publishes_none(
     with BrokerClient(settings) as client:
         client.listen()
         admin.basic_publish("unlink.events", "succeeded.default", EVENT.to_bytes())
-        heard = client.next_event(WAIT_SECONDS)
-    assert heard is not None
-    assert heard.id == EVENT.id
+        received = client.next_event(WAIT_SECONDS)
+    assert received is not None
+    assert received.id == EVENT.id
     assert refused(lambda: channel_of(name).basic_publish("unlink.events", "succeeded.default", b"{}"))
 
 

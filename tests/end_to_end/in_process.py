@@ -124,9 +124,9 @@ class KeptOutbox:
 class InProcessWorker:
     """A worker of one Enterprise Manager, called `default`."""
 
-    def __init__(self, dispatcher: Dispatcher, gateway: Gateway, heard: KeptOutbox, clock: Clock) -> None:
+    def __init__(self, dispatcher: Dispatcher, gateway: Gateway, received: KeptOutbox, clock: Clock) -> None:
         self.gateway = gateway
-        self.heard = heard
+        self.received = received
         self._dispatcher = dispatcher
         self._clock = clock
 
@@ -150,18 +150,18 @@ class InProcessWorker:
     async def end_of(self, key: str = "CHG1") -> dict[str, Any]:
         """The terminal event's data."""
         async with asyncio.timeout(TIMEOUT_SECONDS):
-            return await self.heard.end_of(key)
+            return await self.received.end_of(key)
 
     async def until_submitted(self, count: int = 1) -> None:
         """Return once so many DELETEs were accepted."""
         async with asyncio.timeout(TIMEOUT_SECONDS):
-            while sum(one["outcome"] == "submitted" for one in self.heard.events) < count:  # noqa: ASYNC110 - it is rare
+            while sum(one["outcome"] == "submitted" for one in self.received.events) < count:  # noqa: ASYNC110 - it is rare
                 await asyncio.sleep(0.01)
 
     async def redeliver_for_ever(self) -> None:
         """Deliver what was delayed."""
         while True:
-            delivery = await self.heard.returning.get()
+            delivery = await self.received.returning.get()
             await asyncio.sleep(0.05)
             self._dispatcher.receive(Handed(delivery.body, self._clock.monotonic()))
 
@@ -192,16 +192,16 @@ async def worker_for(
     folder = TemporaryDirectory()
     ledger = SqlLedger(LedgerSettings(url=SecretStr(f"sqlite:///{folder.name}/ledger.db")), "in-process", clock)
     await ledger.start()
-    heard = KeptOutbox()
+    received = KeptOutbox()
     dispatcher = Dispatcher(
         ledger=ledger,
-        outbox=heard,
+        outbox=received,
         enterprise_managers={"default": gateway},
         clock=clock,
         rules=Rules(policy=policy, paces={"default": pace or Pace(poll_interval=configured.poll_interval_seconds)}),
         steps=steps or telemetry or RecordedSteps(),
     )
-    worker = InProcessWorker(dispatcher, gateway, heard, clock)
+    worker = InProcessWorker(dispatcher, gateway, received, clock)
     redelivering = asyncio.create_task(worker.redeliver_for_ever())
     try:
         yield worker

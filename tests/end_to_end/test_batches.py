@@ -146,8 +146,8 @@ async def test_a_member_that_the_policy_denies_counts_as_rejected(
         assert (await worker.end_of("CHG1"))["outcome"] == "succeeded"
         worker.send(one_of("CHG2", allow_linked_backups_removal=True))
         assert (await worker.end_of("CHG2"))["reason"]["code"] == "access_denied"
-        await until(lambda: "counts" in worker.heard.events[-1], "the end of the batch")
-        ended = worker.heard.events[-1]
+        await until(lambda: "counts" in worker.received.events[-1], "the end of the batch")
+        ended = worker.received.events[-1]
         assert (ended["counts"]["succeeded"], ended["counts"]["rejected"]) == (1, 1)
         assert ended["not_succeeded"] == ["CHG2"]
 

@@ -52,7 +52,7 @@ def test_a_cancel_that_comes_too_late_is_answered_with_what_happened(world: Worl
     """The link is gone, and nobody is told otherwise."""
     world.serve()
     world.unlink()
-    heard = len(world.heard)
+    received = len(world.received)
     world.send(CANCEL)
-    world.until(lambda: len(world.heard) > heard, "an answer to the cancel")
+    world.until(lambda: len(world.received) > received, "an answer to the cancel")
     assert {outcome for outcome, _ in world.ends_of("CHG1")} == {"succeeded"}

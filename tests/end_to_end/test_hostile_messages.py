@@ -22,6 +22,6 @@ def test_lone_surrogates_are_rejected_and_take_no_slot(world: World, field: str)
     world.unlink("GOOD")
     world.until_acknowledged()
     world.until(lambda: world.client.count("unlink.dead") == 3, "three dead letters")
-    rejected = [event.data["reason"]["code"] for event in world.heard if event.outcome == "rejected"]
+    rejected = [event.data["reason"]["code"] for event in world.received if event.outcome == "rejected"]
     assert rejected == ["invalid_message"] * 3
     assert "unlink.attempt_failed" not in worker.log()

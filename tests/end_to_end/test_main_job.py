@@ -113,8 +113,8 @@ def test_a_reused_key_runs_nothing(world: World) -> None:
     other = world.enterprise_manager.add_job(name="Other", links=[REPOSITORY])
     (link,) = world.enterprise_manager.links(other)
     world.send(vendor_command(job={"id": other}, repository={"link_id": link.object_in_job_id}))
-    world.until(lambda: "rejected" in {event.outcome for event in world.heard}, "a rejection")
-    rejected = next(event for event in world.heard if event.outcome == "rejected")
+    world.until(lambda: "rejected" in {event.outcome for event in world.received}, "a rejection")
+    rejected = next(event for event in world.received if event.outcome == "rejected")
     assert rejected.data["reason"]["code"] == "key_reused"
     assert len(world.enterprise_manager.links(other)) == 1
 

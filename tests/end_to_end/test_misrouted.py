@@ -131,7 +131,7 @@ def test_settled_command_that_the_broker_took_away_is_answered_with_its_event(
     world.until_ended("CHG1")
     worker.stop()
     take_away(body_of("CHG1", "default"))
-    world.heard.clear()
+    world.received.clear()
     world.start_worker()
     world.until_ended("CHG1")
     assert {outcome for outcome, _ in world.ends_of("CHG1")} == {"succeeded"}

@@ -68,7 +68,7 @@ def later_command(key: str = "CHG1", **changes: Any) -> dict[str, Any]:
 async def until_returned(one: InProcessWorker, times: int = 2) -> None:
     """Until the command has been put into a delay queue so many times."""
     async with asyncio.timeout(60):
-        await one.heard.until_delayed(times)
+        await one.received.until_delayed(times)
 
 
 async def test_a_command_starts_when_its_time_has_come(em: SimulatedEnterpriseManager, clock: ShiftedClock) -> None:
@@ -77,10 +77,10 @@ async def test_a_command_starts_when_its_time_has_come(em: SimulatedEnterpriseMa
         one.send(later_command())
         await until_returned(one)
         assert em.deletes_of(VENDOR_LINK_ID) == 0
-        assert set(one.heard.delays) == {600.0}
+        assert set(one.received.delays) == {600.0}
         clock.ahead = LATER - timedelta(seconds=20)
-        await until_returned(one, len(one.heard.delays) + 2)
-        assert one.heard.delays[-1] == 5.0
+        await until_returned(one, len(one.received.delays) + 2)
+        assert one.received.delays[-1] == 5.0
         assert em.deletes_of(VENDOR_LINK_ID) == 0
         clock.ahead = LATER
         end = await one.end_of()
@@ -108,7 +108,7 @@ async def test_the_stored_time_holds_whatever_a_repeat_says(
         one.send(later_command())
         await until_returned(one)
         one.send(vendor_command())
-        await until_returned(one, len(one.heard.delays) + 3)
+        await until_returned(one, len(one.received.delays) + 3)
         assert em.deletes_of(VENDOR_LINK_ID) == 0
         clock.ahead = LATER
         assert (await one.end_of())["outcome"] == "succeeded"
@@ -122,8 +122,8 @@ async def test_a_retry_waits_for_its_own_time(em: SimulatedEnterpriseManager, cl
         retry = {"command": "retry.v1", "idempotency_key": "CHG1", "run": 1, "not_before": in_an_hour()}
         refused = one.send(retry)
         async with asyncio.timeout(60):
-            await one.heard.until_published(2)
-        rejected = one.heard.events[-1]
+            await one.received.until_published(2)
+        rejected = one.received.events[-1]
         assert (rejected["outcome"], "not_after of the command" in rejected["reason"]["message"]) == ("rejected", True)
         await until(lambda: refused.acknowledged)
         one.send(retry | {"not_after": (datetime.now(UTC) + 2 * LATER).isoformat()})
@@ -131,8 +131,8 @@ async def test_a_retry_waits_for_its_own_time(em: SimulatedEnterpriseManager, cl
         assert em.deletes_of(VENDOR_LINK_ID) == 0
         clock.ahead = LATER
         async with asyncio.timeout(60):
-            await one.heard.until_published(5)  # the end of run 1 again, submitted, and the end of run 2
-        assert [(each["outcome"], each["run"]) for each in one.heard.events[-2:]] == [
+            await one.received.until_published(5)  # the end of run 1 again, submitted, and the end of run 2
+        assert [(each["outcome"], each["run"]) for each in one.received.events[-2:]] == [
             ("submitted", 2),
             ("succeeded", 2),
         ]
@@ -161,13 +161,13 @@ async def test_the_policy_is_applied_again_at_the_start(em: SimulatedEnterpriseM
         one.send(later_command(batch={"id": "OPS-1", "size": 1}))
         await until_returned(one)
         one.use_policy(read_policy("[[rules]]\nusers = ['snow']"))
-        await until_returned(one, len(one.heard.delays) + 2)  # a repeat is not judged
+        await until_returned(one, len(one.received.delays) + 2)  # a repeat is not judged
         clock.ahead = LATER
         end = await one.end_of()
         assert (end["outcome"], end["reason"]["code"], end["changed"]) == ("failed", "access_denied", False)
         async with asyncio.timeout(60):
-            await one.heard.until_published(2)
-        assert one.heard.events[1]["not_succeeded"] == ["CHG1"]
+            await one.received.until_published(2)
+        assert one.received.events[1]["not_succeeded"] == ["CHG1"]
         assert em.deletes_of(VENDOR_LINK_ID) == 0
 
 

@@ -135,7 +135,7 @@ def test_a_repository_of_300_jobs_is_offboarded_while_workers_are_killed(world: 
     assert len(by_batch) == len({batch for batch, _ in by_batch})
     assert all(event["data"]["all_succeeded"] for event in events)
     world.listen_for(1)
-    ends_of = {event.key: world.ends_of(event.key) for event in world.heard}
+    ends_of = {event.key: world.ends_of(event.key) for event in world.received}
     assert all(len(found) == 1 for found in ends_of.values())
     assert len(ends_of) == len(links)
     for job in links:

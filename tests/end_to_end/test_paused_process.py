@@ -43,7 +43,7 @@ async def test_a_process_that_was_paused_publishes_nothing_of_what_it_submitted(
         await until(lambda: delivery.requeued or delivery.acknowledged, "an answer to the delivery")
 
     assert StepKind.LEASE_LOST in {step.kind for step in steps.steps}
-    assert worker.heard.events == []
+    assert worker.received.events == []
     assert delivery.requeued
 
 

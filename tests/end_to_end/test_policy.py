@@ -85,7 +85,7 @@ def policy_file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def guarded(world: World, policy_file: Path) -> World:
-    """A worker with the policy; what comes back is heard."""
+    """A worker with the policy; what comes back is received."""
     world.environment["UNLINK_POLICY_FILE"] = str(policy_file)
     world.serve()
     return world
@@ -135,7 +135,7 @@ def test_only_who_may_is_served_and_a_denied_command_leaves_no_trace(guarded: Wo
     users.send("admin", {"command": "cancel.v1", "idempotency_key": "LATER"})
     guarded.workers[0].wait_for_log("unlink.cancel_recorded")
     users.send("snow", vendor_command("LATER"))
-    guarded.heard.clear()
+    guarded.received.clear()
     guarded.until_ended("CHG1", "LATER")
     assert [event.outcome for event in guarded.of("CHG1")] == ["submitted", "succeeded"]
     assert [event.outcome for event in guarded.of("LATER")] == ["cancelled"]
@@ -159,9 +159,9 @@ def test_a_job_named_by_id_is_looked_at_before_anything_is_done(guarded: World, 
     assert {request.method for request in em.requests} <= {"GET", "POST"}  # POST: the logon
     users.send("admin", vendor_command("PAYROLL", reason="other content", **denied))
     users.send("snow", vendor_command("CHG1"))
-    guarded.heard.clear()
+    guarded.received.clear()
     guarded.until_ended("PAYROLL", "CHG1")
-    assert {event.outcome for event in guarded.heard} == {"submitted", "succeeded"}
+    assert {event.outcome for event in guarded.received} == {"submitted", "succeeded"}
     assert em.links(payroll) == em.links(VENDOR_JOB_ID) == []
 
 

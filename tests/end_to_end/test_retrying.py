@@ -44,9 +44,9 @@ def test_a_failed_unlink_is_run_again(world: World, behaviour: Behaviour) -> Non
     assert (end.data["ticket"]["id"], end.data["attempts"]) == ("OPS-1", 1)
     deletes = world.enterprise_manager.deletes_of(VENDOR_LINK_ID)
     for command in (retry(), retry(2), vendor_command()):  # what is repeated is answered, and does nothing
-        heard = len(world.of("CHG1"))
+        received = len(world.of("CHG1"))
         world.send(command)
-        world.until(lambda heard=heard: len(world.of("CHG1")) > heard, "an answer")
+        world.until(lambda received=received: len(world.of("CHG1")) > received, "an answer")
         assert world.of("CHG1")[-1].id == end.id
     assert world.enterprise_manager.deletes_of(VENDOR_LINK_ID) == deletes
 
@@ -85,9 +85,9 @@ def test_a_cancelled_unlink_can_be_run_again_and_that_run_be_cancelled(world: Wo
     behaviour.edits_held = True
     world.send(retry())
     world.until(lambda: "submitted" in {event.outcome for event in world.of("CHG1")}, "a submitted event")
-    heard = len(world.of("CHG1"))
+    received = len(world.of("CHG1"))
     world.send({"command": "cancel.v1", "idempotency_key": "CHG1", "run": 1})  # too late: it is answered
-    world.until(lambda: len(world.of("CHG1")) > heard, "an answer")
+    world.until(lambda: len(world.of("CHG1")) > received, "an answer")
     assert ends(world) == [("cancelled", 1)]
     world.send({"command": "cancel.v1", "idempotency_key": "CHG1", "run": 2, "requested_by": "m.roe"})
     world.until(lambda: ("cancelled", 2) in ends(world), "the end of the second run")

@@ -96,9 +96,9 @@ def send_wave(world: World, wave: int) -> dict[str, str]:
 
 
 def under_way(world: World) -> set[str | None]:
-    """Keys that were heard to be submitted, and not yet of an end."""
-    started = {event.key for event in world.heard if event.outcome == "submitted"}
-    return started - {event.key for event in world.heard if event.outcome != "submitted"}
+    """Keys that were received to be submitted, and not yet of an end."""
+    started = {event.key for event in world.received if event.outcome == "submitted"}
+    return started - {event.key for event in world.received if event.outcome != "submitted"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])

@@ -113,7 +113,7 @@ def test_one_that_is_away_uses_up_no_attempts(
     until(lambda: world.client.count("unlink.commands.branch") == 5, "the commands where they were put")
     branch.accept_connections()
     world.until_ended(*(f"BRANCH{number}" for number in range(5)))
-    assert {event.data["attempts"] for event in world.heard if event.outcome == "succeeded"} == {1}
+    assert {event.data["attempts"] for event in world.received if event.outcome == "succeeded"} == {1}
     assert branch.deletes_of(VENDOR_LINK_ID) == 1
 
 

@@ -63,8 +63,8 @@ def test_a_pipeline_that_a_second_person_runs_again_is_answered_and_its_ticket_s
         assert done.returncode == 0, done.stdout + done.stderr
         said.append(done.stdout)
     assert "nothing was sent now" in said[1]
-    world.until(lambda: len([event for event in world.heard if event.outcome == "succeeded"]) > 1, "both answers")
-    ends = {(event.id, event.data["requested_by"], event.data["close_code"]) for event in world.heard[1:]}
+    world.until(lambda: len([event for event in world.received if event.outcome == "succeeded"]) > 1, "both answers")
+    ends = {(event.id, event.data["requested_by"], event.data["close_code"]) for event in world.received[1:]}
     assert {(requester, code) for _, requester, code in ends} == {("j.doe", "done")}
     assert len(ends) == 1
     assert world.enterprise_manager.deletes_of(VENDOR_LINK_ID) == 1

@@ -453,7 +453,7 @@ async def test_a_cap_on_sessions_fails_nothing(case: Case, answer: str) -> None:
             ending = asyncio.create_task(second.unlink(VENDOR_JOB_ID, VENDOR_LINK_ID))
             if answer != "oldest_ends":
                 await until(lambda: not second.gateway.up)
-                assert second.heard.events == []
+                assert second.received.events == []
                 return  # it waits, and has said why
             assert said(await ending)[:2] == ("succeeded", True)
     assert case.gone

@@ -57,7 +57,7 @@ class World:
         self.enterprise_manager = enterprise_manager
         self.environment = worker_environment(broker_url, ledger_url, enterprise_manager)
         self.workers: list[WorkerProcess] = []
-        self.heard: list[ReceivedEvent] = []
+        self.received: list[ReceivedEvent] = []
         self.supervisor = ProcessSupervisor("end-to-end") if started_by_exec else Preloaded()
         self._settings = BrokerSettings.model_validate({"url": broker_url})
         self._client: BrokerClient | None = None
@@ -96,7 +96,7 @@ class World:
         return self._client
 
     def reconnect(self) -> None:
-        """A new connection of the publisher's; events in between are not heard."""
+        """A new connection of the publisher's; events in between are not received."""
         self.client.__exit__(None, None, None)
         self._client = BrokerClient(self._settings).__enter__()
 
@@ -114,10 +114,10 @@ class World:
     def until_ended(self, *keys: str | None) -> None:
         """Listen until each of these keys had a terminal event."""
         over = time.monotonic() + TIMEOUT_SECONDS
-        while missing := set(keys) - {event.key for event in self.heard if event.outcome != "submitted"}:
+        while missing := set(keys) - {event.key for event in self.received if event.outcome != "submitted"}:
             event = self.client.next_event(seconds=0.5)
             if event is not None:
-                self.heard.append(event)
+                self.received.append(event)
             logs = "\n".join(worker.log()[-3000:] for worker in self.workers)
             assert time.monotonic() < over, f"no end of {sorted(map(str, missing))[:5]}; the workers' logs end:\n{logs}"
 
@@ -127,17 +127,17 @@ class World:
         while not condition():
             event = self.client.next_event(seconds=0.05)
             if event is not None:
-                self.heard.append(event)
+                self.received.append(event)
             assert time.monotonic() < over, f"never: {what}"
 
     def listen_for(self, seconds: float) -> None:
         """Hear what else comes."""
         while (event := self.client.next_event(seconds)) is not None:
-            self.heard.append(event)
+            self.received.append(event)
 
     def of(self, key: str | None) -> list[ReceivedEvent]:
-        """What was heard of a key."""
-        return [event for event in self.heard if event.key == key]
+        """What was received of a key."""
+        return [event for event in self.received if event.key == key]
 
     def ends_of(self, key: str | None) -> set[tuple[str, str]]:
         """The terminal events of a key: outcome and ID."""

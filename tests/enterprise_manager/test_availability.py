@@ -34,16 +34,16 @@ async def test_nothing_waits_while_all_is_well(clock: Any) -> None:
 
 async def test_down_is_told_and_up_again_is_told(clock: Any) -> None:
     """Else commands would be consumed for an Enterprise Manager that is away, or never again."""
-    heard: list[bool] = []
+    received: list[bool] = []
     availability = Availability("lab", clock, Probe(2))
-    availability.on_change(heard.append)
+    availability.on_change(received.append)
     availability.went_wrong("nothing listens", everywhere=True)
     assert [availability.up] == [False]
     with pytest.raises(Unavailable, match="nothing listens"):
         availability.require_up()
     await asyncio.wait_for(availability.until_up(), 5)
     assert availability.up
-    assert heard == [False, True]
+    assert received == [False, True]
     assert availability.last_problem == "still away"
 
 
@@ -70,15 +70,15 @@ async def test_going_down_again_and_again_does_not_start_from_a_short_pause(cloc
 
 async def test_one_bad_resource_holds_its_own_caller_back_and_nobody_else(clock: Any) -> None:
     """Else one job that Enterprise Manager chokes on would stop the unlinks of all the others."""
-    heard: list[bool] = []
+    received: list[bool] = []
     availability = Availability("lab", clock, Probe(0))
-    availability.on_change(heard.append)
+    availability.on_change(received.append)
     availability.went_wrong("status 500", everywhere=False)
     assert availability.up
     availability.require_up()
     await asyncio.wait_for(availability.until_up(), 5)
     assert clock.waited == [1]
-    assert heard == []
+    assert received == []
 
 
 async def test_a_listener_that_fails_does_not_stop_the_probes(clock: Any) -> None:

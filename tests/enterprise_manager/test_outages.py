@@ -59,8 +59,8 @@ async def test_a_look_is_repeated_a_few_times_then_it_is_an_outage(
 
 async def test_an_outage_is_told_probed_and_over(em: SimulatedEnterpriseManager, gateway: Gateway) -> None:
     """Else commands would be used up on an Enterprise Manager that is away, or wait after it is back."""
-    heard: list[bool] = []
-    gateway.on_availability(heard.append)
+    received: list[bool] = []
+    gateway.on_availability(received.append)
     em.refuse_connections()
     with pytest.raises(Unavailable):
         await gateway.links(JOB)
@@ -69,7 +69,7 @@ async def test_an_outage_is_told_probed_and_over(em: SimulatedEnterpriseManager,
     assert "UNLINK_ENTERPRISE_MANAGERS__LAB__URL" in gateway.last_problem
     em.accept_connections()
     await asyncio.wait_for(gateway.until_available(), 10)
-    assert heard == [False, True]
+    assert received == [False, True]
     assert len(await gateway.links(JOB)) == 2
 
 

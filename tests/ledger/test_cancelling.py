@@ -178,16 +178,16 @@ async def test_a_request_made_here_is_heard_here_at_once_and_only_of_keys_that_a
 ) -> None:
     """A task that could still be stopped would run on for the length of a renewal."""
     ledger, other = await database.ledger(), await database.ledger("worker-b")
-    heard: list[str] = []
-    ledger.on_cancel(heard.append)
+    received: list[str] = []
+    ledger.on_cancel(received.append)
     lease = await words.claim(ledger)
     await words.claim(other, "CHG-2")
     for key in ("CHG-1", "CHG-2", "CHG-3"):
         await ledger.cancel(replace(request_to_cancel, key=key))
-    assert heard == ["CHG-1"]
+    assert received == ["CHG-1"]
     await ledger.release(lease)
     await ledger.cancel(request_to_cancel)
-    assert heard == ["CHG-1"]
+    assert received == ["CHG-1"]
 
 
 async def test_a_request_made_elsewhere_is_heard_by_the_next_renewal(
@@ -195,13 +195,13 @@ async def test_a_request_made_elsewhere_is_heard_by_the_next_renewal(
 ) -> None:
     """A cancel is delivered to any worker: most of the time not to the one that has the key."""
     ledger, other = await database.ledger(lease_seconds=2), await database.ledger("worker-b")
-    heard: list[str] = []
-    ledger.on_cancel(heard.append)
+    received: list[str] = []
+    ledger.on_cancel(received.append)
     await words.claim(ledger)
     await words.claim(ledger, "CHG-2")
     await other.cancel(request_to_cancel)
-    await words.until(lambda: heard)
-    assert set(heard) == {"CHG-1"}
+    await words.until(lambda: received)
+    assert set(received) == {"CHG-1"}
 
 
 async def test_of_a_request_and_an_intent_at_once_one_is_first(

@@ -268,13 +268,13 @@ async def test_a_new_run_is_not_cancelled_by_what_was_asked_of_an_earlier_one(
 async def test_a_request_for_an_earlier_run_changes_nothing_of_a_later_one(database: Database, claim: NewClaim) -> None:
     """A cancel that was delayed in the broker would stop the retry that somebody asked for since."""
     ledger = await database.ledger()
-    heard: list[str] = []
-    ledger.on_cancel(heard.append)
+    received: list[str] = []
+    ledger.on_cancel(received.append)
     await ended(ledger, claim)
     entry = await started(ledger)
     assert await ledger.cancel(cancel_of(run=1)) == AlreadySettled(event_of(1))
     assert await ledger.record(entry.lease, Intended(words.intent_of(), words.noon))
-    assert heard == []
+    assert received == []
     await settle(ledger, entry.lease, Outcome.SUCCEEDED, 2)
     assert await ledger.cancel(cancel_of(run=1)) == AlreadySettled(event_of(2))
 
@@ -283,12 +283,12 @@ async def test_a_request_for_an_earlier_run_changes_nothing_of_a_later_one(datab
 async def test_a_request_stops_the_run_that_is_under_way(database: Database, claim: NewClaim, run: int | None) -> None:
     """A retry could not be cancelled."""
     ledger = await database.ledger()
-    heard: list[str] = []
-    ledger.on_cancel(heard.append)
+    received: list[str] = []
+    ledger.on_cancel(received.append)
     await ended(ledger, claim)
     entry = await started(ledger)
     assert await ledger.cancel(cancel_of(run, requested_by=None)) is None
-    assert heard == ["CHG-1"]
+    assert received == ["CHG-1"]
     with pytest.raises(CancelRequestedError):
         await ledger.record(entry.lease, Intended(words.intent_of(), words.noon))
     assert await ledger.cancelled_by(entry.lease) == "ops"
@@ -297,12 +297,12 @@ async def test_a_request_stops_the_run_that_is_under_way(database: Database, cla
 async def test_a_request_for_a_run_that_is_yet_to_come_waits_for_it(database: Database, claim: NewClaim) -> None:
     """A cancel that overtakes its retry would stop the wrong run, or none."""
     ledger = await database.ledger()
-    heard: list[str] = []
-    ledger.on_cancel(heard.append)
+    received: list[str] = []
+    ledger.on_cancel(received.append)
     first = await ledger.claim(claim)
     assert isinstance(first, Claimed)
     assert await ledger.cancel(cancel_of(run=2)) is None
-    assert heard == []
+    assert received == []
     assert await ledger.record(first.entry.lease, Intended(words.intent_of(), words.noon))
     await settle(ledger, first.entry.lease)
     assert (await started(ledger)).cancelled

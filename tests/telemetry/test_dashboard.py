@@ -73,7 +73,7 @@ class Load:
         world.send(vendor_command(f"refused-{self._sent}", job={"name": "none"}))
         world.send(b"junk")
         while (event := world.client.next_event(0.05)) is not None:
-            world.heard.append(event)
+            world.received.append(event)
 
 
 def has_values(result: list[dict[str, Any]]) -> bool:

@@ -170,7 +170,7 @@ def test_no_secret_is_in_anything_that_leaves(
     secrets = {ENTERPRISE_MANAGER_PASSWORD, BROKER_PASSWORD, WRONG_PASSWORD, ledger_password, *tokens}
     places = {
         **logs,
-        "events": "\n".join(event.body.decode() for event in world.heard),
+        "events": "\n".join(event.body.decode() for event in world.received),
         "probes and metrics": reported,
         "spans": b"\n".join(spans).decode(errors="replace"),
     }

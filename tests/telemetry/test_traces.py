@@ -53,13 +53,13 @@ def event_headers(world: World) -> Iterator[list[dict[str, str]]]:
         channel = connection.channel()
         queue = channel.queue_declare("", exclusive=True).method.queue
         channel.queue_bind(queue, "unlink.events", "#")
-        heard: list[dict[str, str]] = []
-        yield heard
+        received: list[dict[str, str]] = []
+        yield received
         while True:
             method, properties, _ = channel.basic_get(queue, auto_ack=True)
             if method is None or properties is None:
                 break
-            heard.append({name: str(value) for name, value in (properties.headers or {}).items()})
+            received.append({name: str(value) for name, value in (properties.headers or {}).items()})
 
 
 def take_up(headers: dict[str, object]) -> None:
@@ -126,11 +126,11 @@ def test_a_command_without_a_trace_begins_one() -> None:
 def test_the_callers_trace_is_in_events_and_log(world: World) -> None:
     """Whoever traces an order through their systems finds the unlink's events and log lines in it."""
     worker = world.serve(LOOPBACK)
-    with event_headers(world) as heard:
+    with event_headers(world) as received:
         send(world, vendor_command(), {"traceparent": PARENT, "tracestate": "vendor=1"})
         world.until_ended("CHG1")
         world.until_acknowledged()
-    assert heard == [{"traceparent": PARENT, "tracestate": "vendor=1"}] * 2
+    assert received == [{"traceparent": PARENT, "tracestate": "vendor=1"}] * 2
     about_it = [line for line in lines(worker) if line.get("idempotency_key") == "CHG1"]
     assert {line["trace_id"] for line in about_it} == {TRACE}
 
@@ -210,7 +210,7 @@ def test_an_unlink_is_one_span_with_a_child_for_each_step(world: World) -> None:
     """A person sees in one picture where the time of an unlink went; the caller's span is its parent."""
     with receiver() as (address, spans, resources):
         worker = world.serve(LOOPBACK | {"UNLINK_TRACES__ENDPOINT": address})
-        with event_headers(world) as heard:
+        with event_headers(world) as received:
             send(world, vendor_command(), {"traceparent": PARENT})
             world.until_ended("CHG1")
             world.until_acknowledged()
@@ -234,7 +234,7 @@ def test_an_unlink_is_one_span_with_a_child_for_each_step(world: World) -> None:
     for before, after in pairwise(steps):
         assert before.end_time_unix_nano <= after.start_time_unix_nano
     # What a consumer of the events goes on from are this worker's own spans.
-    parents = {headers["traceparent"].split("-")[2] for headers in heard}
+    parents = {headers["traceparent"].split("-")[2] for headers in received}
     assert parents <= {span.span_id.hex() for span in steps}
     assert steps[-1].span_id.hex() in parents
     (resource,) = {tuple(sorted(each.items())) for each in resources}
@@ -258,13 +258,13 @@ def test_what_the_caller_does_not_sample_is_not_recorded(world: World) -> None:
     """The caller decides about the whole trace; events carry the decision on."""
     with receiver() as (address, spans, _):
         worker = world.serve(LOOPBACK | {"UNLINK_TRACES__ENDPOINT": address})
-        with event_headers(world) as heard:
+        with event_headers(world) as received:
             send(world, vendor_command(), {"traceparent": f"00-{TRACE}-{SPAN}-00"})
             world.until_ended("CHG1")
             world.until_acknowledged()
         worker.stop()
     assert spans == []
-    assert Counter(headers["traceparent"][-3:] for headers in heard) == {"-00": 2}
+    assert Counter(headers["traceparent"][-3:] for headers in received) == {"-00": 2}
 
 
 def test_a_collector_that_is_away_delays_nothing(world: World) -> None:
