@@ -2,7 +2,8 @@
 
 The rule of every migration: **it only adds** - a table, an index, a column that may be null or has a default - so that
 the previous version of the worker still works on the new schema, during a rolling update and after a rollback. Nothing
-is renamed, retyped, narrowed or dropped, and the meaning of older rows does not change.
+is renamed, retyped, narrowed or dropped, and the meaning of older rows does not change. There is no way back either,
+and so no `downgrade`: the ledger is the memory of what was done.
 
 If a change must break that rule one day, its migration also raises `ledger_schema.usable_from` to its own number.
 Versions that know only a lower number then refuse to start (`SchemaTooNewError`), instead of doing harm.

@@ -53,8 +53,3 @@ def upgrade() -> None:
     op.create_index("unlinks_by_end", "unlinks", ["finished_at"])
     usable_from = op.create_table("ledger_schema", sa.Column("usable_from", sa.Integer, nullable=False))
     op.bulk_insert(usable_from, [{"usable_from": 1}])
-
-
-def downgrade() -> None:
-    """Never: the ledger is the memory of what was done."""
-    raise NotImplementedError

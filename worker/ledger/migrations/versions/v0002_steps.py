@@ -20,8 +20,3 @@ def upgrade() -> None:
         sa.Column("detail", sa.Text),
     )
     op.create_index("steps_by_key", "steps", ["key"])
-
-
-def downgrade() -> None:
-    """Never: the ledger is the memory of what was done."""
-    raise NotImplementedError

@@ -19,8 +19,3 @@ def upgrade() -> None:
     )
     op.create_index("cancellations_by_time", "cancellations", ["requested_at"])
     op.add_column("unlinks", sa.Column("cancel_heard_at", sa.BigInteger))
-
-
-def downgrade() -> None:
-    """Never: the ledger is the memory of what was done."""
-    raise NotImplementedError

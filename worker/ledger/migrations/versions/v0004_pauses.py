@@ -16,8 +16,3 @@ def upgrade() -> None:
         sa.Column("reason", sa.Text),
         sa.Column("paused_at", sa.BigInteger, nullable=False),
     )
-
-
-def downgrade() -> None:
-    """Never: the ledger is the memory of what was done."""
-    raise NotImplementedError

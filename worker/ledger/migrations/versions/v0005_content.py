@@ -39,8 +39,3 @@ def _fingerprint(command: bytes, known: str) -> str:
         UnreadableMessageError
     ):  # of no contract that is known: the key keeps its content, and is reused for no other
         return known
-
-
-def downgrade() -> None:
-    """Never: the ledger is the memory of what was done."""
-    raise NotImplementedError

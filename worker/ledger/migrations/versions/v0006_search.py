@@ -56,8 +56,3 @@ def upgrade() -> None:
     )
     is_empty = op.get_bind().scalar(sa.text("SELECT 1 FROM unlinks LIMIT 1")) is None
     op.bulk_insert(walk, [{"id": 1, "position": "", "next_at": 0, "completed_at": 0 if is_empty else None}])
-
-
-def downgrade() -> None:
-    """Never: the ledger is the memory of what was done."""
-    raise NotImplementedError

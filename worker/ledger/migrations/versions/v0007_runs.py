@@ -34,8 +34,3 @@ def upgrade() -> None:
     op.rename_table("cancellations_of_runs", "cancellations")
     op.create_index("cancellations_by_time", "cancellations", ["requested_at"])
     op.execute(sa.insert(sa.table("ledger_schema", sa.column("usable_from"))).values(usable_from=7))
-
-
-def downgrade() -> None:
-    """Never: the ledger is the memory of what was done."""
-    raise NotImplementedError

@@ -19,8 +19,3 @@ def upgrade() -> None:
         sa.Column("draining", sa.Boolean, nullable=False),
         sa.Column("enterprise_managers", sa.Text, nullable=False),
     )
-
-
-def downgrade() -> None:
-    """Never: the ledger is the memory of what was done."""
-    raise NotImplementedError

@@ -16,8 +16,3 @@ def upgrade() -> None:
         sa.Column("boot", sa.Text, primary_key=True),
         sa.Column("booted_at", sa.BigInteger, nullable=False),
     )
-
-
-def downgrade() -> None:
-    """Never: the ledger is the memory of what was done."""
-    raise NotImplementedError

@@ -38,8 +38,3 @@ def upgrade() -> None:
         where = sa.text(condition)
         op.create_index(f"batch_members_{name}", "batch_members", columns, sqlite_where=where, postgresql_where=where)
     op.execute(sa.insert(sa.table("ledger_schema", sa.column("usable_from"))).values(usable_from=11))
-
-
-def downgrade() -> None:
-    """Never: the ledger is the memory of what was done."""
-    raise NotImplementedError

@@ -10,8 +10,3 @@ down_revision = "0011"
 def upgrade() -> None:
     """To schema 12. Where schema 11 comes in the same upgrade, the table is still empty."""
     op.create_index("batch_members_by_batch", "batch_members", [sa.text("lower(batch)")])
-
-
-def downgrade() -> None:
-    """Never: the ledger is the memory of what was done."""
-    raise NotImplementedError
