@@ -9,11 +9,16 @@ from typing import Any
 
 import psycopg
 import pytest
+from sqlalchemy import event
 
+from contracts.batches import BatchEnded
 from contracts.events import Outcome, event_id
 from tests.ledger import words
 from tests.ledger.conftest import Database
+from worker.ledger.database import open_engine, read_url
 from worker.ledger.sql_ledger import SqlLedger
+from worker.ledger.transaction import Transaction
+from worker.unlinks import batches
 from worker.unlinks.ports.ledger import (
     AlreadySettled,
     BatchKey,
@@ -60,12 +65,19 @@ async def end(ledger: SqlLedger, key: str, outcome: Outcome = Outcome.SUCCEEDED)
     await settle(ledger, await words.claim(ledger, key), outcome)
 
 
+def compose(batch: EndedBatch) -> BatchEnded:
+    """The event, which tells the end of each member, too."""
+    composed = batches.compose(batch)
+    ends = json.dumps([(each.key, each.outcome) for each in batch.members])
+    return composed.model_copy(update={"data": composed.data.model_copy(update={"summary": ends})})
+
+
 async def ended(ledger: SqlLedger, key: str) -> list[tuple[str, Outcome]]:
     """The members of the one batch of a key that has ended; empty if none has."""
     await ledger.end_members(key)
-    batches = await ledger.ended_batches(key)
-    assert len(batches) <= 1
-    return [(each.key, each.outcome) for batch in batches for each in batch.members]
+    events = await ledger.ended_batches(key, compose)
+    assert len(events) <= 1
+    return [(key, Outcome(outcome)) for each in events for key, outcome in json.loads(each.data.summary)]
 
 
 @pytest.fixture
@@ -83,9 +95,15 @@ async def test_a_batch_ends_with_its_last_member(ledger: SqlLedger) -> None:
     assert await ended(ledger, "a") == []
     await end(ledger, "b", Outcome.FAILED)
     await ledger.end_members("a")
-    (batch,) = await ledger.ended_batches("a")
-    assert (batch,) == await ledger.ended_batches("b")
+    found: list[EndedBatch] = []
+
+    def compose(batch: EndedBatch) -> BatchEnded:
+        found.append(batch)
+        return batches.compose(batch)
+
+    assert await ledger.ended_batches("a", compose) == await ledger.ended_batches("b", compose)
     ticket = '{"id": "OPS-1", "system": "jira"}'
+    (batch,) = found
     assert batch == EndedBatch(
         BATCH,
         2,
@@ -120,7 +138,8 @@ async def test_a_batch_of_another_sender_or_enterprise_manager_is_another(ledger
     await end(ledger, "a")
     await end(ledger, "b default")
     await ledger.end_members("a")
-    assert [each.batch for each in await ledger.ended_batches("a")] == [BATCH]
+    (found,) = await ledger.ended_batches("a", compose)
+    assert (found.data.enterprise_manager, found.data.user_id, found.subject) == ("default", "jira", "OPS-1")
 
 
 async def test_what_was_settled_before_counts_with_its_end(ledger: SqlLedger) -> None:
@@ -144,6 +163,71 @@ async def test_a_retry_opens_the_batch_and_ends_it_again(ledger: SqlLedger) -> N
     assert await ended(ledger, "a") == []
     await settle(ledger, started.entry.lease, run=2)
     assert await ended(ledger, "b") == [("a", Outcome.SUCCEEDED), ("b", Outcome.SUCCEEDED)]
+
+
+async def test_a_repeat_in_an_ended_batch_reads_no_other_member(database: Database, ledger: SqlLedger) -> None:
+    """The members of a batch of 10,000 that are sent again would read 100,000,000 rows, or get an outdated answer."""
+    for key in ("a", "b"):
+        await ledger.join(member(key))
+        await end(ledger, key, Outcome.FAILED if key == "a" else Outcome.SUCCEEDED)
+    statements: list[str] = []
+    engine = open_engine(read_url(database.settings().url), database.clock)
+    event.listen(engine, "before_cursor_execute", lambda *arguments: statements.append(arguments[2]))
+
+    def repeat(key: str) -> tuple[str, int]:
+        """The ID that a repeat gets, and how many statements are sent for it."""
+        statements.clear()
+        with engine.begin() as connection:
+            (found,) = Transaction(connection, 0.0, "worker-a", 30.0).ended_batches(key, compose)
+        return found.id, sum(statement.startswith("SELECT") for statement in statements)
+
+    first, _composing = repeat("a")
+    assert repeat("a") == repeat("b") == (first, 1)
+    started = await ledger.retry(Retry("a", "default", run=1, judged=CONTENT))
+    assert isinstance(started, Claimed)
+    await settle(ledger, started.entry.lease, run=2)
+    second, composing = repeat("b")
+    assert composing > 1
+    assert repeat("a") == repeat("b") == (second, 1)
+    assert second != first
+    engine.dispose()
+
+
+async def test_a_stored_event_older_than_an_end_is_composed_again(database: Database, ledger: SqlLedger) -> None:
+    """After a retry by a version that does not know stored events, the batch's new end would never be published."""
+    await ledger.join(member("a", size=1))
+    await end(ledger, "a", Outcome.FAILED)
+    assert await ended(ledger, "a") == [("a", Outcome.FAILED)]
+    later = "outcome = 'succeeded', event_id = 'of run 2', ended_at = ended_at + 1"
+    database.execute(f"UPDATE batch_members SET {later}")  # noqa: S608 - as that version does
+    (found,) = await ledger.ended_batches("a", compose)
+    assert found.data.all_succeeded
+
+
+async def test_a_batch_whose_event_is_composed_is_not_reopened_meanwhile(postgresql_database: Database) -> None:
+    """The event of ends that are outdated would be stored after it was deleted, and be repeated from then on."""
+    ledger = await postgresql_database.ledger()
+    await ledger.join(member("a", size=1))
+    await end(ledger, "a", Outcome.FAILED)
+    retrying: list[asyncio.Task[Any]] = []
+    loop = asyncio.get_running_loop()
+
+    def compose_slowly(batch: EndedBatch) -> BatchEnded:
+        other = asyncio.run_coroutine_threadsafe(retry_elsewhere(), loop).result()
+        retrying.append(other)
+        return compose(batch)
+
+    async def retry_elsewhere() -> asyncio.Task[Any]:
+        other = await postgresql_database.ledger("worker-b")
+        task = asyncio.create_task(other.retry(Retry("a", "default", run=1, judged=CONTENT)))
+        await words.until(lambda: task.done() or postgresql_database.execute(words.WAITING) == [(1,)])
+        return task
+
+    (composed,) = await ledger.ended_batches("a", compose_slowly)
+    started = await retrying[0]
+    assert isinstance(started, Claimed)
+    assert postgresql_database.execute("SELECT event FROM batches") == [(None,)]
+    assert composed.data.counts.failed == 1
 
 
 async def test_a_rejected_command_counts_as_ended_and_gives_its_place_to_a_corrected_one(ledger: SqlLedger) -> None:

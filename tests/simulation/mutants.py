@@ -157,11 +157,19 @@ async def _end_no_batch(self: Batches, key: str) -> tuple[BatchEnded, ...]:
 
 async def _end_batches_as_they_were_settled(self: Batches, key: str) -> tuple[BatchEnded, ...]:
     """A key that ended before it joined a batch is not counted in it."""
-    return tuple(batches._compose(each) for each in await self.ledger.ended_batches(key))  # noqa: SLF001 - the core's inside
+    return await self.ledger.ended_batches(key, batches.compose)
 
 
 def _count_no_rejection(self: Batching, member: NewMember, end: MemberEnd, *, given_up: bool) -> None:
     del self, member, end, given_up
+
+
+def _whatever_is_stored(row: RowMapping) -> BatchEnded | None:
+    return None if row["event"] is None else BatchEnded.model_validate_json(row["event"])
+
+
+def _forget_no_events(self: Batching, rows: Iterable[RowMapping]) -> None:
+    del self, rows
 
 
 def _id_without_ends(enterprise_manager: str, user_id: str | None, batch_id: str, event_ids: Iterable[str]) -> str:
@@ -589,6 +597,10 @@ MUTANTS = (
     Mutant(
         "says that a batch has ended while a member is to come",
         ((ledger_batches, "_COMPLETE", _BATCHES_OF_KEY.where(~_under_way)),),
+    ),
+    Mutant(
+        "repeats the stored event of a batch whatever its ends",
+        ((ledger_batches, "_stored_event", _whatever_is_stored), (Batching, "_forget_events", _forget_no_events)),
     ),
     Mutant("gives a batch the same ID whatever its ends", ((batches, "batch_ended_id", _id_without_ends),)),
     Mutant("resumes nothing", ((Workflow, "_resume", _defer_for_ever),)),

@@ -70,10 +70,11 @@ class BatchState:
         return f"{self.id}: {self.members} of {self.size} commands{missing}{under_way}{ends}"
 
 
+_SHOWN: Final = (batches.c.enterprise_manager, batches.c.sender, batches.c.id, batches.c.size, batches.c.members)
 _COUNTS: Final = (
-    select(batches, _members.outcome, func.count().label("count"))
+    select(*_SHOWN, _members.outcome, func.count().label("count"))
     .join(batch_members, _of_one_batch)
-    .group_by(*batches.c, _members.outcome)
+    .group_by(*_SHOWN, _members.outcome)
     .order_by(batches.c.id, batches.c.enterprise_manager, batches.c.sender)
 )
 _BY_ID: Final = _COUNTS.where(func.lower(_members.batch) == bindparam("of_id"))

@@ -3,16 +3,21 @@
 The row of a batch is locked while a member joins it, so that no more members join than its size allows. The rows of a
 key's members are written while the key's own row is locked, except by the batch's own writes, so that they contain the
 latest end.
+
+The event of an ended batch is stored with the batch, so that a repeat does not read all members again. Whatever changes
+a member of an ended batch deletes the stored event while it holds the batch's row. Versions before schema 14 do not; so
+an event that is older than the end of the member that is asked for is composed again.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
+from pydantic import ValidationError
 from sqlalchemy import (
     BigInteger,
     BindParameter,
@@ -29,6 +34,7 @@ from sqlalchemy import (
     update,
 )
 
+from contracts.batches import BatchEnded
 from contracts.events import Outcome
 from worker.ledger.key_rows import KeyRows
 from worker.ledger.search_terms import content_of
@@ -77,6 +83,9 @@ _COUNT: Final = update(batches).where(_batch_row).values(members=batches.c.membe
 _REJECTED: Final = select(_members.key).where(of_named_batch, _is_rejected).limit(1)
 _EVICT: Final = delete(batch_members).where(of_named_batch, _members.key == _of_key, _is_rejected)
 _CHANGE: Final = update(batch_members).where(of_named_batch, _members.key == _of_key)
+_STORE_EVENT: Final = update(batches).where(_batch_row)
+_FORGET_EVENT: Final = _STORE_EVENT.values(event=None)
+_LOCK_BATCH: Final = select(batches.c.id).where(_batch_row).with_for_update()
 
 _IS_MEMBER: Final = select(_members.key).where(_members.key == _of_key).limit(1)
 
@@ -87,8 +96,11 @@ _LOCKED: Final = (
     .with_for_update()
 )
 _of_content = and_(_members.key == _of_key, _members.fingerprint == bindparam("of_fingerprint"))
-_END: Final = update(batch_members).where(
-    _of_content, or_(_members.event_id.is_(None), _members.event_id != bindparam("new_event_id"))
+_has_another_end = _members.event_id != bindparam("new_event_id")
+_END: Final = update(batch_members).where(_of_content, or_(_members.event_id.is_(None), _has_another_end))
+#: The batches in which the key counts with another end than its latest.
+_WITH_ANOTHER_END: Final = select(_members.enterprise_manager, _members.sender, _members.batch.label("id")).where(
+    _of_content, _has_another_end
 )
 _content_of_key = select(unlinks.c.fingerprint).where(unlinks.c.key == _of_key).scalar_subquery()
 _REOPEN: Final = (
@@ -103,7 +115,7 @@ _under_way = exists().where(
     _other.c.event_id.is_(None),
 )
 _BATCHES_OF_KEY: Final = (
-    select(batches)
+    select(batches, _members.ended_at.label("member_ended_at"))
     .join(batch_members, _same_batch((batches.c.enterprise_manager, batches.c.sender, batches.c.id)))
     .where(_members.key == _of_key)
     .order_by(batches.c.enterprise_manager, batches.c.sender, batches.c.id)
@@ -150,7 +162,7 @@ class Batching(KeyRows):
         row = self._member(named, member.key)
         if row is not None:
             if row["fingerprint"] is None:
-                self.connection.execute(_CHANGE, {**named, "of_key": member.key, **_accepted(member), **_NO_END})
+                self._change(named, member.key, **_accepted(member), **_NO_END)
             return None
         if count < size:
             self.connection.execute(_COUNT, named)
@@ -172,7 +184,7 @@ class Batching(KeyRows):
             if row["event_id"] == end.event_id:
                 return  # of a redelivery, with the time of the first
             if row["fingerprint"] is None or self._counts_as_rejected(row, member, given_up=given_up):
-                self.connection.execute(_CHANGE, {**named, "of_key": member.key, **columns})
+                self._change(named, member.key, **columns)
                 self._put_accepted_back(member)
         elif count < size:
             self.connection.execute(_COUNT, named)
@@ -186,8 +198,7 @@ class Batching(KeyRows):
         named = content_of(of_key["command"]).get("batch")
         of = (of_key["enterprise_manager"], of_key["user_id"], named.get("id") if isinstance(named, dict) else None)
         if of == (member.batch.enterprise_manager, member.batch.user_id, member.batch.id):
-            accepted = {"fingerprint": of_key["fingerprint"], **_NO_END}
-            self.connection.execute(_CHANGE, {**named_batch(member.batch), "of_key": member.key, **accepted})
+            self._change(named_batch(member.batch), member.key, fingerprint=of_key["fingerprint"], **_NO_END)
             self.end_members(member.key)
 
     def end_members(self, key: str) -> None:
@@ -198,27 +209,44 @@ class Batching(KeyRows):
         if row is not None and row["stage"] == Stage.SETTLED:
             end = _end_of(key, Outcome(row["outcome"]), bytes(row["event"]), row["finished_at"])
             of_content = {"of_key": key, "of_fingerprint": row["fingerprint"], "new_event_id": end.event_id}
+            self._forget_events(self.connection.execute(_WITH_ANOTHER_END, of_content).mappings().all())
             self.connection.execute(_END, {**of_content, **_end_columns(end)})
 
     def _reopen_members(self, key: str) -> None:
         """Mark the key as under way again in each of its batches, because another run begins."""
+        self._forget_events(self.connection.execute(_BATCHES_OF_KEY, {"of_key": key}).mappings().all())
         self.connection.execute(_REOPEN, {"of_key": key})
 
-    def ended_batches(self, key: str) -> tuple[EndedBatch, ...]:
-        """The batches of a key of which all members have ended."""
+    def ended_batches(self, key: str, compose: Callable[[EndedBatch], BatchEnded]) -> tuple[BatchEnded, ...]:
+        """The events of the batches of a key of which all members have ended: as stored, or composed and stored."""
         complete = self.connection.execute(_COMPLETE, {"of_key": key}).mappings().all()
-        return tuple(self._ended(row) for row in complete)
+        events = (_stored_event(row) or self._compose(row, compose) for row in complete)
+        return tuple(event for event in events if event is not None)
 
-    def _ended(self, row: RowMapping) -> EndedBatch:
-        batch = BatchKey(row["enterprise_manager"], row["sender"] or None, row["id"])
-        members = self.connection.execute(_ENDS, named_batch(batch)).mappings()
-        return EndedBatch(batch, row["size"], tuple(_member_end(each) for each in members))
+    def _compose(self, row: RowMapping, compose: Callable[[EndedBatch], BatchEnded]) -> BatchEnded | None:
+        """Compose the event of a batch, and store it; None if a member is under way by now.
+
+        No member of an ended batch changes while the batch's row is locked.
+        """
+        batch = _key_of(row)
+        named = named_batch(batch)
+        self.connection.execute(_LOCK_BATCH, named)
+        members = self.connection.execute(_ENDS, named).mappings().all()
+        if any(each["event_id"] is None for each in members):
+            return None
+        event = compose(EndedBatch(batch, row["size"], tuple(_member_end(each) for each in members)))
+        self.connection.execute(_STORE_EVENT, {**named, "event": event.to_bytes()})
+        return event
+
+    def _forget_events(self, rows: Iterable[RowMapping]) -> None:
+        for row in rows:
+            self.connection.execute(_FORGET_EVENT, named_batch(_key_of(row)))
 
     def _prune_batches(self, age: Mapping[str, int]) -> bool:
         """Delete a bounded part of the batches without kept keys. Return whether there may be more."""
         long_joined = self.connection.execute(_LONG_JOINED, age).mappings().all()
         for row in long_joined:
-            named = named_batch(BatchKey(row["enterprise_manager"], row["sender"] or None, row["id"]))
+            named = named_batch(_key_of(row))
             if self.connection.execute(_PRUNE_MEMBERS, named).rowcount == STEPS_AT_ONCE:
                 return True
             self.connection.execute(_PRUNE, named)
@@ -246,7 +274,13 @@ class Batching(KeyRows):
         rejected = self.connection.scalar(_REJECTED, named)
         if rejected is None:
             return False
+        self.connection.execute(_FORGET_EVENT, named)
         return self.connection.execute(_EVICT, {**named, "of_key": rejected}).rowcount == 1
+
+    def _change(self, named: Mapping[str, str], key: str, **columns: Any) -> None:
+        """Change a member of a locked batch."""
+        self.connection.execute(_FORGET_EVENT, named)
+        self.connection.execute(_CHANGE, {**named, "of_key": key, **columns})
 
     def _add(self, named: Mapping[str, str], key: str, **columns: Any) -> None:
         of_batch = {name.removeprefix("of_"): value for name, value in named.items()}
@@ -269,6 +303,21 @@ def named_batch(batch: BatchKey) -> dict[str, str]:
         "of_sender": batch.user_id or "",
         "of_batch": batch.id,
     }
+
+
+def _key_of(row: RowMapping) -> BatchKey:
+    return BatchKey(row["enterprise_manager"], row["sender"] or None, row["id"])
+
+
+def _stored_event(row: RowMapping) -> BatchEnded | None:
+    """The stored event of a batch; None if there is none, or it is of other ends or of another version."""
+    if row["event"] is None:
+        return None
+    try:
+        event = BatchEnded.model_validate_json(row["event"])
+    except ValidationError:
+        return None
+    return event if row["member_ended_at"] <= event.time else None
 
 
 def _accepted(member: NewMember) -> dict[str, Any]:

@@ -50,6 +50,8 @@ from worker.unlinks.ports.ledger import (
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+    from contracts.batches import BatchEnded
+
     MakeWriter = Callable[[Callable[[Connection, float], Transaction], Clock, Callable[[bool], None]], Writer]
 
 _log = structlog.get_logger()
@@ -193,9 +195,12 @@ class SqlLedger:
         """Start the next run of a key. See the port. As `claim` if the caller is cancelled meanwhile."""
         if not self._usable:
             return HeldElsewhere()
-        return await self._take("retry", retry.key, lambda transaction: transaction.retry(retry))
+        order = (BY_BATCH, retry.key)
+        return await self._take("retry", retry.key, lambda transaction: transaction.retry(retry), order)
 
-    async def _take(self, call: str, key: str, take: Callable[[Transaction], T]) -> T:
+    async def _take(
+        self, call: str, key: str, take: Callable[[Transaction], T], order: tuple[int, str] | None = None
+    ) -> T:
         caller_gone = False
         had: Lease | None = None
 
@@ -210,7 +215,7 @@ class SqlLedger:
 
         try:
             result, _ = await self._call(
-                call, key, lambda transaction: (take(transaction), transaction.began), landed=landed
+                call, key, lambda transaction: (take(transaction), transaction.began), order, landed
             )
         except asyncio.CancelledError:
             caller_gone = True
@@ -378,9 +383,11 @@ class SqlLedger:
         """Record the end of a settled key in the batches that it joined since. See the port."""
         await self._call("end_members", key, lambda transaction: transaction.end_members(key))
 
-    async def ended_batches(self, key: str) -> tuple[EndedBatch, ...]:
-        """The batches that a key belongs to, and that have ended. See the port."""
-        return await self._call("ended_batches", key, lambda transaction: transaction.ended_batches(key))
+    async def ended_batches(self, key: str, compose: Callable[[EndedBatch], BatchEnded]) -> tuple[BatchEnded, ...]:
+        """The events of the batches that a key belongs to, and that have ended. See the port."""
+        return await self._call(
+            "ended_batches", key, lambda transaction: transaction.ended_batches(key, compose), (BY_BATCH, key)
+        )
 
     # --- recording --------------------------------------------------------------------------------------------------
 

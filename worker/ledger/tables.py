@@ -302,6 +302,8 @@ batches = Table(
     Column("members", Integer, nullable=False),
     # When a member joined last, by the ledger's clock.
     Column("joined_at", Moment, nullable=False),
+    # The event of the ended batch, once it was composed; deleted by each change of a member.
+    Column("event", LargeBinary),
 )
 
 #: For pruning.

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _log = structlog.get_logger()
 
 #: The order of writes in a transaction. Renewals first: a lease is worth more than anything that waits. Intents last,
-#: by job, and then what joins a batch: only they wait for other workers' transactions on something that is not a key.
+#: by job, and then what may lock a batch: only they wait for other workers' transactions on what is no key.
 FIRST: Final = 0
 BY_KEY: Final = 1
 BY_JOB: Final = 2

@@ -2,8 +2,8 @@
 
 A command joins its batch before it is claimed. After each end, and for each delivery that is answered again, the ledger
 is asked which batches of the key have ended. The same ends give the same event with the same ID, even if several
-workers find the batch ended. The event is published before the delivery is acknowledged, so that it is repeated after a
-crash in between.
+workers find the batch ended; the ledger keeps the event until an end changes. The event is published before the
+delivery is acknowledged, so that it is repeated after a crash in between.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Batches:
         """The events of the batches of a key that have ended."""
         await self.ledger.end_members(key)
         # In a transaction of its own: of two members that end in the same instant, one sees the end of the other.
-        return tuple(_compose(each) for each in await self.ledger.ended_batches(key))
+        return await self.ledger.ended_batches(key, compose)
 
 
 def member_of(command: Command, delivery: Delivery) -> NewMember | None:
@@ -92,7 +92,8 @@ def _member(batch: Batch, key: str, fingerprint: str | None, delivery: Delivery)
     return NewMember(of, batch.size, key, fingerprint)
 
 
-def _compose(ended: EndedBatch) -> BatchEnded:
+def compose(ended: EndedBatch) -> BatchEnded:
+    """The event of a batch that has ended."""
     batch, members = ended.batch, ended.members
     counts = Counter(member.outcome for member in members)
     failures = [member.key for member in members if member.outcome is not Outcome.SUCCEEDED]

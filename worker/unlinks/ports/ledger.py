@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 from worker.unlinks.ports.enterprise_manager import Link, LinkedBackup, TaskTicket
 
 if TYPE_CHECKING:
+    from contracts.batches import BatchEnded
     from contracts.events import Outcome
 
 
@@ -352,8 +353,8 @@ class Ledger(Protocol):
         """Record the end of a settled key in the batches that it joined since. `Settled` records it in the others."""
         ...
 
-    async def ended_batches(self, key: str) -> tuple[EndedBatch, ...]:
-        """The batches that a key belongs to, and that have ended.
+    async def ended_batches(self, key: str, compose: Callable[[EndedBatch], BatchEnded]) -> tuple[BatchEnded, ...]:
+        """The events of the batches that a key belongs to, and that have ended: stored, once composed in a thread.
 
         Of the workers with which two members end in the same instant, at least one finds the batch ended.
         """
