@@ -12,7 +12,7 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from contracts.batches import BATCH_ENDED
@@ -23,7 +23,7 @@ from tests.simulation.astray import LATE
 from tests.simulation.batches import BatchObserver
 from tests.simulation.scenario import Scenario
 from tests.simulation.untroubled import shortfall
-from tests.simulation.world import Process, World
+from tests.simulation.world import EPOCH, Process, World
 from worker.ledger.cancelling import Stored
 from worker.unlinks.ports.enterprise_manager import TaskTicket
 from worker.unlinks.ports.ledger import (
@@ -458,7 +458,8 @@ class Observer:
         if story.command.not_after is not None and sent_at > story.command.not_after:
             self.broken(NOTHING_HURT, f"{story.key} was started after its not_after")
         if story.command.not_before is not None:
-            self.situations["waited for its time"] += 1
+            if story.command.not_before > EPOCH + timedelta(seconds=story.run_claimed_at):
+                self.situations["waited for its time" if story.run == 1 else "another run waited for its time"] += 1
             if sent_at < story.command.not_before:
                 self.broken(NOTHING_HURT, f"{story.key} was started before its not_before")
         self._require_no_cancel(story)

@@ -67,9 +67,11 @@ RATES_OF_FAULTS = {
 RATES = [name for rates in RATES_OF_FAULTS.values() for name in rates]
 
 
-#: How often commands of a run have a `not_before`, and how often each of them has.
+#: How often commands of a run have a `not_before`, and how often each of them has; and each retry in another run.
 WAITS = 0.15
 WAITING = 0.4
+#: How many seconds ahead the `not_before` of a retry is.
+SECONDS_AHEAD = (5, 60, 360)
 
 
 @dataclass(slots=True)
@@ -247,6 +249,8 @@ class Scenario:
     troubles: list[Trouble] = field(default_factory=list)
     #: How likely it is that a run that failed is retried.
     retries: float = 0.0
+    #: How likely it is that such a retry has a `not_before`.
+    waiting_retries: float = 0.0
     astray: Astray = field(default_factory=Astray)
     batch: DrawnBatch | None = None
 
@@ -357,8 +361,11 @@ def _add_commands(chance: Random, scenario: Scenario) -> None:
 
 
 def _add_waits(chance: Random, scenario: Scenario) -> None:
-    """In some runs, a time before which some commands are not started."""
-    if chance.random() >= WAITS:
+    """In some runs, a time before which some commands are not started; in some, such times for retries."""
+    waits = chance.random()
+    if waits >= 1 - WAITS:
+        scenario.waiting_retries = WAITING
+    if waits >= WAITS:
         return
     for _, command in scenario.commands:
         if isinstance(command, dict) and command["command"] == "unlink.v1" and chance.random() < WAITING:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import partial
 from random import Random
 from typing import Any
@@ -18,10 +19,19 @@ from tests.simulation.astray import LATE
 from tests.simulation.broker import Broker, Message
 from tests.simulation.enterprise_manager import Server, TrueJob
 from tests.simulation.ledger import Database
-from tests.simulation.promises import KEEPS_GOING, Observer, Violation
-from tests.simulation.scenario import Scenario, Trouble, Weather, draw, encode, repository_name, repository_uid
+from tests.simulation.promises import KEEPS_GOING, Observer, Story, Violation
+from tests.simulation.scenario import (
+    SECONDS_AHEAD,
+    Scenario,
+    Trouble,
+    Weather,
+    draw,
+    encode,
+    repository_name,
+    repository_uid,
+)
 from tests.simulation.worker import SimulatedWorker
-from tests.simulation.world import DatabaseClock, EndlessLoopError, Process, World
+from tests.simulation.world import EPOCH, DatabaseClock, EndlessLoopError, Process, World
 
 #: While one of these lasts, a delivery cannot be deferred, however long it was held.
 NOTHING_LET_GO = {"publishes_lost", "confirms_late", "broker_away", "database_away", "database_slow"}
@@ -65,6 +75,7 @@ class Simulation:
         self.observer.on_failure = self._maybe_retry
         #: Apart, so that the other draws stay as they were.
         self._retries = Random(f"retries {seed}")  # noqa: S311 - a simulation's chance must be repeatable
+        self._waits = Random(f"waiting retries {seed}")  # noqa: S311 - as above
         self.database = Database(DatabaseClock(world))
         self._link_ids = self._furnish()
         self._to_come = 0
@@ -153,7 +164,7 @@ class Simulation:
             return
         seconds = chance.choice((0.05, 3, 60)) * chance.random()
         while True:
-            self._publish_after(seconds, _retry(key, story.run))
+            self._publish_after(seconds, self._retry(story, story.run, seconds))
             seconds += chance.choice((0, 5, 100)) * chance.random()
             if chance.random() < 0.6:
                 break
@@ -164,10 +175,19 @@ class Simulation:
 
     def _retry_what_ended(self) -> None:
         """Old retries come once more, and new ones of what did not succeed."""
-        for key, story in self.observer.stories.items():
+        for story in self.observer.stories.values():
             if story.command.enterprise_manager != LATE and self._retries.random() < self.scenario.retries:
                 for run in {1, story.run}:
-                    self._publish_after(self._retries.random() * 10, _retry(key, run))
+                    seconds = self._retries.random() * 10
+                    self._publish_after(seconds, self._retry(story, run, seconds))
+
+    def _retry(self, story: Story, run: int, seconds: float) -> bytes:
+        """A retry that is to be published in so many seconds; some are not to be started at once."""
+        retry: dict[str, Any] = {"command": "retry.v1", "idempotency_key": story.key, "run": run}
+        if self._waits.random() < self.scenario.waiting_retries and story.command.not_after is None:
+            ahead = seconds + self._waits.choice(SECONDS_AHEAD)
+            retry["not_before"] = (EPOCH + timedelta(seconds=self.world.now + ahead)).isoformat()
+        return json.dumps(retry).encode()
 
     def _replay(self) -> None:
         """An operator replays what was given up: else a command that was given up in flight would block its job."""
@@ -315,7 +335,3 @@ def _to_timeline(_logger: Any, _method: str, event: Any) -> str:
         shown = " ".join(f"{key}={value}" for key, value in sorted(event.items()) if key != "exc_info")
         process.world.note(process.name, f"   log {name} {shown}")
     raise structlog.DropEvent
-
-
-def _retry(key: str, run: int) -> bytes:
-    return json.dumps({"command": "retry.v1", "idempotency_key": key, "run": run}).encode()

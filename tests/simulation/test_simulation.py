@@ -66,6 +66,7 @@ SITUATIONS = {
     "run not found",
     "untroubled",
     "waited for its time",
+    "another run waited for its time",
     "turned away",
     "found its queue",
     "taken away",
