@@ -112,7 +112,9 @@ def test_what_would_not_be_done_is_said_at_once(world: World) -> None:
     )
     assert (refused.returncode, "link_absent" in refused.stdout) == (5, True), refused.stdout
     mistyped = program(world, "submit", "--wait", *NAMES, "--em", "defualt")
-    assert (mistyped.returncode, "'defualt'" in mistyped.stderr) == (1, True), mistyped.stderr
+    assert (mistyped.returncode, "'defualt'" in mistyped.stderr) == (2, True), mistyped.stderr
+    mistyped = program(world, "cancel", "CHG1", "--em", "defualt")
+    assert (mistyped.returncode, "'defualt'" in mistyped.stderr) == (2, True), mistyped.stderr
     body = json.dumps(vendor_command(enterprise_manager="defualt")).encode()
     world.client.publish(body, "default")  # a program that publishes by itself
     world.until_ended("CHG1")

@@ -9,10 +9,10 @@ import typer
 
 from contracts.reading import UnreadableMessageError, read_message
 from worker.broker.awaited import Awaited
-from worker.broker.client import BrokerClient, BrokerClientError
+from worker.broker.client import BrokerClient, BrokerClientError, NoQueueError
 from worker.broker.received_event import ReceivedEvent
 from worker.cli.awaiting import Following
-from worker.cli.output.errors import refuse, settings_or_exit
+from worker.cli.output.errors import WRONG_USAGE, refuse, settings_or_exit
 from worker.cli.output.event_text import in_words
 from worker.cli.output.stalls import Stalls
 from worker.cli.output.terminal import Output, Spinner
@@ -58,7 +58,7 @@ def cancel(
             if wait:
                 _follow(following, client, enterprise_manager, wait_seconds, output)
     except BrokerClientError as error:
-        refuse(str(error), status=1)
+        refuse(str(error), status=WRONG_USAGE if isinstance(error, NoQueueError) else 1)
     except KeyboardInterrupt:
         refuse(f"\nNo longer waiting. {_how_to_look_later(key)}", status=INTERRUPTED)
     if wait and following.open:

@@ -16,9 +16,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from worker.broker.awaited import Awaited
-from worker.broker.client import BrokerClient, BrokerClientError
+from worker.broker.client import BrokerClient, BrokerClientError, NoQueueError
 from worker.broker.received_event import ReceivedEvent
 from worker.cli.awaiting import Following
+from worker.cli.output.errors import WRONG_USAGE
 from worker.cli.output.event_text import had_ended, in_words
 from worker.cli.output.naming import named
 from worker.cli.output.stalls import Stalls
@@ -89,7 +90,7 @@ def publish_all(
                 following.until_ended(client, seconds, received, Stalls(client, names, teller.warn))
     except BrokerClientError as error:
         _say_what_is_open(commands, following, len(published), f"{error}\n")
-        return 1
+        return WRONG_USAGE if isinstance(error, NoQueueError) else 1
     except KeyboardInterrupt:
         _say_what_is_open(commands, following, len(published), "\nNo longer waiting. ")
         return INTERRUPTED
