@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from worker.unlinks.back_off import BackOff
+from worker.unlinks.meaning import require_same
 from worker.unlinks.ports.clock import Clock
 from worker.unlinks.ports.enterprise_manager import EnterpriseManager, EnterpriseManagerError, Task, TaskTicket
 from worker.unlinks.ports.ledger import Intent
@@ -100,4 +101,7 @@ class Follower:
     async def _gone(self, intent: Intent) -> bool:
         self.report(StepKind.VERIFYING)
         links = await self.enterprise_manager.links(intent.job_id)
-        return all(link.object_in_job_id != intent.link.object_in_job_id for link in links)
+        listed = [link for link in links if link.object_in_job_id == intent.link.object_in_job_id]
+        for link in listed:
+            require_same(link, intent.link)
+        return not listed

@@ -51,7 +51,7 @@ class Meaning:
         """The link, if the job has it now.
 
         Raises:
-            Refused: several links match the command.
+            Refused: several links match the command, or the recorded link's ID is that of another link now.
         """
         named = self.command.repository
         link_id = named.link_id if self.recorded is None else self.recorded.link.object_in_job_id
@@ -71,4 +71,22 @@ class Meaning:
                 ReasonCode.REPOSITORY_AMBIGUOUS,
                 f"the job links this repository more than once; by link_id: {candidates}",
             )
-        return meant[0] if meant else None
+        if not meant:
+            return None
+        if self.recorded is not None:
+            require_same(meant[0], self.recorded.link)
+        return meant[0]
+
+
+def require_same(listed: Link, recorded: Link) -> None:
+    """Check that a listed link with the recorded ID is the recorded link: nobody says that IDs are not given again.
+
+    Raises:
+        Refused: it is the link of another repository. What became of the recorded one is not known.
+    """
+    if listed.repository_uid != recorded.repository_uid:
+        raise Refused(
+            ReasonCode.ENTERPRISE_MANAGER_ERROR,
+            f"the link {recorded.object_in_job_id} was of the repository {recorded.repository_uid}, and is of "
+            f"{listed.repository_uid} now",
+        )
