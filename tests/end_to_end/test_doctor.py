@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import sqlite3
 import ssl
 import subprocess
@@ -24,7 +23,6 @@ from tests.terminal import Terminal
 from worker.doctor.ledger import file_system_of
 from worker.sandbox.processes.worker_process import surroundings
 from worker.sandbox.rabbitmq.private_broker import PrivateBroker
-from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_NAME
 
 EM = "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__"
 MANAGEMENT = "UNLINK_BROKER__MANAGEMENT_URL"
@@ -333,46 +331,13 @@ def test_the_certificate_is_shown_without_any_settings(world: World) -> None:
     assert "SHA-256" in ended.stdout
 
 
-# --- what is expected of Enterprise Manager ---------------------------------------------------------------------------
-
-
-def test_the_assumptions_need_no_settings_but_those_of_enterprise_manager(world: World) -> None:
-    """Else who only has an Enterprise Manager could not report how it differs."""
-    settings = {name: value for name, value in world.environment.items() if name.startswith("UNLINK_ENTERPRISE")}
-    world.enterprise_manager.change_behaviour(json_keys="camel")
-    ended = run_program("doctor", "--assumptions", "--output", "json", settings=settings)
-    assert ended.returncode == 0, ended.stderr
-    (checks,) = json.loads(ended.stdout).values()
-    (found,) = [check for check in checks if check["assumption"] == "pascal_case_keys"]
-    assert (found["result"], "the key" in found["seen"]) == ("different", True)
-    assert world.enterprise_manager.sessions == []
-    assert VENDOR_JOB_NAME not in ended.stdout
-    assert world.enterprise_manager.url not in ended.stdout
-
-
-def test_the_assumptions_are_a_table_for_people(world: World, doctor: Any) -> None:
-    """Else nobody would read forty objects of JSON."""
-    world.enterprise_manager.change_behaviour(links_of_other_jobs="404")
-    world.enterprise_manager.add_job(name="Backup", job_type="Backup")
-    said = doctor("--assumptions")
-    assert said.status == 0, said.error
-    for reported in ("links_of_other_jobs different", "but: status 404", "nothing was changed", "front_page confirmed"):
-        assert reported in said.text
-    assert all(len(line) <= 80 for line in said.output.splitlines())
-
-
-def test_an_enterprise_manager_that_cannot_be_asked_fails_the_command(doctor: Any) -> None:
-    """Else a script would take silence for forty confirmed assumptions."""
-    said = doctor("--assumptions", **{f"{EM}PASSWORD": "hunter2"})
-    assert said.status == 1
-    assert f"check {EM}USERNAME and {EM}PASSWORD" in said.error
-    assert "hunter2" not in said.output + said.error
-
-
 @pytest.mark.parametrize(
     ("arguments", "status", "reported"),
     [
-        (["--assumptions", "--show-certificate"], 2, "--assumptions goes with --output only"),
+        (["--assumptions", "--show-certificate"], 2, "--assumptions goes with --output, --em"),
+        (["--assumptions", "--with-job", "Copy"], 2, "--with-job and --with-repository go together"),
+        (["--with-job", "Copy", "--with-repository", "B"], 2, "go with --assumptions"),
+        (["--assumptions", "--em", "nobody"], 2, "is configured as nobody; there is default"),
         (["--url", "https://em:9398"], 2, "--url goes with --show-certificate"),
         (["--management-url", "http://u:hunter2@rabbit:15672"], 2, "belong in UNLINK_BROKER__MANAGEMENT_URL"),
         (["--show-certificate", "--url", "http://127.0.0.1:9399"], 1, "without TLS there is no certificate"),

@@ -57,6 +57,12 @@ class QuickClock:
         return seconds
 
 
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where all of them keep one certificate."""
+    return tmp_path_factory.mktemp("certificates")
+
+
 @pytest.fixture
 def clock() -> QuickClock:
     """A clock that does not wait."""

@@ -1,4 +1,4 @@
-"""Compares the worker's assumptions with a real Enterprise Manager. Only reads; logs on once, and logs off again.
+"""Compares the worker's assumptions with a real Enterprise Manager. Only reads, unless a trial is ordered.
 
 The report contains no name, address or ID, so that it can be shared.
 """
@@ -8,15 +8,18 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
-from enum import StrEnum
 from urllib.parse import urlsplit
 
+from worker.doctor.checks import Check, Result
 from worker.doctor.enterprise_manager import REQUEST_SECONDS
 from worker.doctor.job_assumptions import NEED_A_JOB, JobLooks
+from worker.doctor.laboratory import Laboratory
 from worker.doctor.probe import AS_JSON, TROUBLE, NotSeenError, Probe, described
+from worker.doctor.trial import SHOWN_BY_A_TRIAL, Trial, TrialOrder
 from worker.enterprise_manager import paths
 from worker.enterprise_manager.assumptions import Assumption
+from worker.enterprise_manager.availability import Availability
+from worker.enterprise_manager.calls import Calls
 from worker.enterprise_manager.documents.reading import read_document
 from worker.enterprise_manager.documents.records import read_tasks, read_versions
 from worker.enterprise_manager.logon import TOKEN_HEADER, Logon
@@ -31,70 +34,52 @@ from worker.unlinks.ports.enterprise_manager import Unavailable
 #: A session token that is not valid.
 _NO_SESSION = "b2Ygbm8gc2Vzc2lvbg=="
 
-#: Assumptions that can be checked only by changing a job, or with a second session.
-_NEED_A_CHANGE = (
-    Assumption.TASK_STATES,
-    Assumption.DELETE_ACCEPTED,
-    Assumption.LOCATION,
-    Assumption.RUNNING_RESULT,
-    Assumption.FINISHED_RESULT,
-    Assumption.LINK_GOES,
-    Assumption.LIST_IN_TIME,
-    Assumption.TASK_KEPT,
-    Assumption.TASK_APART,
-    Assumption.TASK_DELETE,
-    Assumption.TASK_DELETE_STOPS,
-    Assumption.FAILED_RESULT,
-    Assumption.ABSENT_LINK,
-    Assumption.ONLY_LINK,
-    Assumption.RUNNING_JOB,
-    Assumption.EDITS_OF_ONE_JOB,
-    Assumption.DROPS_BACKUPS,
-    Assumption.SESSIONS,
-)
-
-
-class Result(StrEnum):
-    """The result of one check."""
-
-    CONFIRMED = "confirmed"
-    DIFFERENT = "different"
-    NEEDS_CHANGE = "not_without_a_change"
-    NOT_WITH_ACCOUNT = "not_with_this_account"
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One assumption, the result of its check, and what was seen. Contains no secret."""
-
-    assumption: Assumption
-    result: Result
-    seen: str = ""
-
 
 class UnreachableError(Exception):
     """There is no session for the checks; the text names the remedy."""
 
 
-async def examine(name: str, settings: EnterpriseManagerSettings, clock: Clock) -> AsyncIterator[Check]:
-    """Make every check that needs no change, then list the assumptions that need one.
+async def examine(
+    name: str, settings: EnterpriseManagerSettings, clock: Clock, order: TrialOrder | None = None
+) -> AsyncIterator[Check]:
+    """Make every check that needs no change. Then make the trial if one is ordered, else list what needs one.
 
     Raises:
         UnreachableError: Enterprise Manager does not answer, or refuses the logon.
+        RefusedError: the ordered trial is not made; nothing was changed.
         SettingsInvalidError: the CA file cannot be used.
     """
     timeout = min(settings.request_timeout_seconds, REQUEST_SECONDS)
     settings = settings.model_copy(update={"request_timeout_seconds": timeout})
     remedies = Remedies(name, settings)
     wire = Wire(name, Transport(settings, remedies), clock, settings.max_requests)
-    logon = Logon(settings, wire, remedies, clock)
+    logon, other = (Logon(settings, wire, remedies, clock) for _ in range(2))
+    probe = Probe(wire)
     try:
-        async for check in _Examination(settings, Probe(wire), logon).checks():
+        async for check in _Examination(settings, probe, logon).checks():
+            yield check
+        if order is None:
+            for assumption in SHOWN_BY_A_TRIAL:
+                yield Check(assumption, Result.NEEDS_CHANGE)
+            return
+        availability = Availability(name, clock, _nothing_to_probe)
+        calls = Calls(wire, logon, availability, remedies, probe.differences, clock)
+        laboratory = Laboratory(calls, wire, logon, probe.differences, clock, order.patience)
+        try:
+            checks = await Trial(laboratory, logon, other, probe.differences).checks(order)
+        finally:
+            await availability.close()
+        for check in checks:
             yield check
     finally:
-        await logon.log_off()
-        logon.abandon()
+        for each in (logon, other):
+            await each.log_off()
+            each.abandon()
         wire.close()
+
+
+async def _nothing_to_probe() -> None:
+    """Succeed: the next call of a trial shows by itself whether Enterprise Manager answers."""
 
 
 class _Examination:
@@ -133,8 +118,6 @@ class _Examination:
         for assumption in (Assumption.PASCAL_CASE, Assumption.NO_BYTE_ORDER_MARK):
             seen = self._probe.differences.noted.get(assumption)
             yield Check(assumption, Result.CONFIRMED if seen is None else Result.DIFFERENT, seen or "")
-        for assumption in _NEED_A_CHANGE:
-            yield Check(assumption, Result.NEEDS_CHANGE)
 
     async def _on_jobs(self, *, may_list: bool) -> AsyncIterator[Check]:
         answers_queries = True

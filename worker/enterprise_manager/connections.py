@@ -218,6 +218,7 @@ class BoundedAdapter(HTTPAdapter):
             response.raw = self._connections.urlopen(
                 request.method or "",
                 request.url or "",
+                body=request.body,
                 headers=request.headers,
                 redirect=False,
                 assert_same_host=False,

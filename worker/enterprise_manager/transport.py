@@ -62,6 +62,7 @@ class Request:
     query: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     timeout: float | None = None
+    body: bytes = b""
 
     @property
     def target(self) -> str:
@@ -153,7 +154,8 @@ class Transport:
             **request.headers,
         }
         if request.method != "GET":
-            headers["Content-Length"] = "0"
+            headers["Content-Length"] = str(len(request.body))
+        prepared.body = request.body or None
         prepared.headers = headers  # type: ignore[assignment] # a plain dict: no name differs in case only
         return prepared
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
@@ -127,7 +127,7 @@ class Wire:
 
     def _start(self, request: Request, permission: Permission | None) -> asyncio.Future[Answer]:
         headers = {**self._observer.headers(), **request.headers}
-        request = Request(request.method, request.path, request.query, headers, request.timeout)
+        request = replace(request, headers=headers)
         if permission is None:
             send = partial(self._transport.exchange, request)
         else:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
+from worker.cli.output.errors import WRONG_USAGE
 from worker.cli.output.terminal import Output, console, printable
 from worker.clock import SystemClock
-from worker.doctor.assumptions import Check, Result, UnreachableError, examine
+from worker.doctor.assumptions import UnreachableError, examine
+from worker.doctor.checks import Check, Result
+from worker.doctor.laboratory import LaboratoryLink, Patience, RefusedError
+from worker.doctor.trial import TrialOrder
 from worker.settings import EnterpriseManagerClientSettings, secrets_of
 from worker.telemetry import logs
 
@@ -22,40 +28,90 @@ _WORDS = {
     Result.DIFFERENT: ("different", "bold yellow"),
     Result.NEEDS_CHANGE: ("not without a change", "dim"),
     Result.NOT_WITH_ACCOUNT: ("not with this account", "dim"),
+    Result.NOT_SHOWN: ("not shown", "dim"),
 }
 
 _Checks = dict[str, list[Check]]
 
 
-def show_assumptions(settings: EnterpriseManagerClientSettings, output: Output) -> int:
-    """Check the assumptions against every configured Enterprise Manager; print the results, return the exit status.
+@dataclass(frozen=True, slots=True)
+class LaboratoryTrial:
+    """A trial that was asked for."""
+
+    link: LaboratoryLink
+    patience: Patience
+
+
+def show_assumptions(
+    settings: EnterpriseManagerClientSettings, output: Output, trial: LaboratoryTrial | None = None
+) -> int:
+    """Check the assumptions against every given Enterprise Manager; print the results, return the exit status.
+
+    With a `trial`, it is made at each of them.
 
     Raises:
         SettingsInvalidError: a CA file cannot be used.
     """
     clean = logs.Redactor(secrets_of(settings)).clean_text
-    checks, unreachable = asyncio.run(_examined(settings))
+    examination = _Examination(settings, trial)
+    try:
+        asyncio.run(examination.run())
+    except asyncio.CancelledError:
+        typer.echo("Interrupted.", err=True)
+        return 1
+    except RefusedError as error:
+        typer.echo(f"No trial was made, and nothing was changed: {printable(clean(str(error)))}", err=True)
+        return WRONG_USAGE
     if output == "json":
-        typer.echo(json.dumps({name: _document(found, clean) for name, found in checks.items()}, ensure_ascii=False))
+        found = {name: _document(checks, clean) for name, checks in examination.checks.items()}
+        typer.echo(json.dumps(found, ensure_ascii=False))
     else:
-        for name, found in checks.items():
-            _print_table(name, found, clean)
-    for name, problem in unreachable.items():
+        for name, checks in examination.checks.items():
+            _print_table(name, checks, clean, "" if trial is not None else "; nothing was changed")
+    for name, problem in examination.unreachable.items():
         typer.echo(f"{printable(name)}: {printable(clean(problem))}", err=True)
-    return 1 if unreachable else 0
+    return 1 if examination.unreachable or not examination.restored else 0
 
 
-async def _examined(settings: EnterpriseManagerClientSettings) -> tuple[_Checks, dict[str, str]]:
-    """The checks by Enterprise Manager, and the problem of each that could not be examined."""
-    clock = SystemClock()
-    checks: _Checks = {}
-    unreachable: dict[str, str] = {}
-    for name, server in settings.enterprise_managers.items():
-        try:
-            checks[name] = [check async for check in examine(name, server, clock)]
-        except UnreachableError as error:
-            unreachable[name] = str(error)
-    return checks, unreachable
+class _Examination:
+    def __init__(self, settings: EnterpriseManagerClientSettings, trial: LaboratoryTrial | None) -> None:
+        self._settings = settings
+        self._order = TrialOrder(trial.link, self._ended, trial.patience) if trial is not None else None
+        self.checks: dict[str, list[Check]] = {}
+        #: The problem of each Enterprise Manager that could not be examined.
+        self.unreachable: dict[str, str] = {}
+        self.restored = True
+
+    async def run(self) -> None:
+        """Examine each. An interruption ends a trial too; its link is restored before."""
+        if self._order is not None:
+            self._end_in_order()
+            typer.echo(
+                "The link will be removed and put back several times. An interruption puts it back too.", err=True
+            )
+        clock = SystemClock()
+        for name, server in self._settings.enterprise_managers.items():
+            try:
+                self.checks[name] = [check async for check in examine(name, server, clock, self._order)]
+            except UnreachableError as error:
+                self.unreachable[name] = str(error)
+
+    def _ended(self, restored: bool, edits: int) -> None:  # noqa: FBT001 - the callback of a trial
+        self.restored = restored
+        if edits == 0:
+            said = "Nothing was changed."
+        elif restored:
+            said = f"The link is there again, with a new ID in its job; {edits} edits of the job were requested."
+        else:
+            said = "THE LINK COULD NOT BE PUT BACK: add the repository to the job in the console of the backup server."
+        typer.echo(said, err=True)
+
+    def _end_in_order(self) -> None:
+        """Let signals cancel this examination, however often they come: a trial then restores its link first."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - it runs in a task
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
 
 
 def _document(checks: list[Check], clean: Callable[[str], str]) -> list[dict[str, str | None]]:
@@ -70,18 +126,18 @@ def _document(checks: list[Check], clean: Callable[[str], str]) -> list[dict[str
     ]
 
 
-def _print_table(name: str, checks: list[Check], clean: Callable[[str], str]) -> None:
+def _print_table(name: str, checks: list[Check], clean: Callable[[str], str], changed: str) -> None:
     table = Table(box=None, pad_edge=False)
     for heading in ("assumption", "result", "what is believed, and what was seen instead"):
         table.add_column(heading, overflow="fold", no_wrap=heading == "assumption")
     for check in checks:
         word, style = _WORDS[check.result]
         seen = f"; but: {printable(clean(check.seen))}" if check.result is Result.DIFFERENT else ""
-        missing = f" ({printable(clean(check.seen))})" if check.result is Result.NOT_WITH_ACCOUNT else ""
-        table.add_row(check.assumption.value, Text(word, style=style), check.assumption.belief + seen + missing)
+        note = f" ({printable(clean(check.seen))})" if check.seen and not seen else ""
+        table.add_row(check.assumption.value, Text(word, style=style), check.assumption.belief + seen + note)
     screen = console()
     screen.print(Text(f"enterprise manager {printable(name)}", style="bold"))
     screen.print(table)
     different = sum(check.result is Result.DIFFERENT for check in checks)
     confirmed = sum(check.result is Result.CONFIRMED for check in checks)
-    typer.echo(f"{len(checks)} assumptions: {confirmed} confirmed, {different} different; nothing was changed")
+    typer.echo(f"{len(checks)} assumptions: {confirmed} confirmed, {different} different{changed}")

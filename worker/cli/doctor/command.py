@@ -15,12 +15,13 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.text import Text
 
-from worker.cli.doctor.assumptions import show_assumptions
+from worker.cli.doctor.assumptions import LaboratoryTrial, show_assumptions
 from worker.cli.output.errors import refuse, refuse_settings, settings_or_exit
-from worker.cli.output.terminal import Output
+from worker.cli.output.terminal import Output, printable
 from worker.clock import SystemClock
 from worker.doctor import broker, certificates, enterprise_manager, ledger, management
 from worker.doctor.findings import Finding, Mark, bounded
+from worker.doctor.laboratory import WATCH_SECONDS, LaboratoryLink, Patience
 from worker.settings import EnterpriseManagerClientSettings, Settings, SettingsInvalidError, secrets_of
 from worker.telemetry import logs
 
@@ -31,7 +32,7 @@ _WIDEST = 100
 _NAMES = 13
 
 
-def doctor(
+def doctor(  # noqa: PLR0913 - one parameter an option
     *,
     show_certificate: Annotated[
         bool,
@@ -55,17 +56,48 @@ def doctor(
             help="Only hold what is expected of Enterprise Manager against each; needs no other settings than theirs.",
         ),
     ] = False,
+    with_job: Annotated[
+        str | None,
+        typer.Option(
+            help="With --assumptions and --with-repository: the backup copy job of a laboratory, by name or ID, whose "
+            "link to the repository may be removed and put back."
+        ),
+    ] = None,
+    with_repository: Annotated[
+        str | None, typer.Option(help="With --with-job: the repository of that link, by name or UID.")
+    ] = None,
+    watch_seconds: Annotated[
+        float,
+        typer.Option(
+            min=1,
+            max=3600,
+            help="With --with-job: how long the list of links and a finished task are watched for a change.",
+        ),
+    ] = WATCH_SECONDS,
+    enterprise_manager: Annotated[
+        str | None,
+        typer.Option("--enterprise-manager", "--em", metavar="NAME", help="With --assumptions: only this one."),
+    ] = None,
     output: Annotated[Output, typer.Option(help="json: one object with all findings.")] = "text",
 ) -> None:
-    """Check broker, ledger and every Enterprise Manager; change nothing.
+    """Check broker, ledger and every Enterprise Manager; change nothing, except with --with-job.
 
-    Exit status 0; 1 if anything is wrong (with --assumptions: if one cannot be reached); 2 wrong usage or settings. It
-    logs on to each Enterprise Manager once, and off again.
+    Exit status 0; 1 if anything is wrong (with --assumptions: if one cannot be reached, or the link of the laboratory
+    could not be put back); 2 wrong usage or settings, or no such link. It logs on to each Enterprise Manager once, with
+    --with-job twice, and off again.
     """
     if assumptions:
         if show_certificate or url is not None or management_url is not None:
-            refuse("--assumptions goes with --output only.")
-        raise typer.Exit(_assumptions(output))
+            refuse("--assumptions goes with --output, --em, --with-job and --with-repository only.")
+        if (with_job is None) != (with_repository is None):
+            refuse("--with-job and --with-repository go together.")
+        trial = None
+        if with_job is not None and with_repository is not None:
+            link = LaboratoryLink(with_job, with_repository)
+            trial = LaboratoryTrial(link, Patience(links=watch_seconds, kept=watch_seconds))
+        raise typer.Exit(_assumptions(output, enterprise_manager, trial))
+    if with_job is not None or with_repository is not None or enterprise_manager is not None:
+        refuse("--em, --with-job and --with-repository go with --assumptions.")
     if url is not None and not show_certificate:
         refuse("--url goes with --show-certificate.")
     if show_certificate:
@@ -82,11 +114,20 @@ def doctor(
     raise typer.Exit(printer.conclusion())
 
 
-def _assumptions(output: Output) -> int:
+def _assumptions(output: Output, enterprise_manager: str | None, trial: LaboratoryTrial | None) -> int:
     settings = settings_or_exit(EnterpriseManagerClientSettings)
+    configured = settings.enterprise_managers
+    if enterprise_manager is not None:
+        if enterprise_manager not in configured:
+            there = ", ".join(configured)
+            refuse(f"No Enterprise Manager is configured as {printable(enterprise_manager)}; there is {there}.")
+        only = {enterprise_manager: configured[enterprise_manager]}
+        settings = settings.model_copy(update={"enterprise_managers": only})
+    elif trial is not None and len(configured) > 1:
+        refuse("Several Enterprise Managers are configured: --em names the one of the laboratory.")
     _silence_the_log()
     try:
-        return show_assumptions(settings, output)
+        return show_assumptions(settings, output, trial)
     except SettingsInvalidError as error:
         refuse_settings(error)
 

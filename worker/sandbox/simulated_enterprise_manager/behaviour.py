@@ -118,8 +118,8 @@ class Behaviour:
     page_size: int = 100
     #: Whether names are compared by case [?].
     names_by_case: bool = False
-    #: How a quote is written inside a quoted value of a filter [?].
-    quote_inside_value: Literal["impossible", "backslash", "doubled"] = "impossible"
+    #: How a quote is written inside a quoted value of a filter [doc: doubled].
+    quote_inside_value: Literal["impossible", "backslash", "doubled"] = "doubled"
 
     # --- documents ---
 

@@ -1,8 +1,9 @@
 """The filters of Enterprise Manager's queries.
 
 A filter is `<parameter><operator><value>`; `;` is AND, `,` is OR, parentheses group, a value may be quoted
-(helpcenter, "Comparison Expressions" and "Logical Operators: AND, OR"; parentheses were seen in a recorded response).
-Neither the precedence of AND over OR nor the escaping of a quote inside a quoted value is documented.
+(helpcenter, "Comparison Expressions" and "Logical Operators: AND, OR"; parentheses were seen in a recorded response). A
+quote inside a quoted value is doubled (helpcenter, "Optional Parameters"). The precedence of AND over OR is not
+documented.
 """
 
 from __future__ import annotations

@@ -1,0 +1,245 @@
+"""`doctor --assumptions --with-job --with-repository` finds what each switch changed, and puts the link back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from tests.waiting import until
+from worker.clock import SystemClock
+from worker.doctor.assumptions import examine
+from worker.doctor.checks import Check, Result
+from worker.doctor.laboratory import LaboratoryLink, Patience, RefusedError
+from worker.doctor.trial import SHOWN_BY_A_TRIAL, TrialOrder
+from worker.sandbox.simulated_enterprise_manager import Fault, SimulatedEnterpriseManager
+from worker.settings import EnterpriseManagerSettings
+
+JOB, REPOSITORY = "Laboratory", "Laboratory Repository"
+
+REPOSITORY_OF_OTHERS = "00000000-0000-4000-8000-000000000001"
+
+#: Long enough for an edit of the simulated one, and short enough for a test.
+BRIEF = Patience(look=0.05, edit=1, task=2, links=0.4, kept=0.1, restore=10)
+
+SLOW = {"edit_seconds": 0.3}
+
+#: Each value of a switch that a trial can see, and the checks that then differ.
+SHOWN: list[tuple[dict[str, Any], set[str]]] = [
+    ({}, set()),
+    (
+        {"link_goes_at": "finished", "operation_finished_seconds": 0.2, "operation_finished_looks": 0},
+        {"link_goes_with_the_operation"},
+    ),
+    ({"list_lag_seconds": 0.2}, {"list_in_time"}),
+    ({"edits_of_one_job": "overlapping", **SLOW}, {"edits_serialised"}),
+    ({"edits_of_one_job": "second_fails", **SLOW}, {"edits_serialised"}),
+    ({"absent_link": "task_fails"}, {"absent_link_404"}),
+    ({"absent_link": "task_succeeds"}, {"absent_link_404"}),
+    ({"only_link": "400"}, {"only_link_deleted"}),
+    ({"only_link": "task_fails"}, {"only_link_deleted"}),
+    ({"unknown_state": "Collecting", "unknown_state_looks": 2}, {"task_states"}),
+    ({"running_result": "null"}, {"running_task_without_result"}),
+    *(
+        ({"finished_result": shown}, {"finished_task_with_result"})
+        for shown in ("without_message", "empty_message", "null_message", "absent", "null")
+    ),
+    ({"absent_link": "task_fails", "failed_result_asks": "confirmation"}, {"absent_link_404", "failed_task_says_why"}),
+    ({"absent_link": "task_fails", "failed_result_asks": "credentials"}, {"absent_link_404", "failed_task_says_why"}),
+    ({"finished_task_kept_seconds": 0.3}, {"finished_task_kept"}),
+    ({"task_delete": "stops_and_fails", **SLOW}, {"task_delete_forgets"}),
+    ({"task_delete": "only_forgets", **SLOW}, {"task_delete_stops"}),
+    ({"location_header": "always"}, {"location_of_post_only"}),
+    ({"location_header": "never"}, {"location_of_post_only"}),
+    ({"accepted_body": "empty"}, {"delete_answers_task"}),
+    ({"session_cap": 1, "beyond_session_cap": "503"}, {"several_sessions"}),
+    ({"session_cap": 1, "beyond_session_cap": "403"}, {"several_sessions"}),
+    ({"session_cap": 1, "beyond_session_cap": "oldest_ends"}, {"several_sessions"}),
+]
+
+
+@pytest.fixture
+def em(certificates: Path) -> Iterator[SimulatedEnterpriseManager]:
+    """A simulated Enterprise Manager."""
+    with SimulatedEnterpriseManager.start(folder=certificates) as simulated:
+        yield simulated
+
+
+@pytest.fixture
+def job(em: SimulatedEnterpriseManager) -> str:
+    """The laboratory's job with its link."""
+    return em.add_job(name=JOB, links=[em.add_repository(REPOSITORY)])
+
+
+class Told:
+    """What the trial said of its end."""
+
+    def __init__(self) -> None:
+        self.ends: list[tuple[bool, int]] = []
+
+    def __call__(self, restored: bool, edits: int) -> None:
+        """Note one end."""
+        self.ends.append((restored, edits))
+
+
+async def tried(
+    em: SimulatedEnterpriseManager,
+    told: Told,
+    job: str = JOB,
+    repository: str = REPOSITORY,
+    patience: Patience = BRIEF,
+) -> dict[str, Check]:
+    """The checks by name; each is there once."""
+    server = EnterpriseManagerSettings(
+        url=em.url,
+        username=em.username,
+        password=SecretStr(em.password),
+        ca_file=em.ca_file,
+        max_requests=4,
+        request_timeout_seconds=1,
+    )
+    order = TrialOrder(LaboratoryLink(job, repository), told, patience)
+    return {check.assumption.value: check async for check in examine("lab", server, SystemClock(), order)}
+
+
+def edits(em: SimulatedEnterpriseManager) -> list[str]:
+    """The method and path of each request that could change a job."""
+    return [
+        f"{request.method} {request.path}"
+        for request in em.requests
+        if request.method != "GET" and "/jobs/" in request.path
+    ]
+
+
+def different(checks: dict[str, Check]) -> set[str]:
+    """The names of what a trial found different."""
+    of_trial = {assumption.value for assumption in SHOWN_BY_A_TRIAL}
+    return {name for name, check in checks.items() if check.result is Result.DIFFERENT and name in of_trial}
+
+
+@pytest.mark.parametrize(("switches", "expected"), SHOWN, ids=[str(switches) for switches, _ in SHOWN])
+async def test_what_a_switch_changed_is_found_and_the_link_is_put_back(
+    em: SimulatedEnterpriseManager, job: str, switches: dict[str, Any], expected: set[str]
+) -> None:
+    """Else a user would report a difference that does not exist, miss one, or lose a link of the laboratory."""
+    other = em.add_job(name="Other", links=[REPOSITORY_OF_OTHERS])
+    of_other = em.links(other)
+    repository = em.links(job)[0].repository_uid
+    em.change_behaviour(**switches)
+    told = Told()
+    checks = await tried(em, told)
+    assert different(checks) == expected, checks
+    assert all(check.seen for check in checks.values() if check.result is Result.DIFFERENT)
+    assert [link.repository_uid for link in em.links(job)] == [repository]
+    assert em.links(other) == of_other
+    assert [restored for restored, _ in told.ends] == [True]
+    assert em.sessions == []
+
+
+@pytest.mark.parametrize(
+    ("named", "why"),
+    [
+        ({"job": "Nobody"}, "no job is named"),
+        ({"repository": "Nobody"}, "0 links"),
+        ({"repository": "Branch Office Repository"}, "0 links"),
+        ({"job": "Twice"}, "2 links"),
+        ({"job": "Backup"}, "no backup copy job"),
+        ({"job": "At risk"}, "1 linked backups"),
+        ({"job": "Same"}, "2 jobs are named"),
+    ],
+)
+async def test_a_link_that_may_not_be_removed_is_refused_before_any_change(
+    em: SimulatedEnterpriseManager, named: dict[str, Any], why: str
+) -> None:
+    """Else a slip of the keyboard would edit a production job, or drop its linked backups."""
+    uid = em.add_repository(REPOSITORY)
+    em.add_job(name=JOB, links=[uid])
+    em.add_job(name="Twice", links=[uid, uid])
+    em.add_job(name="Backup", job_type="Backup")
+    em.add_job(name="At risk", links=[uid], linked_backups=[REPOSITORY_OF_OTHERS])
+    em.add_job(name="Same", links=[uid])
+    em.add_job(name="Same", links=[uid])
+    told = Told()
+    with pytest.raises(RefusedError, match=why):
+        await tried(em, told, **named)
+    assert (edits(em), told.ends, em.sessions) == ([], [], [])
+
+
+async def test_job_and_repository_may_be_named_by_their_ids(em: SimulatedEnterpriseManager, job: str) -> None:
+    """Else a laboratory whose names are not unique could not be used."""
+    (link,) = em.links(job)
+    checks = await tried(em, Told(), job, f"urn:veeam:Repository:{link.repository_uid}")
+    assert checks["delete_answers_task"].result is Result.CONFIRMED
+
+
+async def test_an_account_that_may_not_edit_jobs_changes_nothing(em: SimulatedEnterpriseManager, job: str) -> None:
+    """Else its refusal would be reported as a difference of the server."""
+    em.change_behaviour(role="Portal User")
+    before, told = em.links(job), Told()
+    checks = await tried(em, told)
+    assert different(checks) == set()
+    assert checks["delete_answers_task"].result is Result.NOT_WITH_ACCOUNT
+    assert em.links(job) == before
+    assert [restored for restored, _ in told.ends] == [True]
+
+
+@pytest.mark.parametrize("what", ["at the first request that could change a job", "after the removal", "at the POST"])
+async def test_an_interruption_puts_the_link_back(em: SimulatedEnterpriseManager, job: str, what: str) -> None:
+    """Else Ctrl-C would leave the laboratory without its link."""
+    reached: dict[str, Callable[[], bool]] = {
+        "at the first request that could change a job": lambda: bool(edits(em)),
+        "after the removal": lambda: not em.links(job),
+        "at the POST": lambda: any(edit.startswith("POST") for edit in edits(em)),
+    }
+    (link,) = em.links(job)
+    em.change_behaviour(edit_seconds=0.1)
+    told = Told()
+    trial = asyncio.create_task(tried(em, told))
+    await until(reached[what])
+    for _ in range(2):
+        trial.cancel()
+        await asyncio.sleep(0)
+    with pytest.raises(asyncio.CancelledError):
+        await trial
+    assert [each.repository_uid for each in em.links(job)] == [link.repository_uid]
+    assert [restored for restored, _ in told.ends] == [True]
+    assert em.sessions == []
+
+
+LOST = [
+    Fault("acts_and_drops_connection", "DELETE", "/linkedBackupRepositories/"),
+    Fault("acts_and_never_answers", "DELETE", "/linkedBackupRepositories/"),
+    Fault("acts_and_drops_connection", "POST", "/linkedBackupRepositories"),
+    Fault("status", "POST", "/linkedBackupRepositories", times=3, status=503),
+    Fault("status", "POST", "/linkedBackupRepositories", times=2, status=400),
+    Fault("drops_connection", "GET", "/tasks/", times=5),
+    Fault("status", "GET", "{job}/linkedBackupRepositories", times=8, after=1, status=500),
+    Fault("task_fails", "POST", "/linkedBackupRepositories"),
+    Fault("task_fails", "DELETE", "/linkedBackupRepositories/"),
+]
+
+
+@pytest.mark.parametrize("fault", LOST, ids=[f"{fault.kind} {fault.method} {fault.status}" for fault in LOST])
+async def test_a_fault_does_not_cost_the_link(em: SimulatedEnterpriseManager, job: str, fault: Fault) -> None:
+    """Else a lost answer in the middle of a trial would leave the laboratory without its link, or with two."""
+    (link,) = em.links(job)
+    em.inject(replace(fault, path=fault.path.format(job=job)))
+    told = Told()
+    await tried(em, told)
+    assert [each.repository_uid for each in em.links(job)] == [link.repository_uid]
+    assert [restored for restored, _ in told.ends] == [True]
+
+
+async def test_a_link_that_cannot_be_put_back_is_said_to_be_missing(em: SimulatedEnterpriseManager, job: str) -> None:
+    """Else nobody would put it back at the console."""
+    em.inject(Fault("status", "POST", f"/jobs/{job}/", times=None, status=400))
+    told = Told()
+    checks = await tried(em, told, patience=replace(BRIEF, restore=0.5))
+    assert em.links(job) == []
+    assert [restored for restored, _ in told.ends] == [False]
+    assert checks["edits_serialised"].result is Result.NOT_SHOWN
