@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,8 @@ from tests.preloaded.preloaded import run_program
 from tests.waiting import wait_until
 from worker.sandbox.processes.worker_process import surroundings
 from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_NAME, SimulatedEnterpriseManager
+
+WITHOUT = "without names and addresses"
 
 EM = "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__"
 
@@ -94,6 +97,19 @@ def test_the_assumptions_are_a_table_for_people(em: SimulatedEnterpriseManager, 
     for reported in ("links_of_other_jobs different", "but: status 404", "nothing was changed", "front_page confirmed"):
         assert reported in said.text
     assert all(len(line) <= 80 for line in said.output.splitlines())
+
+
+def test_a_recording_is_written_once_and_says_so(
+    em: SimulatedEnterpriseManager, doctor: Doctor, tmp_path: Path
+) -> None:
+    """Else a user would attach nothing, or lose an earlier recording."""
+    file = tmp_path / "recording.json"
+    said = doctor("--record", str(file))
+    assert (said.status, said.error) == (0, f"Recorded in {file} ({file.stat().st_size} characters), {WITHOUT}.")
+    assert VENDOR_JOB_NAME not in file.read_text()
+    assert em.username not in file.read_text()
+    again = doctor("--record", str(file))
+    assert (again.status, again.error) == (2, f"{file} exists; --record writes a new file.")
 
 
 @pytest.mark.slow

@@ -29,6 +29,8 @@ from worker.sandbox.simulated_enterprise_manager import (
     UnknownBehaviourError,
 )
 
+RECORDINGS = Path(__file__).parents[1] / "recordings"
+
 PROGRAM = [sys.executable, "-m", "worker.sandbox.simulated_enterprise_manager"]
 
 
@@ -196,3 +198,14 @@ def test_a_switch_that_does_not_exist_ends_the_program_in_one_line(tmp_path: Pat
     assert ended.returncode == 1
     assert ended.stderr.startswith(f"simulated Enterprise Manager: {option.partition('=')[0]}: ")
     assert ended.stderr.count("\n") == 1
+
+
+def test_the_program_replays_a_recording(tmp_path: Path) -> None:
+    """Else nobody could look at what a user recorded without writing a test first."""
+    with program(tmp_path, "--replay", str(RECORDINGS / "vendor-page.json")) as (_, about):
+        replayed = SimulationControl(about["control_url"])
+        with closing(Client(replayed, "xml")) as client:
+            assert client.links(VENDOR_JOB_ID) == [VENDOR_LINK_ID]
+            assert client.end_of(client.unlink(VENDOR_JOB_ID, VENDOR_LINK_ID))["result"]["message"] == "Ok"
+            assert client.links(VENDOR_JOB_ID) == []
+            assert client.get("jobs").status == 404

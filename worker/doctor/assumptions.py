@@ -6,7 +6,6 @@ The report contains no name, address or ID, so that it can be shared.
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from urllib.parse import urlsplit
 
@@ -15,6 +14,8 @@ from worker.doctor.enterprise_manager import REQUEST_SECONDS
 from worker.doctor.job_assumptions import NEED_A_JOB, JobLooks
 from worker.doctor.laboratory import Laboratory
 from worker.doctor.probe import AS_JSON, TROUBLE, NotSeenError, Probe, described
+from worker.doctor.pseudonyms import NOBODY
+from worker.doctor.recording import Recording, RecordingTransport
 from worker.doctor.trial import SHOWN_BY_A_TRIAL, Trial, TrialOrder
 from worker.enterprise_manager import paths
 from worker.enterprise_manager.assumptions import Assumption
@@ -40,9 +41,15 @@ class UnreachableError(Exception):
 
 
 async def examine(
-    name: str, settings: EnterpriseManagerSettings, clock: Clock, order: TrialOrder | None = None
+    name: str,
+    settings: EnterpriseManagerSettings,
+    clock: Clock,
+    order: TrialOrder | None = None,
+    recording: Recording | None = None,
 ) -> AsyncIterator[Check]:
     """Make every check that needs no change. Then make the trial if one is ordered, else list what needs one.
+
+    With a `recording`, every exchange is added to it.
 
     Raises:
         UnreachableError: Enterprise Manager does not answer, or refuses the logon.
@@ -52,7 +59,10 @@ async def examine(
     timeout = min(settings.request_timeout_seconds, REQUEST_SECONDS)
     settings = settings.model_copy(update={"request_timeout_seconds": timeout})
     remedies = Remedies(name, settings)
-    wire = Wire(name, Transport(settings, remedies), clock, settings.max_requests)
+    transport = (
+        Transport(settings, remedies) if recording is None else RecordingTransport(settings, remedies, recording)
+    )
+    wire = Wire(name, transport, clock, settings.max_requests)
     logon, other = (Logon(settings, wire, remedies, clock) for _ in range(2))
     probe = Probe(wire)
     try:
@@ -155,7 +165,7 @@ class _Examination:
 
     async def _absent(self) -> str | None:
         statuses = {}
-        for kind, path in (("job", paths.job(str(uuid.uuid4()))), ("task", paths.task("task-999999999"))):
+        for kind, path in (("job", paths.job(NOBODY)), ("task", paths.task("task-999999999"))):
             statuses[kind] = (await self._probe.get(path)).status
         as_believed = {NOT_FOUND, FORBIDDEN}  # an account that may not see jobs gets 403
         others = [f"status {status} for a {kind}" for kind, status in statuses.items() if status not in as_believed]

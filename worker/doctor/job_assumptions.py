@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 from worker.doctor.probe import TROUBLE, NotSeenError, Probe, described
+from worker.doctor.pseudonyms import NO_NAME, NOBODY
 from worker.enterprise_manager import paths
 from worker.enterprise_manager.assumptions import Assumption
 from worker.enterprise_manager.documents.records import (
@@ -21,6 +21,7 @@ from worker.enterprise_manager.documents.records import (
 )
 from worker.enterprise_manager.documents.tree import Node
 from worker.enterprise_manager.gateway import COPY_JOBS, LEGACY_COPY_JOB
+from worker.enterprise_manager.names import name_filter
 from worker.enterprise_manager.responses import BAD_REQUEST
 
 #: The largest number of jobs that are read to find one of each kind.
@@ -187,7 +188,7 @@ class JobLooks:
         return None if await self._finds(name.swapcase()) else "another case is another name"
 
     async def _quotes(self) -> str | None:
-        await self._query_jobs('Name=="unlink""worker"')
+        await self._query_jobs(name_filter(NO_NAME))
         return None
 
     async def _page(self) -> str | None:
@@ -200,7 +201,7 @@ class JobLooks:
         return "an array without an object around it" if isinstance(_field(document, "Refs"), list) else None
 
     async def _empty_list(self) -> str | None:
-        query = {"type": "Job", "filter": f'Name=="{uuid.uuid4()}"', "pageSize": "1"}
+        query = {"type": "Job", "filter": f'Name=="{NOBODY}"', "pageSize": "1"}
         refs = _field(await self._probe.json(paths.QUERY, query), "Refs")
         inner = _field(refs, "Refs") if isinstance(refs, dict) else refs
         return "null" if inner is None else None

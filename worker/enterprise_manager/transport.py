@@ -53,6 +53,10 @@ class BrokenAnswerError(TransportError):
     """The request may have been sent, and may have been executed."""
 
 
+class CompressedAnswerError(BrokenAnswerError):
+    """The answer is compressed, which it was asked not to be."""
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """A request to the API. `headers` may contain secrets, and is left out of `repr`."""
@@ -161,7 +165,7 @@ class Transport:
 
     def _read(self, response: urllib3.BaseHTTPResponse) -> bytes:
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-            raise BrokenAnswerError(self._remedies.answered("compressed its answer, which it was asked not to do"))
+            raise CompressedAnswerError(self._remedies.answered("compressed its answer, which it was asked not to do"))
         body = bytearray()
         while piece := response.read1(_PIECE, decode_content=False):
             body += piece

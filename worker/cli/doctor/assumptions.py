@@ -7,6 +7,7 @@ import json
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import typer
 from rich.table import Table
@@ -18,8 +19,9 @@ from worker.clock import SystemClock
 from worker.doctor.assumptions import UnreachableError, examine
 from worker.doctor.checks import Check, Result
 from worker.doctor.laboratory import LaboratoryLink, Patience, RefusedError
+from worker.doctor.recording import Recording, netloc_of
 from worker.doctor.trial import TrialOrder
-from worker.settings import EnterpriseManagerClientSettings, secrets_of
+from worker.settings import EnterpriseManagerClientSettings, EnterpriseManagerSettings, secrets_of
 from worker.telemetry import logs
 
 #: The word and the colour of each result.
@@ -42,18 +44,29 @@ class LaboratoryTrial:
     patience: Patience
 
 
+@dataclass(frozen=True, slots=True)
+class RecordingOrder:
+    """That all exchanges with the one Enterprise Manager are to be recorded, in a new file."""
+
+    file: Path
+    keep_names: bool
+
+
 def show_assumptions(
-    settings: EnterpriseManagerClientSettings, output: Output, trial: LaboratoryTrial | None = None
+    settings: EnterpriseManagerClientSettings,
+    output: Output,
+    trial: LaboratoryTrial | None = None,
+    record: RecordingOrder | None = None,
 ) -> int:
     """Check the assumptions against every given Enterprise Manager; print the results, return the exit status.
 
-    With a `trial`, it is made at each of them.
+    With a `trial`, it is made at each of them. With `record`, there must be only one.
 
     Raises:
         SettingsInvalidError: a CA file cannot be used.
     """
     clean = logs.Redactor(secrets_of(settings)).clean_text
-    examination = _Examination(settings, trial)
+    examination = _Examination(settings, trial, record)
     try:
         asyncio.run(examination.run())
     except asyncio.CancelledError:
@@ -70,17 +83,21 @@ def show_assumptions(
             _print_table(name, checks, clean, "" if trial is not None else "; nothing was changed")
     for name, problem in examination.unreachable.items():
         typer.echo(f"{printable(name)}: {printable(clean(problem))}", err=True)
-    return 1 if examination.unreachable or not examination.restored else 0
+    return 1 if examination.unreachable or examination.unrecorded or not examination.restored else 0
 
 
 class _Examination:
-    def __init__(self, settings: EnterpriseManagerClientSettings, trial: LaboratoryTrial | None) -> None:
+    def __init__(
+        self, settings: EnterpriseManagerClientSettings, trial: LaboratoryTrial | None, record: RecordingOrder | None
+    ) -> None:
         self._settings = settings
+        self._record = record
         self._order = TrialOrder(trial.link, self._ended, trial.patience) if trial is not None else None
         self.checks: dict[str, list[Check]] = {}
         #: The problem of each Enterprise Manager that could not be examined.
         self.unreachable: dict[str, str] = {}
         self.restored = True
+        self.unrecorded = False
 
     async def run(self) -> None:
         """Examine each. An interruption ends a trial too; its link is restored before."""
@@ -91,10 +108,29 @@ class _Examination:
             )
         clock = SystemClock()
         for name, server in self._settings.enterprise_managers.items():
+            recording = Recording() if self._record is not None else None
             try:
-                self.checks[name] = [check async for check in examine(name, server, clock, self._order)]
+                async for check in examine(name, server, clock, self._order, recording):
+                    self.checks.setdefault(name, []).append(check)
             except UnreachableError as error:
                 self.unreachable[name] = str(error)
+            finally:
+                if self._record is not None and recording is not None:
+                    self._write(recording, self._record, name, server)
+
+    def _write(
+        self, recording: Recording, record: RecordingOrder, name: str, server: EnterpriseManagerSettings
+    ) -> None:
+        link = self._order.link if self._order is not None else None
+        try:
+            checks = self.checks.get(name, ())
+            size = recording.write(record.file, netloc_of(server), link, checks, keep_names=record.keep_names)
+        except OSError as error:
+            self.unrecorded = True
+            typer.echo(f"The recording was not written: {printable(error.strerror or str(error))}", err=True)
+            return
+        kept = "its names and addresses are kept" if record.keep_names else "without names and addresses"
+        typer.echo(f"Recorded in {printable(str(record.file))} ({size} characters), {kept}.", err=True)
 
     def _ended(self, restored: bool, edits: int) -> None:  # noqa: FBT001 - the callback of a trial
         self.restored = restored

@@ -7,6 +7,7 @@ import json
 import logging
 import textwrap
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Annotated
 
 import structlog
@@ -15,7 +16,7 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.text import Text
 
-from worker.cli.doctor.assumptions import LaboratoryTrial, show_assumptions
+from worker.cli.doctor.assumptions import LaboratoryTrial, RecordingOrder, show_assumptions
 from worker.cli.output.errors import refuse, refuse_settings, settings_or_exit
 from worker.cli.output.terminal import Output, printable
 from worker.clock import SystemClock
@@ -74,6 +75,17 @@ def doctor(  # noqa: PLR0913 - one parameter an option
             help="With --with-job: how long the list of links and a finished task are watched for a change.",
         ),
     ] = WATCH_SECONDS,
+    record: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="With --assumptions: record all exchanges in a new file, without credentials, names and addresses.",
+        ),
+    ] = None,
+    keep_names: Annotated[
+        bool,
+        typer.Option("--keep-names", help="With --record: keep names, addresses and IDs; never credentials."),
+    ] = False,
     enterprise_manager: Annotated[
         str | None,
         typer.Option("--enterprise-manager", "--em", metavar="NAME", help="With --assumptions: only this one."),
@@ -88,16 +100,17 @@ def doctor(  # noqa: PLR0913 - one parameter an option
     """
     if assumptions:
         if show_certificate or url is not None or management_url is not None:
-            refuse("--assumptions goes with --output, --em, --with-job and --with-repository only.")
+            refuse("--assumptions goes with --output, --em, --record, --with-job and --with-repository only.")
         if (with_job is None) != (with_repository is None):
             refuse("--with-job and --with-repository go together.")
         trial = None
         if with_job is not None and with_repository is not None:
             link = LaboratoryLink(with_job, with_repository)
             trial = LaboratoryTrial(link, Patience(links=watch_seconds, kept=watch_seconds))
-        raise typer.Exit(_assumptions(output, enterprise_manager, trial))
-    if with_job is not None or with_repository is not None or enterprise_manager is not None:
-        refuse("--em, --with-job and --with-repository go with --assumptions.")
+        order = RecordingOrder(record, keep_names) if record is not None else None
+        raise typer.Exit(_assumptions(output, enterprise_manager, trial, order))
+    if any(option is not None for option in (with_job, with_repository, enterprise_manager, record)):
+        refuse("--em, --with-job, --with-repository and --record go with --assumptions.")
     if url is not None and not show_certificate:
         refuse("--url goes with --show-certificate.")
     if show_certificate:
@@ -114,7 +127,11 @@ def doctor(  # noqa: PLR0913 - one parameter an option
     raise typer.Exit(printer.conclusion())
 
 
-def _assumptions(output: Output, enterprise_manager: str | None, trial: LaboratoryTrial | None) -> int:
+def _assumptions(
+    output: Output, enterprise_manager: str | None, trial: LaboratoryTrial | None, record: RecordingOrder | None
+) -> int:
+    if record is not None and record.file.exists():
+        refuse(f"{printable(str(record.file))} exists; --record writes a new file.")
     settings = settings_or_exit(EnterpriseManagerClientSettings)
     configured = settings.enterprise_managers
     if enterprise_manager is not None:
@@ -123,11 +140,11 @@ def _assumptions(output: Output, enterprise_manager: str | None, trial: Laborato
             refuse(f"No Enterprise Manager is configured as {printable(enterprise_manager)}; there is {there}.")
         only = {enterprise_manager: configured[enterprise_manager]}
         settings = settings.model_copy(update={"enterprise_managers": only})
-    elif trial is not None and len(configured) > 1:
-        refuse("Several Enterprise Managers are configured: --em names the one of the laboratory.")
+    elif (trial is not None or record is not None) and len(configured) > 1:
+        refuse("Several Enterprise Managers are configured: --em names the one of the laboratory or the recording.")
     _silence_the_log()
     try:
-        return show_assumptions(settings, output, trial)
+        return show_assumptions(settings, output, trial, record)
     except SettingsInvalidError as error:
         refuse_settings(error)
 

@@ -20,6 +20,7 @@ from typing import Any
 from worker.sandbox.processes.free_ports import LOOPBACK
 from worker.sandbox.simulated_enterprise_manager import Behaviour, SimulatedEnterpriseManager, UnknownBehaviourError
 from worker.sandbox.simulated_enterprise_manager.control import ControlListener
+from worker.sandbox.simulated_enterprise_manager.replay import RecordingInvalidError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(number, lambda *_: stopping.set())
     try:
         _serve(options, stopping)
-    except (OSError, UnknownBehaviourError) as problem:
+    except (OSError, UnknownBehaviourError, RecordingInvalidError) as problem:
         sys.stderr.write(f"simulated Enterprise Manager: {problem}\n")
         return 1
     return 0
@@ -57,6 +58,12 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=_switch,
         help="a switch; the value as JSON, or as text (may be given more than once)",
     )
+    parser.add_argument(
+        "--replay",
+        type=Path,
+        metavar="FILE",
+        help="answer from a recording of `unlink-worker doctor --assumptions --record`; any password is accepted",
+    )
     return parser.parse_args(arguments)
 
 
@@ -80,6 +87,7 @@ def _serve(options: argparse.Namespace, stopping: threading.Event) -> None:
         name=options.name,
         port=options.port,
         password=_password_in(password_file),
+        replay=options.replay,
     ) as simulated:
         about = simulated.about()
         about["password_file"] = str(password_file)

@@ -18,6 +18,7 @@ from worker.sandbox.processes.free_ports import LOOPBACK, free_port
 from worker.sandbox.simulated_enterprise_manager.documents import error
 from worker.sandbox.simulated_enterprise_manager.faults import Fault, Faults
 from worker.sandbox.simulated_enterprise_manager.rendering import to_json, to_xml
+from worker.sandbox.simulated_enterprise_manager.replay import Replay
 from worker.sandbox.simulated_enterprise_manager.routes import SESSION_HEADER, Account, Answer, Request, Routes
 from worker.sandbox.simulated_enterprise_manager.state import State
 
@@ -67,8 +68,15 @@ class Server:
     """
 
     def __init__(
-        self, state: State, account: Account, faults: Faults, context: ssl.SSLContext, host: str = LOOPBACK
+        self,
+        state: State,
+        account: Account,
+        faults: Faults,
+        context: ssl.SSLContext,
+        host: str = LOOPBACK,
+        replay: Replay | None = None,
     ) -> None:
+        self._replay = replay
         self._state = state
         self._host = host
         self._routes = Routes(state, account)
@@ -174,9 +182,21 @@ class Server:
         if behaviour.latency_seconds:
             await self._pause(behaviour.latency_seconds)
         fault = self._faults.take(request.method, request.raw_path)
+        if self._replay is not None and fault is None:
+            return self._replayed(request, self._replay)
         if fault is None:
             return self._rendered(request, self._act(request, body, None))
         return await self._go_wrong(request, body, fault)
+
+    def _replayed(self, request: web.BaseRequest, replay: Replay) -> web.StreamResponse:
+        netloc = request.headers.get("Host", f"localhost:{self.port}")
+        answer = replay.answer(request.method, request.path, dict(request.query), request.headers, netloc)
+        if answer.lost == "no answer":
+            raise _ConnectionDropped
+        response = web.Response(status=answer.status, body=answer.body, headers=answer.headers)
+        if answer.lost == "compressed":
+            response.enable_compression(web.ContentCoding.gzip)
+        return response
 
     async def _go_wrong(self, request: web.BaseRequest, body: bytes, fault: Fault) -> web.StreamResponse:
         match fault.kind:

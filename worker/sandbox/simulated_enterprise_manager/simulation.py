@@ -18,6 +18,7 @@ from worker.sandbox.processes.free_ports import LOOPBACK
 from worker.sandbox.simulated_enterprise_manager.behaviour import Behaviour
 from worker.sandbox.simulated_enterprise_manager.faults import Faults
 from worker.sandbox.simulated_enterprise_manager.operations import OPERATIONS, Simulation
+from worker.sandbox.simulated_enterprise_manager.replay import Replay
 from worker.sandbox.simulated_enterprise_manager.routes import Account
 from worker.sandbox.simulated_enterprise_manager.server import Server
 from worker.sandbox.simulated_enterprise_manager.state import State
@@ -48,6 +49,7 @@ class SimulatedEnterpriseManager(Simulation):
         name: str = "localhost",
         port: int = 0,
         password: str = DEFAULT_PASSWORD,
+        replay: Path | None = None,
     ) -> Iterator[SimulatedEnterpriseManager]:
         """A simulated Enterprise Manager that runs until the context ends.
 
@@ -59,23 +61,26 @@ class SimulatedEnterpriseManager(Simulation):
             name: the host name in its URL. A new certificate is valid for this name and for the loopback address.
             port: the port to listen on; 0 means any free port.
             password: the password of the account that may log on.
+            replay: a recording, from which every request is answered; any password is accepted then.
 
         Raises:
-            OSError: the port is in use.
+            OSError: the port is in use, or the recording cannot be read.
+            RecordingInvalidError: the recording is none.
         """
         with contextlib.ExitStack() as stack:
             if folder is None:
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="simulated-em-")))
             loop = stack.enter_context(_loop_on_a_thread())
             simulated = cls(folder, Account(DEFAULT_USERNAME, password), loop)
-            simulated._on_loop(simulated._open(behaviour or Behaviour(), host, name, port))
+            recorded = Replay.of(replay) if replay is not None else None
+            simulated._on_loop(simulated._open(behaviour or Behaviour(), host, name, port, recorded))
             stack.callback(lambda: simulated._on_loop(simulated._server.close()))
             yield simulated
 
-    async def _open(self, behaviour: Behaviour, host: str, name: str, port: int) -> None:
+    async def _open(self, behaviour: Behaviour, host: str, name: str, port: int, replay: Replay | None) -> None:
         self._state, self._faults = State(behaviour), Faults()
         certificates = certificates_in(self._folder, tuple(dict.fromkeys((name, *LOOPBACK_NAMES))))
-        self._server = Server(self._state, self._account, self._faults, certificates.server_context(), host)
+        self._server = Server(self._state, self._account, self._faults, certificates.server_context(), host, replay)
         await self._server.open(port)
         self._about = {
             "url": f"https://{name}:{self._server.port}",

@@ -1,0 +1,176 @@
+"""`doctor --assumptions --record`: what it keeps of a server, what it does not, and that it can be replayed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from pydantic import SecretStr
+
+from tests.enterprise_manager.test_assumptions import BACKUP
+from tests.enterprise_manager.test_trial import BRIEF
+from worker.clock import SystemClock
+from worker.doctor.assumptions import examine
+from worker.doctor.checks import Check, Result
+from worker.doctor.laboratory import LaboratoryLink
+from worker.doctor.recording import Recording, netloc_of
+from worker.doctor.trial import TrialOrder
+from worker.sandbox.simulated_enterprise_manager import SimulatedEnterpriseManager
+from worker.sandbox.simulated_enterprise_manager.replay import RecordingInvalidError, Replay
+from worker.settings import EnterpriseManagerSettings
+
+REPOSITORY = "7d6c1f0e-5b0a-4c1e-9a57-2b5a6f3d9c11"
+
+LABORATORY = LaboratoryLink("Copy to the basement", "Basement & Co.")
+
+
+@pytest.fixture
+def em(certificates: Path) -> Iterator[SimulatedEnterpriseManager]:
+    """A simulated Enterprise Manager with a job of each kind, and that of a laboratory."""
+    with SimulatedEnterpriseManager.start(folder=certificates) as simulated:
+        simulated.add_job(name="Backup of Payroll", job_type="Backup")
+        simulated.add_job(name="Legacy", job_type="BackupCopy", links=[REPOSITORY])
+        simulated.add_job(name="Copy <of> Payroll", links=[REPOSITORY], linked_backups=[BACKUP])
+        simulated.add_job(name=LABORATORY.job, links=[simulated.add_repository(LABORATORY.repository)])
+        yield simulated
+
+
+def settings_of(em: SimulatedEnterpriseManager, spoken: str) -> EnterpriseManagerSettings:
+    """The settings with which a client uses it."""
+    return EnterpriseManagerSettings(
+        url=em.url,
+        username=em.username,
+        password=SecretStr(em.password),
+        ca_file=em.ca_file,
+        max_requests=8,
+        format=spoken,
+    )
+
+
+async def examined(
+    settings: EnterpriseManagerSettings, link: LaboratoryLink | None = None, recording: Recording | None = None
+) -> dict[str, Check]:
+    """The checks by name."""
+    order = None if link is None else TrialOrder(link, lambda _restored, _edits: None, BRIEF)
+    checks = examine("lab", settings, SystemClock(), order, recording)
+    return {check.assumption.value: check async for check in checks}
+
+
+def results(checks: dict[str, Check]) -> dict[str, tuple[Result, str]]:
+    """The results, without the measured times."""
+    timed = {"list_in_time", "finished_task_kept", "edits_serialised", "task_delete_stops"}
+    return {name: (check.result, "" if name in timed else check.seen) for name, check in checks.items()}
+
+
+#: Groups of switches of which none hides what another one changed.
+WITHOUT_A_TRIAL: list[dict[str, Any]] = [
+    {"compression": True, "page_size": 1, "names_by_case": True, "links_host": None, "absent_resource": "500"},
+    {"json_keys": "camel", "json_byte_order_mark": True, "json_links_name": "", "json_empty_list": "null"},
+    {"json_query_lists": "flat", "links_of_other_jobs": "404", "links_of_legacy_copy_jobs": "empty"},
+    {"links_in_job_entity": "left_out", "query": "501"},
+    {"role": "Restore Operator", "requests_at_once": 2, "latency_seconds": 0.1},
+]
+
+WITH_A_TRIAL: list[dict[str, Any]] = [
+    {},
+    {"list_lag_seconds": 0.2},
+    {"edits_of_one_job": "overlapping", "edit_seconds": 0.3, "location_header": "always"},
+    {"absent_link": "task_fails", "failed_result_asks": "confirmation", "finished_result": "null"},
+    {"task_delete": "only_forgets", "edit_seconds": 0.3, "unknown_state": "Collecting"},
+    {"session_cap": 1, "beyond_session_cap": "oldest_ends", "running_result": "null"},
+    {"only_link": "400"},
+]
+
+
+@pytest.mark.parametrize("switches", WITHOUT_A_TRIAL, ids=str)
+async def test_against_a_recording_the_answer_is_the_recorded_one(
+    em: SimulatedEnterpriseManager, certificates: Path, tmp_path: Path, switches: dict[str, Any]
+) -> None:
+    """Else a user's finding could not become a test."""
+    spoken = "json" if any(name.startswith("json") for name in switches) else "xml"
+    em.change_behaviour(**switches)
+    recording, file = Recording(), tmp_path / "recording.json"
+    recorded = await examined(settings_of(em, spoken), None, recording)
+    recording.write(file, netloc_of(settings_of(em, spoken)), None, recorded.values(), keep_names=False)
+    with SimulatedEnterpriseManager.start(folder=certificates, replay=file) as replayed:
+        assert results(await examined(settings_of(replayed, spoken))) == results(recorded)
+
+
+@pytest.mark.parametrize("switches", WITH_A_TRIAL, ids=str)
+async def test_against_the_recording_of_a_trial_the_answer_is_the_recorded_one(
+    em: SimulatedEnterpriseManager, certificates: Path, tmp_path: Path, switches: dict[str, Any]
+) -> None:
+    """Else what a user found on a laboratory could not become a test."""
+    em.change_behaviour(**switches)
+    recording, file = Recording(), tmp_path / "recording.json"
+    recorded = await examined(settings_of(em, "xml"), LABORATORY, recording)
+    recording.write(file, netloc_of(settings_of(em, "xml")), LABORATORY, recorded.values(), keep_names=False)
+    link = LaboratoryLink(**json.loads(file.read_text())["trial"])
+    with SimulatedEnterpriseManager.start(folder=certificates, replay=file) as replayed:
+        assert results(await examined(settings_of(replayed, "xml"), link)) == results(recorded)
+
+
+@pytest.mark.parametrize("spoken", ["xml", "json"])
+async def test_a_recording_tells_nothing_of_the_installation(
+    em: SimulatedEnterpriseManager, tmp_path: Path, spoken: str
+) -> None:
+    """Else nobody could attach it to an issue."""
+    em.change_behaviour(absent_link="task_fails")
+    settings, recording, file = settings_of(em, spoken), Recording(), tmp_path / "recording.json"
+    checks = await examined(settings, LABORATORY, recording)
+    recording.write(file, netloc_of(settings), LABORATORY, checks.values(), keep_names=False)
+    text = file.read_text()
+    for secret in (
+        *("Payroll", "basement", "Basement", "Legacy", "Branch", "corp.example", "CORP", "localhost"),
+        *("simulated", "Basic", REPOSITORY, BACKUP, str(urlsplit(em.url).port), "administrator", "Cannot find"),
+    ):
+        assert secret not in text, secret
+    for kept in ("ImmediateBackupCopy", "UpdateJob", "OperationFinished", "linkedBackupRepositories", "task-1"):
+        assert kept in text, kept
+    assert len(text) < 200_000
+
+
+async def test_names_are_kept_if_asked_for_but_no_secrets(em: SimulatedEnterpriseManager, tmp_path: Path) -> None:
+    """Else a user who may show names could not help with a finding that depends on them."""
+    settings, recording, file = settings_of(em, "xml"), Recording(), tmp_path / "recording.json"
+    checks = await examined(settings, None, recording)
+    recording.write(file, netloc_of(settings), None, checks.values(), keep_names=True)
+    text = file.read_text()
+    assert "Payroll" in text
+    assert "em01.corp.example" in text
+    assert settings.basic_credentials not in text
+    assert '"X-RestSvcSessionId"' not in text
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"recording": 2}', '{"recording": 1, "exchanges": [], "bodies": []}']
+)
+def test_what_is_no_recording_is_refused(tmp_path: Path, content: str) -> None:
+    """Else the simulated one would answer everything with 404, and the user would look for the reason elsewhere."""
+    file = tmp_path / "recording.json"
+    file.write_text(content)
+    with pytest.raises(RecordingInvalidError, match="is no recording"):
+        Replay.of(file)
+
+
+RECORDINGS = sorted((Path(__file__).parents[1] / "recordings").glob("*.json"))
+
+
+def contents() -> list[dict[str, Any]]:
+    """The recordings that say what was found."""
+    read = [json.loads(file.read_text()) | {"file": file} for file in RECORDINGS]
+    return [content for content in read if "results" in content]
+
+
+@pytest.mark.parametrize("content", contents(), ids=lambda content: content["file"].stem)
+async def test_a_contributed_recording_gives_what_was_found(certificates: Path, content: dict[str, Any]) -> None:
+    """Else a change of the doctor would find something else on a real server than its user did."""
+    link = LaboratoryLink(**content["trial"]) if "trial" in content else None
+    spoken = next(exchange["accept"] for exchange in content["exchanges"] if exchange["method"] == "POST")
+    with SimulatedEnterpriseManager.start(folder=certificates, replay=content["file"]) as replayed:
+        checks = await examined(settings_of(replayed, spoken), link)
+    assert {name: check.result.value for name, check in checks.items()} == content["results"]
