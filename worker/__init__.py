@@ -1,4 +1,6 @@
 """The unlink worker.
 
-Its folders are the parts that an unlink passes through; the core, `unlinks`, imports none of the others.
+An unlink passes through `broker`, `unlinks`, `enterprise_manager` and `ledger`; `telemetry` reports it. People and
+programs use it through `cli` and `console`, which share `dead`. `doctor` checks a deployment, and `sandbox` starts
+private servers. The core, `unlinks`, imports none of the others.
 """

@@ -12,6 +12,10 @@ connection   one supervised connection
 visit        a short connection, without retries
 client       a blocking client for the command line
 received_event  an event as such a client receives it
+awaited      which event answers which command
+dead_letters  one message in `unlink.dead`
+senders      the original sender of a message, also of a copied one
+operator_resources  the topology as resources of RabbitMQ's Messaging Topology Operator
 channels     pika's channels, awaitable
 tolerant     connections that survive undecodable headers
 problems     errors, each one line that names the remedy

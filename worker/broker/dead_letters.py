@@ -29,7 +29,7 @@ _COMMAND_QUEUE = command_queue("")
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """A dead-lettered message. Programs other than the worker may have written any part of it, headers included.
+    """A dead letter. Programs other than the worker may have written any part of it, headers included.
 
     `routing_key` is the routing key with which the message was published to `unlink.dead`.
     """

@@ -46,7 +46,7 @@ ISOLATED_CHANNELS = 8
 #: Seconds for closing the channel of one publish.
 CLOSE_SECONDS = 5.0
 
-#: Characters of a reason in the header of a dead-lettered message.
+#: Characters of a reason in the header of a dead letter.
 MAX_REASON = 1000
 
 _log = structlog.get_logger()

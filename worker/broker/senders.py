@@ -4,7 +4,7 @@ The broker refuses a message whose `user_id` is not the user of its connection
 (https://www.rabbitmq.com/docs/validated-user-id). So the property can be trusted, and a header cannot, since publishers
 write it. A copy carries the `user_id` of its own publisher, and the verified `user_id` of the original in a header.
 That header is trusted only if the copy's own `user_id` belongs to a forwarder: the worker, for delayed and
-dead-lettered messages, or a user named by the policy, for replays.
+dead letters, or a user named by the policy, for replays.
 """
 
 from __future__ import annotations

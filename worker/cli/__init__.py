@@ -1,4 +1,8 @@
-"""The command line, `unlink-worker`: one small module for each command, imported only when the command is typed."""
+"""The command line, `unlink-worker`: a module or folder for each command, imported only when the command is typed.
+
+Shared by commands: `output`, `awaiting` (the events of published commands), `catalogue` (what can be unlinked) and
+`served_console` (a console in a process of its own).
+"""
 
 from __future__ import annotations
 

@@ -39,7 +39,8 @@ What an operator may delete.
 - A row of another stage only if its command is certainly in no queue any more (the queue was purged), no worker runs it
   (`lease_until` has passed) and no task of it is at work in Enterprise Manager. Such a row in stage `intended` or
   `submitted` keeps its job closed to every other unlink; deleting it opens the job again.
-- Never a row whose lease is alive, and nothing in the other two tables.
+- Never a row whose lease is alive, and no row of any other table: `search_walk`, `batches`, `batch_members`, `boots`,
+  `ledger_schema`, `alembic_version`.
 
 A copy of an SQLite ledger is made with `sqlite3 FILE '.backup COPY'` or `VACUUM INTO`, not by copying the file: part of
 it is in FILE-wal. The file belongs on a local disk: SQLite's locks do not hold on network file systems

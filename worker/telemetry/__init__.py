@@ -9,5 +9,6 @@ spans         records spans and exports them to a collector; imported only if an
 requests      counts requests to Enterprise Manager, and adds the trace headers to them
 health        the worker's liveness and readiness
 http          the HTTP server for `/livez`, `/readyz` and `/metrics`
+isolation     logs an error in telemetry, and lets the worker continue
 instruments   combines all of these for one worker
 """

@@ -1,8 +1,8 @@
-"""The waits of one unlink: the only place where the core lets time pass.
+"""The waits of one unlink.
 
 A wait ends early if the delivery was held long enough (`DeferredError`), the command's timeout is over
 (`DeadlinePassedError`), its cancellation was requested (`CancelRequestedError`), or this worker is to stop
-(`LeavingError`).
+(`LeavingError`). `Attempts` limits the time of a whole attempt, and `Dispatcher.drain` that of the drain.
 """
 
 from __future__ import annotations

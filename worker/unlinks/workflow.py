@@ -1,7 +1,7 @@
 """The workflow of one unlink, from the claim to the ending: look, intend, DELETE, follow, verify.
 
-It reads top to bottom. What comes before (reading, claiming) and after (settling, answering) is in `dispatcher`. Each
-step that must survive a crash is in the ledger before the next one is taken.
+It reads top to bottom. `dispatcher` reads and authorizes the command before; `runs` claims the key before, and settles
+and answers after. Each step that must survive a crash is in the ledger before the next one is taken.
 """
 
 from __future__ import annotations

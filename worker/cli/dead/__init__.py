@@ -1,1 +1,1 @@
-"""The commands `dead ...`: list, show, replay and discard dead-lettered messages."""
+"""The commands `dead ...`: list, show, replay and discard dead letters."""

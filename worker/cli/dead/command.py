@@ -1,4 +1,4 @@
-"""`unlink-worker dead`: list, replay and discard dead-lettered messages."""
+"""`unlink-worker dead`: list, replay and discard dead letters."""
 
 from __future__ import annotations
 
@@ -102,9 +102,9 @@ def replay(
 ) -> None:
     """Put dead letters on the queue again, as new: one, a group, or all.
 
-    Each is confirmed on the commands' queue before it leaves the dead letters. Commands that have ended, by the ledger,
-    are not sent again and stay; so do those that would be dead-lettered again. Needs UNLINK_LEDGER__URL, or
-    --without-ledger.
+    A message is removed only after the broker has confirmed its copy. If a command was given up and its key has ended,
+    its run is retried. Other commands that have ended are skipped, and so are those that would be dead-lettered again.
+    Needs UNLINK_LEDGER__URL, or --without-ledger.
 
     Exit status 0; 1 if there is no such message, if some stay that have not ended, or if broker or ledger cannot be
     reached; 2 wrong usage.

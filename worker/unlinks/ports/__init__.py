@@ -1,1 +1,1 @@
-"""What the core needs from outside, as protocols: a clock, a broker, an Enterprise Manager, a ledger."""
+"""What the core needs from outside, as protocols: clock, broker, Enterprise Manager, ledger, receiver of steps."""
