@@ -58,7 +58,7 @@ class Presence:
         for enterprise_manager, gateway in gateways.items():
             gateway.on_availability(partial(self._changed, enterprise_manager))
 
-    async def say_for_ever(self) -> None:
+    async def say_forever(self) -> None:
         """Say it again and again. A ledger that is away is waited for."""
         while True:
             try:

@@ -113,9 +113,9 @@ class Worker:
         self.ledger.on_paused(self._paused_changed)
         await _unless(stop, self._start())
         tidying = [
-            asyncio.create_task(self._prune_for_ever()),
-            asyncio.create_task(self._walk_for_ever()),
-            asyncio.create_task(self._presence.say_for_ever()),
+            asyncio.create_task(self._prune_forever()),
+            asyncio.create_task(self._walk_forever()),
+            asyncio.create_task(self._presence.say_forever()),
         ]
         await stop.wait()
         for task in tidying:
@@ -130,7 +130,7 @@ class Worker:
         log.info("worker.started", worker=self._name)
         await asyncio.gather(*probing)
 
-    async def _prune_for_ever(self) -> None:
+    async def _prune_forever(self) -> None:
         """Forget settled keys that are older than they are kept; every worker does, at times that differ."""
         while True:
             await asyncio.sleep(self._clock.jitter(PRUNE_SECONDS))
@@ -142,7 +142,7 @@ class Worker:
             if forgotten:
                 log.info("ledger.pruned", keys=forgotten, older_than_days=self._settings.ledger.retention_days)
 
-    async def _walk_for_ever(self) -> None:
+    async def _walk_forever(self) -> None:
         """Make keys searchable that an older version has written: a bit at a time, beside the unlinks."""
         while True:
             try:

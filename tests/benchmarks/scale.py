@@ -13,8 +13,8 @@ from tests.private_servers.postgresql import PrivatePostgresql
 WORKERS = (1, 2, 4)
 MANY = 100
 
-#: How long an idle worker is watched, in seconds.
-WATCHED = 15.0
+#: How long an idle worker is measured, in seconds.
+MEASURED_SECONDS = 15.0
 
 
 def workers(parts: Parts, unlinks: int) -> Iterator[Figure]:
@@ -48,8 +48,8 @@ def enterprise_managers(parts: Parts) -> Iterator[Figure]:
     } | {f"{name}CA_FILE": parts.ca_file for name in names}
     worker = parts.start_worker(settings, tls=True)
     before = usage_of(worker.pid).cpu
-    time.sleep(WATCHED)
-    share = (usage_of(worker.pid).cpu - before) / WATCHED * 100
+    time.sleep(MEASURED_SECONDS)
+    share = (usage_of(worker.pid).cpu - before) / MEASURED_SECONDS * 100
     threads = len(list(Path(f"/proc/{worker.pid}/task").iterdir()))
     files = len(list(Path(f"/proc/{worker.pid}/fd").iterdir()))
     yield Figure(f"idle CPU, {MANY} Enterprise Managers", share, "% of a core")

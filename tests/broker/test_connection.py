@@ -40,7 +40,7 @@ def problem_with(site: Site) -> Callable[..., Any]:
     return problem
 
 
-async def test_wrong_password_is_told_with_its_remedy_and_never_repeated(
+async def test_wrong_password_is_reported_with_its_remedy_and_never_repeated(
     problem_with: Callable[..., Any], broker: PrivateBroker, site: Site
 ) -> None:
     """Somebody who mistyped a password would have to guess, or find it in the log."""
@@ -50,13 +50,13 @@ async def test_wrong_password_is_told_with_its_remedy_and_never_repeated(
     assert "wr0ng-secret" not in str(site.logs)
 
 
-async def test_missing_virtual_host_is_told(problem_with: Callable[..., Any], broker: PrivateBroker) -> None:
+async def test_missing_virtual_host_is_reported(problem_with: Callable[..., Any], broker: PrivateBroker) -> None:
     """A forgotten virtual host would look like a broken network."""
     problem = await problem_with(f"{broker.url}not-there")
     assert "has no virtual host 'not-there'" in problem
 
 
-async def test_user_without_permissions_in_the_virtual_host_is_told(
+async def test_user_without_permissions_in_the_virtual_host_is_reported(
     problem_with: Callable[..., Any], broker: PrivateBroker, site: Site
 ) -> None:
     """A forgotten permission would look like a wrong password."""
@@ -65,7 +65,7 @@ async def test_user_without_permissions_in_the_virtual_host_is_told(
     assert "set_permissions" in await problem_with(url)
 
 
-async def test_user_who_may_not_declare_is_told_what_could_not_be_declared(
+async def test_user_who_may_not_declare_is_reported_with_what_could_not_be_declared(
     problem_with: Callable[..., Any], site: Site
 ) -> None:
     """Where the broker's owner declares the topology, the worker's refusal would be a riddle."""
@@ -74,13 +74,13 @@ async def test_user_who_may_not_declare_is_told_what_could_not_be_declared(
     assert "permission" in problem
 
 
-async def test_unreachable_broker_is_told(problem_with: Callable[..., Any]) -> None:
+async def test_unreachable_broker_is_reported(problem_with: Callable[..., Any]) -> None:
     """A wrong port would end in a stack trace."""
     problem = await problem_with("amqp://u:p@127.0.0.1:1/")
     assert "127.0.0.1:1 cannot be reached (Connection refused)" in problem
 
 
-async def test_unknown_host_is_told(problem_with: Callable[..., Any]) -> None:
+async def test_unknown_host_is_reported(problem_with: Callable[..., Any]) -> None:
     """A mistyped host name would end in a stack trace."""
     problem = await problem_with("amqp://u:p@broker.invalid/")
     assert "broker.invalid:5672 cannot be resolved" in problem
@@ -126,7 +126,7 @@ def _too_many_open_files(*_: object, **__: object) -> None:
 @pytest.mark.parametrize(
     "url", ["amqp://user:pa/ss-w0rd@host:5672/", "amqp://user:p@host:w0rd/"], ids=["slash in the password", "port"]
 )
-def test_url_that_cannot_be_read_is_told_without_a_piece_of_it(site: Site, url: str) -> None:
+def test_url_that_cannot_be_read_is_reported_without_a_piece_of_it(site: Site, url: str) -> None:
     """An unescaped password would be printed, piece by piece, in the message about it."""
     with pytest.raises(SettingsInvalidError) as error:
         site.make_worker(BrokerSettings(url=SecretStr(url)))
@@ -135,7 +135,7 @@ def test_url_that_cannot_be_read_is_told_without_a_piece_of_it(site: Site, url: 
     assert error.value.__cause__ is None
 
 
-def test_ca_file_that_holds_no_certificate_is_told(site: Site, tmp_path: Path) -> None:
+def test_ca_file_that_holds_no_certificate_is_reported(site: Site, tmp_path: Path) -> None:
     """A key given for a certificate would end in a stack trace."""
     ca_file = tmp_path / "ca.pem"
     ca_file.write_text("not a certificate")
@@ -183,14 +183,14 @@ async def test_tls_with_the_right_ca_works(
     await worker.broker.close()
 
 
-async def test_wrong_ca_is_told(problem_with: Callable[..., Any], tls_port: int, tmp_path: Path) -> None:
+async def test_wrong_ca_is_reported(problem_with: Callable[..., Any], tls_port: int, tmp_path: Path) -> None:
     """A certificate that is not trusted would end in a stack trace."""
     problem = await problem_with(f"amqps://u:p@127.0.0.1:{tls_port}/", ca_file=tmp_path / "other.pem")
     assert "not trusted" in problem
     assert "UNLINK_BROKER__CA_FILE" in problem
 
 
-async def test_certificate_for_another_host_is_told(
+async def test_certificate_for_another_host_is_reported(
     problem_with: Callable[..., Any], tls_port: int, tmp_path: Path
 ) -> None:
     """A broker reached by an alias would look untrusted for no reason."""
@@ -198,13 +198,13 @@ async def test_certificate_for_another_host_is_told(
     assert "another host" in problem
 
 
-async def test_tls_to_a_plain_port_is_told(problem_with: Callable[..., Any], broker: PrivateBroker) -> None:
+async def test_tls_to_a_plain_port_is_reported(problem_with: Callable[..., Any], broker: PrivateBroker) -> None:
     """A wrong scheme in the URL would be a riddle."""
     problem = await problem_with(f"amqps://u:p@127.0.0.1:{broker.port}/")
     assert "TLS" in problem
 
 
-async def test_plain_to_a_tls_port_is_told(problem_with: Callable[..., Any], tls_port: int) -> None:
+async def test_plain_to_a_tls_port_is_reported(problem_with: Callable[..., Any], tls_port: int) -> None:
     """A wrong scheme in the URL would be a riddle."""
     problem = await problem_with(f"amqp://u:p@127.0.0.1:{tls_port}/")
     assert "amqps://" in problem

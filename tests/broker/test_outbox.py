@@ -386,7 +386,7 @@ async def test_headers_too_large_to_travel_again_are_left_behind(worker: Worker,
     assert properties.headers["unlink-reason"] == "too much"
 
 
-async def test_who_still_waits_when_the_worker_closes_is_told(site: Site) -> None:
+async def test_who_still_waits_when_the_worker_closes_is_notified(site: Site) -> None:
     """A drain would hang on an event that can no longer be published."""
     nowhere = BrokerSettings(url=SecretStr("amqp://u:p@127.0.0.1:1/"))
     worker = site.make_worker(nowhere)

@@ -1,4 +1,4 @@
-"""Somebody at the console who wants links back that commands have removed, and a sender who repeats old commands."""
+"""An administrator who puts back links that commands have removed, and a publisher that repeats those commands."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import Self
 from tests.chaos.plan import Unlink
 from worker.sandbox.simulated_enterprise_manager import SimulationControl
 
-#: How often somebody looks, in seconds: sooner than the worker, who has yet to see that the link is gone.
+#: How often removed links are looked for, in seconds: more often than the worker polls the list of links.
 _TICK = 0.2
 
 #: The share of the removed links that are put back.
 _PUT_BACK = 0.2
 
 
-class Somebody:
+class Administrator:
     """Puts links back as soon as they have gone, under IDs of their own; then the old command comes again.
 
     Only where no other command is about the job: an edit that has read the job before would undo this one, and no
     worker could know. A context manager.
 
     Args:
-        enterprise_manager: whose console it is.
+        enterprise_manager: where the links are put back.
         unlinks: the commands, of which some are undone.
         rng: decides which.
         again: publishes the command of a key once more.
@@ -43,7 +43,7 @@ class Somebody:
         }
         self._again = again
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="somebody", daemon=True)
+        self._thread = threading.Thread(target=self._watch, name="administrator", daemon=True)
         #: The new links by their IDs, each with the key of the command that removed the one before.
         self.put_back: dict[str, str] = {}
 

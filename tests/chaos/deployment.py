@@ -93,7 +93,7 @@ class Seat:
         return self.broker, self.enterprise_manager, self.ledger
 
 
-class Arena(Assembly):
+class Deployment(Assembly):
     """All parts, as a context manager; nothing of them is left when it closes.
 
     Args:
@@ -221,7 +221,7 @@ class Arena(Assembly):
         return {name: int(count) for name, count in counts if name.startswith(queues)}
 
     def orphaned(self) -> int:
-        """How many messages the broker says are in somebody's hands, though in nobody's by name.
+        """How many messages the broker counts as unacknowledged, although no consumer holds them.
 
         A quorum queue that has lost track of a consumer whose node or connection has gone keeps what that had in hand,
         until the queue has another leader (https://github.com/rabbitmq/rabbitmq-server/issues/15473).

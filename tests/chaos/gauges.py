@@ -13,7 +13,7 @@ from typing import Self
 
 import psycopg
 
-from tests.chaos.arena import Arena
+from tests.chaos.deployment import Deployment
 
 #: How often they are read, in seconds.
 _TICK = 10.0
@@ -42,11 +42,11 @@ class Gauges:
     """Reads them from time to time. A context manager.
 
     Args:
-        arena: the worker of its first seat is read, and its ledger.
+        deployment: the worker of its first seat is read, and its ledger.
     """
 
-    def __init__(self, arena: Arena) -> None:
-        self._arena = arena
+    def __init__(self, deployment: Deployment) -> None:
+        self._deployment = deployment
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._read_on, name="gauges", daemon=True)
         self.readings: list[Reading] = []
@@ -56,7 +56,7 @@ class Gauges:
             self.readings.append({**self._of_worker(), **self._of_ledger()})
 
     def _of_worker(self) -> Reading:
-        process = Path(f"/proc/{self._arena.seats[0].worker.pid}")
+        process = Path(f"/proc/{self._deployment.seats[0].worker.pid}")
         status = (process / "status").read_text()
 
         def number(name: str) -> int:
@@ -72,7 +72,7 @@ class Gauges:
     def _of_ledger(self) -> Reading:
         with (
             suppress(psycopg.Error),  # it is away
-            psycopg.connect(self._arena.postgresql.url_of("ledger"), connect_timeout=5) as connection,
+            psycopg.connect(self._deployment.postgresql.url_of("ledger"), connect_timeout=5) as connection,
         ):
             size = connection.execute("SELECT pg_database_size(current_database())").fetchone()
             keys = connection.execute("SELECT count(*) FROM unlinks").fetchone()

@@ -67,7 +67,7 @@ class Books:
         published: every publishing.
         received: every event.
         gone: when each link truly went.
-        nobodys: links that no command names, those put back by somebody else among them.
+        nobodys: links that no command names, those put back by the administrator included.
         deletes: the DELETEs that Enterprise Manager received, by link.
         unready: the workers that were not ready in the end, although nothing was wrong any more.
         left: messages that are still in a queue where none should be, by queue.
@@ -166,7 +166,7 @@ def _claimed_too_early(books: Books) -> Iterable[str]:
 
 
 def _denied(books: Books, first: Mapping[str, ObservedEvent]) -> Iterable[str]:
-    """Keys whose link is gone though all who were told to remove it say that they changed nothing."""
+    """Keys whose link is gone although all commands that name it say that they changed nothing."""
     of_link: dict[str, list[str]] = defaultdict(list)
     for key in first:
         of_link[books.unlinks[key].link.object_in_job_id].append(key)

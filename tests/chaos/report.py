@@ -43,7 +43,7 @@ def _commands(result: Result) -> Iterator[tuple[str, int]]:
     yield "ok (have a terminal event)", tally.ok
     yield "recovered (not acknowledged, and have one)", len(tally.recovered)
     yield "duplicated (their terminal event came more than once)", tally.duplicated
-    yield "undone by somebody else, and repeated", result.put_back
+    yield "undone by the administrator, and repeated", result.put_back
     if result.orphaned:
         yield "kept by the broker for consumers that had gone, until the queue changed leader", result.orphaned
 

@@ -27,13 +27,13 @@ def succeeded(key: str = "K", seconds: float = 1, **changes: Any) -> ObservedEve
 
 @pytest.fixture
 def books() -> Books:
-    """One command, published twice, answered twice by the same event; its link went at noon, somebody's is there."""
+    """One command, published twice, answered twice by the same event; its link went at noon, another one is there."""
     return Books(
         unlinks={"K": Unlink("K", "job", LinkedRepository("link", "repository"), alone=True, body=b"")},
         published=[Published("K", confirmed=True), Published("K", confirmed=False)],
         received=[succeeded(outcome="submitted", id="id-submitted"), succeeded(), succeeded()],
         gone={"link": NOON},
-        nobodys={"somebody's"},
+        nobodys={"another"},
         deletes={"link": 1},
     )
 
@@ -86,9 +86,9 @@ def test_denying_a_removal_is_wrongly_claimed(books: Books) -> None:
 
 
 def test_a_link_that_no_command_named_is_missed(books: Books) -> None:
-    """Promise 2 and 4: neither somebody else's link nor one that was put back is removed."""
-    assert reckon(replace(books, gone={**books.gone, "somebody's": NOON})).hurt == ["somebody's"]
-    assert reckon(replace(books, deletes={"link": 1, "somebody's": 1})).hurt == ["somebody's"]
+    """Promise 2 and 4: neither a link that no command names nor one that was put back is removed."""
+    assert reckon(replace(books, gone={**books.gone, "another": NOON})).hurt == ["another"]
+    assert reckon(replace(books, deletes={"link": 1, "another": 1})).hurt == ["another"]
 
 
 def test_two_ends_of_one_key_contradict_each_other(books: Books) -> None:
@@ -102,12 +102,12 @@ def test_a_repeat_with_other_bytes_is_altered(books: Books) -> None:
     assert reckon(replace(books, received=[*books.received, succeeded(body=b"other")])).altered == ["id-K"]
 
 
-def test_a_message_left_in_a_queue_is_told(books: Books) -> None:
+def test_a_message_left_in_a_queue_is_reported(books: Books) -> None:
     """A command that circles in a delay queue for ever would look like one that has ended."""
     assert reckon(replace(books, left={"unlink.delay.5s": 1, "unlink.dead": 0})).left == ["1 in unlink.delay.5s"]
 
 
-def test_a_worker_that_does_not_recover_is_told(books: Books) -> None:
+def test_a_worker_that_does_not_recover_is_reported(books: Books) -> None:
     """The others do its work: without this, nobody would see that it needs an operator."""
     assert reckon(replace(books, unready=["worker-1"])).violations["workers that were not ready again"] == ["worker-1"]
 

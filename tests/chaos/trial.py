@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from tests.chaos.arena import Arena
+from tests.chaos.administrator import Administrator
+from tests.chaos.deployment import Deployment
 from tests.chaos.gauges import Course, Gauges, courses
 from tests.chaos.nemesis import Nemesis
 from tests.chaos.outsiders import OBSERVED, Observer, Publisher
 from tests.chaos.plan import draw
 from tests.chaos.reckoning import Books, Tally, reckon
-from tests.chaos.somebody import Somebody
-from tests.chaos.strikes.strike import Scene, Strike
+from tests.chaos.strikes.strike import Strike, Target
 from worker.broker.topology import COMMANDS, DEAD, DELAY_TIERS, UNROUTED, command_queue, delay_exchange
 from worker.sandbox.errors import PartFailedError
 from worker.sandbox.processes.supervisor import wait_until
@@ -85,7 +85,7 @@ class Result:
         tally: the reckoning.
         strikes: what went wrong, and how often.
         published: how many messages were published in all.
-        put_back: how many links somebody put back.
+        put_back: how many links the administrator put back.
         orphaned: how many messages the broker kept for consumers that had gone, until its queue changed leader.
         warnings: the warnings and errors in the workers' logs, and how often: that what went wrong was felt.
         unforeseen: complaints in the workers' logs that a developer should read, and how often.
@@ -109,57 +109,57 @@ class Result:
     seconds: float
 
 
-def run(options: Options, tell: Callable[[str], None]) -> Result:
-    """Run a trial; `tell` is told each thing that happens, as it happens."""
+def run(options: Options, report: Callable[[str], None]) -> Result:
+    """Run a trial; `report` is called with a line for each thing that happens."""
     began = time.monotonic()
-    with Arena(options.workers, lasting=int(options.soak)) as arena:
-        tell(f"broker, ledger and Enterprise Manager are there; {options.workers} workers start")
-        arena.start_workers()
+    with Deployment(options.workers, lasting=int(options.soak)) as deployment:
+        report(f"broker, ledger and Enterprise Manager are there; {options.workers} workers start")
+        deployment.start_workers()
         try:
-            return _Trial(options, arena, tell, began).run()
+            return _Trial(options, deployment, report, began).run()
         finally:
             if options.logs is not None:
                 options.logs.mkdir(parents=True, exist_ok=True)
-                for worker in arena.all_workers:
+                for worker in deployment.all_workers:
                     shutil.copy(worker.log_file, options.logs)
 
 
 class _Trial:
-    def __init__(self, options: Options, arena: Arena, tell: Callable[[str], None], began: float) -> None:
+    def __init__(self, options: Options, deployment: Deployment, report: Callable[[str], None], began: float) -> None:
         self._options = options
-        self._arena = arena
-        self._tell = tell
+        self._deployment = deployment
+        self._report = report
         self._began = began
         self._rng = Random(options.seed)  # noqa: S311 - to be repeated, not to be unguessable
         self._plan = draw(self._rng, options.unlinks, 60 * options.minutes)
         bodies = {key: unlink.body for key, unlink in self._plan.unlinks.items()}
-        self._publisher = Publisher(arena.outsiders_url, bodies)
-        self._observer = Observer(arena.outsiders_url)
+        self._publisher = Publisher(deployment.outsiders_url, bodies)
+        self._observer = Observer(deployment.outsiders_url)
         self._orphaned = 0
-        scene = Scene(arena, self._publisher, self._observer)
-        self._nemesis = Nemesis(scene, options.seed, tell, options.chooses)
+        target = Target(deployment, self._publisher, self._observer)
+        self._nemesis = Nemesis(target, options.seed, report, options.chooses)
 
     def run(self) -> Result:
-        self._arena.prepare(self._plan)
-        with self._observer, self._publisher, self._somebody() as somebody:
+        self._deployment.prepare(self._plan)
+        with self._observer, self._publisher, self._administrator() as administrator:
             if not self._observer.until_listening(60):
                 raise PartFailedError("the observer cannot listen: the broker does not serve it")
             start = time.monotonic()
             for publication in self._plan.publications:
                 self._publisher.publish(publication.key, start + publication.at)
-            with Gauges(self._arena) as gauges:
+            with Gauges(self._deployment) as gauges:
                 self._nemesis.strike_for(60 * self._options.minutes)
-            self._tell("all is repaired; waiting until everything has come to its end")
+            self._report("all is repaired; waiting until everything has come to its end")
             settled = self._settle()
-            self._repeat_old_commands(somebody)
+            self._repeat_old_commands(administrator)
             wait_until(lambda: not self._unready(), seconds=_READY_SECONDS, interval=1)
             unready = self._unready()
             self._drain()
-        return self._result(somebody, settled, unready, courses(gauges.readings) if self._options.soak else {})
+        return self._result(administrator, settled, unready, courses(gauges.readings) if self._options.soak else {})
 
-    def _somebody(self) -> Somebody:
-        return Somebody(
-            self._arena.enterprise_manager, self._plan.unlinks.values(), self._rng, again=self._publisher.publish
+    def _administrator(self) -> Administrator:
+        return Administrator(
+            self._deployment.enterprise_manager, self._plan.unlinks.values(), self._rng, again=self._publisher.publish
         )
 
     def _settle(self) -> float | None:
@@ -171,13 +171,13 @@ class _Trial:
         return None
 
     def _free_orphans(self) -> None:
-        """Do what an operator must, for what no worker can know of: see `Arena.orphaned`."""
+        """Do what an operator must, for what no worker can know of: see `Deployment.orphaned`."""
         # The two listings behind it are not of one moment: what is on its way between two hands is in none of them.
-        orphaned = min(self._arena.orphaned() for _ in range(3))
+        orphaned = min(self._deployment.orphaned() for _ in range(3))
         if orphaned > 0:
             self._orphaned += orphaned
-            self._tell(f"the broker keeps {orphaned} messages for consumers that have gone: its queue changes leader")
-            self._arena.change_leader(command_queue("default"))
+            self._report(f"the broker keeps {orphaned} messages for consumers that have gone: its queue changes leader")
+            self._deployment.change_leader(command_queue("default"))
 
     def _all_ended(self) -> bool:
         if not self._publisher.idle:
@@ -187,41 +187,41 @@ class _Trial:
 
     def _empty(self, *queues: str) -> bool:
         try:
-            return not sum(self._arena.waiting(*queues).values())
+            return not sum(self._deployment.waiting(*queues).values())
         except PartFailedError:  # a node that has just come back may not know its queues yet
             return False
 
-    def _repeat_old_commands(self, somebody: Somebody) -> None:
-        keys = {*somebody.put_back.values(), *self._rng.sample(sorted(self._plan.unlinks), _REPEATED)}
-        self._tell(f"{len(keys)} old commands are repeated")
+    def _repeat_old_commands(self, administrator: Administrator) -> None:
+        keys = {*administrator.put_back.values(), *self._rng.sample(sorted(self._plan.unlinks), _REPEATED)}
+        self._report(f"{len(keys)} old commands are repeated")
         for key in sorted(keys):
             self._publisher.publish(key)
         self._settle()
 
     def _drain(self) -> None:
-        self._tell("the workers are told to stop")
-        for seat in self._arena.seats:
+        self._report("the workers are told to stop")
+        for seat in self._deployment.seats:
             seat.worker.stop()
         # What they published last is received too.
         wait_until(lambda: self._empty(OBSERVED), seconds=30, interval=1)
 
     def _unready(self) -> list[str]:
-        return [seat.worker.name for seat in self._arena.seats if not seat.worker.ready()]
+        return [seat.worker.name for seat in self._deployment.seats if not seat.worker.ready()]
 
     def _result(
-        self, somebody: Somebody, settled: float | None, unready: list[str], grown: Mapping[str, Course]
+        self, administrator: Administrator, settled: float | None, unready: list[str], grown: Mapping[str, Course]
     ) -> Result:
-        em = self._arena.enterprise_manager
+        em = self._deployment.enterprise_manager
         named = (_DELETE.search(request.path) for request in em.requests if request.method == "DELETE")
         published = self._publisher.published
         books = Books(
             unlinks=self._plan.unlinks,
             published=published,
             received=self._observer.received,
-            gone=self._arena.gone(),
-            nobodys=self._plan.bystanders | somebody.put_back.keys(),
+            gone=self._deployment.gone(),
+            nobodys=self._plan.bystanders | administrator.put_back.keys(),
             deletes=Counter(match.group(1).lower() for match in named if match),
-            left=self._arena.waiting(*_WORK, DEAD, UNROUTED),
+            left=self._deployment.waiting(*_WORK, DEAD, UNROUTED),
             unready=unready,
         )
         return Result(
@@ -229,22 +229,24 @@ class _Trial:
             tally=reckon(books),
             strikes=self._nemesis.strikes,
             published=len(published),
-            put_back=len(somebody.put_back),
+            put_back=len(administrator.put_back),
             orphaned=self._orphaned,
             warnings=self._warnings(),
             unforeseen=self._unforeseen(),
             courses=grown,
-            longest_hold=self._arena.longest_hold(),
+            longest_hold=self._deployment.longest_hold(),
             settled_seconds=settled,
             seconds=time.monotonic() - self._began,
         )
 
     def _warnings(self) -> Counter[str]:
-        return Counter(sorted(event for worker in self._arena.all_workers for event in _WARNING.findall(worker.log())))
+        return Counter(
+            sorted(event for worker in self._deployment.all_workers for event in _WARNING.findall(worker.log()))
+        )
 
     def _unforeseen(self) -> Counter[str]:
         found: Counter[str] = Counter()
-        for worker in self._arena.all_workers:
+        for worker in self._deployment.all_workers:
             for line in worker.log().splitlines():
                 if any(f'"{event}"' in line for event in _UNFORESEEN):
                     said = json.loads(line)

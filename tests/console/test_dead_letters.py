@@ -93,7 +93,7 @@ def test_a_group_is_seen_to_at_once(steering: Console, world: World, chromium: B
         world.until(lambda: world.client.count("unlink.dead") == 3, "a third dead letter")
         page.get_by_role("button", name="Replay all 2").click()
         expect(page.get_by_role("status")).to_contain_text("2 stay, because they have ended or would be")
-        expect(page.locator("details.letter")).to_have_count(3)
+        expect(page.locator("details.dead-letter")).to_have_count(3)
         page.goto("/dead-letters?read=true")
         page.get_by_role("button", name="Discard all 3").click()
         expect(page.get_by_role("status")).to_contain_text("3 discarded; the console's log has all of them")

@@ -74,7 +74,7 @@ def subschemas(schema: Any) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", sorted(SCHEMAS))
-def test_a_validator_in_strict_mode_knows_every_keyword_once_told_of_what_the_readme_names(name: str) -> None:
+def test_a_validator_in_strict_mode_knows_every_keyword_once_given_what_the_readme_names(name: str) -> None:
     """A publisher's ajv would refuse the schema, in the mode that is its default."""
     for schema in subschemas(SCHEMAS[name]):
         assert set(schema) - AJV_KEYWORDS <= {"x-extensible-enum"}

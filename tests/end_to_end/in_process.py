@@ -158,7 +158,7 @@ class InProcessWorker:
             while sum(one["outcome"] == "submitted" for one in self.received.events) < count:  # noqa: ASYNC110 - it is rare
                 await asyncio.sleep(0.01)
 
-    async def redeliver_for_ever(self) -> None:
+    async def redeliver_forever(self) -> None:
         """Deliver what was delayed."""
         while True:
             delivery = await self.received.returning.get()
@@ -202,7 +202,7 @@ async def worker_for(
         steps=steps or telemetry or RecordedSteps(),
     )
     worker = InProcessWorker(dispatcher, gateway, received, clock)
-    redelivering = asyncio.create_task(worker.redeliver_for_ever())
+    redelivering = asyncio.create_task(worker.redeliver_forever())
     try:
         yield worker
     finally:

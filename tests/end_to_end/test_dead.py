@@ -90,12 +90,12 @@ class Desk:
             taken.append((properties, body))
         return taken
 
-    def until_back(self, letters: int) -> None:
-        """Wait until so many letters are there: a program that was killed held some."""
+    def until_back(self, count: int) -> None:
+        """Wait until so many dead letters are there: a program that was killed held some."""
         over = time.monotonic() + TIMEOUT_SECONDS
-        while self.count("unlink.dead") != letters:
+        while self.count("unlink.dead") != count:
             self._connection.process_data_events(time_limit=0.05)
-            assert time.monotonic() < over, f"{self.count('unlink.dead')} letters, and not {letters}"
+            assert time.monotonic() < over, f"{self.count('unlink.dead')} dead letters, and not {count}"
 
     def run(self, *arguments: str) -> Any:
         """The program, in this process."""
@@ -188,7 +188,7 @@ _DEEP = b"\x01f" + b"".join(
 
 
 def test_a_hostile_letter_stops_nobody(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One letter could make all others invisible, or write what it likes on the operator's terminal."""
+    """One dead letter could make all others invisible, or write what it likes on the operator's terminal."""
     for table in (_MICROSECONDS, _DEEP):
         with monkeypatch.context() as patched:
 
@@ -253,7 +253,7 @@ async def test_many_letters_survive_a_replay_that_is_killed_half_way(desk: Desk,
     assert many // 3 < replayed < many
     over = time.monotonic() + TIMEOUT_SECONDS
     while desk.count("unlink.dead") + desk.count(COMMANDS) < many + 1:
-        assert time.monotonic() < over, "letters were lost"
+        assert time.monotonic() < over, "dead letters were lost"
     assert desk.count("unlink.dead") + desk.count(COMMANDS) <= many + 2  # one may be in both places
     second = desk.run("replay", "--all", "--output", "json")
     assert second.exit_code == 0, second.output
@@ -463,7 +463,7 @@ def test_a_record_is_for_its_owner_alone_and_without_one_nothing_is_discarded(de
 def test_every_letter_is_in_the_queue_or_in_the_record_when_discard_is_killed(
     desk: Desk, tmp_path: Path, many: int
 ) -> None:
-    """A letter that is nowhere any more would be a command that nobody can ever account for."""
+    """A dead letter that is nowhere any more would be a command that nobody can ever account for."""
     record = tmp_path / "record.jsonl"
     for number in range(many):
         desk.bury(vendor_command(f"K{number}"))
@@ -474,12 +474,12 @@ def test_every_letter_is_in_the_queue_or_in_the_record_when_discard_is_killed(
     desk.kill_when(half_way, "discard", "--all", "--yes", "--record", str(record))
     over = time.monotonic() + TIMEOUT_SECONDS
     while desk.count("unlink.dead") + len(keys_written(record)) < many:
-        assert time.monotonic() < over, "letters were lost"
+        assert time.monotonic() < over, "dead letters were lost"
     assert desk.count("unlink.dead") > 0
-    # Letters that the killed program had acknowledged come back, too, if the broker did not read that before the reset.
+    # What the killed program had acknowledged comes back, too, if the broker did not read that before the reset.
     while desk.count("unlink.dead") > 0 or len(keys_written(record)) < many:
         assert desk.run("discard", "--all", "--yes", "--record", str(record)).exit_code == 0
-        assert time.monotonic() < over, "letters are left"
+        assert time.monotonic() < over, "dead letters are left"
     assert keys_written(record) == {f"K{number}" for number in range(many)}
 
 

@@ -69,7 +69,7 @@ async def test_secrets_that_an_answer_echoes_reach_no_event_and_no_log(
                 assert end["task"]["message"] == f"denied: {REDACTED} and no more"
 
 
-async def test_an_unforeseen_error_tells_an_event_nothing_of_the_database(
+async def test_an_unforeseen_error_puts_nothing_of_the_database_into_an_event(
     em: SimulatedEnterpriseManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else an event would quote a query, a host or a user to whoever reads tickets."""

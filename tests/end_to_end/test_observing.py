@@ -46,7 +46,7 @@ def program(settings: Mapping[str, str], *arguments: str) -> Result:
 # --- status ---------------------------------------------------------------------------------------------------------
 
 
-def test_status_tells_of_an_unlink_that_has_ended(world: World) -> None:
+def test_status_shows_an_unlink_that_has_ended(world: World) -> None:
     """Somebody asks what became of a change: its end, its link, its times, and each thing that was done for it."""
     world.serve()
     world.unlink(requested_by="j.doe", ticket={"system": "jira", "id": "OPS-1"})
@@ -73,7 +73,7 @@ def test_status_for_scripts_is_one_object_with_the_event_in_it(world: World) -> 
     assert content["received_at"].endswith("Z")
 
 
-def test_status_tells_by_its_exit_what_has_not_ended_and_what_nobody_has_seen(
+def test_status_says_by_its_exit_what_has_not_ended_and_what_nobody_has_seen(
     world: World, behaviour: Behaviour
 ) -> None:
     """A script that waits would take an unknown key, or one under way, for a failure."""

@@ -126,9 +126,9 @@ def test_only_who_may_is_served_and_a_denied_command_leaves_no_trace(guarded: Wo
     assert denials(guarded, "STOP") == ["the policy does not let user 'snow' cancel on 'default'"]
     assert denials(guarded, "NOBODY") == ["the policy takes no commands of senders without user_id for 'default'"]
     assert guarded.workers[0].log().count('"command.denied"') == 5
-    letters = {body["idempotency_key"]: properties for properties, body in dead_letters(guarded, users)}
-    assert set(letters) == {"CHG1", "PLAN", "LOSS", "STOP", "NOBODY"}
-    headers = letters["CHG1"].headers or {}
+    by_key = {body["idempotency_key"]: properties for properties, body in dead_letters(guarded, users)}
+    assert set(by_key) == {"CHG1", "PLAN", "LOSS", "STOP", "NOBODY"}
+    headers = by_key["CHG1"].headers or {}
     assert (headers["unlink-reason-code"], headers[SENDER_HEADER]) == ("access_denied", "mallory")
     assert not guarded.enterprise_manager.count(path="jobs")
     users.send("snow", vendor_command("CHG1"))  # the same key, other content

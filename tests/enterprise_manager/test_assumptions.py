@@ -131,7 +131,7 @@ async def test_what_the_account_cannot_see_is_said_to_be_unknown(certificates: P
         assert of(checks, Result.DIFFERENT) >= {"account_sees_jobs"}
 
 
-async def test_a_refused_logon_is_told_as_such(em: SimulatedEnterpriseManager) -> None:
+async def test_a_refused_logon_is_reported_as_such(em: SimulatedEnterpriseManager) -> None:
     """Else a wrong password would be reported as forty differences."""
     with pytest.raises(UnreachableError, match="PASSWORD"):
         await found(em, password=SecretStr("wrong"))

@@ -32,7 +32,7 @@ async def test_nothing_waits_while_all_is_well(clock: Any) -> None:
     assert clock.waited == []
 
 
-async def test_down_is_told_and_up_again_is_told(clock: Any) -> None:
+async def test_down_is_reported_and_up_again_is_reported(clock: Any) -> None:
     """Else commands would be consumed for an Enterprise Manager that is away, or never again."""
     received: list[bool] = []
     availability = Availability("lab", clock, Probe(2))

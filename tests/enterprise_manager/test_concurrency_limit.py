@@ -24,16 +24,16 @@ from worker.sandbox.simulated_enterprise_manager import Fault, SimulatedEnterpri
 
 
 @asynccontextmanager
-async def place(limit: ConcurrencyLimit, *, patient: bool = False) -> AsyncIterator[None]:
+async def place(limit: ConcurrencyLimit, *, low_priority: bool = False) -> AsyncIterator[None]:
     """Hold a place."""
-    await limit.enter(patient=patient)
+    await limit.enter(low_priority=low_priority)
     yield
     limit.leave()
 
 
-async def enter(limit: ConcurrencyLimit, name: str, order: list[str], *, patient: bool = False) -> None:
+async def enter(limit: ConcurrencyLimit, name: str, order: list[str], *, low_priority: bool = False) -> None:
     """Wait for a place, note it, and leave."""
-    async with place(limit, patient=patient):
+    async with place(limit, low_priority=low_priority):
         order.append(name)
         await asyncio.sleep(0)
 
@@ -42,8 +42,8 @@ async def test_what_was_begun_goes_before_what_begins_and_else_the_first_comes_f
     """Else of a thousand unlinks at once none would end before all have begun."""
     limit, order = ConcurrencyLimit(1), list[str]()
     async with asyncio.TaskGroup() as group, place(limit):
-        for name, patient in (("p1", True), ("a", False), ("p2", True), ("b", False)):
-            group.create_task(enter(limit, name, order, patient=patient))
+        for name, low_priority in (("p1", True), ("a", False), ("p2", True), ("b", False)):
+            group.create_task(enter(limit, name, order, low_priority=low_priority))
         await asyncio.sleep(0)
         assert limit.waiting == 4
     assert order == ["a", "b", "p1", "p2"]

@@ -57,7 +57,7 @@ async def test_a_look_is_repeated_a_few_times_then_it_is_an_outage(
     assert len(await gateway.links(JOB)) == 2
 
 
-async def test_an_outage_is_told_probed_and_over(em: SimulatedEnterpriseManager, gateway: Gateway) -> None:
+async def test_an_outage_is_reported_probed_and_over(em: SimulatedEnterpriseManager, gateway: Gateway) -> None:
     """Else commands would be used up on an Enterprise Manager that is away, or wait after it is back."""
     received: list[bool] = []
     gateway.on_availability(received.append)
@@ -193,7 +193,7 @@ async def test_unverified_tls_is_warned_of_at_every_start(
     assert "enterprise_manager.tls_not_verified" in capsys.readouterr().out
 
 
-async def test_an_outage_is_told_without_what_the_answer_echoes(
+async def test_an_outage_is_reported_without_what_the_answer_echoes(
     em: SimulatedEnterpriseManager, gateway: Gateway
 ) -> None:
     """Else a proxy's page about a bad request would bring a password into logs and probes."""

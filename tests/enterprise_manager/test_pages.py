@@ -88,7 +88,7 @@ async def test_a_list_that_never_stands_still_is_not_believed(em: SimulatedEnter
 
 
 @pytest.mark.parametrize("paging", [_paging(1, 2), '<PagingInfo PagesCount="2"/>', ""])
-async def test_a_server_that_gives_the_same_page_for_every_number_is_not_believed(
+async def test_a_server_that_gives_the_same_page_forevery_number_is_not_believed(
     em: SimulatedEnterpriseManager, gateway: Gateway, paging: str
 ) -> None:
     """Else all links beyond the first page would be reported as gone."""

@@ -59,7 +59,7 @@ def test_a_pinned_certificate_needs_no_ca_and_no_name(
 
 
 @pytest.mark.parametrize("once", [False, True])
-def test_another_certificate_is_sent_nothing_and_is_told(
+def test_another_certificate_is_sent_nothing_and_is_reported(
     serve: Any, settings_for: Any, tls_of: Any, once: bool
 ) -> None:
     """Else whoever is on the way would be given the password before anybody looked."""

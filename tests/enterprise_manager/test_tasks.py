@@ -105,7 +105,7 @@ async def test_those_that_left_are_looked_at_a_page_at_a_time(server: Server) ->
     assert server.em.count("GET") < MANY
 
 
-async def test_tasks_whose_ends_were_told_together_are_followed_no_more(server: Server) -> None:
+async def test_tasks_whose_ends_were_read_together_are_followed_no_more(server: Server) -> None:
     """Else a worker that had much to do would never log off."""
     gateway, tickets = await server.following(MANY, interval=0.05)
     assert not any(task.finished for task in await look(gateway, tickets))
@@ -185,7 +185,7 @@ async def test_a_server_that_ignores_the_filter_is_not_asked_again(server: Serve
     assert server.em.count("GET", "/query") == 2
 
 
-async def test_what_an_old_session_was_told_says_nothing_of_a_new_one(server: Server) -> None:
+async def test_what_an_old_session_answered_says_nothing_of_a_new_one(server: Server) -> None:
     """Else `task-1` of a new session would be judged by another task of that name."""
     gateway, old = await server.following(interval=30)
     await look(gateway, old)

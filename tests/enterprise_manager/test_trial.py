@@ -76,7 +76,7 @@ def job(em: SimulatedEnterpriseManager) -> str:
     return em.add_job(name=JOB, links=[em.add_repository(REPOSITORY)])
 
 
-class Told:
+class Ends:
     """What the trial said of its end."""
 
     def __init__(self) -> None:
@@ -89,7 +89,7 @@ class Told:
 
 async def tried(
     em: SimulatedEnterpriseManager,
-    told: Told,
+    reported: Ends,
     job: str = JOB,
     repository: str = REPOSITORY,
     patience: Patience = BRIEF,
@@ -103,7 +103,7 @@ async def tried(
         max_requests=4,
         request_timeout_seconds=1,
     )
-    order = TrialOrder(LaboratoryLink(job, repository), told, patience)
+    order = TrialOrder(LaboratoryLink(job, repository), reported, patience)
     return {check.assumption.value: check async for check in examine("lab", server, SystemClock(), order)}
 
 
@@ -131,13 +131,13 @@ async def test_what_a_switch_changed_is_found_and_the_link_is_put_back(
     of_other = em.links(other)
     repository = em.links(job)[0].repository_uid
     em.change_behaviour(**switches)
-    told = Told()
-    checks = await tried(em, told)
+    reported = Ends()
+    checks = await tried(em, reported)
     assert different(checks) == expected, checks
     assert all(check.seen for check in checks.values() if check.result is Result.DIFFERENT)
     assert [link.repository_uid for link in em.links(job)] == [repository]
     assert em.links(other) == of_other
-    assert [restored for restored, _ in told.ends] == [True]
+    assert [restored for restored, _ in reported.ends] == [True]
     assert em.sessions == []
 
 
@@ -164,28 +164,28 @@ async def test_a_link_that_may_not_be_removed_is_refused_before_any_change(
     em.add_job(name="At risk", links=[uid], linked_backups=[REPOSITORY_OF_OTHERS])
     em.add_job(name="Same", links=[uid])
     em.add_job(name="Same", links=[uid])
-    told = Told()
+    reported = Ends()
     with pytest.raises(RefusedError, match=why):
-        await tried(em, told, **named)
-    assert (edits(em), told.ends, em.sessions) == ([], [], [])
+        await tried(em, reported, **named)
+    assert (edits(em), reported.ends, em.sessions) == ([], [], [])
 
 
 async def test_job_and_repository_may_be_named_by_their_ids(em: SimulatedEnterpriseManager, job: str) -> None:
     """Else a laboratory whose names are not unique could not be used."""
     (link,) = em.links(job)
-    checks = await tried(em, Told(), job, f"urn:veeam:Repository:{link.repository_uid}")
+    checks = await tried(em, Ends(), job, f"urn:veeam:Repository:{link.repository_uid}")
     assert checks["delete_answers_task"].result is Result.CONFIRMED
 
 
 async def test_an_account_that_may_not_edit_jobs_changes_nothing(em: SimulatedEnterpriseManager, job: str) -> None:
     """Else its refusal would be reported as a difference of the server."""
     em.change_behaviour(role="Portal User")
-    before, told = em.links(job), Told()
-    checks = await tried(em, told)
+    before, reported = em.links(job), Ends()
+    checks = await tried(em, reported)
     assert different(checks) == set()
     assert checks["delete_answers_task"].result is Result.NOT_WITH_ACCOUNT
     assert em.links(job) == before
-    assert [restored for restored, _ in told.ends] == [True]
+    assert [restored for restored, _ in reported.ends] == [True]
 
 
 @pytest.mark.parametrize("what", ["at the first request that could change a job", "after the removal", "at the POST"])
@@ -198,8 +198,8 @@ async def test_an_interruption_puts_the_link_back(em: SimulatedEnterpriseManager
     }
     (link,) = em.links(job)
     em.change_behaviour(edit_seconds=0.1)
-    told = Told()
-    trial = asyncio.create_task(tried(em, told))
+    reported = Ends()
+    trial = asyncio.create_task(tried(em, reported))
     await until(reached[what])
     for _ in range(2):
         trial.cancel()
@@ -207,7 +207,7 @@ async def test_an_interruption_puts_the_link_back(em: SimulatedEnterpriseManager
     with pytest.raises(asyncio.CancelledError):
         await trial
     assert [each.repository_uid for each in em.links(job)] == [link.repository_uid]
-    assert [restored for restored, _ in told.ends] == [True]
+    assert [restored for restored, _ in reported.ends] == [True]
     assert em.sessions == []
 
 
@@ -229,17 +229,17 @@ async def test_a_fault_does_not_cost_the_link(em: SimulatedEnterpriseManager, jo
     """Else a lost answer in the middle of a trial would leave the laboratory without its link, or with two."""
     (link,) = em.links(job)
     em.inject(replace(fault, path=fault.path.format(job=job)))
-    told = Told()
-    await tried(em, told)
+    reported = Ends()
+    await tried(em, reported)
     assert [each.repository_uid for each in em.links(job)] == [link.repository_uid]
-    assert [restored for restored, _ in told.ends] == [True]
+    assert [restored for restored, _ in reported.ends] == [True]
 
 
 async def test_a_link_that_cannot_be_put_back_is_said_to_be_missing(em: SimulatedEnterpriseManager, job: str) -> None:
     """Else nobody would put it back at the console."""
     em.inject(Fault("status", "POST", f"/jobs/{job}/", times=None, status=400))
-    told = Told()
-    checks = await tried(em, told, patience=replace(BRIEF, restore=0.5))
+    reported = Ends()
+    checks = await tried(em, reported, patience=replace(BRIEF, restore=0.5))
     assert em.links(job) == []
-    assert [restored for restored, _ in told.ends] == [False]
+    assert [restored for restored, _ in reported.ends] == [False]
     assert checks["edits_serialised"].result is Result.NOT_SHOWN

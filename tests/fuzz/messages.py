@@ -87,8 +87,8 @@ def headers(table: bytes) -> None:
         assert delivery.returns >= 0
         assert delivery.user_id is None or isinstance(delivery.user_id, str)
         _encode(copied_properties(delivery, {ATTEMPT_HEADER: delivery.attempt + 1}, "worker"))
-    letter = DeadLetter(b"", properties, "default")
-    for value in (letter.enterprise_manager, letter.reason_code, letter.reason, letter.run, letter.since):
+    found = DeadLetter(b"", properties, "default")
+    for value in (found.enterprise_manager, found.reason_code, found.reason, found.run, found.since):
         str(value)
     _encode(replayed_properties(properties, "desk"))
 

@@ -73,7 +73,7 @@ def test_secrets_are_files_and_never_variables(overlay: Rendered) -> None:
     assert not [name for name in overlay.environment if "PASSWORD" in name or name == "UNLINK_BROKER__URL"]
 
 
-def test_the_probes_tell_a_stuck_worker_from_one_that_waits(overlay: Rendered) -> None:
+def test_the_probes_distinguish_a_stuck_worker_from_one_that_waits(overlay: Rendered) -> None:
     """With readiness as liveness, an outage of the broker would restart every worker again and again."""
     asked = {name: overlay.container[f"{name}Probe"]["httpGet"] for name in ("startup", "liveness", "readiness")}
     assert asked == {

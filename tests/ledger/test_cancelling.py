@@ -154,7 +154,7 @@ async def test_a_request_that_names_another_enterprise_manager_cancels_nothing_o
         await ledger.record(result.entry.lease, SentAgain(2))
 
 
-async def test_the_history_tells_who_cancelled_and_why_and_a_repeat_adds_nothing(
+async def test_the_history_says_who_cancelled_and_why_and_a_repeat_adds_nothing(
     database: Database, request_to_cancel: CancelRequest
 ) -> None:
     """`status KEY` could not say whom to ask about a change that was stopped, not even before it came."""
@@ -173,7 +173,7 @@ async def test_the_history_tells_who_cancelled_and_why_and_a_repeat_adds_nothing
     ]
 
 
-async def test_a_request_made_here_is_heard_here_at_once_and_only_of_keys_that_are_here(
+async def test_a_request_made_here_is_notified_here_at_once_and_only_of_keys_that_are_here(
     database: Database, request_to_cancel: CancelRequest
 ) -> None:
     """A task that could still be stopped would run on for the length of a renewal."""
@@ -190,7 +190,7 @@ async def test_a_request_made_here_is_heard_here_at_once_and_only_of_keys_that_a
     assert received == ["CHG-1"]
 
 
-async def test_a_request_made_elsewhere_is_heard_by_the_next_renewal(
+async def test_a_request_made_elsewhere_is_notified_by_the_next_renewal(
     database: Database, request_to_cancel: CancelRequest
 ) -> None:
     """A cancel is delivered to any worker: most of the time not to the one that has the key."""

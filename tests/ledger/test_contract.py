@@ -426,7 +426,7 @@ async def test_of_many_that_intend_one_job_at_once_one_may(database: Database) -
 # --- for people -----------------------------------------------------------------------------------------------------
 
 
-async def test_the_history_of_a_key_tells_what_was_done_and_by_whom(database: Database) -> None:
+async def test_the_history_of_a_key_says_what_was_done_and_by_whom(database: Database) -> None:
     """`status KEY` would leave an operator in the dark about a command that somebody asks for."""
     first, second = await database.ledger(), await database.ledger("worker-b")
     lease = await words.claim(first)

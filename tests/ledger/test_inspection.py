@@ -91,7 +91,7 @@ def test_a_database_without_this_versions_ledger_is_left_as_it_is(
             inspection_of(empty_database).history("CHG-1")
 
 
-def test_a_database_that_cannot_be_reached_is_told_in_one_line_without_the_password() -> None:
+def test_a_database_that_cannot_be_reached_is_reported_in_one_line_without_the_password() -> None:
     """An operator would read a stack trace, and a password in it."""
     settings = LedgerSettings(url=SecretStr("postgresql://unlink:hush@127.0.0.1:1/ledger"))
     with pytest.raises(InspectionError, match=r"cannot be used now: .*refused") as refused:

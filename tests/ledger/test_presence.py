@@ -77,7 +77,7 @@ async def test_how_unlinks_ended_is_counted_by_the_hour(database: Database) -> N
     assert overview.ended == {"succeeded": (1, *[0] * 21, 1, 2)}
 
 
-def test_a_worker_tells_of_itself_from_its_start_to_its_stop(world: World) -> None:
+def test_a_worker_writes_its_row_from_its_start_to_its_stop(world: World) -> None:
     """The overview would be empty although workers run, or show one that has stopped."""
     settings = LedgerSettings.model_validate({"url": world.environment["UNLINK_LEDGER__URL"]})
     inspection = Inspection(settings, SystemClock())

@@ -220,13 +220,13 @@ class SimulatedDelivery:
 
     def acknowledge(self) -> None:
         """As the port has it."""
-        self._tell(self._broker.acknowledge, acknowledged=True)
+        self._send(self._broker.acknowledge, acknowledged=True)
 
     def requeue(self) -> None:
         """As the port has it."""
-        self._tell(self._broker.requeue, acknowledged=False)
+        self._send(self._broker.requeue, acknowledged=False)
 
-    def _tell(self, what: Callable[[Connection, int], None], *, acknowledged: bool) -> None:
+    def _send(self, what: Callable[[Connection, int], None], *, acknowledged: bool) -> None:
         process = self._connection.process
         if process.dead or process.ending or not self._connection.open_at_worker:
             return

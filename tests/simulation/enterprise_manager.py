@@ -308,7 +308,7 @@ class Server:
         now = self._world.now
         if link is not None:
             task.applied_at = now
-            # A task that failed and a list that still shows the link are two witnesses: no worker could know better.
+            # With a failed task, and a list that still shows the link, no worker could know of the removal.
             self._remove(task.job, link, at_once=task.fate == "fails_but_did")
             self._observer.link_removed(task)
             task.job.backups.clear()

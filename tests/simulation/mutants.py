@@ -489,7 +489,7 @@ async def _refuse_whatever_is_asked(self: Workflow) -> Ending:
     return failed(ReasonCode.ENTERPRISE_MANAGER_ERROR, "no", changed=False)
 
 
-async def _defer_for_ever(self: Workflow) -> Ending:
+async def _defer_forever(self: Workflow) -> Ending:
     del self
     raise DeferredError("later", 5)
 
@@ -603,5 +603,5 @@ MUTANTS = (
         ((ledger_batches, "_stored_event", _whatever_is_stored), (Batching, "_forget_events", _forget_no_events)),
     ),
     Mutant("gives a batch the same ID whatever its ends", ((batches, "batch_ended_id", _id_without_ends),)),
-    Mutant("resumes nothing", ((Workflow, "_resume", _defer_for_ever),)),
+    Mutant("resumes nothing", ((Workflow, "_resume", _defer_forever),)),
 )

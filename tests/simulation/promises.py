@@ -1,4 +1,4 @@
-"""The promises, watched while a run goes on and checked when it is over.
+"""The promises, checked while a run goes on and when it is over.
 
 The observer sees what no worker can see: what is true in Enterprise Manager and in the database, at the instant at
 which it becomes so. It keeps its own account of each key and trusts no port.

@@ -98,7 +98,7 @@ WAYS: dict[str, Callable[[Consumer], Awaitable[None]]] = {
 
 @asynccontextmanager
 async def consuming(url: str, server: PrivateBroker, virtual_host: str) -> AsyncIterator[Consumer]:
-    """A broker that consumes, watched."""
+    """A broker that consumes, and the check of its health."""
     consumer = Consumer(url, server, virtual_host)
     await consumer.broker.start()
     watch = asyncio.create_task(consumer.health.keep_watch())

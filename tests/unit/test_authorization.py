@@ -46,7 +46,7 @@ def policy() -> Policy:
 
 @dataclass(slots=True)
 class Directory:
-    """The one question that admission asks of Enterprise Manager."""
+    """The one question that authorization asks of Enterprise Manager."""
 
     job: Job | None = None
     asked: int = 0

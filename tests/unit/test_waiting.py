@@ -45,7 +45,7 @@ def waiting_until(hold: float = 60.0, deadline: float | None = None) -> Waiting:
     )
 
 
-async def _for_ever() -> None:
+async def _forever() -> None:
     await asyncio.Event().wait()
 
 
@@ -57,7 +57,7 @@ async def _for_ever() -> None:
 async def test_a_wait_ends_with_the_time(waiting: dict[str, float], error: type[Exception]) -> None:
     """Else a delivery would be held past the broker's limit, or a command past its own."""
     with pytest.raises(error):
-        await waiting_until(**waiting).until(_for_ever())
+        await waiting_until(**waiting).until(_forever())
 
 
 @pytest.mark.parametrize(("signal", "error"), [("leaving", LeavingError), ("cancelled", CancelRequestedError)])
@@ -67,7 +67,7 @@ async def test_a_wait_ends_with_a_signal(signal: str, error: type[Exception], *,
     waiting = waiting_until()
     if before:
         getattr(waiting, signal).set()
-    wait = asyncio.ensure_future(waiting.until(_for_ever()))
+    wait = asyncio.ensure_future(waiting.until(_forever()))
     await asyncio.sleep(0)
     getattr(waiting, signal).set()
     with pytest.raises(error):
@@ -92,7 +92,7 @@ async def test_a_result_in_spite_of_the_end_is_returned_and_the_task_goes_on() -
 
     async def stubborn() -> str:
         with suppress(asyncio.CancelledError):
-            await _for_ever()
+            await _forever()
         return "a result"
 
     assert await waiting.until(stubborn()) == "a result"
@@ -104,7 +104,7 @@ async def test_a_result_in_spite_of_the_end_is_returned_and_the_task_goes_on() -
 async def test_a_task_that_is_cancelled_while_its_wait_ends_is_cancelled() -> None:
     """Else a drain that cancels a delivery's task would be taken for the end of its hold."""
     waiting = waiting_until()
-    wait = asyncio.ensure_future(waiting.until(_for_ever()))
+    wait = asyncio.ensure_future(waiting.until(_forever()))
     await asyncio.sleep(0)
     waiting.leaving.set()
     wait.cancel()

@@ -33,7 +33,7 @@ HEADERS_DROPPED = "unlink-headers-dropped"
 #: `x-death` is silently lost after its next delay. A count of deliveries belongs to the original.
 _BROKERS_OWN = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
 
-#: Headers that the worker writes on a message that it dead-letters.
+#: Headers that the worker writes on a dead letter.
 REASON_CODE_HEADER = "unlink-reason-code"
 REASON_HEADER = "unlink-reason"
 FAILED_AT_HEADER = "unlink-failed-at"
@@ -128,6 +128,6 @@ def _left_behind(name: object) -> bool:
 def _fit(headers: dict[str, Any]) -> bool:
     try:
         encoded = BasicProperties(headers=headers).encode()
-    except Exception:  # noqa: BLE001 - if a sender's headers cannot be encoded for any reason, the message is sent without
+    except Exception:  # noqa: BLE001 - headers that cannot be encoded, for any reason, are left out
         return False
     return sum(len(piece) for piece in encoded) <= MAX_HEADERS

@@ -62,7 +62,7 @@ class Following:
         return True
 
     def until_ended(
-        self, client: BrokerClient, seconds: float | None, tell: Callable[[ReceivedEvent], None], stalls: Stalls
+        self, client: BrokerClient, seconds: float | None, report: Callable[[ReceivedEvent], None], stalls: Stalls
     ) -> None:
         """Receive events until all commands have ended or `seconds` have passed. Report each, and why none arrives."""
         over = None if seconds is None else time.monotonic() + seconds
@@ -70,7 +70,7 @@ class Following:
             event = client.next_event(seconds=0.5)
             concerned = event is not None and self.note(event)
             if event is not None and concerned:
-                tell(event)
+                report(event)
             stalls.look(quiet=not concerned)
 
     @property

@@ -89,11 +89,11 @@ def _follow(
     asked_at = SystemClock().now()
     with Spinner("waiting for the unlink to end") as spinner:
 
-        def tell(event: ReceivedEvent) -> None:
+        def report(event: ReceivedEvent) -> None:
             spinner.say(event.body.decode() if output == "json" else in_words(event, asked_at))
 
         stalls = Stalls(client, [enterprise_manager], lambda line: typer.echo(line, err=True))
-        following.until_ended(client, seconds, tell, stalls)
+        following.until_ended(client, seconds, report, stalls)
 
 
 def _how_to_look_later(key: str) -> str:

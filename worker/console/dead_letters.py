@@ -152,22 +152,22 @@ Dead = Annotated[DeadLetters, Depends(dead_letters_of)]
 
 
 @router.get("/api/v1/dead-letters", operation_id="listDeadLetters")
-async def list_dead_letters(letters: Dead) -> DeadLetterList:
+async def list_dead_letters(dead_letters: Dead) -> DeadLetterList:
     """The dead letters, oldest first, 200 at most. Each reading takes them from the queue and returns them."""
-    return await letters.read()
+    return await dead_letters.read()
 
 
 @router.post("/api/v1/dead-letters/{id}/replay", operation_id="replayDeadLetter")
-async def replay(caller: Asking, letters: Dead, digest: Annotated[Id, Path(alias="id")]) -> ReplayItem:
+async def replay(caller: Asking, dead_letters: Dead, digest: Annotated[Id, Path(alias="id")]) -> ReplayItem:
     """Replay one. If its command has ended, or if it would be dead-lettered again, it stays where it is."""
-    report = await letters.replay(caller, frozenset({digest}))
+    report = await dead_letters.replay(caller, frozenset({digest}))
     return ReplayItem(replayed=report.replayed, left={why.value: count for why, count in report.left.items()})
 
 
 @router.post("/api/v1/dead-letters/{id}/discard", operation_id="discardDeadLetter")
-async def discard(caller: Asking, letters: Dead, digest: Annotated[Id, Path(alias="id")]) -> DiscardItem:
+async def discard(caller: Asking, dead_letters: Dead, digest: Annotated[Id, Path(alias="id")]) -> DiscardItem:
     """Remove one. The whole message is in the console's log."""
-    await letters.discard(caller, frozenset({digest}))
+    await dead_letters.discard(caller, frozenset({digest}))
     return DiscardItem(discarded=1)
 
 
@@ -175,7 +175,7 @@ async def discard(caller: Asking, letters: Dead, digest: Annotated[Id, Path(alia
 async def page(
     request: Request,
     readings: Known,
-    letters: Dead,
+    dead_letters: Dead,
     *,
     read: bool = False,
     did: str = "",
@@ -185,7 +185,7 @@ async def page(
 ) -> HTMLResponse:
     """The page of dead letters: their number and, on request, all of them by reason."""
     queues = await readings.queues()
-    found = await letters.read() if read else None
+    found = await dead_letters.read() if read else None
     groups: dict[tuple[str, str], list[DeadLetterItem]] = {}
     for each in found.items if found else []:
         groups.setdefault((each.reason_code, each.enterprise_manager), []).append(each)
@@ -220,17 +220,17 @@ _DID: Final = {
 
 
 @router.post("/dead-letters/group/{action}", include_in_schema=False)
-async def press_of_group(request: Request, caller: Asking, letters: Dead, action: str) -> RedirectResponse:
+async def press_of_group(request: Request, caller: Asking, dead_letters: Dead, action: str) -> RedirectResponse:
     """A button of a group: it acts on the messages that the page has shown, and on no others of the same reason."""
     given = (field(form_of(await request.body()), "ids") or "").split(",")
     if not all(_DIGEST.fullmatch(each) for each in given):
         raise Problem(400, "The page is too old: load it again, and repeat what you did.")
     digests = frozenset(given)
     if action == "replay":
-        report = await letters.replay(caller, digests)
+        report = await dead_letters.replay(caller, digests)
         counts = {"replayed": report.replayed, "left": report.left.total()}
     elif action == "discard":
-        counts = {"discarded": await letters.discard(caller, digests)}
+        counts = {"discarded": await dead_letters.discard(caller, digests)}
     else:
         raise Problem(404, "There is no such action.")
     return RedirectResponse(f"/dead-letters?read=true&{query_of(counts)}", 303)
@@ -238,15 +238,15 @@ async def press_of_group(request: Request, caller: Asking, letters: Dead, action
 
 @router.post("/dead-letters/{id}/{action}", include_in_schema=False)
 async def press(
-    caller: Asking, letters: Dead, digest: Annotated[Id, Path(alias="id")], action: str
+    caller: Asking, dead_letters: Dead, digest: Annotated[Id, Path(alias="id")], action: str
 ) -> RedirectResponse:
     """A button of the page."""
     did = action
     if action == "replay":
-        report = await letters.replay(caller, frozenset({digest}))
+        report = await dead_letters.replay(caller, frozenset({digest}))
         did = action if report.replayed else next(iter(report.left)).value
     elif action == "discard":
-        await letters.discard(caller, frozenset({digest}))
+        await dead_letters.discard(caller, frozenset({digest}))
     else:
         raise Problem(404, "There is no such action.")
     return RedirectResponse(f"/dead-letters?read=true&did={did}", 303)

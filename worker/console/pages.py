@@ -128,7 +128,7 @@ async def unlink(
 ) -> HTMLResponse:
     """One unlink, with its time line."""
     name = from_path(key)
-    history = await (readings.watched(name) if part else readings.history(name))
+    history = await (readings.recent_history(name) if part else readings.history(name))
     if history is None and asked == "order":
         history = KeyHistory(None, ())
     if history is None:

@@ -34,7 +34,7 @@ T = TypeVar("T")
 OVERVIEW_SECONDS: Final = 2.0
 QUEUES_SECONDS: Final = 5.0
 #: The same for what open pages ask for again and again: one unlink, or one page of a batch.
-WATCHED_SECONDS: Final = 1.0
+HISTORY_SECONDS: Final = 1.0
 _MOST_KEPT: Final = 500
 
 #: How many pages of lists are read at once, each with a connection to the database.
@@ -102,8 +102,8 @@ class Readings:
         self._at_once = asyncio.Semaphore(_AT_ONCE)
         self._overview = Shared(self._inspection.overview, OVERVIEW_SECONDS)
         self._queues = Shared(self._read_queues, QUEUES_SECONDS)
-        self._watched = SharedByKey(self._inspection.history, WATCHED_SECONDS)
-        self._batches = SharedByKey(self._read_batches, WATCHED_SECONDS)
+        self._histories = SharedByKey(self._inspection.history, HISTORY_SECONDS)
+        self._batches = SharedByKey(self._read_batches, HISTORY_SECONDS)
         self._names: tuple[str, ...] = ()
 
     def close(self) -> None:
@@ -136,9 +136,9 @@ class Readings:
         """Everything that is recorded about a key."""
         return await self._read(lambda: self._inspection.history(key))
 
-    async def watched(self, key: str) -> KeyHistory | None:
+    async def recent_history(self, key: str) -> KeyHistory | None:
         """The same, a second old at most: for a page that is open and asks again and again."""
-        return await self._answered(self._watched.get(key))
+        return await self._answered(self._histories.get(key))
 
     async def batches(self, batch: str, after: MemberCursor | None, limit: int, *, expected: bool = False) -> BatchPage:
         """The batches of an ID, and a page of their members; a second old at most.

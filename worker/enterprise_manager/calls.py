@@ -58,14 +58,14 @@ class Calls:
         self._remedies = remedies
         self._differences = differences
         self._clock = clock
-        self._patient = False
+        self._low_priority = False
 
     @cached_property
-    def patiently(self) -> Calls:
+    def low_priority(self) -> Calls:
         """A copy of this object whose requests are sent after those of unlinks under way."""
-        patient = copy.copy(self)
-        patient._patient = True  # noqa: SLF001 - of the same class
-        return patient
+        calls = copy.copy(self)
+        calls._low_priority = True  # noqa: SLF001 - of the same class
+        return calls
 
     async def get(
         self, path: str, query: Mapping[str, str] | None = None, *, session: LogonSession | None = None
@@ -191,7 +191,7 @@ class Calls:
     async def _in_session(self, request: Request, session: LogonSession, attempt: int) -> Answer:
         signed = Request(request.method, request.path, request.query, {TOKEN_HEADER: session.token})
         try:
-            answer = await self._wire.exchange(signed, attempt=attempt, patient=self._patient)
+            answer = await self._wire.exchange(signed, attempt=attempt, low_priority=self._low_priority)
         except TransportError as error:
             raise Again(str(error)) from None
         if answer.status == UNAUTHORIZED:

@@ -19,7 +19,7 @@ class ConcurrencyLimitClosedError(Exception):
 
 
 class ConcurrencyLimit:
-    """Grants a limited number of places in the order of arrival; patient callers come after all others.
+    """Grants a limited number of places in the order of arrival; callers with low priority come after all others.
 
     Each "too many requests" response halves the number of places, and `GOOD_ANSWERS_FOR_A_PLACE` other responses raise
     it by one: the server may have a limit of its own, which is not documented.
@@ -42,9 +42,9 @@ class ConcurrencyLimit:
     @property
     def waiting(self) -> int:
         """The number of callers that wait for a place."""
-        return sum(not turn.done() for _, _, turn in self._waiting)
+        return sum(not place.done() for _, _, place in self._waiting)
 
-    async def enter(self, *, patient: bool) -> None:
+    async def enter(self, *, low_priority: bool) -> None:
         """Wait for a free place and take it. The caller holds it until `leave`.
 
         Raises:
@@ -55,13 +55,13 @@ class ConcurrencyLimit:
         if self._taken < self._places:
             self._taken += 1
             return
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._arrivals += 1
-        heapq.heappush(self._waiting, (patient, self._arrivals, turn))
+        heapq.heappush(self._waiting, (low_priority, self._arrivals, place))
         try:
-            await turn
+            await place
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled() and turn.exception() is None:
+            if place.done() and not place.cancelled() and place.exception() is None:
                 self.leave()  # the place was granted at the moment of the cancellation: release it
             raise
 
@@ -69,10 +69,10 @@ class ConcurrencyLimit:
         """Release the place, and grant free places to waiting callers."""
         self._taken -= 1
         while self._waiting and self._taken < self._places:
-            turn = heapq.heappop(self._waiting)[2]
-            if not turn.done():
+            place = heapq.heappop(self._waiting)[2]
+            if not place.done():
                 self._taken += 1
-                turn.set_result(None)
+                place.set_result(None)
 
     def overloaded(self) -> None:
         """Halve the number of places, to at least one, because the server answered "too many requests"."""
@@ -89,7 +89,7 @@ class ConcurrencyLimit:
     def close(self) -> None:
         """Close the limit: waiting and new callers get `ConcurrencyLimitClosedError`."""
         self._closed = True
-        for _, _, turn in self._waiting:
-            if not turn.done():
-                turn.set_exception(ConcurrencyLimitClosedError())
+        for _, _, place in self._waiting:
+            if not place.done():
+                place.set_exception(ConcurrencyLimitClosedError())
         self._waiting.clear()

@@ -139,7 +139,7 @@ class Gateway:
     async def find_job(self, reference: JobReference) -> Job:
         """The one backup copy job that the reference names."""
         job_id = reference.id or await self._job_named(str(reference.name), reference.backup_server)
-        job = await self._job(job_id, self._calls.patiently)
+        job = await self._job(job_id, self._calls.low_priority)
         if job.job_type is None:
             self._refuse(UnexpectedDocumentError("it names no type of job"))
         if job.job_type.casefold() not in COPY_JOBS:
@@ -164,7 +164,7 @@ class Gateway:
             Unavailable: it does not answer.
         """
         try:
-            found = await names.everything(self._calls.patiently, resource)
+            found = await names.everything(self._calls.low_priority, resource)
         except (NotFound, DocumentError) as error:
             self._refuse(error)
         return {record.id: cleaned(record.name, MAX_NAME) for record in found}
@@ -277,7 +277,7 @@ class Gateway:
 
     async def _job_named(self, name: str, backup_server: str | None) -> str:
         try:
-            return (await names.find(self._calls.patiently, "Job", name, backup_server)).id
+            return (await names.find(self._calls.low_priority, "Job", name, backup_server)).id
         except names.NameNotFound as error:
             raise Refused(ReasonCode.JOB_NOT_FOUND, str(error)) from None
         except names.NameAmbiguous as error:

@@ -180,7 +180,7 @@ class Tasks:
     # --- one task -----------------------------------------------------------------------------------------------------
 
     async def _alone(self, session: LogonSession, ticket: TaskTicket) -> TaskRecord:
-        return read_task(await self._calls.patiently.get(self.path(ticket), session=session), self._clean)
+        return read_task(await self._calls.low_priority.get(self.path(ticket), session=session), self._clean)
 
     # --- the tasks that are due ---------------------------------------------------------------------------------------
 

@@ -85,10 +85,10 @@ class Wire:
         request: Request,
         *,
         attempt: int = 1,
-        patient: bool = False,
+        low_priority: bool = False,
         may_send: Callable[[], Awaitable[float]] | None = None,
     ) -> Answer:
-        """Send a request. A `patient` request is sent after all waiting requests that are not patient.
+        """Send a request. With `low_priority`, it is sent after all waiting requests without it.
 
         With `may_send`, the request must not be repeated. `may_send` is awaited when place, thread and connection are
         ready. It returns the latest time, by `Clock.monotonic`, at which the request may be written. If it raises, the
@@ -101,7 +101,7 @@ class Wire:
             BrokenAnswerError: the request may have been sent.
         """
         try:
-            await self._limit.enter(patient=patient)
+            await self._limit.enter(low_priority=low_priority)
         except ConcurrencyLimitClosedError:
             raise NotConnectedError(_ENDING) from None
         try:

@@ -5,62 +5,62 @@ from __future__ import annotations
 import time
 from random import Random
 
-from tests.chaos.arena import LEASE_SECONDS
-from tests.chaos.strikes.strike import Scene, Strike
+from tests.chaos.deployment import LEASE_SECONDS
+from tests.chaos.strikes.strike import Strike, Target
 from worker.ledger.postgresql import ANSWER_SECONDS
 from worker.sandbox.simulated_enterprise_manager import Fault
 
 
-def _restart_postgresql(scene: Scene, rng: Random) -> None:
-    scene.arena.postgresql.stop()
+def _restart_postgresql(target: Target, rng: Random) -> None:
+    target.deployment.postgresql.stop()
     time.sleep(rng.uniform(0, 1.5 * LEASE_SECONDS))
-    scene.arena.postgresql.start()
+    target.deployment.postgresql.start()
 
 
-def _kill_postgresql(scene: Scene, rng: Random) -> None:
-    scene.arena.postgresql.kill()
+def _kill_postgresql(target: Target, rng: Random) -> None:
+    target.deployment.postgresql.kill()
     time.sleep(rng.uniform(0, LEASE_SECONDS))
-    scene.arena.postgresql.start()
+    target.deployment.postgresql.start()
 
 
-def _freeze_postgresql(scene: Scene, rng: Random) -> None:
+def _freeze_postgresql(target: Target, rng: Random) -> None:
     """For longer than a worker waits for an answer. Where only the backends are frozen, new connections are made."""
-    scene.arena.postgresql.suspend(new_connections=rng.choice((True, False)))
+    target.deployment.postgresql.suspend(new_connections=rng.choice((True, False)))
     time.sleep(ANSWER_SECONDS * rng.uniform(1.3, 2))
-    scene.arena.postgresql.resume()
+    target.deployment.postgresql.resume()
 
 
-def _fail_over(scene: Scene, rng: Random) -> None:
-    scene.arena.fail_over(promote_after=rng.uniform(0, LEASE_SECONDS))
+def _fail_over(target: Target, rng: Random) -> None:
+    target.deployment.fail_over(promote_after=rng.uniform(0, LEASE_SECONDS))
 
 
-def _restart_enterprise_manager(scene: Scene, _rng: Random) -> None:
-    scene.arena.enterprise_manager.restart()
+def _restart_enterprise_manager(target: Target, _rng: Random) -> None:
+    target.deployment.enterprise_manager.restart()
 
 
-def _stop_enterprise_manager(scene: Scene, rng: Random) -> None:
-    scene.arena.enterprise_manager.refuse_connections()
+def _stop_enterprise_manager(target: Target, rng: Random) -> None:
+    target.deployment.enterprise_manager.refuse_connections()
     time.sleep(rng.uniform(2, 8))
-    scene.arena.enterprise_manager.accept_connections()
+    target.deployment.enterprise_manager.accept_connections()
 
 
-def _expire_sessions(scene: Scene, _rng: Random) -> None:
-    scene.arena.enterprise_manager.expire_sessions()
+def _expire_sessions(target: Target, _rng: Random) -> None:
+    target.deployment.enterprise_manager.expire_sessions()
 
 
-def _lose_answers(scene: Scene, rng: Random) -> None:
-    _meet(scene, rng, Fault(kind="acts_and_drops_connection", method="DELETE", path="/linkedBackup", times=None))
+def _lose_answers(target: Target, rng: Random) -> None:
+    _meet(target, rng, Fault(kind="acts_and_drops_connection", method="DELETE", path="/linkedBackup", times=None))
 
 
-def _overload(scene: Scene, rng: Random) -> None:
-    _meet(scene, rng, Fault(kind="status", status=503, retry_after="1", times=None))
+def _overload(target: Target, rng: Random) -> None:
+    _meet(target, rng, Fault(kind="status", status=503, retry_after="1", times=None))
 
 
-def _meet(scene: Scene, rng: Random, fault: Fault) -> None:
+def _meet(target: Target, rng: Random, fault: Fault) -> None:
     """Let all requests meet a fault for a while; a number of them would outlast the trial where few are sent."""
-    scene.arena.enterprise_manager.inject(fault)
+    target.deployment.enterprise_manager.inject(fault)
     time.sleep(rng.uniform(2, 6))
-    scene.arena.enterprise_manager.clear_faults()
+    target.deployment.enterprise_manager.clear_faults()
 
 
 STRIKES = (

@@ -7,20 +7,20 @@ from random import Random
 
 from pika.adapters.blocking_connection import BlockingChannel
 
-from tests.chaos.strikes.strike import Scene, Strike
+from tests.chaos.strikes.strike import Strike, Target
 from worker.broker.outbox import REFUSED_SECONDS
 from worker.broker.topology import EVENTS
 
 _FULL = "chaos.full"
 
 
-def _cut_off(scene: Scene, rng: Random) -> None:
-    scene.arena.outsiders_way.cut()
+def _cut_off(target: Target, rng: Random) -> None:
+    target.deployment.outsiders_way.cut()
     time.sleep(rng.uniform(0.5, 3))
-    scene.arena.outsiders_way.heal()
+    target.deployment.outsiders_way.heal()
 
 
-def _run_full(scene: Scene, rng: Random) -> None:
+def _run_full(target: Target, rng: Random) -> None:
     """For longer than a worker tries to publish one event."""
     kind = rng.choice(("classic", "quorum"))
 
@@ -29,9 +29,9 @@ def _run_full(scene: Scene, rng: Random) -> None:
         channel.queue_declare(_FULL, durable=True, arguments=arguments)
         channel.queue_bind(_FULL, EVENTS, "#")
 
-    scene.arena.on_broker(declare)
+    target.deployment.on_broker(declare)
     time.sleep(REFUSED_SECONDS * rng.uniform(1.1, 1.3))
-    scene.arena.on_broker(lambda channel: channel.queue_delete(_FULL))
+    target.deployment.on_broker(lambda channel: channel.queue_delete(_FULL))
 
 
 STRIKES = (

@@ -8,7 +8,7 @@ from random import Random
 from pika.adapters.blocking_connection import BlockingChannel
 
 from tests.chaos.outsiders import OBSERVED
-from tests.chaos.strikes.strike import Scene, Strike
+from tests.chaos.strikes.strike import Strike, Target
 from worker.broker.topology import EVENTS, UNROUTED, command_queue
 from worker.sandbox.processes.supervisor import wait_until
 
@@ -18,51 +18,51 @@ _ALL = ".*"
 _FORBIDDEN = (("", "", ""), (_ALL, "", _ALL), (_ALL, r"^(?!unlink\.events$)", _ALL))
 
 
-def _kill_node(scene: Scene, rng: Random) -> None:
-    node = rng.choice(scene.arena.cluster.nodes)
+def _kill_node(target: Target, rng: Random) -> None:
+    node = rng.choice(target.deployment.cluster.nodes)
     node.kill()
     time.sleep(rng.uniform(2, 8))
     node.start()
 
 
-def _memory_alarm(scene: Scene, rng: Random) -> None:
-    node = rng.choice(scene.arena.cluster.nodes)
+def _memory_alarm(target: Target, rng: Random) -> None:
+    node = rng.choice(target.deployment.cluster.nodes)
     node.rabbitmqctl("set_vm_memory_high_watermark", "0")
     time.sleep(rng.uniform(3, 9))
     node.rabbitmqctl("set_vm_memory_high_watermark", "0.6")
 
 
-def _disk_alarm(scene: Scene, rng: Random) -> None:
-    node = rng.choice(scene.arena.cluster.nodes)
+def _disk_alarm(target: Target, rng: Random) -> None:
+    node = rng.choice(target.deployment.cluster.nodes)
     node.rabbitmqctl("set_disk_free_limit", "1000000000000000")
     time.sleep(rng.uniform(3, 9))
     node.rabbitmqctl("set_disk_free_limit", "1MB")
 
 
-def _forbid(scene: Scene, rng: Random) -> None:
-    scene.arena.permit_workers(*rng.choice(_FORBIDDEN))
+def _forbid(target: Target, rng: Random) -> None:
+    target.deployment.permit_workers(*rng.choice(_FORBIDDEN))
     # The broker remembers for a minute what a channel was allowed to do.
-    scene.arena.reconnect_to_broker()
+    target.deployment.reconnect_to_broker()
     time.sleep(rng.uniform(5, 10))
-    scene.arena.permit_workers(_ALL, _ALL, _ALL)
+    target.deployment.permit_workers(_ALL, _ALL, _ALL)
 
 
-def _delete_command_queue(scene: Scene, _rng: Random) -> None:
+def _delete_command_queue(target: Target, _rng: Random) -> None:
     """What the operator deletes with the queue is not the workers' to answer: its publisher sends it again."""
-    scene.arena.on_broker(lambda channel: channel.queue_delete(command_queue("default")))
+    target.deployment.on_broker(lambda channel: channel.queue_delete(command_queue("default")))
     time.sleep(1)  # for the publisher to note what was confirmed before
-    for key in {each.key for each in scene.publisher.published} - scene.observer.ended:
-        scene.publisher.publish(key)
+    for key in {each.key for each in target.publisher.published} - target.observer.ended:
+        target.publisher.publish(key)
 
 
-def _delete_events_exchange(scene: Scene, _rng: Random) -> None:
+def _delete_events_exchange(target: Target, _rng: Random) -> None:
     """A worker declares it again. Its bindings are its subscribers', who bind anew and fetch what was unrouted."""
-    scene.arena.on_broker(lambda channel: channel.exchange_delete(EVENTS))
-    if not wait_until(lambda: scene.arena.has_exchange(EVENTS), seconds=20, interval=0.5):
-        scene.arena.reconnect_to_broker()  # no worker had anything to publish
-    scene.arena.on_broker(lambda channel: channel.queue_bind(OBSERVED, EVENTS, "#"))
+    target.deployment.on_broker(lambda channel: channel.exchange_delete(EVENTS))
+    if not wait_until(lambda: target.deployment.has_exchange(EVENTS), seconds=20, interval=0.5):
+        target.deployment.reconnect_to_broker()  # no worker had anything to publish
+    target.deployment.on_broker(lambda channel: channel.queue_bind(OBSERVED, EVENTS, "#"))
     time.sleep(1)  # until all nodes know the binding
-    scene.arena.on_broker(_fetch_unrouted)
+    target.deployment.on_broker(_fetch_unrouted)
 
 
 def _fetch_unrouted(channel: BlockingChannel) -> None:

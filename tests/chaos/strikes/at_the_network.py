@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from operator import attrgetter
 from random import Random
 
-from tests.chaos.arena import Seat
+from tests.chaos.deployment import Seat
 from tests.chaos.proxy import Direction, Proxy
-from tests.chaos.strikes.strike import Scene, Strike
+from tests.chaos.strikes.strike import Strike, Target
 
-#: How long a request may be held by a black hole, in seconds: see `arena.SETTLING_SECONDS`.
+#: How long a request may be held by a black hole, in seconds: see `deployment.SETTLING_SECONDS`.
 _HOLE = (3.0, 7.0)
 
 _WAYS: dict[str, Callable[[Seat], Proxy]] = {
@@ -36,9 +36,9 @@ def _vital(part: str, fault: str) -> bool:
 
 def _disturbance(
     way: Callable[[Seat], Proxy], cause: Callable[[Proxy, Random], None]
-) -> Callable[[Scene, Random], None]:
-    def disturb(scene: Scene, rng: Random) -> None:
-        seats = rng.choice(([rng.choice(scene.arena.seats)], scene.arena.seats))
+) -> Callable[[Target, Random], None]:
+    def disturb(target: Target, rng: Random) -> None:
+        seats = rng.choice(([rng.choice(target.deployment.seats)], target.deployment.seats))
         with _healed([way(seat) for seat in seats]) as proxies:
             for proxy in proxies:
                 cause(proxy, rng)

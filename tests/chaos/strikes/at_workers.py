@@ -6,77 +6,77 @@ import resource
 import time
 from random import Random
 
-from tests.chaos.arena import LEASE_SECONDS
-from tests.chaos.strikes.strike import Scene, Strike
+from tests.chaos.deployment import LEASE_SECONDS
+from tests.chaos.strikes.strike import Strike, Target
 
 #: Less than any worker has open, and enough for a system call that waits for some of them.
 _FEW_FILES = 10
 
 
-def _kill(scene: Scene, rng: Random) -> None:
-    seat = rng.choice(scene.arena.mortal_seats)
+def _kill(target: Target, rng: Random) -> None:
+    seat = rng.choice(target.deployment.mortal_seats)
     seat.worker.kill()
     time.sleep(rng.uniform(0, LEASE_SECONDS))
-    scene.arena.replace(seat)
+    target.deployment.replace(seat)
 
 
-def _kill_two(scene: Scene, rng: Random) -> None:
-    seats = rng.sample(scene.arena.mortal_seats, min(2, len(scene.arena.mortal_seats)))
+def _kill_two(target: Target, rng: Random) -> None:
+    seats = rng.sample(target.deployment.mortal_seats, min(2, len(target.deployment.mortal_seats)))
     for seat in seats:
         seat.worker.kill()
     for seat in seats:
-        scene.arena.replace(seat)
+        target.deployment.replace(seat)
 
 
-def _pause(scene: Scene, rng: Random) -> None:
-    worker = rng.choice(scene.arena.seats).worker
+def _pause(target: Target, rng: Random) -> None:
+    worker = rng.choice(target.deployment.seats).worker
     worker.suspend()
     time.sleep(LEASE_SECONDS * rng.uniform(1.2, 3))
     worker.resume()
 
 
-def _pause_and_kill(scene: Scene, rng: Random) -> None:
-    seat = rng.choice(scene.arena.mortal_seats)
+def _pause_and_kill(target: Target, rng: Random) -> None:
+    seat = rng.choice(target.deployment.mortal_seats)
     seat.worker.suspend()
     time.sleep(LEASE_SECONDS * rng.uniform(1.2, 2))
     seat.worker.kill()
-    scene.arena.replace(seat)
+    target.deployment.replace(seat)
 
 
-def _stop(scene: Scene, rng: Random) -> None:
-    seat = rng.choice(scene.arena.mortal_seats)
+def _stop(target: Target, rng: Random) -> None:
+    seat = rng.choice(target.deployment.mortal_seats)
     seat.worker.stop()
-    scene.arena.replace(seat)
+    target.deployment.replace(seat)
 
 
-def _take_files(scene: Scene, rng: Random) -> None:
+def _take_files(target: Target, rng: Random) -> None:
     """No file and no socket can be opened, while all connections have to be made anew."""
-    seat = rng.choice(scene.arena.seats)
+    seat = rng.choice(target.deployment.seats)
     usual = resource.prlimit(seat.worker.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(seat.worker.pid, resource.RLIMIT_NOFILE, (_FEW_FILES, usual[1]))
-    scene.arena.reconnect(seat)
+    target.deployment.reconnect(seat)
     time.sleep(rng.uniform(5, 10))
     resource.prlimit(seat.worker.pid, resource.RLIMIT_NOFILE, usual)
 
 
-def _take_threads(scene: Scene, rng: Random) -> None:
+def _take_threads(target: Target, rng: Random) -> None:
     """Where the worker is young, so that it has yet to start its threads; and all connections have to be made anew."""
-    seat = rng.choice(scene.arena.mortal_seats)
+    seat = rng.choice(target.deployment.mortal_seats)
     seat.worker.kill()
-    scene.arena.replace(seat)
+    target.deployment.replace(seat)
     seat.worker.wait_until_started()
-    scene.arena.ail(seat, no_threads=True)
-    scene.arena.reconnect(seat)
+    target.deployment.ail(seat, no_threads=True)
+    target.deployment.reconnect(seat)
     time.sleep(rng.uniform(5, 10))
-    scene.arena.ail(seat)
+    target.deployment.ail(seat)
 
 
-def _set_clock(scene: Scene, rng: Random) -> None:
-    seat = rng.choice(scene.arena.seats)
+def _set_clock(target: Target, rng: Random) -> None:
+    seat = rng.choice(target.deployment.seats)
     for _ in range(2):
-        scene.arena.ail(seat, clock_off=rng.choice((-1, 1)) * rng.choice((3600, 86400, 50 * 365 * 86400)))
+        target.deployment.ail(seat, clock_off=rng.choice((-1, 1)) * rng.choice((3600, 86400, 50 * 365 * 86400)))
         time.sleep(rng.uniform(2, 6))
-    scene.arena.ail(seat)
+    target.deployment.ail(seat)
 
 
 STRIKES = (

@@ -6,15 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-from tests.chaos.arena import Arena
+from tests.chaos.deployment import Deployment
 from tests.chaos.outsiders import Observer, Publisher
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
-    """The parts that suffer, and who commands and listens."""
+class Target:
+    """What strikes act on: the deployment, the publisher of commands and the observer of events."""
 
-    arena: Arena
+    deployment: Deployment
     publisher: Publisher
     observer: Observer
 
@@ -24,5 +24,5 @@ class Strike:
     """Something that goes wrong, and is repaired before `strike` returns; `vital` if every trial must have it."""
 
     name: str
-    strike: Callable[[Scene, Random], None]
+    strike: Callable[[Target, Random], None]
     vital: bool = False

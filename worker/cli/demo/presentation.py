@@ -55,7 +55,7 @@ class StepTable:
         if not self._console.is_terminal:
             self._console.print(f"{title}", highlight=False)
 
-    def tell(self, line: str) -> None:
+    def add_line(self, line: str) -> None:
         """Add a line to the current step."""
         self._rows[-1].lines.append(line)
         if not self._console.is_terminal:
@@ -110,7 +110,7 @@ def play(console: Console) -> bool:
         with sandbox:
             table = StepTable(console)
             with client_of(sandbox) as client:
-                script = DemoScript(sandbox, client, table.tell)
+                script = DemoScript(sandbox, client, table.add_line)
                 status.stop()
                 console.print(_cast(script, sandbox), highlight=False)
                 with Live(table, console=console, refresh_per_second=12) if console.is_terminal else _Quiet():

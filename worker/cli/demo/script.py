@@ -29,12 +29,12 @@ class StepError(Exception):
 
 
 class DemoScript:
-    """The sandbox as a step sees it. `tell` prints a line as it happens."""
+    """The sandbox as a step sees it. `report` prints a line as it happens."""
 
-    def __init__(self, sandbox: SandboxEnvironment, client: BrokerClient, tell: Callable[[str], None]) -> None:
+    def __init__(self, sandbox: SandboxEnvironment, client: BrokerClient, report: Callable[[str], None]) -> None:
         self._sandbox = sandbox
         self._client = client
-        self.tell = tell
+        self.report = report
         self.worker: WorkerProcess = sandbox.start_worker()
         client.listen()
 
@@ -73,7 +73,7 @@ class DemoScript:
         while time.monotonic() < over:
             event = self._client.next_event(seconds=0.5)
             if event is not None and event.key == key:
-                self.tell(f"{event.outcome}: {explanation(event)}")
+                self.report(f"{event.outcome}: {explanation(event)}")
                 return event
         raise StepError(f"no end within {TIMEOUT_SECONDS:g} s; the worker's log ends:\n{self.worker.log()[-1500:]}")
 

@@ -43,7 +43,7 @@ def duplicate(script: DemoScript) -> None:
     (again,) = script.events_until_the_end(VENDOR_PAGE_KEY)
     script.expect("the event's ID", seen=again.id, wanted=event_id(VENDOR_PAGE_KEY, Outcome.SUCCEEDED))
     script.expect_deletes(VENDOR_LINK_ID, 1)
-    script.tell("the same event ID, no second DELETE")
+    script.report("the same event ID, no second DELETE")
 
 
 def absent(script: DemoScript) -> None:
@@ -91,7 +91,7 @@ def killed(script: DemoScript) -> None:
     script.send(_command("demo:killed", job_id, link_id))
     script.expect("the first event", seen=script.next_event("demo:killed").outcome, wanted="submitted")
     script.worker.kill()
-    script.tell("SIGKILL; a second worker starts")
+    script.report("SIGKILL; a second worker starts")
     script.enterprise_manager.behaviour.edits_held = False
     script.replace_worker()
     *_, ended = script.events_until_the_end("demo:killed")

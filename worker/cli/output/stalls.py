@@ -23,13 +23,13 @@ class Stalls:
     Args:
         client: the connection that receives the events.
         enterprise_managers: the Enterprise Managers of the awaited commands.
-        tell: prints a line.
+        report: prints a line.
     """
 
-    def __init__(self, client: BrokerClient, enterprise_managers: Iterable[str], tell: Callable[[str], None]) -> None:
+    def __init__(self, client: BrokerClient, enterprise_managers: Iterable[str], report: Callable[[str], None]) -> None:
         self._client = client
         self._enterprise_managers = sorted(set(enterprise_managers))
-        self._tell = tell
+        self._report = report
         self._next = time.monotonic() + _QUIET_SECONDS
         self._reported: dict[str, str] = {}
 
@@ -45,7 +45,7 @@ class Stalls:
                 reason = pauses.get(name) or self._without_consumer(name)
                 if reason is not None and self._reported.get(name) != reason:
                     self._reported[name] = reason
-                    self._tell(reason)
+                    self._report(reason)
 
     def _without_consumer(self, enterprise_manager: str) -> str | None:
         if self._client.consumers(enterprise_manager) != 0:

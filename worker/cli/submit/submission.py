@@ -75,7 +75,7 @@ def publish_all(
     following = Following(each.awaited for each in commands)
     published: list[Outgoing] = []
     try:
-        with BrokerClient(settings.broker) as client, _Teller(following, output, waiting=wait) as teller:
+        with BrokerClient(settings.broker) as client, _ProgressReporter(following, output, waiting=wait) as reporter:
             names = {each.enterprise_manager for each in commands}
             for name in names:
                 client.require_queue(name)
@@ -84,41 +84,41 @@ def publish_all(
             for each in commands:
                 client.publish(each.body, each.enterprise_manager)
                 published.append(each)
-                teller.submitted(each)
+                reporter.submitted(each)
             if wait:
-                received = partial(_received, client, following, teller, again)
-                following.until_ended(client, seconds, received, Stalls(client, names, teller.warn))
+                received = partial(_received, client, following, reporter, again)
+                following.until_ended(client, seconds, received, Stalls(client, names, reporter.warn))
     except BrokerClientError as error:
-        _say_what_is_open(commands, following, len(published), f"{error}\n")
+        _print_open(commands, following, len(published), f"{error}\n")
         return WRONG_USAGE if isinstance(error, NoQueueError) else 1
     except KeyboardInterrupt:
-        _say_what_is_open(commands, following, len(published), "\nNo longer waiting. ")
+        _print_open(commands, following, len(published), "\nNo longer waiting. ")
         return INTERRUPTED
     if not wait:
         return 0
     if len(commands) > 1 and output == "text":
-        _print_ends(following, _open(commands, following), teller.asked_at)
+        _print_ends(following, _open(commands, following), reporter.asked_at)
     if following.open:
-        _say_what_is_open(commands, following, len(published), f"No end within {seconds:g} s. ")
+        _print_open(commands, following, len(published), f"No end within {seconds:g} s. ")
     return following.exit_status
 
 
 def _received(
     client: BrokerClient,
     following: Following,
-    teller: _Teller,
+    reporter: _ProgressReporter,
     again: Callable[[ReceivedEvent], Outgoing | None],
     event: ReceivedEvent,
 ) -> None:
     if (instead := again(event)) is None:
-        teller.received(event)
+        reporter.received(event)
         return
     client.publish(instead.body, instead.enterprise_manager)
     following.wait_instead(instead.awaited)
-    teller.published_again(instead, event)
+    reporter.published_again(instead, event)
 
 
-class _Teller:
+class _ProgressReporter:
     """Reports progress: a spinner or a progress bar on a terminal, a line each in a pipe."""
 
     def __init__(self, following: Following, output: Output, *, waiting: bool) -> None:
@@ -213,7 +213,7 @@ def _open(commands: Sequence[Outgoing], following: Following) -> list[Outgoing]:
     return [each for each in commands if each.key in following.open]
 
 
-def _say_what_is_open(commands: Sequence[Outgoing], following: Following, published: int, why: str) -> None:
+def _print_open(commands: Sequence[Outgoing], following: Following, published: int, why: str) -> None:
     """Report which commands were published, which were not, and how to look them up later."""
     still_open = [f"  {each.name}" for each in _open(commands, following)]
     typer.echo(
