@@ -87,8 +87,8 @@ lint: $(ready) ## Check style, format, spelling, types, and what imports what
 	@$(bin)/python .ci/check_locks.py
 
 # All for all platforms. requirements-dev.lock holds the versions of requirements.lock, and what the sandbox and the tests
-# need besides; k8s/image/build.lock makes the wheel when an image is built; k8s/image/sandbox.lock is for the image of
-# the simulated Enterprise Manager.
+# need besides; k8s/image/build.lock makes the wheel when an image is built; k8s/image/console.lock is for the image of the
+# console, and k8s/image/sandbox.lock for that of the simulated Enterprise Manager.
 compile := $(bin)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
 	--python-version 3.11
 wheel-tools := $(bin)/python -c 'import tomllib; [print(tool) for tool in \
@@ -97,10 +97,11 @@ wheel-tools := $(bin)/python -c 'import tomllib; [print(tool) for tool in \
 lock: $(ready) ## Pin all dependencies anew: requirements.lock, requirements-dev.lock and k8s/image/*.lock
 	@$(compile) pyproject.toml -o requirements.lock
 	@$(wheel-tools) | $(compile) - -o k8s/image/build.lock
+	@$(compile) pyproject.toml --extra console -c requirements.lock -o k8s/image/console.lock
 	@$(compile) pyproject.toml --extra sandbox -c requirements.lock -o k8s/image/sandbox.lock
 	@$(compile) --group fuzz -o tests/fuzz/requirements.lock
 	@$(compile) pyproject.toml --all-extras --group dev -c requirements.lock -c k8s/image/build.lock \
-		-c k8s/image/sandbox.lock -o requirements-dev.lock
+		-c k8s/image/console.lock -c k8s/image/sandbox.lock -o requirements-dev.lock
 
 contracts: $(ready) ## Generate the published contract from the models: contracts/schemas, contracts/asyncapi.json
 	@$(bin)/unlink-worker contracts --write contracts

@@ -28,6 +28,7 @@ def main() -> None:
     extras = [one for extra in optional.values() for one in extra]
     problems = [
         *_problems("requirements.lock", worker),
+        *_problems("k8s/image/console.lock", [*worker, *optional["console"]]),
         *_problems("k8s/image/sandbox.lock", [*worker, *optional["sandbox"]]),
         *_problems("tests/fuzz/requirements.lock", wanted["dependency-groups"]["fuzz"]),
         *_problems("requirements-dev.lock", [*worker, *extras, *wanted["dependency-groups"]["dev"]]),

@@ -23,6 +23,7 @@ import yaml
 from tests import programs
 from tests.k8s.dockerfile import read, stages
 from tests.k8s.manifests import ROOT
+from worker.console.users import Users
 from worker.sandbox.processes.free_ports import free_port
 from worker.sandbox.processes.supervisor import ProcessSupervisor, Program, wait_until
 from worker.sandbox.processes.worker_process import WorkerProcess
@@ -30,12 +31,12 @@ from worker.sandbox.rabbitmq.container_node import _IMAGE, find_engine
 from worker.sandbox.rabbitmq.installation import find_installation
 from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 from worker.sandbox.simulated_enterprise_manager.simulation import DEFAULT_USERNAME
-from worker.settings import PREFIX, HttpSettings, Settings, load
+from worker.settings import PREFIX, ConsoleProgramSettings, ConsoleSettings, HttpSettings, Settings, load
 
 COMPOSE_FILE = ROOT / "compose.yaml"
 COMPOSE: dict[str, Any] = yaml.safe_load(COMPOSE_FILE.read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-WORKER, SIMULATED = SERVICES["worker"], SERVICES["enterprise-manager"]
+WORKER, SIMULATED, CONSOLE = (SERVICES[name] for name in ("worker", "enterprise-manager", "console"))
 
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 STAGES = {stage.name: stage for stage in stages(read(ROOT / "k8s" / "image" / "Dockerfile"))}
@@ -55,11 +56,12 @@ def test_the_file_fits_the_compose_specification() -> None:
     assert done.returncode == 0, done.stdout
 
 
-def test_every_service_has_a_health_check_and_the_worker_waits_for_all_others() -> None:
+def test_every_service_has_a_health_check_and_waits_for_those_that_it_needs() -> None:
     """`docker compose up --wait` would return too early, and the worker would start without its CA file."""
     assert all(service["healthcheck"]["test"][0] == "CMD" for service in SERVICES.values())
-    others = SERVICES.keys() - {"worker"}
+    others = SERVICES.keys() - {"worker", "console"}
     assert WORKER["depends_on"] == {name: {"condition": "service_healthy"} for name in others}
+    assert CONSOLE["depends_on"] == {"worker": {"condition": "service_healthy"}}
 
 
 def test_ports_are_published_on_the_loopback_address_alone() -> None:
@@ -75,12 +77,16 @@ def test_ports_are_those_that_the_programs_listen_on() -> None:
     assert _ports(WORKER) == [HttpSettings().port]
     assert _ports(WORKER) == list(map(int, STAGES["final"].rest_of("EXPOSE")))
     assert f", {HttpSettings().port}," in WORKER["healthcheck"]["test"][-1]
+    assert _ports(CONSOLE) == [ConsoleSettings().port]
+    assert _ports(CONSOLE) == list(map(int, STAGES["console"].rest_of("EXPOSE")))
+    assert f", {ConsoleSettings().port}," in CONSOLE["healthcheck"]["test"][-1]
+    assert urlsplit(CONSOLE["environment"]["UNLINK_CONSOLE__PUBLIC_URL"]).port == ConsoleSettings().port
     (port,) = STAGES["simulated-enterprise-manager"].rest_of("EXPOSE")
     assert _ports(SIMULATED) == [int(port)]
     assert f"--port={port}" in SIMULATED["command"]
     assert f", {port}," in SIMULATED["healthcheck"]["test"][-1]
     urls = [urlsplit(value) for name, value in WORKER["environment"].items() if name.endswith("URL")]
-    assert {url.hostname for url in urls} == SERVICES.keys() - {"worker"}
+    assert {url.hostname for url in urls} == SERVICES.keys() - {"worker", "console"}
     assert urls[0].port == _ports(SERVICES["rabbitmq"])[0]
     assert SERVICES["rabbitmq"]["healthcheck"]["test"][-1] == str(urls[0].port)
 
@@ -99,6 +105,30 @@ def test_the_worker_takes_its_settings(tmp_path: Path, monkeypatch: pytest.Monke
     assert enterprise_manager.password.get_secret_value() == "generated"
     assert enterprise_manager.username == DEFAULT_USERNAME
     assert urlsplit(enterprise_manager.url).hostname == _option("name")
+
+
+def test_the_console_takes_its_settings_and_its_user_the_password_of_the_readme(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would end at its start, or nobody could sign in."""
+    for variable in [name for name in os.environ if name.startswith(PREFIX)]:
+        monkeypatch.delenv(variable)
+    (given,) = CONSOLE["configs"]
+    (tmp_path / "users.toml").write_text(COMPOSE["configs"][given["source"]]["content"].replace("$$", "$"))
+    for file in ("ca.pem", Path(_option("password-file")).name):
+        (tmp_path / file).write_text("generated")
+    moved = {_mounts(CONSOLE)["enterprise-manager"]: str(tmp_path), given["target"]: str(tmp_path / "users.toml")}
+    for name, value in CONSOLE["environment"].items():
+        here = next((value.replace(there, here) for there, here in moved.items() if there in value), value)
+        monkeypatch.setenv(name, here)
+    settings = load(ConsoleProgramSettings)
+    assert settings.console.users_file is not None
+    (name, password) = re.findall(r"user `(\w+)`, password `([\w-]+)`", SECTION)[0]
+    assert password == TRY_OUT
+    assert Users(settings.console.users_file).with_password(name, password) is not None
+    shared = [name for name in WORKER["environment"] if name in CONSOLE["environment"]]
+    assert len(shared) == len(WORKER["environment"])
+    assert all(CONSOLE["environment"][name] == WORKER["environment"][name] for name in shared)
 
 
 def test_the_simulated_enterprise_manager_s_certificate_and_password_reach_the_worker() -> None:
@@ -129,11 +159,13 @@ def test_images_are_of_this_version_and_of_the_versions_that_are_tested() -> Non
     """A stale image would be run as this version, or a broker or database that no test ever saw."""
     assert WORKER["image"] == f"unlink-worker:{VERSION}"
     assert SIMULATED["image"] == f"unlink-worker-simulated-enterprise-manager:{VERSION}"
-    for service in (WORKER, SIMULATED):
+    assert CONSOLE["image"] == f"unlink-worker-console:{VERSION}"
+    for service in (WORKER, SIMULATED, CONSOLE):
         assert service["pull_policy"] == "build"
         assert (COMPOSE_FILE.parent / service["build"]["context"] / service["build"]["dockerfile"]).is_file()
     assert WORKER["build"].get("target") is None
     assert SIMULATED["build"]["target"] in STAGES
+    assert CONSOLE["build"]["target"] in STAGES
     assert SERVICES["rabbitmq"]["image"] == _IMAGE
     version = programs.run([_postgresql("postgres"), "--version"], check=True)
     major = re.search(r"\) (\d+)", version.stdout)
@@ -143,7 +175,7 @@ def test_images_are_of_this_version_and_of_the_versions_that_are_tested() -> Non
 
 def test_our_own_containers_can_do_no_more_than_the_pods_can() -> None:
     """What works here would fail in the cluster, or what is broken into here could do more."""
-    for service in (WORKER, SIMULATED):
+    for service in (WORKER, SIMULATED, CONSOLE):
         assert service["read_only"] is True
         assert service["cap_drop"] == ["ALL"]
         assert service["security_opt"] == ["no-new-privileges:true"]

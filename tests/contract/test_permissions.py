@@ -18,6 +18,7 @@ from contracts.published import examples
 from worker.broker.broker import Broker
 from worker.broker.client import BrokerClient
 from worker.clock import SystemClock
+from worker.dead.queue import DeadQueue
 from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 from worker.settings import BrokerSettings
 from worker.unlinks.ports.broker import Delivery
@@ -145,6 +146,34 @@ def test_a_pipeline_finds_out_whether_somebody_serves_its_commands(url_of: UrlOf
         client.require_queue("default")
         client.listen()
         client.publish(COMMAND, "default")
+
+
+def test_the_console_orders_waits_and_sees_to_dead_letters(
+    url_of: UrlOf, channel_of: Callable[[str], BlockingChannel], admin: BlockingChannel
+) -> None:
+    """Its pages would offer what the broker then refuses; or whoever takes it over could forge events."""
+    for queue in ("unlink.commands.default", "unlink.dead"):
+        admin.queue_purge(queue)
+    admin.confirm_delivery()
+    for _ in range(2):
+        admin.basic_publish("unlink.dead", "default", COMMAND)
+    with DeadQueue(BrokerSettings.model_validate({"url": url_of("unlink-console")})) as client:
+        client.require_queue("default")
+        client.listen("*.default")
+        client.publish(COMMAND, "default", sender="console:j.doe")
+        assert client.waiting("default") == 1
+        with client.messages() as messages:
+            replayed, discarded = messages
+            assert client.is_served("default")
+            client.replay(replayed.message)
+            client.remove(replayed)
+            client.remove(discarded)
+    assert admin.queue_declare("unlink.dead", passive=True).method.message_count == 0
+    assert [admin.basic_get("unlink.commands.default", auto_ack=True)[2] for _ in range(2)] == [COMMAND] * 2
+    assert refused(lambda: channel_of("unlink-console").basic_publish("unlink.events", "succeeded.default", b"{}"))
+    assert refused(lambda: channel_of("unlink-console").basic_get("unlink.commands.default"))
+    assert refused(lambda: channel_of("unlink-console").queue_purge("unlink.commands.default"))
+    assert refused(lambda: channel_of("unlink-console").queue_delete("unlink.dead"))
 
 
 def test_an_observer_keeps_a_lasting_queue_and_publishes_no_command(

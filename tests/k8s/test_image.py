@@ -1,4 +1,7 @@
-"""The image: what its Dockerfile promises, and its steps done where there is no container engine."""
+"""The images: what their Dockerfile promises, and its steps done where there is no container engine.
+
+More than 400 lines: three images, and each promise of theirs beside the others'.
+"""
 
 from __future__ import annotations
 
@@ -23,21 +26,24 @@ from packaging.requirements import Requirement
 from tests import programs
 from tests.k8s.dockerfile import Rehearsal, needed_for, pairs, read, stages
 from tests.k8s.manifests import K8S, OVERLAYS, ROOT, rendered
+from worker.sandbox.processes.free_ports import free_port
 from worker.sandbox.processes.supervisor import wait_until
-from worker.settings import HttpSettings
+from worker.settings import ConsoleSettings, HttpSettings
 
 DOCKERFILE = K8S / "image" / "Dockerfile"
 IGNORE = K8S / "image" / "Dockerfile.dockerignore"
 BUILD_LOCK = K8S / "image" / "build.lock"
 SANDBOX_LOCK = K8S / "image" / "sandbox.lock"
+CONSOLE_LOCK = K8S / "image" / "console.lock"
 
 INSTRUCTIONS = read(DOCKERFILE)
 STAGES = {stage.name: stage for stage in stages(INSTRUCTIONS)}
 
-#: The stages that are images: the worker's, which is the last, and the one that compose.yaml runs beside it.
+#: The stages that are images: the worker's, which is the last, the console's, and the one that compose.yaml alone runs.
 WORKER = "final"
 SIMULATED = "simulated-enterprise-manager"
-IMAGES = (WORKER, SIMULATED)
+CONSOLE = "console"
+IMAGES = (WORKER, SIMULATED, CONSOLE)
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
@@ -50,7 +56,7 @@ def test_the_image_that_is_built_without_a_target_is_the_worker_s() -> None:
     """`docker build` builds the last stage: the simulated Enterprise Manager would be deployed as the worker."""
     assert list(STAGES)[-1] == WORKER
     steps = needed_for(WORKER, INSTRUCTIONS)
-    assert not any("sandbox" in each.rest or "simulated" in each.rest for each in steps)
+    assert not any(other in each.rest for each in steps for other in ("sandbox", "simulated", "console"))
 
 
 @pytest.mark.parametrize("image", IMAGES)
@@ -84,6 +90,8 @@ def test_the_image_needs_no_shell() -> None:
     """A shell between the engine and the worker would swallow SIGTERM, and with it the drain."""
     assert [json.loads(rest) for rest in _final("ENTRYPOINT")] == [["unlink-worker"]]
     assert [json.loads(rest) for rest in _final("CMD")] == [["run"]]
+    assert [json.loads(rest) for rest in STAGES[CONSOLE].rest_of("ENTRYPOINT")] == [["unlink-worker"]]
+    assert [json.loads(rest) for rest in STAGES[CONSOLE].rest_of("CMD")] == [["console"]]
     assert all(isinstance(json.loads(rest), list) for rest in _final("RUN"))
 
 
@@ -113,8 +121,8 @@ def test_the_build_names_no_registry() -> None:
     """An image that names one cannot be built behind a mirror."""
     images = re.findall(r"^(?:ARG PYTHON_IMAGE=|FROM )(\S+)", DOCKERFILE.read_text(), flags=re.MULTILINE)
     base = "${PYTHON_IMAGE}"
-    assert images == ["python:3.11-slim-bookworm", base, "build", base, base]
-    for file in (DOCKERFILE, IGNORE, BUILD_LOCK, SANDBOX_LOCK):
+    assert images == ["python:3.11-slim-bookworm", base, "build", base, "build", base, base]
+    for file in (DOCKERFILE, IGNORE, BUILD_LOCK, SANDBOX_LOCK, CONSOLE_LOCK):
         assert "://" not in file.read_text()
         assert "index-url" not in file.read_text()
 
@@ -128,11 +136,15 @@ def test_the_build_s_own_tools_are_the_ones_that_the_project_asks_for() -> None:
     assert BUILD_LOCK.read_text().count("--hash=sha256:") >= len(pins)
 
 
-def test_the_simulated_enterprise_manager_runs_on_the_worker_s_own_versions() -> None:
+@pytest.mark.parametrize(("extra", "lock"), [("console", CONSOLE_LOCK), ("sandbox", SANDBOX_LOCK)])
+def test_the_other_images_run_on_the_worker_s_own_versions(extra: str, lock: Path) -> None:
     """Two answers to which version of a package the project is tested with."""
-    worker, simulated = (dict(_pins(lock)) for lock in (ROOT / "requirements.lock", SANDBOX_LOCK))
-    assert worker.items() < simulated.items()
-    assert {Requirement(each).name for each in PROJECT["project"]["optional-dependencies"]["sandbox"]} <= set(simulated)
+    worker, other, tested = (
+        dict(_pins(each)) for each in (ROOT / "requirements.lock", lock, ROOT / "requirements-dev.lock")
+    )
+    assert worker.items() < other.items() <= tested.items()
+    wanted = map(Requirement, PROJECT["project"]["optional-dependencies"][extra])
+    assert {each.name for each in wanted} <= set(other)
 
 
 def test_the_build_sees_what_it_copies_and_nothing_else() -> None:
@@ -170,6 +182,7 @@ def test_only_the_stages_of_a_target_are_done() -> None:
 def test_the_port_that_the_image_names_is_the_program_s() -> None:
     """Somebody who publishes the image's port would reach nothing."""
     assert _final("EXPOSE") == [str(HttpSettings().port)]
+    assert STAGES[CONSOLE].rest_of("EXPOSE") == [str(ConsoleSettings().port)]
 
 
 # --- the steps themselves -------------------------------------------------------------------------------------------
@@ -179,6 +192,13 @@ def test_the_port_that_the_image_names_is_the_program_s() -> None:
 def image() -> Iterator[Rehearsal]:
     """The worker's image."""
     with _made(WORKER) as rehearsal:
+        yield rehearsal
+
+
+@pytest.fixture(scope="module")
+def console() -> Iterator[Rehearsal]:
+    """The console's image."""
+    with _made(CONSOLE) as rehearsal:
         yield rehearsal
 
 
@@ -273,6 +293,39 @@ def test_the_image_holds_what_the_lock_pins_and_nothing_to_build_with(image: Reh
     assert installed - pinned == {f"unlink-worker=={PROJECT['project']['version']}"}
     base: list[str | Path] = [image.python / "python", "-I", "-c", listing]
     assert programs.run(base, check=True).stdout.split() == []
+
+
+@pytest.mark.slow
+def test_the_console_serves_where_it_can_write_nowhere_and_holds_what_its_lock_pins(console: Rehearsal) -> None:
+    """Its pod would end at the start, or run a package that nobody looked at."""
+    assert _writable(console) == []
+    listing = "import importlib.metadata as m; print(*(f'{d.name}=={d.version}' for d in m.distributions()))"
+    installed = set(_python(console, listing).lower().replace("_", "-").split())
+    pinned = {f"{name}=={version}" for name, version in _pins(CONSOLE_LOCK)}
+    assert installed - pinned == {f"unlink-worker=={PROJECT['project']['version']}"}
+    port = free_port()
+    with tempfile.TemporaryDirectory() as volume:
+        Path(volume).chmod(0o777)
+        settings = {"UNLINK_LEDGER__URL": f"sqlite:///{volume}/ledger.sqlite", "UNLINK_CONSOLE__PORT": str(port)}
+        server = subprocess.Popen(
+            [*console.entrypoint, *console.command],
+            env=_environment(console) | settings,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            **_as_the_images_user(console),
+        )
+        try:
+            assert server.stdout is not None
+            while "console.listening" not in (line := server.stdout.readline()):
+                assert line, "it has ended"
+            page = requests.get(f"http://127.0.0.1:{port}/livez", timeout=30)
+            assert page.ok, page.text
+            server.send_signal(signal.SIGTERM)
+            assert server.wait(timeout=60) == 0
+        finally:
+            server.kill()
+            server.communicate()
 
 
 @pytest.mark.slow
