@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from contracts.events import Outcome
-from tests.console.conftest import Console, Estate
+from tests.console.conftest import Console, Estate, bearer, served
+from tests.console.test_dead_letters import HOSTILE
+from tests.console.test_orders import WAIT, settings_of
+from tests.console.test_orders import order as send
+from tests.end_to_end.world import World, vendor_command
+from tests.waiting import wait_until
+from worker.clock import SystemClock
+from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_ID, Behaviour
 from worker.unlinks.ports.ledger import BatchKey, Lease, MemberEnd, NewMember
 
 BATCH = "offboard/Scale-out 3"
+
+
+@pytest.fixture
+def steering(world: World, users_file: Path) -> Iterator[Console]:
+    """The console beside a worker."""
+    world.serve()
+    with served(settings_of(world, users_file), SystemClock()) as console:
+        yield console
 
 
 def path_of(batch: str) -> str:
@@ -92,3 +110,45 @@ def test_a_batch_is_followed_to_its_end(browse: Callable[..., Page], estate: Est
     assert page.locator("#batch").get_attribute("hx-get") is None
     page.get_by_role("link", name="Copy a").click()
     expect(page.locator(".lead")).to_contain_text("succeeded")
+
+
+def test_what_others_wrote_is_text(console: Console, estate: Estate) -> None:
+    """Else a script in a job's name would run in the browser of the person who looks at the batch."""
+    lease = estate.order("a", job={"name": HOSTILE}, repository={"name": HOSTILE}, batch={"id": BATCH, "size": 1})
+    join(estate, lease, BATCH, 1, "servicenow")
+    estate.work(lambda ledger: ledger.join(NewMember(BatchKey("default", HOSTILE, BATCH), 1, "b", "f" * 64)))
+    page = console.get(f"/batches/{path_of(BATCH)}").text
+    assert "<img" not in page
+    assert page.count("&lt;img") >= 3
+
+
+def test_what_failed_of_a_batch_is_retried_at_once(steering: Console, world: World, behaviour: Behaviour) -> None:
+    """Somebody would have to open each of a hundred unlinks to press its button, or retry those of others."""
+    behaviour.running_job = "task_fails"
+    world.enterprise_manager.set_running(VENDOR_JOB_ID, running=True)
+    batch: dict[str, Any] = {"id": "offboard/OPS-1", "size": 2}
+    page = f"/batches/{path_of('offboard/OPS-1')}"
+    assert send(steering, vendor_command("CHG1", batch=batch), **WAIT).json()["event"]["data"]["outcome"] == "failed"
+    absent = {"link_id": "ffffffff-1111-4000-8000-000000000000"}
+    assert send(steering, vendor_command("CHG2", batch=batch, repository=absent), **WAIT).status_code == 200
+    world.send(vendor_command("CHG3", batch=batch | {"size": 1}))  # of another sender
+    world.until_ended("CHG3")
+
+    def shown(role: str) -> str:
+        return steering.get(page, headers=bearer(role)).text
+
+    wait_until(lambda: "Retry 2 that did not succeed" in shown("operate"))
+    assert "Retry 1 that did not succeed" in shown("submit")
+    assert "that did not succeed" not in shown("read")
+    assert steering.client.post(f"{page}/retry", headers=bearer("read")).status_code == 403
+    world.enterprise_manager.set_running(VENDOR_JOB_ID, running=False)
+    pressed = steering.client.post(f"{page}/retry", headers=bearer("submit"))
+    assert (pressed.status_code, pressed.headers["location"]) == (303, f"{page}?asked=retry")
+
+    def ended() -> dict[str, dict[str, int]]:
+        found = steering.get(f"/api/v1{page}", headers=bearer("read")).json()
+        return {each["sender"]: each["ended"] for each in found["batches"]}
+
+    wait_until(lambda: ended()["console:submit-program"] == {"succeeded": 2})
+    assert ended() == {"console:submit-program": {"succeeded": 2}, "unlink": {"failed": 1}}
+    assert steering.client.post(f"{page}/retry", headers=bearer("submit")).status_code == 409

@@ -11,6 +11,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.console.conftest import Console, bearer, browsing, served, sign_in
+from tests.console.test_dead_letters import HOSTILE
 from tests.console.test_orders import POLICY, settings_of
 from tests.end_to_end.test_offboard import furnish
 from tests.end_to_end.world import World
@@ -19,6 +20,8 @@ from worker.clock import SystemClock
 from worker.sandbox.simulated_enterprise_manager import Behaviour
 from worker.settings import EnterpriseManagerSettings
 
+LINKS = "/api/v1/enterprise-managers/default/links"
+PLAN = "/enterprise-managers/default/plan"
 PREFIX = "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__"
 
 
@@ -123,16 +126,43 @@ def test_links_are_listed_where_there_is_an_account(
     steering: Console, world: World, links: dict[str, str], users_file: Path
 ) -> None:
     """A program would need Enterprise Manager's password to see what can be unlinked."""
-    where = "/api/v1/enterprise-managers/default/links"
-    of_job = steering.get(where, params={"job": "Copy 001"}, headers=bearer("read")).json()
+    of_job = steering.get(LINKS, params={"job": "Copy 001"}, headers=bearer("read")).json()
     assert {item["repository"]["name"] for item in of_job["items"]} == {"Kept", "Retired"}
-    of_repository = steering.get(where, params={"repository": "Retired"}, headers=bearer("read")).json()
+    of_repository = steering.get(LINKS, params={"repository": "Retired"}, headers=bearer("read")).json()
     assert {item["repository"]["link_id"] for item in of_repository["items"]} == set(links.values())
-    assert steering.get(where, headers=bearer("read")).status_code == 400
-    assert steering.get(where, params={"job": "Nowhere"}, headers=bearer("read")).status_code == 404
+    assert steering.get(LINKS, headers=bearer("read")).status_code == 400
+    assert steering.get(LINKS, params={"job": "Nowhere"}, headers=bearer("read")).status_code == 404
     with served(settings_of(world, users_file), SystemClock()) as console:
-        answer = console.get(where, params={"job": "Copy 001"}, headers=bearer("read"))
+        answer = console.get(LINKS, params={"job": "Copy 001"}, headers=bearer("read"))
         assert (answer.status_code, "has no account on default" in answer.text) == (404, True)
+
+
+def test_an_enterprise_manager_that_is_away_is_said(world: World, users_file: Path) -> None:
+    """A person would wait for a page that never comes, or take it for a repository without links."""
+    away = account_of(world)["default"].model_copy(update={"url": "https://127.0.0.1:1"})
+    world.serve()
+    settings = settings_of(world, users_file, enterprise_managers={"default": away})
+    with served(settings, SystemClock()) as console:
+        for answer in (
+            console.get(LINKS, params={"repository": "Retired"}, headers=bearer("read")),
+            offboard(console, dry_run=True),
+            console.client.post(PLAN, data={"repository": "Retired"}, headers=bearer("submit")),
+        ):
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+        assert console.get("/enterprise-managers", headers=bearer("read")).status_code == 200
+
+
+def test_what_others_wrote_is_text(steering: Console, world: World) -> None:
+    """Else a script in a job's name would run in the browser of the person who plans."""
+    em = world.enterprise_manager
+    em.add_job(name=HOSTILE, links=[em.add_repository(name="Hostile")], linked_backups=[])
+    page = steering.client.post(PLAN, data={"repository": "Hostile", "reason": HOSTILE}, headers=bearer("submit"))
+    assert page.status_code == 200, page.text
+    assert "1 link of 1 job" in page.text
+    assert "<img" not in page.text
+    assert page.text.count("&lt;img") >= 2
+    wrong = steering.client.post(PLAN, data={"repository": "", "reason": HOSTILE}, headers=bearer("submit"))
+    assert (wrong.status_code, "<img" in wrong.text) == (400, False)
 
 
 def test_a_repository_is_offboarded_by_page(steering: Console, chromium: Browser) -> None:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from worker.console.api import Known
@@ -137,6 +137,19 @@ async def press(
     else:
         raise Problem(404, "There is no such action.")
     return RedirectResponse(f"/unlinks/{to_path(name)}?asked={action}", 303)
+
+
+@router.post("/batches/{id}/retry", include_in_schema=False)
+async def retry_batch(
+    readings: Known, caller: Asking, orders: Ordering, batch_id: Annotated[str, Path(alias="id")]
+) -> RedirectResponse:
+    """The button of a batch's page: retry what failed, as far as the caller may."""
+    name = from_path(batch_id)
+    records = [each for each in await readings.failed_of(name) if caller.may_change(each.user_id)]
+    if not records:
+        raise Problem(409, "There is nothing in this batch that you may run again.")
+    await orders.retry_batch(caller, name, records)
+    return RedirectResponse(f"/batches/{to_path(name)}?asked=retry", 303)
 
 
 def field(form: Mapping[str, list[str]], name: str) -> str | None:

@@ -171,20 +171,20 @@ class Orders:
         if record.outcome not in RETRIED:
             state = "has not ended" if record.outcome is None else f"ended {record.outcome}"
             raise Problem(409, f"It {state}: what failed, timed out or was cancelled can be run again.")
-        command = made(
-            RetryCommand,
-            command="retry.v1",
-            idempotency_key=record.entry.lease.key,
-            enterprise_manager=record.enterprise_manager,
-            run=record.entry.run,
-            requested_by=requested_by or caller.name,
-            reason=reason,
+        self._judge_stored(caller, record)
+        return await self._publish(caller, _retry_of(record, requested_by or caller.name, reason), wait)
+
+    async def retry_batch(self, caller: Caller, batch: str, records: Sequence[Record]) -> int:
+        """Retry these commands of a batch. Returns how many are on the queue.
+
+        All are judged by the policy before the first is published.
+        """
+        for record in records:
+            self._require_own(caller, record)
+            self._judge_stored(caller, record)
+        return await self._publish_all(
+            caller, "retry", batch, [_retry_of(record, caller.name, None) for record in records]
         )
-        try:
-            self._judge(caller, read_command(record.command))
-        except UnreadableMessageError:
-            raise Problem(409, "The stored command cannot be read by this version.") from None
-        return await self._publish(caller, command, wait)
 
     async def offboard(self, caller: Caller, batch: str, commands: Sequence[UnlinkCommand], jobs: Sequence[Job]) -> int:
         """Order the commands of a batch, each for its job; what ended before without success is retried.
@@ -198,15 +198,21 @@ class Orders:
                     self._policy.require_job(caller.sender, command, job)
             except DeniedError as no:
                 raise Problem(403, f"{no} ({job.name or job.id}).") from no
-        outgoing = [await self._again(caller, command) for command in commands]
+        return await self._publish_all(
+            caller, "offboard", batch, [await self._again(caller, command) for command in commands]
+        )
+
+    async def _publish_all(
+        self, caller: Caller, action: str, batch: str, commands: Sequence[UnlinkCommand | RetryCommand]
+    ) -> int:
         enterprise_manager = commands[0].enterprise_manager
         try:
             async with self._at_once:
-                published = await asyncio.to_thread(self._send_all, caller, outgoing)
+                published = await asyncio.to_thread(self._send_all, caller, commands)
         except Problem as problem:
-            audit(caller, "offboard", batch, problem.detail, enterprise_manager)
+            audit(caller, action, batch, problem.detail, enterprise_manager)
             raise
-        audit(caller, "offboard", batch, f"{published} commands on the queue", enterprise_manager)
+        audit(caller, action, batch, f"{published} commands on the queue", enterprise_manager)
         return published
 
     async def _again(self, caller: Caller, command: UnlinkCommand) -> UnlinkCommand | RetryCommand:
@@ -215,21 +221,14 @@ class Orders:
         record = None if history is None else history.record
         if record is None or record.outcome not in RETRIED or not caller.may_change(record.user_id):
             return command
-        return made(
-            RetryCommand,
-            command="retry.v1",
-            idempotency_key=command.idempotency_key,
-            enterprise_manager=command.enterprise_manager,
-            run=record.entry.run,
-            requested_by=command.requested_by,
-            reason=command.reason,
-        )
+        return _retry_of(record, command.requested_by, command.reason)
 
     def _send_all(self, caller: Caller, commands: Sequence[UnlinkCommand | RetryCommand]) -> int:
         published = 0
         try:
             with BrokerClient(self._require_broker()) as client:
-                client.require_queue(commands[0].enterprise_manager)
+                for name in {command.enterprise_manager for command in commands}:
+                    client.require_queue(name)
                 for command in commands:
                     body = command.model_dump_json(exclude_none=True).encode()
                     client.publish(body, command.enterprise_manager, sender=caller.sender)
@@ -253,6 +252,12 @@ class Orders:
     def _require_own(self, caller: Caller, record: Record) -> None:
         if not caller.may_change(record.user_id):
             raise Problem(403, "The role `submit` may cancel and retry what it ordered itself.")
+
+    def _judge_stored(self, caller: Caller, record: Record) -> None:
+        try:
+            self._judge(caller, read_command(record.command))
+        except UnreadableMessageError:
+            raise Problem(409, "The stored command cannot be read by this version.") from None
 
     def _judge(self, caller: Caller, command: UnlinkCommand) -> None:
         """Apply the policy to what the command shows. The worker applies it again, when it knows the job."""
@@ -306,6 +311,18 @@ class Orders:
             if not published:
                 raise Problem(503, f"{error}.", headers={"Retry-After": "5"}) from error
         return None
+
+
+def _retry_of(record: Record, requested_by: str | None, reason: str | None) -> RetryCommand:
+    return made(
+        RetryCommand,
+        command="retry.v1",
+        idempotency_key=record.entry.lease.key,
+        enterprise_manager=record.enterprise_manager,
+        run=record.entry.run,
+        requested_by=requested_by,
+        reason=reason,
+    )
 
 
 def audit(caller: Caller, action: str, target: str, result: str, enterprise_manager: str | None = None) -> None:

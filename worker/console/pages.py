@@ -157,11 +157,12 @@ async def unlink(
 async def batch(
     request: Request,
     readings: Known,
+    caller: Asking,
     batch_id: Annotated[str, Path(alias="id")],
     cursor: Annotated[str | None, Query(max_length=1000)] = None,
     *,
     part: bool = False,
-    asked: Literal["order", ""] = "",
+    asked: Literal["order", "retry", ""] = "",
 ) -> HTMLResponse:
     """The batches of an ID, and their commands."""
     name = from_path(batch_id)
@@ -169,6 +170,10 @@ async def batch(
         name, from_member_cursor(cursor) if cursor else None, PAGE, expected=asked == "order"
     )
     here = f"/batches/{to_path(name)}"
+    under_way = not found.batches or any(not each.has_ended for each in found.batches)
+    pending = asked == "retry" and not under_way
+    kept = pending or asked == "order"
+    mine = [each for each in found.batches if caller.may_change(each.user_id)]
     return render(
         request.scope,
         "batch_part.html" if part else "batch.html",
@@ -177,8 +182,10 @@ async def batch(
         name=name,
         found=found,
         members=[(each, None if each.record is None else Document(each.record)) for each in found.members],
-        under_way=not found.batches or any(not each.has_ended for each in found.batches),
-        here=f"{here}?" + query_of({"part": True, "cursor": cursor, "asked": asked}),
+        under_way=under_way or pending,
+        pending=pending,
+        may_retry=0 if pending else sum(each.ended[outcome] for each in mine for outcome in RETRIED),
+        here=f"{here}?" + query_of({"part": True, "cursor": cursor, "asked": asked if kept else ""}),
         first=here if cursor else None,
         following=None if found.next is None else f"{here}?cursor={to_member_cursor(found.next)}",
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
+from contracts.events import RETRIED
 from worker.broker.client import BrokerClient, BrokerClientError
 from worker.broker.topology import DEAD
 from worker.console.problems import Problem
@@ -21,6 +22,7 @@ from worker.ledger import (
     KeyHistory,
     MemberCursor,
     Page,
+    Record,
 )
 from worker.ledger.overview import Overview
 from worker.ledger.step_feed import FedStep
@@ -151,6 +153,10 @@ class Readings:
             raise Problem(404, "No worker has received a command of this batch, or it was pruned.")
         return page
 
+    async def failed_of(self, batch: str) -> Sequence[Record]:
+        """The commands of the batches of an ID whose last run may be retried."""
+        return await self._read(lambda: self._failed_of(batch))
+
     async def newest_step(self) -> int:
         """The ID of the newest recorded step."""
         return await self._read(self._inspection.newest_step)
@@ -191,6 +197,16 @@ class Readings:
     def _read_batches(self, of: tuple[str, MemberCursor | None, int]) -> BatchPage:
         batch, after, limit = of
         return self._inspection.batch_page(batch, after=after, limit=limit)
+
+    def _failed_of(self, batch: str) -> Sequence[Record]:
+        found: list[Record] = []
+        after: MemberCursor | None = None
+        while True:
+            page = self._inspection.batch_page(batch, after=after)
+            found += [each.record for each in page.members if each.record and each.record.outcome in RETRIED]
+            if page.next is None:
+                return found
+            after = page.next
 
     def _read_queues(self) -> Queues:
         if self._broker is None:
