@@ -54,7 +54,7 @@ class BatchEndedData(Message):
     )
     not_succeeded_more: Count = Field(0, description="How many more did not succeed.")
     summary: Annotated[str, Field(max_length=MAX_SUMMARY)] = Field(
-        description="One sentence for a person. It may be worded differently tomorrow."
+        description="One sentence for a person. The wording may change in any release."
     )
     ticket: Ticket | None = Field(None, description="The commands' ticket, if all have the same.")
     correlation_id: str | None = Field(None, description="The commands' `correlation_id`, if all have the same.")

@@ -331,10 +331,10 @@ class UnlinkCommand(Message):
 
 
 class CancelCommand(Message):
-    """Stop an unlink: not started if it was not yet, else stopped as far as Enterprise Manager lets it be stopped.
+    """Stop an unlink. If its DELETE was not sent, it is never sent. Otherwise the worker asks to stop the task.
 
-    One that was sent may be beyond stopping: whether the link is gone decides between `cancelled` and `succeeded`.
-    A cancel that comes first makes the later unlink `cancelled`.
+    Enterprise Manager may finish the task all the same: whether the link is gone decides between `cancelled` and
+    `succeeded`. A cancel that comes first makes the later unlink `cancelled`.
     """
 
     model_config = ConfigDict(title="cancel.v1")
@@ -356,9 +356,9 @@ class CancelCommand(Message):
 class RetryCommand(Message):
     """Run an unlink again that ended `failed`, `timed_out` or `cancelled`: the command as it was first accepted.
 
-    It starts the next run if `run` is the last one and did not succeed. However often it arrives, it starts one run: if
-    a later run is under way, its end is the answer, and if a later one has ended, or the run succeeded, the latest
-    event is.
+    It starts the next run if `run` is the last one and did not succeed. However often it arrives, it starts one run. If
+    a later run is under way, the end of that run is the answer. If a later run has ended, or the run succeeded, the
+    latest event is the answer.
     """
 
     model_config = ConfigDict(title="retry.v1")

@@ -135,12 +135,12 @@ class Reason(Message):
 
     code: Annotated[ReasonCode, _open_set()]
     message: str = Field(
-        description="For people; it may be worded differently tomorrow.", examples=["The job is being edited"]
+        description="For people; the wording may change in any release.", examples=["The job is being edited"]
     )
 
 
 class JobSeen(Message):
-    """The job as Enterprise Manager showed it; as the command named it, where it was not looked at."""
+    """The job as Enterprise Manager showed it, or, if it was not read, as the command named it."""
 
     model_config = ConfigDict(title="Job")
 
@@ -149,7 +149,7 @@ class JobSeen(Message):
 
 
 class RepositorySeen(Message):
-    """The repository and its link as Enterprise Manager showed them; as the command named them, where not looked at."""
+    """The repository and its link as Enterprise Manager showed them, or, if not read, as the command named them."""
 
     model_config = ConfigDict(title="Repository")
 
@@ -212,7 +212,7 @@ class EventData(Message):
     outcome: Outcome = Field(description="What became of the command.")
     changed: bool | None = Field(
         None,
-        description="True if the link was there when the command was taken up and is known to be gone since; false if "
+        description="True if the link was there when the command was started and is known to be gone since; false if "
         "nothing was changed; null if that is not known.",
     )
     evidence: Evidence | None = Field(
@@ -220,20 +220,20 @@ class EventData(Message):
     )
     verified: bool | None = Field(
         None,
-        description="Whether the job's list of links was seen without the link. With `succeeded` and false, it is the "
-        "server's word that the link is gone, not yet borne out by its list.",
+        description="Whether the job's list of links was seen without the link. With `succeeded` and false, the task "
+        "succeeded, and the list still showed the link or could not be read.",
     )
     job: JobSeen | None = Field(None, description="The backup copy job.")
     repository: RepositorySeen | None = Field(None, description="The repository and its link.")
     linked_backups_removed: list[LinkedBackupSeen] = Field(
         default_factory=list, description="The linked backups that the edit drops; in a plan, those that it would drop."
     )
-    task: TaskSeen | None = Field(None, description="The task that Enterprise Manager did it with.")
-    reason: Reason | None = Field(None, description="Why it came to that, where the link was not removed.")
+    task: TaskSeen | None = Field(None, description="Enterprise Manager's task.")
+    reason: Reason | None = Field(None, description="Why the link was not removed.")
     summary: Annotated[str, Field(max_length=MAX_SUMMARY)] | None = Field(
         None,
-        description="One sentence for a person: what became of the link, and how that is known. It may be worded "
-        "differently tomorrow.",
+        description="One sentence for a person: what became of the link, and how that is known. The wording may change "
+        "in any release.",
     )
     close_code: CloseCode | None = Field(
         None,
@@ -248,7 +248,7 @@ class EventData(Message):
     correlation_id: str | None = Field(
         None, description="The command's; without it, that of the AMQP property, and without that the key."
     )
-    attempts: int = Field(1, description="How many times a worker took the command up, in this run.")
+    attempts: int = Field(1, description="How many times a worker started the command, in this run.")
     run: Annotated[int, Field(ge=1)] | None = Field(
         None,
         description="Which run of the command it is: 1, and one more for each retry. Null where nothing was run, as "
@@ -256,7 +256,7 @@ class EventData(Message):
     )
     batch: Batch | None = Field(None, description="The command's; null for a dry run, which belongs to no batch.")
     request: RequestSeen = Field(default_factory=RequestSeen, description="Who asked for it, and why.")
-    received_at: AwareDatetime = Field(description="When a worker first had it.")
+    received_at: AwareDatetime = Field(description="When a worker first received it.")
     submitted_at: AwareDatetime | None = Field(
         None, description="When Enterprise Manager had answered the DELETE with a task."
     )

@@ -53,7 +53,7 @@ class _EventKind:
 
 EVENT_KINDS = {
     Outcome.SUBMITTED: _EventKind(
-        "Progress: Enterprise Manager has taken the DELETE and works on it. A terminal event follows. An "
+        "Progress: Enterprise Manager has accepted the DELETE and its task runs. A terminal event follows. An "
         "unlink whose DELETE was not needed, or whose answer was lost, has no such event.",
         _OF_A_RUN | {"summary", "submitted_at"},
     ),
@@ -62,21 +62,21 @@ EVENT_KINDS = {
         _OF_A_RUN | {"changed", "evidence", "verified"} | _OF_AN_END,
     ),
     Outcome.FAILED: _EventKind(
-        "The link was not removed, or, where `changed` is null, is not known to be. `reason` says why.",
+        "The link was not removed, or, if `changed` is null, it is not known whether it was. `reason` says why.",
         _OF_A_RUN | {"reason"} | _OF_AN_END,
     ),
     Outcome.REJECTED: _EventKind(
-        "Nothing was run: the message breaks the contract, or its key belongs to another command, or its sender may "
-        "not; or, where `changed` is null, the worker gave up, and an earlier attempt may have removed the link. What "
-        "could be read of it is repeated, so that its sender can recognise it.",
+        "Nothing was run: the message breaks the contract, or its key belongs to another command, or its sender is not "
+        "permitted. If `changed` is null, the worker gave up, and an earlier attempt may have removed the link. The "
+        "readable parts of the message are repeated, so that its sender can recognise it.",
         _OF_AN_END | {"reason"},
     ),
     Outcome.CANCELLED: _EventKind(
-        "The unlink was stopped. The link is still there; where `changed` is null, its task may still remove it.",
+        "The unlink was stopped. The link is still there; if `changed` is null, its task may still remove it.",
         _OF_A_RUN | _OF_AN_END,
     ),
     Outcome.TIMED_OUT: _EventKind(
-        "Whether the link goes could not be known within `timeout_seconds`. It may still go.",
+        "The result was not known within `timeout_seconds`. The link may still be removed.",
         _OF_A_RUN | {"reason"} | _OF_AN_END,
     ),
     Outcome.PLANNED: _EventKind(

@@ -1,4 +1,4 @@
-"""Reading the policy that `UNLINK_POLICY_FILE` names: for the worker, and for the console, which judges by it too."""
+"""Reads the policy that `UNLINK_POLICY_FILE` names, for the worker and for the console: both apply it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a worker says of itself in the ledger, every ten seconds, for those who look at it from outside."""
+"""The worker's status row in the ledger, written every ten seconds, for the console and the command line."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from worker.enterprise_manager import Gateway
 
 #: How often, in seconds.
-SAY_SECONDS: Final = 10.0
+REPORT_SECONDS: Final = 10.0
 
 log = structlog.get_logger()
 
 
 class Presence:
-    """Tells the state of one worker.
+    """Writes the status row of one worker.
 
     Args:
         name: the worker's name.
@@ -58,14 +58,14 @@ class Presence:
         for enterprise_manager, gateway in gateways.items():
             gateway.on_availability(partial(self._changed, enterprise_manager))
 
-    async def say_forever(self) -> None:
-        """Say it again and again. A ledger that is away is waited for."""
+    async def report_forever(self) -> None:
+        """Write the row every `REPORT_SECONDS`, until cancelled. While the ledger is away, this waits."""
         while True:
             try:
-                await self._ledger.say(self.state())
-            except Exception as error:  # noqa: BLE001 - it is said again, whatever it was
+                await self._ledger.report_status(self.state())
+            except Exception as error:  # noqa: BLE001 - after any error it is tried again
                 log.warning("ledger.presence_failed", problem=problem_in(error))
-            await self._clock.sleep(SAY_SECONDS)
+            await self._clock.sleep(REPORT_SECONDS)
 
     def state(self) -> WorkerState:
         """How the worker is now."""

@@ -30,6 +30,6 @@ class Redaction:
 
 
 def _pattern(secret: str) -> str:
-    """The secret anywhere; a short one only as a word of its own, since a part of every other word is no secret."""
+    """A pattern for the secret. A short one matches only whole words: it may occur inside many other words."""
     escaped = re.escape(secret)
     return escaped if len(secret) >= _SHORT else rf"(?<!\w){escaped}(?!\w)"

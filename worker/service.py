@@ -33,10 +33,10 @@ log = structlog.get_logger()
 #: The exit status after a second signal to stop: the shell's for a process ended by SIGTERM.
 ENDED_AT_ONCE = 128 + signal.SIGTERM
 
-#: How often each worker forgets old keys, in seconds, before jitter.
+#: How often each worker deletes old keys, in seconds, before jitter.
 PRUNE_SECONDS = 6 * 3600.0
 
-#: How often each worker looks for keys that are to be made searchable, and between two parts of them; as above.
+#: The pause before each worker looks for keys without search terms, and between two parts of them; as above.
 WALK_PAUSE_SECONDS = 60.0
 WALK_SECONDS = 0.2
 
@@ -115,7 +115,7 @@ class Worker:
         tidying = [
             asyncio.create_task(self._prune_forever()),
             asyncio.create_task(self._walk_forever()),
-            asyncio.create_task(self._presence.say_forever()),
+            asyncio.create_task(self._presence.report_forever()),
         ]
         await stop.wait()
         for task in tidying:
@@ -131,7 +131,7 @@ class Worker:
         await asyncio.gather(*probing)
 
     async def _prune_forever(self) -> None:
-        """Forget settled keys that are older than they are kept; every worker does, at times that differ."""
+        """Delete settled keys whose retention has passed. Every worker does it, at different times."""
         while True:
             await asyncio.sleep(self._clock.jitter(PRUNE_SECONDS))
             try:
@@ -143,7 +143,7 @@ class Worker:
                 log.info("ledger.pruned", keys=forgotten, older_than_days=self._settings.ledger.retention_days)
 
     async def _walk_forever(self) -> None:
-        """Make keys searchable that an older version has written: a bit at a time, beside the unlinks."""
+        """Make keys of older versions searchable, some at a time, beside the unlinks."""
         while True:
             try:
                 more = await self.ledger.walk()

@@ -182,7 +182,7 @@ class TracesSettings(_Section):
     endpoint: str | None = Field(
         None, description="A collector's OTLP/HTTP address for traces, such as `http://collector:4318/v1/traces`."
     )
-    sample_ratio: float = Field(1, ge=0, le=1, description="The part recorded of traces that begin here.")
+    sample_ratio: float = Field(1, ge=0, le=1, description="The share of the traces that begin here which is recorded.")
 
     @field_validator("endpoint")
     @classmethod
@@ -304,7 +304,7 @@ class EnterpriseManagerClientSettings(_FromEnvironment):
 
 
 class ConsoleProgramSettings(_FromEnvironment):
-    """What `console` needs. It orders only with the broker, and lists links only of Enterprise Managers given here."""
+    """The settings of `console`. Orders need the broker; lists of links need the Enterprise Managers given here."""
 
     ledger: LedgerSettings
     broker: BrokerSettings | None = None

@@ -68,11 +68,12 @@ class Estate:
         with ThreadPoolExecutor(1) as thread:
             return thread.submit(lambda: asyncio.run(done())).result()
 
-    def say(self, *, up: bool = True, in_flight: int = 0) -> None:
-        """Have the worker say how it is."""
+    def report_status(self, *, up: bool = True, in_flight: int = 0) -> None:
+        """Write the worker's status row."""
         problem = None if up else "https://em.example.com:9398 cannot be reached"
         manager = ManagerState(up, self.clock.now() - timedelta(minutes=3), problem)
-        self.work(lambda ledger: ledger.say(WorkerState("worker-a", "0.1.0", in_flight, False, {"default": manager})))
+        state = WorkerState("worker-a", "0.1.0", in_flight, False, {"default": manager})
+        self.work(lambda ledger: ledger.report_status(state))
 
     def order(self, key: str, *, user_id: str = "servicenow", **fields: Any) -> Lease:
         """Take a command up."""
@@ -106,7 +107,7 @@ class Estate:
 def estate(sqlite_url: str) -> Estate:
     """An empty ledger."""
     estate = Estate(sqlite_url)
-    estate.say()
+    estate.report_status()
     return estate
 
 

@@ -55,7 +55,7 @@ def test_what_has_not_changed_is_not_sent_again(console: Console, estate: Estate
 
 def test_enterprise_managers_are_reported_as_workers_find_them(console: Console, estate: Estate) -> None:
     """A program could not tell whether a command would be taken up."""
-    estate.say(up=False)
+    estate.report_status(up=False)
     estate.order("CHG1")
     (manager,) = console.get("/api/v1/enterprise-managers").json()["items"]
     assert (manager["name"], manager["up"], manager["under_way"]) == ("default", False, 1)

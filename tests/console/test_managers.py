@@ -68,7 +68,7 @@ def test_an_operator_pauses_and_resumes_by_button(guarded: Console, estate: Esta
         page.get_by_label("Why it is paused").fill("<b>upgrade</b> to 13")
         page.get_by_role("button", name="Pause").click()
         expect(page.locator("main")).to_contain_text("by operateer: <b>upgrade</b> to 13")
-        estate.say()
+        estate.report_status()
         page.get_by_role("button", name="Resume").click()
         expect(page.get_by_role("button", name="Pause")).to_be_visible()
         page.get_by_role("button", name="Sign out").click()

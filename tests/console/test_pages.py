@@ -55,7 +55,7 @@ def test_the_overview_updates_by_itself(browse: Browse, estate: Estate) -> None:
     expect(under_way).to_have_text("0")
     expect(page.locator("tbody tr", has_text="default")).to_contain_text("up")
     estate.order("CHG1")
-    estate.say(up=False)
+    estate.report_status(up=False)
     expect(under_way).to_have_text("1")
     expect(page.locator("tbody tr", has_text="default")).to_contain_text("cannot be reached")
     page.get_by_role("link", name="Under way").click()

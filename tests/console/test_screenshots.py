@@ -69,7 +69,7 @@ def furnish(estate: Estate) -> None:
             reason = {"code": "task_failed", "message": "The job is being edited by another session."}
             estate.end(lease, outcome, summary=f"The link of {repository} to {job} is still there.", reason=reason)
     furnish_batch(estate)
-    estate.say(in_flight=1)
+    estate.report_status(in_flight=1)
 
 
 def furnish_batch(estate: Estate) -> None:

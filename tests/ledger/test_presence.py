@@ -26,9 +26,9 @@ async def test_the_newest_that_a_worker_said_of_itself_is_seen(database: Databas
     """A person would look at a worker that is not there, or miss why an Enterprise Manager is down."""
     ledger = await database.ledger("worker-a")
     inspection = Inspection(database.settings(), database.clock)
-    await ledger.say(state_of("worker-a", in_flight=1))
-    await ledger.say(state_of("worker-a", in_flight=2))
-    await ledger.say(state_of("worker-b"))
+    await ledger.report_status(state_of("worker-a", in_flight=1))
+    await ledger.report_status(state_of("worker-a", in_flight=2))
+    await ledger.report_status(state_of("worker-b"))
     first, second = inspection.workers()
     assert (first.name, first.in_flight, second.name) == ("worker-a", 2, "worker-b")
     assert first.enterprise_managers["default"] == state_of("worker-a").enterprise_managers["default"]
@@ -43,13 +43,13 @@ async def test_the_newest_that_a_worker_said_of_itself_is_seen(database: Databas
 async def test_a_worker_that_was_killed_is_shown_for_an_hour(database: Database) -> None:
     """Each pod that ever was would be shown for ever."""
     ledger = await database.ledger()
-    await ledger.say(state_of("killed"))
+    await ledger.report_status(state_of("killed"))
     database.execute(f"UPDATE workers SET seen_at = seen_at - {59 * 60 * 1_000_000}")  # noqa: S608 - a number
-    await ledger.say(state_of("worker-a"))
+    await ledger.report_status(state_of("worker-a"))
     names = [state.name for state in Inspection(database.settings(), database.clock).workers()]
     assert names == ["killed", "worker-a"]
     database.execute(f"UPDATE workers SET seen_at = seen_at - {2 * 60 * 1_000_000}")  # noqa: S608 - a number
-    await ledger.say(state_of("worker-a"))
+    await ledger.report_status(state_of("worker-a"))
     assert [state.name for state in Inspection(database.settings(), database.clock).workers()] == ["worker-a"]
 
 

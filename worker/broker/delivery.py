@@ -104,7 +104,7 @@ class BrokerDelivery:
 
     @property
     def user_id(self) -> str | None:
-        """The broker user who published the message, or the original of a forwarder's copy; None if unsigned."""
+        """The broker user who published the message; for a forwarder's copy, the original sender. None if not named."""
         return sender_of(text_or_none(self.properties.user_id), self.headers, self._forwarders)
 
     @property

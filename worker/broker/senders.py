@@ -1,10 +1,10 @@
 """The original sender of a message, also of a copied one.
 
 The broker refuses a message whose `user_id` is not the user of its connection
-(https://www.rabbitmq.com/docs/validated-user-id). So the property can be trusted, and a header cannot, since publishers
-write it. A copy carries the `user_id` of its own publisher, and the verified `user_id` of the original in a header.
-That header is trusted only if the copy's own `user_id` belongs to a forwarder: the worker, for delayed and
-dead letters, or a user named by the policy, for replays.
+(https://www.rabbitmq.com/docs/validated-user-id). The property can therefore be trusted; a header, which any publisher
+can write, cannot. A copy carries the `user_id` of its own publisher, and the verified `user_id` of the original in a
+header. That header is trusted only if the copy's own `user_id` belongs to a forwarder: the worker, for delayed copies
+and dead letters, or a user named by the policy, for replays.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SENDER_HEADER = "unlink-user-id"
 
 
 def sender_of(user_id: str | None, headers: Mapping[str, object], forwarders: Collection[str]) -> str | None:
-    """The user who published the original, as stated by forwarders; None if it was published unsigned.
+    """The user who published the original, as stated by forwarders; None if the original had no `user_id`.
 
     Args:
         user_id: the message's own property, verified by the broker.
@@ -32,7 +32,7 @@ def sender_of(user_id: str | None, headers: Mapping[str, object], forwarders: Co
 
 
 def signed_by_worker(sender: str | None, worker: str) -> tuple[str | None, dict[str, Any]]:
-    """The `user_id` and the sender header of a copy by the worker. The copy of an unsigned message is unsigned."""
+    """The `user_id` and the sender header of a copy by the worker. A message without `user_id` is copied without."""
     return (None, {}) if sender is None else (worker, {SENDER_HEADER: sender})
 
 
@@ -41,7 +41,7 @@ def signed_by_forwarder(
 ) -> tuple[str | None, dict[str, Any]]:
     """The `user_id` and the sender header of a copy by a tool, which does not know which users the worker trusts.
 
-    The header holds the header and the `user_id` of the copied message. The worker decides which of them it trusts.
+    The header lists the senders that the copied message states, and its `user_id`. The worker decides which it trusts.
     """
     if user_id is None:
         return None, {}

@@ -28,7 +28,7 @@ def cancel(
         str, typer.Option("--enterprise-manager", "--em", metavar="NAME", help="As in the unlink's command.")
     ] = "default",
     run: Annotated[
-        int | None, typer.Option(min=1, help="The run that is meant: one that has ended since is not cancelled.")
+        int | None, typer.Option(min=1, help="The run to cancel; if it has ended, a later one is not cancelled.")
     ] = None,
     requested_by: Annotated[str | None, typer.Option(help="Who asks for it to be stopped.")] = None,
     reason: Annotated[str | None, typer.Option(help="Why.")] = None,
@@ -38,8 +38,8 @@ def cancel(
 ) -> None:
     """Ask for an unlink to be stopped.
 
-    One that was not sent to Enterprise Manager is never sent; of one that was, the task is stopped if it can be, and
-    the job's links decide. The key may be one whose command is still to come: it then ends as cancelled when it comes.
+    If the DELETE was not sent to Enterprise Manager, it is never sent. If it was, the task is stopped if possible, and
+    the job's links decide the outcome. If the command comes later, it ends as cancelled when it comes.
 
     With --wait the exit status is 4 for cancelled, 0 if it had succeeded, 1 failed, 2 the request was rejected or wrong
     usage, 3 timed out.

@@ -31,8 +31,8 @@ def pause(
 ) -> None:
     """Stop taking an Enterprise Manager's commands; without a name, list what is paused.
 
-    It applies to all workers of the ledger, also to those that start later, until it is resumed. Commands wait on their
-    queue. Unlinks under way go on to their end. Needs the settings of a worker. Exit status 0; 1 if the ledger cannot
+    The pause applies to all workers of the ledger, also to those that start later, until `resume`. Commands wait on
+    their queue. Unlinks in progress continue. Needs the settings of a worker. Exit status 0; 1 if the ledger cannot
     be reached, 2 wrong usage.
     """
     settings = settings_or_exit(Settings)

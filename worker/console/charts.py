@@ -13,7 +13,7 @@ _BAR: Final = 18
 _GAP: Final = 6
 _HEIGHT: Final = 96
 
-#: From the bottom up.
+#: The outcomes in a bar, from the bottom to the top.
 _ORDER: Final = (Outcome.SUCCEEDED, Outcome.CANCELLED, Outcome.TIMED_OUT, Outcome.FAILED)
 
 

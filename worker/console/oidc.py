@@ -264,7 +264,8 @@ async def begin(request: Request) -> RedirectResponse:
 async def end(request: Request) -> HTMLResponse:
     """The provider has sent the browser back.
 
-    A page leads on, no redirect: browsers send a strict cookie only with requests that a page of this site has begun.
+    The answer is a page, not a redirect: browsers send a `SameSite=Strict` cookie only with requests that a page of
+    this site has begun.
     """
     oidc = _oidc_of(request)
     try:

@@ -146,7 +146,7 @@ class Readings:
         """The batches of an ID, and a page of their members; a second old at most.
 
         Raises:
-            Problem: also if there is none that is not `expected` to come; 404.
+            Problem: also if there is no such batch, unless its first command is `expected` soon; 404.
         """
         page = await self._answered(self._batches.get((batch, after, limit)))
         if not page.batches and not expected:

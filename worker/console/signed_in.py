@@ -76,7 +76,7 @@ class SignedIn:
             await self._app(scope, received, send)
 
     async def _let_in(self, scope: Scope, receive: Receive) -> Receive | None:
-        """The function that receives the body; None: the caller has to sign in first."""
+        """Check a request. Return the function that receives its body, or None if the caller has to sign in first."""
         headers = _headers(scope)
         if len(headers.get("host", [])) != 1 or _without_port(f"{self._scheme}://{headers['host'][0]}") != self._host:
             raise Problem(421, f"This console answers at {self._origin} alone (UNLINK_CONSOLE__PUBLIC_URL).")

@@ -31,7 +31,7 @@ _QUIET_SECONDS: Final = 15.0
 #: How many steps are read at once; and how many of the newest are read again, because of those committed late.
 _AT_ONCE: Final = 500
 _AGAIN: Final = 100
-#: Of the largest ID that the databases have.
+#: The most decimal digits of a step's ID.
 _DIGITS: Final = 18
 
 

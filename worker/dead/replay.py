@@ -138,7 +138,7 @@ def _retried_run(message: DeadLetter) -> int | None:
 
 
 def _retry_of(message: DeadLetter) -> RetryCommand | None:
-    """A retry of the run that the worker gave up and settled: the command itself would only get its event again."""
+    """A retry of the run that was given up and settled; the command itself would only be answered with its event."""
     command = message.command
     if command is None or message.run is None or isinstance(command, CancelCommand):
         return None

@@ -7,9 +7,9 @@ from typing import Self
 
 
 class Assumption(StrEnum):
-    """One expectation: its name, and in `belief` what is expected. The worker copes where it does not hold.
+    """One expectation: its name, and in `belief` what is expected. If it does not hold, the worker adapts.
 
-    The vendor's documentation is silent or in two minds about many of them; those that are documented are marked so.
+    About many of them the vendor's documentation does not say, or contradicts itself; documented ones are marked.
     """
 
     belief: str
@@ -43,7 +43,7 @@ class Assumption(StrEnum):
     NAMES_IGNORE_CASE = "names_ignore_case", "a filter on a name takes upper and lower case as the same"
     QUOTES_DOUBLED = "quotes_doubled", "a quote inside a filter's value is written twice (documented)"
     JOB_ENTITY = "linked_backups_in_job_entity", "the entity of a copy job lists its linked backups (documented)"
-    LINKS_IN_JOB_ENTITY = "links_in_job_entity", "it lists the linked repositories too (documented both ways)"
+    LINKS_IN_JOB_ENTITY = "links_in_job_entity", "the entity lists linked repositories too (documented both ways)"
     LINK_LIST = "links_listed", "each link names its ObjectInJobId, its repository and its Delete link (documented)"
     LINKS_OF_LEGACY = "links_of_legacy_copy_jobs", "links of a copy job made in version 11a or earlier are listed"
     LINKS_OF_OTHERS = "links_of_other_jobs", "the links of a job that is no copy job are answered with 400"

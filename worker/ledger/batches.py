@@ -52,7 +52,7 @@ _NO_END: Final[dict[str, Any]] = dict.fromkeys(("outcome", "event_id", "ended_at
 
 
 def _same_batch(of: Any) -> ColumnElement[bool]:
-    """Members of a batch of the table `batches`, or of the one that parameters name."""
+    """The condition that a member is of a batch, which columns of `batches` or parameters identify."""
     return and_(_members.enterprise_manager == of[0], _members.sender == of[1], _members.batch == of[2])
 
 
@@ -126,8 +126,8 @@ _ENDS: Final = select(batch_members).where(of_named_batch).order_by(_members.key
 
 # --- pruning --------------------------------------------------------------------------------------------------------
 
-#: A key that is kept of a batch. A scalar, which PostgreSQL looks up for each batch; it would join whole tables for an
-#: EXISTS.
+#: A key of the batch that the ledger still has. A scalar subquery, which PostgreSQL evaluates for each batch; for an
+#: EXISTS it would join whole tables.
 _kept_key = (
     select(_members.key)
     .join(unlinks, unlinks.c.key == _members.key)
@@ -135,8 +135,8 @@ _kept_key = (
     .limit(1)
     .scalar_subquery()
 )
-#: Batches that no key has joined for the retention time, and of whose keys none is kept. Locked, except those that a
-#: key is joining now.
+#: Batches that no key has joined for the retention time, and of which the ledger has no key any more. Locked; batches
+#: that a key joins now are skipped.
 _LONG_JOINED: Final = (
     select(batches)
     .where(type_coerce(batches.c.joined_at, BigInteger) < OLDEST_KEPT, _kept_key.is_(None))
@@ -172,9 +172,9 @@ class Batching(KeyRows):
         return None
 
     def count_rejected(self, member: NewMember, end: MemberEnd, *, given_up: bool) -> None:
-        """Count a rejected command as an ended member, unless its key is one by a command that was accepted.
+        """Count a rejected command as an ended member, unless a command that was accepted made its key a member.
 
-        `given_up`: nothing more is done for the command, so that it counts also if its key is under way.
+        `given_up`: nothing more is done for the command, so it counts even if its key is under way.
         """
         named = named_batch(member.batch)
         size, count = self._locked_batch(member)
@@ -191,7 +191,7 @@ class Batching(KeyRows):
             self._add(named, member.key, **columns)
 
     def _put_accepted_back(self, member: NewMember) -> None:
-        """Make the key a member by the command that claimed it, if that names the batch, too."""
+        """Count the command that claimed the key, not the rejected one, if it names the batch, too."""
         of_key = self._row(member.key)
         if of_key is None or of_key["fingerprint"] == member.fingerprint:
             return
@@ -224,7 +224,7 @@ class Batching(KeyRows):
         return tuple(event for event in events if event is not None)
 
     def _compose(self, row: RowMapping, compose: Callable[[EndedBatch], BatchEnded]) -> BatchEnded | None:
-        """Compose the event of a batch, and store it; None if a member is under way by now.
+        """Compose the event of a batch, and store it. None if a member has begun another run meanwhile.
 
         No member of an ended batch changes while the batch's row is locked.
         """

@@ -140,10 +140,10 @@ def open_engine(
     read_only: bool = False,
     pooled: bool = False,
 ) -> Engine:
-    """An engine, without a pool unless asked for: the ledger keeps its one connection itself. Connects to nothing yet.
+    """An engine that has not connected yet. It has a pool only with `pooled`: the ledger keeps its one connection.
 
-    On SQLite, `clock` gives the time of day, and `lease_now` measures leases; it is needed only to claim keys.
-    `read_only`: its transactions write nothing, and take no lock that a worker would wait for.
+    On SQLite, `clock` gives the time of day, and `lease_now`, which only claims need, measures leases. `read_only`: its
+    transactions write nothing, and take no lock that a worker would wait for.
     """
     pool = _POOL if pooled else {"poolclass": NullPool}
     if url.get_backend_name() == "postgresql":

@@ -17,7 +17,7 @@ _MICROSECONDS: Final = 1_000_000
 
 
 class KeyRows:
-    """A worker's way to the rows; see `worker.ledger.transaction.Transaction`."""
+    """A worker's access to the rows of keys; see `worker.ledger.transaction.Transaction`."""
 
     def __init__(
         self, connection: Connection, began: float, worker: str, lease_seconds: float, grace_seconds: float = 0

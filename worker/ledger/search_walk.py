@@ -33,7 +33,7 @@ ROWS_IN_A_BITE: Final = 200
 #: From the end of a walk to the next.
 _PAUSE_MICROSECONDS: Final = 60 * 60 * 1_000_000
 
-#: What another worker is walking is skipped.
+#: No row while another worker is walking.
 _POSITION: Final = (
     select(search_walk.c.position)
     .where(type_coerce(search_walk.c.next_at, BigInteger) <= Now())
@@ -51,7 +51,7 @@ _KEYS: Final = (
 
 
 def _in_window(table: Table) -> ColumnElement[bool]:
-    """Of both tables that are compared, or PostgreSQL might read one of them from its first key on."""
+    """The keys that this transaction passes. Applied to both tables: else PostgreSQL might read all of one of them."""
     return and_(table.c.key > bindparam("position"), table.c.key <= bindparam("to"))
 
 

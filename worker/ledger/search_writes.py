@@ -48,7 +48,7 @@ _END: Final = (
 
 
 class TermWrites:
-    """The search terms that a transaction has still to write: together, and by key, so that none wait in a circle."""
+    """The search terms that a transaction has still to write: together, in key order, so that no deadlock arises."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection

@@ -67,8 +67,8 @@ class SqlLedger:
 
     Args:
         settings: where the database is, and how long a lease lasts.
-        worker: this worker's name. No two that run at the same time may share one: a worker that starts takes what
-            its name held for its own, left by an earlier run.
+        worker: this worker's name. Two that run at the same time must have different names: a worker that starts ends
+            the leases of its name, as those of an earlier process.
         clock: for the time of day on SQLite, for pauses, and for `alive`.
         writer: makes the writer; by default, one with a thread and a connection to the database of `settings`.
         boot: the ID of this boot of the host; see `LeaseClock`.
@@ -139,19 +139,19 @@ class SqlLedger:
 
     @property
     def up(self) -> bool:
-        """Whether the database answered last time. False until it first has, and after `close`."""
+        """Whether the database answered the last time. False before the first answer, and after `close`."""
         return self._up
 
     def on_availability(self, listener: Callable[[bool], None]) -> None:
-        """Have the listener called on the event loop with each new value of `up`."""
+        """Call the listener on the event loop with each new value of `up`."""
         self._listeners.append(listener)
 
     def on_renewal(self, listener: Callable[[bool], None]) -> None:
-        """Have the listener called on the event loop after each renewal of the leases: true if it was written."""
+        """Call the listener on the event loop after each renewal of the leases: true if it was written."""
         self._renewal_listeners.append(listener)
 
     def on_call(self, listener: Callable[[str, float], None]) -> None:
-        """Have the listener called on the event loop after each call of the port: its name, and how long it took."""
+        """Call the listener on the event loop after each call of the port, with its name and its time in seconds."""
         self._call_listeners.append(listener)
 
     async def _call(
@@ -319,9 +319,9 @@ class SqlLedger:
     # --- pausing ----------------------------------------------------------------------------------------------------
 
     def on_paused(self, listener: Callable[[frozenset[str]], None]) -> None:
-        """Have the listener called on the event loop with the Enterprise Managers that are paused, when they change.
+        """Call the listener on the event loop with the paused Enterprise Managers, when they change.
 
-        For the first time before `start` returns, if there are any; from then on with the renewal of the leases.
+        The first call is before `start` returns, if any are paused; later calls follow the looks of `keep_renewing`.
         """
         self._pause_listeners.append(listener)
 
@@ -420,12 +420,12 @@ class SqlLedger:
             total += pruned
         return total
 
-    async def say(self, state: WorkerState) -> None:
-        """Write what this worker says of itself."""
+    async def report_status(self, state: WorkerState) -> None:
+        """Write the status row of this worker."""
         await self._writer.write(lambda transaction: put(transaction.connection, state), order=(LAST, ""))
 
     async def walk(self) -> bool:
-        """Make a bounded part of older keys searchable, if it is time; whether the next part may follow at once."""
+        """If it is time, make some older keys searchable. Return whether the next part may follow at once."""
         return await self._writer.write(Transaction.walk, order=(LAST, ""))
 
     async def history(self, key: str) -> KeyHistory | None:

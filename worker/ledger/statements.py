@@ -197,17 +197,18 @@ RELEASE_ALL: Final[ReturningUpdate[Any]] = _write(_of_worker, **_NOBODY).returni
 
 # --- recording ------------------------------------------------------------------------------------------------------
 
-#: No other link than the recorded one is ever removed for a key.
+#: The recorded link, or any if none is recorded: no other link is ever removed for a key.
 _same_link = or_(
     unlinks.c.link_id.is_(None),
     and_(unlinks.c.link_id == bindparam("seen_link_id"), unlinks.c.job_id == bindparam("seen_job_id")),
 )
-#: One request is seen in two ways. A write that begins after the request is committed sees the request itself. One
-#: that began before sees it marked in the row, if that came first; else the mark, and with it `cancel`, has to wait.
+#: A request to cancel is found in one of two ways. A write that begins after the commit of the request sees its row in
+#: `cancellations`. A write that began before sees the mark in the row of the key, if the mark was written first. If the
+#: write was first, the mark waits for it, and so does `cancel`.
 _not_cancelled = and_(unlinks.c.cancel_heard_at.is_(None), ~_cancelled)
 _before_its_intent = and_(_ours, unlinks.c.stage == Stage.CLAIMED.value, _same_link, _not_cancelled)
 
-#: Another key's unlink of the job is under way. If one gets in between, the unique index says so.
+#: Another key's unlink of the job is under way. One that begins after this check is found by the unique index.
 _other = unlinks.alias("other")
 _job_is_busy = exists().where(
     _other.c.enterprise_manager == unlinks.c.enterprise_manager,
@@ -216,7 +217,7 @@ _job_is_busy = exists().where(
     _other.c.key != _of_key,
 )
 
-#: The same for a job that is busy: only what was seen.
+#: For a busy job: only the intent is stored.
 REMEMBER: Final = _write(_before_its_intent)
 
 _of_send: BindParameter[int] = bindparam("of_send", type_=Integer())

@@ -120,7 +120,7 @@ def _lease_now_on_sqlite(element: LeaseNow, compiler: SQLCompiler, **options: An
 
 
 def lend_clocks(connection: DBAPIConnection, clock: Clock, lease_now: Callable[[], int] | None) -> None:
-    """Let an SQLite connection ask the worker's clock, and that of leases; without the latter, the former for both."""
+    """Give an SQLite connection the worker's clock and the lease clock; without `lease_now`, `clock` serves as both."""
 
     def now() -> int:
         return to_microseconds(clock.now())
@@ -160,11 +160,11 @@ unlinks = Table(
     Column("event", LargeBinary),
     Column("finished_at", Moment),
     Column("updated_at", Moment, nullable=False),
-    # When a request to cancel was marked here: a write that waited for the row sees only changes of the row itself.
+    # When a request to cancel was marked in this row: a write that waited for the row's lock sees only changes of it.
     Column("cancel_heard_at", Moment),
     # The broker user who published the command that claimed the key, as the broker verified it.
     Column("user_id", ForeignText),
-    # 1, and one more for each retry that started a run. From here on, what is of the last run and not of the key.
+    # 1, and one more for each retry that started a run. The columns from here on describe the last run, not the key.
     Column("run", Integer, nullable=False),
     # By the ledger's clock; null in run 1.
     Column("run_began_at", Moment),

@@ -1,8 +1,8 @@
-"""The ledger's thread: what is due together is committed together.
+"""The ledger's thread. It commits all queued writes in one transaction.
 
-Writes wait in a queue. The thread takes all that are there, carries them out in one transaction, commits, and
-notifies the callers; meanwhile the next writes gather. One commit, the expensive part, thus serves as many writes as
-are due: one when the worker is idle, hundreds under load.
+The thread takes the queued writes, carries them out in one transaction, commits, and notifies the callers. Meanwhile
+the next writes are queued. One commit, the expensive part, thus serves one write when the worker is idle, and hundreds
+under load.
 
 A write that finds its lease lost does not disturb the others. If one statement takes too long, the others are committed
 without its write, which is tried again alone and then fails. If the database refuses the transaction for another
@@ -210,7 +210,7 @@ class Writer:
         self._on_loop(self._ended.set)
 
     def _take(self) -> list[Write[Any]] | None:
-        """The writes that are due together, in order; None when there is no more to do."""
+        """The next writes to commit together, in order; None when there is no more to do."""
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._closing.is_set())
             if self._closing.is_set() and (self._away_since is not None or not self._queue):
@@ -289,7 +289,7 @@ class Writer:
             self._deliver([_Landing(batch[0], error=error)])
 
     def _set_apart(self, slow: Write[Any], batch: Sequence[Write[Any]], error: Exception) -> None:
-        """Let the others go on; try the slow write again alone. It fails only where others could be committed."""
+        """Try the slow write again alone, after the others. It fails only if others were committed meanwhile."""
         self._log_once_blocked(slow, error)
         if not slow.slow_tries:
             slow.commits_before = self._commits

@@ -38,8 +38,8 @@ T = TypeVar("T")
 class NotTheLastError(Exception):
     """An attempt at a run has failed, and it was not the last one. `cause`: the error; `attempt`: its number.
 
-    It remains so if a delivery of a later attempt joins after the failure: otherwise the run would be given up without
-    an end in the ledger.
+    `attempt` stays the same if a delivery of a later attempt joins after the failure: otherwise the run would be given
+    up without an end in the ledger.
     """
 
     def __init__(self, cause: Exception, attempt: int) -> None:

@@ -12,11 +12,11 @@ class BackOff:
     """Exponential back-off with jitter: each pause is longer than the one before by a factor, up to the longest.
 
     Args:
-        clock: measures the quiet, and gives the jitter.
+        clock: measures the time between pauses, and gives the jitter.
         first: the first pause in seconds, before jitter.
         longest: the longest pause in seconds, before jitter.
-        factor: by which a pause is longer than the one before.
-        quiet: after so many seconds since a pause ended, the next pause is the first again.
+        factor: each pause is this many times as long as the one before.
+        quiet: if this many seconds have passed since the end of the last pause, the next one is `first` again.
         jitter: applied to each pause; by default `Clock.jitter`.
     """
 

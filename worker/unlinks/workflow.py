@@ -82,7 +82,8 @@ class Workflow:
     follow: Follower = field(init=False)
     sent: float | None = field(init=False)
     stopping: bool = False
-    #: Whether a DELETE of an earlier run may act or have acted; and when it has settled, by the monotonic clock.
+    #: Whether a DELETE of an earlier run may still take effect or has taken effect; and the end of its settling time,
+    #: by the monotonic clock.
     earlier_may_act: bool = field(init=False)
     earlier_has_settled: float = field(init=False)
 
@@ -347,7 +348,7 @@ class Workflow:
         return await self._send()
 
     async def _stop(self, ticket: TaskTicket | None) -> None:
-        """The cancellation of a sent unlink was requested: stop the task if possible, and send nothing again."""
+        """A cancel was requested after the DELETE: stop the task if possible, and send nothing again."""
         self.stopping = True
         self.waiting.heeds_cancel = False
         self.report(StepKind.STOPPING, task_id=ticket and ticket.task_id)

@@ -54,7 +54,7 @@ def doctor(  # noqa: PLR0913 - one parameter an option
         bool,
         typer.Option(
             "--assumptions",
-            help="Only hold what is expected of Enterprise Manager against each; needs no other settings than theirs.",
+            help="Check only the assumptions, against each Enterprise Manager; needs no other settings than theirs.",
         ),
     ] = False,
     with_job: Annotated[

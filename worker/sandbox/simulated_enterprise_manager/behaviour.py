@@ -31,7 +31,7 @@ class UnknownBehaviourError(ValueError):
 
 @dataclass(slots=True)
 class Behaviour:
-    """Every switch. May be changed at any time; an edit keeps those that it was started under.
+    """All switches. They may be changed at any time; an edit keeps the values with which it was started.
 
     Times are seconds.
     """
@@ -42,9 +42,9 @@ class Behaviour:
 
     #: How long an edit of a job takes on the backup server.
     edit_seconds: float = 0.02
-    #: While true no edit comes to its end: what is due ends when it is set to false. For tests of running tasks.
+    #: While true, no edit ends; those that are due end when it is set to false. For tests of running tasks.
     edits_held: bool = False
-    #: When the link goes [?]: with the operation on the backup server, or not before the task is `Finished`.
+    #: When the link is removed [?]: with the operation on the backup server, or not before the task is `Finished`.
     link_goes_at: Literal["operation_finished", "finished"] = "operation_finished"
     #: How far the list of links and the job's entity lag behind the truth [seen: up to 10 s; doc: 15 min].
     list_lag_seconds: float = 0

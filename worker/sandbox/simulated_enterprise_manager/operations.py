@@ -183,9 +183,9 @@ class Simulation(ABC):
     @property
     @operation
     def departures(self) -> dict[str, float]:
-        """When each link truly went that is there no more, by `time.monotonic`; a job's last 200 changes only.
+        """When each removed link was removed, by `time.monotonic`; of a job, the last 200 changes only.
 
-        The system's monotonic clock is one for all processes of a machine.
+        All processes of a machine share the monotonic clock.
         """
         return self._state.departures()
 
@@ -209,12 +209,12 @@ class Simulation(ABC):
     @property
     @operation
     def behaviour(self) -> Behaviour:
-        """Every switch; set a field of it to change it at once."""
+        """All switches. Setting a field changes the switch at once."""
         return self._state.behaviour
 
     @operation
     def change_behaviour(self, /, **changes: Any) -> None:
-        """Set several switches at once, after all that was due under the old ones.
+        """Set several switches at once. What was due before still happens by their old values.
 
         Raises:
             UnknownBehaviourError: for a field that does not exist or a value that it cannot have.
@@ -224,18 +224,18 @@ class Simulation(ABC):
 
     @operation
     def inject(self, fault: Fault) -> None:
-        """Let the next requests that match meet this fault; of several faults the oldest that matches."""
+        """Inject a fault into the next requests that match. If several faults match, the oldest is used."""
         self._faults.add(_FAULT.validate_python(asdict(fault)))
 
     @property
     @operation
     def faults(self) -> list[Fault]:
-        """Those that have not met all of their requests."""
+        """The faults that are still injected into requests."""
         return self._faults.left()
 
     @operation
     def clear_faults(self) -> None:
-        """Let no more faults happen."""
+        """Remove all faults."""
         self._faults.clear()
 
     # --- sessions and the listener ---
@@ -243,12 +243,12 @@ class Simulation(ABC):
     @property
     @operation
     def sessions(self) -> list[str]:
-        """The IDs of the logon sessions that live."""
+        """The IDs of the logon sessions that have not ended."""
         return [session.id for session in self._state.live_sessions()]
 
     @operation
     def expire_sessions(self) -> None:
-        """End all logon sessions, as if they had idled too long."""
+        """End all logon sessions, as if they had been idle for too long."""
         self._state.forget_sessions()
 
     @operation
@@ -258,12 +258,12 @@ class Simulation(ABC):
 
     @operation
     async def accept_connections(self) -> None:
-        """Let clients connect again, at the same port."""
+        """Accept connections again, on the same port."""
         await self._server.open()
 
     @operation
     async def restart(self) -> None:
-        """Reset every connection and forget all sessions and tasks. Edits go on at the backup server."""
+        """Reset every connection and forget all sessions and tasks. Edits continue on the backup server."""
         await self._server.close()
         with self._state.lock:
             self._state.forget_sessions()
@@ -274,22 +274,22 @@ class Simulation(ABC):
     @property
     @operation
     def requests(self) -> list[RecordedRequest]:
-        """Every request so far, in the order in which they came."""
+        """All recorded requests, in the order of their arrival."""
         return self._server.requests()
 
     @operation
     def count(self, method: str = "", path: str = "") -> int:
-        """How many requests were of this method (empty: any) with this in their path."""
+        """The number of recorded requests with this method (empty: any) and this text in their path."""
         return sum(
             method in {"", request.method} and path.lower() in request.path.lower()
             for request in self._server.requests()
         )
 
     def deletes_of(self, object_in_job_id: str) -> int:
-        """How often a DELETE of this link came, whatever it was answered with."""
+        """The number of DELETEs of this link, whatever their answers were."""
         return self.count("DELETE", f"/linkedBackupRepositories/{object_in_job_id}")
 
     @operation
     def forget_requests(self) -> None:
-        """Begin to count anew."""
+        """Delete the recorded requests."""
         self._server.forget_requests()

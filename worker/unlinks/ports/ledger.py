@@ -44,10 +44,10 @@ class Intent:
 
 @dataclass(frozen=True, slots=True)
 class CancelRequest:
-    """A request that a run of a key is not sent, or is stopped if it was sent.
+    """A request to cancel a run of a key: its DELETE is not sent, or its task is stopped.
 
-    What is stored has the ledger's time as `requested_at`: retention counts from it. `run` is the run that is meant;
-    without it the one that is under way, or is to come. `user_id` is the broker user who published the request.
+    The ledger stores its own time as `requested_at`: retention counts from it. `run` is the run that is meant; without
+    it, the one that is under way or comes next. `user_id` is the broker user who published the request.
     """
 
     key: str
@@ -72,16 +72,15 @@ class CancelRequestedError(Exception):
 class Entry:
     """A key with a run that is not settled. `cancelled`: its cancellation was requested.
 
-    `command` is the one that claimed the key first, as it was stored: that one runs, whichever delivery is at hand.
-    `user_id` is the broker user who published it, and `sender` the one who published the command or the retry that
-    began this run; `retried_by` and `cancelled_by` are who asked for this run, and who asked to cancel it.
-    `received_at` is when this run was asked for.
+    `command` is the stored command, which claimed the key first: it is run, whichever delivery the worker has.
+    `user_id` is the broker user who published it. `sender` is the one who published the command or the retry that began
+    this run. `retried_by` asked for this run, `cancelled_by` asked to cancel it. `received_at` is when this run was
+    asked for.
 
-    `attempts`, `sends` and what follows from them are of this run; `intent` is of the key: no run removes another link
-    than the one that an earlier run recorded. `may_act`: a DELETE of an earlier run may still be carried out. `age` is
-    for how long the run has been going on by the ledger's clock, in seconds; 0 for run 1. `since_sent` is the same for
-    the DELETE, None if none was sent; `sent_at` is by the clock of the worker that sent it. `batched`: the key belongs
-    to a batch.
+    `attempts`, `sends` and what follows from them are of this run. `intent` is of the key: no run removes another link
+    than the one that an earlier run recorded. `may_act`: a DELETE of an earlier run may still take effect. `age` is the
+    time since the run began, by the ledger's clock, in seconds; 0 for run 1. `since_sent` is the time since the DELETE,
+    None if none was sent; `sent_at` is by the clock of the worker that sent it. `batched`: the key belongs to a batch.
     """
 
     lease: Lease

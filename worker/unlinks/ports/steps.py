@@ -74,7 +74,7 @@ class StepKind(StrEnum):
     GAVE_UP = "gave_up"  # attempt, with the error
     LEFT = "left"  # the worker stops; the broker delivers it again
     REQUEUED = "requeued"  # problem, with the error: it could not be answered, and returns to its queue after a pause
-    CUT_OFF = "cut_off"  # problem: as LEFT, and something it worked with was closed under it
+    CUT_OFF = "cut_off"  # problem: as LEFT, and a connection that it used was closed
 
     CANCEL_RECORDED = "cancel_recorded"  # requested_by
     CANCELLED_TOO_LATE = "cancelled_too_late"

@@ -1,4 +1,4 @@
-"""The fingerprint is of the content alone: who asks, why and until when is no part of it."""
+"""The fingerprint is of the content alone; requester, reason and deadline are no part of it."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -12,7 +12,7 @@ _ROWS_AT_ONCE = 1000
 
 
 def upgrade() -> None:
-    """To schema 5. The previous version would take every older key for reused, and so must not run on it."""
+    """To schema 5. The previous version must not run on it: it would reject repeats of older keys as reused."""
     unlinks = sa.table("unlinks", sa.column("key"), sa.column("command"), sa.column("fingerprint"))
     change = (
         sa.update(unlinks)

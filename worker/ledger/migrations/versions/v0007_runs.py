@@ -8,7 +8,7 @@ down_revision = "0006"
 
 
 def upgrade() -> None:
-    """To schema 7. The previous version must not run on it: to it, every run is the first, with the same event IDs."""
+    """To schema 7. The previous version must not run on it: to it every run is run 1, with the same event IDs."""
     op.add_column("unlinks", sa.Column("run", sa.Integer, nullable=False, server_default="1"))
     op.add_column("unlinks", sa.Column("run_began_at", sa.BigInteger))
     op.add_column("unlinks", sa.Column("retried_by", sa.Text))

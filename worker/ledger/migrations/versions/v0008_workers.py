@@ -1,4 +1,4 @@
-"""What the workers say of themselves, for those who look at them from outside."""
+"""The row in which each worker writes its state, for the console and the command line."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,7 +8,7 @@ down_revision = "0007"
 
 
 def upgrade() -> None:
-    """To schema 8. The previous version writes no row, and is not seen."""
+    """To schema 8. Workers of the previous version write no row, so the console does not show them."""
     op.create_table(
         "workers",
         sa.Column("name", sa.Text, primary_key=True),

@@ -1,4 +1,4 @@
-"""How the times of a row lie to the clock of leases, which does not jump; on SQLite, where that begins in each boot."""
+"""The differences between a row's times and the lease clock, which does not jump; on SQLite, its start in each boot."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,7 +8,7 @@ down_revision = "0008"
 
 
 def upgrade() -> None:
-    """To schema 9. The previous version leaves the new columns as they are; see `worker.ledger.lease_clock`."""
+    """To schema 9. The previous version does not write the new columns; see `worker.ledger.lease_clock`."""
     op.add_column("unlinks", sa.Column("sent_gap", sa.BigInteger))
     op.add_column("unlinks", sa.Column("run_began_gap", sa.BigInteger))
     op.create_table(
