@@ -25,13 +25,26 @@ router = APIRouter()
 #: RFC 7240, section 4.3.
 _WAIT = re.compile(r"(?:^|,|;)\s*wait\s*=\s*\"?(\d{1,6})\"?\s*(?:$|,|;)", re.IGNORECASE)
 
-_UNLINK_BODY = {
+_PREFER: dict[str, Any] = {
+    "name": "Prefer",
+    "in": "header",
+    "schema": {"type": "string", "examples": ["wait=30"]},
+    "description": "`wait=N`: answer with the end, if it comes within N seconds.",
+}
+_KEY: dict[str, Any] = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "schema": {"type": "string"},
+    "description": "The key, if the body has none.",
+}
+_UNLINK_BODY: dict[str, Any] = {
+    "parameters": [_PREFER, _KEY],
     "requestBody": {
         "required": True,
         "content": {"application/json": {"schema": {"$ref": "#/components/schemas/UnlinkCommand"}}},
-    }
+    },
 }
-WHY_BODY = {
+WHY_BODY: dict[str, Any] = {
     "requestBody": {
         "content": {
             "application/json": {
@@ -114,7 +127,7 @@ async def cancel(
     response_model=OrderedItem,
     status_code=202,
     responses={200: {"model": OrderedItem, "description": "The new run has ended."}},
-    openapi_extra=WHY_BODY,
+    openapi_extra={"parameters": [_PREFER], **WHY_BODY},
 )
 async def retry(request: Request, readings: Known, caller: Asking, orders: Ordering, key: str) -> Response:
     """Retry an unlink that failed, timed out or was cancelled."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 PAGE = 50
 MOST_ON_A_PAGE = 500
 
+#: Of an answer by `conditional`.
+UNCHANGED: Final[dict[int | str, dict[str, Any]]] = {304: {"description": "It is what If-None-Match names."}}
+
 router = APIRouter(prefix="/api/v1")
 
 
@@ -36,7 +39,7 @@ Place = Annotated[str | None, Query(max_length=1000, description="The place wher
 Limit = Annotated[int, Query(ge=1, le=MOST_ON_A_PAGE)]
 
 
-@router.get("/unlinks", operation_id="listUnlinks", response_model=UnlinkList)
+@router.get("/unlinks", operation_id="listUnlinks", response_model=UnlinkList, responses=UNCHANGED)
 async def list_unlinks(
     request: Request,
     readings: Known,
@@ -53,7 +56,7 @@ async def list_unlinks(
     return conditional(request, UnlinkList.model_validate({"items": items, "next": more, "complete": page.complete}))
 
 
-@router.get("/unlinks/{key}", operation_id="getUnlink", response_model=UnlinkDetail)
+@router.get("/unlinks/{key}", operation_id="getUnlink", response_model=UnlinkDetail, responses=UNCHANGED)
 async def get_unlink(request: Request, readings: Known, key: str) -> Response:
     """One unlink with its recorded steps. `key` is the idempotency key in base64url without padding."""
     history = await readings.history(from_path(key))
@@ -62,7 +65,7 @@ async def get_unlink(request: Request, readings: Known, key: str) -> Response:
     return conditional(request, UnlinkDetail.model_validate(unlink_detail(history, history.record)))
 
 
-@router.get("/batches/{id}", operation_id="getBatch", response_model=BatchDetail)
+@router.get("/batches/{id}", operation_id="getBatch", response_model=BatchDetail, responses=UNCHANGED)
 async def get_batch(
     request: Request,
     readings: Known,
@@ -77,7 +80,9 @@ async def get_batch(
     return conditional(request, batch_detail(name, page, following))
 
 
-@router.get("/enterprise-managers", operation_id="listEnterpriseManagers", response_model=ManagerList)
+@router.get(
+    "/enterprise-managers", operation_id="listEnterpriseManagers", response_model=ManagerList, responses=UNCHANGED
+)
 async def list_enterprise_managers(request: Request, readings: Known) -> Response:
     """Enterprise Managers, as the workers find them."""
     overview, queues = await readings.overview(), await readings.queues()

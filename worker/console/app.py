@@ -33,10 +33,10 @@ from worker.console import (
 from worker.console.access import LoopbackOnly, is_loopback
 from worker.console.catalogues import Catalogues
 from worker.console.dead_letters import DeadLetters
-from worker.console.models import OffboardingOrder, StepEvent
+from worker.console.models import OffboardingOrder, ProblemDocument, StepEvent
 from worker.console.oidc import Oidc
 from worker.console.orders import Orders
-from worker.console.problems import Problem, title_of
+from worker.console.problems import MEDIA_TYPE, Problem, title_of
 from worker.console.readings import Readings
 from worker.console.rendering import FOLDER, answer
 from worker.console.sessions import Sessions
@@ -65,6 +65,12 @@ _HEADERS: Final = {
     b"referrer-policy": b"same-origin",
     b"cross-origin-opener-policy": b"same-origin",
     b"cross-origin-resource-policy": b"same-origin",
+}
+
+
+_PROBLEM: Final = {
+    "description": "It was not done: a problem document (RFC 9457).",
+    "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}},
 }
 
 
@@ -138,15 +144,32 @@ def _protected(app: FastAPI, settings: ConsoleProgramSettings, clock: Clock) -> 
 
 
 def _described(app: FastAPI, made: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The OpenAPI document, with the contract's own model of a command."""
+    """The OpenAPI document, with the contract's own model of a command, and the console's own errors.
+
+    FastAPI describes an answer 422 of its own, which the console does not give.
+    """
     if app.openapi_schema is None:
         document = made()
         _, models = models_json_schema(
-            [(UnlinkCommand, "validation"), (StepEvent, "serialization"), (OffboardingOrder, "validation")],
+            [
+                (UnlinkCommand, "validation"),
+                (StepEvent, "serialization"),
+                (OffboardingOrder, "validation"),
+                (ProblemDocument, "serialization"),
+            ],
             ref_template="#/components/schemas/{model}",
             title=None,
         )
-        document["components"]["schemas"] |= models["$defs"]
+        components = document["components"]
+        components["schemas"] |= models["$defs"]
+        for name in ("HTTPValidationError", "ValidationError"):
+            components["schemas"].pop(name, None)
+        components["responses"] = {"Problem": _PROBLEM}
+        components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        document["security"] = [{"token": []}, {}]  # without users, none is needed
+        for operation in (each for methods in document["paths"].values() for each in methods.values()):
+            operation["responses"].pop("422", None)
+            operation["responses"]["default"] = {"$ref": "#/components/responses/Problem"}
         app.openapi_schema = document
     return app.openapi_schema
 

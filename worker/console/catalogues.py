@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import ValidationError
 
 from contracts.commands import JobReference, RepositoryReference
-from worker.console.api import conditional
+from worker.console.api import UNCHANGED, conditional
 from worker.console.keys import is_id
 from worker.console.models import LinkItem, LinkList
 from worker.console.orders import broken
@@ -92,7 +92,12 @@ Listing = Annotated[Catalogues, Depends(catalogues_of)]
 _Text = Annotated[str | None, Query(max_length=1000)]
 
 
-@router.get("/api/v1/enterprise-managers/{name}/links", operation_id="listLinks", response_model=LinkList)
+@router.get(
+    "/api/v1/enterprise-managers/{name}/links",
+    operation_id="listLinks",
+    response_model=LinkList,
+    responses=UNCHANGED,
+)
 async def list_links(
     request: Request,
     catalogues: Listing,

@@ -14,6 +14,23 @@ class _Model(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
+class WrongField(_Model):
+    """A field of the request, and what is wrong with it."""
+
+    field: str
+    message: str
+
+
+class ProblemDocument(_Model):
+    """Why a request was not carried out (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str = Field(description="One sentence for a person.")
+    errors: list[WrongField] = Field(default=[], description="Each wrong field, if the request has any.")
+
+
 class JobItem(_Model):
     """The backup copy job: as Enterprise Manager listed it, or as the command named it."""
 
