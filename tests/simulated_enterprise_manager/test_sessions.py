@@ -171,6 +171,9 @@ def test_everything_that_a_session_links_to_is_there(em: SimulatedEnterpriseMana
     assert set(followed) == {"JobReferenceList", "JobList", "RepositoryReferenceList", "RepositoryList"} | {
         "TaskList",
         "QueryService",
+        "BackupServerReferenceList",
+        "HierarchyRootReferenceList",
+        "BackupReferenceList",
     }
 
 

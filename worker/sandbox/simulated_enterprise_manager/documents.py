@@ -13,6 +13,7 @@ from worker.sandbox.simulated_enterprise_manager.model import (
     RUNNING,
     Job,
     Linked,
+    LinkedJob,
     LinkedRepository,
     Repository,
     Session,
@@ -90,8 +91,11 @@ class Documents:
             (
                 self._links(
                     ("Up", "", "EnterpriseManager"),
+                    ("Down", "backupServers", "BackupServerReferenceList"),
                     ("Down", "jobs", "JobReferenceList"),
+                    ("Down", "hierarchyRoots", "HierarchyRootReferenceList"),
                     ("Down", "repositories", "RepositoryReferenceList"),
+                    ("Down", "backups", "BackupReferenceList"),
                     ("Down", "tasks", "TaskList"),
                     ("Down", "querySvc", "QueryService"),
                     ("Down", "jobs?format=Entity", "JobList"),
@@ -176,9 +180,23 @@ class Documents:
             _up_to(job.backup_server),
             ("Alternate", path, "JobReference", job.name),
         ]
+        if not job.is_copy_job:
+            links += [("Start", f"{path}?action=start", None), ("Stop", f"{path}?action=stop", None)]
+        links += [
+            ("Clone", f"{path}?action=clone", None),
+            ("ToggleScheduleEnabled", f"{path}?action=toggleScheduleEnabled", None),
+            ("Down", f"{path}/backupSessions", "BackupJobSessionReferenceList"),
+        ]
         if job.is_copy_job:
-            links.append(("Down", f"{path}/linkedBackupRepositories", "LinkedBackupRepositoryObjectList", None))
-            links.append(("Create", f"{path}/linkedBackupRepositories", "LinkedBackupRepositoryObject", None))
+            links += [
+                ("Sync", f"{path}?action=sync", None),
+                ("Down", f"{path}/linkedJobs", "LinkedJobObjectList"),
+                ("Down", f"{path}/linkedBackupRepositories", "LinkedBackupRepositoryObjectList"),
+                ("Create", f"{path}/linkedJobs", "LinkedJobObject"),
+                ("Create", f"{path}/linkedBackupRepositories", "LinkedBackupRepositoryObject"),
+            ]
+        else:
+            links.append(("Down", f"{path}/includes", "ObjectInJobList"))
         return Element(
             "Job",
             self._entity("Job", f"{path}?format=Entity", job.name, f"urn:veeam:Job:{job.id}"),
@@ -188,10 +206,17 @@ class Documents:
                 Element("Platform", text=job.platform),
                 Element("Description", text=f"Created by .\\administrator ({job.name})"),
                 Element("ScheduleConfigured", text=True),
-                Element("ScheduleEnabled", text=True),
+                Element("ScheduleEnabled", text=job.schedule_enabled),
+                self._schedule(job),
                 self._job_info(job, linked),
             ),
         )
+
+    def _schedule(self, job: Job) -> Element:
+        if not job.is_copy_job:
+            return Element("JobScheduleOptions", None, ())
+        continuous = Element("OptionsContinuous", {"Enabled": job.job_type != LEGACY_COPY_JOB}, ())
+        return Element("JobScheduleOptions", None, (Element("ImmediateCopyMode", None, (continuous,)),))
 
     def _job_info(self, job: Job, linked: Linked) -> Element:
         info = f"{job.job_type}JobInfo"
@@ -216,7 +241,12 @@ class Documents:
             for backup in linked.backups
         ]
         settings = [
-            Element("LinkedJobIncludes", None, (), array="LinkedJobs"),
+            Element(
+                "LinkedJobIncludes",
+                None,
+                [Element("LinkedJobObject", None, linked_job_ids(link)) for link in linked.jobs],
+                array="LinkedJobs",
+            ),
             Element("LinkedBackupIncludes", None, backups, array=self.behaviour.json_linked_backups_name),
         ]
         if job.job_type == LEGACY_COPY_JOB or self.behaviour.links_in_job_entity == "left_out":
@@ -335,9 +365,21 @@ class Documents:
         return {"Type": kind, "Href": f"{self.api}/{path}", "Name": name, "UID": uid}
 
 
+def linked_job_ids(link: LinkedJob) -> tuple[Element, Element]:
+    """The two IDs of a job's link to a copy job."""
+    return (
+        Element("ObjectInJobId", text=link.object_in_job_id),
+        Element("LinkedJobUid", text=f"urn:veeam:Job:{link.job_uid}"),
+    )
+
+
+def id_of_server(name: str) -> str:
+    """The ID of the backup server, or of the hierarchy's root, of that name."""
+    return str(uuid.uuid5(uuid.NAMESPACE_DNS, name))
+
+
 def _up_to(backup_server: str) -> _Link:
-    path = f"backupServers/{uuid.uuid5(uuid.NAMESPACE_DNS, backup_server)}"
-    return "Up", path, "BackupServerReference", backup_server
+    return "Up", f"backupServers/{id_of_server(backup_server)}", "BackupServerReference", backup_server
 
 
 def _name(rest: tuple[str | None, ...]) -> str | None:

@@ -100,7 +100,7 @@ class Edits:
         if linked.link(link_id) is None:
             absent = f"Cannot find linked repository [{link_id}] in job {edit.job.name}."
             return None if self._behaviour.absent_link == "task_succeeds" else absent
-        if len(linked.repositories) == 1 and self._behaviour.only_link == "task_fails":
+        if len(linked.sources) == 1 and self._behaviour.only_link == "task_fails":
             return f"Unable to remove the last source of job {edit.job.name}."
         return None
 
@@ -109,7 +109,7 @@ class Edits:
         removes = edit.change is Change.REMOVE
         after = before.without(edit.link.object_in_job_id) if removes else before.plus(edit.link)
         if self._behaviour.edit_drops_linked_backups:
-            after = Linked(after.repositories)
+            after = after.without_backups()
         edit.job.relink(after, now)
         self._leave(edit, now)
 

@@ -30,6 +30,14 @@ class LinkedRepository:
 
 
 @dataclass(frozen=True, slots=True)
+class LinkedJob:
+    """A job's link to a copy job, which copies from it. IDs are bare UUIDs."""
+
+    object_in_job_id: str
+    job_uid: str
+
+
+@dataclass(frozen=True, slots=True)
 class LinkedBackup:
     """A backup linked to a copy job. IDs are bare UUIDs."""
 
@@ -48,23 +56,36 @@ class Repository:
 
 @dataclass(frozen=True, slots=True)
 class Linked:
-    """All repositories and backups that are linked to a job at one time."""
+    """All repositories, backups and jobs that are linked to a job at one time."""
 
     repositories: tuple[LinkedRepository, ...] = ()
     backups: tuple[LinkedBackup, ...] = ()
+    jobs: tuple[LinkedJob, ...] = ()
 
-    def link(self, object_in_job_id: str) -> LinkedRepository | None:
+    @property
+    def sources(self) -> tuple[LinkedRepository | LinkedJob, ...]:
+        """The repositories and jobs from which the job copies."""
+        return (*self.repositories, *self.jobs)
+
+    def link(self, object_in_job_id: str) -> LinkedRepository | LinkedJob | None:
         """The link with that ID; None if there is none."""
-        return next((link for link in self.repositories if link.object_in_job_id == object_in_job_id), None)
+        return next((link for link in self.sources if link.object_in_job_id == object_in_job_id), None)
 
     def without(self, object_in_job_id: str) -> Linked:
         """A copy without that link."""
-        kept = (link for link in self.repositories if link.object_in_job_id != object_in_job_id)
-        return Linked(tuple(kept), self.backups)
+        repositories = tuple(link for link in self.repositories if link.object_in_job_id != object_in_job_id)
+        jobs = tuple(link for link in self.jobs if link.object_in_job_id != object_in_job_id)
+        return Linked(repositories, self.backups, jobs)
 
-    def plus(self, link: LinkedRepository) -> Linked:
+    def without_backups(self) -> Linked:
+        """A copy without linked backups."""
+        return Linked(self.repositories, (), self.jobs)
+
+    def plus(self, link: LinkedRepository | LinkedJob) -> Linked:
         """A copy with one more link."""
-        return Linked((*self.repositories, link), self.backups)
+        if isinstance(link, LinkedJob):
+            return Linked(self.repositories, self.backups, (*self.jobs, link))
+        return Linked((*self.repositories, link), self.backups, self.jobs)
 
 
 @dataclass(slots=True, eq=False)
@@ -78,6 +99,7 @@ class Job:
     backup_server: str
     linked: Linked
     running: bool = False
+    schedule_enabled: bool = True
     edits: deque[Edit] = field(default_factory=deque)
     history: deque[tuple[float, Linked]] = field(default_factory=lambda: deque(maxlen=_HISTORY_LENGTH))
 
@@ -99,7 +121,7 @@ class Job:
         """The ID of each link that was removed, and the time of its removal."""
         states = [*self.history, (0.0, self.linked)]
         for (at, before), (_, after) in pairwise(states):
-            for link in before.repositories:
+            for link in before.sources:
                 if after.link(link.object_in_job_id) is None:
                     yield link.object_in_job_id, at
 
@@ -154,7 +176,7 @@ class Edit:
 
     job: Job
     change: Change
-    link: LinkedRepository
+    link: LinkedRepository | LinkedJob
     task: Task
     seconds: float
     ending: Ending = Ending.SUCCESS

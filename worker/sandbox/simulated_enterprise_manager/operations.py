@@ -14,7 +14,13 @@ from pydantic import TypeAdapter
 
 from worker.sandbox.simulated_enterprise_manager.behaviour import Behaviour
 from worker.sandbox.simulated_enterprise_manager.faults import Fault, Faults
-from worker.sandbox.simulated_enterprise_manager.model import COPY_JOB, Linked, LinkedBackup, LinkedRepository
+from worker.sandbox.simulated_enterprise_manager.model import (
+    COPY_JOB,
+    Linked,
+    LinkedBackup,
+    LinkedJob,
+    LinkedRepository,
+)
 from worker.sandbox.simulated_enterprise_manager.server import RecordedRequest, Server
 from worker.sandbox.simulated_enterprise_manager.state import DEFAULT_BACKUP_SERVER, State
 
@@ -109,6 +115,7 @@ class Simulation(ABC):
         job_type: str = COPY_JOB,
         platform: str = "VMware",
         linked_backups: Sequence[str | LinkedBackup] = (),
+        linked_jobs: Sequence[str] = (),
         id: str | None = None,  # noqa: A002 - what it is called everywhere else
         backup_server: str = DEFAULT_BACKUP_SERVER,
     ) -> str:
@@ -118,8 +125,9 @@ class Simulation(ABC):
             name: need not be unique.
             links: linked repositories, each by its UID, or with the link's own ID too. Unknown ones are added.
             job_type: `ImmediateBackupCopy`, `BackupCopy` (made in 11a or earlier), `Backup`, `Replica`, ...
-            platform: `VMware`, `Hyperv` or `vCloud`.
+            platform: `VMware`, `Hyperv`, `vCloud`, or `CustomPlatform` as in the vendor's examples of copy jobs.
             linked_backups: backups that any edit drops, each by its UID, or with its own ID too.
+            linked_jobs: the IDs of jobs from which it copies.
             id: a random one if it is left out.
             backup_server: the name of the backup server that it is configured on.
         """
@@ -134,6 +142,7 @@ class Simulation(ABC):
             linked_backups=[
                 LinkedBackup(new_id(), backup) if isinstance(backup, str) else backup for backup in linked_backups
             ],
+            linked_jobs=[LinkedJob(new_id(), job) for job in linked_jobs],
         )
 
     @operation
@@ -145,6 +154,11 @@ class Simulation(ABC):
     def links(self, job_id: str) -> list[LinkedRepository]:
         """What is truly linked to a job now, whatever a lagging list shows."""
         return list(self._linked(job_id).repositories)
+
+    @operation
+    def linked_jobs(self, job_id: str) -> list[LinkedJob]:
+        """What jobs are truly linked to a job now."""
+        return list(self._linked(job_id).jobs)
 
     @operation
     def linked_backups(self, job_id: str) -> list[LinkedBackup]:
@@ -178,7 +192,7 @@ class Simulation(ABC):
     @operation
     def remove_link(self, job_id: str, object_in_job_id: str) -> None:
         """Remove a link at once, as another user does at the console; the job's linked backups go with it."""
-        self._state.relink(job_id, Linked(self._linked(job_id).without(object_in_job_id).repositories))
+        self._state.relink(job_id, self._linked(job_id).without(object_in_job_id).without_backups())
 
     @property
     @operation

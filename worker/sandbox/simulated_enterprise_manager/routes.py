@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hmac
-import json
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
-from urllib.parse import quote
+from collections.abc import Callable
 
-import defusedxml.ElementTree
-from defusedxml import DefusedXmlException
-
+from worker.sandbox.simulated_enterprise_manager import actions
 from worker.sandbox.simulated_enterprise_manager.behaviour import Behaviour
-from worker.sandbox.simulated_enterprise_manager.documents import VERSIONS, Documents, error
-from worker.sandbox.simulated_enterprise_manager.faults import Fault
+from worker.sandbox.simulated_enterprise_manager.documents import VERSIONS, id_of_server
+from worker.sandbox.simulated_enterprise_manager.exchange import (
+    ACCESS_DENIED,
+    SESSION_HEADER,
+    Account,
+    Answer,
+    RefusalError,
+    Request,
+    as_entity,
+    bare,
+    posted_uid,
+    unauthorized,
+)
+from worker.sandbox.simulated_enterprise_manager.further_documents import FurtherDocuments
 from worker.sandbox.simulated_enterprise_manager.model import (
     LEGACY_COPY_JOB,
     Change,
     Job,
+    LinkedJob,
     LinkedRepository,
     Session,
     Task,
@@ -30,72 +33,12 @@ from worker.sandbox.simulated_enterprise_manager.queries import QueryInvalidErro
 from worker.sandbox.simulated_enterprise_manager.rendering import Element
 from worker.sandbox.simulated_enterprise_manager.state import NotThereError, State
 
-SESSION_HEADER = "X-RestSvcSessionId"
-
-_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-_ACCESS_DENIED = "Access is denied."
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """The parts of an HTTP request that the simulation uses."""
-
-    method: str
-    #: The path below `/api`, decoded, without slashes at its ends.
-    path: str
-    query: Mapping[str, str]
-    authorization: str | None
-    cookie_token: str | None = field(repr=False)
-    header_token: str | None = field(repr=False)
-    body: bytes
-    #: The URL of the API as the client addressed it. Links begin with it if `Behaviour.links_host` is None.
-    api: str
-    #: The injected fault for the edit that this request begins, if there is one.
-    fault: Fault | None = None
-
-    @property
-    def token(self) -> str | None:
-        """The token of the cookie, even if it is stale; else the header's (helpcenter, "HTTP Authentication")."""
-        return self.header_token if self.cookie_token is None else self.cookie_token
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A status and a document that is not rendered yet."""
-
-    status: int
-    document: Element | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
-class _RefusalError(Exception):
-    """The request is answered with an error."""
-
-    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(message)
-        self.answer = Answer(status, error(status, message), headers or {})
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """The account that may log on."""
-
-    username: str
-    password: str = field(repr=False)
-
-    def matches(self, authorization: str | None) -> bool:
-        """Whether an `Authorization` header has this account's credentials."""
-        scheme, _, credentials = (authorization or "").partition(" ")
-        try:
-            given = base64.b64decode(credentials, validate=True)
-        except (binascii.Error, ValueError):
-            return False
-        wanted = f"{self.username}:{self.password}".encode()
-        return scheme.lower() == "basic" and hmac.compare_digest(given, wanted)
+#: The root of the one virtual infrastructure.
+HIERARCHY_ROOT = "vcenter01.corp.example"
 
 
 class Routes:
-    """The part of the API that an unlink uses."""
+    """The part of the API that an unlink uses, and what other programs ask for beside it."""
 
     def __init__(self, state: State, account: Account) -> None:
         self._state = state
@@ -110,13 +53,13 @@ class Routes:
         with self._state.lock:
             try:
                 return self._route(request)
-            except _RefusalError as refusal:
+            except RefusalError as refusal:
                 return refusal.answer
             except NotThereError as absence:
                 return self._absent(str(absence.args[0])).answer
 
-    def _absent(self, message: str) -> _RefusalError:
-        return _RefusalError(int(self._behaviour.absent_resource), message)
+    def _absent(self, message: str) -> RefusalError:
+        return RefusalError(int(self._behaviour.absent_resource), message)
 
     def _route(self, request: Request) -> Answer:
         match request.path.split("/"):
@@ -126,7 +69,7 @@ class Routes:
                 return self._only(request, POST=self._log_on)
         session = self._state.session_of(request.token)
         if session is None:
-            raise _unauthorized()
+            raise unauthorized()
         return self._in_session(request, session)
 
     def _in_session(self, request: Request, session: Session) -> Answer:
@@ -150,34 +93,51 @@ class Routes:
             case ["query" | "querysvc" as kind]:
                 shown = self._query if kind == "query" else self._show_queries
                 return self._only(request, GET=lambda asked: shown(asked, session))
-            case ["jobs" | "repositories" as kind, *rest]:
-                if self._behaviour.role == "Restore Operator":
-                    raise _RefusalError(403, _ACCESS_DENIED)
-                return self._jobs(request, session, rest) if kind == "jobs" else self._repositories(request, rest)
-        raise _RefusalError(404, f"There is no resource {request.path}.")
+            case ["jobs" | "repositories" | "backupservers" | "backups" | "hierarchyroots" as kind, *rest]:
+                return self._inventory(request, session, kind, rest)
+        raise RefusalError(404, f"There is no resource {request.path}.")
+
+    def _inventory(self, request: Request, session: Session, kind: str, rest: list[str]) -> Answer:
+        if self._behaviour.role == "Restore Operator":
+            raise RefusalError(403, ACCESS_DENIED)
+        if kind == "jobs":
+            return self._jobs(request, session, rest)
+        return self._repositories(request, rest) if kind == "repositories" else self._servers(request, kind, rest)
 
     def _jobs(self, request: Request, session: Session, rest: list[str]) -> Answer:
         match rest:
             case []:
                 return self._only(request, GET=self._list_jobs)
             case [job_id]:
-                return self._only(request, GET=lambda asked: self._show_job(asked, self._job(job_id)))
+                return self._only(
+                    request,
+                    GET=lambda asked: self._show_job(asked, self._job(job_id)),
+                    POST=lambda asked: self._act(asked, session, self._job(job_id)),
+                )
+            case [job_id, "includes" | "backupsessions" as kind]:
+                return self._only(request, GET=lambda asked: self._list_nothing(asked, self._job(job_id), kind))
+            case [job_id, "linkedjobs"]:
+                return self._only(
+                    request,
+                    GET=lambda asked: self._list_linked_jobs(asked, self._job(job_id)),
+                    POST=lambda asked: self._link_job(asked, session, self._job(job_id)),
+                )
             case [job_id, "linkedbackuprepositories"]:
                 return self._only(
                     request,
                     GET=lambda asked: self._list_links(asked, self._job(job_id)),
                     POST=lambda asked: self._link(asked, session, self._job(job_id)),
                 )
-            case [job_id, "linkedbackuprepositories", link_id]:
+            case [job_id, "linkedbackuprepositories" | "linkedjobs" as kind, link_id]:
                 return self._only(
-                    request, DELETE=lambda asked: self._unlink(asked, session, self._job(job_id), _bare(link_id))
+                    request, DELETE=lambda asked: self._unlink(asked, session, self._job(job_id), kind, bare(link_id))
                 )
-        raise _RefusalError(404, f"There is no resource {request.path}.")
+        raise RefusalError(404, f"There is no resource {request.path}.")
 
     def _only(self, request: Request, **methods: Callable[[Request], Answer]) -> Answer:
         if request.method not in methods:
             allowed = ", ".join(methods)
-            raise _RefusalError(405, f"The method {request.method} is not allowed.", {"Allow": allowed})
+            raise RefusalError(405, f"The method {request.method} is not allowed.", {"Allow": allowed})
         return methods[request.method](request)
 
     # --- logon sessions ---
@@ -187,9 +147,9 @@ class Routes:
 
     def _log_on(self, request: Request) -> Answer:
         if request.query.get("v", "latest") not in {"latest", *VERSIONS}:
-            raise _unauthorized()
+            raise unauthorized()
         if not self._account.matches(request.authorization):
-            raise _unauthorized()
+            raise unauthorized()
         self._make_room_for_session()
         session = self._state.log_on(self._account.username)
         return Answer(
@@ -203,7 +163,7 @@ class Routes:
         if cap is None or len(live) < cap:
             return
         if self._behaviour.beyond_session_cap != "oldest_ends":
-            raise _RefusalError(int(self._behaviour.beyond_session_cap), "The maximum number of sessions is reached.")
+            raise RefusalError(int(self._behaviour.beyond_session_cap), "The maximum number of sessions is reached.")
         for session in live[: len(live) - cap + 1]:
             self._state.log_off(session)
 
@@ -246,17 +206,17 @@ class Routes:
     # --- jobs ---
 
     def _job(self, job_id: str) -> Job:
-        return self._state.job(_bare(job_id))
+        return self._state.job(bare(job_id))
 
     def _list_jobs(self, request: Request) -> Answer:
         documents, jobs = self._documents(request), self._state.jobs.values()
-        if _as_entity(request):
+        if as_entity(request):
             return Answer(200, documents.jobs((job, self._state.listed(job)) for job in jobs))
         return Answer(200, documents.references(jobs))
 
     def _show_job(self, request: Request, job: Job) -> Answer:
         documents = self._documents(request)
-        if _as_entity(request):
+        if as_entity(request):
             return Answer(200, documents.job(job, self._state.listed(job)))
         return Answer(200, documents.job_reference(job))
 
@@ -266,37 +226,60 @@ class Routes:
         if job.job_type == LEGACY_COPY_JOB:
             shown = behaviour.links_of_legacy_copy_jobs
         if shown not in {"listed", "empty"}:
-            raise _RefusalError(int(shown), f"Job {job.name} is not a backup copy job with linked repositories.")
+            raise RefusalError(int(shown), f"Job {job.name} is not a backup copy job with linked repositories.")
         links = self._state.listed(job).repositories if shown == "listed" else ()
         return Answer(200, self._documents(request).linked_repositories(job, links))
 
     def _link(self, request: Request, session: Session, job: Job) -> Answer:
         self._require_editable(job)
-        repository_uid = _posted_repository(request.body)
+        repository_uid = posted_uid(request.body, "LinkedBackupRepositoryUid", "Repository")
         if repository_uid not in self._state.repositories:
-            raise _RefusalError(404, f"Cannot find repository [{repository_uid}]")
+            raise RefusalError(404, f"Cannot find repository [{repository_uid}]")
         link = LinkedRepository(self._state.new_id(), repository_uid)
         task = self._state.edit(session, job, Change.ADD, link, request.fault)
         return self._accepted(request, task)
 
-    def _unlink(self, request: Request, session: Session, job: Job, link_id: str) -> Answer:
+    def _unlink(self, request: Request, session: Session, job: Job, kind: str, link_id: str) -> Answer:
         self._require_editable(job)
         self._state.now()
         link = job.linked.link(link_id)
+        if isinstance(link, LinkedJob) is not (kind == "linkedjobs"):
+            link = None  # the ID is that of a link of the other kind
         if link is None and self._behaviour.absent_link == "404":
-            raise _RefusalError(404, f"Cannot find linked repository [{link_id}]")
-        if link is not None and len(job.linked.repositories) == 1 and self._behaviour.only_link == "400":
-            raise _RefusalError(400, f"Unable to remove the last source of job {job.name}.")
-        named = link or LinkedRepository(link_id, "")
+            what = "job" if kind == "linkedjobs" else "repository"
+            raise RefusalError(404, f"Cannot find linked {what} [{link_id}]")
+        if link is not None and len(job.linked.sources) == 1 and self._behaviour.only_link == "400":
+            raise RefusalError(400, f"Unable to remove the last source of job {job.name}.")
+        named = link or LinkedRepository(link_id if job.linked.link(link_id) is None else self._state.new_id(), "")
         return self._accepted(request, self._state.edit(session, job, Change.REMOVE, named, request.fault))
+
+    def _list_nothing(self, request: Request, _job: Job, kind: str) -> Answer:
+        documents = self._documents(request)
+        return Answer(200, documents.includes() if kind == "includes" else documents.backup_sessions())
+
+    def _list_linked_jobs(self, request: Request, job: Job) -> Answer:
+        if not job.is_copy_job:
+            raise RefusalError(400, f"Job {job.name} is not a backup copy job with linked jobs.")
+        return Answer(200, self._documents(request).linked_jobs(job, self._state.listed(job).jobs))
+
+    def _link_job(self, request: Request, session: Session, job: Job) -> Answer:
+        self._require_editable(job)
+        linked = self._state.job(posted_uid(request.body, "LinkedJobUid", "Job"))
+        link = LinkedJob(self._state.new_id(), linked.id)
+        return self._accepted(request, self._state.edit(session, job, Change.ADD, link, request.fault))
+
+    def _act(self, request: Request, session: Session, job: Job) -> Answer:
+        if self._behaviour.role != "Portal Administrator":
+            raise RefusalError(403, ACCESS_DENIED)
+        return self._accepted(request, actions.perform(self._state, session, job, request))
 
     def _require_editable(self, job: Job) -> None:
         if self._behaviour.role != "Portal Administrator":
-            raise _RefusalError(403, _ACCESS_DENIED)
+            raise RefusalError(403, ACCESS_DENIED)
         if not job.is_copy_job:
-            raise _RefusalError(400, f"Job {job.name} is not a backup copy job.")
+            raise RefusalError(400, f"Job {job.name} is not a backup copy job.")
         if job.running and self._behaviour.running_job == "400":
-            raise _RefusalError(400, f"Job {job.name} is running and cannot be edited.")
+            raise RefusalError(400, f"Job {job.name} is running and cannot be edited.")
 
     def _accepted(self, request: Request, task: Task) -> Answer:
         # As in the vendor's examples, the task in the response to an edit is Running, even if the edit has ended.
@@ -315,12 +298,30 @@ class Routes:
         documents, repositories = self._documents(request), self._state.repositories
         match rest:
             case []:
-                listed = documents.repositories if _as_entity(request) else documents.references
+                listed = documents.repositories if as_entity(request) else documents.references
                 return self._only(request, GET=lambda _: Answer(200, listed(repositories.values())))
-            case [uid] if _bare(uid) in repositories:
-                form = documents.repository if _as_entity(request) else documents.repository_reference
-                return self._only(request, GET=lambda _: Answer(200, form(repositories[_bare(uid)])))
+            case [uid] if bare(uid) in repositories:
+                form = documents.repository if as_entity(request) else documents.repository_reference
+                return self._only(request, GET=lambda _: Answer(200, form(repositories[bare(uid)])))
         raise self._absent(f"Cannot find repository [{'/'.join(rest)}]")
+
+    def _servers(self, request: Request, kind: str, rest: list[str]) -> Answer:
+        documents, jobs = self._documents(request), list(self._state.jobs.values())
+        names = [job.backup_server for job in jobs]
+        names += [repository.backup_server for repository in self._state.repositories.values()]
+        servers = {id_of_server(name): name for name in names}
+        match kind, rest:
+            case "backupservers", []:
+                return self._only(request, GET=lambda _: Answer(200, documents.backup_servers(servers.values())))
+            case "backupservers", [server_id] if bare(server_id) in servers:
+                server = servers[bare(server_id)]
+                return self._only(request, GET=lambda _: Answer(200, documents.backup_server(server)))
+            case "hierarchyroots", []:
+                return self._only(request, GET=lambda _: Answer(200, documents.hierarchy_roots([HIERARCHY_ROOT])))
+            case "backups", []:
+                backups = [(backup, job) for job in jobs for backup in self._state.listed(job).backups]
+                return self._only(request, GET=lambda _: Answer(200, documents.backups(backups)))
+        raise self._absent(f"Cannot find {request.path}")
 
     def _show_queries(self, request: Request, session: Session) -> Answer:
         return Answer(200, self._documents(request).query_service(session))
@@ -331,49 +332,14 @@ class Routes:
         if self._behaviour.query != "supported":
             shown = self._behaviour.query
         if shown != "supported":
-            raise _RefusalError(int(shown), "The query is not supported.")
+            raise RefusalError(int(shown), "The query is not supported.")
         if kind != "task" and self._behaviour.role == "Restore Operator":
-            raise _RefusalError(403, _ACCESS_DENIED)
+            raise RefusalError(403, ACCESS_DENIED)
         try:
             return Answer(200, answer_query(self._state, self._documents(request), session, request.query))
         except QueryInvalidError as problem:
-            raise _RefusalError(400, str(problem)) from problem
+            raise RefusalError(400, str(problem)) from problem
 
-    def _documents(self, request: Request) -> Documents:
+    def _documents(self, request: Request) -> FurtherDocuments:
         host = self._behaviour.links_host
-        return Documents(request.api if host is None else f"https://{host}/api", self._behaviour)
-
-
-def _unauthorized() -> _RefusalError:
-    return _RefusalError(401, "Unauthorized.", {"WWW-Authenticate": "Basic Realm=RestSvc"})
-
-
-def _as_entity(request: Request) -> bool:
-    return request.query.get("format", "").lower() == "entity"
-
-
-def _bare(text: str) -> str:
-    """The ID in a path, which is a bare UUID [doc]."""
-    if not _UUID.fullmatch(text):
-        raise _RefusalError(400, f"The ID [{quote(text)}] is ill-formed.")
-    return text.lower()
-
-
-def _posted_repository(body: bytes) -> str:
-    text = _posted_text(body)
-    prefix, uid = text.rpartition(":")[0], text.rpartition(":")[2]
-    if prefix not in {"", "urn:veeam:Repository"}:
-        raise _RefusalError(400, "LinkedBackupRepositoryUid is no UID of a repository.")
-    return _bare(uid)
-
-
-def _posted_text(body: bytes) -> str:
-    name = "LinkedBackupRepositoryUid"
-    try:
-        if body.lstrip().startswith(b"{"):
-            fields: dict[str, Any] = json.loads(body)
-            return next(str(value) for key, value in fields.items() if key.lower() == name.lower())
-        root = defusedxml.ElementTree.fromstring(body)
-        return next(element.text or "" for element in root.iter() if element.tag.rpartition("}")[2] == name).strip()
-    except (ValueError, SyntaxError, DefusedXmlException, StopIteration):
-        raise _RefusalError(400, f"The request body must hold {name}.") from None
+        return FurtherDocuments(request.api if host is None else f"https://{host}/api", self._behaviour)

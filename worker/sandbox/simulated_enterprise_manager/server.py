@@ -16,10 +16,11 @@ from aiohttp import web
 
 from worker.sandbox.processes.free_ports import LOOPBACK, free_port
 from worker.sandbox.simulated_enterprise_manager.documents import error
+from worker.sandbox.simulated_enterprise_manager.exchange import SESSION_HEADER, Account, Answer, Request
 from worker.sandbox.simulated_enterprise_manager.faults import Fault, Faults
 from worker.sandbox.simulated_enterprise_manager.rendering import to_json, to_xml
 from worker.sandbox.simulated_enterprise_manager.replay import Replay
-from worker.sandbox.simulated_enterprise_manager.routes import SESSION_HEADER, Account, Answer, Request, Routes
+from worker.sandbox.simulated_enterprise_manager.routes import Routes
 from worker.sandbox.simulated_enterprise_manager.state import State
 
 if TYPE_CHECKING:

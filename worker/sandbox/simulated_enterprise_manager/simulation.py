@@ -16,10 +16,10 @@ from typing import Any
 from worker.sandbox.certificates import LOOPBACK_NAMES, certificates_in
 from worker.sandbox.processes.free_ports import LOOPBACK
 from worker.sandbox.simulated_enterprise_manager.behaviour import Behaviour
+from worker.sandbox.simulated_enterprise_manager.exchange import Account
 from worker.sandbox.simulated_enterprise_manager.faults import Faults
 from worker.sandbox.simulated_enterprise_manager.operations import OPERATIONS, Simulation
 from worker.sandbox.simulated_enterprise_manager.replay import Replay
-from worker.sandbox.simulated_enterprise_manager.routes import Account
 from worker.sandbox.simulated_enterprise_manager.server import Server
 from worker.sandbox.simulated_enterprise_manager.state import State
 

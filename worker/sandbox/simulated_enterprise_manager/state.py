@@ -19,6 +19,7 @@ from worker.sandbox.simulated_enterprise_manager.model import (
     Job,
     Linked,
     LinkedBackup,
+    LinkedJob,
     LinkedRepository,
     Repository,
     Session,
@@ -90,10 +91,11 @@ class State:
         backup_server: str = DEFAULT_BACKUP_SERVER,
         links: Sequence[LinkedRepository] = (),
         linked_backups: Sequence[LinkedBackup] = (),
+        linked_jobs: Sequence[LinkedJob] = (),
     ) -> str:
         """Add a job, or replace the one with this ID. Returns its ID."""
         job_id = job_id or self.new_id()
-        linked = Linked(tuple(links), tuple(linked_backups))
+        linked = Linked(tuple(links), tuple(linked_backups), tuple(linked_jobs))
         self.jobs[job_id] = Job(job_id, name, job_type, platform, backup_server, linked)
         return job_id
 
@@ -197,12 +199,12 @@ class State:
 
     # --- tasks ---
 
-    def edit(self, session: Session, job: Job, change: Change, link: LinkedRepository, fault: Fault | None) -> Task:
+    def edit(
+        self, session: Session, job: Job, change: Change, link: LinkedRepository | LinkedJob, fault: Fault | None
+    ) -> Task:
         """Begin an edit of a job. Returns its task."""
         now = self.now()
-        session.tasks_begun += 1
-        task = Task(f"task-{session.tasks_begun}", "UpdateJob", "")
-        session.tasks[task.id] = task
+        task = self._begin(session, "UpdateJob")
         edit = Edit(job, change, link, task, self.behaviour.edit_seconds)
         if job.running and self.behaviour.running_job == "task_fails":
             edit.ending, edit.failure = Ending.FAILURE, f"Job {job.name} is running and cannot be edited."
@@ -212,6 +214,20 @@ class State:
             edit.ending = Ending.NEVER
         self._edit_of_task[task] = edit
         self._edits.submit(edit, now)
+        return task
+
+    def done(self, session: Session, operation: str) -> Task:
+        """The task of an operation that is done at once."""
+        now = self.now()
+        task = self._begin(session, operation)
+        task.operation_ended_at = task.finished_at = now
+        task.success, task.message = True, "Ok"
+        return task
+
+    def _begin(self, session: Session, operation: str) -> Task:
+        session.tasks_begun += 1
+        task = Task(f"task-{session.tasks_begun}", operation, "")
+        session.tasks[task.id] = task
         return task
 
     def tasks_of(self, session: Session) -> list[Task]:
