@@ -156,7 +156,7 @@ async def test_a_retry_opens_the_batch_and_ends_it_again(ledger: SqlLedger) -> N
         await ledger.join(member(key))
         await end(ledger, key, Outcome.FAILED if key == "a" else Outcome.SUCCEEDED)
     assert await ended(ledger, "b") == [("a", Outcome.FAILED), ("b", Outcome.SUCCEEDED)]
-    started = await ledger.retry(Retry("a", "default", run=1, judged=CONTENT))
+    started = await ledger.retry(Retry("a", "default", run=1, permitted=CONTENT))
     assert isinstance(started, Claimed)
     assert started.entry.batched
     assert await ended(ledger, "b") == []
@@ -183,7 +183,7 @@ async def test_a_repeat_in_an_ended_batch_reads_no_other_member(database: Databa
 
     first, _composing = repeat("a")
     assert repeat("a") == repeat("b") == (first, 1)
-    started = await ledger.retry(Retry("a", "default", run=1, judged=CONTENT))
+    started = await ledger.retry(Retry("a", "default", run=1, permitted=CONTENT))
     assert isinstance(started, Claimed)
     await settle(ledger, started.entry.lease, run=2)
     second, composing = repeat("b")
@@ -219,7 +219,7 @@ async def test_a_batch_whose_event_is_composed_is_not_reopened_meanwhile(postgre
 
     async def retry_elsewhere() -> asyncio.Task[Any]:
         other = await postgresql_database.ledger("worker-b")
-        task = asyncio.create_task(other.retry(Retry("a", "default", run=1, judged=CONTENT)))
+        task = asyncio.create_task(other.retry(Retry("a", "default", run=1, permitted=CONTENT)))
         await words.until(lambda: task.done() or postgresql_database.execute(words.WAITING) == [(1,)])
         return task
 

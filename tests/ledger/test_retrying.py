@@ -46,8 +46,8 @@ COMMAND = UnlinkCommand.model_validate_json(
     b'{"command": "unlink.v1", "idempotency_key": "CHG-1", "job": {"name": "a"}, "repository": {"name": "b"},'
     b' "not_after": "2026-03-01T13:00:00Z", "correlation_id": "first"}'
 )
-JUDGED = COMMAND.fingerprint
-RETRY = Retry("CHG-1", "default", run=1, judged=JUDGED)
+PERMITTED = COMMAND.fingerprint
+RETRY = Retry("CHG-1", "default", run=1, permitted=PERMITTED)
 
 
 def event_of(run: int, *, changed: bool | None = False) -> bytes:
@@ -58,7 +58,7 @@ def event_of(run: int, *, changed: bool | None = False) -> bytes:
 @pytest.fixture
 def claim() -> NewClaim:
     """The claim of the key's command."""
-    return NewClaim("CHG-1", JUDGED, "default", COMMAND.model_dump_json().encode(), words.noon, user_id="snow")
+    return NewClaim("CHG-1", PERMITTED, "default", COMMAND.model_dump_json().encode(), words.noon, user_id="snow")
 
 
 async def started(ledger: SqlLedger, **changes: Any) -> Entry:
@@ -174,18 +174,18 @@ async def test_no_run_is_started_that_was_not_judged(database: Database, claim: 
     """The policy is asked before the claim: a run that ends in between would be started by whoever may not."""
     ledger = await database.ledger()
     await ended(ledger, claim)
-    for judged in (None, "of another command"):
-        assert await ledger.retry(replace(RETRY, judged=judged)) == HeldElsewhere()
+    for permitted in (None, "of another command"):
+        assert await ledger.retry(replace(RETRY, permitted=permitted)) == HeldElsewhere()
     assert (await started(ledger)).run == 2
 
 
-async def test_what_the_last_run_is_decides_whether_the_policy_is_asked(database: Database, claim: NewClaim) -> None:
-    """A request that can start nothing is answered; one that can is judged by the stored command."""
+async def test_the_last_run_decides_whether_the_policy_is_applied(database: Database, claim: NewClaim) -> None:
+    """A request that can start nothing is answered; to one that can, the policy is applied by the stored command."""
     ledger = await database.ledger()
     await ended(ledger, claim)
     known = await ledger.last_run("CHG-1")
     job = words.intent_of().job_id
-    assert known == KnownRun("default", 1, claim.command, JUDGED, failure=event_of(1), job_id=job)
+    assert known == KnownRun("default", 1, claim.command, PERMITTED, failure=event_of(1), job_id=job)
     entry = await started(ledger)
     known = await ledger.last_run("CHG-1")
     assert known is not None

@@ -57,12 +57,12 @@ def retry(  # noqa: PLR0913 - one parameter an option
 ) -> None:
     """Run unlinks again that ended as failed, timed out or cancelled: by key, ticket, batch or reason.
 
-    Each is run as it was first accepted; no other link is removed than the one that it first found. The policy is
-    applied to you as if you had sent the command. What is to be run again is shown, and confirmed.
+    Each command is run as it was first accepted. Only the link that its first run found can be removed. The policy is
+    applied to you as if you had sent the command. The unlinks to run again are shown, and must be confirmed.
 
     Needs UNLINK_BROKER__URL, and UNLINK_LEDGER__URL unless --run is given. With --wait the exit status is 0 for
     succeeded, 1 failed, 2 rejected or wrong usage, 3 timed out, 4 cancelled; of many, the first of 2, 1, 3, 4 that
-    occurred. Without, it is 0. It is 1 if there is nothing to run again, or if it was not confirmed.
+    occurred. Without --wait it is 0. It is 1 if there is nothing to run again, or if it was not confirmed.
     """
     criteria = Criteria(ticket=ticket, batch=batch, reason=reason)
     if bool(keys) == (criteria != Criteria()):

@@ -177,7 +177,7 @@ class Orders:
     async def retry_batch(self, caller: Caller, batch: str, records: Sequence[Record]) -> int:
         """Retry these commands of a batch. Returns how many are on the queue.
 
-        All are judged by the policy before the first is published.
+        The policy is applied to all before the first is published.
         """
         for record in records:
             self._require_own(caller, record)
@@ -189,7 +189,7 @@ class Orders:
     async def offboard(self, caller: Caller, batch: str, commands: Sequence[UnlinkCommand], jobs: Sequence[Job]) -> int:
         """Order the commands of a batch, each for its job; what ended before without success is retried.
 
-        Returns how many are on the queue. All are judged by the policy before the first is published.
+        Returns how many are on the queue. The policy is applied to all before the first is published.
         """
         self._require_may_order(caller)
         for command, job in zip(commands, jobs, strict=True):

@@ -55,7 +55,7 @@ class Retrying(Batching):
         """Start the run that follows the settled one of `row`; None if another request did meanwhile."""
         if retry.run < row["run"] or known_run_from(row).failure is None:
             return AlreadySettled(bytes(row["event"]), batched=bool(row["batched"]))
-        return self._start(retry, row) if retry.judged == row["fingerprint"] else HeldElsewhere()
+        return self._start(retry, row) if retry.permitted == row["fingerprint"] else HeldElsewhere()
 
     def _take_over(self, retry: Retry, found: RowMapping) -> Claimed | HeldElsewhere:
         taker = {**self._taker(retry.key), "grace_microseconds": self._grace_microseconds}

@@ -210,7 +210,7 @@ class Dispatcher:
 
     async def _run(self, running: Running) -> None:
         try:
-            await self._attempts.run(running.deliveries, self._runs.see_through(running), running.report)
+            await self._attempts.run(running.deliveries, self._runs.execute(running), running.report)
         finally:
             del self._running[running.key]
             running.over.set()
@@ -218,14 +218,14 @@ class Dispatcher:
     async def _join(
         self, running: Running, command: UnlinkCommand | RetryCommand, delivery: Delivery, report: Reporter
     ) -> None:
-        """The key is under way here. Its end answers this delivery too, if both are about the same run or content."""
+        """Let a delivery join the run of its key here, whose end then answers it, if run or content are the same."""
         if isinstance(command, RetryCommand):
             same = command.enterprise_manager == running.asked.enterprise_manager
             known = running.run is not None and running.run > command.run
         else:
             same = command.fingerprint == running.fingerprint
             known = running.run is not None or same
-        if not known:  # whose the key is, and which run, only the ledger knows
+        if not known:  # the ledger has not said yet to which content the key belongs, and which run this is
             await self._replies.delay([delivery], HELD_ELSEWHERE_SECONDS, report, failed=False)
         elif not same:
             await self._replies.reject_reuse(delivery, command, report)
@@ -237,9 +237,9 @@ class Dispatcher:
     # --- a cancel ---------------------------------------------------------------------------------------------------
 
     async def _cancel(self, command: CancelCommand, delivery: Delivery, report: Reporter) -> Running | None:
-        """Record the request; the worker that holds the key acts on it. The end of the run answers it.
+        """Record the request. The worker that holds the key acts on it, and the end of the run answers it.
 
-        No worker holds a run that waits for its `not_before`: it is returned, to be ended here.
+        No worker holds a run that waits for its `not_before`: such a run is returned, and ends here.
         """
         request = CancelRequest(
             key=command.idempotency_key,
@@ -265,7 +265,7 @@ class Dispatcher:
         return None
 
     async def _end_waiting(self, known: KnownRun, delivery: Delivery, report: Reporter) -> Running | None:
-        """Begin to end a run that waits for its `not_before`, and that somebody has asked to cancel."""
+        """End here a cancelled run that waits for its `not_before`. None if the delivery was delayed instead."""
         stored = read_command(known.command)
         if stored.idempotency_key in self._running:  # a copy that is about to be delayed again
             await self._replies.delay([delivery], HELD_ELSEWHERE_SECONDS, report, failed=False)

@@ -45,10 +45,10 @@ class Misrouted:
     async def reject_unless_known(
         self, command: Command | Exception, delivery: Delivery, misrouting: Misrouting, report: Reporter
     ) -> UnlinkCommand | RetryCommand | None:
-        """Reject it. If its key is in the ledger, a rejection would be wrong: return the command instead.
+        """Reject a command. If its key is in the ledger, a rejection would be wrong: return the command instead.
 
         Raises:
-            DeferredError: there may be a queue for it later.
+            DeferredError: its queue may be declared later.
         """
         name = delivery.enterprise_manager
         if name == UNKNOWN_NAME:
@@ -73,7 +73,7 @@ class Misrouted:
         return None
 
     async def _is_known(self, command: UnlinkCommand | RetryCommand, delivery: Delivery) -> bool:
-        """Whether its key is past its claim: its Enterprise Manager may have been configured formerly."""
+        """Whether the key is past its claim: its Enterprise Manager may have been configured earlier."""
         if command.enterprise_manager != delivery.enterprise_manager:
             return False
         if isinstance(command, RetryCommand):
@@ -85,7 +85,7 @@ class Misrouted:
 
 
 def ending_of_given_up(entry: Entry, why: str) -> Ending:
-    """The ending of a claimed key whose command is not run. A cancel from before the first DELETE is respected."""
+    """The ending of a claimed key whose command is not run. It is cancelled if that was asked before any DELETE."""
     if entry.cancelled and entry.stage is Stage.CLAIMED:
         return cancelled(entry.intent, changed=None if entry.may_act else False)
     return failed(ReasonCode.GAVE_UP, why, changed=None, seen=entry.intent)

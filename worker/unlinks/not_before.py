@@ -15,7 +15,7 @@ from worker.unlinks.waiting import DeferredError
 
 #: How far ahead a `not_before` may be: for as long as settled keys are kept.
 LONGEST_AHEAD = timedelta(days=90)
-#: The delays, in seconds: the longest that does not last beyond `not_before` is taken.
+#: The delays, in seconds. The longest one that ends before `not_before` is used.
 _DELAYS = (600.0, 120.0, 30.0, 5.0)
 
 
@@ -27,10 +27,10 @@ def seconds_until_start(command: UnlinkCommand, now: datetime) -> float:
 
 
 def require_soon(seconds: float) -> None:
-    """Return if a wait of so many seconds may pass in the process.
+    """Return if the process may wait so many seconds.
 
     Raises:
-        DeferredError: it may not.
+        DeferredError: the wait is too long; the command goes to a delay queue.
     """
     delay = next((delay for delay in _DELAYS if delay <= seconds), None)
     if delay is not None:
@@ -38,10 +38,10 @@ def require_soon(seconds: float) -> None:
 
 
 def require_started(command: UnlinkCommand, now: datetime) -> None:
-    """Return if the wait is over: a clock may have been set back since.
+    """Return if `not_before` has passed: the clock may have been set back since the wait.
 
     Raises:
-        DeferredError: it is not.
+        DeferredError: it has not.
     """
     if seconds_until_start(command, now) > 0:
         raise DeferredError("its not_before has not come", _DELAYS[-1])

@@ -44,10 +44,11 @@ class Replies:
         """Publish a terminal event. After its confirm, and only then, acknowledge all deliveries that waited for it.
 
         Args:
-            event: a new one; or the bytes of one that was settled before.
-            deliveries: more may join while it is being published.
-            report: of the delivery whose end it is.
-            ended_batches: gives the batches that have ended with it; their events are confirmed first, too.
+            event: a new event, or the bytes of one that was settled before.
+            deliveries: more may join while the event is being published.
+            report: reports the steps of the delivery that began the run.
+            ended_batches: returns the events of batches that have ended with it; they, too, are confirmed before the
+                deliveries are acknowledged.
         """
         report(StepKind.PUBLISHING)
         reply_to, published_for = _reply_to(deliveries), len(deliveries)
@@ -58,7 +59,7 @@ class Replies:
             for batch in await ended_batches():
                 await self.outbox.publish(batch)
                 report(StepKind.BATCH_ENDED, **_facts(batch))
-            if published_for < seen:  # their senders may have begun to listen after the event, or ask for a reply
+            if published_for < seen:  # their senders may have begun to listen after the event, or want a reply
                 late, published_for = _reply_to(deliveries) - reply_to, seen
                 await self.outbox.publish(event, late)
                 reply_to |= late
@@ -91,10 +92,10 @@ class Replies:
             raise UnpublishedError(str(error)) from error
 
     async def repeat(self, event: bytes, report: Reporter) -> None:
-        """Publish a stored event that answers no delivery at hand.
+        """Publish a stored event that answers no delivery of this worker.
 
         Raises:
-            UnpublishedError: it failed, for whatever reason.
+            UnpublishedError: it failed, for any reason.
         """
         await self.publish_settled(event, [], report)
 
@@ -179,7 +180,7 @@ class Replies:
     async def give_up(self, deliveries: list[Delivery], problem: str, report: Reporter) -> None:
         """Reject and dead-letter deliveries that the worker failed to handle; also those that join meanwhile.
 
-        The event repeats only a valid key of the message: any other part may be what the worker failed on.
+        The event repeats only a valid key of the message: any other part may be the cause of the failure.
         """
         reason = Reason(code=ReasonCode.GAVE_UP, message=problem)
         while deliveries:
@@ -216,7 +217,7 @@ def _member_if_readable(delivery: Delivery) -> NewMember | None:
     """The batch membership of a command that the worker failed to handle, perhaps because it cannot read it."""
     try:
         return member_of(read_message(delivery.body, delivery.content_type), delivery)
-    except Exception:  # noqa: BLE001 - whatever it is, the command is answered
+    except Exception:  # noqa: BLE001 - the command is answered after any error
         return None
 
 

@@ -90,7 +90,7 @@ class Runs:
     batches: Batches
     authorizer: Authorizer
 
-    async def see_through(self, running: Running) -> None:
+    async def execute(self, running: Running) -> None:
         """Claim the key, or start its next run, and execute the run until it is answered."""
         report = running.report
         await self._require_due(running)
@@ -133,10 +133,10 @@ class Runs:
     # --- parts ------------------------------------------------------------------------------------------------------
 
     async def _require_due(self, running: Running) -> None:
-        """Delay a repeat, or a returning copy, of what is known to wait for its `not_before`, without a claim.
+        """Return unless the stored command of the key has to wait for its `not_before` in a delay queue.
 
         Raises:
-            DeferredError: it waits.
+            DeferredError: it has to: this repeat or returning copy is delayed again without a claim.
         """
         if running.asked.not_before is None or running.given_up is not None or running.cancelled.is_set():
             return
@@ -150,13 +150,13 @@ class Runs:
         if isinstance(asked, RetryCommand):
             retried = running.authorized.retried
             if retried is not None and retried.failure is not None:
-                # A worker may have died before it published the event, and no later delivery would publish it.
+                # A worker may have ended before it published the event, and no later delivery would publish it.
                 await self.replies.repeat(retried.failure, running.report)
             retry = Retry(
                 key=asked.idempotency_key,
                 enterprise_manager=asked.enterprise_manager,
                 run=asked.run,
-                judged=None if retried is None else retried.fingerprint,
+                permitted=None if retried is None else retried.fingerprint,
                 requested_by=asked.requested_by,
                 reason=asked.reason,
                 not_before=asked.not_before,
@@ -266,7 +266,7 @@ class Runs:
         return event
 
     async def _with_canceller(self, entry: Entry, ending: Ending, running: Running) -> Entry:
-        """The entry with who asked to cancel the run, if it was cancelled or this worker knows of a request."""
+        """The entry with `cancelled_by`, if the run was cancelled or this worker knows of a request to cancel."""
         if not running.cancelled.is_set() and ending.outcome is not Outcome.CANCELLED:
             return entry
         return replace(entry, cancelled_by=await self.ledger.cancelled_by(entry.lease))
@@ -306,14 +306,14 @@ class Runs:
 
 
 def _stored(entry: Entry, running: Running) -> UnlinkCommand:
-    """The command that claimed the key first: its deadline, ticket and texts hold, not those of a repeat.
+    """The command that claimed the key first. Its deadline, ticket and texts apply, not those of a repeat.
 
     Raises:
         UnreadableMessageError: it follows a contract that this version does not know, and no delivery has it.
     """
     asked = running.asked
     if entry.command == running.stored and not isinstance(asked, RetryCommand):
-        return asked  # almost always; reading it again would give the same command
+        return asked  # the usual case; reading the stored bytes would give the same command
     try:
         return read_command(entry.command)
     except UnreadableMessageError:

@@ -1,4 +1,4 @@
-"""Events with callbacks: a wait that a signal may end needs no task of its own."""
+"""An event with callbacks, so that waiting for it needs no task."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from collections.abc import Callable
 
 
 class Signal(asyncio.Event):
-    """An event, set once, that also calls back."""
+    """An event that is set once, and then also runs callbacks."""
 
     def __init__(self) -> None:
         super().__init__()
         self._callbacks: set[Callable[[], None]] = set()
 
     def set(self) -> None:
-        """Set it, and call back from the event loop. Callbacks must not raise."""
+        """Set the signal, and run the callbacks from the event loop. They must not raise."""
         super().set()
         for callback in self._callbacks:
             self._call_soon(callback)
 
     def connect(self, callback: Callable[[], None]) -> None:
-        """Call back when it is set, or soon if it is set already."""
+        """Call `callback` from the event loop when the signal is set; soon, if it is set already."""
         self._callbacks.add(callback)
         if self.is_set():
             self._call_soon(callback)
 
     def disconnect(self, callback: Callable[[], None]) -> None:
-        """Do not call back any more."""
+        """Remove a callback."""
         self._callbacks.discard(callback)
 
     def _call_soon(self, callback: Callable[[], None]) -> None:

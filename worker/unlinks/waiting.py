@@ -70,9 +70,9 @@ def _ignore(done: asyncio.Future[Any]) -> None:
 class Waiting:
     """One unlink's waiting.
 
-    `hold_until` returns until when its deliveries may stay unacknowledged; `deadline` is the end of its timeout. Both
-    are of the monotonic clock. `leaving` is set when the worker is to stop, `cancelled` when a cancellation was
-    requested. Without `heeds_cancel` a cancel ends no wait: it does not concern this unlink, or was already handled.
+    `hold_until` returns the end of the hold of its deliveries; `deadline` is the end of its timeout. Both are times of
+    the monotonic clock. `leaving` is set when the worker is to stop, `cancelled` when a cancellation was requested.
+    Without `heeds_cancel`, a cancel ends no wait: it does not concern this unlink, or was already handled.
     """
 
     clock: Clock
@@ -110,9 +110,9 @@ class Waiting:
         return await self._bounded(condition)
 
     async def to_the_end(self, exchange: Awaitable[Answer]) -> Answer:
-        """Await an exchange that must not be cut off: a cancellation is ignored until the exchange is over.
+        """Await an exchange that must not be interrupted, and that has a deadline of its own.
 
-        It has a deadline of its own. The canceller must cancel again if the caller then goes on.
+        A cancellation in the meantime is lost: the canceller must cancel again if the caller continues.
         """
         exchanging = asyncio.ensure_future(exchange)
         while not exchanging.done():
@@ -121,10 +121,10 @@ class Waiting:
         return exchanging.result()
 
     async def ask(self, enterprise_manager: EnterpriseManager, question: Callable[[], Awaitable[Answer]]) -> Answer:
-        """Repeat a request until it is answered, also while Enterprise Manager is away for a time.
+        """Repeat a request until it is answered. While Enterprise Manager is not available, wait.
 
         Raises:
-            UnansweredError: it is available, and does not answer this.
+            UnansweredError: it is available, but did not answer this request `MOST_UNANSWERED` times.
         """
         back_off = BackOff(self.clock, FIRST_PAUSE, LONGEST_PAUSE)
         for _ in range(MOST_UNANSWERED):
@@ -156,7 +156,7 @@ class Waiting:
             interruption.close()
 
     def left(self) -> float:
-        """Seconds until the next check of what ends a wait: a delivery that joins may end the hold earlier."""
+        """Seconds until the next check whether the wait has to end: a delivery that joins may end the hold earlier."""
         ends = [self.hold_until()] + ([] if self.deadline is None else [self.deadline])
         return min(max(min(ends) - self.clock.monotonic(), 0), LONGEST_LOOK)
 
@@ -206,7 +206,7 @@ class _Interruption:
             self._timer.cancel()
 
     def taken_back(self) -> bool:
-        """Undo the cancellation, if there was one. False if the task was cancelled for another reason, too."""
+        """Undo the cancellation, if there was one. Return False if the task was cancelled for another reason, too."""
         if self.error is not None and not self._taken_back:
             self._taken_back = True
             return self._task.uncancel() <= self._cancellations

@@ -21,7 +21,7 @@ class Misrouting:
 
     Attributes:
         routing_key: with which it was published, as text.
-        seconds: how long it has been in delay queues since it first came.
+        seconds: how long it has been in delay queues since its first delivery.
     """
 
     routing_key: str
@@ -92,12 +92,12 @@ class Delivery(Protocol):
 
     @property
     def redelivered(self) -> bool:
-        """Whether the broker says that it may have delivered it before."""
+        """Whether the broker may have delivered the message before, as it says itself."""
         ...
 
     @property
     def returns(self) -> int:
-        """How often it came back unacknowledged to the broker, with all of its copies."""
+        """How often the message and its copies returned to the broker unacknowledged, in all."""
         ...
 
     @property
@@ -120,7 +120,7 @@ class Delivery(Protocol):
 
 
 class PublishRefusedError(Exception):
-    """The broker is available, and did not accept a message in time, although it was sent repeatedly."""
+    """The broker is available, but did not accept a message in time, although it was published repeatedly."""
 
 
 class Outbox(Protocol):
@@ -145,15 +145,14 @@ class Outbox(Protocol):
     async def delay(self, delivery: Delivery, seconds: float, *, failed: bool) -> None:
         """Put a copy of the message into the delay queue nearest to `seconds`; it comes back to its queue.
 
-        `failed` counts the attempt against the message (`Delivery.attempt`). The copy of a misrouted one counts the
-        delay (`Misrouting.seconds`), and goes to the queue that it is for, if there is one by then. The caller then
-        acknowledges.
+        With `failed`, the copy counts one attempt more (`Delivery.attempt`). The copy of a misrouted message counts the
+        delay (`Misrouting.seconds`), and goes to its own queue, if that exists by then. The caller then acknowledges.
         """
         ...
 
     async def dead_letter(self, delivery: Delivery, reason: Reason, run: int | None = None) -> None:
         """Put a copy of the message into `unlink.dead`, the reason in its headers. The caller then acknowledges.
 
-        `run` is the run that ends with it, and that a replay retries.
+        `run` is the run that the dead letter ends: a replay retries it.
         """
         ...

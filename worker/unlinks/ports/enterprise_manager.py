@@ -2,7 +2,7 @@
 
 EnterpriseManagerError
 +-- Unavailable      nothing was done, and nothing is known; try again when it is back
-+-- NotSent          the DELETE was not written: it was not permitted any more when it could be
++-- NotSent          the DELETE was not written: its last moment had passed when the connection was ready
 +-- AnswerLost       a DELETE may have arrived; the links decide
 +-- LinkNotFound     the DELETE was answered with 404
 +-- TaskNotFound     this logon session knows no such task
@@ -130,7 +130,7 @@ class EnterpriseManager(Protocol):
         ...
 
     async def links(self, job_id: str) -> Sequence[Link]:
-        """The repositories linked to the job, as listed now: the list may lag behind a finished task.
+        """The repositories linked to the job, by its list now. The list may lag behind a finished task.
 
         Raises:
             Refused: job_not_found, access_denied, enterprise_manager_error.
@@ -155,7 +155,7 @@ class EnterpriseManager(Protocol):
         ...
 
     async def delete_link(self, job_id: str, object_in_job_id: str, may_send: Callable[[], Awaitable[float]]) -> Task:
-        """Send the DELETE, once. Repeated inside only where it is certain that it was not carried out.
+        """Send the DELETE once. It is repeated here only if it was certainly not carried out.
 
         `may_send` is awaited when logon session, request slot, thread and connection are ready, before each attempt. It
         returns the last moment, by `Clock.monotonic`, at which the DELETE may be written; the moment is compared once
@@ -165,7 +165,7 @@ class EnterpriseManager(Protocol):
         within 60 s; a caller that cancels it does not learn whether the DELETE was carried out.
 
         Raises:
-            NotSent: it was certainly not written, for the moment had passed.
+            NotSent: it was certainly not written, because the last moment had passed.
             Unavailable: it was certainly not carried out.
             AnswerLost: it may have been.
             LinkNotFound: answered with 404.
@@ -187,7 +187,7 @@ class EnterpriseManager(Protocol):
         ...
 
     async def stop_task(self, ticket: TaskTicket) -> None:
-        """Ask for the task to be stopped, through its Delete link. Whether it stops, the links decide.
+        """Ask Enterprise Manager to stop the task, through its Delete link. The job's links show whether it stopped.
 
         Raises:
             TaskNotFound: it is of another logon session, or forgotten.

@@ -142,15 +142,15 @@ class KnownRun:
 class Retry:
     """A request to run a key's stored command again, after `run` has ended without success.
 
-    `judged` is the fingerprint of the stored command that the sender of the retry may run; None if no run may be
-    started. `not_before`, `not_after` and `correlation_id` replace the stored ones, where they are given. `user_id` is
-    the broker user who published the request.
+    `permitted` is the fingerprint of the stored command that the policy permits the sender to run; None if no run may
+    be started. `not_before`, `not_after` and `correlation_id`, if given, replace the stored ones. `user_id` is the
+    broker user who published the request.
     """
 
     key: str
     enterprise_manager: str
     run: int
-    judged: str | None
+    permitted: str | None
     requested_by: str | None = None
     reason: str | None = None
     not_before: datetime | None = None
@@ -327,9 +327,10 @@ class Ledger(Protocol):
     async def retry(self, retry: Retry) -> RetryResult:
         """Start the run that follows `retry.run`, if that is the last one and ended without success.
 
-        Of several such requests one starts a run. If a run is under way, it is claimed as `claim` does; if the last one
-        has ended and this request cannot start another, it is `AlreadySettled`. `HeldElsewhere` also if this request
-        could start a run that was not judged. `KeyReused` if the key belongs to another Enterprise Manager's unlink.
+        Of several such requests, one starts a run. If a run is under way, it is claimed as by `claim`. If the last one
+        has ended and this request cannot start another, the result is `AlreadySettled`. `HeldElsewhere` also if this
+        request could start a run to which the policy was not applied. `KeyReused` if the key belongs to an unlink of
+        another Enterprise Manager.
         """
         ...
 
@@ -341,10 +342,10 @@ class Ledger(Protocol):
         ...
 
     async def count_rejected(self, member: NewMember, end: MemberEnd, *, given_up: bool = False) -> None:
-        """Count a rejected command as an ended member, unless its key is a member by a command that was accepted.
+        """Count a rejected command as an ended member, unless a command that was accepted made its key a member.
 
         Idempotent. It gives its place to a command that joins later. `given_up`: nothing more is done for the command,
-        so that it counts even if its key is under way.
+        so it counts even if its key is under way.
         """
         ...
 
@@ -353,7 +354,7 @@ class Ledger(Protocol):
         ...
 
     async def ended_batches(self, key: str, compose: Callable[[EndedBatch], BatchEnded]) -> tuple[BatchEnded, ...]:
-        """The events of the batches that a key belongs to, and that have ended: stored, once composed in a thread.
+        """The events of the ended batches of a key: the stored ones; a new one is composed in the ledger's thread.
 
         Of the workers with which two members end in the same instant, at least one finds the batch ended.
         """
@@ -378,18 +379,20 @@ class Ledger(Protocol):
         ...
 
     async def cancel(self, request: CancelRequest) -> AlreadySettled | KeyReused | KnownRun | None:
-        """Store a request to cancel, also for a key or a run that is yet to come. Idempotent.
+        """Store a request to cancel, also for a key or a run that comes later. Idempotent.
 
         `AlreadySettled`, with the key's latest event, if the run that is meant has ended: then nothing is stored.
-        `KeyReused` if the key belongs to another Enterprise Manager's unlink. `KnownRun`: it is stored, and the run may
-        wait for its `not_before`, held by no worker. The worker that holds the key is notified through `on_cancel`.
+        `KeyReused` if the key belongs to an unlink of another Enterprise Manager. `KnownRun`: the request is stored,
+        and the run may wait for its `not_before`, held by no worker. The worker that holds the key is notified through
+        `on_cancel`.
         """
         ...
 
     def on_cancel(self, listener: Callable[[str], None]) -> None:
         """Call `listener`, on the event loop, with each key of this worker whose cancellation was requested.
 
-        At once if it was requested here, else by the next renewal of the leases. It may be called more than once.
+        It is called at once if the request was made here, else with the next renewal of the leases; perhaps more than
+        once.
         """
         ...
 
