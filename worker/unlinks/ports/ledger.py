@@ -382,17 +382,15 @@ class Ledger(Protocol):
         """Store a request to cancel, also for a key or a run that comes later. Idempotent.
 
         `AlreadySettled`, with the key's latest event, if the run that is meant has ended: then nothing is stored.
-        `KeyReused` if the key belongs to an unlink of another Enterprise Manager. `KnownRun`: the request is stored,
-        and the run may wait for its `not_before`, held by no worker. The worker that holds the key is notified through
-        `on_cancel`.
+        `KeyReused` if the key belongs to an unlink of another Enterprise Manager. `KnownRun`: it is stored, and the run
+        may wait for its `not_before`, held by no worker. `on_cancel` notifies the worker that holds the key.
         """
         ...
 
     def on_cancel(self, listener: Callable[[str], None]) -> None:
         """Call `listener`, on the event loop, with each key of this worker whose cancellation was requested.
 
-        It is called at once if the request was made here, else with the next renewal of the leases; perhaps more than
-        once.
+        At once if the request was made here, else with the next renewal of the leases. It may be called more than once.
         """
         ...
 
