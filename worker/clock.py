@@ -8,7 +8,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-#: Linux's clock that goes on while the machine is suspended, as those of other hosts do; elsewhere that which is there.
+#: On Linux, the monotonic clock that also counts while the machine is suspended; elsewhere the only one.
 _CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")

@@ -177,7 +177,7 @@ class LogSettings(_Section):
 
 
 class TracesSettings(_Section):
-    """Where spans are sent. Without an endpoint none are made; the command's trace is passed on nevertheless."""
+    """Where spans are sent. Without an endpoint, none are recorded; the command's trace context is passed on anyway."""
 
     endpoint: str | None = Field(
         None, description="A collector's OTLP/HTTP address for traces, such as `http://collector:4318/v1/traces`."
@@ -228,13 +228,13 @@ class ConsoleSettings(_Section):
         None, description="The address in its users' browsers, such as `https://unlinks.example.com`."
     )
     trusted_proxies: str = Field(
-        "", description="Addresses and networks of the proxies whose X-Forwarded-For is believed, with commas."
+        "", description="Addresses and networks of the proxies whose X-Forwarded-For is trusted, with commas."
     )
     oidc: OidcSettings | None = Field(None, description="Users by OpenID Connect, beside those of the file.")
 
     @property
     def has_users(self) -> bool:
-        """Whether anybody can sign in."""
+        """Whether there are users who can sign in."""
         return self.users_file is not None or self.oidc is not None
 
     @field_validator("public_url")
@@ -274,7 +274,7 @@ class _FromEnvironment(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """A file in the secrets folder is named like the variable that it stands for; the variable itself wins."""
+        """A file in the secrets folder has the name of a variable. If the variable is set too, the variable is used."""
         del dotenv_settings
         folder = os.environ.get(SECRETS_DIR_VARIABLE)
         if not folder:
@@ -325,7 +325,7 @@ class Settings(_FromEnvironment):
     traces: TracesSettings = TracesSettings()
     reply_to: str = Field("amq.rabbitmq.reply-to.*,reply.*", description="Patterns of queues that may be replied to.")
     drain_seconds: Seconds = Field(
-        30, description="On SIGTERM: how long unlinks may go on before they are left to redelivery."
+        30, description="On SIGTERM: how long unlinks may continue before they are left to redelivery."
     )
     policy_file: FilePath | None = Field(
         None,
@@ -411,7 +411,7 @@ def _require_scheme(value: SecretStr, schemes: tuple[str, ...]) -> SecretStr:
 
 
 def secrets_of(settings: BaseModel) -> set[str]:
-    """Every secret in the settings, and the password inside each URL: what no log line may show."""
+    """Every secret in the settings, and the password in each URL. None of them may appear in a log line."""
     secrets: set[str] = set()
     for value in (getattr(settings, name) for name in type(settings).model_fields):
         if isinstance(value, SecretStr):

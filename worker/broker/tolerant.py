@@ -42,7 +42,7 @@ class TolerantConnection(_Tolerant, AsyncioConnection):
 
 
 class TolerantSelectConnection(_Tolerant, SelectConnection):
-    """The same for `BlockingConnection`, which is built on a `SelectConnection`."""
+    """The `SelectConnection` on which a `BlockingConnection` is built; headers as in `TolerantConnection`."""
 
 
 def _decode_without_headers(received: bytes) -> tuple[int, Frame | ProtocolHeader | None]:

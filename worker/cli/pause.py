@@ -45,7 +45,7 @@ def pause(
     _say(
         output,
         f"{enterprise_manager} is paused: within {_in_effect_within(settings):g} s no worker takes its commands. "
-        f"Unlinks under way go on; unlink_in_flight shows how many there are.",
+        f"Unlinks in progress continue; unlink_in_flight shows how many there are.",
         {"enterprise_manager": enterprise_manager, "paused": True, "within_seconds": _in_effect_within(settings)},
     )
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 PAGE = 50
 MOST_ON_A_PAGE = 500
 
-#: Of an answer by `conditional`.
+#: The OpenAPI description of the status 304 that `conditional` may answer.
 UNCHANGED: Final[dict[int | str, dict[str, Any]]] = {304: {"description": "It is what If-None-Match names."}}
 
 router = APIRouter(prefix="/api/v1")

@@ -35,7 +35,7 @@ T = TypeVar("T")
 #: The greatest age of the overview, in seconds; it is read no more often, however many pages are open.
 OVERVIEW_SECONDS: Final = 2.0
 QUEUES_SECONDS: Final = 5.0
-#: The same for what open pages ask for again and again: one unlink, or one page of a batch.
+#: The greatest age, in seconds, of what an open page reads repeatedly: one unlink, or one page of a batch.
 HISTORY_SECONDS: Final = 1.0
 _MOST_KEPT: Final = 500
 
@@ -139,7 +139,7 @@ class Readings:
         return await self._read(lambda: self._inspection.history(key))
 
     async def recent_history(self, key: str) -> KeyHistory | None:
-        """The same, a second old at most: for a page that is open and asks again and again."""
+        """The history of a key, a second old at most, for an open page that reads it repeatedly."""
         return await self._answered(self._histories.get(key))
 
     async def batches(self, batch: str, after: MemberCursor | None, limit: int, *, expected: bool = False) -> BatchPage:

@@ -60,7 +60,7 @@ class Sessions:
         return self._header(f"{text}.{_sign(self._key_of(user), 'session', text)}", SESSION_SECONDS)
 
     def begin_provided(self, name: str, role: Role) -> str:
-        """The same for somebody whom the provider of OpenID Connect has signed in. Their role holds until it ends."""
+        """The header for a user who signed in by OpenID Connect. The session keeps the role until it ends."""
         claims = json.dumps([name, int(time.time()) + PROVIDED_SECONDS, role.value]).encode()
         text = base64.urlsafe_b64encode(claims).decode().rstrip("=")
         return self._header(f"{text}.{_sign(self._provided_key, 'session', text)}", PROVIDED_SECONDS)

@@ -81,7 +81,7 @@ class Inspection:
             return batches_with_id(transaction.connection, batch)
 
     def batch_page(self, batch: str, *, after: MemberCursor | None = None, limit: int = PAGE) -> BatchPage:
-        """The same batches, and a page of their members."""
+        """The batches with this ID, and a page of their members."""
         with self._transaction(self._reading) as transaction:
             return batch_page(transaction.connection, batch, after, limit)
 

@@ -39,10 +39,10 @@ _CONNECTION: Final = {
 #: How long the server may take for one answer, in seconds. The server ends statements earlier (`statement_timeout`),
 #: unless it hangs.
 ANSWER_SECONDS: Final = 7.0
-#: The same where a statement may be slow.
+#: How long the server may take for one answer, in seconds, where a statement may be slow, as in a migration.
 SLOW_ANSWER_SECONDS: Final = 3600.0
 
-#: How long one statement may take before the server ends it. Longer, and the leases of every unlink would be at risk.
+#: How long one statement may take before the server ends it. A longer one would put the leases of all unlinks at risk.
 _STATEMENT_TIMEOUT: Final = "SET statement_timeout = '5s'"
 
 #: Set by statement, not as start-up options, which poolers between worker and server may refuse.

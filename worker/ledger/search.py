@@ -46,19 +46,19 @@ def read_since(text: str, now: datetime) -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class Criteria:
-    """What is searched for: all that are given must hold; texts are compared whole, without regard to case.
+    """What is searched for. All given criteria must hold. Texts must match as a whole; case does not matter.
 
     Args:
         key: the idempotency key.
         ticket: the ticket's ID.
         requester: who asked, as the command says, or as the broker verified it.
-        job: the job's ID, or its name: as seen, or as asked for if it was not seen.
-        repository: the repository's UID, the link's ID, or the repository's name; as with the job.
+        job: the job's ID or name, as Enterprise Manager showed it, or as the command named it if it was not read.
+        repository: the repository's UID, the link's ID, or the repository's name, likewise.
         outcome: what became of it.
         reason: the reason code.
         batch: the ID of a batch that the key has joined.
-        since: received then or later.
-        in_flight: has not ended.
+        since: only keys that were received then or later.
+        in_flight: only keys that have not ended.
     """
 
     key: str | None = None
@@ -122,7 +122,7 @@ def matching(criteria: Criteria, after: Cursor | None, limit: int) -> Select[tup
 
 
 def _conditions(criteria: Criteria) -> tuple[list[ColumnElement[bool]], list[list[ColumnElement[bool]]]]:
-    """What always holds, and the conditions of which one holds."""
+    """The conditions that must all hold, and groups of conditions of each of which one must hold."""
     terms = search_terms.c
     always: list[ColumnElement[bool]] = []
     for column, value in (

@@ -26,7 +26,7 @@ def fold(text: str) -> str:
 
 
 def fold_id(text: str) -> str:
-    """The same for an ID: `urn:veeam:Job:<uuid>` is its bare UUID."""
+    """Fold an ID; of `urn:veeam:Job:<uuid>`, the bare UUID."""
     return fold(text.rpartition(":")[2])
 
 

@@ -241,9 +241,9 @@ class SqlLedger:
         await self._call("release", lease.key, lambda transaction: transaction.release(lease))
 
     async def release_all(self) -> None:
-        """At drain: every unsettled lease of this worker is over at once, so that others go on without waiting.
+        """At drain: end every unsettled lease of this worker, so that others continue without waiting.
 
-        Does not wait for a database that is away: the leases then run out by themselves.
+        Does not wait for a database that is away: the leases then expire.
         """
         self._leases.end_all()
         if not self._up:

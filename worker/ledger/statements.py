@@ -276,7 +276,7 @@ MARK_CANCELLED: Final = (
     .values(cancel_heard_at=Now())
 )
 
-#: What was asked of earlier runs.
+#: Deletes the requests to cancel earlier runs.
 FORGET_CANCELLATIONS: Final = delete(cancellations).where(
     cancellations.c.key == _of_key, cancellations.c.run < bindparam("before_run")
 )

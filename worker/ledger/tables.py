@@ -235,9 +235,9 @@ pauses = Table(
     Column("paused_at", Moment, nullable=False),
 )
 
-#: What each key is found by: texts folded by `worker.ledger.search_terms.fold`, the job and the repository as seen, or
-#: as asked for until they are seen. A table of its own, so that its indexes are created while it is empty, and are not
-#: written again by each update of `unlinks`, as PostgreSQL would.
+#: The terms by which each key is found: texts folded by `worker.ledger.search_terms.fold`; job and repository as the
+#: command names them, and once they were read, as Enterprise Manager shows them. It is a separate table, so that its
+#: indexes are created while it is empty, and so that PostgreSQL does not rewrite them with each update of `unlinks`.
 search_terms = Table(
     "search_terms",
     metadata,
@@ -332,7 +332,7 @@ batch_members_by_key = Index("batch_members_by_key", batch_members.c.key)
 #: For the search. A batch's ID is ASCII.
 batch_members_by_batch = Index("batch_members_by_batch", func.lower(batch_members.c.batch))
 
-#: What each worker says of itself every ten seconds. One that stops deletes its row; one that is killed leaves it.
+#: The status row of each worker, written every ten seconds. A worker deletes it when it stops, unless it is killed.
 workers = Table(
     "workers",
     metadata,

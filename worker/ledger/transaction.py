@@ -1,12 +1,12 @@
 """What a worker does to the ledger in one transaction.
 
-Each write is one statement that both compares and changes, so that it is right whatever other workers do at the same
-time, and right again if it is repeated because the answer to a commit was lost:
+Each write is one statement that both compares and changes. It is therefore correct whatever other workers do at the
+same time. It is also correct if it is repeated because the answer to a commit was lost:
 
-- `claim` repeated takes its own row over (which counts one attempt more than there was);
-- `record` leaves what it wrote as it is;
-- `retry` repeated takes the run over that it started;
-- a request to cancel is stored once.
+- a repeated `claim` takes over its own row (and counts one attempt too many);
+- a repeated `record` changes nothing;
+- a repeated `retry` takes over the run that it started;
+- a repeated request to cancel is stored once.
 
 `claim` and `record` read the row only when a statement changed nothing, to find out why.
 """
@@ -221,11 +221,11 @@ class Transaction(Cancelling, Retrying):
         return frozenset(pause.enterprise_manager for pause in self.pauses())
 
     def pauses(self) -> tuple[Pause, ...]:
-        """The same, with who paused them, and why."""
+        """The paused Enterprise Managers, with who paused each, and why."""
         return tuple(Pause(**row) for row in self.connection.execute(PAUSES).mappings())
 
     def pause(self, enterprise_manager: str, paused_by: str | None, reason: str | None) -> None:
-        """Pause one. Done twice, the second is remembered."""
+        """Pause an Enterprise Manager. If it is paused already, the new user and reason replace the old ones."""
         columns = {"enterprise_manager": enterprise_manager, "paused_by": paused_by, "reason": reason}
         self.connection.execute(pause(self.connection.dialect.name), columns)
 

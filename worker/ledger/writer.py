@@ -79,7 +79,7 @@ class Write(Generic[T]):
         order: where in a transaction it belongs. All workers take rows in one order, so that none wait for each other.
         key: the key that it is about. A transaction holds one write for a key, so that ordering them changes nothing.
             None: it may change every row of this worker.
-        landed: called on the event loop with the result, before the caller goes on, and even if the caller has gone.
+        landed: called on the event loop with the result, before the caller continues, and even if the caller is gone.
     """
 
     carry_out: Callable[[Transaction], T]
@@ -236,7 +236,7 @@ class Writer:
             return
         try:
             landings = self._transact(batch)
-        except Exception as error:  # noqa: BLE001 - whatever it is, a caller waits for it, and the thread must go on
+        except Exception as error:  # noqa: BLE001 - after any error the callers are answered, and the thread continues
             self._hang_up()
             self._recover(batch, error)
         else:

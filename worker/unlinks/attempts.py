@@ -72,8 +72,8 @@ class Attempts:
     async def run(self, deliveries: list[Delivery], work: Coroutine[None, None, T], report: Reporter) -> T | None:
         """Do the work and return its result. None if it failed; then each delivery is answered or back in its queue.
 
-        Work that goes on past the hold is cancelled, and the deliveries are delayed. Deliveries may join while this
-        runs. Raises nothing but `asyncio.CancelledError`.
+        Work that lasts longer than the hold is cancelled, and the deliveries are delayed. Deliveries may join while
+        this runs. Raises nothing but `asyncio.CancelledError`.
         """
         try:
             return await self._within_the_hold(deliveries, work)

@@ -204,7 +204,7 @@ class Workflow:
     # --- the DELETE -------------------------------------------------------------------------------------------------
 
     async def _send(self) -> Ending:
-        """Send the recorded DELETE, once, and go on to the end."""
+        """Send the recorded DELETE once, and continue to the end."""
         link_id = self._intent.link.object_in_job_id
         try:
             self.require_lease()

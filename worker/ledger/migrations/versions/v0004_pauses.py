@@ -8,7 +8,7 @@ down_revision = "0003"
 
 
 def upgrade() -> None:
-    """To schema 4. The previous version does not read the new table: its workers go on consuming."""
+    """To schema 4. The previous version does not read the new table: its workers continue to consume."""
     op.create_table(
         "pauses",
         sa.Column("enterprise_manager", sa.Text, primary_key=True),

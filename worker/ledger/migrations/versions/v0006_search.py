@@ -1,4 +1,4 @@
-"""What keys are found by, and who published their commands.
+"""The search terms of keys, and the broker users who published their commands.
 
 The terms of older keys are filled in by the workers, some keys at a time (`worker.ledger.search_walk`).
 """
