@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import os
+import uuid
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, expect
 
 from contracts.events import Outcome
-from tests.console.conftest import LINK, Console, Estate, browsing, sign_in
+from tests.console.conftest import LINK, Console, Estate, bearer, browsing, served, sign_in
 from tests.console.test_batches import end, join
+from tests.console.test_offboardings import account_of
+from tests.console.test_orders import settings_of
+from tests.end_to_end.world import World, vendor_command
+from tests.waiting import wait_until
+from worker.clock import SystemClock
 
 #: With this in the environment, the documentation's own are made anew.
 RENEW = "RENEW_SCREENSHOTS"
@@ -34,7 +41,7 @@ PAGES = {
     "batch": "/batches/ZGVyaXZlZDo0YTE3",
     "enterprise-managers": "/enterprise-managers",
     "order": "/enterprise-managers/default",
-    "dead-letters": "/dead-letters",
+    "dead-letters": "/dead-letters?read=true",
     "problem": "/nowhere",
 }
 
@@ -91,14 +98,31 @@ def furnish_batch(estate: Estate) -> None:
             end(estate, lease, outcome)
 
 
+@pytest.fixture
+def steering(world: World, estate: Estate, users_file: Path) -> Iterator[Console]:
+    """The console beside a worker, with a broker, dead letters, and an account on its Enterprise Manager."""
+    world.serve()
+    for body in (b"nonsense", vendor_command("CHG0030197", dryrun=True), vendor_command("CHG0030198", dryrun=True)):
+        world.send(body)
+    world.until(lambda: world.client.count("unlink.dead") == 3, "three dead letters")
+    em = world.enterprise_manager
+    retired = em.add_repository(name="Scale-out 3")
+    backups = {"Frankfurt": 0, "Lyon": 0, "Vienna": 2}
+    for number, (city, count) in enumerate(backups.items()):
+        linked = [str(uuid.UUID(int=16 * number + each)) for each in range(count)]
+        em.add_job(name=f"Copy to {city}", links=[retired], linked_backups=linked)
+    furnish(estate)
+    with served(settings_of(world, users_file, enterprise_managers=account_of(world)), SystemClock()) as console:
+        yield console
+
+
 @pytest.mark.parametrize("view", VIEWS)
 def test_every_page_of_a_user_can_be_read(
-    guarded: Console, estate: Estate, chromium: Browser, tmp_path: Path, view: str
+    steering: Console, world: World, estate: Estate, chromium: Browser, tmp_path: Path, view: str
 ) -> None:
     """Who reads by a screen reader, in the dark or on a phone would miss a part of it."""
-    furnish(estate)
     folder = FOLDER if os.environ.get(RENEW) and view != "phone" else tmp_path
-    with browsing(chromium, guarded) as browse:
+    with browsing(chromium, steering) as browse:
         page = browse("/login", **VIEWS[view])
 
         def look(name: str) -> None:
@@ -112,6 +136,21 @@ def test_every_page_of_a_user_can_be_read(
 
         look("login")
         sign_in(page, "operateer")
+        for name, job, heading in (("plan", "Copy to Frankfurt", "Plan"), ("offboarding", "", "Plan: unlink")):
+            page.goto("/enterprise-managers/default")
+            page.get_by_label("Backup copy job").fill(job)
+            page.get_by_label("Repository").fill("Scale-out 3")
+            page.get_by_role("button", name="Show the plan").click()
+            expect(page.get_by_role("heading", level=1)).to_contain_text(heading)
+            expect(page.locator("form.press button")).to_contain_text("Order")
+            look(name)
+        # What a worker says of itself names its host.
+        world.workers[0].stop()
+        for number in range(2):
+            world.send(vendor_command(f"CHG003020{number}"))
+        managers = "/api/v1/enterprise-managers"
+        wait_until(lambda: steering.get(managers, headers=bearer("read")).json()["items"][0]["waiting"] == 2)
         for name, path in PAGES.items():
+            estate.report_status(in_flight=1)
             page.goto(path)
             look(name)
