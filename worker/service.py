@@ -112,13 +112,13 @@ class Worker:
         self.ledger.on_availability(self._ledger_changed)
         self.ledger.on_paused(self._paused_changed)
         await _unless(stop, self._start())
-        tidying = [
+        background = [
             asyncio.create_task(self._prune_forever()),
             asyncio.create_task(self._walk_forever()),
             asyncio.create_task(self._presence.report_forever()),
         ]
         await stop.wait()
-        for task in tidying:
+        for task in background:
             task.cancel()
         await self._drain()
 
@@ -154,11 +154,14 @@ class Worker:
 
     async def _drain(self) -> None:
         self.telemetry.health.draining = True
+        self._presence.draining = True
+        reporting = asyncio.create_task(self._presence.say_forever())
         seconds = self._settings.drain_seconds
         log.info("worker.draining", in_flight=self.dispatcher.in_flight, seconds=seconds)
         await self.broker.stop_consuming()
         all_ended = await self.dispatcher.drain(seconds)
         await self.broker.close()
+        reporting.cancel()
         await self.ledger.release_all()
         await self.ledger.close()
         # With a task still running, its logon session is left to expire: logging off might end the task.

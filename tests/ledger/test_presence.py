@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from datetime import UTC, datetime, timedelta
 
 from contracts.events import Outcome
-from tests.end_to_end.world import World
+from tests.end_to_end.world import World, vendor_command
 from tests.ledger import words
 from tests.ledger.conftest import Database
 from worker.clock import SystemClock
 from worker.ledger import Inspection, ManagerState, WorkerState
+from worker.sandbox.simulated_enterprise_manager import Behaviour
 from worker.settings import LedgerSettings
 from worker.unlinks.ports.ledger import Settled
 
@@ -77,8 +80,9 @@ async def test_how_unlinks_ended_is_counted_by_the_hour(database: Database) -> N
     assert overview.ended == {"succeeded": (1, *[0] * 21, 1, 2)}
 
 
-def test_a_worker_writes_its_row_from_its_start_to_its_stop(world: World) -> None:
-    """The overview would be empty although workers run, or show one that has stopped."""
+def test_a_worker_is_shown_from_its_start_to_its_stop(world: World, behaviour: Behaviour) -> None:
+    """The overview would be empty although workers run, show one that drains as at work, or one that has stopped."""
+    behaviour.edits_held = True
     settings = LedgerSettings.model_validate({"url": world.environment["UNLINK_LEDGER__URL"]})
     inspection = Inspection(settings, SystemClock())
     worker = world.start_worker()
@@ -86,5 +90,10 @@ def test_a_worker_writes_its_row_from_its_start_to_its_stop(world: World) -> Non
     world.until(inspection.workers, "a worker that is seen")
     (state,) = inspection.workers()
     assert (state.in_flight, list(state.enterprise_managers)) == (0, ["default"])
-    worker.stop()
+    world.send(vendor_command())
+    world.until(lambda: world.of("CHG1"), "a submitted event")
+    os.kill(worker.pid, signal.SIGTERM)
+    world.until(lambda: [state.draining for state in inspection.workers()] == [True], "a worker that drains")
+    behaviour.edits_held = False
+    world.until(lambda: not worker.running, "the end of the drain")
     assert inspection.workers() == ()
