@@ -19,7 +19,7 @@ from tests.end_to_end.world import World, vendor_command
 from tests.missing_parts import require_rabbitmq
 from tests.preloaded.preloaded import run_program
 from worker.cli import COMMANDS, load
-from worker.cli.awaiting import EXIT_STATUS, WOULD_BE_REFUSED
+from worker.cli.publishing.awaiting import EXIT_STATUS, WOULD_BE_REFUSED
 from worker.sandbox.processes.worker_process import surroundings
 from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_ID, VENDOR_LINK_ID, Behaviour, Fault
 

@@ -31,7 +31,7 @@ import worker.cli.cancel
 import worker.cli.doctor.command
 import worker.cli.run
 import worker.cli.status
-import worker.cli.submit.command
+import worker.cli.submit
 import worker.cli.watch
 import worker.ledger.postgresql
 import worker.ledger.sql_ledger  # noqa: F401 - imported here, so that no fork has to

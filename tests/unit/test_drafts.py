@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from worker.cli.submit.drafts import DraftError, from_csv, from_json_lines
+from worker.cli.publishing.drafts import DraftError, from_csv, from_json_lines
 
 JOB = "d1b85018-2769-45be-89bc-03f66b60e6cb"
 LINK = "27a1d57f-7c15-43c6-9162-d05aff1c9bb9"

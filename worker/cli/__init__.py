@@ -1,7 +1,6 @@
 """The command line, `unlink-worker`: a module or folder for each command, imported only when the command is typed.
 
-Shared by commands: `output`, `awaiting` (the events of published commands), `catalogue` (what can be unlinked) and
-`served_console` (a console in a process of its own).
+What several commands share is in `publishing`, `output`, `tryout` and `catalogue.py`; a command imports no other one.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ class _Place(NamedTuple):
 #: The commands, in the order of the help. Their modules are imported on demand: importing all takes half a second.
 COMMANDS = {
     "run": _Place("run", "Take unlink commands until SIGTERM or SIGINT; then let what is under way end, and stop."),
-    "submit": _Place("submit.command", "Put unlink commands on the queue: one from options, or many from a file."),
+    "submit": _Place("submit", "Put unlink commands on the queue: one from options, or many from a file."),
     "offboard": _Place(
         "offboard",
         "Remove all links to a repository: show the plan, ask, publish one command for each link, and wait.",
@@ -47,7 +46,9 @@ COMMANDS = {
     "resume": _Place("pause", "Take an Enterprise Manager's commands again."),
     "ledger": _Place("ledger", "The database of idempotency keys."),
     "topology": _Place("topology", "The broker's exchanges, queues and bindings."),
-    "doctor": _Place("doctor.command", "Check broker, ledger and every Enterprise Manager; change nothing."),
+    "doctor": _Place(
+        "doctor.command", "Check broker, ledger and every Enterprise Manager; change nothing, except with --with-job."
+    ),
     "sandbox": _Place(
         "sandbox.command",
         "Run a private broker, a simulated Enterprise Manager, a worker and the console until Ctrl-C.",

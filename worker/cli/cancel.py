@@ -11,12 +11,11 @@ from contracts.reading import UnreadableMessageError, read_message
 from worker.broker.awaited import Awaited
 from worker.broker.client import BrokerClient, BrokerClientError, NoQueueError
 from worker.broker.received_event import ReceivedEvent
-from worker.cli.awaiting import Following
-from worker.cli.output.errors import WRONG_USAGE, refuse, settings_or_exit
+from worker.cli.output.errors import INTERRUPTED, WRONG_USAGE, refuse, settings_or_exit
 from worker.cli.output.event_text import in_words
 from worker.cli.output.stalls import Stalls
 from worker.cli.output.terminal import Output, Spinner
-from worker.cli.submit.submission import INTERRUPTED
+from worker.cli.publishing.awaiting import Following
 from worker.clock import SystemClock
 from worker.settings import ClientSettings
 

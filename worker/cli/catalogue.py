@@ -18,7 +18,7 @@ from contracts.events import ReasonCode
 from contracts.reading import describe
 from worker.cli.output.errors import WRONG_USAGE, refuse, refuse_settings, settings_or_exit
 from worker.cli.output.terminal import console, printable
-from worker.cli.submit.drafts import job_reference, repository_reference
+from worker.cli.publishing.drafts import job_reference, repository_reference
 from worker.clock import SystemClock
 from worker.enterprise_manager import Gateway
 from worker.enterprise_manager.catalogue import Catalogue, links_of_job, links_to_repository

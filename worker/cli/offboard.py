@@ -12,10 +12,9 @@ import typer
 from worker.cli.catalogue import INCOMPLETE, catalogue_or_exit, print_links, warn_of_unread
 from worker.cli.output.errors import refuse, settings_or_exit
 from worker.cli.output.terminal import Output
-from worker.cli.submit.command import ticket_reference
-from worker.cli.submit.drafts import Draft, DraftError, draft
-from worker.cli.submit.retries import RetryOfEarlier
-from worker.cli.submit.submission import outgoing, publish_all
+from worker.cli.publishing.drafts import Draft, DraftError, draft, ticket_reference
+from worker.cli.publishing.retries import RetryOfEarlier
+from worker.cli.publishing.submission import outgoing, publish_all
 from worker.clock import SystemClock
 from worker.enterprise_manager.catalogue import Catalogue
 from worker.offboarding import commands_of, counts_of

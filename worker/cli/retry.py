@@ -18,8 +18,8 @@ from worker.cli.output.errors import refuse, settings_or_exit
 from worker.cli.output.opened_ledger import opened_ledger
 from worker.cli.output.terminal import Output, printable
 from worker.cli.output.unlinks import print_table
-from worker.cli.submit.retries import outgoing_retry
-from worker.cli.submit.submission import Outgoing, publish_all
+from worker.cli.publishing.retries import outgoing_retry
+from worker.cli.publishing.submission import Outgoing, publish_all
 from worker.ledger import Criteria, Document, Inspection, Record
 from worker.settings import ClientSettings, LedgerClientSettings
 

@@ -11,12 +11,12 @@ from rich.table import Table
 from rich.text import Text
 
 from worker.broker.received_event import ReceivedEvent
-from worker.cli.awaiting import EXIT_STATUS, worst_of
 from worker.cli.output.errors import refuse, settings_or_exit
 from worker.cli.output.event_text import explanation
 from worker.cli.output.opened_ledger import opened_ledger
 from worker.cli.output.terminal import Output, console, local_time, outcome_text, printable
 from worker.cli.output.unlinks import print_table
+from worker.cli.publishing.awaiting import EXIT_STATUS, worst_of
 from worker.ledger import BatchState, Criteria, Document, Inspection, KeyHistory, Record, RecordedStep
 from worker.ledger.documents import in_words, utc
 from worker.settings import LedgerClientSettings

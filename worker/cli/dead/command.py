@@ -14,9 +14,8 @@ import typer
 
 from worker.broker.client import BrokerClientError
 from worker.cli.dead.views import count_of, groups_of, print_each, print_groups, print_one, print_report
-from worker.cli.output.errors import refuse, refuse_settings, settings_or_exit
+from worker.cli.output.errors import INTERRUPTED, refuse, refuse_settings, settings_or_exit
 from worker.cli.output.terminal import Output, OutputOption, console
-from worker.cli.submit.submission import INTERRUPTED
 from worker.clock import SystemClock
 from worker.dead.queue import DeadQueue, Taken
 from worker.dead.record import Record, opened_record

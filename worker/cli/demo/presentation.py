@@ -14,9 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from worker.broker.client import BrokerClientError
-from worker.cli.demo.script import DemoScript, StepError, client_of
+from worker.cli.demo.script import DemoScript, StepError
 from worker.cli.demo.steps import STEPS
-from worker.cli.served_console import ConsoleAddress, console_is_installed, start_console
+from worker.cli.tryout.client import client_of
+from worker.cli.tryout.console import ConsoleAddress, console_is_installed, start_console
 from worker.sandbox.environment import SandboxEnvironment
 from worker.sandbox.errors import SandboxError
 

@@ -11,7 +11,6 @@ from worker.broker.client import BrokerClient
 from worker.broker.received_event import ReceivedEvent
 from worker.cli.output.event_text import explanation
 from worker.sandbox.processes.supervisor import wait_until
-from worker.settings import BrokerSettings
 
 if TYPE_CHECKING:
     from worker.sandbox.environment import SandboxEnvironment
@@ -99,8 +98,3 @@ class DemoScript:
     def dead_letters(self) -> int:
         """How many messages are in `unlink.dead`."""
         return self._client.count("unlink.dead")
-
-
-def client_of(sandbox: SandboxEnvironment) -> BrokerClient:
-    """A client on the sandbox's broker."""
-    return BrokerClient(BrokerSettings.model_validate({"url": sandbox.broker.url}))

@@ -16,8 +16,10 @@ from worker.settings import (
     load,
 )
 
-#: The exit status for wrong usage or settings. Those of the outcomes are in `worker.cli.awaiting`.
+#: The exit status for wrong usage or settings. Those of the outcomes are in `worker.cli.publishing.awaiting`.
 WRONG_USAGE = 2
+#: The exit status after Ctrl-C, by the convention of shells.
+INTERRUPTED = 130
 
 SettingsKind = TypeVar(
     "SettingsKind",

@@ -47,7 +47,7 @@ def sandbox() -> None:
     """
     try:
         from worker.cli.sandbox.interactive import InteractiveSandbox  # noqa: PLC0415 - as below
-        from worker.cli.served_console import ConsoleAddress, console_is_installed  # noqa: PLC0415 - as below
+        from worker.cli.tryout.console import ConsoleAddress, console_is_installed  # noqa: PLC0415 - as below
         from worker.sandbox.errors import SandboxError  # noqa: PLC0415 - an extra that a production worker does not install
     except ModuleNotFoundError as error:
         refuse(f"The sandbox needs {error.name}, of the extra `sandbox`: pip install 'unlink-worker[sandbox]'")

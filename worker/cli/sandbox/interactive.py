@@ -11,10 +11,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from worker.broker.topology import DEAD
-from worker.cli.demo.script import TIMEOUT_SECONDS, client_of
 from worker.cli.sandbox import estate
 from worker.cli.sandbox.tickets import ticketing_system
-from worker.cli.served_console import ConsoleAddress, make_users, start_console
+from worker.cli.tryout.client import client_of
+from worker.cli.tryout.console import ConsoleAddress, make_users, start_console
 from worker.sandbox.contexts import Assembly
 from worker.sandbox.environment import SandboxEnvironment
 from worker.sandbox.errors import PartFailedError
@@ -22,6 +22,8 @@ from worker.sandbox.processes.supervisor import wait_until
 from worker.sandbox.simulated_enterprise_manager import Behaviour
 from worker.sandbox.simulated_enterprise_manager.control import control_over_https
 
+#: How long the dead letters are waited for, in seconds.
+_TIMEOUT_SECONDS = 90.0
 #: How long an edit of a job takes, in seconds: long enough to be watched.
 _EDIT_SECONDS = 3.0
 
@@ -121,5 +123,5 @@ class InteractiveSandbox(Assembly):
         with client_of(self._sandbox) as client:
             for routing_key, command in _DEAD_LETTERS:
                 client.publish(json.dumps(command).encode(), routing_key)
-            if not wait_until(lambda: client.count(DEAD) == len(_DEAD_LETTERS), seconds=TIMEOUT_SECONDS):
-                raise PartFailedError(f"no dead letters within {TIMEOUT_SECONDS:g} s; see {self.worker.log_file}")
+            if not wait_until(lambda: client.count(DEAD) == len(_DEAD_LETTERS), seconds=_TIMEOUT_SECONDS):
+                raise PartFailedError(f"no dead letters within {_TIMEOUT_SECONDS:g} s; see {self.worker.log_file}")

@@ -217,3 +217,17 @@ def _contradictions(drafts: list[Draft]) -> Iterator[str]:
         key, fingerprint = each.command.idempotency_key, each.command.fingerprint
         if seen.setdefault(key, fingerprint) != fingerprint:
             yield f"two different commands have the key {key}"
+
+
+def ticket_reference(ticket: str | None, url: str | None) -> dict[str, Any] | None:
+    """A ticket of `SYSTEM:ID`; None if there is none.
+
+    Raises:
+        DraftError: it has another form.
+    """
+    if ticket is None:
+        return None
+    system, colon, number = ticket.partition(":")
+    if not (system and colon and number):
+        raise DraftError("--ticket is SYSTEM:ID, such as jira:OPS-4711")
+    return {"system": system, "id": number} | ({"url": url} if url else {})

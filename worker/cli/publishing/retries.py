@@ -12,7 +12,7 @@ from contracts.events import RETRIED
 from worker.broker.received_event import ReceivedEvent
 from worker.cli.output.naming import named
 from worker.cli.output.terminal import printable
-from worker.cli.submit.submission import Outgoing
+from worker.cli.publishing.submission import Outgoing
 
 
 def outgoing_retry(command: RetryCommand, known_by: Mapping[str, Any]) -> Outgoing:

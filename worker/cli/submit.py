@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from worker.cli.output.errors import refuse, settings_or_exit
 from worker.cli.output.terminal import Output
-from worker.cli.submit.drafts import (
+from worker.cli.publishing.drafts import (
     Draft,
     DraftError,
     draft,
@@ -19,9 +19,10 @@ from worker.cli.submit.drafts import (
     in_batches,
     job_reference,
     repository_reference,
+    ticket_reference,
 )
-from worker.cli.submit.retries import RetryOfEarlier
-from worker.cli.submit.submission import outgoing, publish_all
+from worker.cli.publishing.retries import RetryOfEarlier
+from worker.cli.publishing.submission import outgoing, publish_all
 from worker.clock import SystemClock
 from worker.settings import ClientSettings
 
@@ -155,20 +156,6 @@ def _from_file(path: Path, file_format: str | None, *, other_options: list[str])
     if not drafts:
         raise DraftError(f"{path} holds no commands")
     return drafts
-
-
-def ticket_reference(ticket: str | None, url: str | None) -> dict[str, Any] | None:
-    """A ticket of `SYSTEM:ID`; None if there is none.
-
-    Raises:
-        DraftError: it has another form.
-    """
-    if ticket is None:
-        return None
-    system, colon, number = ticket.partition(":")
-    if not (system and colon and number):
-        raise DraftError("--ticket is SYSTEM:ID, such as jira:OPS-4711")
-    return {"system": system, "id": number} | ({"url": url} if url else {})
 
 
 def _label(text: str) -> tuple[str, str]:

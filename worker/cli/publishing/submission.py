@@ -18,18 +18,15 @@ from rich.table import Table
 from worker.broker.awaited import Awaited
 from worker.broker.client import BrokerClient, BrokerClientError, NoQueueError
 from worker.broker.received_event import ReceivedEvent
-from worker.cli.awaiting import Following
-from worker.cli.output.errors import WRONG_USAGE
+from worker.cli.output.errors import INTERRUPTED, WRONG_USAGE
 from worker.cli.output.event_text import had_ended, in_words
 from worker.cli.output.naming import named
 from worker.cli.output.stalls import Stalls
 from worker.cli.output.terminal import Output, console, local_time, printable
-from worker.cli.submit.drafts import Draft
+from worker.cli.publishing.awaiting import Following
+from worker.cli.publishing.drafts import Draft
 from worker.clock import SystemClock
 from worker.settings import ClientSettings
-
-#: The exit status after Ctrl-C, by the convention of shells.
-INTERRUPTED = 130
 
 _MOST_NAMED = 20
 

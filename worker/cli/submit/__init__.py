@@ -1,1 +1,0 @@
-"""The command `submit`: one unlink command from options, or many from a file."""
