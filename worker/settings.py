@@ -122,6 +122,9 @@ class EnterpriseManagerSettings(_Section):
     max_requests: int = Field(16, ge=1, le=256, description="Requests at once.")
     # Looks come at most twelve intervals apart, so that the logon session does not expire (15 idle minutes).
     poll_interval_seconds: float = Field(2, gt=0, le=60)
+    keep_finished_tasks: int | None = Field(
+        None, ge=100, description="How many finished tasks a logon session keeps; older ones are deleted. None: all."
+    )
     request_timeout_seconds: Seconds = 30
     verify_seconds: float = Field(60, ge=0, description="How long a list may lag behind a finished task.")
     settling_seconds: float = Field(

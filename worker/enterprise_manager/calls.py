@@ -137,6 +137,22 @@ class Calls:
         """Delete the resource at `path`, in that session. The DELETE may be sent twice. Raises as `get`."""
         await self.repeat(partial(self._in_session, Request("DELETE", path), session))
 
+    async def delete_once(self, session: LogonSession, path: str) -> bool:
+        """Delete the resource at `path`, in that session, by one request; whether it is gone.
+
+        A failure says nothing to `Availability`.
+
+        Raises:
+            Unauthorized: the session has ended.
+        """
+        try:
+            await self._in_session(Request("DELETE", path), session, 1)
+        except NotFound:
+            return True
+        except (Again, Refused):
+            return False
+        return True
+
     async def repeat(self, once: Callable[[int], Awaitable[_T]]) -> _T:
         """Call `once` with the attempt's number until it does not raise `Again`, at most `ATTEMPTS` times.
 

@@ -29,6 +29,7 @@ from worker.enterprise_manager.logon import Logon, LogonSession
 from worker.enterprise_manager.remedies import Remedies
 from worker.enterprise_manager.responses import Again, NotFound, Unauthorized, judge
 from worker.enterprise_manager.tasks import Tasks
+from worker.enterprise_manager.tidying import Tidying
 from worker.enterprise_manager.transport import Request, Transport, TransportError
 from worker.enterprise_manager.wire import RequestObserver, Wire
 from worker.settings import EnterpriseManagerSettings
@@ -87,6 +88,7 @@ class Gateway:
         self._calls = Calls(self._wire, self._logon, self._availability, self._remedies, self._differences, clock)
         self._deletion = Deletion(self._wire, self._logon, self._calls, self._remedies)
         self._tasks = Tasks(name, self._calls, clock, settings.poll_interval_seconds, self._remedies.without_secrets)
+        self._tidying = Tidying(name, self._calls, settings.keep_finished_tasks)
         self._clock = clock
         self._link_hrefs: OrderedDict[tuple[str, str], str] = OrderedDict()
         self._edited: OrderedDict[str, None] = OrderedDict()
@@ -130,6 +132,7 @@ class Gateway:
         """
         await self._availability.close()
         await self._tasks.close()
+        await self._tidying.close()
         session = self._logon.current
         if log_off and (session is None or not self._tasks.under_way(session)):
             await self._logon.log_off()
@@ -245,7 +248,7 @@ class Gateway:
 
     async def task(self, ticket: TaskTicket) -> Task:
         """Read the state of a task once."""
-        session = self._session_of(ticket)
+        session, path = self._session_of(ticket), self._tasks.path(ticket)
         try:
             record = await self._tasks.look(session, ticket)
         except (NotFound, Unauthorized) as error:
@@ -256,6 +259,8 @@ class Gateway:
         if record.task_id != ticket.task_id:
             raise TaskNotFound(f"asked for {ticket.task_id}, and received {cleaned(record.task_id, 100)}")
         self._differences.look_at_task(record)
+        if record.finished:
+            self._tidying.finished(session, path)
         return _task(ticket, record)
 
     async def stop_task(self, ticket: TaskTicket) -> None:
