@@ -155,7 +155,7 @@ class Worker:
     async def _drain(self) -> None:
         self.telemetry.health.draining = True
         self._presence.draining = True
-        reporting = asyncio.create_task(self._presence.say_forever())
+        reporting = asyncio.create_task(self._presence.report_forever())
         seconds = self._settings.drain_seconds
         log.info("worker.draining", in_flight=self.dispatcher.in_flight, seconds=seconds)
         await self.broker.stop_consuming()
