@@ -152,6 +152,26 @@ def test_an_enterprise_manager_that_is_away_is_said(world: World, users_file: Pa
         assert console.get("/enterprise-managers", headers=bearer("read")).status_code == 200
 
 
+def test_the_links_of_a_job_are_shown_each_with_its_plan(steering: Console, world: World) -> None:
+    """A person would have to know the repository's name before they can see what a job copies from."""
+    em = world.enterprise_manager
+    repositories = [em.add_repository(name=HOSTILE), em.add_repository(name="Second")]
+    job = em.add_job(name="Copy to see", links=repositories, linked_backups=[])
+    asked = {"job": "Copy to see", "ticket_system": "jira", "ticket_id": "OPS-1"}
+    page = steering.client.post(PLAN, data=asked, headers=bearer("submit"))
+    assert page.status_code == 200, page.text
+    links = [link.object_in_job_id for link in em.links(job)]
+    assert all(page.text.count(link) == 2 for link in links)
+    assert ("<img" in page.text, "&lt;img" in page.text) == (False, True)
+    row = asked | {"job": job, "repository": links[1], "by": "link"}
+    plan = steering.client.post(PLAN, data=row, headers=bearer("submit"))
+    assert "would be removed" in plan.text, plan.text
+    assert links[1] in plan.text
+    assert steering.client.post(PLAN, data=asked, headers=bearer("read")).status_code == 403
+    assert steering.client.post(PLAN, data={"job": "Nowhere"}, headers=bearer("submit")).status_code == 404
+    assert all(em.deletes_of(link) == 0 for link in links)
+
+
 def test_what_others_wrote_is_text(steering: Console, world: World) -> None:
     """Else a script in a job's name would run in the browser of the person who plans."""
     em = world.enterprise_manager

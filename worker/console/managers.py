@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from pydantic import ValidationError
 
-from contracts.commands import UnlinkCommand
+from contracts.commands import JobReference, UnlinkCommand
 from worker.console.actions import WHY_BODY, Asking, Ordering, field, why_of
 from worker.console.api import Known
 from worker.console.catalogues import Catalogues, Listing, Name, catalogues_of, reference
@@ -86,6 +86,8 @@ async def press(
     form = form_of(await request.body())
     if action == "plan" and catalogues.has(name) and field(form, "repository") and not field(form, "job"):
         return await _offboarding_planned(request, caller, catalogues, name, form)
+    if action == "plan" and catalogues.has(name) and field(form, "job") and not field(form, "repository"):
+        return await _links_of_job(request, caller, catalogues, name, form)
     if action == "offboardings":
         plan = await plan_of(catalogues, _offboarding(name, form), caller)
         await order_plan(orders, caller, plan, field(form, "links"))
@@ -107,8 +109,7 @@ async def press(
 @router.get("/enterprise-managers/{name}", response_class=HTMLResponse, include_in_schema=False)
 async def form_page(request: Request, caller: Asking, name: Name) -> HTMLResponse:
     """The form for an unlink."""
-    if not caller.may_order:
-        raise Problem(403, "You may look at everything, and order nothing.")
+    _require_may_order(caller)
     given = {each: request.query_params.get(each, "")[:1000] for each in _FIELDS}
     return _form(request, name, given)
 
@@ -139,13 +140,35 @@ async def _planned(
     )
 
 
+async def _links_of_job(
+    request: Request, caller: Caller, catalogues: Catalogues, name: str, form: Mapping[str, list[str]]
+) -> Response:
+    """The links of a job, each with the button for its plan, which names the job and the link by their IDs."""
+    _require_may_order(caller)
+    given = {each: field(form, each) or "" for each in _FIELDS}
+    try:
+        job = JobReference.model_validate(reference(given["job"], "id", None))
+    except ValidationError as error:
+        return _form(request, name, given, broken(error, error))
+    found = await catalogues.of_job(name, job)
+    return render(
+        request.scope,
+        "links.html",
+        page="managers",
+        title="Links",
+        name=name,
+        given=given,
+        links=found.links,
+        backups=backups_of(found.links[0]) if found.links else (),
+    )
+
+
 async def _offboarding_planned(
     request: Request, caller: Caller, catalogues: Catalogues, name: str, form: Mapping[str, list[str]]
 ) -> Response:
     """All links to the repository. The order then names this plan, and is refused if the links have changed."""
     given = {each: field(form, each) or "" for each in _FIELDS}
-    if not caller.may_order:
-        raise Problem(403, "You may look at everything, and order nothing.")
+    _require_may_order(caller)
     try:
         order = _offboarding(name, form)
         plan = await plan_of(catalogues, order, caller)
@@ -164,6 +187,11 @@ async def _offboarding_planned(
         links=[(each, backups_of(each)) for each in plan.catalogue.links],
         counts=counts_of(plan.catalogue),
     )
+
+
+def _require_may_order(caller: Caller) -> None:
+    if not caller.may_order:
+        raise Problem(403, "You may look at everything, and order nothing.")
 
 
 def _offboarding(name: str, form: Mapping[str, list[str]]) -> OffboardingOrder:
