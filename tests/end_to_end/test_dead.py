@@ -401,11 +401,6 @@ def test_a_command_denied_by_mistake_is_carried_out_as_its_senders(
 # --- discarding -----------------------------------------------------------------------------------------------------
 
 
-def lines_of(record: Path) -> list[dict[str, Any]]:
-    """What was written down."""
-    return [json.loads(line) for line in record.read_text().splitlines()]
-
-
 def keys_written(record: Path) -> set[str]:
     """The keys in its whole lines: a program that is killed leaves one that is cut off."""
     keys = set()

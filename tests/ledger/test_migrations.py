@@ -13,10 +13,10 @@ from contracts.commands import UnlinkCommand
 from contracts.events import Outcome
 from tests.ledger import words
 from tests.ledger.conftest import Database
+from tests.ledger.partial_indexes import one_in_flight_per_job, unsettled_by_worker
 from worker.ledger import SchemaTooNewError
 from worker.ledger.database import open_engine, read_url
 from worker.ledger.migrations import migrate
-from worker.ledger.partial_indexes import one_in_flight_per_job, unsettled_by_worker
 from worker.ledger.schema import known_schema
 from worker.ledger.tables import metadata
 from worker.unlinks.ports.enterprise_manager import TaskTicket

@@ -18,6 +18,7 @@ from sqlalchemy import RowMapping, Update, and_, bindparam, exists
 from contracts.batches import BatchEnded, batch_ended_id
 from contracts.commands import RetryCommand, UnlinkCommand
 from contracts.events import Event, Evidence, Outcome, ReasonCode, event_id
+from tests.ledger.partial_indexes import one_in_flight_per_job
 from tests.simulation.enterprise_manager import SimulatedGateway
 from tests.simulation.ledger import Database
 from tests.simulation.promises import Violation
@@ -26,7 +27,6 @@ from worker.ledger import Step, retrying, transaction
 from worker.ledger import batches as ledger_batches
 from worker.ledger.batches import _BATCHES_OF_KEY, Batching, _under_way
 from worker.ledger.cancelling import Cancelling, Stored
-from worker.ledger.partial_indexes import one_in_flight_per_job
 from worker.ledger.retrying import Retrying
 from worker.ledger.sql_ledger import SqlLedger
 from worker.ledger.statements import RECORD, START_RUN, _before_its_intent, _write

@@ -126,8 +126,7 @@ def _failures(ledger: Inspection, criteria: Criteria) -> Iterator[Record]:
 
 
 def _record(ledger: Inspection, key: str) -> Record | None:
-    history = ledger.history(key)
-    record = None if history is None else history.record
+    record = ledger.record(key)
     if record is not None and record.outcome in RETRIED:
         return record
     why = (

@@ -117,7 +117,7 @@ async def cancel(
 ) -> Response:
     """Ask for an unlink to be stopped."""
     name = from_path(key)
-    record = await _record(readings, name)
+    record = await readings.record(name)
     return _answer(await orders.cancel(caller, name, record, await why_of(request), enterprise_manager))
 
 
@@ -170,13 +170,8 @@ def field(form: Mapping[str, list[str]], name: str) -> str | None:
     return (form.get(name, [""])[-1]).strip() or None
 
 
-async def _record(readings: Readings, key: str) -> Record | None:
-    history = await readings.history(key)
-    return None if history is None else history.record
-
-
 async def _known_record(readings: Readings, key: str) -> Record:
-    record = await _record(readings, key)
+    record = await readings.record(key)
     if record is None:
         raise Problem(404, "No worker has seen this key, or it was pruned.")
     return record

@@ -129,8 +129,7 @@ class Orders:
         """Order an unlink; with `retry`, run it again if its last run did not succeed."""
         self._require_may_order(caller)
         self._judge(caller, command)
-        history = None if command.dry_run else await self._readings.history(command.idempotency_key)
-        record = None if history is None else history.record
+        record = None if command.dry_run else await self._readings.record(command.idempotency_key)
         if record is not None and record.fingerprint != command.fingerprint:
             raise Problem(
                 409, "This key belongs to another command: an unlink with another job, repository or consent."
@@ -217,8 +216,7 @@ class Orders:
 
     async def _again(self, caller: Caller, command: UnlinkCommand) -> UnlinkCommand | RetryCommand:
         """The command, or a retry if its last run ended without success."""
-        history = await self._readings.history(command.idempotency_key)
-        record = None if history is None else history.record
+        record = await self._readings.record(command.idempotency_key)
         if record is None or record.outcome not in RETRIED or not caller.may_change(record.user_id):
             return command
         return _retry_of(record, command.requested_by, command.reason)

@@ -138,6 +138,10 @@ class Readings:
         """Everything that is recorded about a key."""
         return await self._read(lambda: self._inspection.history(key))
 
+    async def record(self, key: str) -> Record | None:
+        """The last run of a key."""
+        return await self._read(lambda: self._inspection.record(key))
+
     async def recent_history(self, key: str) -> KeyHistory | None:
         """The history of a key, a second old at most, for an open page that reads it repeatedly."""
         return await self._answered(self._histories.get(key))

@@ -125,8 +125,7 @@ class Replay:
             return None
         if isinstance(command, UnlinkCommand) and command.dry_run:
             return None  # a dry run leaves no record; the one in the ledger is the real command's
-        history = self.ledger.history(command.idempotency_key)
-        return None if history is None else history.record
+        return self.ledger.record(command.idempotency_key)
 
 
 def _retried_run(message: DeadLetter) -> int | None:

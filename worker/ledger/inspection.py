@@ -16,7 +16,7 @@ from worker.ledger.database import open_engine, problem_in, read_url
 from worker.ledger.errors import InspectionError, SchemaTooNewError
 from worker.ledger.overview import Overview, overview
 from worker.ledger.presence import WorkerState, present
-from worker.ledger.records import KeyHistory, Pause
+from worker.ledger.records import KeyHistory, Pause, Record
 from worker.ledger.schema import require_current
 from worker.ledger.search import Criteria, Cursor, Page
 from worker.ledger.step_feed import FedStep, newest_step, steps_after
@@ -61,6 +61,11 @@ class Inspection:
         """All that is known of a key; None if it is not known."""
         with self._transaction(self._reading) as transaction:
             return transaction.history(key)
+
+    def record(self, key: str) -> Record | None:
+        """The last run of a key; None if it is not known."""
+        history = self.history(key)
+        return None if history is None else history.record
 
     def find(self, criteria: Criteria, *, after: Cursor | None = None, limit: int = PAGE) -> Page:
         """A page of the keys that meet the criteria, newest first."""

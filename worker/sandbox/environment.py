@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from typing import Literal
 
 from worker.sandbox.contexts import Assembly
 from worker.sandbox.processes.supervisor import ProcessSupervisor
@@ -37,14 +36,12 @@ def worker_environment(
     broker_url: str,
     ledger_url: str,
     enterprise_manager: SimulatedEnterpriseManager,
-    response_format: Literal["xml", "json"] = "xml",
 ) -> dict[str, str]:
     """The settings of a worker that uses these servers. They contain passwords: do not log them."""
     return HURRIED | {
         "UNLINK_BROKER__URL": broker_url,
         "UNLINK_LEDGER__URL": ledger_url,
         **enterprise_manager_environment(enterprise_manager),
-        "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__FORMAT": response_format,
         "UNLINK_HTTP__PORT": "0",
     }
 
@@ -54,7 +51,6 @@ class SandboxEnvironment(Assembly):
 
     Args:
         behaviour: the initial behaviour of the simulated Enterprise Manager.
-        response_format: the format that the workers request from it.
         management: whether the broker has its management plugin.
     """
 
@@ -62,12 +58,10 @@ class SandboxEnvironment(Assembly):
         self,
         *,
         behaviour: Behaviour | None = None,
-        response_format: Literal["xml", "json"] = "xml",
         management: bool = False,
     ) -> None:
         self._behaviour = behaviour
         self._management = management
-        self._format = response_format
         self._started = 0
 
     def _open(self, stack: ExitStack) -> None:
@@ -79,7 +73,7 @@ class SandboxEnvironment(Assembly):
     def environment(self) -> dict[str, str]:
         """The settings of a worker of this sandbox. They contain passwords: do not log them."""
         ledger_url = f"sqlite:///{self.supervisor.directory / 'ledger.sqlite'}"
-        return worker_environment(self.broker.url, ledger_url, self.enterprise_manager, self._format)
+        return worker_environment(self.broker.url, ledger_url, self.enterprise_manager)
 
     def start_worker(self, changes: Mapping[str, str] | None = None) -> WorkerProcess:
         """Start one more worker. Returns when it consumes commands."""

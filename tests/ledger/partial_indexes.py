@@ -1,6 +1,6 @@
-"""The indexes with a condition. They are not in `tables`, because an option of PostgreSQL's imports its dialect.
+"""The indexes with a condition, as `worker.ledger.tables` would have them: only the migrations make them.
 
-A ledger on SQLite does not need the dialect, and its import takes time and memory. The migrations make these indexes.
+The tables leave them out, since an option of PostgreSQL's imports its dialect, which takes time and memory.
 """
 
 from __future__ import annotations
