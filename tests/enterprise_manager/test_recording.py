@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,7 +14,7 @@ import pytest
 from pydantic import SecretStr
 
 from tests.enterprise_manager.test_assumptions import BACKUP
-from tests.enterprise_manager.test_trial import BRIEF
+from tests.enterprise_manager.test_trial import BRIEF, in_groups
 from worker.clock import SystemClock
 from worker.doctor.assumptions import examine
 from worker.doctor.checks import Check, Result
@@ -28,14 +30,21 @@ REPOSITORY = "7d6c1f0e-5b0a-4c1e-9a57-2b5a6f3d9c11"
 LABORATORY = LaboratoryLink("Copy to the basement", "Basement & Co.")
 
 
-@pytest.fixture
-def em(certificates: Path) -> Iterator[SimulatedEnterpriseManager]:
+@contextmanager
+def installation(certificates: Path) -> Iterator[SimulatedEnterpriseManager]:
     """A simulated Enterprise Manager with a job of each kind, and that of a laboratory."""
     with SimulatedEnterpriseManager.start(folder=certificates) as simulated:
         simulated.add_job(name="Backup of Payroll", job_type="Backup")
         simulated.add_job(name="Legacy", job_type="BackupCopy", links=[REPOSITORY])
         simulated.add_job(name="Copy <of> Payroll", links=[REPOSITORY], linked_backups=[BACKUP])
         simulated.add_job(name=LABORATORY.job, links=[simulated.add_repository(LABORATORY.repository)])
+        yield simulated
+
+
+@pytest.fixture
+def em(certificates: Path) -> Iterator[SimulatedEnterpriseManager]:
+    """The same."""
+    with installation(certificates) as simulated:
         yield simulated
 
 
@@ -86,32 +95,42 @@ WITH_A_TRIAL: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("switches", WITHOUT_A_TRIAL, ids=str)
+@pytest.mark.parametrize(
+    "group",
+    in_groups(WITHOUT_A_TRIAL),
+    ids=lambda group: " ".join(next(iter(case if isinstance(case, dict) else case[0]), "default") for case in group),
+)
 async def test_against_a_recording_the_answer_is_the_recorded_one(
-    em: SimulatedEnterpriseManager, certificates: Path, tmp_path: Path, switches: dict[str, Any]
+    certificates: Path, tmp_path: Path, group: list[dict[str, Any]]
 ) -> None:
     """Else a user's finding could not become a test."""
-    spoken = "json" if any(name.startswith("json") for name in switches) else "xml"
-    em.change_behaviour(**switches)
-    recording, file = Recording(), tmp_path / "recording.json"
-    recorded = await examined(settings_of(em, spoken), None, recording)
-    recording.write(file, netloc_of(settings_of(em, spoken)), None, recorded.values(), keep_names=False)
-    with SimulatedEnterpriseManager.start(folder=certificates, replay=file) as replayed:
-        assert results(await examined(settings_of(replayed, spoken))) == results(recorded)
+    await asyncio.gather(*(_as_recorded(certificates, tmp_path, switches, None) for switches in group))
 
 
-@pytest.mark.parametrize("switches", WITH_A_TRIAL, ids=str)
+@pytest.mark.parametrize(
+    "group",
+    in_groups(WITH_A_TRIAL),
+    ids=lambda group: " ".join(next(iter(case if isinstance(case, dict) else case[0]), "default") for case in group),
+)
 async def test_against_the_recording_of_a_trial_the_answer_is_the_recorded_one(
-    em: SimulatedEnterpriseManager, certificates: Path, tmp_path: Path, switches: dict[str, Any]
+    certificates: Path, tmp_path: Path, group: list[dict[str, Any]]
 ) -> None:
     """Else what a user found on a laboratory could not become a test."""
-    em.change_behaviour(**switches)
-    recording, file = Recording(), tmp_path / "recording.json"
-    recorded = await examined(settings_of(em, "xml"), LABORATORY, recording)
-    recording.write(file, netloc_of(settings_of(em, "xml")), LABORATORY, recorded.values(), keep_names=False)
-    link = LaboratoryLink(**json.loads(file.read_text())["trial"])
+    await asyncio.gather(*(_as_recorded(certificates, tmp_path, switches, LABORATORY) for switches in group))
+
+
+async def _as_recorded(certificates: Path, folder: Path, switches: dict[str, Any], link: LaboratoryLink | None) -> None:
+    spoken = "json" if any(name.startswith("json") for name in switches) else "xml"
+    file = folder / f"{len(str(switches))}-{'-'.join(switches)[:60]}.json"
+    with installation(certificates) as em:
+        em.change_behaviour(**switches)
+        recording = Recording()
+        recorded = await examined(settings_of(em, spoken), link, recording)
+        recording.write(file, netloc_of(settings_of(em, spoken)), link, recorded.values(), keep_names=False)
+    named = json.loads(file.read_text()).get("trial")
     with SimulatedEnterpriseManager.start(folder=certificates, replay=file) as replayed:
-        assert results(await examined(settings_of(replayed, "xml"), link)) == results(recorded)
+        again = await examined(settings_of(replayed, spoken), LaboratoryLink(**named) if named else None)
+    assert results(again) == results(recorded), switches
 
 
 @pytest.mark.parametrize("spoken", ["xml", "json"])

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from pydantic import SecretStr
@@ -61,6 +61,17 @@ SHOWN: list[tuple[dict[str, Any], set[str]]] = [
     ({"session_cap": 1, "beyond_session_cap": "403"}, {"several_sessions"}),
     ({"session_cap": 1, "beyond_session_cap": "oldest_ends"}, {"several_sessions"}),
 ]
+
+
+#: How many trials are made at once: each of them mostly waits.
+AT_ONCE = 3
+
+_Case = TypeVar("_Case")
+
+
+def in_groups(cases: Sequence[_Case]) -> list[list[_Case]]:
+    """The cases, in groups that are tried at once."""
+    return [list(cases[first : first + AT_ONCE]) for first in range(0, len(cases), AT_ONCE)]
 
 
 @pytest.fixture
@@ -122,23 +133,32 @@ def different(checks: dict[str, Check]) -> set[str]:
     return {name for name, check in checks.items() if check.result is Result.DIFFERENT and name in of_trial}
 
 
-@pytest.mark.parametrize(("switches", "expected"), SHOWN, ids=[str(switches) for switches, _ in SHOWN])
+@pytest.mark.parametrize(
+    "group",
+    in_groups(SHOWN),
+    ids=lambda group: " ".join(next(iter(case if isinstance(case, dict) else case[0]), "default") for case in group),
+)
 async def test_what_a_switch_changed_is_found_and_the_link_is_put_back(
-    em: SimulatedEnterpriseManager, job: str, switches: dict[str, Any], expected: set[str]
+    certificates: Path, group: list[tuple[dict[str, Any], set[str]]]
 ) -> None:
     """Else a user would report a difference that does not exist, miss one, or lose a link of the laboratory."""
-    other = em.add_job(name="Other", links=[REPOSITORY_OF_OTHERS])
-    of_other = em.links(other)
-    repository = em.links(job)[0].repository_uid
-    em.change_behaviour(**switches)
-    reported = Ends()
-    checks = await tried(em, reported)
-    assert different(checks) == expected, checks
-    assert all(check.seen for check in checks.values() if check.result is Result.DIFFERENT)
-    assert [link.repository_uid for link in em.links(job)] == [repository]
-    assert em.links(other) == of_other
-    assert [restored for restored, _ in reported.ends] == [True]
-    assert em.sessions == []
+    await asyncio.gather(*(_found_and_put_back(certificates, switches, expected) for switches, expected in group))
+
+
+async def _found_and_put_back(certificates: Path, switches: dict[str, Any], expected: set[str]) -> None:
+    with SimulatedEnterpriseManager.start(folder=certificates) as em:
+        repository = em.add_repository(REPOSITORY)
+        job, other = em.add_job(name=JOB, links=[repository]), em.add_job(name="Other", links=[REPOSITORY_OF_OTHERS])
+        of_other = em.links(other)
+        em.change_behaviour(**switches)
+        reported = Ends()
+        checks = await tried(em, reported)
+        assert different(checks) == expected, (switches, checks)
+        assert all(check.seen for check in checks.values() if check.result is Result.DIFFERENT)
+        assert [link.repository_uid for link in em.links(job)] == [repository], switches
+        assert em.links(other) == of_other
+        assert [restored for restored, _ in reported.ends] == [True]
+        assert em.sessions == []
 
 
 @pytest.mark.parametrize(
@@ -224,15 +244,21 @@ LOST = [
 ]
 
 
-@pytest.mark.parametrize("fault", LOST, ids=[f"{fault.kind} {fault.method} {fault.status}" for fault in LOST])
-async def test_a_fault_does_not_cost_the_link(em: SimulatedEnterpriseManager, job: str, fault: Fault) -> None:
+@pytest.mark.parametrize("faults", in_groups(LOST), ids=[f"from {fault.kind}" for fault, *_ in in_groups(LOST)])
+async def test_a_fault_does_not_cost_the_link(certificates: Path, faults: list[Fault]) -> None:
     """Else a lost answer in the middle of a trial would leave the laboratory without its link, or with two."""
-    (link,) = em.links(job)
-    em.inject(replace(fault, path=fault.path.format(job=job)))
-    reported = Ends()
-    await tried(em, reported)
-    assert [each.repository_uid for each in em.links(job)] == [link.repository_uid]
-    assert [restored for restored, _ in reported.ends] == [True]
+    await asyncio.gather(*(_put_back_after(certificates, fault) for fault in faults))
+
+
+async def _put_back_after(certificates: Path, fault: Fault) -> None:
+    with SimulatedEnterpriseManager.start(folder=certificates) as em:
+        repository = em.add_repository(REPOSITORY)
+        job = em.add_job(name=JOB, links=[repository])
+        em.inject(replace(fault, path=fault.path.format(job=job)))
+        reported = Ends()
+        await tried(em, reported)
+        assert [each.repository_uid for each in em.links(job)] == [repository], fault
+        assert [restored for restored, _ in reported.ends] == [True]
 
 
 async def test_a_link_that_cannot_be_put_back_is_said_to_be_missing(em: SimulatedEnterpriseManager, job: str) -> None:
