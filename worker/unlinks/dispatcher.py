@@ -210,10 +210,20 @@ class Dispatcher:
 
     async def _run(self, running: Running) -> None:
         try:
-            await self._attempts.run(running.deliveries, self._runs.execute(running), running.report)
+            await self._attempts.run(running.deliveries, self._until_answered(running), running.report)
         finally:
+            self._end(running)
+
+    async def _until_answered(self, running: Running) -> None:
+        await self._runs.execute(running)
+        # Without a turn of the event loop after the last acknowledgement: whoever joined then would not be answered.
+        self._end(running)
+
+    def _end(self, running: Running) -> None:
+        """Let nobody join the run any more."""
+        if self._running.get(running.key) is running:
             del self._running[running.key]
-            running.over.set()
+        running.over.set()
 
     async def _join(
         self, running: Running, command: UnlinkCommand | RetryCommand, delivery: Delivery, report: Reporter
