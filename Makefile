@@ -12,9 +12,18 @@ bin := .venv/bin
 ready := .venv/.complete
 scripts := .ci/virtual_environment.py .ci/check_locks.py .ci/check_release.py .ci/suites.py
 
-# Which Python to make .venv with: the first of these that is there and new enough. `make PYTHON=... demo` names another.
+# Which Python to make .venv with: the first of these that is there and new enough. `make PYTHON=... demo` names the one.
 PYTHON ?=
-pythons := $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11
+pythons := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
+
+# An environment works only in the folder where it was made, and while its Python is there: else it is made anew.
+folder := $(bin:/bin=)
+stale := $(shell if [ -e $(ready) ]; then { read -r made_in; read -r made_by; } < $(ready); \
+  { [ "$$made_in" = "$$(pwd -P)/$(folder)" ] && $(bin)/python -c '' && { [ -z '$(PYTHON)' ] || \
+  [ "$$('$(PYTHON)' -c 'import sys; print(sys.executable)')" = "$$made_by" ]; }; } 2>/dev/null || echo stale; fi)
+ifeq ($(stale),stale)
+.PHONY: $(ready)
+endif
 
 help: ## Say what can be made
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20

@@ -17,13 +17,16 @@ user's cache folder.
 from __future__ import annotations
 
 import ast
+import fcntl
 import importlib.util
 import os
 import re
 import subprocess
 import sys
+import time
 import venv
 from pathlib import Path
+from typing import IO
 
 _ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(_ROOT))
@@ -59,8 +62,16 @@ _SETTINGS_KEPT = {
 #: The sections of pip's settings that hold for `pip install`; a later one goes before an earlier one.
 _SECTIONS = ("global", "install", ":env:")
 
-#: No file of settings is read, and nothing is asked.
-_SETTINGS_OWN = {"PIP_CONFIG_FILE": os.devnull, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
+#: No file of settings is read, nothing is asked, and nothing is installed outside a virtual environment.
+_SETTINGS_OWN = {
+    "PIP_CONFIG_FILE": os.devnull,
+    "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+    "PIP_NO_INPUT": "1",
+    "PIP_REQUIRE_VIRTUALENV": "1",
+}
+
+#: What the environment is made of.
+_SOURCES = (_LOCK, "pyproject.toml", ".ci/virtual_environment.py")
 
 
 class InstallationError(Exception):
@@ -68,15 +79,37 @@ class InstallationError(Exception):
 
 
 def main() -> None:
-    """Make the environment anew, and when it is complete leave a file in it; the first argument names that file."""
+    """Make the environment anew, and when it is complete leave a file in it; the first argument names that file.
+
+    Of several calls at once for one folder, the first makes it and the others wait. The file says for which folder and
+    by which Python the environment was made: it works in no other place.
+    """
     complete = Path(sys.argv[1]).absolute()
     folder = complete.parent
-    version = ".".join(map(str, sys.version_info[:3]))
-    sys.stderr.write(f"Setting up {folder.name}: Python {version}, dependencies from {_LOCK} ...\n")
-    # Anew, not refreshed: what an earlier lock installed must not stay.
-    _make(folder)
-    install(folder / "bin" / "python")
-    complete.touch()
+    began = time.time()
+    with (_ROOT / _LOCK).open() as lock:
+        _wait_for(lock)
+        if complete.exists() and complete.stat().st_mtime >= max(began, *map(_changed, _SOURCES)):
+            return  # another call has made it meanwhile
+        version = ".".join(map(str, sys.version_info[:3]))
+        sys.stderr.write(f"Setting up {folder.name}: Python {version}, dependencies from {_LOCK} ...\n")
+        # Anew, not refreshed: what an earlier lock installed must not stay.
+        _make(folder)
+        install(folder / "bin" / "python")
+        complete.write_text(f"{folder}\n{sys.executable}\n")
+
+
+def _wait_for(lock: IO[str]) -> None:
+    """Wait until no other call makes an environment of this project; the lock ends with its process."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        sys.stderr.write("Another make is setting up a virtual environment here: waiting for it ...\n")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+
+def _changed(source: str) -> float:
+    return (_ROOT / source).stat().st_mtime
 
 
 def install(python: Path) -> None:
@@ -154,5 +187,7 @@ if __name__ == "__main__":
         main()
     except MissingPartError as error:
         sys.exit(f"pip cannot be had ({error}).\nInstall it (Debian, Ubuntu: apt install python3-venv) and try again.")
+    except KeyboardInterrupt:
+        sys.exit("Interrupted; the next make begins anew.")
     except InstallationError as error:
         sys.exit(f"The virtual environment could not be set up: {error}")

@@ -39,6 +39,10 @@ for _name, _examples in (("quick", 30), ("thorough", 300)):
     )
 hypothesis.settings.load_profile("quick")
 
+# The servers of the tests are on this host, whatever proxy the user has.
+for _name in ("no_proxy", "NO_PROXY"):
+    os.environ[_name] = ",".join(filter(None, (os.environ.get(_name), "localhost", "127.0.0.1")))
+
 # A shell starts what it puts into the background with these ignored, and the programs under test would inherit that.
 for _number, _usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
     if signal.getsignal(_number) == signal.SIG_IGN:

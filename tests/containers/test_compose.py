@@ -27,8 +27,8 @@ from worker.console.users import Users
 from worker.sandbox.processes.free_ports import free_port
 from worker.sandbox.processes.supervisor import ProcessSupervisor, Program, wait_until
 from worker.sandbox.processes.worker_process import WorkerProcess
-from worker.sandbox.rabbitmq.container_node import _IMAGE, find_engine
-from worker.sandbox.rabbitmq.installation import find_installation
+from worker.sandbox.rabbitmq.container_node import find_engine
+from worker.sandbox.rabbitmq.installation import VERSION_VARIABLE, find_installation, image_version
 from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 from worker.sandbox.simulated_enterprise_manager.simulation import DEFAULT_USERNAME
 from worker.settings import PREFIX, ConsoleProgramSettings, ConsoleSettings, HttpSettings, Settings, load
@@ -155,7 +155,7 @@ def test_every_volume_is_declared_and_data_outlive_their_containers() -> None:
     assert SERVICES["rabbitmq"]["hostname"]
 
 
-def test_images_are_of_this_version_and_of_the_versions_that_are_tested() -> None:
+def test_images_are_of_this_version_and_of_the_versions_that_are_tested(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stale image would be run as this version, or a broker or database that no test ever saw."""
     assert WORKER["image"] == f"unlink-worker:{VERSION}"
     assert SIMULATED["image"] == f"unlink-worker-simulated-enterprise-manager:{VERSION}"
@@ -166,7 +166,8 @@ def test_images_are_of_this_version_and_of_the_versions_that_are_tested() -> Non
     assert WORKER["build"].get("target") is None
     assert SIMULATED["build"]["target"] in STAGES
     assert CONSOLE["build"]["target"] in STAGES
-    assert SERVICES["rabbitmq"]["image"] == _IMAGE
+    monkeypatch.delenv(VERSION_VARIABLE, raising=False)
+    assert SERVICES["rabbitmq"]["image"] == f"rabbitmq:{image_version()}-management"
     version = programs.run([_postgresql("postgres"), "--version"], check=True)
     major = re.search(r"\) (\d+)", version.stdout)
     assert major is not None

@@ -16,7 +16,7 @@ TURNS = 12
 async def test_a_repeat_is_answered_at_whichever_turn_of_the_loop_it_arrives(
     simulated_enterprise_manager: SimulatedEnterpriseManager,
 ) -> None:
-    """A repeat that joined a run after its last acknowledgement was held for ever: its sender waited, its slot was lost."""
+    """A repeat that joined a run after its last acknowledgement was held for ever, and its sender waited."""
     async with worker_for(simulated_enterprise_manager) as worker:
         repeats: dict[str, Handed] = {}
         turns = {f"CHG{number}": number for number in range(TURNS)}

@@ -13,7 +13,9 @@ import pytest
 
 from worker.sandbox.errors import MissingPartError
 from worker.sandbox.packages import cache_folder, unpacked
+from worker.sandbox.rabbitmq.choice import private_broker
 from worker.sandbox.rabbitmq.installation import HOME_VARIABLE, VERSION_VARIABLE, find_installation
+from worker.sandbox.rabbitmq.relocated_erlang import ERLANG
 
 _UNPACK = "from worker.sandbox.packages import unpacked; print(unpacked('python3-pip-whl', companions=''))"
 
@@ -54,6 +56,13 @@ def test_without_a_home_the_cache_is_a_folder_of_the_users_own(tmp_path: Path, m
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert cache_folder().parent == tmp_path
     assert cache_folder().stat().st_mode & 0o077 == 0
+
+
+def test_a_cache_whose_path_has_a_space_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RabbitMQ's scripts, unpacked there, end with messages about variables that nobody set."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "of J. Doe"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert cache_folder().parent == tmp_path
 
 
 def test_a_named_rabbitmq_that_is_none_is_not_replaced_in_silence(
@@ -115,6 +124,42 @@ def test_a_version_that_is_asked_for_is_never_another(
         find_installation("4.3")
     with pytest.raises(MissingPartError, match=r"can be one of 4\.3, 4\.0, 3\.10"):
         find_installation("3.9")
+
+
+def test_a_container_takes_the_place_of_no_rabbitmq_that_was_named(
+    unpacked_before: Callable[[str, str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a container engine, a mistyped folder or version would be answered with RabbitMQ 4 instead of an error."""
+    unpacked_before("12", "3.10.8")
+    programs = tmp_path / "no programs"
+    programs.mkdir()
+    (programs / "docker").write_text("#!/bin/sh\n")
+    (programs / "docker").chmod(0o755)
+    monkeypatch.setenv(VERSION_VARIABLE, "9.9")
+    with pytest.raises(MissingPartError, match=r"can be one of"):
+        private_broker()
+    monkeypatch.setenv(VERSION_VARIABLE, "4.0")
+    broker = private_broker()
+    assert broker.description == "RabbitMQ 4.0 in a container of docker"
+    broker.close()
+    monkeypatch.setenv(HOME_VARIABLE, "nowhere")
+    with pytest.raises(MissingPartError, match="nowhere"):
+        private_broker()
+
+
+def test_an_erlang_that_was_copied_elsewhere_is_said_to_be(
+    unpacked_before: Callable[[str, str], None], tmp_path: Path
+) -> None:
+    """Its scripts name the folder where they were made: a cache that was moved would not run, and not say why."""
+    unpacked_before("stable", "4.0.5")
+    erl = cache_folder() / "4.0.5" / ERLANG / "bin/erl"
+    erl.parent.mkdir(parents=True)
+    (tmp_path / "old cache").mkdir()
+    erl.write_text(f"#!/bin/sh\nROOTDIR='{tmp_path}/old cache'\n")
+    with pytest.raises(MissingPartError, match="was moved or copied; remove the folder"):
+        find_installation()
+    erl.write_text(f"#!/bin/sh\nROOTDIR={erl.parents[1]}\n")
+    assert find_installation().version == "4.0.5"
 
 
 def test_with_neither_rabbitmq_nor_apt_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,7 +57,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "shown": "succeeded"
     },
     "unlink-worker submit --wait --file commands.csv": {"shown": "succeeded  2"},
-    "unlink-worker offboard --dry-run --repository 'Hardened Linux 3' --ticket jira:OPS-4713": {"shown": "link"},
+    "unlink-worker offboard --dry-run --repository 'NAS Lyon' --ticket jira:OPS-4713": {"shown": "link"},
     # Whether the cancel is in time depends on the machine's speed. If it is not, there is nothing to run again.
     "unlink-worker cancel --wait CHG0030193": {"statuses": {0, 4}},
     "unlink-worker retry --wait --yes CHG0030193": {"statuses": {0, 1}, "shown": "succeeded"},

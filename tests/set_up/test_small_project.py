@@ -273,3 +273,47 @@ def test_a_lock_that_lacks_a_dependency_is_said_to(project: Project, environment
 def _pin(wheel: Path) -> str:
     name, version, *_ = wheel.name.split("-")
     return f"{name}=={version} --hash=sha256:{sha256(wheel.read_bytes()).hexdigest()}\n"
+
+
+@pytest.mark.slow
+def test_two_calls_at_once_make_one_environment(project: Project) -> None:
+    """Each cleared what the other had made, and pip installed into the user's own Python."""
+    command = ["make", f"PYTHON={sys.executable}", "venv"]
+    both = [
+        subprocess.Popen(
+            command,
+            cwd=project.folder,
+            env=project.settings(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    said = [one.communicate(timeout=90)[0] for one in both]
+    assert [one.returncode for one in both] == [0, 0], said
+    assert sum("Setting up .venv" in each for each in said) == 1
+    assert project.made() == project.locked
+
+
+@pytest.mark.slow
+def test_an_environment_that_cannot_work_here_is_made_anew(project: Project) -> None:
+    """A project that was moved, or whose Python was removed, would fail with a program that is not there."""
+    assert project.make().returncode == 0
+    moved = project.folder.rename(project.folder.with_name("moved here"))
+    elsewhere = Project(moved, project.wheels, project.index, project.setuptools)
+    done = elsewhere.make()
+    assert (done.returncode, "Setting up .venv" in done.stderr) == (0, True), done
+    (moved / ".venv/bin/python").unlink()
+    assert "Setting up .venv" in elsewhere.make().stderr
+    assert elsewhere.make().stderr == ""
+    assert elsewhere.made() == elsewhere.locked
+
+
+@pytest.mark.slow
+def test_a_python_that_is_named_and_is_none_is_said(project: Project) -> None:
+    """Another would be taken without a word."""
+    done = run(["make", "PYTHON=/nonexistent/python", "venv"], project.folder, project.settings())
+    assert done.returncode == 2
+    assert "none of these is it: /nonexistent/python" in done.stderr

@@ -66,7 +66,12 @@ class SandboxEnvironment(Assembly):
 
     def _open(self, stack: ExitStack) -> None:
         self.supervisor = stack.enter_context(ProcessSupervisor("sandbox"))
-        self.enterprise_manager = stack.enter_context(SimulatedEnterpriseManager.start(behaviour=self._behaviour))
+        # In the supervisor's folder, which goes even after SIGKILL: it holds a private key.
+        certificates = self.supervisor.directory / "certificates"
+        certificates.mkdir()
+        self.enterprise_manager = stack.enter_context(
+            SimulatedEnterpriseManager.start(behaviour=self._behaviour, folder=certificates)
+        )
         self.broker = stack.enter_context(private_broker(management=self._management))
 
     @property

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,9 @@ _TOOLS = ("apt-get", "dpkg-deb")
 #: The time-out of one call of apt, in seconds. It is long because a mirror may be slow.
 _APT_SECONDS = 600.0
 
+#: How the names of the folders begin in which packages are unpacked, and after how many seconds one is abandoned.
+_SCRATCH, _ABANDONED_SECONDS = "unpacking-", 24 * 3600.0
+
 #: How long a mirror may send nothing before apt gives up, in seconds.
 _SILENCE_SECONDS = 30
 
@@ -29,13 +33,16 @@ _DEBIAN_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 def cache_folder() -> Path:
     """The project's folder in the user's cache (`XDG_CACHE_HOME`, by default `~/.cache`). It is created if missing.
 
-    If it cannot be created there, it is created in the folder for temporary files. It must belong to this user.
+    If it cannot be created there, or the path has a space, it is created in the folder for temporary files. It must
+    belong to this user.
 
     Raises:
         MissingPartError: neither folder can be used.
     """
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     for folder in (home / "unlink-worker", Path(tempfile.gettempdir()) / f"unlink-worker-cache-{os.getuid()}"):
+        if len(str(folder).split()) > 1:
+            continue  # RabbitMQ's own scripts do not run in a folder with a space in its path
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError:
@@ -43,7 +50,8 @@ def cache_folder() -> Path:
         if folder.stat().st_uid == os.getuid() and os.access(folder, os.W_OK):
             return folder
     raise MissingPartError(
-        f"no folder to keep downloads in: make {home} writable, or set XDG_CACHE_HOME", part="a cache folder"
+        f"no folder to keep downloads in: make {home} writable, or set XDG_CACHE_HOME to a path without spaces",
+        part="a cache folder",
     )
 
 
@@ -68,12 +76,20 @@ def unpacked(
     if not link.is_dir():
         try:
             _require_apt()
-            with tempfile.TemporaryDirectory(dir=link.parent, prefix="unpacking-") as scratch:
+            _remove_abandoned(link.parent)
+            with tempfile.TemporaryDirectory(dir=link.parent, prefix=_SCRATCH) as scratch:
                 _publish_link(link, _unpack(package, companions, suite, Path(scratch), prepare))
         except MissingPartError as error:
             error.part = package
             raise
     return link.resolve()
+
+
+def _remove_abandoned(cache: Path) -> None:
+    """Remove what a call left that was killed: no call lasts for a day."""
+    for scratch in cache.glob(f"{_SCRATCH}*"):
+        if time.time() - scratch.stat().st_mtime > _ABANDONED_SECONDS:
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def already_unpacked(package: str, suite: str | None = None) -> Path | None:
@@ -184,7 +200,8 @@ class _Apt:
         """An apt with new package lists, which are downloaded into the scratch folder."""
         (scratch / "state/lists/partial").mkdir(parents=True)
         apt = cls(scratch, [f"Dir::State={scratch}/state", "Acquire::Languages=none", *options])
-        apt.run("apt-get", "update")
+        # By default apt only warns of a mirror that it cannot reach, and then knows no package.
+        apt.run("apt-get", "update", "-o", "APT::Update::Error-Mode=any")
         return apt
 
     @classmethod

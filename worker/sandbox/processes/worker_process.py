@@ -129,7 +129,9 @@ class WorkerProcess:
     def _get(self, path: str) -> requests.Response:
         """A response of its HTTP server. The port is read from its log, which must be in JSON."""
         lines = (json.loads(line) for line in self.log().splitlines() if '"http.listening"' in line)
-        return requests.get(f"http://127.0.0.1:{next(lines)['port']}/{path}", timeout=10)
+        with requests.Session() as session:
+            session.trust_env = False  # a proxy of the user's is not for this host
+            return session.get(f"http://127.0.0.1:{next(lines)['port']}/{path}", timeout=10)
 
     def _logged(self, event: str) -> int:
         return self.log().count(f'"{event}"')

@@ -8,7 +8,9 @@ The program is the first of these that is available:
 4. RabbitMQ 4 from the system's packages or from those of the newest released Debian, unpacked into the user's cache
    folder;
 5. an older RabbitMQ from the same sources;
-6. the official image, run by a container engine.
+6. the official image, run by a container engine; of the version that the variable names, if it names one.
+
+If the first two are named, no other RabbitMQ takes their place.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from __future__ import annotations
 from worker.sandbox.errors import MissingPartError
 from worker.sandbox.processes.supervisor import ProcessSupervisor
 from worker.sandbox.rabbitmq.container_node import ContainerNode, find_engine
-from worker.sandbox.rabbitmq.installation import find_installation
+from worker.sandbox.rabbitmq.installation import find_installation, image_version
 from worker.sandbox.rabbitmq.node import PortMapper, RabbitmqNode
 from worker.sandbox.rabbitmq.private_broker import Credentials, PrivateBroker
 
@@ -37,10 +39,11 @@ def private_broker(name: str = "unlink", *, management: bool = False) -> Private
         try:
             installation = find_installation()
         except MissingPartError:
-            engine = find_engine()
-            if engine is None:
+            version = image_version()
+            engine = None if version is None else find_engine()
+            if version is None or engine is None:
                 raise
-            return ContainerNode(supervisor, engine, credentials=Credentials(), management=management)
+            return ContainerNode(supervisor, engine, version, credentials=Credentials(), management=management)
         mapper = PortMapper(supervisor, installation)
         return RabbitmqNode(
             supervisor, installation, mapper, name=name, credentials=Credentials(), management=management

@@ -12,9 +12,6 @@ from worker.sandbox.rabbitmq.private_broker import Credentials, PrivateBroker
 
 _ENGINES = ("docker", "podman")
 
-#: The official image, under the short name that every container engine resolves.
-_IMAGE = "rabbitmq:4-management"
-
 #: The time-out of one call of the engine, in seconds. A clean shutdown of the node is one call.
 _ENGINE_SECONDS = 90.0
 
@@ -40,15 +37,17 @@ class ContainerNode(PrivateBroker):
     _start_seconds = 600.0
 
     def __init__(
-        self, supervisor: ProcessSupervisor, engine: str, *, credentials: Credentials, management: bool
+        self, supervisor: ProcessSupervisor, engine: str, version: str, *, credentials: Credentials, management: bool
     ) -> None:
         super().__init__(
             supervisor,
             supervisor.directory / "node.log",
             credentials=credentials,
             management=management,
-            description=f"RabbitMQ in a container of {engine}",
+            description=f"RabbitMQ {version} in a container of {engine}",
         )
+        # The official image, under the short name that every container engine resolves.
+        self._image = f"rabbitmq:{version}-management"
         self._engine = shutil.which(engine) or engine
         self._container = supervisor.directory.name
         # A file is used for secrets, because every user can read the arguments of the engine's client.
@@ -77,7 +76,9 @@ class ContainerNode(PrivateBroker):
 
     def _launched(self) -> Program:
         # The engine's client stays attached, so it runs as long as the container.
-        command = ("run", *self._options(), _IMAGE) if self._program is None else ("start", "--attach", self._container)
+        command = (
+            ("run", *self._options(), self._image) if self._program is None else ("start", "--attach", self._container)
+        )
         return self._supervisor.start(
             [self._engine, *command],
             environment=dict(os.environ),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from worker.sandbox.errors import MissingPartError
 from worker.sandbox.packages import already_unpacked, available_version, unpacked
-from worker.sandbox.rabbitmq.relocated_erlang import ERLANG, relocate
+from worker.sandbox.rabbitmq.relocated_erlang import ERLANG, is_in_place, relocate
 
 #: The environment variable that names the user's own RabbitMQ: the folder that contains `sbin/rabbitmq-server`.
 HOME_VARIABLE = "SANDBOX_RABBITMQ_HOME"
@@ -32,6 +32,9 @@ _PREFERRED_MAJOR = 4
 _COMPANIONS = r"erlang-.*|lib.*|zlib1g"
 
 _PART = "RabbitMQ"
+
+#: How many characters of the reason are shown for which no better installation was found.
+_LONGEST_REASON = 200
 
 _WHAT_TO_INSTALL = f"""\
 there is no RabbitMQ to run privately. Any one of these will do:
@@ -84,7 +87,7 @@ def find_installation(version: str | None = None) -> Installation:
     """
     named = os.environ.get(HOME_VARIABLE)
     if named:
-        return _named(Path(named))
+        return _named(Path(named).absolute())
     version = version or os.environ.get(VERSION_VARIABLE)
     if version:
         return _of_version(version)
@@ -98,6 +101,19 @@ def find_installation(version: str | None = None) -> Installation:
         if found is not None and _major(found.version) >= _PREFERRED_MAJOR:
             return found
     return _older(reasons)
+
+
+def image_version() -> str | None:
+    """The version of the official image that may take the place of an installation; None if none may.
+
+    A folder that the user named, or a version that does not exist, is a mistake to be corrected.
+    """
+    if os.environ.get(HOME_VARIABLE):
+        return None
+    version = os.environ.get(VERSION_VARIABLE)
+    if not version:
+        return str(_PREFERRED_MAJOR)
+    return version if version in SUITES else None
 
 
 def _named(home: Path) -> Installation:
@@ -167,8 +183,9 @@ def _older(reasons: list[str]) -> Installation:
     try:
         found = _installed() or _unpacked()
     except MissingPartError as error:
-        raise MissingPartError(f"{_WHAT_TO_INSTALL}\n({error})", part=_PART) from error
-    why = f": {reasons[-1].splitlines()[0]}" if reasons else ""
+        tried = "\n".join(dict.fromkeys((*reasons, str(error))))
+        raise MissingPartError(f"{_WHAT_TO_INSTALL}\n({tried})", part=_PART) from error
+    why = f": {' '.join(reasons[-1].split())[:_LONGEST_REASON]}" if reasons else ""
     return replace(found, drawback=f"no RabbitMQ 4 can be had here{why}")
 
 
@@ -180,6 +197,8 @@ def _in(root: Path) -> Installation:
     scripts = next(root.glob("usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin"), None)
     if scripts is None:
         raise MissingPartError(f"{root} holds no RabbitMQ; remove the folder, and it is unpacked again", part=_PART)
+    if not is_in_place(root):
+        raise MissingPartError(f"{root} was moved or copied; remove the folder, and it is unpacked again", part=_PART)
     return Installation(scripts, _version(scripts), root / ERLANG / "bin")
 
 

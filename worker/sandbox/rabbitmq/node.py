@@ -43,7 +43,11 @@ class PortMapper:
         path = installation.search_path()
         epmd = shutil.which("epmd", path=path)
         if epmd is None:
-            raise PartFailedError("there is an erl on the PATH, but no epmd beside it")
+            raise PartFailedError(
+                "there is an erl on the PATH, but no epmd beside it"
+                if shutil.which("erl", path=path)
+                else f"the RabbitMQ in {installation.scripts} needs Erlang: put the folder of its erl on the PATH"
+            )
         port = free_port()
         #: The environment variables with which Erlang programs find the port mapper and each other.
         self.environment = {"PATH": path, "ERL_EPMD_PORT": str(port), "ERL_EPMD_ADDRESS": LOOPBACK}

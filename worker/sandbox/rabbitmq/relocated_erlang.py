@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,15 +43,27 @@ def relocate(root: Path, target: Path) -> None:
     for program in list(_native_programs(root / ERLANG)):
         moved = program.with_name(program.name + ".native")
         program.rename(moved)
-        program.write_text(
-            _WRAPPER.format(
-                loader=target / loader.relative_to(root), libraries=libraries, program=target / moved.relative_to(root)
-            )
-        )
+        paths = {
+            "loader": str(target / loader.relative_to(root)),
+            "libraries": libraries,
+            "program": str(target / moved.relative_to(root)),
+        }
+        program.write_text(_WRAPPER.format_map({name: shlex.quote(path) for name, path in paths.items()}))
         program.chmod(0o755)
+    folder = f"ROOTDIR={shlex.quote(str(target / ERLANG))}"
     for script in (*(root / ERLANG).glob("bin/erl"), *(root / ERLANG).glob("erts-*/bin/erl")):
         # Debian's script has a fixed path of Erlang's root.
-        script.write_text(re.sub(r"ROOTDIR=/usr/lib/erlang\b", f"ROOTDIR={target / ERLANG}", script.read_text()))
+        script.write_text(re.sub(r"ROOTDIR=/usr/lib/erlang\b", lambda _: folder, script.read_text()))
+
+
+def is_in_place(root: Path) -> bool:
+    """Whether a relocated Erlang is in the folder to which its scripts refer; true if its script names none."""
+    erl = root / ERLANG / "bin/erl"
+    named = re.search(r"^ *ROOTDIR=(.+)$", erl.read_text(), flags=re.MULTILINE) if erl.is_file() else None
+    if named is None:
+        return True
+    (folder,) = shlex.split(named[1])[:1] or [""]
+    return Path(folder).exists() and Path(folder).samefile(root / ERLANG)
 
 
 def _native_programs(erlang: Path) -> Iterator[Path]:

@@ -138,7 +138,9 @@ class SimulationControl(Simulation):
         return _RemoteBehaviour.of(self, asdict(super().behaviour))
 
     def _perform(self, operation: str, /, **arguments: Any) -> Any:
-        answer = requests.post(self._url + operation, json=to_jsonable_python(arguments), timeout=_TIMEOUT_SECONDS)
+        with requests.Session() as session:
+            session.trust_env = False  # a proxy of the user's is not for this host
+            answer = session.post(self._url + operation, json=to_jsonable_python(arguments), timeout=_TIMEOUT_SECONDS)
         content = answer.json()
         if answer.status_code == requests.codes.unprocessable:
             raise UnknownBehaviourError(content["error"])
