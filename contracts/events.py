@@ -46,6 +46,9 @@ class Outcome(StrEnum):
         return self is not Outcome.SUBMITTED
 
 
+#: The outcomes of a run. They are recorded, and a repeated command is answered with the recorded one.
+RECORDED = (Outcome.SUCCEEDED, Outcome.FAILED, Outcome.CANCELLED, Outcome.TIMED_OUT)
+
 #: The outcomes of a run after which it may be retried.
 RETRIED = frozenset({Outcome.FAILED, Outcome.TIMED_OUT, Outcome.CANCELLED})
 

@@ -164,7 +164,7 @@ def _get(channel: BlockingChannel, queue: str) -> Message | None:
     return properties, method.routing_key or "", body
 
 
-class ImpatientClock(SystemClock):
+class HurriedClock(SystemClock):
     """The system's clock, but nobody waits for long before trying again."""
 
     async def sleep(self, seconds: float) -> None:
@@ -183,7 +183,7 @@ class Worker:
             "delay_tiers": (1, 2),
             **arguments,
         }
-        self.broker = Broker(settings, ImpatientClock(), deliver=self.deliveries.append, **given)
+        self.broker = Broker(settings, HurriedClock(), deliver=self.deliveries.append, **given)
 
     @property
     def problem(self) -> str:

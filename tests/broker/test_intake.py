@@ -300,7 +300,7 @@ async def test_deleted_queue_is_named_declared_anew_and_consumed(worker: Worker,
 
 
 @pytest.fixture
-def impatient_consumer_timeout(broker: PrivateBroker) -> Iterator[None]:
+def short_consumer_timeout(broker: PrivateBroker) -> Iterator[None]:
     """The broker acts on a delivery that is a second old, and looks twice a second."""
     broker.rabbitmqctl(
         "eval",
@@ -314,7 +314,7 @@ def impatient_consumer_timeout(broker: PrivateBroker) -> Iterator[None]:
     )
 
 
-@pytest.mark.usefixtures("impatient_consumer_timeout")
+@pytest.mark.usefixtures("short_consumer_timeout")
 async def test_delivery_held_too_long_loses_only_its_own_consumer_and_the_remedy_is_logged(site: Site) -> None:
     """One command held too long would take all Enterprise Managers' commands with it, or leave its queue unconsumed."""
     worker = await site.start_worker(queues={"default": 4, "other": 4})

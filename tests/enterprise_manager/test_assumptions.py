@@ -54,14 +54,14 @@ SEEN: list[tuple[dict[str, Any], set[str]]] = [
 
 #: What no client can see, or no trial may try, and why.
 NOT_SEEN = {
-    "edit_seconds": "any duration of an edit is within what is believed",
+    "edit_seconds": "any duration of an edit is within what is expected",
     "edits_held": "a means of tests: it stops the clock of the edits",
     "running_job": "a job's documents do not say whether it runs, so that an answer cannot be put down to it",
     "edit_drops_linked_backups": "no trial is made on a job with linked backups: it could drop them",
-    "operation_finished_seconds": "documented; how long it lasts is within what is believed",
+    "operation_finished_seconds": "documented; how long it lasts is within what is expected",
     "operation_finished_looks": "as above",
     "failing_task_seems_successful": "a client that polls may miss a state: its absence proves nothing",
-    "success_messages": "any message is within what is believed",
+    "success_messages": "any message is within what is expected",
     "session_idle_seconds": "it would take a quarter of an hour of idleness",
 }
 

@@ -15,7 +15,7 @@ from tests.waiting import until
 from worker.clock import SystemClock
 from worker.doctor.assumptions import examine
 from worker.doctor.checks import Check, Result
-from worker.doctor.laboratory import LaboratoryLink, Patience, RefusedError
+from worker.doctor.laboratory import LaboratoryLink, RefusedError, TimeLimits
 from worker.doctor.trial import SHOWN_BY_A_TRIAL, TrialOrder
 from worker.sandbox.simulated_enterprise_manager import Fault, SimulatedEnterpriseManager
 from worker.settings import EnterpriseManagerSettings
@@ -25,7 +25,7 @@ JOB, REPOSITORY = "Laboratory", "Laboratory Repository"
 REPOSITORY_OF_OTHERS = "00000000-0000-4000-8000-000000000001"
 
 #: Long enough for an edit of the simulated one, and short enough for a test.
-BRIEF = Patience(look=0.05, edit=1, task=2, links=0.4, kept=0.1, restore=10)
+BRIEF = TimeLimits(look=0.05, edit=1, task=2, links=0.4, kept=0.1, restore=10)
 
 SLOW = {"edit_seconds": 0.3}
 
@@ -103,7 +103,7 @@ async def tried(
     reported: Ends,
     job: str = JOB,
     repository: str = REPOSITORY,
-    patience: Patience = BRIEF,
+    limits: TimeLimits = BRIEF,
 ) -> dict[str, Check]:
     """The checks by name; each is there once."""
     server = EnterpriseManagerSettings(
@@ -114,7 +114,7 @@ async def tried(
         max_requests=4,
         request_timeout_seconds=1,
     )
-    order = TrialOrder(LaboratoryLink(job, repository), reported, patience)
+    order = TrialOrder(LaboratoryLink(job, repository), reported, limits)
     return {check.assumption.value: check async for check in examine("lab", server, SystemClock(), order)}
 
 
@@ -265,7 +265,7 @@ async def test_a_link_that_cannot_be_put_back_is_said_to_be_missing(em: Simulate
     """Else nobody would put it back at the console."""
     em.inject(Fault("status", "POST", f"/jobs/{job}/", times=None, status=400))
     reported = Ends()
-    checks = await tried(em, reported, patience=replace(BRIEF, restore=0.5))
+    checks = await tried(em, reported, limits=replace(BRIEF, restore=0.5))
     assert em.links(job) == []
     assert [restored for restored, _ in reported.ends] == [False]
     assert checks["edits_serialised"].result is Result.NOT_SHOWN

@@ -119,7 +119,7 @@ class AnswersNothing:
         """It is."""
 
 
-class PatientClock(SystemClock):
+class PauselessClock(SystemClock):
     """A clock whose pauses are over at once."""
 
     def jitter(self, seconds: float) -> float:
@@ -135,7 +135,7 @@ async def test_a_request_that_is_never_answered_is_no_answer() -> None:
         asked.append(len(asked))
         raise Unavailable("status 500")
 
-    waiting = replace(waiting_until(), clock=PatientClock())
+    waiting = replace(waiting_until(), clock=PauselessClock())
     with pytest.raises(UnansweredError, match="status 500"):
         await waiting.ask(cast("EnterpriseManager", AnswersNothing()), question)
     assert len(asked) == MOST_UNANSWERED

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import HTMLResponse, StreamingResponse
 
-from contracts.events import RETRIED, ReasonCode
+from contracts.events import RECORDED, RETRIED, ReasonCode
 from worker.console.actions import Asking
 from worker.console.api import PAGE, Known, Searched
 from worker.console.charts import stacked_bars
@@ -28,7 +28,6 @@ from worker.console.keys import (
 from worker.console.problems import Problem
 from worker.console.readings import Readings
 from worker.console.rendering import duration, render
-from worker.console.searching import ENDED
 from worker.console.views import managers
 from worker.ledger import AUDIT_COLUMNS, Criteria, Document, KeyHistory, Record, RecordedStep
 from worker.ledger.overview import HOURS
@@ -51,7 +50,7 @@ async def overview(request: Request, readings: Known, *, part: bool = False) -> 
         queues=queues,
         managers=managers(readings.enterprise_managers, state, queues),
         under_way=sum(each.count for each in state.under_way.values()),
-        totals={outcome: totals.get(outcome, 0) for outcome in ENDED},
+        totals={outcome: totals.get(outcome, 0) for outcome in RECORDED},
         chart=stacked_bars(state.ended, HOURS),
         hours=HOURS,
     )
@@ -90,7 +89,7 @@ async def unlinks(
         older=older,
         newest="/unlinks?" + query_of(search.fields) if cursor else None,
         csv="/unlinks.csv?" + query_of(search.fields),
-        outcomes=ENDED,
+        outcomes=RECORDED,
         reasons=sorted(ReasonCode),
     )
 

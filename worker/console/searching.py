@@ -9,14 +9,11 @@ from typing import Annotated, Any
 
 from fastapi import Query
 
-from contracts.events import Outcome, ReasonCode
+from contracts.events import RECORDED, ReasonCode
 from worker.clock import SystemClock
 from worker.console.problems import Problem
 from worker.ledger import Criteria
 from worker.ledger.search import read_since
-
-#: The outcomes that the ledger records.
-ENDED = (Outcome.SUCCEEDED, Outcome.FAILED, Outcome.CANCELLED, Outcome.TIMED_OUT)
 
 _Text = Annotated[str | None, Query(max_length=1000)]
 
@@ -48,8 +45,8 @@ class Search:
             Problem: a field has a wrong value; 400.
         """
         errors = []
-        if self.outcome and self.outcome not in ENDED:
-            errors.append({"field": "outcome", "message": f"must be one of {', '.join(ENDED)}"})
+        if self.outcome and self.outcome not in RECORDED:
+            errors.append({"field": "outcome", "message": f"must be one of {', '.join(RECORDED)}"})
         if self.reason and self.reason not in list(ReasonCode):
             errors.append({"field": "reason", "message": "must be a reason code, such as task_failed"})
         since: datetime | None = None

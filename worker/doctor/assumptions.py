@@ -74,7 +74,7 @@ async def examine(
             return
         availability = Availability(name, clock, _nothing_to_probe)
         calls = Calls(wire, logon, availability, remedies, probe.differences, clock)
-        laboratory = Laboratory(calls, wire, logon, probe.differences, clock, order.patience)
+        laboratory = Laboratory(calls, wire, logon, probe.differences, clock, order.limits)
         try:
             checks = await Trial(laboratory, logon, other, probe.differences).checks(order)
         finally:
@@ -167,8 +167,8 @@ class _Examination:
         statuses = {}
         for kind, path in (("job", paths.job(NOBODY)), ("task", paths.task("task-999999999"))):
             statuses[kind] = (await self._probe.get(path)).status
-        as_believed = {NOT_FOUND, FORBIDDEN}  # an account that may not see jobs gets 403
-        others = [f"status {status} for a {kind}" for kind, status in statuses.items() if status not in as_believed]
+        as_expected = {NOT_FOUND, FORBIDDEN}  # an account that may not see jobs gets 403
+        others = [f"status {status} for a {kind}" for kind, status in statuses.items() if status not in as_expected]
         return ", ".join(others) or None
 
     async def _query_tasks(self) -> str | None:

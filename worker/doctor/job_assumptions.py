@@ -228,13 +228,13 @@ def _field(document: Any, name: str) -> Any:
     return next((value for key, value in document.items() if key.casefold() == name.casefold()), None)
 
 
-def _otherwise_named(document: Any, believed: str) -> str | None:
+def _otherwise_named(document: Any, expected: str) -> str | None:
     """The name of the array in the document, if it is not the expected name; else None."""
     if document is None:
         raise NotSeenError("the document has no such list")
     if isinstance(document, list):
         return "an array without a name"
     names = [key for key, value in document.items() if isinstance(value, list | None) and key.casefold() != "links"]
-    if any(name.casefold() == believed.casefold() for name in names):
+    if any(name.casefold() == expected.casefold() for name in names):
         return None
     return f"it is {names[0]}" if names else "an object without an array"

@@ -52,7 +52,7 @@ class LaboratoryLink:
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class TimeLimits:
     """How long is waited, in seconds."""
 
     #: Between two looks.
@@ -61,7 +61,7 @@ class Patience:
     edit: float = 60.0
     #: For the end of one task.
     task: float = 300.0
-    #: For the list to show a finished edit, and for the absence of a change to be believed.
+    #: For the list to show a finished edit, and for the absence of a change to be expected.
     links: float = WATCH_SECONDS
     #: How old the first finished task is at its last look.
     kept: float = WATCH_SECONDS
@@ -77,14 +77,14 @@ class Laboratory:
     """One link, and the edits of it. Call `find` first."""
 
     def __init__(
-        self, calls: Calls, wire: Wire, logon: Logon, differences: Noted, clock: Clock, patience: Patience
+        self, calls: Calls, wire: Wire, logon: Logon, differences: Noted, clock: Clock, limits: TimeLimits
     ) -> None:
         self._calls = calls
         self._wire = wire
         self._logon = logon
         self._differences = differences
         self._clock = clock
-        self.patience = patience
+        self.limits = limits
         #: The edits whose end was not seen.
         self._open: list[Edit] = []
         self._last: Edit | None = None
@@ -152,7 +152,7 @@ class Laboratory:
     async def stays(self, object_in_job_id: str) -> bool:
         """Whether a link stays in the list although its DELETE was accepted."""
         gone = await self.until(
-            lambda links: all(each.object_in_job_id != object_in_job_id for each in links), self.patience.links
+            lambda links: all(each.object_in_job_id != object_in_job_id for each in links), self.limits.links
         )
         if gone is None:
             self._deleted.discard(object_in_job_id)
@@ -160,7 +160,7 @@ class Laboratory:
 
     async def pause(self) -> None:
         """Wait until the next look."""
-        await self._clock.sleep(self.patience.look)
+        await self._clock.sleep(self.limits.look)
 
     def now(self) -> float:
         """The time by which edits are measured."""
@@ -201,7 +201,7 @@ class Laboratory:
 
     async def follow(self, edit: Edit) -> bool:
         """Read the task of an edit until it is finished; whether that was seen in time."""
-        deadline = self.now() + self.patience.task
+        deadline = self.now() + self.limits.task
         while edit.open and self.now() <= deadline:
             await self.look(edit)
             if edit.open:
@@ -249,7 +249,7 @@ class Laboratory:
         edit = self._last = Edit(None, session, self._clock.monotonic(), adds=request.method == "POST")
         self.edits += 1
         self._open.append(edit)
-        answer = await self._in(session, replace(request, timeout=self.patience.edit))
+        answer = await self._in(session, replace(request, timeout=self.limits.edit))
         if answer is None:
             return edit
         edit.status, edit.location = answer.status, "Location" in answer.headers
@@ -279,14 +279,14 @@ class Laboratory:
         """Bring the job back to exactly one link of the repository; whether the list has shown that at the end."""
         if self.edits == 0:
             return True
-        deadline = self._clock.monotonic() + self.patience.restore
+        deadline = self._clock.monotonic() + self.limits.restore
         while self._clock.monotonic() < deadline:
             try:
                 if await self._restored():
                     return True
             except FAILED:
                 pass
-            await self._clock.sleep(self.patience.look)
+            await self._clock.sleep(self.limits.look)
         return False
 
     async def _restored(self) -> bool:
@@ -296,14 +296,14 @@ class Laboratory:
         links = await self.links()
         if len(links) != 1 and self._awaits(adds=not links):
             # The list may lag behind the last edit.
-            await self.until(lambda now: len(now) == 1, self.patience.links)
+            await self.until(lambda now: len(now) == 1, self.limits.links)
             self._last = None
             return False
         if len(links) == 1:
             if not self._open and links[0].object_in_job_id not in self._deleted:
                 return True
             # An edit whose end was not seen may still be made, and a list that lags may still show what was removed.
-            changed = await self.until(lambda now: now != links, self.patience.links)
+            changed = await self.until(lambda now: now != links, self.limits.links)
             self._open.clear()
             return changed is None
         if links:

@@ -13,7 +13,7 @@ from typing import Any
 
 from worker.doctor.checks import Check, Result
 from worker.doctor.edits import Edit, succeeded
-from worker.doctor.laboratory import FAILED, Laboratory, LaboratoryLink, Patience
+from worker.doctor.laboratory import FAILED, Laboratory, LaboratoryLink, TimeLimits
 from worker.doctor.probe import Noted
 from worker.enterprise_manager.assumptions import Assumption
 from worker.enterprise_manager.documents.records import LinkRecord
@@ -52,7 +52,7 @@ class TrialOrder:
 
     link: LaboratoryLink
     ended: Callable[[bool, int], None]
-    patience: Patience = field(default_factory=Patience)
+    limits: TimeLimits = field(default_factory=TimeLimits)
 
 
 class _OverError(Exception):
@@ -64,7 +64,7 @@ class Trial:
 
     def __init__(self, laboratory: Laboratory, logon: Logon, other: Logon, differences: Noted) -> None:
         self._laboratory = laboratory
-        self._patience = laboratory.patience
+        self._limits = laboratory.limits
         self._logon = logon
         self._other = other
         self._differences = differences
@@ -150,7 +150,7 @@ class Trial:
             if self._laboratory.only_link:
                 self._differs(Assumption.ONLY_LINK, "its task fails")
             raise _OverError("the task of the DELETE failed")
-        looks = await self._laboratory.until(_without(self._removed), self._patience.links)
+        looks = await self._laboratory.until(_without(self._removed), self._limits.links)
         self._judge_lag(edit, looks)
         if looks is None:
             raise _OverError("the link is still listed")
@@ -206,8 +206,8 @@ class Trial:
                 listed = listed or not without_link
                 if without_link and edit.is_in("OperationFinished"):
                     self._confirm(Assumption.LINK_GOES)
-            if laboratory.now() - edit.sent_at > self._patience.task:
-                raise _OverError(f"a task did not end within {self._patience.task:g} s")
+            if laboratory.now() - edit.sent_at > self._limits.task:
+                raise _OverError(f"a task did not end within {self._limits.task:g} s")
             if edit.open:
                 await laboratory.pause()
         if listed and Assumption.LINK_GOES not in self._checks and gone(await laboratory.links()):
@@ -217,7 +217,7 @@ class Trial:
         if edit.finished_at is None:
             return
         if looks is None:
-            seen = f"the link is still listed {self._patience.links:g} s after its task had finished"
+            seen = f"the link is still listed {self._limits.links:g} s after its task had finished"
             self._differs(Assumption.LIST_IN_TIME, seen)
         elif looks > 0:
             lag = self._laboratory.now() - edit.finished_at
@@ -288,7 +288,7 @@ class Trial:
         if first.failed or second.failed:
             self._differs(Assumption.EDITS_OF_ONE_JOB, "the task of one of them fails")
         if _successful(first) and _successful(second):
-            as_wanted = await self._laboratory.until(_replaced(link), self._patience.links)
+            as_wanted = await self._laboratory.until(_replaced(link), self._limits.links)
             if as_wanted is None:
                 self._differs(Assumption.EDITS_OF_ONE_JOB, "one of them undoes the other")
             elif at_once:
@@ -331,7 +331,7 @@ class Trial:
         while True:
             status = await self._laboratory.sees(first.session, first)
             age = self._laboratory.now() - first.finished_at
-            if not succeeded(status) or age > self._patience.kept:
+            if not succeeded(status) or age > self._limits.kept:
                 break
             await self._laboratory.pause()
         if succeeded(status):

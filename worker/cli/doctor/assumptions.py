@@ -18,7 +18,7 @@ from worker.cli.output.terminal import Output, console, printable
 from worker.clock import SystemClock
 from worker.doctor.assumptions import UnreachableError, examine
 from worker.doctor.checks import Check, Result
-from worker.doctor.laboratory import LaboratoryLink, Patience, RefusedError
+from worker.doctor.laboratory import LaboratoryLink, RefusedError, TimeLimits
 from worker.doctor.recording import Recording, netloc_of
 from worker.doctor.trial import TrialOrder
 from worker.settings import EnterpriseManagerClientSettings, EnterpriseManagerSettings, secrets_of
@@ -41,7 +41,7 @@ class LaboratoryTrial:
     """A trial that was asked for."""
 
     link: LaboratoryLink
-    patience: Patience
+    limits: TimeLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class _Examination:
     ) -> None:
         self._settings = settings
         self._record = record
-        self._order = TrialOrder(trial.link, self._ended, trial.patience) if trial is not None else None
+        self._order = TrialOrder(trial.link, self._ended, trial.limits) if trial is not None else None
         self.checks: dict[str, list[Check]] = {}
         #: The problem of each Enterprise Manager that could not be examined.
         self.unreachable: dict[str, str] = {}
@@ -164,7 +164,7 @@ def _document(checks: list[Check], clean: Callable[[str], str]) -> list[dict[str
 
 def _print_table(name: str, checks: list[Check], clean: Callable[[str], str], changed: str) -> None:
     table = Table(box=None, pad_edge=False)
-    for heading in ("assumption", "result", "what is believed, and what was seen instead"):
+    for heading in ("assumption", "result", "what is expected, and what was seen instead"):
         table.add_column(heading, overflow="fold", no_wrap=heading == "assumption")
     for check in checks:
         word, style = _WORDS[check.result]

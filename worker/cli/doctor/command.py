@@ -22,7 +22,7 @@ from worker.cli.output.terminal import Output, printable
 from worker.clock import SystemClock
 from worker.doctor import broker, certificates, enterprise_manager, ledger, management
 from worker.doctor.findings import Finding, Mark, bounded
-from worker.doctor.laboratory import WATCH_SECONDS, LaboratoryLink, Patience
+from worker.doctor.laboratory import WATCH_SECONDS, LaboratoryLink, TimeLimits
 from worker.settings import EnterpriseManagerClientSettings, Settings, SettingsInvalidError, secrets_of
 from worker.telemetry import logs
 
@@ -106,7 +106,7 @@ def doctor(  # noqa: PLR0913 - one parameter an option
         trial = None
         if with_job is not None and with_repository is not None:
             link = LaboratoryLink(with_job, with_repository)
-            trial = LaboratoryTrial(link, Patience(links=watch_seconds, kept=watch_seconds))
+            trial = LaboratoryTrial(link, TimeLimits(links=watch_seconds, kept=watch_seconds))
         order = RecordingOrder(record, keep_names) if record is not None else None
         raise typer.Exit(_assumptions(output, enterprise_manager, trial, order))
     if any(option is not None for option in (with_job, with_repository, enterprise_manager, record)):

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
-from contracts.events import Outcome
+from contracts.events import RECORDED, Outcome
 from worker.broker.received_event import ReceivedEvent
 from worker.cli.output.naming import link_of, ticket_of
 from worker.cli.output.terminal import local_time, printable
-
-#: Outcomes that the ledger records. A repeated command is answered with the recorded outcome.
-RECORDED: Final = {Outcome.SUCCEEDED, Outcome.FAILED, Outcome.CANCELLED, Outcome.TIMED_OUT}
 
 _EVIDENCE = {
     "task": "its task finished",
