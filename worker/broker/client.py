@@ -62,10 +62,12 @@ class BrokerClient:
             raise BrokerClientError(explain_connect(_unwrapped(error), parameters)) from error
         return self
 
-    def __exit__(self, *_: object) -> None:
-        # The connection may be lost without notice. After Ctrl-C pika may be waiting for an answer of the broker;
-        # closing then fails with an AssertionError, and the connection ends with the process.
-        with suppress(AMQPError, AssertionError):
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # After Ctrl-C pika may be between two frames, or the broker may hang: the answer to a close might never come.
+        # The connection ends with the process.
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            return
+        with suppress(AMQPError):  # the connection may be lost without notice
             if self._connection.is_open:
                 self._connection.close()
 
