@@ -9,7 +9,7 @@ from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 from worker.settings import BrokerSettings
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(20, func_only=True)  # the broker that all tests share may be started for this one
 def test_ctrl_c_waits_for_no_answer_of_the_broker(broker: PrivateBroker, broker_url: str) -> None:
     """Whoever presses it while the broker hangs, or between two frames, would wait for a minute more."""
     client = BrokerClient(BrokerSettings.model_validate({"url": broker_url}))
