@@ -204,7 +204,7 @@ async def test_message_that_the_broker_answers_by_closing_the_channel_fails_alon
 
 
 async def test_permission_that_is_taken_away_holds_nothing_else_up_and_can_be_given_back(site: Site) -> None:
-    """Else one wrong permission delays all commands in hand, and a restart of each worker is needed."""
+    """One wrong permission would delay all commands in progress until each worker is restarted."""
     declaring = await site.start_worker()
     await declaring.broker.close()
     permissions = {"write": r"^unlink\.", "read": r"^unlink\."}

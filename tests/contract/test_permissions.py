@@ -151,7 +151,7 @@ def test_a_pipeline_finds_out_whether_somebody_serves_its_commands(url_of: UrlOf
 def test_the_console_orders_waits_and_sees_to_dead_letters(
     url_of: UrlOf, channel_of: Callable[[str], BlockingChannel], admin: BlockingChannel
 ) -> None:
-    """Its pages would offer what the broker then refuses; or whoever takes it over could forge events."""
+    """The broker would refuse what the pages offer; or an attacker who took the console over could forge events."""
     for queue in ("unlink.commands.default", "unlink.dead"):
         admin.queue_purge(queue)
     admin.confirm_delivery()

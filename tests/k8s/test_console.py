@@ -137,7 +137,7 @@ def test_the_pod_can_do_no_more_than_a_worker_s(pod: Resource, container: Resour
 
 
 def test_the_probes_ask_for_paths_that_are_served_without_a_login(container: Resource) -> None:
-    """A probe that is sent to the login restarts a healthy console for ever."""
+    """A probe that the console redirects to the login would restart a healthy console for ever."""
     asked = {name: container[f"{name}Probe"]["httpGet"] for name in ("startup", "liveness", "readiness")}
     assert {name: each["path"] for name, each in asked.items()} == {
         "startup": "/livez",

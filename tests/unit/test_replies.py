@@ -32,7 +32,7 @@ class Published(KeptOutbox):
 
 
 async def test_a_command_that_joins_after_the_event_was_published_is_answered_by_the_event_again() -> None:
-    """Its sender may have begun to listen after the event, and would wait for ever."""
+    """The sender of such a command may listen only since then, and would wait for ever."""
     outbox, clock = Published(), SystemClock()
     replies = Replies(outbox, clock, Batches(cast("Ledger", None)))
     first, second, third = (Handed(b"", clock.monotonic(), reply_to=name) for name in ("first", None, "third"))

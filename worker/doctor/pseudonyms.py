@@ -16,7 +16,7 @@ from urllib.parse import quote, unquote, urlsplit
 NOBODY = "6e6f626f-6479-4000-8000-6e6f626f6479"
 NO_NAME = 'unlink"worker'
 
-#: The host name that stands for the address that was asked; whoever replays puts the own one in its place.
+#: The host name that replaces the address of the server in a recording. A replay replaces it by its own address.
 ASKED = "asked.example"
 
 _MARK = "\ufeff"

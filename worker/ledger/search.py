@@ -122,7 +122,7 @@ def matching(criteria: Criteria, after: Cursor | None, limit: int) -> Select[tup
 
 
 def _conditions(criteria: Criteria) -> tuple[list[ColumnElement[bool]], list[list[ColumnElement[bool]]]]:
-    """The conditions that must all hold, and groups of conditions of each of which one must hold."""
+    """The conditions that must all hold, and the groups of which at least one condition each must hold."""
     terms = search_terms.c
     always: list[ColumnElement[bool]] = []
     for column, value in (

@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -88,8 +89,9 @@ def unpacked(
 def _remove_abandoned(cache: Path) -> None:
     """Remove what a call left that was killed: no call lasts for a day."""
     for scratch in cache.glob(f"{_SCRATCH}*"):
-        if time.time() - scratch.stat().st_mtime > _ABANDONED_SECONDS:
-            shutil.rmtree(scratch, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another call removes its own when it ends
+            if time.time() - scratch.stat().st_mtime > _ABANDONED_SECONDS:
+                shutil.rmtree(scratch, ignore_errors=True)
 
 
 def already_unpacked(package: str, suite: str | None = None) -> Path | None:

@@ -216,7 +216,7 @@ class Dispatcher:
 
     async def _until_answered(self, running: Running) -> None:
         await self._runs.execute(running)
-        # Without a turn of the event loop after the last acknowledgement: whoever joined then would not be answered.
+        # At once after the last acknowledgement: a delivery that joined one turn of the loop later would get no answer.
         self._end(running)
 
     def _end(self, running: Running) -> None:
