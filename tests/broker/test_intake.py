@@ -162,11 +162,24 @@ async def test_lost_connection_forgets_what_arrived_during_a_pause(worker: Worke
     worker.broker.pause("default", "down")
     site.send(b"waits")
     await until(lambda: site.count(QUEUE) == 0)
+    # The pause ends at the very moment of the loss, before the consumer's task has noticed the loss.
+    under_way._channel.add_on_close_callback(lambda *_: worker.broker.resume("default", "down"))  # noqa: SLF001
     await asyncio.to_thread(site.close_connections)
-    await until(lambda: not under_way.live)
-    await until(lambda: site.count(QUEUE) == 2)
-    worker.broker.resume("default", "down")
     assert {(await worker.next()).body for _ in range(2)} == {b"under way", b"waits"}
+    assert not worker.deliveries
+
+
+async def test_what_was_deleted_with_its_queue_during_a_pause_is_not_handed_on(worker: Worker, site: Site) -> None:
+    """Whoever deletes a queue in order to stop its commands would see one of them done all the same."""
+    site.send(b"under way")
+    under_way = await worker.next()
+    worker.broker.pause("default", "down")
+    site.send(b"deleted")
+    await until(lambda: site.count(QUEUE) == 0)
+    under_way._channel.add_on_cancel_callback(lambda _: worker.broker.resume("default", "down"))  # noqa: SLF001
+    site.delete_queue(QUEUE)
+    await until(lambda: site.logged("broker.consumer_cancelled"))
+    await until(lambda: worker.broker.consuming == {"default"})
     assert not worker.deliveries
 
 

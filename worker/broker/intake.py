@@ -126,7 +126,9 @@ class QueueIntake:
             self._wanted.set()
             kept, self._kept = self._kept, []
             for delivery in kept:
-                self._hand_on(delivery)
+                # The consumer's task notices a little later that the channel has closed, and `_forget`s.
+                if delivery.live:
+                    self._hand_on(delivery)
 
     async def until_consuming(self) -> None:
         """Wait until the consumer is registered or the queue is paused."""
@@ -173,7 +175,12 @@ class QueueIntake:
         """
         channel = await AwaitableChannel.open(await self._connection.opened())
         cancelled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        channel.raw.add_on_cancel_callback(lambda _frame: settle(cancelled, None))
+
+        def on_cancel(_frame: object) -> None:
+            self._kept.clear()  # the messages are back in the queue, or deleted with it
+            settle(cancelled, None)
+
+        channel.raw.add_on_cancel_callback(on_cancel)
         tag = f"unlink-worker.{self._enterprise_manager}"
         try:
             # Per consumer: quorum queues do not support `global`, and the broker would close the connection (540).
