@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from tests.end_to_end.world import World
 from tests.private_servers.broker_users import BrokerUsers
-from tests.private_servers.postgresql import PrivatePostgresql
+from tests.private_servers.postgresql import PrivatePostgresql, ReusedDatabase
 from worker.clock import SystemClock
 from worker.ledger.database import open_engine, read_url
 from worker.ledger.migrations import migrate
@@ -150,6 +150,18 @@ def postgresql_url(postgresql: PrivatePostgresql, migrated_postgresql: str) -> I
     name = f"test_{next(_numbers)}"
     yield postgresql.create_database(name, migrated_postgresql)
     postgresql.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def _reused_database(postgresql: PrivatePostgresql, migrated_postgresql: str) -> ReusedDatabase:
+    return ReusedDatabase(postgresql.create_database("reused", migrated_postgresql))
+
+
+@pytest.fixture
+def reused_postgresql_url(_reused_database: ReusedDatabase) -> str:
+    """A `postgresql://` URL with a ledger as new; the test changes nothing but its rows."""
+    _reused_database.reset()
+    return _reused_database.url
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
-from tests.private_servers.broker_users import BrokerUsers
+from tests.private_servers.broker_users import BrokerUsers, close_connections
 from tests.waiting import until, wait_until
 from worker.broker.broker import Broker
 from worker.clock import SystemClock
@@ -129,8 +129,8 @@ class Site:
         self._users.put(f"permissions/{self._virtual_host}/limited", {"configure": "", **permissions})
 
     def close_connections(self) -> None:
-        """Close all connections of this virtual host, as an operator or a failing node would."""
-        self._broker.rabbitmqctl("close_all_connections", "--vhost", self._virtual_host, "tidying up")
+        """Close all connections but those of `new_user`, as an operator or a failing node would."""
+        close_connections(self._broker, "tidying up")
 
     def alarm(self, *, on: bool) -> None:
         """Put the broker into a memory alarm, or end it; the connections have been notified when it returns.

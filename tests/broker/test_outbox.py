@@ -85,6 +85,7 @@ async def test_deleted_events_exchange_is_declared_anew_and_the_event_arrives(wo
     await site.take("unlink.unrouted")
 
 
+@pytest.mark.slow
 async def test_two_thousand_outstanding_publishes_are_all_confirmed(worker: Worker, site: Site) -> None:
     """A burst of results would stall, or be counted wrongly where the broker confirms many at once."""
     events = [make_event(key=f"key-{number}") for number in range(2000)]

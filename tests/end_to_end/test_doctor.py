@@ -21,6 +21,7 @@ from tests.private_servers.black_hole import black_hole
 from tests.private_servers.broker_users import BrokerUsers
 from tests.terminal import Terminal
 from worker.doctor.ledger import file_system_of
+from worker.sandbox.processes.supervisor import wait_until
 from worker.sandbox.processes.worker_process import surroundings
 from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 
@@ -209,13 +210,17 @@ def test_a_queue_with_other_arguments_is_reported(
 
 
 @pytest.mark.usefixtures("declared")
-def test_a_policy_that_drops_commands_is_reported(broker_users: BrokerUsers, virtual_host: str, doctor: Any) -> None:
+def test_a_policy_that_drops_commands_is_reported(
+    broker: PrivateBroker, broker_users: BrokerUsers, virtual_host: str, doctor: Any
+) -> None:
     """Else commands would run out on their queue, and nothing show why."""
     policy = {"pattern": "^unlink\\.commands", "definition": {"message-ttl": 60_000}, "apply-to": "queues"}
     broker_users.put(f"policies/{virtual_host}/ttl", policy)
-    deadline = time.monotonic() + 20
-    while "x-message-ttl is 60000" not in (said := doctor()).text:  # the API shows a policy a little later
-        assert time.monotonic() < deadline, said.output
+    queues = f"{broker.management_url}/api/queues/{virtual_host}"
+    # The API shows a policy a little later.
+    assert wait_until(lambda: '"policy":"ttl"' in requests.get(queues, timeout=30).text, seconds=20)
+    said = doctor()
+    assert "x-message-ttl is 60000" in said.text, said.output
     assert (said.status, said.wrong()) == (1, ["effective"])
 
 

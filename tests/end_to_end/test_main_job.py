@@ -152,6 +152,7 @@ def test_each_dry_run_is_an_event_of_its_own(world: World) -> None:
     assert asked == {"requested_by": "j.doe", "reason": "to see", "user_id": world.client.user}
 
 
+@pytest.mark.slow
 def test_a_broker_restarted_under_a_hundred_unlinks_loses_none(
     world: World, broker: PrivateBroker, behaviour: Behaviour
 ) -> None:

@@ -19,6 +19,7 @@ import pytest
 from tests import programs
 from tests.end_to_end.test_observing import COLUMNS, PROGRAM, broker_only, program, surroundings
 from tests.end_to_end.world import TIMEOUT_SECONDS, World, vendor_command
+from tests.private_servers.broker_users import close_connections
 from tests.terminal import Terminal
 from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_NAME
@@ -135,11 +136,11 @@ def test_watch_shows_only_the_outcomes_that_were_asked_for(world: World) -> None
         assert {each["outcome"] for each in shown} == {"failed", "planned"}
 
 
-def test_watch_goes_on_after_its_connection_was_lost(world: World, broker: PrivateBroker, virtual_host: str) -> None:
+def test_watch_goes_on_after_its_connection_was_lost(world: World, broker: PrivateBroker) -> None:
     """A screen on the wall would stand still after the first maintenance of the broker, and nobody notice."""
     world.start_worker()
     with watching(world) as watch:
-        broker.rabbitmqctl("close_all_connections", "--vhost", virtual_host, "maintenance")
+        close_connections(broker, "maintenance")
         said = until_said(watch, "The broker is back")
         assert "Waiting for the broker" in said
         world.reconnect()

@@ -78,7 +78,7 @@ class Database:
 
 def _url(kind: Kind, request: pytest.FixtureRequest) -> str:
     if kind == "postgresql":
-        return str(request.getfixturevalue("postgresql_url"))
+        return str(request.getfixturevalue("reused_postgresql_url"))
     return str(request.getfixturevalue("sqlite_url"))
 
 
@@ -111,8 +111,8 @@ async def empty_postgresql_database(empty_postgresql_url: str) -> AsyncIterator[
 
 
 @pytest.fixture
-async def postgresql_database(request: pytest.FixtureRequest) -> AsyncIterator[Database]:
+async def postgresql_database(reused_postgresql_url: str) -> AsyncIterator[Database]:
     """PostgreSQL alone."""
-    database = Database("postgresql", _url("postgresql", request))
+    database = Database("postgresql", reused_postgresql_url)
     yield database
     await database.close()

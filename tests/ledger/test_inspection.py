@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -39,11 +40,14 @@ async def test_it_sees_what_a_running_worker_has_written(database: Database) -> 
 async def test_it_prunes_what_it_counts(database: Database) -> None:
     """`--dry-run` would promise one thing, and the next call do another."""
     ledger = await database.ledger()
-    for n in range(600):
-        if n == 550:
-            database.age(91)
+
+    async def settle(n: int) -> None:
         end = Settled(Outcome.SUCCEEDED, b"event", database.clock.now())
         await ledger.record(await words.claim(ledger, f"CHG-{n}"), end)
+
+    await asyncio.gather(*(settle(n) for n in range(550)))
+    database.age(91)
+    await asyncio.gather(*(settle(n) for n in range(550, 600)))
     inspection = inspection_of(database)
     assert inspection.count_long_settled(90) == 550
     assert inspection.prune(90) == 550

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import pytest
 from sqlalchemy.exc import DBAPIError
@@ -22,16 +23,24 @@ CREATE TRIGGER dawdle BEFORE UPDATE OR DELETE ON unlinks FOR EACH ROW WHEN (OLD.
 """
 
 
+@pytest.fixture
+async def own_database(postgresql_url: str) -> AsyncIterator[Database]:
+    """A database that no other test meets: its tables are changed."""
+    database = Database("postgresql", postgresql_url)
+    yield database
+    await database.close()
+
+
 async def test_a_write_that_is_always_too_slow_fails_and_the_others_go_on(
-    postgresql_database: Database, monkeypatch: pytest.MonkeyPatch
+    own_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One row that the database cannot change in time would stop every unlink of every worker, for ever."""
     monkeypatch.setattr("worker.ledger.postgresql._STATEMENT_TIMEOUT", "SET statement_timeout = '300ms'")
-    ledger = await postgresql_database.ledger()
+    ledger = await own_database.ledger()
     keys = [f"CHG-{n}" for n in range(20)]
     slow = await words.claim(ledger, "CHG-slow")
     leases = [await words.claim(ledger, key) for key in keys]
-    postgresql_database.execute(_SLOW)
+    own_database.execute(_SLOW)
     with capture_logs() as logs:
         failing = asyncio.create_task(ledger.record(slow, Settled(Outcome.SUCCEEDED, b"slow", words.noon)))
         await asyncio.gather(*(ledger.record(each, Settled(Outcome.SUCCEEDED, b"e", words.noon)) for each in leases))
@@ -47,16 +56,16 @@ async def test_a_write_that_is_always_too_slow_fails_and_the_others_go_on(
 
 
 async def test_while_nothing_can_be_written_a_slow_write_waits(
-    postgresql_database: Database, monkeypatch: pytest.MonkeyPatch
+    own_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An hour of a slow disk would use up the attempts of every command."""
     monkeypatch.setattr("worker.ledger.postgresql._STATEMENT_TIMEOUT", "SET statement_timeout = '300ms'")
-    ledger = await postgresql_database.ledger(lease_seconds=600)
+    ledger = await own_database.ledger(lease_seconds=600)
     slow = await words.claim(ledger, "CHG-slow")
-    postgresql_database.execute(_SLOW)
+    own_database.execute(_SLOW)
     settling = asyncio.create_task(ledger.record(slow, Settled(Outcome.SUCCEEDED, b"slow", words.noon)))
     await words.until(lambda: not ledger.up)
     assert not settling.done()
-    postgresql_database.execute("DROP TRIGGER dawdle ON unlinks")
+    own_database.execute("DROP TRIGGER dawdle ON unlinks")
     await settling
     assert ledger.up

@@ -315,3 +315,38 @@ def _may_run(program: Path, identity: tuple[int, int]) -> bool:
     except (OSError, subprocess.CalledProcessError):
         return False
     return True
+
+
+class ReusedDatabase:
+    """A database that one test after another uses, each with the rows that it had at first.
+
+    For tests that change rows, and nothing else. A copy for each takes eight times as long.
+
+    Args:
+        url: its `postgresql://` URL; its tables are all there.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        reset: list[sql.Composable] = [
+            sql.SQL(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        ]
+        with psycopg.connect(url, autocommit=True, connect_timeout=10) as connection:
+            tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
+            connection.execute("CREATE SCHEMA initial")
+            for (name,) in tables:
+                table, initial = sql.Identifier("public", name), sql.Identifier("initial", name)
+                connection.execute(sql.SQL("CREATE TABLE {} AS TABLE {}").format(initial, table))
+                reset += [
+                    sql.SQL("DELETE FROM {}").format(table),
+                    sql.SQL("INSERT INTO {} TABLE {}").format(table, initial),
+                ]
+        self._reset = sql.SQL("; ").join(reset)
+
+    def reset(self) -> None:
+        """Give it its first rows, and end whoever is still connected to it."""
+        with psycopg.connect(self.url, autocommit=True, connect_timeout=10) as connection:
+            connection.execute(self._reset)

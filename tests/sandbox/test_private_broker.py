@@ -89,6 +89,7 @@ def test_a_message_goes_through_the_private_node(own_broker: PrivateBroker) -> N
     assert _take(own_broker.url) == b"there"
 
 
+@pytest.mark.slow
 def test_a_confirmed_message_outlives_sigkill_of_the_node(own_broker: PrivateBroker) -> None:
     """A test that kills the broker would prove nothing if the node came back empty or on another port."""
     _publish(own_broker.url, b"still there")
@@ -136,12 +137,12 @@ def test_no_management_url_without_management(own_broker: PrivateBroker) -> None
         own_broker.management_url  # noqa: B018 - the property raises
 
 
-def test_the_password_is_on_no_command_line_and_in_no_repr(own_broker: PrivateBroker) -> None:
+def test_the_password_is_on_no_command_line_and_in_no_repr(broker: PrivateBroker) -> None:
     """Every user of the machine can read command lines; a log would keep the repr."""
-    password = urlsplit(own_broker.url).password
+    password = urlsplit(broker.url).password
     assert password
-    assert password not in repr(own_broker)
-    assert password not in str(own_broker.environment)
+    assert password not in repr(broker)
+    assert password not in str(broker.environment)
     assert not any(password.encode() in command_line for command_line in _command_lines())
 
 

@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
 import secrets
@@ -19,7 +18,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from tests.simulation.mutants import KNOWN_SEEDS, MUTANTS, Caught, hunt, known_seeds
+from tests.simulation.known_seeds import KnownSeeds, hunt_situations
+from tests.simulation.mutants import MUTANTS, Caught, hunt
 from tests.simulation.simulation import run
 
 #: So many seeds are given to a process at a time.
@@ -119,11 +119,11 @@ def hunt_all(first: int, jobs: int) -> int:
 
 
 def renew_known_seeds(jobs: int) -> int:
-    """Hunt each wrong version by its known seed, else by the first that catches it, and write these down."""
-    known = known_seeds()
-    seeds = [(known.get(mutant.name, 0), *range(MOST_SURVIVED)) for mutant in MUTANTS]
+    """Hunt wrong versions and situations by the known seeds, else by the first that will do, and write these down."""
+    known = KnownSeeds.read()
+    seeds = [(known.mutants.get(mutant.name, 0), *range(MOST_SURVIVED)) for mutant in MUTANTS]
     caught = dict(_hunts(seeds, jobs))
-    KNOWN_SEEDS.write_text(json.dumps(dict(sorted(caught.items())), indent=2) + "\n")
+    KnownSeeds(caught, hunt_situations((*known.situations, *range(MOST_SURVIVED)))).write()
     return 1 if len(caught) < len(MUTANTS) else 0
 
 

@@ -5,11 +5,9 @@ More than 400 lines: one table of wrong variants.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -95,16 +93,6 @@ class Caught:
 
     def __str__(self) -> str:
         return f"caught by seed {self.seed}, after {self.seeds}: {self.violation}"
-
-
-#: A seed that catches each mutant, by the mutant's name.
-KNOWN_SEEDS = Path(__file__).with_name("known_seeds.json")
-
-
-def known_seeds() -> dict[str, int]:
-    """A seed for each mutant that caught it when it was last hunted, so that the tests are quick."""
-    seeds: dict[str, int] = json.loads(KNOWN_SEEDS.read_text())
-    return seeds
 
 
 def hunt(mutant: Mutant, seeds: Iterable[int]) -> Caught | None:

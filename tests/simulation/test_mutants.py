@@ -4,7 +4,8 @@ import sys
 
 import pytest
 
-from tests.simulation.mutants import MUTANTS, Mutant, hunt, known_seeds
+from tests.simulation.known_seeds import KnownSeeds
+from tests.simulation.mutants import MUTANTS, Mutant, hunt
 
 #: How many seeds a wrong version of the core may survive here. Where scenarios are drawn in another way, the known ones
 #: may catch it no longer: `python -m tests.simulation --known-seeds` finds new ones.
@@ -25,7 +26,7 @@ SLOW = ("resumes nothing",)
 )
 def test_a_wrong_version_of_the_core_is_caught(mutant: Mutant, capsys: pytest.CaptureFixture[str]) -> None:
     """The simulation would look on while this very mistake is made in the core, and say that all is well."""
-    first = known_seeds()[mutant.name]
+    first = KnownSeeds.read().mutants[mutant.name]
     caught = hunt(mutant, range(first, first + MOST_SEEDS))
 
     assert caught is not None, "see .venv/bin/python -m tests.simulation --known-seeds"
