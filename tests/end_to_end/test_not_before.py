@@ -138,6 +138,25 @@ async def test_a_retry_waits_for_its_own_time(em: SimulatedEnterpriseManager, cl
         ]
 
 
+async def test_a_retry_waits_for_the_stored_time_without_a_claim(
+    em: SimulatedEnterpriseManager, clock: ShiftedClock
+) -> None:
+    """A change that was called off and ordered again would fill its history with a claim every ten minutes."""
+    async with worker(em, clock) as one:
+        one.send(later_command())
+        await until_returned(one)
+        one.send({"command": "cancel.v1", "idempotency_key": "CHG1"})
+        assert (await one.end_of())["outcome"] == "cancelled"
+        one.send({"command": "retry.v1", "idempotency_key": "CHG1", "run": 1})
+        await until_returned(one, len(one.received.delays) + 4)
+        assert em.deletes_of(VENDOR_LINK_ID) == 0
+        clock.ahead = LATER
+        async with asyncio.timeout(60):
+            await one.received.until_published(4)  # the end of run 1 again, submitted, and the end of run 2
+        end = one.received.events[-1]
+        assert (end["outcome"], end["run"], end["attempts"]) == ("succeeded", 2, 2)
+
+
 @pytest.mark.parametrize(
     ("times", "said"),
     [

@@ -138,8 +138,10 @@ class Runs:
         Raises:
             DeferredError: it has to: this repeat or returning copy is delayed again without a claim.
         """
-        if running.asked.not_before is None or running.given_up is not None or running.cancelled.is_set():
+        if running.given_up is not None or running.cancelled.is_set():
             return
+        if running.asked.not_before is None and not isinstance(running.asked, RetryCommand):
+            return  # a retry may have to wait for the time of the command that it runs again
         known = await self.ledger.last_run(running.key)
         if known is not None and running.fingerprint in {None, known.fingerprint}:
             require_soon(seconds_of_waiting(known, self.clock.now()))
