@@ -23,7 +23,7 @@ from worker.policy_file import policy_in
 from worker.presence import Presence
 from worker.settings import Settings
 from worker.telemetry.instruments import Telemetry
-from worker.telemetry.tracing import outgoing_headers
+from worker.telemetry.tracing import current_trace_id, outgoing_headers
 from worker.unlinks.dispatcher import Dispatcher
 from worker.unlinks.policy import Policy
 from worker.unlinks.rules import Pace, Rules
@@ -59,7 +59,7 @@ class Worker:
         policy = policy_in(settings.policy_file)
         clock = self._clock = SystemClock()
         self.telemetry = Telemetry(settings, self._name, clock)
-        self.ledger = SqlLedger(settings.ledger, self._name, clock)
+        self.ledger = SqlLedger(settings.ledger, self._name, clock, trace_id=current_trace_id)
         self.gateways = {
             name: Gateway(name, each, clock, self.telemetry.observer(name))
             for name, each in settings.enterprise_managers.items()

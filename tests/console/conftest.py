@@ -37,6 +37,7 @@ T = TypeVar("T")
 
 expect.set_options(timeout=30_000)
 
+TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 JOB_ID = "d1b85018-2769-45be-89bc-03f66b60e6cb"
 LINK = Link("27a1d57f-7c15-43c6-9162-d05aff1c9bb9", "88788f9e-d8f5-4eb4-bc4f-9b3f5403bcec", "Scale-out 3")
 
@@ -57,7 +58,7 @@ class Estate:
         """Let a worker do something."""
 
         async def done() -> T:
-            ledger = SqlLedger(self.settings, "worker-a", self.clock)
+            ledger = SqlLedger(self.settings, "worker-a", self.clock, trace_id=lambda: TRACE_ID)
             await ledger.start()
             try:
                 return await work(ledger)

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import make_url
 
 from contracts.events import Outcome
-from tests.console.conftest import Console, Estate
+from tests.console.conftest import TRACE_ID, Console, Estate
 from worker.console.readings import SharedByKey
 
 
@@ -36,6 +36,7 @@ def test_one_unlink_is_had_with_its_steps(console: Console, estate: Estate) -> N
     assert item["href"] == "/api/v1/unlinks/" + base64.urlsafe_b64encode(b"CHG/1").decode().rstrip("=")
     unlink = console.get(item["href"]).json()
     assert [step["step"] for step in unlink["steps"]] == ["claimed", "intended", "submitted", "settled"]
+    assert [step["trace_id"] for step in unlink["steps"]] == [TRACE_ID, None, None, None]
     assert unlink["outcome"] == "succeeded"
     assert unlink["request"]["user_id"] == "servicenow"
     assert unlink["repository"]["name"] == "Scale-out 3"

@@ -10,7 +10,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from contracts.events import Outcome
-from tests.console.conftest import Console, Estate
+from tests.console.conftest import TRACE_ID, Console, Estate
 
 Browse = Callable[..., Page]
 
@@ -38,6 +38,7 @@ def test_an_unlink_is_found_by_its_ticket_and_followed_to_its_end(browse: Browse
     expect(page.get_by_role("heading", level=1)).to_have_text("Scale-out 3 from Copy to Frankfurt")
     expect(page.get_by_role("link", name="OPS-4711")).to_have_attribute("href", "https://jira.example.com/OPS-4711")
     expect(page.locator(".steps li")).to_have_count(1)
+    expect(page.locator("main")).to_contain_text(f"lines with trace_id {TRACE_ID}")
     estate.send(lease)
     expect(page.locator(".steps li")).to_have_count(3)
     estate.end(lease)

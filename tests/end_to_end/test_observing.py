@@ -70,6 +70,7 @@ def test_status_for_scripts_is_one_object_with_the_event_in_it(world: World) -> 
     assert content["event"] == world.of("CHG1")[-1].content
     assert content["command"].items() >= vendor_command().items()
     assert [step["step"] for step in content["steps"]] == ["claimed", "intended", "submitted", "settled"]
+    assert len(content["steps"][0]["trace_id"]) == 32
     assert content["received_at"].endswith("Z")
 
 

@@ -317,9 +317,9 @@ async def _take_a_lost_answer_for_nothing_done(
         raise Unavailable("no answer") from None
 
 
-def _follow_whatever_run(self: Retrying, retry: Retry, row: RowMapping) -> Any:
+def _follow_whatever_run(self: Retrying, retry: Retry, row: RowMapping, trace_id: str | None) -> Any:
     """Each retry starts a run, whichever run it names."""
-    return self._start(replace(retry, run=row["run"]), row)
+    return self._start(replace(retry, run=row["run"]), row, trace_id)
 
 
 async def _join_the_run_that_is_retried(

@@ -19,6 +19,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from opentelemetry.trace import NoOpTracer, get_current_span
+from pydantic import SecretStr
 
 from tests import programs
 from tests.end_to_end.world import World, vendor_command
@@ -26,8 +27,9 @@ from tests.private_servers.http import Request, serving
 from tests.telemetry.observed import LOOPBACK, Observed, lines
 from worker.clock import SystemClock
 from worker.enterprise_manager import Gateway
+from worker.ledger import Inspection
 from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_ID, VENDOR_LINK_ID, Fault
-from worker.settings import EnterpriseManagerSettings
+from worker.settings import EnterpriseManagerSettings, LedgerSettings
 from worker.telemetry.metrics import Metrics
 from worker.telemetry.requests import RequestMetrics
 from worker.telemetry.tracing import StepSpans, outgoing_headers, read_context
@@ -133,6 +135,10 @@ def test_the_callers_trace_is_in_events_and_log(world: World) -> None:
     assert received == [{"traceparent": PARENT, "tracestate": "vendor=1"}] * 2
     about_it = [line for line in lines(worker) if line.get("idempotency_key") == "CHG1"]
     assert {line["trace_id"] for line in about_it} == {TRACE}
+    settings = LedgerSettings(url=SecretStr(world.environment["UNLINK_LEDGER__URL"]))
+    history = Inspection(settings, SystemClock()).history("CHG1")
+    assert history is not None
+    assert history.trace_ids == (TRACE,)
 
 
 def test_two_commands_at_once_keep_their_traces_apart(world: World) -> None:

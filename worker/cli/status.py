@@ -18,7 +18,7 @@ from worker.cli.output.terminal import Output, console, local_time, outcome_text
 from worker.cli.output.unlinks import print_table
 from worker.cli.publishing.awaiting import EXIT_STATUS, worst_of
 from worker.ledger import BatchState, Criteria, Document, Inspection, KeyHistory, Record, RecordedStep
-from worker.ledger.documents import in_words, utc
+from worker.ledger.documents import in_words, step_as_json, utc
 from worker.settings import LedgerClientSettings
 from worker.unlinks.ports.ledger import CancelRequest
 
@@ -87,7 +87,8 @@ def _print(key: str, history: KeyHistory, batches: tuple[BatchState, ...]) -> No
     facts.add_column(style="dim", no_wrap=True)
     facts.add_column(overflow="fold")
     of_batches = [("batch", each.in_words) for each in batches]
-    for name, fact in [*_facts(record), *of_batches, *_requests(history.cancellations, manager)]:
+    in_log = [("in the log", f"lines with trace_id {', '.join(history.trace_ids)}")] if history.trace_ids else []
+    for name, fact in [*_facts(record), *in_log, *of_batches, *_requests(history.cancellations, manager)]:
         facts.add_row(name, printable(fact))
     screen.print(facts)
     screen.print()
@@ -179,10 +180,7 @@ def _as_json(key: str, history: KeyHistory, batches: tuple[BatchState, ...]) -> 
             }
             for request in history.cancellations
         ],
-        "steps": [
-            {"at": utc(step.at), "step": step.step, "detail": step.detail, "worker": step.worker, "token": step.token}
-            for step in history.steps
-        ],
+        "steps": [step_as_json(step) for step in history.steps],
     }
 
 

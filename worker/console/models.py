@@ -123,6 +123,7 @@ class StepItem(_Model):
     detail: str | None
     worker: str
     token: int
+    trace_id: str | None = Field(description="In the log lines of what followed; with a claim, or the start of a run.")
 
 
 class StepEvent(_Model):

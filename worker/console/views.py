@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from worker.console.keys import to_path
 from worker.console.models import BatchDetail, ManagerItem, PauseItem, SightItem
 from worker.ledger import BatchMember, BatchPage, Document, KeyHistory, Record
-from worker.ledger.documents import utc
+from worker.ledger.documents import step_as_json, utc
 from worker.ledger.overview import Overview
 
 if TYPE_CHECKING:
@@ -26,10 +26,7 @@ def unlink_detail(history: KeyHistory, record: Record) -> dict[str, Any]:
     """One unlink with its steps and requests to cancel."""
     return {
         **unlink_item(record),
-        "steps": [
-            {"at": utc(step.at), "step": step.step, "detail": step.detail, "worker": step.worker, "token": step.token}
-            for step in history.steps
-        ],
+        "steps": [step_as_json(step) for step in history.steps],
         "cancellations": [
             {
                 "enterprise_manager": each.enterprise_manager,

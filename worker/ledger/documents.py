@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, Final
 
-from worker.ledger.records import Record
+from worker.ledger.records import Record, RecordedStep
 from worker.ledger.search_terms import content_of
 
 #: What a spreadsheet takes for a formula, if a cell begins with it (https://owasp.org/www-community/attacks/CSV_Injection).
@@ -181,6 +181,18 @@ def _cell(value: object) -> str:
 def utc(moment: datetime | None) -> str | None:
     """A time for programs: RFC 3339, UTC."""
     return None if moment is None else moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def step_as_json(step: RecordedStep) -> dict[str, Any]:
+    """A step of a key's history, for programs."""
+    return {
+        "at": utc(step.at),
+        "step": step.step,
+        "detail": step.detail,
+        "worker": step.worker,
+        "token": step.token,
+        "trace_id": step.trace_id,
+    }
 
 
 def in_words(reference: object) -> str | None:

@@ -47,7 +47,14 @@ class KeyRows:
         left = to_microseconds(row["lease_until"]) + self._grace_microseconds - row["now"]
         return HeldElsewhere(seconds=max(left, 0) / _MICROSECONDS, until=row["lease_until"])
 
-    def _note(self, lease: Lease, step: Step, detail: str | None = None) -> None:
+    def _note(self, lease: Lease, step: Step, detail: str | None = None, trace_id: str | None = None) -> None:
         self._steps.append(
-            {"key": lease.key, "worker": self._worker, "token": lease.token, "step": step.value, "detail": detail}
+            {
+                "key": lease.key,
+                "worker": self._worker,
+                "token": lease.token,
+                "step": step.value,
+                "detail": detail,
+                "trace_id": trace_id,
+            }
         )

@@ -56,7 +56,8 @@ class Pause:
 class RecordedStep:
     """One step, with the worker that recorded it and its fencing token (0: none).
 
-    `detail` is for people. A `step` that is none of `Step` was written by a newer version of this program.
+    `detail` is for people. A `step` that is none of `Step` was written by a newer version of this program. `trace_id`
+    is in the log lines of what followed; it is recorded with the steps that begin or continue a run.
     """
 
     at: datetime
@@ -64,6 +65,7 @@ class RecordedStep:
     token: int
     step: Step | str
     detail: str | None = None
+    trace_id: str | None = None
 
     @property
     def in_words(self) -> str:
@@ -102,6 +104,11 @@ class KeyHistory:
     record: Record | None
     steps: tuple[RecordedStep, ...]
     cancellations: tuple[CancelRequest, ...] = ()
+
+    @property
+    def trace_ids(self) -> tuple[str, ...]:
+        """The values of `trace_id` in the log lines about the key, oldest first; each once."""
+        return tuple(dict.fromkeys(step.trace_id for step in self.steps if step.trace_id is not None))
 
 
 #: A command that waits for a busy job for days is claimed and released many times.

@@ -34,8 +34,8 @@ class Retrying(Batching):
         row = self._row(key)
         return None if row is None else known_run_from(row)
 
-    def retry(self, retry: Retry) -> RetryResult:
-        """Start the next run, take over the one that is under way, or find out why not.
+    def retry(self, retry: Retry, trace_id: str | None = None) -> RetryResult:
+        """Start the next run, take over the one that is under way, or find out why not. `trace_id` is kept with it.
 
         Repeated after a commit whose answer was lost, it takes its own run over.
         """
@@ -46,25 +46,25 @@ class Retrying(Batching):
             if row["enterprise_manager"] != retry.enterprise_manager:
                 return KeyReused()
             if row["stage"] != Stage.SETTLED:
-                return self._take_over(retry, row)
-            result = self._follow(retry, row)
+                return self._take_over(retry, row, trace_id)
+            result = self._follow(retry, row, trace_id)
             if result is not None:
                 return result
 
-    def _follow(self, retry: Retry, row: RowMapping) -> RetryResult | None:
+    def _follow(self, retry: Retry, row: RowMapping, trace_id: str | None) -> RetryResult | None:
         """Start the run that follows the settled one of `row`; None if another request did meanwhile."""
         if retry.run < row["run"] or known_run_from(row).failure is None:
             return AlreadySettled(bytes(row["event"]), batched=bool(row["batched"]))
-        return self._start(retry, row) if retry.permitted == row["fingerprint"] else HeldElsewhere()
+        return self._start(retry, row, trace_id) if retry.permitted == row["fingerprint"] else HeldElsewhere()
 
-    def _take_over(self, retry: Retry, found: RowMapping) -> Claimed | HeldElsewhere:
+    def _take_over(self, retry: Retry, found: RowMapping, trace_id: str | None) -> Claimed | HeldElsewhere:
         taker = {**self._taker(retry.key), "grace_microseconds": self._grace_microseconds}
         row = self.connection.execute(TAKE_OVER, taker).mappings().one_or_none()
         if row is None:
             return self._held_elsewhere(found)
-        return self._claimed(row, Step.TAKEN_OVER, row["stage"])
+        return self._claimed(row, Step.TAKEN_OVER, row["stage"], trace_id)
 
-    def _start(self, retry: Retry, row: RowMapping) -> Claimed | None:
+    def _start(self, retry: Retry, row: RowMapping, trace_id: str | None) -> Claimed | None:
         parameters = {
             **self._taker(retry.key),
             "of_run": retry.run,
@@ -80,14 +80,14 @@ class Retrying(Batching):
         self.connection.execute(FORGET_CANCELLATIONS, {"of_key": retry.key, "before_run": started["run"]})
         asked = who_and_why(retry.requested_by or retry.user_id, retry.reason)
         detail = f"{started['run']}" if asked is None else f"{started['run']}, asked for by {asked}"
-        return self._claimed(started, Step.RUN_STARTED, detail)
+        return self._claimed(started, Step.RUN_STARTED, detail, trace_id)
 
     def _taker(self, key: str) -> dict[str, Any]:
         return {"of_key": key, "of_worker": self._worker, "lease_microseconds": self._lease_microseconds}
 
-    def _claimed(self, row: RowMapping, step: Step, detail: str) -> Claimed:
+    def _claimed(self, row: RowMapping, step: Step, detail: str, trace_id: str | None) -> Claimed:
         entry = entry_from(row)
-        self._note(entry.lease, step, detail)
+        self._note(entry.lease, step, detail, trace_id)
         self._terms.put(row)
         return Claimed(entry)
 

@@ -135,7 +135,7 @@ def record_from(row: RowMapping) -> Record:
 def step_from(row: RowMapping) -> RecordedStep:
     """A row of `steps`."""
     step = _STEPS.get(row["step"], row["step"])
-    return RecordedStep(row["at"], row["worker"], row["token"], step, row["detail"])
+    return RecordedStep(row["at"], row["worker"], row["token"], step, row["detail"], row["trace_id"])
 
 
 def cancellation_from(row: RowMapping) -> CancelRequest:

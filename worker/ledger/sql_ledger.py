@@ -72,6 +72,7 @@ class SqlLedger:
         clock: for the time of day on SQLite, for pauses, and for `alive`.
         writer: makes the writer; by default, one with a thread and a connection to the database of `settings`.
         boot: the ID of this boot of the host; see `LeaseClock`.
+        trace_id: gives the ID of the trace that the caller's log lines carry; it is kept with each claim.
 
     Raises:
         SettingsInvalidError: the URL cannot be read; or the folder of the SQLite file does not exist, or nothing may be
@@ -85,11 +86,13 @@ class SqlLedger:
         clock: Clock,
         writer: MakeWriter | None = None,
         boot: str | None = None,
+        trace_id: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._lease_clock = LeaseClock(clock, boot or boot_id())
         make_writer = writer or partial(writer_on, read_url(settings.url), self._lease_clock)
         self._worker = worker
         self._clock = clock
+        self._trace_id = trace_id
         self._lease_seconds = settings.lease_seconds
         self._leases = Leases(clock, settings.lease_seconds)
         self._listeners: list[Callable[[bool], None]] = []
@@ -189,14 +192,15 @@ class SqlLedger:
         """
         if not self._usable:
             return HeldElsewhere()  # the command is for a worker of the newer version
-        return await self._take("claim", claim.key, lambda transaction: transaction.claim(claim))
+        trace_id = self._trace_id()
+        return await self._take("claim", claim.key, lambda transaction: transaction.claim(claim, trace_id))
 
     async def retry(self, retry: Retry) -> RetryResult:
         """Start the next run of a key. See the port. As `claim` if the caller is cancelled meanwhile."""
         if not self._usable:
             return HeldElsewhere()
-        order = (BY_BATCH, retry.key)
-        return await self._take("retry", retry.key, lambda transaction: transaction.retry(retry), order)
+        order, trace_id = (BY_BATCH, retry.key), self._trace_id()
+        return await self._take("retry", retry.key, lambda transaction: transaction.retry(retry, trace_id), order)
 
     async def _take(
         self, call: str, key: str, take: Callable[[Transaction], T], order: tuple[int, str] | None = None

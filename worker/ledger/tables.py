@@ -204,6 +204,8 @@ steps = Table(
     Column("token", BigInteger, nullable=False),
     Column("step", Text, nullable=False),
     Column("detail", ForeignText),
+    # The trace of the log lines that follow; of a step that begins or continues a run, else null.
+    Column("trace_id", Text),
 )
 
 steps_by_key = Index("steps_by_key", steps.c.key)

@@ -21,7 +21,7 @@ from worker.ledger.cancelling import Cancelling
 from worker.ledger.errors import OutOfOrderError, SchemaTooNewError
 from worker.ledger.records import KeyHistory, Pause, Step
 from worker.ledger.retrying import Retrying
-from worker.ledger.rows import cancellation_from, columns_of, entry_from, intent_columns, record_from, step_from
+from worker.ledger.rows import cancellation_from, columns_of, intent_columns, record_from, step_from
 from worker.ledger.schema import schema_problem
 from worker.ledger.search import ROWS, Criteria, Cursor, Page, matching
 from worker.ledger.search_terms import content_of
@@ -54,7 +54,6 @@ from worker.unlinks.ports.ledger import (
     AlreadySettled,
     CancelRequestedError,
     Change,
-    Claimed,
     ClaimResult,
     Intended,
     KeyReused,
@@ -119,16 +118,13 @@ class Transaction(Cancelling, Retrying):
 
     # --- taking and keeping -----------------------------------------------------------------------------------------
 
-    def claim(self, claim: NewClaim) -> ClaimResult:
-        """Take a key, or find out why not."""
+    def claim(self, claim: NewClaim, trace_id: str | None = None) -> ClaimResult:
+        """Take a key, or find out why not. `trace_id` is kept with the claim."""
         while True:
             row = self._take(claim)
             if row is not None:
-                entry = entry_from(row)
-                step = Step.CLAIMED if entry.lease.token == 1 else Step.TAKEN_OVER
-                self._note(entry.lease, step, entry.stage.value)
-                self._terms.put(row)
-                return Claimed(entry)
+                step = Step.CLAIMED if row["token"] == 1 else Step.TAKEN_OVER
+                return self._claimed(row, step, row["stage"], trace_id)
             row = self._row(claim.key)
             if row is None:
                 continue  # pruned between the two statements

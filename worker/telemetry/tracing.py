@@ -107,6 +107,16 @@ class _Trace:
 _present: ContextVar[_Trace | None] = ContextVar("trace", default=None)
 
 
+def current_trace_id() -> str | None:
+    """The trace of the delivery in whose task it is called, as its log lines name it; None outside of such a task."""
+    trace = _present.get()
+    return None if trace is None else _trace_id_of(trace.whole)
+
+
+def _trace_id_of(span: Span) -> str:
+    return format_trace_id(span.get_span_context().trace_id)
+
+
 def outgoing_headers() -> Mapping[str, str]:
     """The trace headers for a request or message; none outside of a delivery's task, for example in a probe."""
     trace = _present.get()
@@ -140,7 +150,7 @@ class StepSpans:
             span = self._begin(step.delivery, context) if self._records else get_current_span(context)
             whole = span if span.get_span_context().is_valid else _new_trace()
             _present.set(_Trace(whole))
-            structlog.contextvars.bind_contextvars(trace_id=format_trace_id(whole.get_span_context().trace_id))
+            structlog.contextvars.bind_contextvars(trace_id=_trace_id_of(whole))
             return
         trace = _present.get()
         if trace is None or not self._records:
