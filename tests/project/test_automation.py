@@ -81,7 +81,10 @@ def test_the_workflows_name_no_registry() -> None:
     for file in WORKFLOWS:
         text = file.read_text().replace("org.opencontainers.image.", "")
         assert not re.findall(r"\b[\w-]+\.(?:io|com|org|net|dev)\b", text)
-    assert "${{ vars.REGISTRY }}/${{ vars.IMAGE }}:" in (ROOT / ".github" / "workflows" / "release.yml").read_text()
+    assert (
+        "${{ vars.REGISTRY }}/${{ vars.IMAGE }}${{ matrix.suffix }}:"
+        in (ROOT / ".github" / "workflows" / "release.yml").read_text()
+    )
 
 
 def test_every_supported_python_is_tested() -> None:
@@ -111,7 +114,12 @@ def test_a_release_is_tested_before_it_is_pushed_and_signed_by_its_digest() -> N
     assert build["with"]["platforms"].split(",") == ["linux/amd64", "linux/arm64"]
     assert build["with"]["sbom"] is True
     assert build["with"]["provenance"] == "mode=max"
-    assert "target" not in build["with"]
+    assert build["with"]["target"] == "${{ matrix.target }}"
+    stages = re.findall(r"^FROM .+?(?: AS (.+))?$", (ROOT / build["with"]["file"]).read_text(), flags=re.MULTILINE)
+    released = [image["target"] for image in jobs["image"]["strategy"]["matrix"]["include"]]
+    assert released == ["", "console"]
+    assert set(released) <= set(stages)
+    assert stages[-1] == "", "the worker's stage, which is built where none is named"
     sign = jobs["image"]["steps"][-1]
     assert sign["run"].startswith("cosign sign --yes ")
     assert sign["run"].endswith('@$DIGEST"')
