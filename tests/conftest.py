@@ -31,9 +31,9 @@ pytest_plugins = ["tests.missing_parts"]
 
 _numbers = itertools.count(1)
 
-# On a busy machine a slow example is no sign of a slow program. `--hypothesis-profile=thorough` tries ten times as
+# On a busy machine a slow example is no sign of a slow program. `--hypothesis-profile=thorough` tries twenty times as
 # many.
-for _name, _examples in (("quick", 30), ("thorough", 300)):
+for _name, _examples in (("quick", 15), ("thorough", 300)):
     hypothesis.settings.register_profile(
         _name, max_examples=_examples, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
     )
@@ -63,9 +63,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Count what needs a browser as slow, but for the smoke test; give slow tests ten minutes if they name no limit."""
+    """Count what needs a browser or `rabbitmqctl` as slow; give slow tests ten minutes if they name no limit.
+
+    The smoke test is not slow.
+    """
     for item in items:
-        if "chromium" in getattr(item, "fixturenames", ()) and not item.get_closest_marker("smoke"):
+        in_browser = "chromium" in getattr(item, "fixturenames", ()) and not item.get_closest_marker("smoke")
+        if in_browser or item.get_closest_marker("rabbitmqctl"):
             item.add_marker(pytest.mark.slow)
         if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(600))

@@ -183,6 +183,7 @@ async def test_what_was_deleted_with_its_queue_during_a_pause_is_not_handed_on(w
     assert not worker.deliveries
 
 
+@pytest.mark.rabbitmqctl
 async def test_consumer_that_the_broker_does_not_register_is_logged_and_tried_again(
     worker: Worker, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -327,6 +328,7 @@ def short_consumer_timeout(broker: PrivateBroker) -> Iterator[None]:
     )
 
 
+@pytest.mark.rabbitmqctl
 @pytest.mark.usefixtures("short_consumer_timeout")
 async def test_delivery_held_too_long_loses_only_its_own_consumer_and_the_remedy_is_logged(site: Site) -> None:
     """One command held too long would take all Enterprise Managers' commands with it, or leave its queue unconsumed."""

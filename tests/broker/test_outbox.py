@@ -115,6 +115,7 @@ async def test_broker_restarted_under_publishes_loses_none_and_the_consumer_come
     assert (await worker.next()).body == b"after"
 
 
+@pytest.mark.rabbitmqctl
 async def test_memory_alarm_delays_publishes_without_repeating_them_and_lets_acknowledgements_through(
     site: Site,
 ) -> None:
@@ -137,6 +138,7 @@ async def test_memory_alarm_delays_publishes_without_repeating_them_and_lets_ack
     assert len(repeats) <= 1, "only what waited before the broker told of its alarm"
 
 
+@pytest.mark.rabbitmqctl
 async def test_publish_without_a_confirm_is_repeated(site: Site) -> None:
     """An event that the broker lost without a word would never be sent again, and its command stay unacknowledged."""
     worker = await site.start_worker(site.settings.model_copy(update={"confirm_seconds": 0.5}))

@@ -59,8 +59,9 @@ def crash_at(request: int, first: First, workers: int) -> tuple[Simulation, Viol
     return simulation, result.violation, len(simulation.processes) > workers
 
 
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("first", ["refused", pytest.param("timed_out", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("first", ["refused", "timed_out"])
 def test_a_run_survives_a_crash_at_each_of_its_requests(
     first: First, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
