@@ -89,8 +89,7 @@ async def test_deleted_events_exchange_is_declared_anew_and_the_event_arrives(wo
 async def test_two_thousand_outstanding_publishes_are_all_confirmed(worker: Worker, site: Site) -> None:
     """A burst of results would stall, or be counted wrongly where the broker confirms many at once."""
     events = [make_event(key=f"key-{number}") for number in range(2000)]
-    async with asyncio.timeout(60):
-        await asyncio.gather(*(worker.broker.outbox.publish(event) for event in events))
+    await asyncio.wait_for(asyncio.gather(*(worker.broker.outbox.publish(event) for event in events)), 60)
     assert worker.broker.outbox.unconfirmed == 0
     arrived = {properties.message_id for properties, _, _ in site.take_all("unlink.unrouted")}
     assert arrived == {event.id for event in events}
@@ -106,8 +105,7 @@ async def test_broker_restarted_under_publishes_loses_none_and_the_consumer_come
     restart = asyncio.create_task(asyncio.to_thread(broker.restart))
     await until(lambda: not worker.broker.up)
     publishes += [asyncio.ensure_future(worker.broker.outbox.publish(event)) for event in events[1500:]]
-    async with asyncio.timeout(90):
-        await asyncio.gather(restart, *publishes)
+    await asyncio.wait_for(asyncio.gather(restart, *publishes), 90)
     arrived = {properties.message_id for properties, _, _ in site.take_all("unlink.unrouted")}
     assert arrived == {event.id for event in events}
     await until(lambda: worker.broker.consuming == {"default"})
@@ -131,8 +129,7 @@ async def test_memory_alarm_delays_publishes_without_repeating_them_and_lets_ack
     assert (await worker.next()).body == b"second"
     assert not publish.done()
     await asyncio.to_thread(site.alarm, on=False)
-    async with asyncio.timeout(20):
-        await publish
+    await asyncio.wait_for(publish, 20)
     repeats = site.logged("broker.publish_failed")
     assert len(site.take_all("unlink.unrouted")) == 1 + len(repeats)
     assert len(repeats) <= 1, "only what waited before the broker told of its alarm"

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from tests.enterprise_manager.sending import at_any_time
 from tests.waiting import until
 from worker.enterprise_manager import Gateway
+from worker.enterprise_manager.tidying import Tidying
 from worker.sandbox.simulated_enterprise_manager import Behaviour, Fault, SimulatedEnterpriseManager
 from worker.unlinks.ports.enterprise_manager import TaskTicket
+
+if TYPE_CHECKING:
+    from worker.enterprise_manager.calls import Calls
+    from worker.enterprise_manager.logon import LogonSession
 
 KEEP = 100
 
@@ -70,6 +77,25 @@ async def test_the_oldest_finished_tasks_are_deleted_and_nothing_else(
     await unlink(gateway, 2)
     await gateway.close(log_off=False)
     assert deleted(em) == [], "task-6 of the new session is another task"
+
+
+async def test_a_task_that_finishes_in_the_moment_in_which_deleting_ends_is_not_left() -> None:
+    """Else a worker that has nothing more to do would keep a task more than it was told to."""
+    session = cast("LogonSession", object())
+    gone: list[str] = []
+
+    async def delete_once(_session: object, path: str) -> bool:
+        if not gone:
+            asyncio.get_running_loop().call_soon(tidying.finished, session, "task-3")  # after this turn of the task
+        gone.append(path)
+        return True
+
+    calls = SimpleNamespace(low_priority=SimpleNamespace(delete_once=delete_once))
+    tidying = Tidying("lab", cast("Calls", calls), keep=1)
+    tidying.finished(session, "task-1")
+    tidying.finished(session, "task-2")
+    await until(lambda: gone == ["task-1", "task-2"])
+    await tidying.close()
 
 
 async def test_by_default_no_task_is_deleted(

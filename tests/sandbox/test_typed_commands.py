@@ -38,7 +38,6 @@ SET_ASIDE = {
     r"make (test|test-all|test-pythons|simulate|mutants|chaos|bench|fuzz|soak)( .*)?": "runs the tests",
     r"make (lint|lock|contracts)": "for who works on the project: changes or checks its files",
     r"docker compose .*": "run by tests/containers where there is a container engine",
-    r"unlink-worker console hash": "getpass discards what was typed ahead; tests/console gives it a password",
     r"pip install .*|rm -rf build": "run by the tests of the set-up",
     r"export UNLINK_[A-Z_]+=.*": "a template with the reader's own values in place of the sandbox's",
 }

@@ -46,7 +46,7 @@ class Tidying:
             self._deleting = asyncio.create_task(
                 self._delete(session, self._keep), name=f"tidy the tasks of {self._name}", context=contextvars.Context()
             )
-            self._deleting.add_done_callback(self._deleted)
+            self._deleting.add_done_callback(_deleted)
 
     async def close(self) -> None:
         """Stop deleting."""
@@ -54,18 +54,21 @@ class Tidying:
             self._deleting.cancel()
             await asyncio.wait([self._deleting])
 
-    def _deleted(self, task: asyncio.Task[None]) -> None:
-        self._deleting = None
-        if not task.cancelled():
-            task.result()
-
     async def _delete(self, session: LogonSession, keep: int) -> None:
         """Delete the oldest tasks. It ends at the first failure; the next finished task tries again."""
-        while self._session is session and len(self._finished) > keep:
-            try:
+        try:
+            while self._session is session and len(self._finished) > keep:
                 gone = await self._calls.low_priority.delete_once(session, self._finished[0])
-            except Unauthorized:
-                return
-            if not gone or self._session is not session:
-                return
-            self._finished.popleft()
+                if not gone or self._session is not session:
+                    return
+                self._finished.popleft()
+        except Unauthorized:
+            return
+        finally:
+            # Not in a callback: a task that finishes before its turn would find this one and start none.
+            self._deleting = None
+
+
+def _deleted(task: asyncio.Task[None]) -> None:
+    if not task.cancelled():
+        task.result()
