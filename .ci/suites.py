@@ -127,7 +127,7 @@ SUITES = (
     Suite(
         "simulation, 10,000 seeds",
         (sys.executable, "-m", "tests.simulation", "--seeds", "10000", "--jobs", "2"),
-        7,
+        13,
         ("worker/unlinks/", "worker/ledger/", "worker/enterprise_manager/", "tests/simulation/"),
     ),
     Suite(
