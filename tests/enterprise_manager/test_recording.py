@@ -130,7 +130,11 @@ async def _as_recorded(certificates: Path, folder: Path, switches: dict[str, Any
     named = json.loads(file.read_text()).get("trial")
     with SimulatedEnterpriseManager.start(folder=certificates, replay=file) as replayed:
         again = await examined(settings_of(replayed, spoken), LaboratoryLink(**named) if named else None)
-    assert results(again) == results(recorded), switches
+    first, second = results(recorded), results(again)
+    # On a busy machine a task may end before it is stopped; a trial then does not show whether a stop would have done.
+    if Result.NOT_SHOWN in (first["task_delete_stops"][0], second["task_delete_stops"][0]):
+        del first["task_delete_stops"], second["task_delete_stops"]
+    assert second == first, switches
 
 
 @pytest.mark.parametrize("spoken", ["xml", "json"])
