@@ -347,6 +347,6 @@ class ReusedDatabase:
         self._reset = sql.SQL("; ").join(reset)
 
     def reset(self) -> None:
-        """Give it its first rows, and end whoever is still connected to it."""
+        """Restore the first rows, and close all other connections."""
         with psycopg.connect(self.url, autocommit=True, connect_timeout=10) as connection:
             connection.execute(self._reset)
