@@ -27,7 +27,7 @@ from worker.sandbox.rabbitmq.installation import HOME_VARIABLE, SUITES, VERSION_
 from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 from worker.sandbox.simulated_enterprise_manager import Behaviour, SimulatedEnterpriseManager
 
-pytest_plugins = ["tests.missing_parts"]
+pytest_plugins = ["tests.missing_parts", "tests.temporary_files"]
 
 _numbers = itertools.count(1)
 
