@@ -7,6 +7,7 @@ unknown fields, since a field may be added within v1.
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -95,7 +96,8 @@ BATCH_ENDED_MEANING = (
 def all_schemas() -> dict[str, dict[str, Any]]:
     """Every message's schema by the message's name: `unlink.v1`, `cancel.v1`, `unlink.succeeded.v1`, ..."""
     commands = {name: _command_schema(name, model) for name, model in COMMANDS.items()}
-    events = {outcome.event_type: _event_schema(outcome) for outcome in Outcome}
+    event = Event.model_json_schema(schema_generator=_Publisher, mode="serialization")
+    events = {outcome.event_type: _event_schema(outcome, deepcopy(event)) for outcome in Outcome}
     return commands | events | {BATCH_ENDED: _batch_ended_schema()}
 
 
@@ -115,9 +117,9 @@ def _command_schema(name: str, model: type[Message]) -> dict[str, Any]:
     return _published(name, model.model_json_schema(schema_generator=_Publisher))
 
 
-def _event_schema(outcome: Outcome) -> dict[str, Any]:
+def _event_schema(outcome: Outcome, schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema of the events of one outcome, made of that of all events, which is changed."""
     kind = EVENT_KINDS[outcome]
-    schema = Event.model_json_schema(schema_generator=_Publisher, mode="serialization")
     attributes = schema["properties"]
     data = schema["$defs"].pop("EventData")
     del schema["$defs"]["Outcome"]

@@ -38,6 +38,7 @@ NOON = datetime(2027, 1, 31, 12, tzinfo=UTC)
 JOB = "d1b85018-2769-45be-89bc-03f66b60e6cb"
 LINK = "27a1d57f-7c15-43c6-9162-d05aff1c9bb9"
 SCHEMAS = all_schemas()
+FILES = files()
 UNLINK: dict[str, Any] = {
     "command": "unlink.v1",
     "idempotency_key": "CHG1",
@@ -87,17 +88,15 @@ def test_a_validator_in_strict_mode_knows_every_keyword_once_given_what_the_read
     assert 'require("ajv-formats")(new Ajv2020()).addKeyword("x-extensible-enum")' in (FOLDER / "README.md").read_text()
 
 
-@pytest.mark.parametrize("path", sorted(files()))
+@pytest.mark.parametrize("path", sorted(FILES))
 def test_the_published_files_are_current(path: str) -> None:
     """The files describe what the worker does (to update them: `make contracts`)."""
-    assert (FOLDER / path).read_text() == files()[path]
+    assert (FOLDER / path).read_text() == FILES[path]
 
 
 def test_nothing_else_is_published() -> None:
     """No schema of a removed message is left in the folder."""
-    assert {path.relative_to(FOLDER).as_posix() for path in FOLDER.glob("schemas/*")} | {"asyncapi.json"} == set(
-        files()
-    )
+    assert {path.relative_to(FOLDER).as_posix() for path in FOLDER.glob("schemas/*")} | {"asyncapi.json"} == set(FILES)
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
@@ -158,7 +157,7 @@ def test_all_of_it_is_written_to_a_folder(tmp_path: Path) -> None:
     """Somebody without the project's files gets them all from the program."""
     assert contracts_command("--write", str(tmp_path)).returncode == 0
     written = {path.relative_to(tmp_path).as_posix(): path.read_text() for path in tmp_path.rglob("*.json")}
-    assert written == files()
+    assert written == FILES
 
 
 @pytest.mark.parametrize("arguments", [["--schema", "unlnk.v1"], ["--asyncapi", "--schema", "unlink.v1"]])
