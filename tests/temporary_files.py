@@ -35,9 +35,7 @@ def _suits(folder: Path) -> bool:
     if not os.access(folder, os.W_OK | os.X_OK):
         return False
     system = os.statvfs(folder)
-    return (
-        not system.f_flag & os.ST_NOEXEC and system.f_bavail * system.f_frsize >= _ROOM and _free_memory() >= _MEMORY
-    )
+    return not system.f_flag & os.ST_NOEXEC and system.f_bavail * system.f_frsize >= _ROOM and _free_memory() >= _MEMORY
 
 
 def _free_memory() -> int:

@@ -115,7 +115,10 @@ def test_every_answer_forbids_what_is_not_its_own(console: Console) -> None:
         assert " on" not in text.split("<body>")[0]
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "console.example.com"])  # noqa: S104
+@pytest.mark.parametrize(
+    "host",
+    ["0.0.0.0", *(pytest.param(each, marks=pytest.mark.slow) for each in ("::", "10.0.0.1", "console.example.com"))],  # noqa: S104
+)
 def test_without_users_it_is_not_served_to_others(estate: Estate, host: str) -> None:
     """A mistake in one variable would open it to the network."""
     settings = {"UNLINK_LEDGER__URL": estate.settings.url.get_secret_value(), "UNLINK_CONSOLE__HOST": host}

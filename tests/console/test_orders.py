@@ -84,28 +84,27 @@ def test_a_dry_run_gives_the_plan(steering: Console) -> None:
     assert order(steering, vendor_command(), **WAIT).json()["event"]["data"]["changed"] is True
 
 
-@pytest.mark.parametrize(
-    ("command", "headers", "fields"),
-    [
-        ({"command": "unlink.v1", "idempotency_key": "CHG 1"}, {}, ["idempotency_key", "job", "repository"]),
-        (vendor_command(dryrun=True), {}, ["dryrun"]),
-        (vendor_command(job={"id": "x", "naem": 1}), {}, ["job.id", "job.naem"]),
-        (vendor_command(), {"Idempotency-Key": "CHG2"}, ["idempotency_key"]),
-        (b"nonsense", {}, []),
-        (b'{"command": "unlink.v1", "command": "unlink.v1"}', {}, []),
-        (b"\xff", {}, []),
-        (b"[" * 50_000, {}, []),
-        (b"[]", {"Idempotency-Key": "CHG2"}, []),
-        (b"x" * 70_000, {}, []),
-    ],
-)
-def test_a_broken_order_names_each_field(
-    steering: Console, command: dict[str, Any] | bytes, headers: dict[str, str], fields: list[str]
-) -> None:
+#: Orders, the headers that they come with, and the fields that are named as wrong.
+BROKEN_ORDERS: list[tuple[dict[str, Any] | bytes, dict[str, str], list[str]]] = [
+    ({"command": "unlink.v1", "idempotency_key": "CHG 1"}, {}, ["idempotency_key", "job", "repository"]),
+    (vendor_command(dryrun=True), {}, ["dryrun"]),
+    (vendor_command(job={"id": "x", "naem": 1}), {}, ["job.id", "job.naem"]),
+    (vendor_command(), {"Idempotency-Key": "CHG2"}, ["idempotency_key"]),
+    (b"nonsense", {}, []),
+    (b'{"command": "unlink.v1", "command": "unlink.v1"}', {}, []),
+    (b"\xff", {}, []),
+    (b"[" * 50_000, {}, []),
+    (b"[]", {"Idempotency-Key": "CHG2"}, []),
+    (b"x" * 70_000, {}, []),
+]
+
+
+def test_a_broken_order_names_each_field(steering: Console) -> None:
     """A program could not tell its user which field to correct."""
-    answer = order(steering, command, **headers)
-    assert (answer.status_code, answer.headers["content-type"]) == (400, "application/problem+json")
-    assert [error["field"] for error in answer.json().get("errors", [])] == fields
+    for command, headers, fields in BROKEN_ORDERS:
+        answer = order(steering, command, **headers)
+        assert (answer.status_code, answer.headers["content-type"]) == (400, "application/problem+json"), command
+        assert [error["field"] for error in answer.json().get("errors", [])] == fields, command
 
 
 def test_the_key_may_stand_in_the_header(steering: Console) -> None:

@@ -51,7 +51,14 @@ def test_a_key_is_retried_once_it_was_shown_and_confirmed(failed: World) -> None
     assert "released" in shown.stdout
 
 
-@pytest.mark.parametrize("what", [["--ticket", "OPS-1"], ["--reason", "task_failed"], ["CHG1"]])
+@pytest.mark.parametrize(
+    "what",
+    [
+        ["--ticket", "OPS-1"],
+        pytest.param(["--reason", "task_failed"], marks=pytest.mark.slow),
+        pytest.param(["CHG1"], marks=pytest.mark.slow),
+    ],
+)
 def test_what_did_not_succeed_is_retried_by_ticket_and_reason(failed: World, what: list[str]) -> None:
     """A ticket with many links would be retried key by key; or what has succeeded be run again."""
     failed.send(vendor_command("CHG2", dry_run=True))

@@ -88,6 +88,7 @@ async def test_a_consumer_that_is_missing_for_a_moment_is_no_reason_to_die() -> 
     watch.cancel()
 
 
+@pytest.mark.slow
 def test_a_broker_that_is_away_makes_it_unready_and_not_dead(world: World, broker: PrivateBroker) -> None:
     """Restarting workers would not bring a broker back."""
     worker = Observed(world.start_worker(LOOPBACK))
