@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,13 @@ def test_a_broken_order_names_each_field(steering: Console) -> None:
         answer = order(steering, command, **headers)
         assert (answer.status_code, answer.headers["content-type"]) == (400, "application/problem+json"), command
         assert [error["field"] for error in answer.json().get("errors", [])] == fields, command
+
+
+def test_what_waits_for_its_time_is_counted_as_delayed(steering: Console) -> None:
+    """The overview would show no work, although a hundred commands are to start tonight."""
+    tonight = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    assert order(steering, vendor_command(not_before=tonight)).status_code == 202
+    wait_until(lambda: "<dt>Delayed</dt><dd>1</dd>" in steering.get("/?part=true", headers=bearer("read")).text)
 
 
 def test_the_key_may_stand_in_the_header(steering: Console) -> None:

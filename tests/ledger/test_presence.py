@@ -14,7 +14,8 @@ from worker.clock import SystemClock
 from worker.ledger import Inspection, ManagerState, WorkerState
 from worker.sandbox.simulated_enterprise_manager import Behaviour
 from worker.settings import LedgerSettings
-from worker.unlinks.ports.ledger import Settled
+from worker.unlinks.ports.enterprise_manager import TaskTicket
+from worker.unlinks.ports.ledger import Intended, Settled, Submitted
 
 DOWN_SINCE = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -62,8 +63,11 @@ async def test_what_has_not_ended_is_counted_by_enterprise_manager(database: Dat
     await words.claim(ledger, "CHG-1")
     await words.claim(ledger, "CHG-2")
     await ledger.release(await words.claim(ledger, "CHG-3"))
+    sent = await words.claim(ledger, "CHG-4")
+    await ledger.record(sent, Intended(words.intent_of(), words.noon))
+    await ledger.record(sent, Submitted(TaskTicket("task-1", "session"), words.noon))
     overview = Inspection(database.settings(), database.clock).overview()
-    assert {name: each.count for name, each in overview.under_way.items()} == {"default": 3}
+    assert {name: (each.count, each.tasks) for name, each in overview.under_way.items()} == {"default": (4, 1)}
     assert overview.under_way["default"].oldest == words.noon
 
 

@@ -17,6 +17,7 @@ from worker.broker.problems import ACCESS_REFUSED, explain_channel, explain_conn
 from worker.broker.received_event import ReceivedEvent
 from worker.broker.senders import SENDER_HEADER
 from worker.broker.tolerant import TolerantSelectConnection
+from worker.broker.topology import DELAY_TIERS, delay_exchange
 from worker.settings import BrokerSettings, SettingsInvalidError
 
 if TYPE_CHECKING:
@@ -126,19 +127,24 @@ class BrokerClient:
 
     def consumers(self, enterprise_manager: str) -> int | None:
         """The number of consumers of its command queue; None if the user may not ask, or there is no queue."""
-        declared = self._look_at(enterprise_manager)
+        declared = self._look_at(f"unlink.commands.{enterprise_manager}")
         return None if declared is None else int(declared.consumer_count)
 
     def waiting(self, enterprise_manager: str) -> int | None:
         """The number of ready messages in its command queue; None if the user may not ask, or there is no queue."""
-        declared = self._look_at(enterprise_manager)
+        declared = self._look_at(f"unlink.commands.{enterprise_manager}")
         return None if declared is None else int(declared.message_count)
 
-    def _look_at(self, enterprise_manager: str) -> Any | None:
+    def delayed(self) -> int | None:
+        """The number of messages in the delay queues; None if the user may not ask, or one of them is missing."""
+        declared = [self._look_at(delay_exchange(seconds)) for seconds in DELAY_TIERS]
+        return None if None in declared else sum(int(each.message_count) for each in declared if each)
+
+    def _look_at(self, queue: str) -> Any | None:
         with translated():
             probe = self._connection.channel()
             try:
-                declared = probe.queue_declare(f"unlink.commands.{enterprise_manager}", passive=True)
+                declared = probe.queue_declare(queue, passive=True)
             except ChannelClosedByBroker:
                 return None
             probe.close()

@@ -260,8 +260,11 @@ class ManagerItem(_Model):
     up: bool | None = Field(description="Whether some worker finds it up; null if no worker runs.")
     paused: PauseItem | None
     under_way: int = Field(description="Commands that were taken up and have not ended.")
+    tasks: int = Field(description="Those of them whose DELETE was answered with a task.")
     oldest_received_at: datetime | None
-    waiting: int | None = Field(description="Commands on its queue; null if that is not known.")
+    waiting: int | None = Field(
+        description="Commands on its queue, without those in the delay queues; null if that is not known."
+    )
     workers: list[SightItem]
 
 

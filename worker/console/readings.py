@@ -45,9 +45,13 @@ _AT_ONCE: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class Queues:
-    """How many messages wait: for each Enterprise Manager, and in `unlink.dead`; None if that is not known."""
+    """How many messages are on the queue of each Enterprise Manager, in the delay queues and in `unlink.dead`.
+
+    None if that is not known.
+    """
 
     waiting: dict[str, int]
+    delayed: int | None
     dead: int | None
     problem: str | None = None
 
@@ -214,13 +218,13 @@ class Readings:
 
     def _read_queues(self) -> Queues:
         if self._broker is None:
-            return Queues({}, None, "UNLINK_BROKER__URL is not set")
+            return Queues({}, None, None, "UNLINK_BROKER__URL is not set")
         try:
             with BrokerClient(self._broker) as client:
                 waiting = {name: count for name in self._names if (count := client.waiting(name)) is not None}
-                return Queues(waiting, client.count(DEAD))
+                return Queues(waiting, client.delayed(), client.count(DEAD))
         except BrokerClientError as error:
-            return Queues({}, None, str(error))
+            return Queues({}, None, None, str(error))
 
 
 def _away(error: InspectionError) -> Problem:

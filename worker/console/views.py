@@ -97,6 +97,7 @@ def managers(names: tuple[str, ...], overview: Overview, queues: Queues) -> list
                 if pause is None
                 else PauseItem(paused_by=pause.paused_by, reason=pause.reason, paused_at=pause.paused_at),
                 under_way=0 if under_way is None else under_way.count,
+                tasks=0 if under_way is None else under_way.tasks,
                 oldest_received_at=None if under_way is None else under_way.oldest,
                 waiting=queues.waiting.get(name),
                 workers=sights,

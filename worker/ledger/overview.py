@@ -22,9 +22,13 @@ HOURS: Final = 24
 
 @dataclass(frozen=True, slots=True)
 class UnderWay:
-    """The unlinks of an Enterprise Manager that have not ended, and when the oldest of them was received."""
+    """The unlinks of an Enterprise Manager that have not ended, and when the oldest of them was received.
+
+    `tasks` counts those whose DELETE was answered with a task.
+    """
 
     count: int
+    tasks: int
     oldest: datetime
 
 
@@ -45,7 +49,12 @@ class Overview:
 _NOW: Final = select(Now().label("now"))
 
 _UNDER_WAY: Final = (
-    select(unlinks.c.enterprise_manager, func.count().label("number"), func.min(unlinks.c.received_at).label("oldest"))
+    select(
+        unlinks.c.enterprise_manager,
+        func.count().label("count"),
+        func.count(unlinks.c.task_id).label("tasks"),
+        func.min(unlinks.c.received_at).label("oldest"),
+    )
     .where(unsettled)
     .group_by(unlinks.c.enterprise_manager)
 )
@@ -70,6 +79,6 @@ def overview(connection: Connection) -> Overview:
         now=EPOCH + timedelta(microseconds=now),
         workers=present(connection),
         pauses=tuple(Pause(**row) for row in connection.execute(PAUSES).mappings()),
-        under_way={row.enterprise_manager: UnderWay(row.number, row.oldest) for row in connection.execute(_UNDER_WAY)},
+        under_way={name: UnderWay(*counted) for name, *counted in connection.execute(_UNDER_WAY)},
         ended={outcome: tuple(hours) for outcome, hours in ended.items()},
     )
