@@ -34,6 +34,7 @@ class Findings:
 
     seeds: int = 0
     virtual_seconds: float = 0.0
+    most_steps: int = 0
     situations: Counter[str] = field(default_factory=Counter)
     violations: dict[int, str] = field(default_factory=dict)
 
@@ -41,6 +42,7 @@ class Findings:
         """Take the findings of other seeds in."""
         self.seeds += other.seeds
         self.virtual_seconds += other.virtual_seconds
+        self.most_steps = max(self.most_steps, other.most_steps)
         self.situations.update(other.situations)
         self.violations.update(other.violations)
 
@@ -57,6 +59,7 @@ def run_some(seeds: range) -> Findings:
         result = run(seed)
         findings.seeds += 1
         findings.virtual_seconds += result.virtual_seconds
+        findings.most_steps = max(findings.most_steps, result.steps)
         findings.situations.update(result.situations)
         if result.violation is not None:
             findings.violations[seed] = str(result.violation)
@@ -98,6 +101,7 @@ def search(first: int, count: int, jobs: int) -> int:
     seconds = time.monotonic() - began
     hours = findings.virtual_seconds / 3600
     _say(f"{findings.seeds} seeds in {seconds:.0f} s: {hours:.0f} hours of virtual time")
+    _say(f"the longest run had {findings.most_steps} steps")
     for situation, times in findings.situations.most_common():
         _say(f"  {times:8}  {situation}")
     if not findings.violations:

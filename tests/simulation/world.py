@@ -90,6 +90,8 @@ class World:
 
     def __init__(self, seed: str, *, tracing: bool = False) -> None:
         self.now = 0.0
+        #: How many things have happened.
+        self.steps = 0
         self.random = Random(seed)  # noqa: S311 - a simulation's chance must be repeatable
         self.tracing = tracing
         self.trace: list[str] = []
@@ -130,6 +132,7 @@ class World:
 
     def step(self) -> bool:
         """Let the next thing happen; False if nothing ever will."""
+        self.steps += 1
         self.settle()
         while self._due:
             when, _, act = heapq.heappop(self._due)
