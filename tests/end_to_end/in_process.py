@@ -108,16 +108,20 @@ class KeptOutbox:
     async def dead_letter(self, delivery: Delivery, reason: Reason, run: int | None = None) -> None:
         """Look away."""
 
-    async def end_of(self, key: str) -> dict[str, Any]:
-        """The terminal event's data, once it is there."""
+    async def end_of(self, key: str, run: int | None = None) -> dict[str, Any]:
+        """The data of the terminal event, or of that of this run, once it is there."""
         async with self._arrived:
-            await self._arrived.wait_for(lambda: self._end_of(key) is not None)
-        end = self._end_of(key)
+            await self._arrived.wait_for(lambda: self._end_of(key, run) is not None)
+        end = self._end_of(key, run)
         assert end is not None
         return end
 
-    def _end_of(self, key: str) -> dict[str, Any] | None:
-        ends = (one for one in self.events if one.get("idempotency_key") == key and one["outcome"] != "submitted")
+    def _end_of(self, key: str, run: int | None) -> dict[str, Any] | None:
+        ends = (
+            one
+            for one in self.events
+            if one.get("idempotency_key") == key and one["outcome"] != "submitted" and run in {None, one["run"]}
+        )
         return next(ends, None)
 
 
@@ -147,10 +151,10 @@ class InProcessWorker:
         self.send(command)
         return await self.end_of(command.get("idempotency_key", "CHG1"))
 
-    async def end_of(self, key: str = "CHG1") -> dict[str, Any]:
-        """The terminal event's data."""
+    async def end_of(self, key: str = "CHG1", run: int | None = None) -> dict[str, Any]:
+        """The data of the terminal event, or of that of this run."""
         async with asyncio.timeout(TIMEOUT_SECONDS):
-            return await self.received.end_of(key)
+            return await self.received.end_of(key, run)
 
     async def until_submitted(self, count: int = 1) -> None:
         """Return once so many DELETEs were accepted."""
