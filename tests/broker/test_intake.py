@@ -115,6 +115,7 @@ async def test_paused_queue_hands_nothing_on_until_every_reason_is_gone(worker: 
     await until(lambda: worker.broker.consuming == {"default"})
 
 
+@pytest.mark.slow
 async def test_paused_queue_keeps_its_consumer_while_a_delivery_is_unacknowledged(worker: Worker, site: Site) -> None:
     """After a node's crash RabbitMQ can withhold the unacknowledged commands of a consumer that was cancelled."""
     site.send(b"under way")

@@ -98,6 +98,7 @@ async def test_count_that_makes_no_sense_counts_as_none(worker: Worker, site: Si
     assert (await worker.next()).misrouting.seconds == 0
 
 
+@pytest.mark.slow
 async def test_what_the_delivery_limit_took_away_says_so_however_often_it_goes_round(
     worker: Worker, site: Site, limit_of_one: Callable[[str], None]
 ) -> None:
@@ -142,6 +143,7 @@ async def test_what_kills_every_worker_ends_in_the_dead_letters(
     assert properties.headers["x-death"][0]["reason"] == "delivery_limit"
 
 
+@pytest.mark.slow
 async def test_copies_count_together_how_often_a_command_came_back(
     worker: Worker, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -137,6 +137,7 @@ def test_links_are_listed_where_there_is_an_account(
         assert (answer.status_code, "has no account on default" in answer.text) == (404, True)
 
 
+@pytest.mark.slow
 def test_an_enterprise_manager_that_is_away_is_said(world: World, users_file: Path) -> None:
     """A person would wait for a page that never comes, or take it for a repository without links."""
     away = account_of(world)["default"].model_copy(update={"url": "https://127.0.0.1:1"})

@@ -331,6 +331,7 @@ def test_a_wrong_file_is_refused_by_name_and_not_repeated(tmp_path: Path, text: 
     assert "secret" not in str(refused.value).replace("console hash", "")
 
 
+@pytest.mark.slow
 def test_the_command_line_makes_the_lines_of_the_file() -> None:
     """An administrator would have to know argon2."""
     command = [sys.executable, "-m", "worker", "console", "hash"]
@@ -354,6 +355,7 @@ def test_every_action_leaves_an_audit_line(
         assert part in line
 
 
+@pytest.mark.slow
 def test_with_users_the_address_is_needed(estate: Estate, users_file: Path) -> None:
     """A console behind a proxy would answer to every name, and so to a rebound one."""
     environment = {

@@ -216,6 +216,7 @@ def test_rabbitmq_s_health_check_passes_once_its_port_is_open(broker: PrivateBro
     assert not passes(free_port())
 
 
+@pytest.mark.slow
 def test_postgresql_s_health_check_passes_once_it_takes_connections(postgresql_url: str) -> None:
     """As above: the worker would wait for ever, or start before the database is there."""
     check = SERVICES["postgresql"]["healthcheck"]["test"][1:]

@@ -153,6 +153,7 @@ def test_one_schema_is_printed_as_it_is_published() -> None:
     assert (done.returncode, done.stdout) == (0, (FOLDER / "schemas" / "cancel.v1.json").read_text())
 
 
+@pytest.mark.slow
 def test_all_of_it_is_written_to_a_folder(tmp_path: Path) -> None:
     """Somebody without the project's files gets them all from the program."""
     assert contracts_command("--write", str(tmp_path)).returncode == 0

@@ -31,6 +31,7 @@ def test_a_cancel_that_comes_first_makes_the_unlink_cancelled(world: World) -> N
     assert world.enterprise_manager.deletes_of(VENDOR_LINK_ID) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_cancel_stops_a_task_under_way(world: World, behaviour: Behaviour, workers: int) -> None:
     """The task is stopped, whichever worker hears of it; the link is still there, and the event says so."""

@@ -73,6 +73,7 @@ def test_submit_exits_with_2_when_its_key_belongs_to_another_command(world: Worl
     assert (reused.returncode, "key_reused" in reused.stdout) == (2, True)
 
 
+@pytest.mark.slow
 def test_submit_exits_with_3_when_it_cannot_be_known_in_time(world: World) -> None:
     """A task that hangs is told as timed out, not as done."""
     world.enterprise_manager.inject(Fault(kind="task_hangs", method="DELETE", path=VENDOR_LINK_ID))
@@ -150,6 +151,7 @@ def test_a_worker_asked_to_stop_ends_what_can_end_and_logs_off(world: World, beh
     assert list(world.enterprise_manager.sessions) == []
 
 
+@pytest.mark.slow
 def test_a_worker_asked_twice_ends_at_once(world: World, behaviour: Behaviour) -> None:
     """Whoever cannot wait need not; the command comes back, and the next worker goes on."""
     with draining(world, behaviour, seconds=600) as (worker, _):
@@ -216,6 +218,7 @@ def test_an_option_that_a_file_would_ignore_is_refused(tmp_path: Path, option: t
     assert "is for a single command" in refused.stderr
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_what_is_still_open(world: World, behaviour: Behaviour) -> None:
     """Whoever stops waiting knows what is under way, and how to look at it later."""
     behaviour.edits_held = True

@@ -143,6 +143,7 @@ def keys_in(messages: list[tuple[pika.BasicProperties, bytes]]) -> list[str]:
 # --- looking --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_list_counts_by_reason_and_a_look_changes_nothing(desk: Desk) -> None:
     """An operator sees at a glance what went wrong, and looking loses nothing and mixes nothing up."""
     for number in range(450):  # more than two batches

@@ -209,6 +209,7 @@ def test_a_queue_with_other_arguments_is_reported(
     del world
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("declared")
 def test_a_policy_that_drops_commands_is_reported(
     broker: PrivateBroker, broker_users: BrokerUsers, virtual_host: str, doctor: Any
@@ -245,6 +246,7 @@ def test_holding_longer_than_the_broker_lets_is_reported(doctor: Any) -> None:
 # --- the ledger -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_postgresql_is_looked_at_before_and_after_its_first_worker(
     world: World, doctor: Any, empty_postgresql_url: str
 ) -> None:
@@ -303,6 +305,7 @@ def test_what_never_answers_does_not_keep_it_from_ending(doctor: Any) -> None:
     assert time.monotonic() - began < 60
 
 
+@pytest.mark.slow
 def test_colour_is_for_terminals_that_want_it(world: World) -> None:
     """Else logs would be full of escape sequences, or a terminal without colours."""
     environment = surroundings() | world.environment | {"TERM": "xterm-256color", "PYTHONUTF8": "1"}

@@ -91,6 +91,7 @@ def test_command_for_a_name_that_no_worker_serves_is_rejected_after_ten_minutes(
     assert headers["unlink-queue"] == "unlink.misrouted"
 
 
+@pytest.mark.slow
 def test_command_that_comes_before_the_worker_that_serves_it_is_done(world: World, broker_url: str) -> None:
     """A rolling update that adds an Enterprise Manager would reject good commands."""
     first = world.start_worker()

@@ -72,6 +72,7 @@ def test_linked_backups_at_risk_are_counted_and_left_alone_without_consent(world
     assert (again.returncode, again.stdout) == (0, "There are no links.\n")
 
 
+@pytest.mark.slow
 def test_what_failed_is_run_again_by_the_same_call(world: World, behaviour: Behaviour) -> None:
     """Else the key of a failed command would be answered again, and its link would stay."""
     links, kept = furnish(world, 3)

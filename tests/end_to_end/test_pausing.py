@@ -103,6 +103,7 @@ def test_a_ledger_that_is_not_there_is_one_readable_line(world: World, tmp_path:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_whoever_waits_for_a_paused_command_learns_by_whom_it_was_paused(world: World) -> None:
     """A pipeline would hang until its time-out, and nobody know why."""
     worker = world.start_worker()

@@ -85,6 +85,7 @@ def test_what_cannot_be_run_again_is_named_with_the_reason(failed: World) -> Non
     assert program(failed, "retry", "a b", "--run", "1").returncode == 2
 
 
+@pytest.mark.slow
 def test_a_run_is_retried_without_the_ledger_and_its_old_end_is_no_answer(failed: World) -> None:
     """A pipeline without a way to the database could retry nothing; or would take the old failure for the answer."""
     environment = {"UNLINK_BROKER__URL": failed.environment["UNLINK_BROKER__URL"]}

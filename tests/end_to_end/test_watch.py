@@ -112,6 +112,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_watch_ends_without_a_word_when_it_is_interrupted_at_once(world: World) -> None:
     """Ctrl-C in the middle of an exchange with the broker showed a stack trace of pika's assertions."""
     world.start_worker()
@@ -123,6 +124,7 @@ def test_watch_ends_without_a_word_when_it_is_interrupted_at_once(world: World) 
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
 
 
+@pytest.mark.slow
 def test_watch_shows_only_the_outcomes_that_were_asked_for(world: World) -> None:
     """Who waits for failures would have to read through all that went well."""
     world.serve()
@@ -136,6 +138,7 @@ def test_watch_shows_only_the_outcomes_that_were_asked_for(world: World) -> None
         assert {each["outcome"] for each in shown} == {"failed", "planned"}
 
 
+@pytest.mark.slow
 def test_watch_goes_on_after_its_connection_was_lost(world: World, broker: PrivateBroker) -> None:
     """A screen on the wall would stand still after the first maintenance of the broker, and nobody notice."""
     world.start_worker()

@@ -173,6 +173,7 @@ def test_the_operator_s_queues_behave_as_those_that_the_worker_declares(
     assert bound == {(each.exchange, each.queue, each.routing_key) for each in described.bindings}
 
 
+@pytest.mark.slow
 def test_a_worker_does_its_work_as_the_operator_s_user_on_the_operator_s_queues(
     broker_url: str,
     virtual_host: str,

@@ -29,6 +29,7 @@ def postgresql_that_stops(postgresql: PrivatePostgresql) -> Iterator[PrivatePost
     postgresql.start()
 
 
+@pytest.mark.slow
 async def test_a_lease_says_how_long_it_lasts_and_whether_it_is_renewed(database: Database) -> None:
     """A claim that waits for the end of a lease would come too early, too late, or wait for a worker that lives."""
     ledger, other = await database.ledger(lease_seconds=DEFAULT_SECONDS), await database.ledger("worker-b")

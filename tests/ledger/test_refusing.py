@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from sqlalchemy import text
 from structlog.testing import capture_logs
 
@@ -41,6 +42,7 @@ def refusal_of(ended: subprocess.CompletedProcess[str]) -> str:
     return ended.stderr
 
 
+@pytest.mark.slow
 def test_a_missing_folder_is_named_with_its_setting(tmp_path: Path) -> None:
     """`run` would wait for ever, with a message that names neither."""
     folder = tmp_path / "missing"

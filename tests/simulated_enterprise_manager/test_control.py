@@ -147,6 +147,7 @@ def test_the_program_ends_on_a_signal(tmp_path: Path, number: signal.Signals) ->
         assert running.wait(10) == 0
 
 
+@pytest.mark.slow
 def test_a_program_that_is_started_again_is_still_trusted(tmp_path: Path) -> None:
     """A chaos test that restarts the server must configure every worker anew."""
     with program(tmp_path) as (first, about):

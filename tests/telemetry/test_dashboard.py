@@ -138,6 +138,7 @@ def test_grafana_finds_the_dashboard() -> None:
     assert json.loads(folder["data"]["unlink-worker.json"]) == json.loads(DASHBOARD.read_text())
 
 
+@pytest.mark.slow
 def test_every_metric_of_the_worker_is_drawn(world: World) -> None:
     """What is worth counting is worth seeing."""
     worker = Observed(world.start_worker(LOOPBACK))

@@ -122,6 +122,7 @@ def test_a_ledger_that_is_away_makes_it_unready_and_not_dead(
     worker.until_ready(ready=True)
 
 
+@pytest.mark.slow
 def test_one_enterprise_manager_of_two_is_enough(world: World) -> None:
     """A site that is down for maintenance takes no worker out of the service of the others."""
     with SimulatedEnterpriseManager.start() as second:
@@ -156,6 +157,7 @@ def _plan(name: str) -> bytes:
     return (command % name).encode()
 
 
+@pytest.mark.slow
 def test_a_port_in_use_is_one_readable_line(world: World) -> None:
     """Whoever starts two workers on one host reads what to change, and no stack trace."""
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from contracts.events import Outcome, ReasonCode
@@ -103,6 +104,7 @@ def test_failures_are_reported_by_reason(world: World) -> None:
     assert worker.value("unlink_dead_letters_total", reason="invalid_message") == 1
 
 
+@pytest.mark.slow
 def test_a_take_over_is_counted_by_who_takes_over(world: World, behaviour: Behaviour) -> None:
     """Workers that die show as take-overs by the others."""
     behaviour.edits_held = True

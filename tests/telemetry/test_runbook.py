@@ -47,6 +47,7 @@ def unlink_worker(world: World, command: str, folder: Path) -> subprocess.Comple
     return run_program(*shlex.split(command)[1:], settings=world.environment, folder=folder)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_every_command_runs(world: World, broker: PrivateBroker, tmp_path: Path) -> None:
     """At night nobody has to find out how a command is really spelt."""

@@ -273,6 +273,7 @@ def test_what_the_caller_does_not_sample_is_not_recorded(world: World) -> None:
     assert Counter(headers["traceparent"][-3:] for headers in received) == {"-00": 2}
 
 
+@pytest.mark.slow
 def test_a_collector_that_is_away_delays_nothing(world: World) -> None:
     """Unlinks go on, and the worker stops in time, whether or not somebody looks at spans."""
     worker = Observed(world.serve(LOOPBACK | {"UNLINK_TRACES__ENDPOINT": "http://127.0.0.1:9/v1/traces"}))
@@ -284,6 +285,7 @@ def test_a_collector_that_is_away_delays_nothing(world: World) -> None:
     assert "worker.stopped" in {line["event"] for line in lines(worker.worker)}
 
 
+@pytest.mark.slow
 def test_nothing_of_it_is_imported_when_it_is_off() -> None:
     """Who does not want spans needs no SDK, pays for none, and has none of its faults."""
     program = (
