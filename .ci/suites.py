@@ -3,6 +3,7 @@
 
     suites.py                     all of them
     suites.py --minutes 25        those nearest to what changed first, as far as the time allows
+    suites.py --only "4.0"        those whose names contain this
 
 What changed is what the commits of the last day touch.
 """
@@ -145,12 +146,17 @@ def main() -> int:
     """Run them; 1 if one failed."""
     parser = argparse.ArgumentParser(description="Run the suites that `make test` leaves out.")
     parser.add_argument("--minutes", type=float, help="how long all may take together; by default as long as they do")
-    minutes = parser.parse_args().minutes
+    parser.add_argument("--only", default="", help="a part of the names of those that are to run")
+    arguments = parser.parse_args()
+    minutes = arguments.minutes
+    suites = [suite for suite in SUITES if arguments.only in suite.name]
+    if not suites:
+        parser.error(f"there is no such suite; there are: {', '.join(suite.name for suite in SUITES)}")
     over = None if minutes is None else time.monotonic() + 60 * minutes
     changed = _changed()
     ends: dict[str, str] = {}
     problems: dict[str, str] = {}
-    for suite in sorted(SUITES, key=lambda suite: -_nearness(suite, changed)):
+    for suite in sorted(suites, key=lambda suite: -_nearness(suite, changed)):
         left = None if over is None else over - time.monotonic()
         if left is not None and left < 60 * suite.minutes:
             ends[suite.name] = f"left out: it takes {suite.minutes:g} min, and {max(left, 0) / 60:.0f} min were left"

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from tests import programs
+from worker.sandbox.rabbitmq.installation import SUITES
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -95,11 +96,20 @@ def test_every_supported_python_is_tested() -> None:
     assert PROJECT["requires-python"] == f">={classified[0]}"
 
 
+def test_every_supported_rabbitmq_is_tested() -> None:
+    """As above; the job would run no suite, or leave one out."""
+    newest, *others = SUITES
+    assert sorted(workflow("test.yml")["jobs"]["rabbitmq"]["strategy"]["matrix"]["rabbitmq"]) == sorted(others)
+    in_words = (ROOT / ".ci" / "suites.py").read_text()
+    assert all(f'_on_rabbitmq("{version}")' in in_words for version in others)
+    assert f'_on_rabbitmq("{newest}")' not in in_words, "make test runs these on it"
+
+
 def test_workflows_make_what_can_be_made() -> None:
     """A workflow that makes what is no longer there fails on every push."""
     steps = [step["run"] for job in workflow("test.yml")["jobs"].values() for step in job["steps"] if "run" in step]
     made = [step.split()[-1] for step in steps if step.startswith("make ")]
-    assert set(made) == {"lint", "test", "test-all"}
+    assert set(made) == {"lint", "test", "test-all", "suites"}
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     assert set(made) <= targets
 
