@@ -22,6 +22,7 @@ import tomllib
 from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Final, Self
 
@@ -119,8 +120,11 @@ class _File(BaseModel):
 
 HASHER: Final = PasswordHasher()
 
-#: What the password of an unknown user is compared with, so that it takes as long as that of a known one.
-_NOBODY: Final = HASHER.hash("")
+
+@cache
+def _of_nobody() -> str:
+    """What the password of an unknown user is compared with, so that it takes as long as that of a known one."""
+    return HASHER.hash("")
 
 
 class Users:
@@ -156,7 +160,8 @@ class Users:
     def with_password(self, name: str, password: str) -> User | None:
         """The person, if the password is right. Takes a fraction of a second for every name, and blocks its thread."""
         user = self.named(name)
-        expected = _NOBODY if user is None or user.password_argon2 is None else user.password_argon2
+        nobody = _of_nobody()  # made at the first sign-in, whoever it is
+        expected = nobody if user is None or user.password_argon2 is None else user.password_argon2
         try:
             HASHER.verify(expected, password)
         except Argon2Error:
