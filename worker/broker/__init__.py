@@ -10,7 +10,7 @@ copies       the properties and headers of a copied message
 topology     exchanges, queues and bindings, as data
 connection   one supervised connection
 visit        a short connection, without retries
-client       a blocking client for the command line
+client       a blocking client for the command line and the console
 received_event  an event as such a client receives it
 awaited      which event answers which command
 dead_letters  one message in `unlink.dead`

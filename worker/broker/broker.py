@@ -117,7 +117,7 @@ class Broker:
 
     @property
     def last_problem(self) -> str | None:
-        """Why the broker is not available, in one line with the remedy; None while it is available."""
+        """Why the broker is not available, in one line; None while it is, and until the first attempt has failed."""
         return self._consume.problem or self._publish.problem
 
     def on_availability(self, listener: Callable[[bool], None]) -> None:
@@ -127,6 +127,7 @@ class Broker:
     async def start(self) -> None:
         """Connect, declare or verify the topology, and consume the command queues; returns when all of it is done.
 
+        A queue that is paused is not waited for.
         While the broker cannot be reached or refuses, it retries with back-off, without a limit. The reason is in the
         log and in `last_problem`. A worker that exited instead would be restarted again and again.
         """

@@ -37,7 +37,7 @@ class AwaitableChannel:
         """Open a channel.
 
         Raises:
-            ChannelLostError: the connection has closed, or closes before the channel is open.
+            ChannelLostError: the connection has closed, or there was no answer in `ANSWER_SECONDS`.
         """
         loop = asyncio.get_running_loop()
         opened: asyncio.Future[Channel] = loop.create_future()
@@ -60,7 +60,8 @@ class AwaitableChannel:
         """Call one of the raw channel's methods that the broker answers, and wait for the answer.
 
         Raises:
-            ChannelLostError: the broker closed the channel in answer, or the channel was lost for another reason.
+            ChannelLostError: the broker closed the channel instead of answering, the connection has closed, or there
+                was no answer in `ANSWER_SECONDS`.
         """
         answer: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         try:

@@ -23,7 +23,7 @@ from worker.settings import BrokerSettings, SettingsInvalidError
 if TYPE_CHECKING:
     from pika.adapters.blocking_connection import BlockingChannel
 
-#: How many events may be delivered and not yet read. A slow observer must not slow down the worker.
+#: How many events may be delivered and not yet read. More events wait in the broker, not in this process's memory.
 _PREFETCH = 500
 
 
@@ -32,7 +32,7 @@ class BrokerClientError(Exception):
 
 
 class NoQueueError(BrokerClientError):
-    """No worker has ever served an Enterprise Manager of this name."""
+    """There is no queue for the commands of this Enterprise Manager: probably no worker has ever served it."""
 
 
 class BrokerClient:
@@ -78,7 +78,7 @@ class BrokerClient:
         return self._user
 
     def listen(self, *routing_keys: str) -> None:
-        """Queue events for `next_event` from now on: those that match one of the routing keys, or all without any."""
+        """Queue events for `next_event` from now on: all, or those that match one of the routing keys (`*.default`)."""
         with translated():
             self._queue = self._channel.queue_declare("", exclusive=True, auto_delete=True).method.queue
             for routing_key in routing_keys or ("#",):
@@ -86,7 +86,7 @@ class BrokerClient:
             self._channel.basic_qos(prefetch_count=_PREFETCH)
 
     def next_event(self, seconds: float) -> ReceivedEvent | None:
-        """The next event about a command, or None if there is none within `seconds`."""
+        """The next event about a command, or None if there is none within `seconds`. Call `listen` first."""
         if self._queue is None:
             raise AssertionError("listen first")
         over = time.monotonic() + seconds
@@ -157,6 +157,9 @@ class BrokerClient:
 
         `sender`: the user on whose behalf it is published. Workers trust it if this broker user is one of their
         forwarders.
+
+        Raises:
+            NoQueueError: the broker returned the command, because no queue took it.
         """
         properties = pika.BasicProperties(
             content_type="application/json",

@@ -16,13 +16,13 @@ from pika import SSLOptions, URLParameters
 from worker.broker.back_off import forever
 from worker.broker.channels import settle
 from worker.broker.problems import (
+    URL_UNREADABLE,
     BrokerError,
     ConnectError,
     closed_in_order,
     explain_ca_file,
     explain_connect,
     explain_lost,
-    explain_url,
 )
 from worker.broker.tolerant import TolerantConnection
 from worker.settings import BrokerSettings, SettingsInvalidError
@@ -58,8 +58,8 @@ def connection_parameters(settings: BrokerSettings, purpose: str) -> URLParamete
     """
     try:
         parameters = URLParameters(settings.url.get_secret_value())
-    except (ValueError, TypeError) as error:
-        raise SettingsInvalidError(explain_url(ValueError(type(error).__name__))) from None
+    except (ValueError, TypeError):
+        raise SettingsInvalidError(URL_UNREADABLE) from None
     if parameters.ssl_options is not None:
         parameters.ssl_options = SSLOptions(_tls_context(settings), server_hostname=parameters.host)
     parameters.heartbeat = settings.heartbeat_seconds
@@ -93,11 +93,18 @@ def _tls_context(settings: BrokerSettings) -> ssl.SSLContext:
 class SupervisedConnection:
     """A connection that reconnects.
 
+    Attributes:
+        problem: why it is not open, in one line; None while it is open, and until the first attempt has failed.
+        blocked: whether the broker takes no messages from it, because of a memory or disk alarm.
+
     Args:
         purpose: `consume` or `publish`; part of the name that the broker's operator sees.
         prepare: called on each new connection before it counts as open. If it raises `BrokerError`, the connection is
             closed, and another attempt follows.
         changed: called whenever the connection has opened or closed.
+
+    Raises:
+        SettingsInvalidError: the URL or the CA file cannot be used.
     """
 
     def __init__(
@@ -139,7 +146,7 @@ class SupervisedConnection:
         return self._connection
 
     async def close(self) -> None:
-        """Close the connection, within `CLOSE_SECONDS`, and do not reconnect."""
+        """Close the connection, within twice `CLOSE_SECONDS`, and do not reconnect."""
         self._closing = True
         if self._supervision is not None:
             self._supervision.cancel()
@@ -233,6 +240,6 @@ async def _close(connection: AsyncioConnection, lost: asyncio.Future[Any]) -> No
         connection.close()
     await asyncio.wait((lost,), timeout=CLOSE_SECONDS)
     if not lost.done():
-        # The broker does not answer, or a channel still waits for an answer: pika itself would wait forever.
+        # The broker does not answer, or a channel still waits for an answer: pika would wait without a limit.
         connection._adapter_disconnect_stream()  # type: ignore[attr-defined] # noqa: SLF001 - no public way to hang up
         await asyncio.wait((lost,), timeout=CLOSE_SECONDS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 from pika.spec import BasicProperties
 
@@ -17,7 +17,6 @@ from worker.broker.delivery import (
 )
 from worker.broker.misrouted import MISROUTED_SECONDS_HEADER
 from worker.broker.senders import SENDER_HEADER, signed_by_forwarder, signed_by_worker
-from worker.unlinks.ports.broker import Delivery
 
 #: The longest text in a property of AMQP 0-9-1, in bytes.
 MAX_SHORT_TEXT = 255
@@ -30,7 +29,8 @@ MAX_HEADERS = 48 * 1024
 HEADERS_DROPPED = "unlink-headers-dropped"
 
 #: Headers that the broker writes and evaluates; they are not copied. Before RabbitMQ 4.0.1, a message with a copied
-#: `x-death` is silently lost after its next delay. A count of deliveries belongs to the original.
+#: `x-death` is silently lost after its next delay (https://github.com/celery/celery/issues/9867). A count of deliveries
+#: belongs to the original.
 _BROKERS_OWN = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
 
 #: Headers that the worker writes on a dead letter.
@@ -41,11 +41,11 @@ QUEUE_HEADER = "unlink-queue"
 #: The run that ended with the dead letter; a replay retries it.
 RUN_HEADER = "unlink-run"
 
-#: Headers that are not copied: the worker sets them anew on each copy, or omits them.
+#: Headers that are not copied: the worker sets them anew on each copy that needs them.
 _OF_ONE_COPY = {SENDER_HEADER, RETURNS_HEADER, TAKEN_AWAY_HEADER, MISROUTED_SECONDS_HEADER, RUN_HEADER}
 
-#: Headers that a replayed message must not have.
-_OF_ITS_LIFE_SO_FAR = {
+#: Headers that a replayed message must not have: they say what became of the message before it was dead-lettered.
+_HISTORY = {
     ATTEMPT_HEADER,
     REASON_CODE_HEADER,
     REASON_HEADER,
@@ -62,16 +62,16 @@ _SENDER_SELECTED = {"cc", "bcc"}
 _DIRECT_REPLY_TO = "amq.rabbitmq.reply-to"
 
 
-def copied_properties(delivery: Delivery, extra: Mapping[str, Any], worker: str) -> BasicProperties:
+def copied_properties(delivery: BrokerDelivery, extra: Mapping[str, Any], worker: str) -> BasicProperties:
     """The properties of a copy that the worker publishes: persistent, with the headers `extra` added.
 
-    `expiration` is not copied, since the copy must not expire in its queue. Nor are `priority` and values that are no
-    text of the length that AMQP allows. The broker refuses the `user_id` of another user. The copy of a signed
-    message therefore has `worker`, the worker's broker user, as its `user_id`, and names the sender in a header.
+    `expiration` is not copied, since the copy must not expire in its queue. `priority` is not copied, and neither is a
+    text property whose value is not text or is longer than AMQP allows. The broker refuses the `user_id` of another
+    user. The copy of a signed message therefore has `worker`, the worker's broker user, as its `user_id`, and names
+    the sender in a header.
     """
-    original = delivery.properties if isinstance(delivery, BrokerDelivery) else _properties_of(delivery)
     user_id, signature = signed_by_worker(delivery.user_id, worker)
-    return _copied(original, {**extra, **signature}, user_id)
+    return _copied(delivery.properties, {**extra, **signature}, user_id)
 
 
 def replayed_properties(original: BasicProperties, forwarder: str) -> BasicProperties:
@@ -79,7 +79,7 @@ def replayed_properties(original: BasicProperties, forwarder: str) -> BasicPrope
     headers = plain_headers(original.headers)
     user_id, signature = signed_by_forwarder(text_or_none(original.user_id), headers, forwarder)
     copy = _copied(original, {}, user_id)
-    kept = {name: value for name, value in (copy.headers or {}).items() if name not in _OF_ITS_LIFE_SO_FAR}
+    kept = {name: value for name, value in (copy.headers or {}).items() if name not in _HISTORY}
     copy.headers = {**kept, **signature}
     return copy
 
@@ -98,15 +98,6 @@ def _copied(original: BasicProperties, extra: Mapping[str, Any], user_id: str | 
         type=short_text(original.type),
         app_id=short_text(original.app_id),
         user_id=user_id,
-    )
-
-
-def _properties_of(delivery: Delivery) -> BasicProperties:
-    return BasicProperties(
-        content_type=delivery.content_type,
-        correlation_id=delivery.correlation_id,
-        reply_to=delivery.reply_to,
-        headers=cast("dict[str, Any]", delivery.headers),
     )
 
 

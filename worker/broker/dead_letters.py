@@ -18,9 +18,9 @@ from worker.broker.topology import command_queue
 if TYPE_CHECKING:
     from pika.spec import BasicProperties
 
-#: The reason code of a message that neither a worker nor the broker dead-lettered. The broker's own reason is
-#: `delivery_limit`: the message exceeded the delivery limit of `unlink.misrouted`
-#: (https://www.rabbitmq.com/docs/dlx#effects).
+#: The reason code of a message that neither a worker nor the broker dead-lettered. The broker dead-letters messages
+#: from `unlink.misrouted`, with the reason `delivery_limit` (the limit of that queue is exceeded) or `expired` (the
+#: message's own `expiration` has passed); see https://www.rabbitmq.com/docs/dlx#effects.
 UNKNOWN_REASON = "unknown"
 
 _LONGEST_CODE = 40
@@ -50,7 +50,7 @@ class DeadLetter:
 
     @property
     def problem(self) -> str | None:
-        """Why it cannot be read as a command."""
+        """Why it cannot be read as a command; None if it can."""
         return self._reading.problem if isinstance(self._reading, UnreadableMessageError) else None
 
     @property
@@ -71,7 +71,10 @@ class DeadLetter:
 
     @property
     def enterprise_manager(self) -> str:
-        """The Enterprise Manager that the command names; if it cannot be read, that of the queue or the routing key."""
+        """The Enterprise Manager that the command names; if it cannot be read, the one that its queue is named after.
+
+        If it was in no command queue either, its routing key.
+        """
         if self.command is not None:
             return self.command.enterprise_manager
         queue = text_or_none(self.headers.get(QUEUE_HEADER)) or text_or_none(self._death.get("queue")) or ""
@@ -85,7 +88,7 @@ class DeadLetter:
 
     @property
     def reason(self) -> str | None:
-        """The worker's description of the reason."""
+        """The worker's description of the reason; None if the worker did not dead-letter the message."""
         return text_or_none(self.headers.get(REASON_HEADER))
 
     @property

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 #: The header that counts the attempts. Its name has no prefix `x-`, which is the broker's.
 ATTEMPT_HEADER = "unlink-attempt"
 
-#: The header of the copy of a message that the broker dead-lettered from a command queue: the broker's reason. The copy
-#: is answered from the ledger. A sender who sets this header only makes the worker give up the sender's own command.
+#: The header that tells the copies of a message that the broker dead-lettered it from a command queue; its value is the
+#: broker's reason. Such a copy is answered from the ledger. Any sender can set this header, too. As the policy is
+#: applied first, that only gives up a command that the sender may send.
 TAKEN_AWAY_HEADER = "unlink-taken-away"
 
 #: The header that counts how often earlier copies of the message returned to the queue unacknowledged. The broker
@@ -30,8 +31,9 @@ RETURNS_HEADER = "unlink-returns"
 #: The broker's header that counts how often this copy returned unacknowledged; absent at the first delivery.
 _DELIVERY_COUNT = "x-delivery-count"
 
-#: Counts from this number on are not accepted: AMQP's largest integer plus one could not be encoded in a copy.
-_NO_COUNT = 2**31
+#: A header's count must be lower. Without a limit, a sender could set AMQP's largest integer, and that integer plus one
+#: could not be encoded in a copy.
+_COUNT_LIMIT = 2**31
 
 #: The pattern of the broker's reasons for dead-lettering.
 _WORD = re.compile("[a-z_]{1,40}")
@@ -42,6 +44,9 @@ _DEEPEST = 20
 
 class BrokerDelivery:
     """One delivery (`worker.unlinks.ports.broker.Delivery`). Use it on the event loop's thread only.
+
+    `taken_at` is the time of the delivery by `Clock.monotonic`. `on_settled` is called once, when the delivery has been
+    acknowledged or requeued.
 
     A delivery tag is valid only on its own channel: on another channel it would acknowledge another message. Therefore
     the tag is kept together with its channel.
@@ -72,7 +77,7 @@ class BrokerDelivery:
         self.body = body
         self.enterprise_manager = enterprise_manager
         self.taken_at = taken_at
-        #: Whether the broker says that it delivered the message before.
+        #: Whether the broker says that it may have delivered the message before.
         self.redelivered = method.redelivered is True
         self.headers: Mapping[str, object] = plain_headers(properties.headers)
         #: The routing of a delivery from `unlink.misrouted`; None for a delivery from a command queue.
@@ -157,7 +162,7 @@ def word_or_none(value: object) -> str | None:
 
 def count_of(value: object, *, least: int) -> int:
     """A header that holds a count, which is never less than `least`; anything else counts as `least`."""
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value < _NO_COUNT:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value < _COUNT_LIMIT:
         return least
     return value
 

@@ -85,6 +85,7 @@ class QueueIntake:
         self._superfluous = asyncio.Event()
         self._draining = asyncio.Event()
         self._consuming = asyncio.Event()
+        #: Set while no consumer is registered, nor being registered: no delivery can arrive.
         self._idle = asyncio.Event()
         self._idle.set()
         self._supervision: asyncio.Task[None] | None = None
@@ -126,7 +127,7 @@ class QueueIntake:
             self._wanted.set()
             kept, self._kept = self._kept, []
             for delivery in kept:
-                # The consumer's task notices a little later that the channel has closed, and `_forget`s.
+                # If the channel has closed, the consumer's task will notice it, and call `_forget`.
                 if delivery.live:
                     self._hand_on(delivery)
 
@@ -135,7 +136,7 @@ class QueueIntake:
         await _first(self._consuming.wait(), self._unwanted.wait())
 
     async def drain(self) -> None:
-        """Stop consuming for good; returns when the broker has confirmed that.
+        """Stop consuming for good; returns when the broker has confirmed that, or the channel has closed.
 
         Unacknowledged deliveries can still be acknowledged.
         """
@@ -202,7 +203,7 @@ class QueueIntake:
             if self._draining.is_set():
                 await self._cancel(channel, tag)
         finally:
-            # Also after a cancel by the broker: unacknowledged messages are back in the queue, or deleted with it.
+            # Also after a cancel by the broker. Closing the channel returns the unacknowledged messages to their queue.
             self._forget()
             await channel.close(CLOSE_SECONDS)
 

@@ -42,8 +42,9 @@ def misrouted_delivery(
 
     Args:
         channel: the channel of the delivery, as pika passes it.
-        method: contains the routing key, which is the Enterprise Manager's name unless the broker dead-lettered the
-            message from a command queue. A name that is not valid becomes `UNKNOWN_NAME`.
+        method: contains the routing key, which is the Enterprise Manager's name. If the broker dead-lettered the
+            message from a command queue, the name is that of the queue instead. A name that is not valid becomes
+            `UNKNOWN_NAME`.
         properties: contain the broker's record of dead-lettering.
         body: the message.
         served: the names whose queues this worker consumes. For these names the count of seconds starts again, so that

@@ -4,9 +4,9 @@
 
 The arguments of a queue cannot be changed: declaring an existing queue with other arguments fails. Policies can be
 changed. The operator can create policies, which an AMQP client cannot, so the limits that an installation may want to
-change are policies here. A worker that declares the queues itself sets these limits as arguments. A queue of one kind
-cannot become one of the other kind: where the operator created the queues, the worker only verifies them
-(`UNLINK_BROKER__TOPOLOGY=verify`).
+change are policies here. A worker that declares the queues itself sets these limits as arguments, which the queues that
+the operator created do not have. The worker must therefore only verify the operator's queues
+(`UNLINK_BROKER__TOPOLOGY=verify`): declaring them would fail.
 
 By default, the operator creates classic queues, and deletes a queue together with its resource. The resources here
 override both defaults. Exchanges, bindings and policies are always deleted together with their resource.
@@ -132,7 +132,7 @@ def _given(**fields: Any) -> dict[str, Any]:
 
 
 def _object_name(name: str) -> str:
-    """A valid Kubernetes object name. An Enterprise Manager's may contain capitals and underscores, and end in `-`."""
+    """A valid Kubernetes object name. An Enterprise Manager's name may have capitals, underscores and a final `-`."""
     if re.fullmatch(r"[a-z0-9]+([.-][a-z0-9]+)*", name):
         return name
     # The digest keeps different names different.

@@ -1,11 +1,15 @@
-"""Publishing. Each call returns once the broker has confirmed, and raises if the broker has refused for a minute."""
+"""Publishing with publisher confirms.
+
+Each call returns once the broker has confirmed the message, and raises an error if the broker has refused it for a
+minute. Only `offer` and replies are not repeated.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import structlog
 from pika.spec import BasicProperties
@@ -30,6 +34,9 @@ from worker.broker.problems import BrokerClosedError, ChannelLostError, one_line
 from worker.broker.topology import DEAD, EVENTS, MISROUTED, command_queue, delay_exchange
 from worker.unlinks.ports.broker import Delivery, PublishRefusedError
 from worker.unlinks.ports.clock import Clock
+
+if TYPE_CHECKING:
+    from worker.broker.delivery import BrokerDelivery
 
 APP_ID = "unlink-worker"
 
@@ -66,7 +73,7 @@ class BrokerOutbox:
         restore: declares the topology again, in case a part of it was deleted while the worker ran; never raises.
         event_headers: called in the publisher's context; returns headers for an event.
 
-    The broker answers a message that it cannot accept (its exchange was deleted, a permission is lacking) by closing
+    The broker answers a message that it cannot accept (the exchange was deleted, or a permission is missing) by closing
     the channel, without saying which message it was. Each message that was unconfirmed at that moment is published
     again on a channel of its own. This identifies the message at fault, which then delays no other.
     """
@@ -119,11 +126,11 @@ class BrokerOutbox:
                 await self._reply(queue, message)
 
     async def offer(self, event: Event) -> None:
-        """Publish an event to the events exchange, without a retry.
+        """Publish an event to the events exchange, once. While there is no connection, it waits for one.
 
         Raises:
-            BrokerClosedError: `close` was called before the broker confirmed.
-            PublishRefusedError: it was not confirmed.
+            BrokerClosedError: `close` was called before the event was published.
+            PublishRefusedError: it was not confirmed, also because the connection was lost.
         """
         message, _ = self._event_message(event)
         confirmation, problem = await self._attempt(message)
@@ -131,7 +138,9 @@ class BrokerOutbox:
             raise PublishRefusedError(problem)
 
     async def delay(self, delivery: Delivery, seconds: float, *, failed: bool) -> None:
-        """Publish a copy to the shortest delay queue of at least `seconds`; the broker then returns it to its queue.
+        """Publish a copy to the shortest delay queue of at least `seconds`, or to the longest if none is that long.
+
+        After the delay, the broker publishes the copy to `unlink.commands`.
 
         Raises:
             BrokerClosedError: `close` was called before the broker confirmed.
@@ -180,7 +189,8 @@ class BrokerOutbox:
             await asyncio.wait((self._supervision,))
 
     async def _copy(self, delivery: Delivery, exchange: str, headers: dict[str, Any]) -> None:
-        properties = copied_properties(delivery, headers, self._user)
+        # Deliveries of this worker come from its intakes only.
+        properties = copied_properties(cast("BrokerDelivery", delivery), headers, self._user)
         await self._confirmed(Message(exchange, delivery.enterprise_manager, delivery.body, properties))
 
     def _event_message(self, event: Event | BatchEnded | bytes) -> tuple[Message, bool]:
@@ -300,7 +310,7 @@ class BrokerOutbox:
                 problem = None if confirmation is Confirmation.CONFIRMED else confirmation.value
         except TimeoutError:
             problem = Confirmation.UNANSWERED.value
-        except Exception as error:  # noqa: BLE001 - no reply address of a sender may prevent the event
+        except Exception as error:  # noqa: BLE001 - a reply that fails must not make the command fail
             problem = error
         if problem is not None:
             _log.warning("broker.reply_failed", event_id=event.properties.message_id, problem=one_line(str(problem)))

@@ -2,9 +2,10 @@
 
 BrokerError              one line for a person; never holds a password
 +-- ConnectError         no connection could be made
-+-- ChannelLostError     the channel has closed, or its connection has
++-- ChannelLostError     the channel has closed, or its connection has, or the broker does not answer
 +-- TopologyError        an exchange or queue is missing, or differs
 +-- BrokerClosedError    this worker has closed its connections
++-- ConsumerCancelledError (`intake`)   the broker cancelled a consumer
 """
 
 from __future__ import annotations
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 _URL = "UNLINK_BROKER__URL"
 _CA_FILE = "UNLINK_BROKER__CA_FILE"
 
+#: The text for a URL that cannot be read. It omits the parser's error, which may contain a part of the password.
+URL_UNREADABLE = f"{_URL}: cannot be read as a URL; special characters in user or password must be percent-encoded"
+
 #: AMQP 0-9-1 reply codes.
 ACCESS_REFUSED = 403
 NOT_FOUND = 404
@@ -62,11 +66,11 @@ class BrokerClosedError(BrokerError):
 
 
 class ChannelLostError(BrokerError):
-    """The channel has closed, alone or with its connection.
+    """The channel has closed, alone or with its connection, or the broker did not answer in time.
 
     Attributes:
-        reply_code: the broker's reply code, if it closed this channel; else None.
-        connection_lost: whether the connection has closed. If not, only the channel has, or the broker did not answer.
+        reply_code: the broker's reply code, if it closed only this channel; else None.
+        connection_lost: whether the connection has closed.
     """
 
     def __init__(self, reason: BaseException) -> None:
@@ -109,7 +113,7 @@ def _explain_tls(error: ssl.SSLError, where: str) -> str:
         if "mismatch" in message:
             return f"the certificate of the broker at {where} is for another host ({message}): correct {_URL}"
         return f"the certificate of the broker at {where} is not trusted ({message}): set {_CA_FILE} to its CA"
-    return f"{where} does not speak TLS as it should ({error.reason or error}): is it the port for amqps:// in {_URL}?"
+    return f"no TLS connection with {where} ({error.reason or error}): see that {_URL} has the port for amqps://"
 
 
 def _explain_unreachable(error: BaseException, where: str) -> str:
@@ -137,8 +141,8 @@ def _explain_refusal(error: BaseException, where: str, parameters: Parameters) -
         )
     if isinstance(error, IncompatibleProtocolError):
         return (
-            f"{where} closed the connection at once: it is no port for AMQP (for amqps://, perhaps; correct {_URL}), "
-            "or the broker is just starting or stopping"
+            f"{where} closed the connection at once: it is not a port for amqp:// (perhaps one for amqps://: correct "
+            f"{_URL}), or the broker is just starting or stopping"
         )
     return f"the broker at {where} ended the connection while it was being made ({one_line(text)})"
 
@@ -153,12 +157,12 @@ def explain_lost(reason: BaseException) -> str:
             "(rabbitmq-diagnostics alarms)"
         )
     if isinstance(reason, AMQPHeartbeatTimeout):
-        return "no heartbeat from the broker: it hangs, or the network between does"
+        return "no heartbeat from the broker: it hangs, or the network connection to it is interrupted"
     return one_line(str(reason) or repr(reason))
 
 
 def explain_channel(reason: BaseException) -> str:
-    """Why a channel has closed, with the remedy if the broker's text reveals it."""
+    """Why a channel has closed, with the remedy if the broker's text is a known one."""
     if not isinstance(reason, ChannelClosedByBroker):
         return explain_lost(reason)
     text = one_line(reason.reply_text)
@@ -185,12 +189,6 @@ def _remedy_of(inequivalent: str) -> str:
         "with UNLINK_BROKER__TOPOLOGY=verify the worker uses the queue as it is; once it is empty, delete it, and the "
         "worker declares it anew"
     )
-
-
-def explain_url(error: ValueError) -> str:
-    """Why the URL cannot be read. The error's own text may hold a piece of a password, and is not repeated."""
-    del error
-    return f"{_URL}: cannot be read as a URL; special characters in user or password must be percent-encoded"
 
 
 def explain_ca_file(error: OSError) -> str:

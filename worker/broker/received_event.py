@@ -27,7 +27,7 @@ class ReceivedEvent:
 
     @property
     def outcome(self) -> str:
-        """Such as `succeeded`."""
+        """The outcome, such as `succeeded`; a value of `contracts.events.Outcome`, or a later version's."""
         return str(self.content["data"]["outcome"])
 
     @property
@@ -38,7 +38,7 @@ class ReceivedEvent:
 
     @property
     def made_at(self) -> datetime:
-        """When it was made."""
+        """When the event was created: the CloudEvent's `time`."""
         return datetime.fromisoformat(str(self.content["time"]))
 
     @property

@@ -1,10 +1,11 @@
 """The original sender of a message, also of a copied one.
 
-The broker refuses a message whose `user_id` is not the user of its connection
-(https://www.rabbitmq.com/docs/validated-user-id). The property can therefore be trusted; a header, which any publisher
-can write, cannot. A copy carries the `user_id` of its own publisher, and the verified `user_id` of the original in a
-header. That header is trusted only if the copy's own `user_id` belongs to a forwarder: the worker, for delayed copies
-and dead letters, or a user named by the policy, for replays.
+The broker refuses a message whose `user_id` is not the user of its connection, unless that user has the tag
+`impersonator` (https://www.rabbitmq.com/docs/validated-user-id). The property can therefore be trusted; a header, which
+any publisher can write, cannot. A copy carries the `user_id` of its own publisher, and the verified `user_id` of the
+original in a header. That header is trusted only if the copy's own `user_id` belongs to a forwarder. Forwarders are the
+worker's own user, for delayed copies and dead letters, and the users that the policy or `UNLINK_FORWARDERS` names, for
+replays and for what the console publishes.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def sender_of(user_id: str | None, headers: Mapping[str, object], forwarders: Co
 
 
 def signed_by_worker(sender: str | None, worker: str) -> tuple[str | None, dict[str, Any]]:
-    """The `user_id` and the sender header of a copy by the worker. A message without `user_id` is copied without."""
+    """The `user_id` and the sender header of a copy by the worker. The copy of an unsigned message has neither."""
     return (None, {}) if sender is None else (worker, {SENDER_HEADER: sender})
 
 

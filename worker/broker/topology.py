@@ -31,15 +31,17 @@ DEAD = "unlink.dead"
 DELAY_TIERS: Sequence[int] = (5, 30, 120, 600)
 
 #: How often a command may return unacknowledged before the broker treats it as a poison message and dead-letters it.
-#: RabbitMQ counts every delivery that was not acknowledged, so one crash counts against each message that the worker
-#: held. With the default since 4.0, 20, a series of crashes would dead-letter commands that did not cause them. The
+#: RabbitMQ counts every delivery that was not acknowledged (from 4.3 on, those ended by `basic.nack` or by the consumer
+#: timeout do not count), so one crash counts against each message that the worker held. With the default of 4.0 and
+#: later, which is 20, a series of crashes would dead-letter commands that did not cause them. The
 #: worker counts failed attempts itself, in a header (`Delivery.attempt`). This limit is only the last resort against a
 #: message that crashes the whole worker each time. Such a message goes to `unlink.misrouted`, where it is answered from
 #: the ledger. At the limit of that queue, it goes to `unlink.dead`.
 COMMAND_DELIVERY_LIMIT = 1000
 
-#: The delivery limit of queues that people browse: browsing takes messages and requeues them, and each time counts. No
-#: value means "no limit" in both 3.10 (which accepts no negative number) and 4.0 (whose default is 20).
+#: The delivery limit of queues that people browse. Browsing takes messages and requeues them, which counts each time
+#: before 4.3. The limit is high because "no limit" cannot be set in the same way everywhere: 3.10 accepts no negative
+#: number, and from 4.0 on a queue without the argument has the limit 20.
 BROWSED_DELIVERY_LIMIT = 1_000_000
 
 #: How many events without a subscriber are kept; the oldest are dropped first.
@@ -218,7 +220,8 @@ async def verify(topology: Topology, connection: AsyncioConnection) -> None:
     """Check that every exchange and queue exists. AMQP cannot query their arguments and bindings.
 
     An exchange or a queue that the user may not ask about counts as existing. From 4.3 on (and in 4.2.6) RabbitMQ
-    refuses the passive declaration to a user without any permission on the resource (rabbitmq-server 16085, 16272).
+    refuses the passive declaration to a user without any permission on the resource (pull requests 16085 and 16272 of
+    rabbitmq/rabbitmq-server).
     A worker needs no permission on some resources, such as the queue of unrouted events. The log names them.
 
     Raises:
@@ -246,10 +249,12 @@ def _questions(topology: Topology) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 async def exists(connection: AsyncioConnection, arguments: Mapping[str, Any]) -> bool | None:
-    """Whether an exchange or a queue exists, by the arguments of its declaration; None if the user may not ask.
+    """Whether an exchange or a queue exists; None if the user may not ask.
+
+    `arguments`: those of pika's `exchange_declare` (with `exchange`) or `queue_declare`.
 
     Raises:
-        TopologyError: the broker refuses the question for another reason.
+        TopologyError: the broker refuses the passive declaration for another reason.
         ChannelLostError: the connection was lost.
     """
     # One channel for each question: the broker closes the channel if the exchange or queue does not exist.

@@ -143,7 +143,7 @@ class Outbox(Protocol):
         ...
 
     async def delay(self, delivery: Delivery, seconds: float, *, failed: bool) -> None:
-        """Put a copy of the message into the delay queue nearest to `seconds`; it comes back to its queue.
+        """Put a copy of the message into the shortest delay queue of at least `seconds`; it comes back to its queue.
 
         With `failed`, the copy counts one attempt more (`Delivery.attempt`). The copy of a misrouted message counts the
         delay (`Misrouting.seconds`), and goes to its own queue, if that exists by then. The caller then acknowledges.
