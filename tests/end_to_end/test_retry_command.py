@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
@@ -106,6 +108,32 @@ def test_the_rerun_button_of_a_pipeline_runs_again_what_had_failed(failed: World
     assert failed.enterprise_manager.links(VENDOR_JOB_ID) == []
     again = run_program(*SUBMIT, "--retry", settings=environment)
     assert (again.returncode, "run 1 had ended" in again.stdout) == (0, False)
+
+
+def test_a_rerun_that_is_to_wait_removes_nothing_before_its_time(failed: World) -> None:
+    """The button for tonight's change would remove the link at noon."""
+    tonight = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    waiting = program(failed, *SUBMIT, "--retry", "--not-before", tonight, "--wait-seconds", "3")
+    assert (waiting.returncode, "run 1 had ended (failed" in waiting.stdout) == (3, True), waiting.stderr
+    assert failed.enterprise_manager.deletes_of(VENDOR_LINK_ID) == 1
+    assert failed.enterprise_manager.links(VENDOR_JOB_ID) != []
+
+
+def test_a_file_of_commands_is_run_again_too(failed: World, tmp_path: Path) -> None:
+    """A pipeline that submits a file could only be run again key by key."""
+    file = tmp_path / "commands.jsonl"
+    file.write_text(json.dumps(vendor_command("CHG1")))
+    done = program(failed, "submit", "--file", str(file), "--retry")
+    assert (done.returncode, "run 1 had ended (failed" in done.stdout) == (0, True), done.stdout + done.stderr
+    assert failed.enterprise_manager.links(VENDOR_JOB_ID) == []
+
+
+def test_a_retry_of_a_run_that_succeeded_is_answered_by_it(failed: World) -> None:
+    """It would wait for ever for a run that nobody starts."""
+    assert program(failed, "retry", "CHG1", "--run", "1", "--yes", "--wait").returncode == 0
+    again = program(failed, "retry", "CHG1", "--run", "2", "--yes", "--wait")
+    assert (again.returncode, "nothing was sent now" in again.stdout) == (0, True), again.stdout
+    assert failed.enterprise_manager.deletes_of(VENDOR_LINK_ID) == 2
 
 
 def test_what_fails_now_is_not_retried_at_once(world: World, behaviour: Behaviour) -> None:

@@ -46,7 +46,7 @@ def offboard(  # noqa: PLR0913 - one parameter an option
     """Remove all links to a repository: show the plan, ask, publish one command for each link, and wait.
 
     The commands are one batch. Each key is derived from ticket and link: interrupted and called again, it finishes the
-    rest, and nothing is done twice. What had ended before without success is run again.
+    rest, and nothing is done twice. What had ended before without success is run again, unless --no-wait is given.
 
     Needs the settings UNLINK_ENTERPRISE_MANAGERS__... and UNLINK_BROKER__URL. The exit status is 0 if all links are
     gone, or there are none; 1 failed, 2 rejected or wrong usage, 3 timed out, 4 cancelled: the first of 2, 1, 3, 4 that
@@ -75,7 +75,7 @@ def offboard(  # noqa: PLR0913 - one parameter an option
     settings = settings_or_exit(ClientSettings)
     if not yes:
         _confirm(len(drafts))
-    again = RetryOfEarlier(SystemClock().now(), requested_by, reason)
+    again = RetryOfEarlier(drafts, SystemClock().now())
     commands = [outgoing(each) for each in drafts]
     status = publish_all(settings, commands, wait=wait, seconds=wait_seconds, output=output, again=again)
     raise typer.Exit(status or incomplete)

@@ -27,7 +27,7 @@ from worker.clock import SystemClock
 from worker.settings import ClientSettings
 
 #: The options that also apply to a file of commands.
-_WITH_A_FILE = {"file", "file_format", "wait", "wait_seconds", "output"}
+_WITH_A_FILE = {"file", "file_format", "wait", "wait_seconds", "retry", "output"}
 
 
 def submit(  # noqa: PLR0913 - one parameter an option
@@ -90,7 +90,7 @@ def submit(  # noqa: PLR0913 - one parameter an option
     4 cancelled, 5 for a dry run whose real command would be refused; of many, the first of 2, 1, 3, 4, 5 that occurred.
 
     With --retry, for the re-run button of a pipeline: if the answer is the end of a run from before, and that did not
-    succeed, it is retried, and the end of the next run counts.
+    succeed, it is retried, with --not-before and --not-after if they are given, and the end of the next run counts.
     """
     try:
         if file is not None:
@@ -117,7 +117,7 @@ def submit(  # noqa: PLR0913 - one parameter an option
     except DraftError as error:
         refuse(f"Nothing was submitted.\n{error}")
     settings = settings_or_exit(ClientSettings)
-    again = RetryOfEarlier(SystemClock().now(), requested_by, reason) if retry else lambda _event: None
+    again = RetryOfEarlier(drafts, SystemClock().now()) if retry else lambda _event: None
     commands = [outgoing(each) for each in drafts]
     wait = wait or retry
     raise typer.Exit(publish_all(settings, commands, wait=wait, seconds=wait_seconds, output=output, again=again))

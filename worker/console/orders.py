@@ -135,7 +135,7 @@ class Orders:
                 409, "This key belongs to another command: an unlink with another job, repository or consent."
             )
         if retry and record is not None and record.outcome in RETRIED:
-            return await self.retry(caller, record, wait, command.reason, command.requested_by)
+            return await self.retry(caller, record, wait, command.reason, command)
         return await self._publish(caller, command, wait)
 
     async def cancel(self, caller: Caller, key: str, record: Record | None, reason: str | None, em: str) -> Ordered:
@@ -163,15 +163,18 @@ class Orders:
         return await self._publish(caller, command, 0)
 
     async def retry(
-        self, caller: Caller, record: Record, wait: float, reason: str | None, requested_by: str | None = None
+        self, caller: Caller, record: Record, wait: float, reason: str | None, asked: UnlinkCommand | None = None
     ) -> Ordered:
-        """Retry the command that was accepted first, if its last run did not succeed."""
+        """Retry the command that was accepted first, if its last run did not succeed.
+
+        `asked` is the command that asks for it; the requester and the times are its own.
+        """
         self._require_own(caller, record)
         if record.outcome not in RETRIED:
             state = "has not ended" if record.outcome is None else f"ended {record.outcome}"
             raise Problem(409, f"It {state}: what failed, timed out or was cancelled can be run again.")
         self._judge_stored(caller, record)
-        return await self._publish(caller, _retry_of(record, requested_by or caller.name, reason), wait)
+        return await self._publish(caller, _retry_of(record, caller.name, reason, asked), wait)
 
     async def retry_batch(self, caller: Caller, batch: str, records: Sequence[Record]) -> int:
         """Retry these commands of a batch. Returns how many are on the queue.
@@ -219,7 +222,7 @@ class Orders:
         record = await self._readings.record(command.idempotency_key)
         if record is None or record.outcome not in RETRIED or not caller.may_change(record.user_id):
             return command
-        return _retry_of(record, command.requested_by, command.reason)
+        return _retry_of(record, caller.name, command.reason, command)
 
     def _send_all(self, caller: Caller, commands: Sequence[UnlinkCommand | RetryCommand]) -> int:
         published = 0
@@ -311,14 +314,18 @@ class Orders:
         return None
 
 
-def _retry_of(record: Record, requested_by: str | None, reason: str | None) -> RetryCommand:
+def _retry_of(
+    record: Record, caller: str | None, reason: str | None, asked: UnlinkCommand | None = None
+) -> RetryCommand:
     return made(
         RetryCommand,
         command="retry.v1",
         idempotency_key=record.entry.lease.key,
         enterprise_manager=record.enterprise_manager,
         run=record.entry.run,
-        requested_by=requested_by,
+        not_before=asked and asked.not_before and asked.not_before.isoformat(),
+        not_after=asked and asked.not_after and asked.not_after.isoformat(),
+        requested_by=(asked and asked.requested_by) or caller,
         reason=reason,
     )
 

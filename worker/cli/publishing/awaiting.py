@@ -34,31 +34,33 @@ _WORST_FIRST = (2, 1, 3, 4, WOULD_BE_REFUSED)
 
 @dataclass(slots=True)
 class Following:
-    """The commands that have not ended, and the terminal events of the others."""
+    """The commands that have not ended, and the terminal events of the others, by `Awaited.identity`."""
 
     awaited: Iterable[Awaited]
-    open: dict[str, Awaited] = field(init=False)
-    ended: dict[str, ReceivedEvent] = field(init=False, default_factory=dict)
+    open: dict[tuple[str, bool], Awaited] = field(init=False)
+    ended: dict[tuple[str, bool], ReceivedEvent] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.open = {each.key: each for each in self.awaited}
+        self.open = {each.identity: each for each in self.awaited}
 
     def wait_instead(self, awaited: Awaited) -> None:
         """Wait for another command about the same key."""
-        self.ended.pop(awaited.key, None)
-        self.open[awaited.key] = awaited
+        self.ended.pop(awaited.identity, None)
+        self.open[awaited.identity] = awaited
 
     def note(self, event: ReceivedEvent) -> bool:
         """Record an event; return whether it answers one of these commands."""
         if event.outcome == Outcome.REJECTED:
-            key = next((each.key for each in self.open.values() if each.is_answered_by(event)), None)
+            possible: Iterable[Awaited] = self.open.values()
         else:
-            key = event.key if event.key in self.open and self.open[event.key].is_answered_by(event) else None
-        if key is None:
+            identity = (event.key or "", event.outcome == Outcome.PLANNED)
+            possible = [self.open[identity]] if identity in self.open else []
+        answered = next((each for each in possible if each.is_answered_by(event)), None)
+        if answered is None:
             return False
         if Outcome(event.outcome).terminal:
-            del self.open[key]
-            self.ended[key] = event
+            del self.open[answered.identity]
+            self.ended[answered.identity] = event
         return True
 
     def until_ended(

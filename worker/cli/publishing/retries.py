@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -12,6 +11,7 @@ from contracts.events import RETRIED
 from worker.broker.received_event import ReceivedEvent
 from worker.cli.output.naming import named
 from worker.cli.output.terminal import printable
+from worker.cli.publishing.drafts import Draft
 from worker.cli.publishing.submission import Outgoing
 
 
@@ -22,24 +22,34 @@ def outgoing_retry(command: RetryCommand, known_by: Mapping[str, Any]) -> Outgoi
     return Outgoing(command.idempotency_key, command.enterprise_manager, body, name, after_run=command.run)
 
 
-@dataclass(frozen=True, slots=True)
 class RetryOfEarlier:
-    """Retries runs that ended without success before `since`. Runs that end from then on are not retried."""
+    """Retries the runs that ended without success before `since`. Runs that end from then on are not retried.
 
-    since: datetime
-    requested_by: str | None
-    reason: str | None
+    A key is retried once at most: this host's clock may be ahead of the worker's, and what ends now then seems to have
+    ended before.
+
+    Args:
+        drafts: the commands that were published. A retry has the requester, the reason and the times of its command.
+        since: when they were published.
+    """
+
+    def __init__(self, drafts: Iterable[Draft], since: datetime) -> None:
+        self._not_retried = {each.command.idempotency_key: each.command for each in drafts if not each.command.dry_run}
+        self._since = since
 
     def __call__(self, event: ReceivedEvent) -> Outgoing | None:
         """The retry to publish after an event that answers a command; None if the event is the end of the command."""
-        if event.outcome not in RETRIED or event.made_at >= self.since or event.key is None:
+        if event.outcome not in RETRIED or event.made_at >= self._since or event.key not in self._not_retried:
             return None
+        asked = self._not_retried.pop(event.key)
         command = RetryCommand(
             command="retry.v1",
             idempotency_key=event.key,
             enterprise_manager=event.data["enterprise_manager"],
             run=event.run or 1,
-            requested_by=self.requested_by,
-            reason=self.reason,
+            not_before=asked.not_before,
+            not_after=asked.not_after,
+            requested_by=asked.requested_by,
+            reason=asked.reason,
         )
         return outgoing_retry(command, event.data)

@@ -207,7 +207,7 @@ def _few(lines: list[str]) -> str:
 
 
 def _open(commands: Sequence[Outgoing], following: Following) -> list[Outgoing]:
-    return [each for each in commands if each.key in following.open]
+    return [each for each in commands if each.awaited.identity in following.open]
 
 
 def _print_open(commands: Sequence[Outgoing], following: Following, published: int, why: str) -> None:
