@@ -7,9 +7,10 @@ from typing import Self
 
 
 class Assumption(StrEnum):
-    """One expectation: its name, and in `belief` what is expected. If it does not hold, the worker adapts.
+    """One expectation: its name, and in `belief` what is expected.
 
-    About many of them the vendor's documentation does not say, or contradicts itself; documented ones are marked.
+    The vendor documents those that are marked as documented. On the others its documentation says nothing or
+    contradicts itself; if one of these does not hold, the worker adapts.
     """
 
     belief: str

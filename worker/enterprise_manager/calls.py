@@ -89,7 +89,8 @@ class Calls:
         Raises:
             ListTooLongError: it has too many pages.
             NotFound, Refused, Unavailable: as for `get`.
-            Exceptions of `read` are passed on.
+
+        What `read` raises is passed on.
         """
         before: list[Sequence[_T]] | None = None
         for _ in range(MOST_READS):
@@ -134,13 +135,13 @@ class Calls:
             raise self.unavailable(error) from None
 
     async def delete_in(self, session: LogonSession, path: str) -> None:
-        """Delete the resource at `path`, in that session. The DELETE may be sent twice. Raises as `get`."""
+        """Delete the resource at `path`, in that session. The DELETE may be sent several times. Raises as `get`."""
         await self.repeat(partial(self._in_session, Request("DELETE", path), session))
 
     async def delete_once(self, session: LogonSession, path: str) -> bool:
-        """Delete the resource at `path`, in that session, by one request; whether it is gone.
+        """Delete the resource at `path`, in that session, by one request. Return whether it is gone.
 
-        A failure says nothing to `Availability`.
+        A failure is not reported to `Availability`.
 
         Raises:
             Unauthorized: the session has ended.

@@ -2,7 +2,7 @@
 
 Requests of an unlink under way precede those of unlinks that have not begun. A thousand concurrent unlinks then finish
 one after the other instead of all at the end, and the job was read shortly before its DELETE is sent. No request
-starves: an unlink under way needs few requests, and repeated polls queue with the requests of new unlinks.
+starves: an unlink under way needs few requests, and the polls of single tasks queue with the requests of new unlinks.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 
-#: The limit is raised by one after this many consecutive responses other than "too many requests".
+#: The limit is raised by one after this many consecutive responses with other statuses than 429 and 503.
 GOOD_ANSWERS_FOR_A_PLACE = 50
 
 
@@ -21,8 +21,8 @@ class ConcurrencyLimitClosedError(Exception):
 class ConcurrencyLimit:
     """Grants a limited number of places in the order of arrival; callers with low priority come after all others.
 
-    Each "too many requests" response halves the number of places, and `GOOD_ANSWERS_FOR_A_PLACE` other responses raise
-    it by one: the server may have a limit of its own, which is not documented.
+    Each response with status 429 or 503 halves the number of places, and `GOOD_ANSWERS_FOR_A_PLACE` other responses
+    raise it by one: the server may have a limit of its own, which is not documented.
     """
 
     def __init__(self, places: int) -> None:
@@ -75,12 +75,12 @@ class ConcurrencyLimit:
                 place.set_result(None)
 
     def overloaded(self) -> None:
-        """Halve the number of places, to at least one, because the server answered "too many requests"."""
+        """Halve the number of places, to at least one, because the server answered with 429 or 503."""
         self._places = max(self._places // 2, 1)
         self._good = 0
 
     def went_well(self) -> None:
-        """Count a response other than "too many requests". `GOOD_ANSWERS_FOR_A_PLACE` of them add one place."""
+        """Count a response with another status than 429 and 503. `GOOD_ANSWERS_FOR_A_PLACE` of them add one place."""
         self._good += 1
         if self._places < self._most and self._good >= GOOD_ANSWERS_FOR_A_PLACE:
             self._places += 1

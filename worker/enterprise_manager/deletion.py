@@ -51,10 +51,10 @@ class Deletion:
     async def send(self, path: str, may_send: Callable[[], Awaitable[float]]) -> Accepted:
         """Send the DELETE. Each attempt asks `may_send` for permission.
 
-        Exceptions of `may_send` are passed on; then no DELETE was written that may have been executed.
+        What `may_send` raises is passed on. In that case, no attempt can have been executed.
 
         Raises:
-            NotSent: no DELETE was written that may have been executed.
+            NotSent: the permission had expired when the connection was ready. No attempt can have been executed.
             Unavailable: the DELETE was certainly not executed: no connection, no session, or status 429.
             AnswerLost: the DELETE may have been executed.
             LinkNotFound: the response has status 404.
@@ -65,7 +65,9 @@ class Deletion:
             return Accepted(read_task(await self._wire.read(answer), self._remedies.without_secrets), session)
         except DocumentError as error:
             raise AnswerLost(
-                self._remedies.answered(f"accepted the request (status {answer.status}), and of its answer: {error}")
+                self._remedies.answered(
+                    f"accepted the request (status {answer.status}), but its answer cannot be used: {error}"
+                )
             ) from None
 
     async def _deliver(

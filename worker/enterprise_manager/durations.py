@@ -41,7 +41,10 @@ class Durations:
         self._known = sorted(moment for end in self._ends for moment in end)
 
     def pause(self, age: float) -> float:
-        """The seconds until a task of that age is to be read: until the next remembered duration has passed."""
+        """The seconds until a task of that age, in seconds, is to be read: at the next longer remembered duration.
+
+        A task older than all remembered durations is read after a share of the time by which it exceeds them.
+        """
         shortest = SHORTEST * self._interval
         known = self._known
         later = bisect_right(known, age)

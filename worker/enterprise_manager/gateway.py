@@ -57,7 +57,8 @@ FRESH_SECONDS = 2.0
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 
-#: How many of the server's links are remembered. The oldest is forgotten first; then the documented path is used.
+#: How many of the server's URLs of links are remembered. The oldest is forgotten first; then the documented path is
+#: used.
 _MOST_HREFS = 20_000
 
 #: How many jobs are remembered as edited by this worker, or as jobs whose entity does not list their links.
@@ -109,7 +110,7 @@ class Gateway:
 
     @property
     def last_problem(self) -> str | None:
-        """The last problem, one line that names the remedy. It is kept after Enterprise Manager is up again."""
+        """The last problem, in one line; None before the first. It is kept after Enterprise Manager is up again."""
         return self._availability.last_problem
 
     def on_availability(self, listener: Callable[[bool], None]) -> None:
@@ -163,8 +164,8 @@ class Gateway:
         """The names of all jobs of any type, or of all repositories, by bare UUID.
 
         Raises:
-            Refused: the response cannot be used.
-            Unavailable: it does not answer.
+            Refused: access_denied, enterprise_manager_error.
+            Unavailable: Enterprise Manager does not answer.
         """
         try:
             found = await names.everything(self._calls.low_priority, resource)
@@ -205,8 +206,8 @@ class Gateway:
         elif job_id in self._unlisted:
             self._refuse(
                 UnexpectedDocumentError(
-                    "it lists no repositories of this job, which was made in version 11a or earlier; whether any are "
-                    "linked to such a job, Enterprise Manager may not say"
+                    "it lists no repositories of this job, which was made in version 11a or earlier; Enterprise "
+                    "Manager may not list the repositories that are linked to such a job"
                 )
             )
         for record in records:
@@ -235,7 +236,7 @@ class Gateway:
         return job.id not in self._edited and self._clock.monotonic() - job.read_at <= FRESH_SECONDS
 
     async def delete_link(self, job_id: str, object_in_job_id: str, may_send: Callable[[], Awaitable[float]]) -> Task:
-        """Send the DELETE, once."""
+        """Send the DELETE. It is repeated only if it was certainly not executed."""
         _remember(self._edited, job_id, None, _MOST_JOBS)
         path = paths.link(job_id, object_in_job_id, self._link_hrefs.get((job_id, object_in_job_id)))
         accepted = await self._deletion.send(path, may_send)
@@ -328,7 +329,7 @@ class Gateway:
         raise Refused(ReasonCode.ENTERPRISE_MANAGER_ERROR, self._strange(error)) from None
 
     def _strange(self, error: Exception) -> str:
-        return self._remedies.answered(f"gave an answer that is of no use: {error}")
+        return self._remedies.answered(f"gave an answer that cannot be used: {error}")
 
 
 def _no_such_job(job_id: str, error: NotFound) -> Refused:

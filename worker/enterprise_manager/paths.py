@@ -1,8 +1,9 @@
-"""The paths of resources. A link from the server is checked first, and only its path is used.
+"""The paths of resources. A URL from the server (`href`) is checked first, and only its path is used.
 
-The vendor advises against constructing URLs. But links contain Enterprise Manager's own host name, which the worker may
-not be able to resolve, and a DELETE to a wrong link deletes the wrong resource. The path of a link is therefore used if
-it ends with the documented path of the resource; otherwise the documented path is used.
+The vendor advises clients to use the server's URLs and not to construct their own. But these URLs contain Enterprise
+Manager's own host name, which the worker may not be able to resolve, and a DELETE to a wrong URL deletes the wrong
+resource. The path of such a URL is therefore used only if it ends with the documented path of the resource; otherwise
+the documented path is used.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def link(job_id: str, object_in_job_id: str, href: str | None = None) -> str:
 
 
 def job_in(href: str) -> str | None:
-    """The bare lower-case job ID in the path of a link; None if the path has none."""
+    """The bare lower-case job ID in the path of a URL; None if the path has none."""
     try:
         named = _JOB.search(unquote(urlsplit(href).path))
     except ValueError:
@@ -63,7 +64,7 @@ def _segment(text: str) -> str:
 
 
 def _followed(href: str | None, documented: str, *, same_case: bool) -> str | None:
-    """The path of a link from `/api/` on, if it ends with the documented path; else None."""
+    """The path of a URL from `/api/` on, if it ends with the documented path; else None."""
     if href is None:
         return None
     try:

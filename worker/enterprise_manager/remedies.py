@@ -33,7 +33,7 @@ def variable(name: str, setting: str) -> str:
 
 
 class Remedies:
-    """The sentences about one Enterprise Manager."""
+    """The sentences about one Enterprise Manager. The docstring of a method describes the situation of its sentence."""
 
     def __init__(self, name: str, settings: EnterpriseManagerSettings) -> None:
         self._name = name

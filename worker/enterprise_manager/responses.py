@@ -109,5 +109,5 @@ def _page(answer: Answer, remedies: Remedies) -> str:
     title = html_title(answer.body, remedies.without_secrets)
     page = f"an HTML page (status {answer.status}" + (f', titled "{title}")' if title else ")")
     if answer.status >= SERVER_ERROR:
-        return remedies.answered(f"is not there for now: what is in front of it answered with {page}")
+        return remedies.answered(f"is not available: a proxy or load balancer in front of it answered with {page}")
     return remedies.not_enterprise_manager(f"it answered with {page}")

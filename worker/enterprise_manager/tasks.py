@@ -61,7 +61,11 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class _Followed:
-    """A task whose end was not returned to the caller yet. `seen` is its last known state, from the round `seen_in`."""
+    """A task whose end was not returned to the caller yet. `seen` is its last known state, from the round `seen_in`.
+
+    `known_since` and `asked_at`, by `Clock.monotonic`: when it was first known, and when the caller last asked for it.
+    `only_alone`: no query returned it, so it is read by itself.
+    """
 
     hrefs: tuple[str, ...]
     known_since: float
@@ -95,7 +99,7 @@ class Tasks:
     """The tasks of the current logon session.
 
     Args:
-        interval: the shortest time between two rounds of queries, in seconds.
+        interval: the poll interval, in seconds: the shortest time between two rounds of queries.
         clean: removes secrets from the tasks' messages.
     """
 

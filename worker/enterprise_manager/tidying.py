@@ -36,7 +36,7 @@ class Tidying:
         if self._keep is None:
             return
         if session is not self._session:
-            # A path means another task in another session.
+            # In another session, the same path is that of another task.
             self._session = session
             self._finished.clear()
         if path not in self._finished:

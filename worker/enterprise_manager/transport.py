@@ -8,6 +8,7 @@ from the environment, and repeats nothing. The size of a response is limited, an
     +-- NotConnectedError   no connection was established: no byte of the request was sent
     +-- NotWrittenError     the request was no longer permitted when the connection was ready: no byte was sent
     +-- BrokenAnswerError   the request may have been sent; no complete response arrived
+        +-- CompressedAnswerError   the response is compressed, although the request forbids it
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class BrokenAnswerError(TransportError):
 
 
 class CompressedAnswerError(BrokenAnswerError):
-    """The answer is compressed, which it was asked not to be."""
+    """The response is compressed, although the request forbids it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +166,8 @@ class Transport:
 
     def _read(self, response: urllib3.BaseHTTPResponse) -> bytes:
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-            raise CompressedAnswerError(self._remedies.answered("compressed its answer, which it was asked not to do"))
+            problem = "compressed its answer, although the request forbids it (Accept-Encoding: identity)"
+            raise CompressedAnswerError(self._remedies.answered(problem))
         body = bytearray()
         while piece := response.read1(_PIECE, decode_content=False):
             body += piece

@@ -62,7 +62,7 @@ class NoObserver:
 
 
 class Wire:
-    """Runs at most `requests` concurrent exchanges; other requests wait, and are not sent before.
+    """Runs at most `requests` concurrent exchanges; further requests wait until one has ended.
 
     While the server asks for a pause (429 or 503 with `Retry-After`), no request is sent.
     """

@@ -31,7 +31,7 @@ _TRUTH = {"true": True, "1": True, "false": False, "0": False}
 
 @dataclass(frozen=True, slots=True)
 class TaskRecord:
-    """A task. `success` and `message` come from its result, if it has one; `hrefs` are the server's links to it."""
+    """A task. `success` and `message` come from its result, if it has one; `hrefs` are the server's URLs of it."""
 
     task_id: str
     state: str | None
@@ -50,7 +50,8 @@ class TaskRecord:
 class LinkRecord:
     """A linked repository. Its IDs are bare, lower-case UUIDs.
 
-    `delete_href` is its `Rel="Delete"` link. `job_hrefs` are the links whose path contains the job's ID, as documented.
+    `delete_href` is the URL in its element `Link` with `Rel="Delete"`. `job_hrefs` are its URLs whose path contains the
+    job's ID by the documentation.
     """
 
     object_in_job_id: str
