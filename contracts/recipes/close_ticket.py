@@ -1,4 +1,4 @@
-"""Close the ticket of every unlink that succeeded, and comment on the others.
+"""Close the ticket of every unlink that succeeded, and comment on the others: for tickets with one link each.
 
 AMQP_URL=amqp://observer:PASSWORD@rabbit.example.com/ TICKETS_API=https://tickets.example.com/api python close_ticket.py
 """
@@ -9,11 +9,13 @@ import os
 import pika
 import requests
 
+ENDS = ("succeeded", "failed", "rejected", "cancelled", "timed_out")
+
 
 def on_event(channel, method, _properties, body):
-    event = json.loads(body)
-    data = event["data"]
-    if data["ticket"] is not None:
+    data = json.loads(body)["data"]
+    # Every other event is acknowledged, too: else it would come back for ever.
+    if data.get("outcome") in ENDS and data["ticket"] is not None:
         update_ticket(data["ticket"]["id"], data)
     # Acknowledge last: if the update fails, the event is delivered again. A ticket can be updated twice without harm.
     channel.basic_ack(method.delivery_tag)
@@ -28,7 +30,8 @@ def update_ticket(ticket, data):
 
 channel = pika.BlockingConnection(pika.URLParameters(os.environ["AMQP_URL"])).channel()
 channel.queue_declare("observer.tickets", durable=True, arguments={"x-queue-type": "quorum"})
-channel.queue_bind("observer.tickets", "unlink.events", "#")
+for outcome in ENDS:
+    channel.queue_bind("observer.tickets", "unlink.events", f"{outcome}.*")
 channel.basic_qos(prefetch_count=10)
 channel.basic_consume("observer.tickets", on_event)
 channel.start_consuming()
