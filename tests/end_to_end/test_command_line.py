@@ -141,6 +141,14 @@ def draining(world: World, behaviour: Behaviour, seconds: int) -> Iterator[tuple
         yield worker, lines
 
 
+def test_what_is_published_is_printed_for_programs_that_do_not_wait(world: World) -> None:
+    """Without a ticket the key is a new one: nobody could find the unlink again."""
+    world.serve()
+    command = ("submit", "--job", VENDOR_JOB_ID, "--link", VENDOR_LINK_ID, "--output", "json")
+    published = json.loads(run_program(*command, settings=world.environment).stdout)
+    world.until_ended(published["idempotency_key"])
+
+
 def test_a_worker_asked_to_stop_ends_what_can_end_and_logs_off(world: World, behaviour: Behaviour) -> None:
     """A rolling update loses nothing: the unlink under way ends, the process exits with 0, no session is left."""
     with draining(world, behaviour, seconds=30) as (worker, lines):

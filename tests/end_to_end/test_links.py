@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import subprocess
+import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
+from tests import programs
 from tests.end_to_end.world import World
 from tests.preloaded.preloaded import run_program
+from worker.sandbox.processes.worker_process import surroundings
 from worker.sandbox.simulated_enterprise_manager import (
     VENDOR_JOB_ID,
     VENDOR_JOB_NAME,
@@ -20,13 +22,21 @@ from worker.sandbox.simulated_enterprise_manager import (
     Fault,
 )
 
+NO_UID = "d1b85018-2769-45be-89bc-000000000000"
+
 
 def links(world: World, *arguments: str) -> subprocess.CompletedProcess[str]:
     """The command's end."""
     return run_program("links", *arguments, settings=world.environment)
 
 
-def test_all_links_to_a_repository_are_unlinked_by_what_is_printed(world: World, tmp_path: Path) -> None:
+def submit(world: World, commands: str) -> subprocess.CompletedProcess[str]:
+    """The end of a submit of these commands, by its standard input."""
+    command = [sys.executable, "-m", "worker", "submit", "--wait", "--file", "-"]
+    return programs.run(command, input=commands, env=surroundings() | world.environment)
+
+
+def test_all_links_to_a_repository_are_unlinked_by_what_is_printed(world: World) -> None:
     """An administrator who retires a repository would have to find each job by hand, and to write each command."""
     em = world.enterprise_manager
     kept = em.add_repository(name="Kept")
@@ -39,12 +49,15 @@ def test_all_links_to_a_repository_are_unlinked_by_what_is_printed(world: World,
     assert [row["label.job"] for row in rows] == ["Copy 0", "Copy 1", "Copy 2"]
     assert {row["label.repository"] for row in rows} == {"Retired, really"}
     world.start_worker()
-    file = tmp_path / "links.csv"
-    file.write_text(listed.stdout)
-    submitted = run_program("submit", "--wait", "--file", str(file), settings=world.environment)
+    submitted = submit(world, "\ufeff" + listed.stdout)  # Windows puts a byte-order mark before it
     assert submitted.returncode == 0, submitted.stderr
+    (batch,) = [line.split()[1] for line in submitted.stdout.splitlines() if line.startswith("batch ")]
+    found = run_program("list", "--batch", batch, "--output", "csv", settings=world.environment)
+    assert len(list(csv.DictReader(found.stdout.splitlines()))) == 3
     for job in jobs:
         assert [link.repository_uid for link in em.links(job)] == [kept]
+    nothing_left = submit(world, links(world, "--repository", "Retired, really", "--output", "csv").stdout)
+    assert (nothing_left.returncode, "there is nothing to submit" in nothing_left.stderr) == (0, True)
 
 
 def test_a_jobs_links_are_listed_with_what_an_unlink_drops(world: World) -> None:
@@ -64,6 +77,7 @@ def test_a_jobs_links_are_listed_with_what_an_unlink_drops(world: World) -> None
         (("--job", "a", "--repository", "b"), 2, "Name either --job or --repository."),
         (("--job", "Copy to Frankfort"), 2, 'no job is named "Copy to Frankfort"'),
         (("--repository", "Nowhere"), 2, 'no repository is named "Nowhere"'),
+        (("--repository", NO_UID), 2, f"no repository has the UID {NO_UID}, and no job a link to it"),
         (("--job", "x", "--em", "branch"), 2, "No Enterprise Manager is configured as branch"),
         (("--job", ""), 2, "name: String should have at least 1 character"),
     ],

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from worker.cli.publishing.drafts import DraftError, from_csv, from_json_lines
+from worker.cli.publishing.drafts import DraftError, from_csv, from_json_lines, ticket_reference
 
 JOB = "d1b85018-2769-45be-89bc-03f66b60e6cb"
 LINK = "27a1d57f-7c15-43c6-9162-d05aff1c9bb9"
@@ -81,3 +81,15 @@ def test_one_key_for_two_commands_is_noticed_before_anything_is_submitted() -> N
     rows = ["job,repository,idempotency_key", "a,b,K", "a,c,K"]
     with pytest.raises(DraftError, match="two different commands have the key K"):
         from_csv(csv_of(*rows))
+
+
+def test_a_column_that_is_there_twice_is_refused() -> None:
+    """One of two jobs would be taken, and nobody could tell which."""
+    with pytest.raises(DraftError, match="columns that are there more than once: job"):
+        from_csv(csv_of("job,link_id,job", f"{JOB},{LINK},Other"))
+
+
+def test_a_url_of_no_ticket_is_refused() -> None:
+    """The unlink would be ordered without its ticket, and a new key be made at each call."""
+    with pytest.raises(DraftError, match="--ticket-url is that of a --ticket"):
+        ticket_reference(None, "https://jira.example.com/OPS-1")

@@ -38,7 +38,7 @@ def offboard(  # noqa: PLR0913 - one parameter an option
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, publish nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the ends; exit by them.")] = True,
-    wait_seconds: Annotated[float | None, typer.Option(help="Wait at most this long; then exit with 3.")] = None,
+    wait_seconds: Annotated[float | None, typer.Option(help="Wait at most this long; then exit with 3.", min=0)] = None,
     output: Annotated[
         Output, typer.Option(help="How events are printed; with --dry-run and json, the plan as one object.")
     ] = "text",

@@ -52,13 +52,14 @@ def retry(  # noqa: PLR0913 - one parameter an option
     why: Annotated[str | None, typer.Option(help="Why.")] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the ends; exit by them.")] = False,
-    wait_seconds: Annotated[float | None, typer.Option(help="Wait at most this long; then exit with 3.")] = None,
+    wait_seconds: Annotated[float | None, typer.Option(help="Wait at most this long; then exit with 3.", min=0)] = None,
     output: Annotated[Output, typer.Option(help="How events are printed.")] = "text",
 ) -> None:
     """Run unlinks again that ended as failed, timed out or cancelled: by key, ticket, batch or reason.
 
     Each command is run as it was first accepted. Only the link that its first run found can be removed. The policy is
-    applied to you as if you had sent the command. The unlinks to run again are shown, and must be confirmed.
+    applied to you as if you had sent the command. The unlinks to run again are shown, and must be confirmed; nothing is
+    shown or asked if KEY and --run name exactly one.
 
     Needs UNLINK_BROKER__URL, and UNLINK_LEDGER__URL unless --run is given. With --wait the exit status is 0 for
     succeeded, 1 failed, 2 rejected or wrong usage, 3 timed out, 4 cancelled; of many, the first of 2, 1, 3, 4 that

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -26,6 +27,9 @@ from worker.cli.publishing.submission import outgoing, publish_all
 from worker.clock import SystemClock
 from worker.settings import ClientSettings
 
+#: The format of a file by the end of its name.
+_FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl"}
+
 #: The options that also apply to a file of commands.
 _WITH_A_FILE = {"file", "file_format", "wait", "wait_seconds", "retry", "output"}
 
@@ -43,7 +47,7 @@ def submit(  # noqa: PLR0913 - one parameter an option
     ] = None,
     file_format: Annotated[
         Literal["jsonl", "csv"] | None,
-        typer.Option("--format", help="The file's format, if its name does not show it."),
+        typer.Option("--format", help="The file's format, if neither its name nor its beginning shows it."),
     ] = None,
     enterprise_manager: Annotated[
         str, typer.Option("--enterprise-manager", "--em", help="Its configured name.")
@@ -79,8 +83,10 @@ def submit(  # noqa: PLR0913 - one parameter an option
         bool,
         typer.Option("--retry", help="Run a key again whose last run did not succeed; any other is submitted. Waits."),
     ] = False,
-    wait_seconds: Annotated[float | None, typer.Option(help="Wait at most this long; then exit with 3.")] = None,
-    output: Annotated[Output, typer.Option(help="How events are printed.")] = "text",
+    wait_seconds: Annotated[float | None, typer.Option(help="Wait at most this long; then exit with 3.", min=0)] = None,
+    output: Annotated[
+        Output, typer.Option(help="How events are printed; without --wait, json prints the commands.")
+    ] = "text",
 ) -> None:
     """Put unlink commands on the queue: one from options, or many from a file.
 
@@ -144,18 +150,26 @@ def _from_file(path: Path, file_format: str | None, *, other_options: list[str])
     if other_options:
         given = ", ".join(other_options)
         raise DraftError(f"with --file, the commands are in the file; {given} is for a single command")
-    read = from_csv if (file_format or path.suffix.lstrip(".")) == "csv" else from_json_lines
+    is_standard_input = str(path) == "-"
+    name = "standard input" if is_standard_input else str(path)
     try:
-        if str(path) == "-":
-            drafts = read(sys.stdin)
-        else:
-            with path.open(encoding="utf-8-sig", newline="") as lines:
-                drafts = read(lines)
+        text = (sys.stdin.buffer.read() if is_standard_input else path.read_bytes()).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise DraftError(f"{path} cannot be read: {error}") from error
+        raise DraftError(f"{name} cannot be read: {error}") from error
+    if not text.strip():
+        raise DraftError(f"{name} is empty")
+    is_csv = (file_format or _format_of(path, text)) == "csv"
+    drafts = (from_csv if is_csv else from_json_lines)(io.StringIO(text, newline=""))
     if not drafts:
-        raise DraftError(f"{path} holds no commands")
+        typer.echo(f"{name} has a line of column names and no commands: there is nothing to submit.", err=True)
+        raise typer.Exit
     return drafts
+
+
+def _format_of(path: Path, text: str) -> str:
+    """The format of a file: by the end of its name, else by its first character; JSON Lines begin with a brace."""
+    named = _FORMATS.get(path.suffix.lower())
+    return named or ("jsonl" if text.lstrip().startswith("{") else "csv")
 
 
 def _label(text: str) -> tuple[str, str]:

@@ -54,7 +54,8 @@ async def links_to_repository(
     `progress` is called with the number of jobs read and the total number of jobs.
 
     Raises:
-        Refused: there is no such repository, or the reference is ambiguous.
+        Refused: there is no such repository, or the reference is ambiguous. A UID is refused if no job has a link to
+            it, and Enterprise Manager lists no such repository either: it is mistyped.
         Unavailable: Enterprise Manager does not answer.
     """
     uid = await gateway.find_repository(reference)
@@ -84,6 +85,8 @@ async def links_to_repository(
                 group.create_task(look(job_id, name))
     except ExceptionGroup as errors:
         raise errors.exceptions[0] from None
+    if not found and uid not in repositories:
+        raise Refused(ReasonCode.REPOSITORY_NOT_FOUND, f"no repository has the UID {uid}, and no job a link to it")
     ordered = sorted(found, key=lambda each: (each.job.name or "", each.job.id, each.link.object_in_job_id))
     return Catalogue(tuple(ordered), tuple(sorted(unread)))
 

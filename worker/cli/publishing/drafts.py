@@ -137,11 +137,13 @@ def from_csv(lines: Iterable[str]) -> list[Draft]:
     """
     rows = csv.DictReader(lines, strict=True)
     try:
-        unknown = [
-            name for name in rows.fieldnames or [] if not (name in _KNOWN_COLUMNS or name.startswith(_LABEL_PREFIX))
-        ]
+        names = rows.fieldnames or []
+        unknown = [name for name in names if not (name in _KNOWN_COLUMNS or name.startswith(_LABEL_PREFIX))]
         if unknown:
             raise DraftError(f"there are no such columns: {', '.join(unknown)}")
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise DraftError(f"columns that are there more than once: {', '.join(repeated)}")
         return _all((rows.line_num, _from_row, row) for row in rows)
     except csv.Error as error:
         raise DraftError(f"line {rows.line_num}: {error}") from error
@@ -223,9 +225,11 @@ def ticket_reference(ticket: str | None, url: str | None) -> dict[str, Any] | No
     """A ticket of `SYSTEM:ID`; None if there is none.
 
     Raises:
-        DraftError: it has another form.
+        DraftError: it has another form, or there is a URL of no ticket.
     """
     if ticket is None:
+        if url is not None:
+            raise DraftError("--ticket-url is that of a --ticket, which is missing")
         return None
     system, colon, number = ticket.partition(":")
     if not (system and colon and number):

@@ -33,7 +33,7 @@ _MOST_NAMED = 20
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A command to publish. `name` is its name for people; for the other fields see `Awaited`."""
+    """A command to publish, with its name for people and the ID of its batch; for the other fields see `Awaited`."""
 
     key: str
     enterprise_manager: str
@@ -41,6 +41,7 @@ class Outgoing:
     name: str
     dry_run: bool = False
     after_run: int = 0
+    batch: str | None = None
 
     @property
     def awaited(self) -> Awaited:
@@ -52,7 +53,8 @@ def outgoing(draft: Draft) -> Outgoing:
     """A command to unlink."""
     command = draft.command
     name = printable(named(command.idempotency_key, command.model_dump(mode="json")))
-    return Outgoing(command.idempotency_key, command.enterprise_manager, draft.body, name, command.dry_run)
+    batch = None if command.batch is None else command.batch.id
+    return Outgoing(command.idempotency_key, command.enterprise_manager, draft.body, name, command.dry_run, batch=batch)
 
 
 def publish_all(
@@ -82,6 +84,7 @@ def publish_all(
                 client.publish(each.body, each.enterprise_manager)
                 published.append(each)
                 reporter.submitted(each)
+            reporter.all_submitted(commands)
             if wait:
                 received = partial(_received, client, following, reporter, again)
                 following.until_ended(client, seconds, received, Stalls(client, names, reporter.warn))
@@ -123,6 +126,7 @@ class _ProgressReporter:
         self._following = following
         self._output = output
         self._many = len(following.open) > 1
+        self._waiting = waiting
         self._console = console(stderr=True)
         self.asked_at = SystemClock().now()
         self._progress: Progress | None = None
@@ -149,6 +153,15 @@ class _ProgressReporter:
             self._progress.advance(self._out)
         elif self._output == "text":
             self._say(f"{each.name}  on the queue of {each.enterprise_manager}")
+        if self._output == "json" and not self._waiting:
+            self._say(each.body.decode())
+
+    def all_submitted(self, commands: Sequence[Outgoing]) -> None:
+        """Name the batches, by which the commands are found later."""
+        batches = Counter((each.batch, each.enterprise_manager) for each in commands if each.batch is not None)
+        if self._output == "text":
+            for (batch, enterprise_manager), count in batches.items():
+                self._say(f"batch {printable(str(batch))}  {count} on the queue of {enterprise_manager}")
 
     def published_again(self, each: Outgoing, before: ReceivedEvent) -> None:
         """Report that the broker has confirmed a retry of a run that had ended before."""
