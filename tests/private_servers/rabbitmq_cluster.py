@@ -22,7 +22,7 @@ class PrivateCluster(Server):
         nodes: each with `url`, `port`, `start`, `stop`, `kill`, `suspend`, `resume`, `rabbitmqctl` and `running`.
 
     Raises:
-        MissingPartError: there is no RabbitMQ and none can be had; the message says what to install.
+        MissingPartError: there is no RabbitMQ and none can be downloaded; the message says what to install.
         PartFailedError: a node did not start; the message ends with its log.
     """
 

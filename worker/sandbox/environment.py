@@ -66,7 +66,7 @@ class SandboxEnvironment(Assembly):
 
     def _open(self, stack: ExitStack) -> None:
         self.supervisor = stack.enter_context(ProcessSupervisor("sandbox"))
-        # In the supervisor's folder, which goes even after SIGKILL: it holds a private key.
+        # They contain a private key. The supervisor's directory is removed even if this process gets SIGKILL.
         certificates = self.supervisor.directory / "certificates"
         certificates.mkdir()
         self.enterprise_manager = stack.enter_context(

@@ -21,7 +21,8 @@ _TOOLS = ("apt-get", "dpkg-deb")
 #: The time-out of one call of apt, in seconds. It is long because a mirror may be slow.
 _APT_SECONDS = 600.0
 
-#: How the names of the folders begin in which packages are unpacked, and after how many seconds one is abandoned.
+#: The prefix of the names of the temporary folders in which packages are unpacked, and the age in seconds from which
+#: such a folder counts as abandoned.
 _SCRATCH, _ABANDONED_SECONDS = "unpacking-", 24 * 3600.0
 
 #: How long a mirror may send nothing before apt gives up, in seconds.
@@ -87,9 +88,9 @@ def unpacked(
 
 
 def _remove_abandoned(cache: Path) -> None:
-    """Remove what a call left that was killed: no call lasts for a day."""
+    """Remove the temporary folders of calls that were killed. No call lasts for a day."""
     for scratch in cache.glob(f"{_SCRATCH}*"):
-        with suppress(FileNotFoundError):  # another call removes its own when it ends
+        with suppress(FileNotFoundError):  # a call that has just ended has removed its own folder
             if time.time() - scratch.stat().st_mtime > _ABANDONED_SECONDS:
                 shutil.rmtree(scratch, ignore_errors=True)
 
@@ -233,7 +234,7 @@ def _debian_mirror(apt: _Apt) -> str:
     """The address from which this system takes its own Debian packages."""
     system = platform.freedesktop_os_release()
     if system["ID"] != "debian" or not _DEBIAN_KEYRING.is_file():
-        raise MissingPartError("other suites are had on Debian alone", part="Debian")
+        raise MissingPartError("packages of another Debian suite can be unpacked on Debian only", part="Debian")
     targets = apt.run(
         "apt-get", "indextargets", "--format", "$(RELEASE) $(COMPONENT) $(REPO_URI)", "Identifier: Packages"
     )

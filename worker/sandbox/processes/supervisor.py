@@ -105,7 +105,7 @@ class Program:
         return _birth_of(self.pid) not in {None, self._birth}
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to it and to its children. It may have ended already."""
+        """Send a signal to its process group. Does nothing if the program has ended."""
         if self._replaced:
             return
         try:
@@ -115,7 +115,11 @@ class Program:
             return
 
     def kill(self) -> None:
-        """Send SIGKILL, and wait until it has ended."""
+        """Send SIGKILL, and wait until it has ended.
+
+        Raises:
+            PartFailedError: it has not ended after 10 s.
+        """
         self.signal(signal.SIGKILL)
         self.wait(seconds=10)
 
@@ -141,6 +145,9 @@ class ProcessSupervisor:
 
     Args:
         name: a part of the directory's name.
+
+    Raises:
+        PartFailedError: the reaper does not start.
     """
 
     def __init__(self, name: str) -> None:

@@ -89,7 +89,11 @@ class WorkerProcess:
             raise PartFailedError(f"the worker {self.name} ended; its log ends:\n{self._program.log_tail()}")
 
     def wait_until_started(self) -> None:
-        """Return when it consumes commands."""
+        """Return when it consumes commands.
+
+        Raises:
+            PartFailedError: as `wait_for_log`.
+        """
         self.wait_for_log("worker.started")
 
     def unacknowledged(self) -> int:
@@ -121,7 +125,7 @@ class WorkerProcess:
         """Send SIGTERM, and wait until the worker has drained and ended.
 
         Raises:
-            PartFailedError: it still runs.
+            PartFailedError: it still runs after `TIMEOUT_SECONDS`.
         """
         self._program.signal(signal.SIGTERM)
         self._program.wait(seconds=TIMEOUT_SECONDS)

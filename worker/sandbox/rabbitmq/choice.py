@@ -10,7 +10,7 @@ The program is the first of these that is available:
 5. an older RabbitMQ from the same sources;
 6. the official image, run by a container engine; of the version that the variable names, if it names one.
 
-If the first two are named, no other RabbitMQ takes their place.
+If one of the two variables is set, neither another installation nor another version takes its place.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def private_broker(name: str = "unlink", *, management: bool = False) -> Private
 
     Raises:
         MissingPartError: there is no RabbitMQ and none can be downloaded; the message says what to install.
-        PartFailedError: it did not start; the message ends with its log.
+        PartFailedError: Erlang's port mapper, which the node needs, does not start.
     """
     supervisor = ProcessSupervisor(f"broker-{name}")
     try:

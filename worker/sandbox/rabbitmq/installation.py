@@ -33,7 +33,7 @@ _COMPANIONS = r"erlang-.*|lib.*|zlib1g"
 
 _PART = "RabbitMQ"
 
-#: How many characters of the reason are shown for which no better installation was found.
+#: The reason why no better installation was found is truncated to this many characters.
 _LONGEST_REASON = 200
 
 _WHAT_TO_INSTALL = f"""\
@@ -130,7 +130,7 @@ def _of_version(version: str) -> Installation:
     suite = SUITES.get(version)
     if suite is None:
         raise MissingPartError(
-            f"{VERSION_VARIABLE} is {version}, and can be one of {', '.join(SUITES)}", part=f"{_PART} {version}"
+            f"{VERSION_VARIABLE} is {version}, but must be one of {', '.join(SUITES)}", part=f"{_PART} {version}"
         )
     try:
         found = _unpacked(suite)
@@ -139,7 +139,7 @@ def _of_version(version: str) -> Installation:
         raise
     if not _has_version(found, version):
         raise MissingPartError(
-            f"Debian's suite {suite} has RabbitMQ {found.version} by now, not {version}", part=f"{_PART} {version}"
+            f"Debian's suite {suite} now has RabbitMQ {found.version}, not {version}", part=f"{_PART} {version}"
         )
     return found
 
@@ -160,7 +160,7 @@ def _installed() -> Installation | None:
 
 
 def _unpacked_before() -> Installation | None:
-    # This source precedes the sources that need apt: apt takes seconds, and there may be no network.
+    # This is tried before the sources that need apt: apt takes seconds, and there may be no network.
     for suite in (None, _NEWEST_RELEASED):
         root = already_unpacked("rabbitmq-server", suite)
         if root is not None and _major((found := _in(root)).version) >= _PREFERRED_MAJOR:
@@ -186,7 +186,7 @@ def _older(reasons: list[str]) -> Installation:
         tried = "\n".join(dict.fromkeys((*reasons, str(error))))
         raise MissingPartError(f"{_WHAT_TO_INSTALL}\n({tried})", part=_PART) from error
     why = f": {' '.join(reasons[-1].split())[:_LONGEST_REASON]}" if reasons else ""
-    return replace(found, drawback=f"no RabbitMQ 4 can be had here{why}")
+    return replace(found, drawback=f"RabbitMQ 4 is not available here{why}")
 
 
 def _unpacked(suite: str | None = None) -> Installation:
@@ -207,7 +207,7 @@ def _version(scripts: Path) -> str:
     for plugin in sorted((scripts.parent / "plugins").glob("rabbit-*")):
         return plugin.name.removeprefix("rabbit-").removesuffix(".ez")
     raise MissingPartError(
-        f"there is no plugins/rabbit-VERSION beside {scripts}, so this is no RabbitMQ that runs", part=_PART
+        f"there is no plugins/rabbit-VERSION beside {scripts}: this RabbitMQ is not complete", part=_PART
     )
 
 

@@ -155,11 +155,11 @@ class PrivateBroker(Server):
 
     @abstractmethod
     def suspend(self) -> None:
-        """Send SIGSTOP. The node's connections stay open, and it does not answer."""
+        """Suspend the node, as by SIGSTOP. Its connections stay open, and it does not answer."""
 
     @abstractmethod
     def resume(self) -> None:
-        """Send SIGCONT. A suspended node continues."""
+        """Let a suspended node continue, as by SIGCONT."""
 
     @abstractmethod
     def rabbitmqctl(self, *arguments: str) -> str:

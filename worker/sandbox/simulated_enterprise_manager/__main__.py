@@ -43,12 +43,12 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--name", default="localhost", help="the host name in its URL; its certificate is valid for that and loopback"
     )
-    parser.add_argument("--port", type=int, default=0, help="0 is any that is free")
+    parser.add_argument("--port", type=int, default=0, help="0 means any free port")
     parser.add_argument(
-        "--state-dir", type=Path, required=True, help="where certificates and password are kept; made if need be"
+        "--state-dir", type=Path, required=True, help="the folder of certificates and password; created if missing"
     )
     parser.add_argument(
-        "--password-file", type=Path, help="made at the first start; if left out, `password` in the state folder"
+        "--password-file", type=Path, help="created at the first start; by default `password` in the state folder"
     )
     parser.add_argument(
         "--behaviour",

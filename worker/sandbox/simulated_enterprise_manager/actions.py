@@ -1,4 +1,4 @@
-"""What can be done with a job beside editing its links: `POST /jobs/{ID}?action=...` (helpcenter)."""
+"""The actions on a job other than edits of its links: `POST /jobs/{ID}?action=...` (helpcenter)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from worker.sandbox.simulated_enterprise_manager.exchange import RefusalError, R
 from worker.sandbox.simulated_enterprise_manager.model import Job, Session, Task
 from worker.sandbox.simulated_enterprise_manager.state import State
 
-#: The name of each action's task [?].
+#: The name of each action's task [?] (`behaviour` explains such marks).
 _OPERATIONS = {
     "start": "StartJob",
     "retry": "RetryJob",

@@ -63,19 +63,18 @@ class Behaviour:
     links_of_other_jobs: Literal["400", "404", "500", "empty"] = "400"
     #: GET of the linked repositories of a copy job made in 11a or earlier [?]: its entity has no list of them [doc].
     links_of_legacy_copy_jobs: Literal["listed", "empty", "400"] = "listed"
-
-    #: Whether a job's entity holds its linked repositories beside its linked backups [?]: documented both ways.
+    #: Whether a job's entity contains its linked repositories, besides its linked backups [?]: documented both ways.
     links_in_job_entity: Literal["listed", "left_out"] = "listed"
 
     # --- tasks ---
 
     #: How long a task stays `OperationFinished` (done, but Enterprise Manager has not collected it yet) [doc].
     operation_finished_seconds: float = 0
-    #: How often a task is shown as `OperationFinished` at least, however long ago that was.
+    #: How many reads show a task as `OperationFinished`, even if `operation_finished_seconds` have passed.
     operation_finished_looks: int = 1
     #: A state that no document names, shown between `OperationFinished` and `Finished` [?].
     unknown_state: str | None = None
-    #: How often it is shown.
+    #: How many reads show that state.
     unknown_state_looks: int = 1
     #: Whether a task that will fail passes `OperationFinished` with `Success="true"` as the others do [?].
     failing_task_seems_successful: bool = True
@@ -110,20 +109,21 @@ class Behaviour:
 
     # --- queries ---
 
-    #: Whether `GET /query` works, wholly or for tasks [?].
+    #: Whether `GET /query` works, or the status with which it is answered [?].
     query: Literal["supported", "400", "501"] = "supported"
-    #: As above, for `type=Task` alone.
+    #: The same for queries with `type=Task` only.
     query_tasks: Literal["supported", "400", "501"] = "supported"
-    #: The page size where none is asked for, and the greatest there is [seen: 100].
+    #: The page size of a query without `pageSize`, and the largest possible page size [seen: 100].
     page_size: int = 100
-    #: Whether names are compared by case [?].
+    #: Whether filters compare values case-sensitively [?].
     names_by_case: bool = False
     #: How a quote is written inside a quoted value of a filter [doc: doubled].
     quote_inside_value: Literal["impossible", "backslash", "doubled"] = "doubled"
 
     # --- documents ---
 
-    #: Host (and port) in links [seen: Enterprise Manager's own, which may not resolve]; None: the one that was asked.
+    #: Host (and port) in the URLs of documents [seen: Enterprise Manager's own, which may not resolve]; None: those of
+    #: the request.
     links_host: str | None = "em01.corp.example:9398"
     #: Case of JSON keys [doc: Pascal; seen on 13.0: camel].
     json_keys: Literal["pascal", "camel"] = "pascal"
@@ -131,7 +131,7 @@ class Behaviour:
     json_byte_order_mark: bool = False
     #: Name of the JSON array of linked repositories [?]; empty: the document is the array.
     json_links_name: str = "LinkedBackupRepositories"
-    #: As above, of linked backups in the job's entity.
+    #: Name of the JSON array of linked backups in the job's entity [?].
     json_linked_backups_name: str = "LinkedBackups"
     #: An empty list in JSON [?].
     json_empty_list: Literal["array", "null"] = "array"
@@ -147,9 +147,9 @@ class Behaviour:
 
     #: How long every answer takes.
     latency_seconds: float = 0
-    #: More requests at once than this are turned away [?].
+    #: How many requests are accepted at once [?]; None: any number.
     requests_at_once: int | None = None
-    #: With this status.
+    #: The status of the answer to a request beyond that number.
     overload_status: Literal[429, 503] = 503
     #: The `Retry-After` of every 429 and 503, in seconds or as a date [?]; None: without one.
     retry_after: str | None = None

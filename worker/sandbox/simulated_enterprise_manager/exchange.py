@@ -1,4 +1,4 @@
-"""A request to the simulated Enterprise Manager, its answer, and what both are read from."""
+"""A request to the simulated Enterprise Manager and its answer, and functions that read parts of a request."""
 
 from __future__ import annotations
 
@@ -94,14 +94,22 @@ def as_entity(request: Request) -> bool:
 
 
 def bare(text: str) -> str:
-    """The ID in a path, which is a bare UUID [doc]."""
+    """The ID from a path, in lower case. IDs in paths are bare UUIDs [doc].
+
+    Raises:
+        RefusalError: 400, it is no bare UUID.
+    """
     if not _UUID.fullmatch(text):
         raise RefusalError(400, f"The ID [{quote(text)}] is ill-formed.")
     return text.lower()
 
 
 def posted_uid(body: bytes, element: str, kind: str) -> str:
-    """The bare UUID in that element of the body: the UID of a resource of that kind."""
+    """The bare UUID in that element of the body: the UID of a resource of that kind.
+
+    Raises:
+        RefusalError: 400, the body has no such element, or its text is no such UID.
+    """
     prefix, _, uid = posted(body, element).rpartition(":")
     if prefix not in {"", f"urn:veeam:{kind}"}:
         raise RefusalError(400, f"{element} is no UID of a {kind}.")
@@ -109,7 +117,11 @@ def posted_uid(body: bytes, element: str, kind: str) -> str:
 
 
 def posted(body: bytes, element: str) -> str:
-    """The text of that element of the body, in XML or JSON."""
+    """The text of that element of the body, in XML or JSON.
+
+    Raises:
+        RefusalError: 400, the body cannot be read, or has no such element.
+    """
     try:
         if body.lstrip().startswith(b"{"):
             fields: dict[str, Any] = json.loads(body)

@@ -1,4 +1,4 @@
-"""Documents of resources that other programs than the worker ask for."""
+"""Documents of resources that the worker does not request, but other programs may."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from worker.sandbox.simulated_enterprise_manager.rendering import Element
 
 
 class FurtherDocuments(Documents):
-    """The documents that the worker reads, and these."""
+    """Builds these documents, and as `Documents` those that the worker reads."""
 
     def linked_jobs(self, job: Job, links: Iterable[LinkedJob]) -> Element:
         """The jobs linked to a copy job (helpcenter, "/jobs/{ID}/linkedJobs")."""
@@ -31,7 +31,7 @@ class FurtherDocuments(Documents):
         return self._references("BackupServer", "backupServers", [(id_of_server(name), name) for name in names])
 
     def backup_server(self, name: str) -> Element:
-        """The reference to one."""
+        """A reference to the backup server of that name."""
         return self._reference("EntityRef", "BackupServer", "backupServers", id_of_server(name), name)
 
     def hierarchy_roots(self, names: Iterable[str]) -> Element:
@@ -39,7 +39,7 @@ class FurtherDocuments(Documents):
         return self._references("HierarchyRoot", "hierarchyRoots", [(id_of_server(name), name) for name in names])
 
     def backups(self, backups: Iterable[tuple[LinkedBackup, Job]]) -> Element:
-        """References to the backups that are linked to jobs, named as those are."""
+        """References to the backups that are linked to jobs. Each has the name of its job."""
         named = {backup.uid: job.name for backup, job in backups}
         return self._references("Backup", "backups", list(named.items()))
 

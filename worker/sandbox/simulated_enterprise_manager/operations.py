@@ -76,7 +76,7 @@ class Simulation(ABC):
 
     @operation
     def about(self) -> dict[str, str]:
-        """Where it is, and who may log on."""
+        """Its `url`, `ca_file` and `username`; with the program of its own, also `password_file`."""
         return self._about
 
     @property
@@ -103,7 +103,7 @@ class Simulation(ABC):
 
     @operation
     def add_repository(self, name: str, uid: str | None = None, backup_server: str = DEFAULT_BACKUP_SERVER) -> str:
-        """Add a repository; its UID."""
+        """Add a repository. Returns its UID."""
         return self._state.add_repository(name, uid, backup_server)
 
     @operation
@@ -119,14 +119,15 @@ class Simulation(ABC):
         id: str | None = None,  # noqa: A002 - what it is called everywhere else
         backup_server: str = DEFAULT_BACKUP_SERVER,
     ) -> str:
-        """Add a job; its ID.
+        """Add a job. Returns its ID.
 
         Args:
             name: need not be unique.
-            links: linked repositories, each by its UID, or with the link's own ID too. Unknown ones are added.
+            links: linked repositories, each by its UID, or as a `LinkedRepository` with the link's ID. Repositories
+                that do not exist are added.
             job_type: `ImmediateBackupCopy`, `BackupCopy` (made in 11a or earlier), `Backup`, `Replica`, ...
             platform: `VMware`, `Hyperv`, `vCloud`, or `CustomPlatform` as in the vendor's examples of copy jobs.
-            linked_backups: backups that any edit drops, each by its UID, or with its own ID too.
+            linked_backups: backups that any edit drops, each by its UID, or as a `LinkedBackup` with the link's ID.
             linked_jobs: the IDs of jobs from which it copies.
             id: a random one if it is left out.
             backup_server: the name of the backup server that it is configured on.
@@ -152,36 +153,36 @@ class Simulation(ABC):
 
     @operation
     def links(self, job_id: str) -> list[LinkedRepository]:
-        """What is truly linked to a job now, whatever a lagging list shows."""
+        """The repositories that are linked to a job now, even if its list lags behind."""
         return list(self._linked(job_id).repositories)
 
     @operation
     def linked_jobs(self, job_id: str) -> list[LinkedJob]:
-        """What jobs are truly linked to a job now."""
+        """The jobs that are linked to a job now, even if its list lags behind."""
         return list(self._linked(job_id).jobs)
 
     @operation
     def linked_backups(self, job_id: str) -> list[LinkedBackup]:
-        """What backups are truly linked to a job now."""
+        """The backups that are linked to a job now, even if its entity lags behind."""
         return list(self._linked(job_id).backups)
 
     @operation
     def add_link(self, job_id: str, repository_uid: str, object_in_job_id: str | None = None) -> str:
-        """Link a repository at once, as another user does at the console; the new link's ID."""
+        """Link a repository at once, as another user does in the console. Returns the new link's ID."""
         return self._link(job_id, repository_uid, object_in_job_id)
 
     @operation
     def put_back(self, job: str, repository: str, backup_server: str | None = None) -> str:
-        """Link a repository to a job at once, both by ID or name; the new link's ID.
+        """Link a repository to a job at once, both by ID or name. Returns the new link's ID.
 
         Args:
             job: its ID or name.
             repository: its UID or name, on the job's backup server.
-            backup_server: which job is meant, where several have the name.
+            backup_server: the job's backup server; needed if several jobs have the name.
 
         Raises:
             LookupError: there is no such job or repository, or several; or the repository is linked already.
-            ControlFailedError: the same in another process.
+            ControlFailedError: the same, raised instead by `SimulationControl`.
         """
         found_job = self._state.job_called(job, backup_server)
         found_repository = self._state.repository_called(repository, found_job.backup_server)
@@ -191,13 +192,13 @@ class Simulation(ABC):
 
     @operation
     def remove_link(self, job_id: str, object_in_job_id: str) -> None:
-        """Remove a link at once, as another user does at the console; the job's linked backups go with it."""
+        """Remove a link at once, as another user does in the console. This drops the job's linked backups too."""
         self._state.relink(job_id, self._linked(job_id).without(object_in_job_id).without_backups())
 
     @property
     @operation
     def departures(self) -> dict[str, float]:
-        """When each removed link was removed, by `time.monotonic`; of a job, the last 200 changes only.
+        """The time of each link's removal, by `time.monotonic`, by the link's ID; only of a job's last 200 changes.
 
         All processes of a machine share the monotonic clock.
         """
@@ -228,7 +229,7 @@ class Simulation(ABC):
 
     @operation
     def change_behaviour(self, /, **changes: Any) -> None:
-        """Set several switches at once. What was due before still happens by their old values.
+        """Set several switches at once. Events that were due before are executed first, by the old values.
 
         Raises:
             UnknownBehaviourError: for a field that does not exist or a value that it cannot have.

@@ -1,8 +1,9 @@
 """Answers requests from a recording that `unlink-worker doctor --assumptions --record` wrote, or that a person made.
 
-The requests that change something divide the recording into stretches. Such a request moves on to its next exchange; a
-GET is answered from the stretch that is reached, the same GETs in their order, and the last of them from then on. So a
-client that polls more often, or less, than the recorded one sees the same course of events.
+The requests other than GET divide the recording into sections: each section begins with such a request. When a client
+sends such a request, the replay moves forward to its next recorded occurrence. A GET is answered from the current
+section. If the section has several answers to the same GET, they are given in their order, and the last one is repeated
+from then on. A client that polls more or less often than the recorded one therefore sees the same course of events.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _Key = tuple[str, frozenset[tuple[str, str]], int | str | None, str, bool]
 
 
 class RecordingInvalidError(ValueError):
-    """The file is no recording."""
+    """The file is not a recording."""
 
 
 class RecordedExchange(BaseModel):
@@ -37,7 +38,7 @@ class RecordedExchange(BaseModel):
     query: dict[str, str] = {}
     accept: Literal["xml", "json"] = "xml"
     gzip: bool = False
-    #: The number of the session in which it was sent; "unknown" if its token was none that the server had given.
+    #: The number of the session in which it was sent; "unknown" if its token was not from this server.
     session: int | Literal["unknown"] | None = None
     #: The number of the session that its answer begins.
     begins: int | None = None
@@ -60,7 +61,7 @@ class _File(BaseModel):
     bodies: list[str]
     trial: dict[str, str] | None = None
     results: dict[str, str] = {}
-    #: Where it comes from.
+    #: Where the recording comes from, for its readers.
     source: str | None = None
 
 
@@ -80,9 +81,9 @@ class Replay:
 
     exchanges: list[RecordedExchange]
     bodies: list[str]
-    #: The last exchange that changed something, by its index.
+    #: The index of the exchange with which the current section begins; -1 before the first.
     _reached: int = -1
-    #: How many GETs of each kind were answered since then.
+    #: Which answer of the current section each GET got last, counted from 0.
     _answered: dict[_Key, int] = field(default_factory=dict)
 
     @classmethod

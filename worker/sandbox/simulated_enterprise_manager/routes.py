@@ -38,7 +38,7 @@ HIERARCHY_ROOT = "vcenter01.corp.example"
 
 
 class Routes:
-    """The part of the API that an unlink uses, and what other programs ask for beside it."""
+    """The part of the API that an unlink uses, and some resources that other programs request."""
 
     def __init__(self, state: State, account: Account) -> None:
         self._state = state

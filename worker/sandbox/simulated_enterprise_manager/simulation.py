@@ -65,7 +65,7 @@ class SimulatedEnterpriseManager(Simulation):
 
         Raises:
             OSError: the port is in use, or the recording cannot be read.
-            RecordingInvalidError: the recording is none.
+            RecordingInvalidError: the file is not a recording.
         """
         with contextlib.ExitStack() as stack:
             if folder is None:
