@@ -66,8 +66,9 @@ def watch(
 ) -> None:
     """Show events as they are published, until Ctrl-C; the exit status is then 0.
 
-    Only events published from now on are shown; for earlier ones see `unlink-worker status KEY`. If the broker goes
-    away, it is waited for; if it cannot be reached at the start, the exit status is 1.
+    Only events of unlinks are shown that are published from now on; for earlier ones see `unlink-worker status KEY`,
+    and for batches `unlink-worker list --batch`. If the broker goes away, it is waited for; if it cannot be reached at
+    the start, the exit status is 1.
     """
     settings = settings_or_exit(ClientSettings)
     outcomes = [each.value for each in outcome] if outcome else ["*"]

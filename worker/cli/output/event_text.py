@@ -52,7 +52,7 @@ def explanation(event: ReceivedEvent) -> str:
             unseen = "" if data.get("verified") else "; the job's list does not show it yet"
             return f"{known}{message}{unseen}"
         case Outcome.CANCELLED:
-            return "nothing was changed" if data.get("changed") is False else ""
+            return "nothing was changed" if data.get("changed") is False else "its task may still remove the link"
         case Outcome.PLANNED:
             return _plan(data)
         case _:

@@ -19,7 +19,14 @@ def outgoing_retry(command: RetryCommand, known_by: Mapping[str, Any]) -> Outgoi
     """A retry to publish; the end of a later run answers it. `known_by` has the names of the unlink for people."""
     body = command.model_dump_json(exclude_none=True).encode()
     name = printable(named(command.idempotency_key, known_by))
-    return Outgoing(command.idempotency_key, command.enterprise_manager, body, name, after_run=command.run)
+    return Outgoing(
+        command.idempotency_key,
+        command.enterprise_manager,
+        body,
+        name,
+        after_run=command.run,
+        not_before=command.not_before,
+    )
 
 
 class RetryOfEarlier:

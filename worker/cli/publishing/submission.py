@@ -33,7 +33,7 @@ _MOST_NAMED = 20
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A command to publish, with its name for people and the ID of its batch; for the other fields see `Awaited`."""
+    """A command to publish, with its name for people, its time and the ID of its batch; for the rest see `Awaited`."""
 
     key: str
     enterprise_manager: str
@@ -42,6 +42,7 @@ class Outgoing:
     dry_run: bool = False
     after_run: int = 0
     batch: str | None = None
+    not_before: datetime | None = None
 
     @property
     def awaited(self) -> Awaited:
@@ -54,7 +55,15 @@ def outgoing(draft: Draft) -> Outgoing:
     command = draft.command
     name = printable(named(command.idempotency_key, command.model_dump(mode="json")))
     batch = None if command.batch is None else command.batch.id
-    return Outgoing(command.idempotency_key, command.enterprise_manager, draft.body, name, command.dry_run, batch=batch)
+    return Outgoing(
+        command.idempotency_key,
+        command.enterprise_manager,
+        draft.body,
+        name,
+        command.dry_run,
+        batch=batch,
+        not_before=command.not_before,
+    )
 
 
 def publish_all(
@@ -152,7 +161,7 @@ class _ProgressReporter:
         if self._progress is not None:
             self._progress.advance(self._out)
         elif self._output == "text":
-            self._say(f"{each.name}  on the queue of {each.enterprise_manager}")
+            self._say(f"{each.name}  on the queue of {each.enterprise_manager}{_at_its_time(each)}")
         if self._output == "json" and not self._waiting:
             self._say(each.body.decode())
 
@@ -167,7 +176,7 @@ class _ProgressReporter:
         """Report that the broker has confirmed a retry of a run that had ended before."""
         if self._output == "text" and self._progress is None:
             ended = f"{before.outcome}, {local_time(before.made_at)}"
-            self._say(f"{each.name}  run {before.run or 1} had ended ({ended}); it is run again")
+            self._say(f"{each.name}  run {before.run or 1} had ended ({ended}); it is run again{_at_its_time(each)}")
 
     def received(self, event: ReceivedEvent) -> None:
         """Report an event about one of the commands."""
@@ -192,6 +201,12 @@ class _ProgressReporter:
         live.stop()  # both write on one screen
         typer.echo(line, err=err)
         live.start()
+
+
+def _at_its_time(each: Outgoing) -> str:
+    if each.not_before is None or each.not_before <= SystemClock().now():
+        return ""
+    return f", to start at {local_time(each.not_before)}"
 
 
 def _print_ends(following: Following, still_open: Sequence[Outgoing], asked_at: datetime) -> None:
