@@ -90,7 +90,10 @@ class Message(BaseModel):
 
 
 def _exactly_one_of(alternatives: dict[str, str], narrowing: str) -> dict[str, Any]:
-    """The JSON Schema of a reference's rule. `alternatives` are its fields, each with the title of that choice."""
+    """The JSON Schema of the rule that a reference has exactly one of these fields.
+
+    `alternatives` maps each field to the title of that choice. The field `narrowing` goes with `name` only.
+    """
     return {
         "oneOf": [
             {
@@ -180,7 +183,7 @@ def _require_one(alternatives: dict[str, str | None]) -> None:
     given = [name for name, value in alternatives.items() if value is not None]
     if len(given) != 1:
         names = ", ".join(alternatives)
-        raise ValueError(f"exactly one of {names} is needed, not {' and '.join(given) or 'none'}")
+        raise ValueError(f"exactly one of {names} is needed; given: {', '.join(given) or 'none'}")
 
 
 def _require_name_for_server(name: str | None, backup_server: str | None) -> None:

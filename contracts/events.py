@@ -46,7 +46,7 @@ class Outcome(StrEnum):
         return self is not Outcome.SUBMITTED
 
 
-#: The outcomes of a run. They are recorded, and a repeated command is answered with the recorded one.
+#: The terminal outcomes of a run. The ledger records them, and a repeated command is answered with the recorded event.
 RECORDED = (Outcome.SUCCEEDED, Outcome.FAILED, Outcome.CANCELLED, Outcome.TIMED_OUT)
 
 #: The outcomes of a run after which it may be retried.
@@ -267,7 +267,7 @@ class EventData(Message):
 
 
 class Envelope(Message):
-    """What every CloudEvent of the worker has beside its `data`."""
+    """The attributes of every CloudEvent of the worker: all but `data`."""
 
     specversion: Literal["1.0"] = Field("1.0", title="CloudEvents version", description="Of the envelope.")
     id: Annotated[str, Field(min_length=1)]
@@ -284,7 +284,7 @@ class Envelope(Message):
     def to_bytes(self) -> bytes:
         """The message body: JSON, UTF-8. CloudEvents attributes that are null are left out, as the format asks.
 
-        A lone surrogate, which UTF-8 does not have and a server's JSON may hold, becomes a question mark.
+        A lone surrogate becomes a question mark: UTF-8 cannot encode it, and a server's JSON may contain one.
         """
         left_out = {"subject"} if self.subject is None else None
         try:

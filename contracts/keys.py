@@ -1,4 +1,4 @@
-"""An idempotency key for a command that was given none."""
+"""Idempotency keys for commands that were given none, and IDs for their batches."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from contracts.commands import CONTENT
 
 
 def key_for(command: dict[str, Any]) -> str:
-    """A key for a command's fields.
+    """A key for a command, which is given as the fields of `unlink.v1`.
 
     With a ticket, it is derived from the ticket's system and ID and from all of the content: the same request for the
     same ticket has the same key, also from another user. Without a ticket, a repeated request cannot be told from a new

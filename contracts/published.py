@@ -118,7 +118,7 @@ def _command_schema(name: str, model: type[Message]) -> dict[str, Any]:
 
 
 def _event_schema(outcome: Outcome, schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema of the events of one outcome, made of that of all events, which is changed."""
+    """The schema of the events of one outcome. `schema` is that of all events; it is changed in place."""
     kind = EVENT_KINDS[outcome]
     attributes = schema["properties"]
     data = schema["$defs"].pop("EventData")

@@ -33,6 +33,16 @@ _MOST_LEVELS = 100
 #: A string, terminated or not, or the beginning or the end of an array or object.
 _MARK = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[{\]}]', re.DOTALL)
 
+#: What a JSON text other than an object is called, by the Python type that `json` reads it as.
+_JSON_KINDS: dict[type, str] = {
+    list: "a JSON array",
+    str: "a JSON string",
+    int: "a JSON number",
+    float: "a JSON number",
+    bool: "a JSON boolean",
+    type(None): "JSON null",
+}
+
 AnyCommand = TypeVar("AnyCommand", UnlinkCommand, CancelCommand, RetryCommand)
 
 
@@ -61,7 +71,9 @@ class UnreadableMessageError(Exception):
 
 
 def read_message(body: bytes, content_type: str | None = None) -> Command:
-    """Read one command of any kind, bare or wrapped in a CloudEvent (by content type, or by its `specversion`).
+    """Read one command of any kind, bare or wrapped in a CloudEvent.
+
+    A CloudEvent is recognised by the content type, or by a field `specversion` without a field `command`.
 
     Raises:
         UnreadableMessageError: too large, not UTF-8, not JSON, a repeated or unknown field, a wrong value.
@@ -81,7 +93,7 @@ def read_message(body: bytes, content_type: str | None = None) -> Command:
 
 
 def read_command(body: bytes, content_type: str | None = None) -> UnlinkCommand:
-    """Read one command to unlink, bare or wrapped in a CloudEvent (by content type, or by its `specversion`).
+    """Read one `unlink.v1`, bare or wrapped in a CloudEvent, as `read_message` does.
 
     Raises:
         UnreadableMessageError: too large, not UTF-8, not JSON, a repeated or unknown field, a wrong value.
@@ -104,7 +116,7 @@ def to_run_again(
 ) -> bytes:
     """The bytes of a stored command for its next run, with the times and the correlation ID that are given.
 
-    A new deadline that is not after the stored `not_before` takes its place.
+    If only a new `not_after` is given, and the stored `not_before` is not earlier, the stored `not_before` is dropped.
 
     A stored command that cannot be read is returned unchanged.
     """
@@ -144,7 +156,7 @@ def _read_object(body: bytes) -> dict[str, Any]:
     except ValueError as error:
         raise UnreadableMessageError(f"the message is not JSON as the contract has it: {error}") from error
     if not isinstance(content, dict):
-        raise UnreadableMessageError(f"the message is a JSON {type(content).__name__}; an object is needed")
+        raise UnreadableMessageError(f"the message is {_JSON_KINDS[type(content)]}; a JSON object is needed")
     return content
 
 
@@ -182,7 +194,7 @@ def _unwrap(event: dict[str, Any]) -> dict[str, Any]:
         raise UnreadableMessageError("specversion: a CloudEvent of version 1.0 is needed")
     missing = [name for name in ("id", "source", "type") if not (isinstance(event.get(name), str) and event[name])]
     if missing:
-        raise UnreadableMessageError(f"{', '.join(missing)}: a CloudEvent needs it as text that is not empty")
+        raise UnreadableMessageError(f"{', '.join(missing)}: required in a CloudEvent, as text that is not empty")
     if not isinstance(event.get("data"), dict):
         raise UnreadableMessageError("data: the CloudEvent must hold the command here, as an object")
     data: dict[str, Any] = event["data"]
