@@ -28,7 +28,7 @@ class LinkedJob:
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """The links found, ordered by job name. `unread` maps a job to the reason why its links could not be read."""
+    """The links found, ordered by job name. `unread`: one text for each job whose links could not be read, and why."""
 
     links: tuple[LinkedJob, ...]
     unread: tuple[str, ...] = ()
@@ -38,7 +38,7 @@ async def links_of_job(gateway: Gateway, reference: JobReference) -> Catalogue:
     """The links of one copy job.
 
     Raises:
-        Refused: there is no such job, it is no copy job, or the reference is ambiguous.
+        Refused: there is no such job, it is no copy job, the reference is ambiguous, or the request was refused.
         Unavailable: Enterprise Manager does not answer.
     """
     job = await gateway.find_job(reference)
@@ -49,7 +49,7 @@ async def links_of_job(gateway: Gateway, reference: JobReference) -> Catalogue:
 async def links_to_repository(
     gateway: Gateway, reference: RepositoryReference, progress: Callable[[int, int], None]
 ) -> Catalogue:
-    """The links of all copy jobs to one repository. Each job takes two requests.
+    """The links of all copy jobs to one repository. Each job of any type takes one request, each copy job two.
 
     `progress` is called with the number of jobs read and the total number of jobs.
 
