@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -258,40 +259,115 @@ def test_a_ticket_that_could_not_be_reached_is_reported_later(site: Site, recipe
             assert (path, update["note"]) == ("/tickets/OPS-3", "unlink succeeded")
 
 
-def test_a_ticket_with_several_links_is_closed_when_all_of_them_are_gone(site: Site, recipes: Path) -> None:
-    """It would be closed when the last link was gone, although the first one's unlink had failed."""
+@dataclass(frozen=True, slots=True)
+class Tickets:
+    """The tickets that a consumer updates, by the end of their path."""
+
+    site: Site
+    updates: Queue[tuple[str, dict[str, Any]]]
+    states: dict[str, str] = field(default_factory=dict)
+
+    def order(self, ticket: str, key: str, *, fails: bool = False, **fields: Any) -> dict[str, Any]:
+        """Order an unlink for a ticket; the command."""
+        command = self.site.new_command(key) | {"ticket": {"system": "jira", "id": ticket}} | fields
+        self.site.world.enterprise_manager.set_running(command["job"]["id"], running=fails)
+        self.site.world.send(command)
+        return command
+
+    def retry(self, command: dict[str, Any]) -> None:
+        """Order what failed once more, now that it can succeed."""
+        self.site.world.enterprise_manager.set_running(command["job"]["id"], running=False)
+        self.site.world.send({"command": "retry.v1", "idempotency_key": command["idempotency_key"], "run": 1})
+
+    def state_after(self, ticket: str, note: str) -> str:
+        """Whether a ticket is open, once it has an update with a note in which this occurs."""
+        while True:
+            path, update = self.updates.get(timeout=TIMEOUT_SECONDS)
+            name = path.rpartition("/")[2]
+            self.states[name] = update.get("state", self.states.get(name, "not touched"))
+            if name == ticket and note in update.get("note", ""):
+                return self.states[name]
+
+    def until(self, ticket: str, state: str) -> None:
+        """Wait until a ticket is in a state."""
+        while self.states.get(ticket) != state:
+            self.state_after(ticket, "")
+
+
+@contextmanager
+def closing_tickets(site: Site, recipes: Path, tmp_path: Path) -> Iterator[Tickets]:
+    """The consumer that closes tickets with several links, at work."""
+    site.world.enterprise_manager.change_behaviour(running_job="task_fails")
     updates: Queue[tuple[str, dict[str, Any]]] = Queue()
-    enterprise_manager = site.world.enterprise_manager
-    enterprise_manager.change_behaviour(running_job="task_fails")
-    ticket = {"ticket": {"system": "jira", "id": "OPS-20"}, "batch": {"id": "OPS-20", "size": 2}}
-    first, second = (site.new_command(f"closes-{number}") | ticket for number in (1, 2))
-    alone = site.new_command("closes-alone") | {"ticket": {"system": "jira", "id": "OPS-21"}}
-    enterprise_manager.set_running(first["job"]["id"], running=True)
+    with ticketing_system(updates, failures=0) as url:
+        environment = {"AMQP_URL": site.amqp_url, "TICKETS_API": url, "TICKETS_DB": str(tmp_path / "tickets.sqlite")}
+        with running([sys.executable, recipes / "close_tickets.py"], environment):
+            until_consumed(site, "observer.tickets")
+            yield Tickets(site, updates)
+
+
+@pytest.fixture
+def tickets(site: Site, recipes: Path, tmp_path: Path) -> Iterator[Tickets]:
+    """The same, with a queue of its own."""
     delete_queue(site, "observer.tickets")
+    with closing_tickets(site, recipes, tmp_path) as tickets:
+        yield tickets
 
-    def until_updated(*wanted: tuple[str, str, str]) -> None:
-        """Wait for updates that change a ticket's state: ticket, state, and a part of the note."""
-        left = set(wanted)
-        while left:
-            path, update = updates.get(timeout=TIMEOUT_SECONDS)
-            found = {each for each in left if each[2] in update["note"] and each[0] == path}
-            assert "state" not in update or (update["state"] == next(iter(found))[1] if found else True), update
-            left -= found
 
-    with (
-        ticketing_system(updates, failures=0) as url,
-        running([sys.executable, recipes / "close_tickets.py"], {"AMQP_URL": site.amqp_url, "TICKETS_API": url}),
-    ):
-        until_consumed(site, "observer.tickets")
-        for command in (first, second, alone):
-            site.world.send(command)
-        until_updated(
-            ("/tickets/OPS-20", "open", "Of 2 commands of the batch 'OPS-20', 1 succeeded: 1 failed"),
-            ("/tickets/OPS-21", "closed", "was removed; the task succeeded"),
-        )
-        enterprise_manager.set_running(first["job"]["id"], running=False)
-        site.world.send({"command": "retry.v1", "idempotency_key": "closes-1", "run": 1})
-        until_updated(("/tickets/OPS-20", "closed", "All 2 commands of the batch 'OPS-20' succeeded"))
+REMOVED, KEPT = "was removed; the task succeeded", "was not removed: "
+
+
+def test_a_ticket_is_not_closed_while_a_link_of_it_is_known_to_have_stayed(
+    site: Site, recipes: Path, tmp_path: Path
+) -> None:
+    """The success of the second would close the ticket, although the first had failed, and nobody would look again."""
+    delete_queue(site, "observer.tickets")
+    with closing_tickets(site, recipes, tmp_path) as tickets:
+        first = tickets.order("OPS-20", "closes-1", fails=True)
+        assert tickets.state_after("OPS-20", KEPT) == "open"
+    with closing_tickets(site, recipes, tmp_path) as tickets:  # what it has heard of lasts
+        tickets.order("OPS-20", "closes-2")
+        assert tickets.state_after("OPS-20", REMOVED) == "open"
+        tickets.retry(first)
+        assert tickets.state_after("OPS-20", REMOVED) == "closed"
+
+
+def test_a_dry_run_neither_closes_a_ticket_nor_opens_it_again(tickets: Tickets) -> None:
+    """A look at what would happen is no end of anything."""
+    command = tickets.order("OPS-21", "looks", dry_run=True, repository={"name": "nowhere"})
+    assert tickets.state_after("OPS-21", "Dry run: ") == "not touched"
+    tickets.order("OPS-21", "looks")
+    assert tickets.state_after("OPS-21", REMOVED) == "closed"
+    tickets.site.world.send(command | {"if_absent": "fail"})
+    assert tickets.state_after("OPS-21", "Dry run: ") == "closed"
+
+
+def test_a_ticket_in_two_batches_is_closed_when_both_have_succeeded(tickets: Tickets) -> None:
+    """With links on two Enterprise Managers, it has a batch on each: the end of one would speak for the other."""
+    one: dict[str, Any] = {"batch": {"id": "closes-1", "size": 2}}
+    two: dict[str, Any] = {"batch": {"id": "closes-2", "size": 2}}
+    failed = tickets.order("OPS-22", "batch-1-fails", fails=True, **one)
+    tickets.order("OPS-22", "batch-1", **one)
+    assert tickets.state_after("OPS-22", "Of 2 commands of the batch 'closes-1', 1 succeeded: 1 failed") == "open"
+    tickets.order("OPS-22", "batch-2", **two)
+    tickets.order("OPS-22", "batch-2-too", **two)
+    assert tickets.state_after("OPS-22", "All 2 commands of the batch 'closes-2' succeeded") == "open"
+    tickets.retry(failed)
+    assert tickets.state_after("OPS-22", "All 2 commands of the batch 'closes-1' succeeded") == "closed"
+
+
+def test_a_batch_of_several_tickets_closes_those_whose_links_are_gone(tickets: Tickets) -> None:
+    """`submit --file` makes one batch of a file of several tickets: none of them would ever be closed."""
+    batch: dict[str, Any] = {"batch": {"id": "several", "size": 4}}
+    tickets.order("OPS-23", "several-1", **batch)
+    assert tickets.state_after("OPS-23", REMOVED) == "open"  # the commands to come may be this ticket's
+    tickets.order("OPS-23", "several-2", **batch)
+    failed = tickets.order("OPS-24", "several-3", fails=True, **batch)
+    tickets.order("OPS-24", "several-4", **batch)
+    tickets.until("OPS-23", "closed")
+    tickets.retry(failed)
+    assert tickets.states["OPS-24"] == "open"
+    tickets.until("OPS-24", "closed")
 
 
 def test_a_chat_reads_what_became_of_each_unlink(site: Site, recipes: Path) -> None:
