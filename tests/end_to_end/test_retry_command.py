@@ -44,7 +44,8 @@ def test_a_key_is_retried_once_it_was_shown_and_confirmed(failed: World) -> None
         terminal = Terminal(command, surroundings() | failed.environment, columns=200)
         terminal.until("Run this again?")
         assert "OPS-1" in terminal.seen
-        assert "failed" in terminal.seen
+        assert "task_failed" in terminal.seen
+        assert "linked backups" not in terminal.seen
         terminal.write(f"{answer}\n")
         assert terminal.wait() == status, terminal.seen
     assert failed.enterprise_manager.links(VENDOR_JOB_ID) == []
@@ -76,6 +77,18 @@ def test_what_did_not_succeed_is_retried_by_ticket_and_reason(failed: World, wha
     assert {(end["idempotency_key"], end["run"]) for end in ends} == {("CHG1", 2)}
     again = program(failed, "retry", *what, "--yes")
     assert (again.returncode, "There is nothing to run again" in again.stderr) == (1, True)
+
+
+def test_a_consent_to_lose_backups_is_shown_before_it_is_given_again(world: World) -> None:
+    """Whoever confirms would not know that the command drops linked backups."""
+    world.serve()
+    missing = {"job": {"name": "No such job"}, "allow_linked_backups_removal": True}
+    world.unlink("CHG1", **missing)
+    terminal = Terminal([sys.executable, "-m", "worker", "retry", "CHG1"], surroundings() | world.environment)
+    terminal.until("Run this again?")
+    assert "1 of them may drop linked backups" in terminal.seen
+    terminal.write("n\n")
+    assert terminal.wait() == 1
 
 
 def test_what_cannot_be_run_again_is_named_with_the_reason(failed: World) -> None:

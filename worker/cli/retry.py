@@ -140,7 +140,9 @@ def _record(ledger: Inspection, key: str) -> Record | None:
 def _confirm(records: list[Record]) -> None:
     if not sys.stdin.isatty():
         refuse("Without a terminal to ask on, --yes is needed.")
-    print_table(records)
+    print_table(records, reasons=True)
+    if consenting := sum(bool(Document(each).command.get("allow_linked_backups_removal")) for each in records):
+        typer.echo(f"{consenting} of them may drop linked backups: --allow-linked-backups-removal was given.", err=True)
     if not typer.confirm(f"Run {'this' if len(records) == 1 else f'these {len(records)}'} again?", err=True):
         refuse("Nothing was published.", status=1)
 

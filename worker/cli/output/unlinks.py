@@ -11,16 +11,26 @@ from worker.cli.output.terminal import console, local_minute, outcome_text, prin
 from worker.ledger import Document, Record
 
 
-def print_table(records: Iterable[Record]) -> None:
-    """Print a table with one line for each unlink, with its names for people."""
+def print_table(records: Iterable[Record], *, reasons: bool = False) -> None:
+    """Print a table with one line for each unlink, with its names for people; with `reasons`, why it ended so."""
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for heading in ("received", "outcome", "job", "repository", "ticket", "asked by", "key"):
-        table.add_column(heading, overflow="fold", no_wrap=heading in {"received", "outcome"})
+    for heading in (
+        "received",
+        "outcome",
+        *(["reason"] if reasons else []),
+        "job",
+        "repository",
+        "ticket",
+        "asked by",
+        "key",
+    ):
+        table.add_column(heading, overflow="fold", no_wrap=heading in {"received", "outcome", "reason"})
     for record in records:
         document = Document(record)
         table.add_row(
             local_minute(record.entry.received_at),
             _outcome(document),
+            *([(document.event.get("reason") or {}).get("code") or ""] if reasons else []),
             printable(document.job["name"] or document.job["id"] or "?"),
             printable(_repository(document)),
             printable((document.ticket or {}).get("id") or ""),
