@@ -1,9 +1,11 @@
-"""The blocking client of commands, on a broker that hangs."""
+"""The blocking client of tools, on a broker that hangs, and beside other programs' messages."""
 
 from __future__ import annotations
 
 import pytest
 
+from tests.broker.conftest import Site
+from tests.broker.events import make_event
 from worker.broker.client import BrokerClient
 from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 from worker.settings import BrokerSettings
@@ -26,3 +28,24 @@ def interrupt_while_it_hangs(client: BrokerClient, broker: PrivateBroker) -> Non
     with client:
         broker.suspend()
         raise KeyboardInterrupt
+
+
+async def test_message_of_another_program_on_the_events_exchange_is_skipped(site: Site) -> None:
+    """Whoever waits for the end of a command would get a stack trace instead, after the command was published."""
+    await site.start_worker()
+    event = make_event()
+    with BrokerClient(site.settings) as client:
+        client.listen()
+        for body in (
+            b"no JSON",
+            b"\xff",
+            b"[" * 100_000,
+            b"[]",
+            b'{"data": {}}',
+            b'{"id": "1", "data": {"outcome": 1}}',
+        ):
+            site.send(body, "unlink.events", "succeeded.default")
+        site.send(event.to_bytes(), "unlink.events", "succeeded.default")
+        received = client.next_event(10)
+        assert received is not None
+        assert received.id == event.id

@@ -17,6 +17,8 @@ from pydantic import SecretStr
 from tests.broker.conftest import Site
 from tests.waiting import until
 from worker.broker import connection
+from worker.broker.problems import ConnectError
+from worker.broker.visit import visit
 from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 from worker.settings import BrokerSettings, SettingsInvalidError
 
@@ -117,6 +119,15 @@ async def test_worker_that_can_open_no_socket_for_a_moment_connects_afterwards(
         await start
     assert worker.broker.up
     await worker.broker.close()
+
+
+async def test_tool_that_can_open_no_socket_says_so(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`doctor` and `topology` would wait without a limit, and without a word."""
+    monkeypatch.setattr(connection, "OPEN_SECONDS", 1.0)
+    monkeypatch.setattr(socket, "socket", _too_many_open_files)
+    with pytest.raises(ConnectError, match="UNLINK_BROKER__URL"):
+        async with asyncio.timeout(10), visit(site.settings, "test"):
+            pass
 
 
 def _too_many_open_files(*_: object, **__: object) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,10 +10,9 @@ from typing import TYPE_CHECKING, Any, Self
 import pika
 from pika.exceptions import AMQPConnectionError, AMQPError, ChannelClosedByBroker, UnroutableError
 
-from contracts.batches import BATCH_ENDED
 from worker.broker.connection import connection_parameters, user_of
 from worker.broker.problems import ACCESS_REFUSED, explain_channel, explain_connect
-from worker.broker.received_event import ReceivedEvent
+from worker.broker.received_event import ReceivedEvent, event_in
 from worker.broker.senders import SENDER_HEADER
 from worker.broker.tolerant import TolerantSelectConnection
 from worker.broker.topology import DELAY_TIERS, delay_exchange
@@ -86,7 +84,10 @@ class BrokerClient:
             self._channel.basic_qos(prefetch_count=_PREFETCH)
 
     def next_event(self, seconds: float) -> ReceivedEvent | None:
-        """The next event about a command, or None if there is none within `seconds`. Call `listen` first."""
+        """The next event about a command, or None if there is none within `seconds`. Call `listen` first.
+
+        Other messages on the events exchange are skipped.
+        """
         if self._queue is None:
             raise AssertionError("listen first")
         over = time.monotonic() + seconds
@@ -94,9 +95,8 @@ class BrokerClient:
             for method, _properties, body in self._channel.consume(self._queue, inactivity_timeout=0.1):
                 if method is not None and body is not None and method.delivery_tag is not None:
                     self._channel.basic_ack(method.delivery_tag)
-                    content = json.loads(body)
-                    if not (isinstance(content, dict) and content.get("type") == BATCH_ENDED):
-                        return ReceivedEvent(body, content)
+                    if (event := event_in(body)) is not None:
+                        return event
                 if time.monotonic() > over:
                     break
         return None

@@ -161,7 +161,7 @@ class SupervisedConnection:
 
     async def _live_once(self) -> None:
         lost: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
-        connection = await self._connect()
+        connection = await connect(connection_parameters(self._settings, self._purpose))
         try:
             connection.add_on_close_callback(lambda _connection, reason: self._on_lost(lost, reason))
             connection.add_on_connection_blocked_callback(lambda *_: self._on_blocked(blocked=True))
@@ -173,27 +173,6 @@ class SupervisedConnection:
         finally:
             self._forget()
             await _close(connection, lost)
-
-    async def _connect(self) -> AsyncioConnection:
-        parameters = connection_parameters(self._settings, self._purpose)
-        outcome: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
-        connection = TolerantConnection(
-            parameters,
-            on_open_callback=lambda _connection: settle(outcome, None),
-            on_open_error_callback=lambda _connection, error: settle(outcome, error),
-        )
-        try:
-            async with asyncio.timeout(OPEN_SECONDS):
-                error = await asyncio.shield(outcome)
-        except TimeoutError as given_up:
-            await _close(connection, outcome)
-            raise ConnectError(explain_connect(given_up, parameters)) from None
-        except asyncio.CancelledError:
-            await _close(connection, outcome)
-            raise
-        if error is not None:
-            raise ConnectError(explain_connect(error, parameters))
-        return connection
 
     async def _prepared(self, connection: AsyncioConnection, lost: asyncio.Future[BaseException]) -> None:
         try:
@@ -232,6 +211,32 @@ class SupervisedConnection:
             _log.warning("broker.blocked", purpose=self._purpose, problem=problem)
         else:
             _log.info("broker.unblocked", purpose=self._purpose)
+
+
+async def connect(parameters: URLParameters) -> AsyncioConnection:
+    """Open a connection, within `OPEN_SECONDS`.
+
+    Raises:
+        ConnectError: the broker cannot be reached, or refuses the connection.
+    """
+    outcome: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
+    connection = TolerantConnection(
+        parameters,
+        on_open_callback=lambda _connection: settle(outcome, None),
+        on_open_error_callback=lambda _connection, error: settle(outcome, error),
+    )
+    try:
+        async with asyncio.timeout(OPEN_SECONDS):
+            error = await asyncio.shield(outcome)
+    except TimeoutError as given_up:
+        await _close(connection, outcome)
+        raise ConnectError(explain_connect(given_up, parameters)) from None
+    except asyncio.CancelledError:
+        await _close(connection, outcome)
+        raise
+    if error is not None:
+        raise ConnectError(explain_connect(error, parameters))
+    return connection
 
 
 async def _close(connection: AsyncioConnection, lost: asyncio.Future[Any]) -> None:

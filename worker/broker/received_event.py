@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -46,3 +47,18 @@ class ReceivedEvent:
         """The event's `data`."""
         data: dict[str, Any] = self.content["data"]
         return data
+
+
+def event_in(body: bytes) -> ReceivedEvent | None:
+    """The event about a command that a message contains; None for any other message, such as one about a batch.
+
+    It is not validated against the contract: events of a newer worker may have more fields.
+    """
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    data = content.get("data") if isinstance(content, dict) else None
+    if not isinstance(data, dict) or not isinstance(data.get("outcome"), str) or not isinstance(content.get("id"), str):
+        return None
+    return ReceivedEvent(body, content)

@@ -8,9 +8,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from worker.broker.channels import settle
-from worker.broker.connection import CLOSE_SECONDS, CONNECT_SECONDS, connection_parameters
-from worker.broker.problems import ConnectError, explain_connect
-from worker.broker.tolerant import TolerantConnection
+from worker.broker.connection import CLOSE_SECONDS, CONNECT_SECONDS, connect, connection_parameters
 from worker.settings import BrokerSettings
 
 if TYPE_CHECKING:
@@ -19,7 +17,7 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def visit(settings: BrokerSettings, purpose: str) -> AsyncIterator[AsyncioConnection]:
-    """Connect once, and close on exit. TCP, TLS and AMQP together may take `CONNECT_SECONDS`.
+    """Connect once, and close on exit. TCP, TLS and AMQP together may take `CONNECT_SECONDS` for each address.
 
     Raises:
         ConnectError: the broker cannot be reached, or refuses the connection; one line with the remedy.
@@ -27,21 +25,13 @@ async def visit(settings: BrokerSettings, purpose: str) -> AsyncIterator[Asyncio
     """
     parameters = connection_parameters(settings, purpose)
     parameters.stack_timeout = CONNECT_SECONDS
-    loop = asyncio.get_running_loop()
-    opened: asyncio.Future[BaseException | None] = loop.create_future()
-    closed: asyncio.Future[Any] = loop.create_future()
-    connection = TolerantConnection(
-        parameters,
-        on_open_callback=lambda _connection: settle(opened, None),
-        on_open_error_callback=lambda _connection, error: settle(opened, error),
-        on_close_callback=lambda _connection, reason: settle(closed, reason),
-    )
-    error = await opened
-    if error is not None:
-        raise ConnectError(explain_connect(error, parameters))
+    closed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    connection = await connect(parameters)
+    connection.add_on_close_callback(lambda _connection, reason: settle(closed, reason))
     try:
         yield connection
     finally:
         if connection.is_open:
             connection.close()
-        await asyncio.wait((closed,), timeout=CLOSE_SECONDS)
+        if not connection.is_closed:
+            await asyncio.wait((closed,), timeout=CLOSE_SECONDS)

@@ -7,7 +7,7 @@ import sys
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, NoReturn, Protocol, Self
+from typing import Annotated, Literal, NoReturn, Protocol, Self
 
 import typer
 from rich.console import Console, ConsoleOptions, Group, RenderResult
@@ -104,7 +104,7 @@ def _watch(settings: BrokerSettings, routing_keys: list[str], display: _Display)
                 ever_connected = True
                 back_off.reset()
                 while True:
-                    if (event := _next(client)) is not None:
+                    if (event := client.next_event(_LISTEN_SECONDS)) is not None:
                         display.received(event)
                     else:
                         display.nothing_received()
@@ -113,20 +113,6 @@ def _watch(settings: BrokerSettings, routing_keys: list[str], display: _Display)
                 refuse(str(error), status=1)
             display.lost(str(error))
             time.sleep(back_off.pause())
-
-
-def _next(client: BrokerClient) -> ReceivedEvent | None:
-    """The next event. Other messages on the exchange are skipped.
-
-    It is not validated against the contract: events of a newer worker may have more fields.
-    """
-    try:
-        event = client.next_event(_LISTEN_SECONDS)
-    except ValueError:  # no JSON
-        return None
-    content: Any = event.content if event is not None else None
-    data = content.get("data") if isinstance(content, dict) else None
-    return event if isinstance(data, dict) and isinstance(data.get("outcome"), str) else None
 
 
 def _leave_the_pipe() -> NoReturn:
