@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 
-import pika
 import pytest
 from pydantic import SecretStr
 
@@ -256,45 +255,6 @@ async def test_attempt_that_is_no_count_does_not_keep_a_message_from_being_delay
     await worker.broker.outbox.delay(delivery, 1, failed=True)
     delivery.acknowledge()
     assert (await worker.next()).attempt == 2
-
-
-async def test_reply_goes_to_the_queue_asked_for_when_the_command_has_ended(worker: Worker, site: Site) -> None:
-    """A publisher that waits for the answer on its own queue would wait in vain, or be told too early."""
-    site.queue("reply.me", "")
-    await worker.broker.outbox.publish(make_event(outcome=Outcome.SUBMITTED), ["reply.me"])
-    ended = make_event()
-    await worker.broker.outbox.publish(ended, ["reply.me"])
-    replies = site.take_all("reply.me")
-    assert [body for _, _, body in replies] == [ended.to_bytes()]
-    assert replies[0][0].message_id == ended.id
-
-
-async def test_reply_queue_that_is_gone_or_forbidden_does_not_hold_the_event_up(site: Site) -> None:
-    """One publisher's wrong reply address would hold its command for ever, and end other publishes with its channel."""
-    url = site.new_user(configure=r"^unlink\..*", write=r"^unlink\..*", read=r"^unlink\..*")
-    worker = await site.start_worker(BrokerSettings(url=SecretStr(url)))
-    async with asyncio.timeout(10):
-        await worker.broker.outbox.publish(make_event(), ["reply.nobody", "amq.rabbitmq.reply-to.g1.nonsense"])
-    await site.take("unlink.unrouted")
-    assert site.logged("broker.reply_failed")
-    assert not site.logged("broker.channel_lost")
-
-
-async def test_direct_reply_to_survives_a_delay(worker: Worker, site: Site) -> None:
-    """A caller that waits on direct reply-to would get no answer once its command had to wait."""
-    replies: list[bytes] = []
-    with site.channel() as channel:
-        channel.basic_consume("amq.rabbitmq.reply-to", lambda *message: replies.append(message[3]), auto_ack=True)
-        properties = pika.BasicProperties(reply_to="amq.rabbitmq.reply-to")
-        channel.basic_publish("unlink.commands", "default", b"command", properties)
-        delivery = await worker.next()
-        await worker.broker.outbox.delay(delivery, 1, failed=False)
-        delivery.acknowledge()
-        delivery = await worker.next()
-        event = make_event()
-        await worker.broker.outbox.publish(event, [delivery.reply_to])
-        channel.connection.process_data_events(time_limit=1)
-    assert replies == [event.to_bytes()]
 
 
 async def test_delayed_twice_in_the_same_tier_a_message_still_comes_back(worker: Worker, site: Site) -> None:

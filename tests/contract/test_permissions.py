@@ -21,7 +21,7 @@ from worker.clock import SystemClock
 from worker.dead.queue import DeadQueue
 from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 from worker.settings import BrokerSettings
-from worker.unlinks.ports.broker import Delivery
+from worker.unlinks.ports.broker import Delivery, ReplyTo
 
 UrlOf = Callable[[str], str]
 
@@ -210,7 +210,7 @@ async def test_a_worker_does_all_its_work(url_of: UrlOf, admin: BlockingChannel,
             (await taken.get()).acknowledge()
             admin.basic_publish("unlink.commands", "default", COMMAND)
             delivery = await taken.get()
-            await broker.outbox.publish(EVENT, [answers])
+            await broker.outbox.publish(EVENT, [ReplyTo(answers)])
             await broker.outbox.delay(delivery, 5, failed=False)
             await broker.outbox.dead_letter(delivery, Reason(code=ReasonCode.INVALID_MESSAGE, message="no"))
             delivery.acknowledge()

@@ -27,7 +27,7 @@ from worker.settings import EnterpriseManagerSettings, LedgerSettings
 from worker.telemetry.instruments import Telemetry
 from worker.unlinks.dispatcher import Dispatcher
 from worker.unlinks.policy import Policy
-from worker.unlinks.ports.broker import Delivery, Misrouting
+from worker.unlinks.ports.broker import Delivery, Misrouting, ReplyTo
 from worker.unlinks.ports.clock import Clock
 from worker.unlinks.ports.steps import Steps
 from worker.unlinks.rules import Pace, Rules
@@ -75,7 +75,7 @@ class KeptOutbox:
         self.returning: asyncio.Queue[Delivery] = asyncio.Queue()
         self._arrived = asyncio.Condition()
 
-    async def publish(self, event: Event | BatchEnded | bytes, reply_to: Collection[str] = ()) -> None:
+    async def publish(self, event: Event | BatchEnded | bytes, reply_to: Collection[ReplyTo] = ()) -> None:
         """Keep an event."""
         del reply_to
         content = json.loads(event if isinstance(event, bytes) else event.to_bytes())

@@ -13,7 +13,7 @@ from tests.simulation.astray import NO_NAME
 from tests.simulation.promises import Observer
 from tests.simulation.scenario import Weather
 from tests.simulation.world import Process, World
-from worker.unlinks.ports.broker import DELIVERY_LIMIT, Delivery, Misrouting
+from worker.unlinks.ports.broker import DELIVERY_LIMIT, Delivery, Misrouting, ReplyTo
 
 #: The delay queues, in seconds.
 TIERS = (5, 30, 120, 600)
@@ -28,7 +28,7 @@ class Message:
     number: int
     body: bytes
     attempt: int = 1
-    reply_to: str | None = None
+    reply_to: ReplyTo | None = None
     name: str = "default"
     misrouted: bool = False
     misrouted_seconds: int = 0
@@ -189,12 +189,12 @@ class SimulatedDelivery:
         self._pauses = connection.process.pauses
 
     body = property(lambda self: self.message.body)
-    reply_to = property(lambda self: self.message.reply_to)
+    reply_to = property(lambda self: self.message.reply_to and self.message.reply_to.queue)
+    correlation_id = property(lambda self: self.message.reply_to and self.message.reply_to.correlation_id)
     attempt = property(lambda self: self.message.attempt)
     live = property(lambda self: self._connection.open_at_worker)
     redelivered = property(lambda self: self.message.returned > 0)
     content_type: str | None = None
-    correlation_id: str | None = None
     user_id: str | None = None
     headers: Mapping[str, object] = {}
     returns = property(lambda self: self.message.returns)
@@ -252,13 +252,13 @@ class SimulatedOutbox:
         self._observer = observer
         self._weather = weather
 
-    async def publish(self, event: Event | BatchEnded | bytes, reply_to: Collection[str] = ()) -> None:
+    async def publish(self, event: Event | BatchEnded | bytes, reply_to: Collection[ReplyTo] = ()) -> None:
         """As the port has it."""
         body = event if isinstance(event, bytes) else event.to_bytes()
         story = self._observer.handed_over(self._process, body)
 
         await self._until_confirmed(lambda: self._broker.events.append(body), story)
-        self._process.confirmed.update(f"{story} to {queue}" for queue in reply_to)
+        self._process.confirmed.update(f"{story} to {each}" for each in reply_to)
 
     async def offer(self, event: Event) -> None:
         """As the port has it."""

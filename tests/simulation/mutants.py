@@ -31,12 +31,12 @@ from worker.ledger.statements import RECORD, START_RUN, _before_its_intent, _wri
 from worker.ledger.tables import unlinks
 from worker.ledger.transaction import Transaction
 from worker.telemetry.isolation import IsolatedSinks
-from worker.unlinks import batches, dispatcher, misrouted, outcome, runs, workflow
+from worker.unlinks import batches, dispatcher, misrouted, outcome, replies, runs, workflow
 from worker.unlinks.batches import Batches, EndedBatches, none_ended
 from worker.unlinks.dispatcher import Dispatcher
 from worker.unlinks.following import FIRST_LOOK, Follower
 from worker.unlinks.outcome import Ending, failed, succeeded
-from worker.unlinks.ports.broker import Delivery
+from worker.unlinks.ports.broker import Delivery, ReplyTo
 from worker.unlinks.ports.clock import Clock
 from worker.unlinks.ports.enterprise_manager import AnswerLost, Task, TaskNotFound, TaskTicket, Unavailable
 from worker.unlinks.ports.ledger import (
@@ -190,11 +190,18 @@ async def _publish_once(
 ) -> None:
     """Whoever joins while the event is being published gets no reply."""
     del report
-    await self.outbox.publish(event, {each.reply_to for each in deliveries if each.reply_to is not None})
+    waiting = {ReplyTo(each.reply_to, each.correlation_id) for each in deliveries if each.reply_to is not None}
+    await self.outbox.publish(event, waiting)
     for batch in await ended_batches():
         await self.outbox.publish(batch)
     for delivery in deliveries:
         delivery.acknowledge()
+
+
+def _reply_once_a_queue(deliveries: list[Delivery]) -> set[ReplyTo]:
+    """Whoever shares a queue with another sender gets no reply of their own."""
+    queues = {each.reply_to: each.correlation_id for each in deliveries if each.reply_to is not None}
+    return {ReplyTo(queue, correlation_id) for queue, correlation_id in queues.items()}
 
 
 async def _reject_whatever_is_second(
@@ -531,6 +538,7 @@ MUTANTS = (
     Mutant("verifies without looking", ((Follower, "until_gone", _gone_without_looking),)),
     Mutant("drops linked backups without consent", ((Workflow, "_require_consent", _never_ask_for_consent),)),
     Mutant("publishes to the reply queues only once", ((Replies, "publish", _publish_once),)),
+    Mutant("replies to each queue only once", ((replies, "_reply_to", _reply_once_a_queue),)),
     Mutant("gives up without a dead letter", ((Ending, "gave_up", None),)),
     Mutant(
         "rejects a reused key before the ledger says whose it is", ((Dispatcher, "_join", _reject_whatever_is_second),)

@@ -32,6 +32,7 @@ from tests.simulation.scenario import (
 )
 from tests.simulation.worker import SimulatedWorker
 from tests.simulation.world import EPOCH, DatabaseClock, EndlessLoopError, Process, World
+from worker.unlinks.ports.broker import ReplyTo
 
 #: While one of these lasts, a delivery cannot be deferred, however long it was held.
 NOTHING_LET_GO = {"publishes_lost", "confirms_late", "broker_away", "database_away", "database_slow"}
@@ -155,7 +156,7 @@ class Simulation:
             self.world.note("publisher", f"message {number}: {body.decode()}")
             self.sent.append(body)
             self.observer.published(body)
-            reply_to = f"reply.{number}" if self.world.chance(0.3) else None
+            reply_to = ReplyTo("reply.shared", str(number)) if self.world.chance(0.3) else None
             self.broker.publish(Message(number, body, reply_to=reply_to, name=name))
 
         self.world.after(seconds, publish)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import cast
 
 from contracts.batches import BatchEnded
@@ -10,7 +11,7 @@ from tests.end_to_end.in_process import Handed, KeptOutbox
 from tests.steps import RecordedSteps
 from worker.clock import SystemClock
 from worker.unlinks.batches import Batches
-from worker.unlinks.ports.broker import Delivery
+from worker.unlinks.ports.broker import Delivery, ReplyTo
 from worker.unlinks.ports.ledger import Ledger
 from worker.unlinks.ports.steps import Reporter
 from worker.unlinks.replies import Replies
@@ -23,12 +24,13 @@ class Published(KeptOutbox):
 
     def __init__(self) -> None:
         super().__init__()
-        self.reply_queues: list[set[str]] = []
+        self.replies: list[set[ReplyTo]] = []
 
-    async def publish(self, event: Event | BatchEnded | bytes, reply_to: object = ()) -> None:
+    async def publish(self, event: Event | BatchEnded | bytes, reply_to: Collection[ReplyTo] = ()) -> None:
         """Keep it."""
         assert event == EVENT
-        self.reply_queues.append(set(cast("set[str]", reply_to)))
+        assert len(set(reply_to)) == len(reply_to)
+        self.replies.append(set(reply_to))
 
 
 async def test_a_command_that_joins_after_the_event_was_published_is_answered_by_the_event_again() -> None:
@@ -48,5 +50,28 @@ async def test_a_command_that_joins_after_the_event_was_published_is_answered_by
 
     await replies.publish(EVENT, deliveries, Reporter(RecordedSteps(), "default", "CHG1"), ended_batches)
 
-    assert outbox.reply_queues == [{"first"}, {"third"}, set()]
+    assert outbox.replies == [{ReplyTo("first")}, {ReplyTo("third")}, set()]
     assert all(delivery.acknowledged for delivery in (first, second, third))
+
+
+async def test_each_delivery_gets_a_reply_with_its_own_correlation_id() -> None:
+    """Two callers that share a queue tell their replies apart by it alone; one would wait for ever."""
+    outbox, clock = Published(), SystemClock()
+    replies = Replies(outbox, clock, Batches(cast("Ledger", None)))
+
+    def waiting(correlation_id: str | None, queue: str | None = "shared") -> Handed:
+        return Handed(b"", clock.monotonic(), reply_to=queue, correlation_id=correlation_id)
+
+    deliveries: list[Delivery] = [waiting("A"), waiting("B"), waiting("A"), waiting(None), waiting("C", None)]
+    late = [waiting("A"), waiting("D")]
+
+    async def ended_batches() -> list[BatchEnded]:
+        """Nothing; a repeat and another caller join after the first event."""
+        deliveries.extend(late)
+        late.clear()
+        return []
+
+    await replies.publish(EVENT, deliveries, Reporter(RecordedSteps(), "default", "CHG1"), ended_batches)
+
+    first = {ReplyTo("shared", "A"), ReplyTo("shared", "B"), ReplyTo("shared")}
+    assert outbox.replies == [first, {ReplyTo("shared", "D")}]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from copy import copy
 from typing import TYPE_CHECKING, Any, cast
 
 import structlog
@@ -32,7 +33,7 @@ from worker.broker.delivery import ATTEMPT_HEADER, RETURNS_HEADER, TAKEN_AWAY_HE
 from worker.broker.misrouted import MISROUTED_SECONDS_HEADER
 from worker.broker.problems import BrokerClosedError, ChannelLostError, one_line
 from worker.broker.topology import DEAD, EVENTS, MISROUTED, command_queue, delay_exchange
-from worker.unlinks.ports.broker import Delivery, PublishRefusedError
+from worker.unlinks.ports.broker import Delivery, PublishRefusedError, ReplyTo
 from worker.unlinks.ports.clock import Clock
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ class BrokerOutbox:
         """How many publishes wait for their confirm."""
         return self._unconfirmed
 
-    async def publish(self, event: Event | BatchEnded | bytes, reply_to: Collection[str] = ()) -> None:
+    async def publish(self, event: Event | BatchEnded | bytes, reply_to: Collection[ReplyTo] = ()) -> None:
         """Publish an event to the events exchange; a terminal one also to `reply_to`. Bytes are published unchanged.
 
         Raises:
@@ -122,8 +123,8 @@ class BrokerOutbox:
         message, terminal = self._event_message(event)
         await self._confirmed(message)
         if terminal:
-            for queue in reply_to:
-                await self._reply(queue, message)
+            for waiting in reply_to:
+                await self._reply(waiting, message)
 
     async def offer(self, event: Event) -> None:
         """Publish an event to the events exchange, once. While there is no connection, it waits for one.
@@ -300,9 +301,11 @@ class BrokerOutbox:
             if not self._closed:
                 self._ready.clear()
 
-    async def _reply(self, queue: str, event: Message) -> None:
+    async def _reply(self, to: ReplyTo, event: Message) -> None:
         """Publish a copy directly to a queue, once; any failure is only logged."""
-        message = Message("", queue, event.body, event.properties, mandatory=False)
+        properties = copy(event.properties)
+        properties.correlation_id = to.correlation_id or properties.correlation_id
+        message = Message("", to.queue, event.body, properties, mandatory=False)
         problem: object = None
         try:
             async with asyncio.timeout(REPLY_SECONDS):

@@ -16,7 +16,7 @@ from contracts.events import Event, Reason, ReasonCode
 from contracts.reading import PartialParse, read_message
 from worker.unlinks.batches import Batches, EndedBatches, member_of, member_of_partial, none_ended
 from worker.unlinks.outcome import compose_rejection
-from worker.unlinks.ports.broker import Delivery, Outbox
+from worker.unlinks.ports.broker import Delivery, Outbox, ReplyTo
 from worker.unlinks.ports.clock import Clock
 from worker.unlinks.ports.ledger import NewMember
 from worker.unlinks.ports.steps import Reporter, StepKind
@@ -226,5 +226,5 @@ def _facts(batch: BatchEnded) -> dict[str, Any]:
     return {"batch": batch.subject, "size": batch.data.batch.size, **counts}
 
 
-def _reply_to(deliveries: list[Delivery]) -> set[str]:
-    return {delivery.reply_to for delivery in deliveries if delivery.reply_to is not None}
+def _reply_to(deliveries: list[Delivery]) -> set[ReplyTo]:
+    return {ReplyTo(each.reply_to, each.correlation_id) for each in deliveries if each.reply_to is not None}

@@ -28,6 +28,17 @@ class Misrouting:
     seconds: int
 
 
+@dataclass(frozen=True, slots=True)
+class ReplyTo:
+    """The queue where a sender waits for the answer, and the `correlation_id` by which they recognise it.
+
+    Both are AMQP properties of the delivery that is answered. Without a `correlation_id`, the reply has the event's.
+    """
+
+    queue: str
+    correlation_id: str | None = None
+
+
 class Delivery(Protocol):
     """One delivery of one message, unacknowledged until `acknowledge` or `requeue` is called."""
 
@@ -130,7 +141,7 @@ class Outbox(Protocol):
     queue is full and has `x-overflow` `reject-publish`.
     """
 
-    async def publish(self, event: Event | BatchEnded | bytes, reply_to: Collection[str] = ()) -> None:
+    async def publish(self, event: Event | BatchEnded | bytes, reply_to: Collection[ReplyTo] = ()) -> None:
         """Publish an event to the events exchange; a stored one byte for byte. A terminal one also to `reply_to`."""
         ...
 
