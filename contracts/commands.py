@@ -15,8 +15,10 @@ from pydantic import (
     AfterValidator,
     AwareDatetime,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
+    Strict,
     StringConstraints,
     WithJsonSchema,
     model_validator,
@@ -42,6 +44,13 @@ def _no_control_characters(value: str) -> str:
     return value
 
 
+def _written_out(value: Any) -> Any:
+    """Refuse numbers, also in text: pydantic would take them for seconds or milliseconds since 1970."""
+    if not isinstance(value, datetime) and not (isinstance(value, str) and value[4:5] == "-"):
+        raise ValueError("a time with its offset (RFC 3339) is needed, such as 2027-01-31T18:00:00+01:00")
+    return value
+
+
 IdempotencyKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:/-]{1,200}$")]
 EnterpriseManagerName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 #: The Enterprise Manager's name in the answer to a command whose routing key is no valid name. No Enterprise Manager
@@ -51,6 +60,7 @@ JobId = Annotated[str, StringConstraints(pattern=rf"^(urn:veeam:Job:)?{_UUID}$")
 RepositoryUid = Annotated[
     str, StringConstraints(pattern=rf"^(urn:veeam:Repository:)?{_UUID}$"), AfterValidator(_bare_uuid)
 ]
+Time = Annotated[AwareDatetime, Strict(strict=False), BeforeValidator(_written_out)]
 LinkId = Annotated[str, StringConstraints(pattern=rf"^{_UUID}$"), AfterValidator(_bare_uuid)]
 Name = Annotated[
     str,
@@ -273,12 +283,12 @@ class UnlinkCommand(Message):
     timeout_seconds: int = Field(
         600, ge=10, le=1500, description="Seconds from the DELETE to the end; after them the outcome is `timed_out`."
     )
-    not_after: AwareDatetime | None = Field(
+    not_after: Time | None = Field(
         None,
         description="A time with its offset (RFC 3339); past it, the command is not started.",
         examples=["2027-01-31T18:00:00+01:00"],
     )
-    not_before: AwareDatetime | None = Field(
+    not_before: Time | None = Field(
         None,
         description="A time with its offset (RFC 3339), before `not_after` and at most 90 days ahead; until then, the "
         "command waits, and can be cancelled. A dry run does not wait.",
@@ -372,13 +382,13 @@ class RetryCommand(Message):
     )
     enterprise_manager: EnterpriseManagerName = Field("default", description=_ENTERPRISE_MANAGER)
     run: Run = Field(description="The run that ended, as its event says.", examples=[1])
-    not_after: AwareDatetime | None = Field(
+    not_after: Time | None = Field(
         None,
         description="A time with its offset (RFC 3339), in the place of the command's own; past it, the run is not "
         "started. Without it, the command's own holds.",
         examples=["2027-01-31T18:00:00+01:00"],
     )
-    not_before: AwareDatetime | None = Field(
+    not_before: Time | None = Field(
         None,
         description="A time with its offset (RFC 3339), in the place of the command's own; before `not_after` and at "
         "most 90 days ahead; until then, the run waits.",

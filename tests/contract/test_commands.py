@@ -79,6 +79,8 @@ def test_the_vendor_pages_example_has_the_documented_defaults() -> None:
         ({"if_absent": "ignore"}, "if_absent"),
         ({"not_after": "2027-01-31T18:00:00"}, "not_after"),
         ({"not_after": 1800000000}, "not_after"),
+        ({"not_after": "1800000000"}, "not_after"),
+        ({"not_before": "1800000000000"}, "not_before"),
         ({"requested_by": "x" * 201}, "requested_by"),
         ({"reason": "x" * 1001}, "reason"),
         ({"labels": {str(number): "x" for number in range(21)}}, "labels"),
