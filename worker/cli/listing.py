@@ -17,7 +17,7 @@ from contracts.events import ReasonCode
 from worker.cli.output.errors import refuse, settings_or_exit
 from worker.cli.output.opened_ledger import opened_ledger
 from worker.cli.output.terminal import printable
-from worker.cli.output.unlinks import print_table
+from worker.cli.output.unlinks import hint_about, print_table
 from worker.clock import SystemClock
 from worker.ledger import AUDIT_COLUMNS, Criteria, Document, Inspection, Record
 from worker.ledger.search import read_since
@@ -85,7 +85,7 @@ def list_unlinks(  # noqa: PLR0913 - the criteria
         search = _Search(ledger, criteria)
         if output == "table":
             most = limit or _TABLE_LINES
-            _print_table(list(search.first(most + 1)), most)
+            _print_table(list(search.first(most + 1)), most, hint_about(ticket))
         else:
             _WRITERS[output](search.first(limit))
         states = ledger.batches(batch) if batch is not None else ()
@@ -125,9 +125,9 @@ def _moment(text: str) -> datetime:
         refuse(f"--since {error}.")
 
 
-def _print_table(records: list[Record], most: int) -> None:
+def _print_table(records: list[Record], most: int, hint: str) -> None:
     if not records:
-        typer.echo("Nothing is found.")
+        typer.echo(f"Nothing is found.{hint}")
         return
     print_table(records[:most])
     if len(records) > most:

@@ -17,7 +17,7 @@ from contracts.reading import describe
 from worker.cli.output.errors import refuse, settings_or_exit
 from worker.cli.output.opened_ledger import opened_ledger
 from worker.cli.output.terminal import Output, printable
-from worker.cli.output.unlinks import print_table
+from worker.cli.output.unlinks import hint_about, print_table
 from worker.cli.publishing.retries import outgoing_retry
 from worker.cli.publishing.submission import Outgoing, publish_all
 from worker.ledger import Criteria, Document, Inspection, Record
@@ -115,7 +115,7 @@ def _found(keys: list[str], criteria: Criteria) -> list[Record]:
         else:
             records = [record for key in dict.fromkeys(keys) if (record := _record(ledger, key)) is not None]
     if not records:
-        refuse("There is nothing to run again.", status=1)
+        refuse(f"There is nothing to run again.{hint_about(criteria.ticket)}", status=1)
     if len(records) > _MOST:
         refuse(f"These are more than {_MOST}: narrow the search.")
     return sorted(records, key=lambda record: record.entry.received_at)

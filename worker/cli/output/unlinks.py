@@ -40,6 +40,12 @@ def print_table(records: Iterable[Record], *, reasons: bool = False) -> None:
     console().print(table)
 
 
+def hint_about(ticket: str | None) -> str:
+    """Why nothing may be found of a ticket, after a space; empty if its ID is as an ID usually is."""
+    number = (ticket or "").partition(":")[2]
+    return printable(f" Only the ticket's ID is searched for: {number} and not {ticket}.") if number else ""
+
+
 def _outcome(document: Document) -> Text:
     record = document.record
     if record.outcome is None:
