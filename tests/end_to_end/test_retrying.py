@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from tests.end_to_end.world import World, vendor_command
+from worker.sandbox.processes.worker_process import WorkerProcess
 from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_ID, VENDOR_LINK_ID, Behaviour
 
 
@@ -14,15 +15,16 @@ def retry(run: int = 1, **others: Any) -> dict[str, Any]:
     return {"command": "retry.v1", "idempotency_key": "CHG1", "run": run, **others}
 
 
-def fail_once(world: World, behaviour: Behaviour) -> None:
+def fail_once(world: World, behaviour: Behaviour) -> WorkerProcess:
     """A worker whose first unlink fails, since the job is being edited; from then on it is not."""
     behaviour.running_job = "task_fails"
     world.enterprise_manager.set_running(VENDOR_JOB_ID, running=True)
-    world.start_worker()
+    worker = world.start_worker()
     world.listen()
     world.send(vendor_command(requested_by="j.doe", ticket={"system": "jira", "id": "OPS-1"}))
     world.until_ended("CHG1")
     world.enterprise_manager.set_running(VENDOR_JOB_ID, running=False)
+    return worker
 
 
 def ends(world: World) -> list[tuple[str, int]]:
@@ -49,6 +51,19 @@ def test_a_failed_unlink_is_run_again(world: World, behaviour: Behaviour) -> Non
         world.until(lambda received=received: len(world.of("CHG1")) > received, "an answer")
         assert world.of("CHG1")[-1].id == end.id
     assert world.enterprise_manager.deletes_of(VENDOR_LINK_ID) == deletes
+
+
+def test_the_log_lines_of_every_run_name_job_repository_and_ticket(world: World, behaviour: Behaviour) -> None:
+    """Whoever searches the log for a ticket would miss the run that removed the link: a retry names the key alone."""
+    worker = fail_once(world, behaviour)
+    world.send(retry())
+    world.until(lambda: ("succeeded", 2) in ends(world), "the end of the second run")
+    lines = [json.loads(line) for line in worker.log().splitlines()]
+    of_runs = [line for line in lines if line["event"].startswith("unlink.")]
+    assert {"unlink.task_failed", "unlink.run_started"} <= {line["event"] for line in of_runs}
+    assert [line["event"] for line in of_runs].count("unlink.finished") == 2
+    known_by = {"job": VENDOR_JOB_ID, "repository": VENDOR_LINK_ID, "ticket": "OPS-1", "idempotency_key": "CHG1"}
+    assert [line for line in of_runs if not line.items() >= known_by.items()] == []
 
 
 def test_a_link_that_was_put_back_is_safe_from_every_run(world: World, behaviour: Behaviour) -> None:

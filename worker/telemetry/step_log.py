@@ -62,6 +62,9 @@ class StepLog:
             if step.delivery is not None and step.delivery.misrouting is not None:
                 names["routing_key"] = step.delivery.misrouting.routing_key
             structlog.contextvars.bind_contextvars(enterprise_manager=step.enterprise_manager, **names, **step.facts)
+        elif step.kind is StepKind.IDENTIFIED:
+            structlog.contextvars.unbind_contextvars("job", "repository", "ticket")
+            structlog.contextvars.bind_contextvars(**step.facts)
         elif step.kind in STEP_EVENTS:
             event, level = STEP_EVENTS[step.kind]
             error = {} if step.error is None else {"exc_info": step.error}

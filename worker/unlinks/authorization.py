@@ -16,6 +16,7 @@ allowed: its run was started before, or has succeeded.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from contracts.commands import CancelCommand, Command, JobReference, RetryCommand, UnlinkCommand
@@ -23,7 +24,7 @@ from contracts.reading import UnreadableMessageError, read_command
 from worker.unlinks.policy import DeniedError, Policy
 from worker.unlinks.ports.enterprise_manager import EnterpriseManager, Job, Refused
 from worker.unlinks.ports.ledger import Entry, KnownRun, Ledger
-from worker.unlinks.ports.steps import StepKind
+from worker.unlinks.ports.steps import Reporter, StepKind
 from worker.unlinks.waiting import Waiting
 
 
@@ -73,6 +74,8 @@ class Authorizer:
 
     async def _authorize_retry(self, retry: RetryCommand, user_id: str | None, waiting: Waiting) -> Authorized:
         known = await self._ledger.last_run(retry.idempotency_key)
+        if known is not None:
+            _identify(known, waiting.report)
         if known is None or known.failure is None or known.run != retry.run:
             return Authorized()
         if self._policy is None:
@@ -123,6 +126,11 @@ def _stored_command(known: KnownRun) -> UnlinkCommand:
     except UnreadableMessageError as error:
         raise DeniedError(f"the policy cannot judge the command that is stored for this key: {error}") from error
     return stored if known.job_id is None else _of_job(stored, known.job_id)
+
+
+def _identify(known: KnownRun, report: Reporter) -> None:
+    with suppress(UnreadableMessageError):
+        report.identified(read_command(known.command))
 
 
 def _of_job(command: UnlinkCommand, job_id: str) -> UnlinkCommand:

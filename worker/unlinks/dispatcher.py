@@ -281,6 +281,7 @@ class Dispatcher:
             await self._replies.delay([delivery], HELD_ELSEWHERE_SECONDS, report, failed=False)
             return None
         running = Running(stored, Authorized(), [delivery], report, known.fingerprint)
+        report.identified(stored)
         running.cancelled.set()
         return self._starting(running)
 

@@ -182,6 +182,8 @@ class Runs:
         report = running.report
         try:
             command = _stored(entry, running)
+            if command is not running.asked:
+                report.identified(command)
             if entry.attempts > 1:
                 report(StepKind.TOOK_OVER)
             elif entry.run > 1:

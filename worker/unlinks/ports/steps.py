@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from worker.unlinks.ports.broker import Delivery
 
 if TYPE_CHECKING:
+    from contracts.commands import UnlinkCommand
     from contracts.events import Event
 
 
@@ -21,6 +22,7 @@ class StepKind(StrEnum):
     """What happened. The comment names the facts that come with it."""
 
     RECEIVED = "received"  # with the delivery, and if it can be read its key; of an unlink: job, repository, ticket
+    IDENTIFIED = "identified"  # job, repository, ticket: of the stored command, which a delivery is about
     ANSWERED = "answered"  # nothing more will be done about the delivery here
     JOINED = "joined"  # live: how many deliveries now wait for one end
     DENIED = "denied"  # user_id, job_id, problem
@@ -120,3 +122,7 @@ class Reporter:
     ) -> None:
         """Report a step."""
         self.steps.report(Step(kind, self.enterprise_manager, self.key, facts, delivery, event, error))
+
+    def identified(self, command: UnlinkCommand) -> None:
+        """Report which stored command the delivery is about."""
+        self.steps.report(Step(StepKind.IDENTIFIED, self.enterprise_manager, self.key, command.known_by))
