@@ -63,7 +63,8 @@ class Behaviour:
     links_of_other_jobs: Literal["400", "404", "500", "empty"] = "400"
     #: GET of the linked repositories of a copy job made in 11a or earlier [?]: its entity has no list of them [doc].
     links_of_legacy_copy_jobs: Literal["listed", "empty", "400"] = "listed"
-    #: Whether a job's entity contains its linked repositories, besides its linked backups [?]: documented both ways.
+    #: Whether a job's entity contains its linked repositories, besides its linked backups [?]: the documentation
+    #: contradicts itself.
     links_in_job_entity: Literal["listed", "left_out"] = "listed"
 
     # --- tasks ---
