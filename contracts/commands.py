@@ -2,6 +2,8 @@
 
 The `title`, `description` and `examples` of a field go into the published schemas (`contracts.published`). So does
 `json_schema_extra`, which holds the rules that a Python validator checks.
+
+More than 400 lines: the commands and their parts are read together, as the published schemas are.
 """
 
 from __future__ import annotations
