@@ -40,8 +40,8 @@ def test_a_play_without_a_program_orders_an_unlink_and_changes_something_once(
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "HOME": str(tmp_path),
             "LC_ALL": "C.UTF-8",
-            "UNLINK_CONSOLE": console.url,
-            "UNLINK_CONSOLE_TOKEN": token_of("submit"),
+            "CONSOLE_URL": console.url,
+            "CONSOLE_TOKEN": token_of("submit"),
             "ANSIBLE_LOCALHOST_WARNING": "false",
             "ANSIBLE_INVENTORY_UNPARSED_WARNING": "false",
         }

@@ -57,6 +57,7 @@ def run_step(step: str, site: Site, command: dict[str, Any]) -> subprocess.Compl
     environment = {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "UNLINK_BROKER__URL": site.amqp_url,
+        "WORKER_IMAGE": "registry.example.com/unlink-worker@sha256:0",  # GitLab exports it, since it is the job's image
         "JOB_ID": command["job"]["id"],
         "LINK_ID": command["repository"]["link_id"],
         "CI_PROJECT_ID": "7",
@@ -150,15 +151,21 @@ def play(recipe: Path, site: Site, tmp_path: Path, *arguments: str) -> tuple[int
 def test_a_play_orders_an_unlink_and_changes_something_once(site: Site, recipes: Path, tmp_path: Path) -> None:
     """A play that runs every night would report a change every night, or go on although the link is still there."""
     command = site.new_command("ansible")
+    em = site.world.enterprise_manager
+    em.change_behaviour(running_job="task_fails")
     variables = {"job": command["job"]["id"], "repository": command["labels"]["repository"], "ticket": "jira:OPS-77"}
     given = ["-e", json.dumps(variables)]
     recipe = recipes / "ansible-queue.yml"
     status, counts, said = play(recipe, site, tmp_path, "--check", *given)
     assert (status, counts["changed"], "would be removed" in said) == (0, "0", True), said
-    assert len(site.world.enterprise_manager.links(command["job"]["id"])) == 1
+    assert len(em.links(command["job"]["id"])) == 1
+    em.set_running(command["job"]["id"], running=True)
+    status, counts, said = play(recipe, site, tmp_path, *given)
+    assert (status, counts["failed"], "task_failed" in said) == (2, "1", True), said
+    em.set_running(command["job"]["id"], running=False)
     status, counts, said = play(recipe, site, tmp_path, *given)
     assert (status, counts["changed"]) == (0, "1"), said
-    assert site.world.enterprise_manager.links(command["job"]["id"]) == []
+    assert em.links(command["job"]["id"]) == []
     status, counts, said = play(recipe, site, tmp_path, *given)
     assert (status, counts["changed"]) == (0, "0"), said
     status, counts, said = play(recipe, site, tmp_path, *given, "-e", "job=00000000-0000-0000-0000-000000000000")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,8 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from worker.settings import ClientSettings, Settings, SettingsInvalidError, load, secrets_of
+import contracts
+from worker.settings import ClientSettings, ConsoleProgramSettings, Settings, SettingsInvalidError, load, secrets_of
 
 VALID = {
     "UNLINK_BROKER__URL": "amqp://worker:s3cret%2Fpart@rabbit/",
@@ -19,6 +21,8 @@ VALID = {
     "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__USERNAME": "svc",
     "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__PASSWORD": "hunter2",
 }
+
+_ROOT = Path(__file__).parents[2]
 
 #: A user without rights.
 NOBODY = 65534
@@ -191,3 +195,34 @@ def test_settings_do_not_print_their_secrets() -> None:
     printed = repr(load(Settings))
     assert "hunter2" not in printed
     assert "s3cret" not in printed
+
+
+#: What users read: names of variables in it are set as they are written.
+_READ_BY_USERS = (
+    *sorted(path for path in (Path(contracts.__file__).parent / "recipes").iterdir() if path.is_file()),
+    *(_ROOT / name for name in ("README.md", "contracts/README.md", "compose.yaml", "SECURITY.md", "CONTRIBUTING.md")),
+    *sorted((_ROOT / "docs").rglob("*.md")),
+    *sorted((_ROOT / "k8s").rglob("*.md")),
+)
+
+
+@pytest.mark.parametrize("document", _READ_BY_USERS, ids=lambda path: str(path.relative_to(_ROOT)))
+def test_no_document_tells_a_user_to_set_what_is_no_setting(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, document: Path
+) -> None:
+    """A pipeline exports its variables to its jobs: the program would refuse such a one, and do nothing."""
+    wrong = []
+    for name in sorted(set(re.findall(r"\bUNLINK_[A-Z0-9]+(?:_+[A-Z0-9]+)*(?![A-Z0-9_])", document.read_text()))):
+        with monkeypatch.context() as environment:
+            environment.setenv(name, str(tmp_path))
+            wrong += [name for kind in (Settings, ConsoleProgramSettings) if _is_no_setting(name, kind)]
+    assert wrong == []
+
+
+def _is_no_setting(name: str, kind: type[Settings | ConsoleProgramSettings]) -> bool:
+    try:
+        load(kind)
+    except SettingsInvalidError as error:
+        # Of a section that is given as a whole, no line names the variable.
+        return f"{name}: there is no such setting" in str(error) or "a variable given as JSON" in str(error)
+    return False
