@@ -66,5 +66,7 @@ def test_a_play_without_a_program_orders_an_unlink_and_changes_something_once(
         assert (status, changed, em.links(VENDOR_JOB_ID)) == (0, "1", []), said
         status, changed, said = play()
         assert (status, changed) == (0, "0"), said
+        status, _, said = play("-e", "job=")
+        assert (status, "Not ordered (400): " in said, "job.name" in said) == (2, True, True), said
         status, _, said = play("-e", "job=Nowhere")
         assert (status, "no job is named" in said) == (2, True), said
