@@ -21,11 +21,16 @@ def main():
     if "AMQP_URL" not in os.environ:
         leave(2, "AMQP_URL is not set, such as amqp://publisher:PASSWORD@rabbit.example.com/")
     try:
-        command = sys.stdin.read()
+        command = sys.stdin.buffer.read().decode()
         manager = json.loads(command).get("enterprise_manager", "default")
+    except (ValueError, AttributeError, RecursionError) as error:
+        leave(2, f"standard input must be one JSON object in UTF-8: {error}")
+    if not (isinstance(manager, str) and manager.isascii()):
+        leave(2, "enterprise_manager must be the name of one")
+    try:
         parameters = pika.URLParameters(os.environ["AMQP_URL"])
-    except (ValueError, TypeError, AttributeError) as error:
-        leave(2, f"standard input must be one JSON object, and AMQP_URL a URL: {error}")
+    except Exception:  # noqa: BLE001 - pika raises what its parsing happens to; its text may show the password
+        leave(2, "AMQP_URL is no URL such as amqp://publisher:PASSWORD@rabbit.example.com/ (in PASSWORD, / is %2F)")
     try:
         print(answer_to(command, manager, parameters))
     except UnroutableError:
@@ -33,7 +38,7 @@ def main():
     except NackError:
         leave(1, "the broker did not take the command: its queue may be full")
     except (AMQPError, OSError) as error:  # refused, lost, or a password that is wrong
-        leave(1, f"the broker cannot be used: {error or type(error).__name__}")
+        leave(1, f"the broker cannot be used: {reason_of(error)}")
 
 
 def answer_to(command, manager, parameters):
@@ -57,6 +62,14 @@ def answer_to(command, manager, parameters):
         while not answers:
             connection.process_data_events(time_limit=None)
     return answers[0].decode()
+
+
+def reason_of(error):
+    """The innermost error's text: those around it have none."""
+    for each in (getattr(error, "exception", None), *error.args):
+        if isinstance(each, Exception):
+            return reason_of(each)
+    return str(error) or type(error).__name__
 
 
 def leave(status, message):

@@ -222,7 +222,13 @@ def test_a_rejection_is_replied_too(site: Site, recipes: Path) -> None:
         ('{"command": "unlink.v1"}', None, 2, "AMQP_URL is not set"),
         ("not JSON", "amqp://127.0.0.1:1", 2, "standard input must be one JSON object"),
         ("[]", "amqp://127.0.0.1:1", 2, "standard input must be one JSON object"),
-        ('{"command": "unlink.v1"}', "amqp://127.0.0.1:1", 1, "the broker cannot be used"),
+        ("\udcff", "amqp://127.0.0.1:1", 2, "standard input must be one JSON object in UTF-8"),
+        ('{"enterprise_manager": null}', "amqp://127.0.0.1:1", 2, "enterprise_manager must be the name of one"),
+        ('{"enterprise_manager": 7}', "amqp://127.0.0.1:1", 2, "enterprise_manager must be the name of one"),
+        ('{"enterprise_manager": "\\ud800"}', "amqp://127.0.0.1:1", 2, "enterprise_manager must be the name of one"),
+        ("{}", "foo", 2, "AMQP_URL is no URL"),
+        ("{}", "amqp://user:s3cret/x@rabbit/", 2, "AMQP_URL is no URL"),
+        ("{}", "amqp://127.0.0.1:1", 1, "the broker cannot be used: [Errno 111] Connection refused"),
     ],
 )
 def test_a_publisher_that_cannot_publish_says_so_in_one_line(
@@ -232,8 +238,8 @@ def test_a_publisher_that_cannot_publish_says_so_in_one_line(
     urls = {} if url is None else {"AMQP_URL": url}
     others = {name: value for name, value in os.environ.items() if name != "AMQP_URL"}
     program = [sys.executable, str(recipes / "publish.py")]
-    done = programs.run(program, input=command, env=others | urls, timeout=TIMEOUT_SECONDS)
-    assert (done.returncode, done.stdout) == (status, "")
+    done = programs.run(program, input=command, errors="surrogateescape", env=others | urls, timeout=TIMEOUT_SECONDS)
+    assert (done.returncode, done.stdout, "s3cret" in done.stderr) == (status, "", False)
     assert (said in done.stderr, done.stderr.count("\n")) == (True, 1)
 
 
