@@ -12,6 +12,7 @@ from sqlalchemy import make_url
 from contracts.events import Outcome
 from tests.console.conftest import TRACE_ID, Console, Estate
 from worker.console.readings import SharedByKey
+from worker.unlinks.ports.ledger import CancelRequest, Retry
 
 
 def test_unlinks_are_found_and_paged(console: Console, estate: Estate) -> None:
@@ -41,6 +42,23 @@ def test_one_unlink_is_had_with_its_steps(console: Console, estate: Estate) -> N
     assert unlink["request"]["user_id"] == "servicenow"
     assert unlink["repository"]["name"] == "Scale-out 3"
     assert unlink["event"]["data"]["summary"] == "It succeeded."
+
+
+def test_who_retried_and_who_cancelled_is_had_as_the_broker_verified_it(console: Console, estate: Estate) -> None:
+    """Whoever retries or cancels in another's name would be found nowhere."""
+    estate.end(estate.order("CHG1"), Outcome.FAILED, changed=False)
+    retry = Retry("CHG1", "default", 1, "f" * 64, requested_by="alice", user_id="bob")
+    cancel = CancelRequest("CHG1", "default", "carol", "wrong", estate.clock.now(), user_id="dave")
+    estate.work(lambda ledger: ledger.retry(retry))
+    estate.work(lambda ledger: ledger.cancel(cancel))
+    (item,) = console.get("/api/v1/unlinks").json()["items"]
+    who = {"retried_by": "alice", "retry_user_id": "bob", "cancelled_by": "carol", "cancel_user_id": "dave"}
+    assert item["request"].items() >= who.items()
+    (cancellation,) = console.get(item["href"]).json()["cancellations"]
+    assert (cancellation["requested_by"], cancellation["user_id"], cancellation["run"]) == ("carol", "dave", 2)
+    page = " ".join(console.get(item["href"].removeprefix("/api/v1")).text.split())
+    assert "<dt>Retried by</dt><dd>alice, sent by bob" in page
+    assert "by carol, sent by dave: wrong" in page
 
 
 def test_what_has_not_changed_is_not_sent_again(console: Console, estate: Estate) -> None:

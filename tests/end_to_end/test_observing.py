@@ -157,7 +157,8 @@ def test_a_cancel_that_comes_first_keeps_the_unlink_from_being_sent(world: World
     assert world.enterprise_manager.deletes_of(VENDOR_LINK_ID) == 0
     reported = program(ledger_only(world), "status", "CHG1")
     assert (reported.exit_code, "CHG1  cancelled" in reported.stdout) == (4, True)
-    assert re.search(r"asked [-0-9]+ [:0-9]+ \w+ by j.doe: wrong repository", reported.stdout)
+    sent = rf"asked [-0-9]+ [:0-9]+ \w+ by j.doe, sent by broker user {world.client.user}: wrong repository"
+    assert re.search(sent, " ".join(reported.stdout.split()))
 
 
 def test_cancel_waits_for_the_end_of_what_is_under_way_and_exits_by_it(world: World, behaviour: Behaviour) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from typing import Any
 
+from tests.end_to_end.test_observing import ledger_only, program
 from tests.end_to_end.world import World, vendor_command
 from worker.sandbox.processes.worker_process import WorkerProcess
 from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_ID, VENDOR_LINK_ID, Behaviour
@@ -64,6 +67,33 @@ def test_the_log_lines_of_every_run_name_job_repository_and_ticket(world: World,
     assert [line["event"] for line in of_runs].count("unlink.finished") == 2
     known_by = {"job": VENDOR_JOB_ID, "repository": VENDOR_LINK_ID, "ticket": "OPS-1", "idempotency_key": "CHG1"}
     assert [line for line in of_runs if not line.items() >= known_by.items()] == []
+
+
+def test_the_audit_says_who_retried_and_who_cancelled_as_the_broker_verified_it(
+    world: World, behaviour: Behaviour
+) -> None:
+    """Whoever retries or cancels in another's name would be found nowhere."""
+    fail_once(world, behaviour)
+    behaviour.edits_held = True
+    world.send(retry(requested_by="alice"))
+    world.until(lambda: world.of("CHG1")[-1].outcome == "submitted", "the second run's task")
+    world.send({"command": "cancel.v1", "idempotency_key": "CHG1", "requested_by": "carol", "reason": "wrong"})
+    world.until(lambda: ("cancelled", 2) in ends(world), "the end of the second run")
+    user = world.client.user
+    who = {"retried_by": "alice", "retry_user_id": user, "cancelled_by": "carol", "cancel_user_id": user}
+    listed = program(ledger_only(world), "list", "--output", "json").stdout
+    assert json.loads(listed)["request"].items() >= who.items()
+    (line,) = csv.DictReader(io.StringIO(program(ledger_only(world), "list", "--output", "csv").stdout))
+    assert line.items() >= who.items()
+    shown = " ".join(program(ledger_only(world), "status", "CHG1").stdout.split())
+    assert f"retried by alice, sent by broker user {user}" in shown
+    assert f"by carol, sent by broker user {user}: wrong" in shown
+    status = json.loads(program(ledger_only(world), "status", "CHG1", "--output", "json").stdout)
+    (cancellation,) = status["cancellations"]
+    assert (cancellation["requested_by"], cancellation["user_id"], cancellation["run"]) == ("carol", user, 2)
+    details = {step["step"]: step["detail"] for step in status["steps"]}
+    assert details["run_started"] == f"2, asked for by alice (sent by {user})"
+    assert details["cancel_requested"] == f"carol (sent by {user}): wrong"
 
 
 def test_a_link_that_was_put_back_is_safe_from_every_run(world: World, behaviour: Behaviour) -> None:

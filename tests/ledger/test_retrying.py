@@ -109,7 +109,10 @@ async def test_a_run_that_did_not_succeed_is_followed_by_one_that_keeps_the_link
     assert history is not None
     assert history.record is not None
     assert (history.record.outcome, history.record.event, history.record.finished_at) == (None, None, None)
-    assert (history.steps[-1].step, history.steps[-1].detail) == (Step.RUN_STARTED, "2, asked for by j.doe: again")
+    assert (history.steps[-1].step, history.steps[-1].detail) == (
+        Step.RUN_STARTED,
+        "2, asked for by j.doe (sent by jira): again",
+    )
     await settle(other, entry.lease, Outcome.SUCCEEDED, 2)
     assert await ledger.claim(claim) == AlreadySettled(event_of(2))
 

@@ -18,7 +18,7 @@ from worker.cli.output.terminal import Output, console, local_time, outcome_text
 from worker.cli.output.unlinks import hint_about, print_table
 from worker.cli.publishing.awaiting import EXIT_STATUS, worst_of
 from worker.ledger import BatchState, Criteria, Document, Inspection, KeyHistory, Record, RecordedStep
-from worker.ledger.documents import in_words, step_as_json, utc
+from worker.ledger.documents import cancellation_as_json, in_words, step_as_json
 from worker.settings import LedgerClientSettings
 from worker.unlinks.ports.ledger import CancelRequest
 
@@ -139,14 +139,23 @@ def _who(document: Document) -> Iterator[tuple[str, str]]:
         yield "asked by", asked
     if request["user_id"]:
         yield "sent by", f"broker user {request['user_id']}"
+    if retried := _asked_and_sent(document.record.entry.retried_by, request["retry_user_id"]):
+        yield "retried by", retried
 
 
 def _requests(requests: tuple[CancelRequest, ...], manager: str | None) -> Iterator[tuple[str, str]]:
     for request in requests:
-        who = request.requested_by or "an unnamed user"
+        who = _asked_and_sent(request.requested_by, request.user_id) or "an unnamed user"
         why = f": {request.reason}" if request.reason else ""
         where = "" if request.enterprise_manager == manager else f" on {request.enterprise_manager}"
         yield "cancel", f"asked {local_time(request.requested_at)}{where} by {who}{why}"
+
+
+def _asked_and_sent(by: str | None, user_id: str | None) -> str | None:
+    """Who asked, as a message says, and who sent it, as the broker verified it. `by` may stand in for the latter."""
+    asked = None if by == user_id else by
+    sent = user_id and f"broker user {user_id}"
+    return f"{asked}, sent by {sent}" if asked and sent else asked or sent
 
 
 def _steps(steps: tuple[RecordedStep, ...]) -> Table:
@@ -171,15 +180,7 @@ def _as_json(key: str, history: KeyHistory, batches: tuple[BatchState, ...]) -> 
         "idempotency_key": key,
         **(Document(history.record).as_json() if history.record is not None else {"stage": None, "outcome": None}),
         "batches": [each.as_json() for each in batches],
-        "cancellations": [
-            {
-                "enterprise_manager": request.enterprise_manager,
-                "requested_by": request.requested_by,
-                "reason": request.reason,
-                "requested_at": utc(request.requested_at),
-            }
-            for request in history.cancellations
-        ],
+        "cancellations": [cancellation_as_json(request) for request in history.cancellations],
         "steps": [step_as_json(step) for step in history.steps],
     }
 

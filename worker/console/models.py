@@ -55,13 +55,15 @@ class TicketItem(_Model):
 
 
 class RequestItem(_Model):
-    """Who asked, and why. `user_id` is the broker user, verified by the broker."""
+    """Who asked, and why; who retried and who cancelled. Each user ID is the broker user, verified by the broker."""
 
     requested_by: str | None
     reason: str | None
     user_id: str | None
     retried_by: str | None
+    retry_user_id: str | None
     cancelled_by: str | None
+    cancel_user_id: str | None
 
 
 class BackupItem(_Model):
@@ -143,6 +145,7 @@ class CancellationItem(_Model):
 
     enterprise_manager: str
     requested_by: str | None
+    user_id: str | None = Field(description="The broker user, verified by the broker, or `console:<name>`.")
     reason: str | None
     requested_at: datetime
     run: int | None

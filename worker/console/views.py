@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from worker.console.keys import to_path
 from worker.console.models import BatchDetail, ManagerItem, PauseItem, SightItem
 from worker.ledger import BatchMember, BatchPage, Document, KeyHistory, Record
-from worker.ledger.documents import step_as_json, utc
+from worker.ledger.documents import cancellation_as_json, step_as_json
 from worker.ledger.overview import Overview
 
 if TYPE_CHECKING:
@@ -27,16 +27,7 @@ def unlink_detail(history: KeyHistory, record: Record) -> dict[str, Any]:
     return {
         **unlink_item(record),
         "steps": [step_as_json(step) for step in history.steps],
-        "cancellations": [
-            {
-                "enterprise_manager": each.enterprise_manager,
-                "requested_by": each.requested_by,
-                "reason": each.reason,
-                "requested_at": utc(each.requested_at),
-                "run": each.run,
-            }
-            for each in history.cancellations
-        ],
+        "cancellations": [cancellation_as_json(each) for each in history.cancellations],
     }
 
 

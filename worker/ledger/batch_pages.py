@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -13,9 +14,9 @@ from worker.ledger.batch_states import BatchState, batches_with_id
 from worker.ledger.batches import named_batch, of_named_batch
 from worker.ledger.records import Record
 from worker.ledger.rows import record_from
-from worker.ledger.search import ROWS
+from worker.ledger.search import ROWS, cancellations_of
 from worker.ledger.tables import batch_members
-from worker.unlinks.ports.ledger import BatchKey
+from worker.unlinks.ports.ledger import BatchKey, CancelRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,18 +83,21 @@ def batch_page(connection: Connection, batch: str, after: MemberCursor | None, l
 def _with_records(connection: Connection, found: list[tuple[BatchKey, RowMapping]]) -> list[BatchMember]:
     keys = [row["key"] for _, row in found]
     rows = {row["key"]: row for row in connection.execute(ROWS, {"of_keys": keys}).mappings()} if keys else {}
+    cancellations = cancellations_of(connection, keys)
     return [
         BatchMember(
             batch=batch,
             key=row["key"],
             outcome=None if row["event_id"] is None else Outcome(row["outcome"]),
             ended_at=row["ended_at"],
-            record=_record_of(row, rows.get(row["key"])),
+            record=_record_of(row, rows.get(row["key"]), cancellations.get(row["key"], ())),
         )
         for batch, row in found
     ]
 
 
-def _record_of(member: RowMapping, row: RowMapping | None) -> Record | None:
+def _record_of(member: RowMapping, row: RowMapping | None, cancellations: Iterable[CancelRequest]) -> Record | None:
     """The key's record, unless the member is another command with the same key."""
-    return None if row is None or row["fingerprint"] != member["fingerprint"] else record_from(row)
+    if row is None or row["fingerprint"] != member["fingerprint"]:
+        return None
+    return record_from(row, cancellations)

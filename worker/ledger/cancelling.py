@@ -44,7 +44,11 @@ class Cancelling(KeyRows):
         }
         remember = remember_cancellation(self.connection.dialect.name)
         if self.connection.execute(remember, columns).one_or_none() is not None:
-            self._note(Lease(request.key, 0), Step.CANCEL_REQUESTED, who_and_why(request.by, request.reason))
+            self._note(
+                Lease(request.key, 0),
+                Step.CANCEL_REQUESTED,
+                who_and_why(request.requested_by, request.user_id, request.reason),
+            )
         return Stored(run, present=row is not None and run == row["run"])
 
     def mark_cancelled(self, request: CancelRequest, run: int) -> AlreadySettled | KeyReused | KnownRun | None:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from worker.ledger.records import Record, RecordedStep
 from worker.ledger.search_terms import content_of
+from worker.unlinks.ports.ledger import CancelRequest
 
 #: What a spreadsheet takes for a formula, if a cell begins with it (https://owasp.org/www-community/attacks/CSV_Injection).
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001 - full-width ones too
@@ -20,7 +21,8 @@ _REPOSITORY: Final = ("link_id", "uid", "name")
 #: The audit export: who asked and why, what was asked for, what was seen, what was done, and how that is known.
 AUDIT_COLUMNS: Final = (
     *("idempotency_key", "run", "enterprise_manager", "ticket_system", "ticket_id", "ticket_url", "batch"),
-    *("user_id", "requested_by", "reason", "retried_by", "cancelled_by", "received_at"),
+    *("user_id", "requested_by", "reason", "retried_by", "retry_user_id"),
+    *("cancelled_by", "cancel_user_id", "received_at"),
     *("asked_job", "asked_repository", "allow_linked_backups_removal"),
     *("job_id", "job_name", "link_id", "repository_uid", "repository_name", "linked_backups"),
     *("sent_at", "sends", "task_id", "task_message", "submitted_at", "finished_at", "stage", "outcome"),
@@ -77,13 +79,17 @@ class Document:
 
     @property
     def request(self) -> dict[str, str | None]:
-        """Who asked, and why. `user_id` is the broker user, verified by the broker."""
+        """Who asked, and why; who retried and cancelled. Each user ID is of the broker user, verified by the broker."""
+        entry, cancel = self.record.entry, self.record.cancellation
         later = _parts(self.event.get("request"), ("user_id", "retried_by", "cancelled_by"))
         return {
             "requested_by": self.command.get("requested_by"),
             "reason": self.command.get("reason"),
-            **later,
             "user_id": self.record.user_id or later["user_id"],
+            "retried_by": entry.retried_by or later["retried_by"],
+            "retry_user_id": entry.sender if entry.run > 1 else None,
+            "cancelled_by": later["cancelled_by"] if cancel is None else cancel.by,
+            "cancel_user_id": None if cancel is None else cancel.user_id,
         }
 
     @property
@@ -209,3 +215,15 @@ def _parts(content: object, names: tuple[str, ...]) -> dict[str, str | None]:
 
 def _names(backups: Iterable[dict[str, str | None]]) -> str:
     return "; ".join(str(backup.get("name") or backup.get("uid") or backup.get("link_id")) for backup in backups)
+
+
+def cancellation_as_json(request: CancelRequest) -> dict[str, Any]:
+    """A request to cancel, for programs."""
+    return {
+        "enterprise_manager": request.enterprise_manager,
+        "requested_by": request.requested_by,
+        "user_id": request.user_id,
+        "reason": request.reason,
+        "requested_at": utc(request.requested_at),
+        "run": request.run,
+    }

@@ -78,7 +78,8 @@ class RecordedStep:
 class Record:
     """A key's row. `outcome`, `event` and `finished_at` are there once it is settled.
 
-    `user_id` is the broker user who published the command, as the broker verified it.
+    `user_id` is the broker user who published the command, as the broker verified it. `cancellation` is the request to
+    cancel its run.
     """
 
     entry: Entry
@@ -92,6 +93,7 @@ class Record:
     event: bytes | None = None
     finished_at: datetime | None = None
     user_id: str | None = None
+    cancellation: CancelRequest | None = None
 
 
 @dataclass(frozen=True, slots=True)

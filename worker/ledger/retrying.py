@@ -78,7 +78,7 @@ class Retrying(Batching):
             return None
         self._reopen_members(retry.key)
         self.connection.execute(FORGET_CANCELLATIONS, {"of_key": retry.key, "before_run": started["run"]})
-        asked = who_and_why(retry.requested_by or retry.user_id, retry.reason)
+        asked = who_and_why(retry.requested_by, retry.user_id, retry.reason)
         detail = f"{started['run']}" if asked is None else f"{started['run']}, asked for by {asked}"
         return self._claimed(started, Step.RUN_STARTED, detail, trace_id)
 

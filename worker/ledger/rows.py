@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from contracts.events import RETRIED, Outcome
@@ -113,9 +114,13 @@ def _intent_from(row: RowMapping) -> Intent | None:
     )
 
 
-def record_from(row: RowMapping) -> Record:
-    """A row as a complete record. During a run, the row still has the end of the previous run."""
+def record_from(row: RowMapping, cancellations: Iterable[CancelRequest] = ()) -> Record:
+    """A row as a complete record. During a run, the row still has the end of the previous run.
+
+    `cancellations` may hold those of other keys, Enterprise Managers and runs.
+    """
     settled = row["stage"] == Stage.SETTLED
+    this = row["key"], row["enterprise_manager"], row["run"]
     outcome, event = (row["outcome"], row["event"]) if settled else (None, None)
     return Record(
         entry=entry_from(row),
@@ -129,6 +134,9 @@ def record_from(row: RowMapping) -> Record:
         event=None if event is None else bytes(event),
         finished_at=row["finished_at"] if settled else None,
         user_id=row["user_id"],
+        cancellation=next(
+            (each for each in cancellations if (each.key, each.enterprise_manager, each.run) == this), None
+        ),
     )
 
 
@@ -151,6 +159,7 @@ def cancellation_from(row: RowMapping) -> CancelRequest:
     )
 
 
-def who_and_why(by: str | None, reason: str | None) -> str | None:
-    """The detail of a request for the history."""
-    return ": ".join(part for part in (by, reason) if part) or None
+def who_and_why(requested_by: str | None, user_id: str | None, reason: str | None) -> str | None:
+    """The detail of a request for the history: who asked, which broker user sent it, and why."""
+    who = f"{requested_by} (sent by {user_id})" if requested_by and user_id else requested_by or user_id
+    return ": ".join(part for part in (who, reason) if part) or None

@@ -13,12 +13,14 @@ from datetime import UTC, datetime, timedelta
 from itertools import product
 from typing import Final
 
-from sqlalchemy import ColumnElement, Select, bindparam, func, select, tuple_, union
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, select, tuple_, union
 
 from worker.ledger.records import Record
+from worker.ledger.rows import cancellation_from
 from worker.ledger.search_terms import fold, fold_id
 from worker.ledger.statements import WHOLE_ROW
-from worker.ledger.tables import Moment, batch_members, search_terms, unlinks
+from worker.ledger.tables import Moment, batch_members, cancellations, search_terms, unlinks
+from worker.unlinks.ports.ledger import CancelRequest
 
 _UUID: Final = re.compile(r"(?:.*:)?[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
@@ -170,3 +172,13 @@ def _by_id_or_name(
 
 #: The rows of some keys.
 ROWS: Final = select(*WHOLE_ROW).where(unlinks.c.key.in_(bindparam("of_keys", expanding=True)))
+
+_CANCELLATIONS: Final = select(cancellations).where(cancellations.c.key.in_(bindparam("of_keys", expanding=True)))
+
+
+def cancellations_of(connection: Connection, keys: Sequence[str]) -> dict[str, list[CancelRequest]]:
+    """The requests to cancel runs of these keys, by key."""
+    found: dict[str, list[CancelRequest]] = {}
+    for row in connection.execute(_CANCELLATIONS, {"of_keys": keys}).mappings():
+        found.setdefault(row["key"], []).append(cancellation_from(row))
+    return found

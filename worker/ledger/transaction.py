@@ -23,7 +23,7 @@ from worker.ledger.records import KeyHistory, Pause, Step
 from worker.ledger.retrying import Retrying
 from worker.ledger.rows import cancellation_from, columns_of, intent_columns, record_from, step_from
 from worker.ledger.schema import schema_problem
-from worker.ledger.search import ROWS, Criteria, Cursor, Page, matching
+from worker.ledger.search import ROWS, Criteria, Cursor, Page, cancellations_of, matching
 from worker.ledger.search_terms import content_of
 from worker.ledger.search_walk import COMPLETED_AT, walk
 from worker.ledger.statements import (
@@ -240,7 +240,7 @@ class Transaction(Cancelling, Retrying):
             return None
         newest = [step_from(step) for step in self.connection.execute(NEWEST_STEPS, of_key).mappings()]
         return KeyHistory(
-            record=None if row is None else record_from(row),
+            record=None if row is None else record_from(row, cancellations),
             steps=tuple(reversed(newest)),
             cancellations=tuple(cancellations),
         )
@@ -250,8 +250,9 @@ class Transaction(Cancelling, Retrying):
         found = self.connection.execute(matching(criteria, after, limit + 1)).all()
         keys = [each.key for each in found[:limit]]
         rows = {row["key"]: row for row in self.connection.execute(ROWS, {"of_keys": keys}).mappings()}
+        cancellations = cancellations_of(self.connection, keys)
         return Page(
-            records=tuple(record_from(rows[key]) for key in keys if key in rows),
+            records=tuple(record_from(rows[key], cancellations.get(key, ())) for key in keys if key in rows),
             next=Cursor(found[limit - 1].received_at, keys[-1]) if len(found) > limit else None,
             complete=self.connection.scalar(COMPLETED_AT) is not None,
         )
