@@ -5,14 +5,15 @@
 //   unlink.mid_server         name of the MID server
 (function executeRule(current, previous) {
   var number = current.getValue("number");
+  var job = current.getValue("u_backup_copy_job_id");
   var link = current.getValue("u_repository_link_id");
   // Whether the loss of the job's linked backups was agreed to: another request, and so another key.
   var consent = current.getValue("u_linked_backups_may_go") == "1";
   var command = {
     command: "unlink.v1",
-    // The same link of the same change is the same unlink, however often the rule runs.
-    idempotency_key: "servicenow:" + number + "/" + link + (consent ? "/consent" : ""),
-    job: { id: current.getValue("u_backup_copy_job_id") },
+    // The same request of the same change is the same unlink, however often the rule runs; a corrected one is another.
+    idempotency_key: "servicenow:" + number + "/" + job + "/" + link + (consent ? "/consent" : ""),
+    job: { id: job },
     repository: { link_id: link },
     allow_linked_backups_removal: consent,
     requested_by: gs.getUserName(),

@@ -57,7 +57,7 @@ def test_the_service_now_rule_orders_by_the_console(steering: Console, world: Wo
     (error,) = service_now(record, *refused)["errors"]
     assert ("CHG0030192 was not ordered" in error, "may look at everything" in error) == (True, True)
     assert send(token_of("submit"))[0] == 202
-    key = f"servicenow:CHG0030192/{VENDOR_LINK_ID}"
+    key = f"servicenow:CHG0030192/{VENDOR_JOB_ID}/{VENDOR_LINK_ID}"
     world.until_ended(key)
     data = world.of(key)[-1].data
     assert (data["outcome"], data["ticket"]["id"], data["requested_by"]) == ("succeeded", "CHG0030192", "j.doe")
@@ -79,7 +79,7 @@ def test_the_jira_request_orders_by_the_console(steering: Console, world: World)
     assert "{{" not in body
     headers = {**bearer("submit"), "Content-Type": "application/json"}
     assert steering.client.post("/api/v1/unlinks?retry=true", content=body, headers=headers).status_code == 202
-    key = f"jira:OPS-4711/{VENDOR_LINK_ID}"
+    key = f"jira:OPS-4711/{VENDOR_JOB_ID}/{VENDOR_LINK_ID}"
     world.until_ended(key)
     data = world.of(key)[-1].data
     assert (data["outcome"], data["ticket"]["url"]) == ("succeeded", values["issue.url"])

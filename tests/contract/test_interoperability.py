@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -292,7 +293,7 @@ def servicenow(recipes: Path) -> Callable[..., dict[str, Any]]:
 def test_the_service_now_rule_publishes_a_command(site: Site, servicenow: Callable[..., dict[str, Any]]) -> None:
     """What the business rule sends is what RabbitMQ's HTTP API and the worker take."""
     command = site.new_command("servicenow:CHG0030192/")
-    key = f"servicenow:CHG0030192/{command['repository']['link_id']}"
+    key = f"servicenow:CHG0030192/{command['job']['id']}/{command['repository']['link_id']}"
     record = {
         "number": "CHG0030192",
         "u_backup_copy_job_id": command["job"]["id"],
@@ -308,14 +309,15 @@ def test_the_service_now_rule_publishes_a_command(site: Site, servicenow: Callab
     assert (data["outcome"], data["ticket"]["id"], data["requested_by"]) == ("succeeded", "CHG0030192", "j.doe")
 
 
-def test_a_change_may_have_several_links_and_consent_later(servicenow: Callable[..., dict[str, Any]]) -> None:
-    """The second link of a change, or the consent to what the first try was refused for, would be a reused key."""
+def test_a_change_may_have_several_links_and_be_corrected(servicenow: Callable[..., dict[str, Any]]) -> None:
+    """The second link of a change, a corrected job, or the consent that was missing, would be a reused key."""
     record = {"number": "CHG1", "u_backup_copy_job_id": "job", "u_repository_link_id": "link"}
-    others = (record, record | {"u_repository_link_id": "other"}, record | {"u_linked_backups_may_go": "1"})
+    changes = ({"u_repository_link_id": "other"}, {"u_backup_copy_job_id": "right"}, {"u_linked_backups_may_go": "1"})
+    others = [record, *(record | each for each in changes)]
     made = [servicenow(each, 200, '{"routed":true}') for each in others]
     commands = [json.loads(json.loads(each["body"])["payload"]) for each in made]
-    assert len({command["idempotency_key"] for command in commands}) == 3
-    assert [command["allow_linked_backups_removal"] for command in commands] == [False, False, True]
+    assert len({command["idempotency_key"] for command in commands}) == 4
+    assert [command["allow_linked_backups_removal"] for command in commands] == [False, False, False, True]
 
 
 @pytest.mark.parametrize(("status", "answer"), [(401, "no"), (200, '{"routed":false}')])
@@ -342,5 +344,18 @@ def test_the_jira_request_publishes_a_command(site: Site, recipes: Path) -> None
     assert "{{" not in body
     url = f"{site.broker.management_url}/api/exchanges/{site.virtual_host}/unlink.commands/publish"
     assert requests.post(url, data=body, timeout=30).json() == {"routed": True}
-    data = site.outcome_of(f"jira:OPS-4711/{command['repository']['link_id']}")
+    data = site.outcome_of(f"jira:OPS-4711/{command['job']['id']}/{command['repository']['link_id']}")
     assert (data["outcome"], data["ticket"]["url"]) == ("succeeded", values["issue.url"])
+
+
+def jira_commands(recipes: Path) -> list[dict[str, Any]]:
+    """The commands of both requests of Jira, with their smart values as they are written."""
+    request = json.loads((recipes / "jira-web-request.json").read_text())
+    return [json.loads(request["payload"]), json.loads((recipes / "jira-console-request.json").read_text())]
+
+
+def test_a_corrected_issue_is_another_request(recipes: Path) -> None:
+    """An issue whose job was corrected would be a reused key for ever."""
+    for command in jira_commands(recipes):
+        varies = {command["job"]["id"], command["repository"]["link_id"], command["ticket"]["id"]}
+        assert varies <= set(re.findall(r"{{.*?}}", command["idempotency_key"]))
