@@ -227,6 +227,16 @@ def test_an_option_that_a_file_would_ignore_is_refused(tmp_path: Path, option: t
 
 
 @pytest.mark.slow
+def test_a_file_with_more_commands_than_a_batch_holds_says_so(tmp_path: Path) -> None:
+    """Whoever closes a ticket by the end of the batch would wait for ever."""
+    commands = tmp_path / "commands.csv"
+    commands.write_text("job,repository,enterprise_manager\nA,B,small\n" + "A,B,large\n" * 10_001)
+    ended = run_program("submit", "--file", str(commands), settings={"UNLINK_BROKER__URL": "amqp://127.0.0.1:1"})
+    assert "The 10001 commands for large are no batch" in ended.stderr
+    assert "for small" not in ended.stderr
+
+
+@pytest.mark.slow
 def test_ctrl_c_says_what_is_still_open(world: World, behaviour: Behaviour) -> None:
     """Whoever stops waiting knows what is under way, and how to look at it later."""
     behaviour.edits_held = True

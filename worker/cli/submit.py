@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from contracts.commands import MAX_BATCH
 from worker.cli.output.errors import refuse, settings_or_exit
 from worker.cli.output.terminal import Output
 from worker.cli.publishing.drafts import (
@@ -21,6 +22,7 @@ from worker.cli.publishing.drafts import (
     job_reference,
     repository_reference,
     ticket_reference,
+    without_batch,
 )
 from worker.cli.publishing.retries import RetryOfEarlier
 from worker.cli.publishing.submission import outgoing, publish_all
@@ -91,6 +93,7 @@ def submit(  # noqa: PLR0913 - one parameter an option
     """Put unlink commands on the queue: one from options, or many from a file.
 
     The commands of a file that name no batch are one, for each Enterprise Manager: one event says that all have ended.
+    More than 10,000 are no batch, which is said.
 
     With --wait the exit status is 0 for succeeded or planned, 1 failed, 2 rejected or wrong usage, 3 timed out,
     4 cancelled, 5 for a dry run whose real command would be refused; of many, the first of 2, 1, 3, 4, 5 that occurred.
@@ -123,6 +126,8 @@ def submit(  # noqa: PLR0913 - one parameter an option
     except DraftError as error:
         refuse(f"Nothing was submitted.\n{error}")
     settings = settings_or_exit(ClientSettings)
+    if file is not None:
+        _warn_of_no_batch(drafts)
     again = RetryOfEarlier(drafts, SystemClock().now()) if retry else lambda _event: None
     commands = [outgoing(each) for each in drafts]
     wait = wait or retry
@@ -170,6 +175,15 @@ def _format_of(path: Path, text: str) -> str:
     """The format of a file: by the end of its name, else by its first character; JSON Lines begin with a brace."""
     named = _FORMATS.get(path.suffix.lower())
     return named or ("jsonl" if text.lstrip().startswith("{") else "csv")
+
+
+def _warn_of_no_batch(drafts: list[Draft]) -> None:
+    for name, count in without_batch(drafts).items():
+        typer.echo(
+            f"The {count} commands for {name} are no batch, which holds {MAX_BATCH} at most: no event will say that "
+            "all have ended. Split the file to have one for each part.",
+            err=True,
+        )
 
 
 def _label(text: str) -> tuple[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -82,6 +83,11 @@ def in_batches(drafts: Iterable[Draft]) -> list[Draft]:
         if len(members) <= MAX_BATCH
     }
     return [_with_batch(each, batches.get(each.command.enterprise_manager)) for each in drafts]
+
+
+def without_batch(drafts: Iterable[Draft]) -> dict[str, int]:
+    """How many commands of each Enterprise Manager are in no batch. Dry runs, which belong to none, do not count."""
+    return Counter(each.command.enterprise_manager for each in drafts if _needs_batch(each.command))
 
 
 def _needs_batch(command: UnlinkCommand) -> bool:
