@@ -12,7 +12,6 @@ import json
 import secrets
 import signal
 import sys
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,15 +21,18 @@ from worker.sandbox.simulated_enterprise_manager import Behaviour, SimulatedEnte
 from worker.sandbox.simulated_enterprise_manager.control import ControlListener
 from worker.sandbox.simulated_enterprise_manager.replay import RecordingInvalidError
 
+#: The signals that end the program.
+_ENDING = {signal.SIGTERM, signal.SIGINT}
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run until a signal arrives. Returns the exit status."""
     options = _options(arguments)
-    stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
+    # Blocked for all threads, and waited for. A handler that sets an event would wait for ever if the signal arrived in
+    # the moment in which this thread begins to wait for the event: it holds the event's lock then.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
     try:
-        _serve(options, stopping)
+        _serve(options)
     except (OSError, UnknownBehaviourError, RecordingInvalidError) as problem:
         sys.stderr.write(f"simulated Enterprise Manager: {problem}\n")
         return 1
@@ -75,7 +77,7 @@ def _switch(text: str) -> tuple[str, Any]:
         return name, value
 
 
-def _serve(options: argparse.Namespace, stopping: threading.Event) -> None:
+def _serve(options: argparse.Namespace) -> None:
     options.state_dir.mkdir(parents=True, exist_ok=True)
     password_file = options.password_file or options.state_dir / "password"
     behaviour = Behaviour()
@@ -95,7 +97,7 @@ def _serve(options: argparse.Namespace, stopping: threading.Event) -> None:
         asyncio.run_coroutine_threadsafe(control.open(), simulated.loop).result()
         sys.stdout.write(json.dumps(about | {"control_url": control.url}) + "\n")
         sys.stdout.flush()
-        stopping.wait()
+        signal.sigwait(_ENDING)
         asyncio.run_coroutine_threadsafe(control.close(), simulated.loop).result()
 
 
