@@ -128,7 +128,9 @@ def test_linked_backups_are_not_dropped_without_consent(world: World) -> None:
     world.send(vendor_command("plan", dry_run=True, **references))
     world.send(vendor_command("no", **references))
     world.until_ended("plan", "no")
-    assert world.of("no")[-1].data["reason"]["code"] == "linked_backups_at_risk"
+    refused = world.of("no")[-1].data
+    assert (refused["reason"]["code"], refused["linked_backups_removed"]) == ("linked_backups_at_risk", [])
+    assert (refused["job"]["name"], refused["repository"]["uid"]) == ("Guarded", REPOSITORY)
     assert len(world.of("plan")[-1].data["linked_backups_removed"]) == 1
     assert world.enterprise_manager.count("DELETE", "/linkedBackupRepositories/") == 0
     world.unlink("yes", allow_linked_backups_removal=True, **references)

@@ -107,6 +107,18 @@ async def test_before_it_is_looked_at_a_key_is_found_by_what_was_asked_for(datab
     assert found(database, job="nightly", repository=JOB_ID) == ["CHG-1"]
 
 
+async def test_an_offboarded_repository_is_found_by_the_name_in_the_labels(database: Database) -> None:
+    """Offboarding names each link by its ID, and Enterprise Manager lists links without names."""
+    ledger = await database.ledger()
+    labels = {"job": "Nightly", "repository": "Hardened Linux 3", "linked_backups": "0"}
+    lease = await claim(ledger, 1, job={"id": JOB_ID}, repository={"link_id": JOB_ID}, labels=labels)
+    assert found(database, job="nightly", repository="hardened linux 3") == ["CHG-1"]
+    await ledger.record(lease, Settled(Outcome.FAILED, event_of(repository={"uid": JOB_ID}), words.noon))
+    assert found(database, repository="Hardened Linux 3") == ["CHG-1"]
+    await claim(ledger, 2, job={"id": JOB_ID}, repository={"name": "Its own"}, labels=labels)
+    assert found(database, repository="Hardened Linux 3") == ["CHG-1"]
+
+
 async def test_what_was_seen_counts_before_what_was_asked_for(database: Database) -> None:
     """The audit of a job would name an unlink of another one."""
     ledger = await database.ledger()

@@ -55,7 +55,8 @@ class Criteria:
         ticket: the ticket's ID.
         requester: who asked, as the command says, or as the broker verified it.
         job: the job's ID or name, as Enterprise Manager showed it, or as the command named it if it was not read.
-        repository: the repository's UID, the link's ID, or the repository's name, likewise.
+        repository: the repository's UID, the link's ID, or the repository's name, likewise. Where no name of the job
+            or of the repository is known otherwise, the labels `job` and `repository` count, which offboarding sets.
         outcome: what became of it.
         reason: the reason code.
         batch: the ID of a batch that the key has joined.

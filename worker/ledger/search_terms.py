@@ -59,6 +59,7 @@ def terms_of(row: RowMapping) -> dict[str, Any]:
         "batch": _folded(_part(asked, "batch").get("id")),
         "reason": None,
         **_of_job(asked),
+        **{name: term for name, term in _of_labels(asked).items() if _of_job(asked)[name] is None},
         **_known(terms_of_intent(row)),
         **(_known(terms_of_event(row["event"])) if settled else {}),
     }
@@ -90,6 +91,12 @@ def _of_job(content: Mapping[str, Any]) -> dict[str, Any]:
         "repository_uid": _folded_id(repository.get("uid")),
         "repository_name": _folded(repository.get("name")),
     }
+
+
+def _of_labels(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The names in the labels of `offboard` and `links`, whose commands name job and link by ID."""
+    labels = _part(content, "labels")
+    return {"job_name": _folded(labels.get("job")), "repository_name": _folded(labels.get("repository"))}
 
 
 def _part(content: Mapping[str, Any], name: str) -> dict[str, Any]:

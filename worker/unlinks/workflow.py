@@ -81,6 +81,7 @@ class Workflow:
     authorized: Job | None = None
     follow: Follower = field(init=False)
     sent: float | None = field(init=False)
+    seen: Intent | None = None  # what was looked at last, recorded or not
     stopping: bool = False
     #: Whether a DELETE of an earlier run may still take effect or has taken effect; and the end of its settling time,
     #: by the monotonic clock.
@@ -117,7 +118,8 @@ class Workflow:
                     return await self._resume()
             return await self._start_until_sent()
         except Refused as no:
-            return failed(no.code, no.message, changed=False if self.entry.sends == 0 else None, seen=self.entry.intent)
+            changed = False if self.entry.sends == 0 else None
+            return failed(no.code, no.message, changed=changed, seen=self.entry.intent or self.seen)
         except CancelRequestedError:  # after a DELETE was sent, it is caught where the links decide
             return cancelled(self.entry.intent)
 
@@ -154,7 +156,7 @@ class Workflow:
             if link is None:
                 return self._absent(job)
             backups = tuple(await self._ask(lambda: self.enterprise_manager.linked_backups(job)))
-            intent = Intent(job_id=job.id, job_name=job.name, link=link, linked_backups=backups)
+            self.seen = intent = Intent(job_id=job.id, job_name=job.name, link=link, linked_backups=backups)
             if self.command.dry_run:
                 return planned(intent, reason_against(self.command, backups))
             self._require_consent(backups)
@@ -358,8 +360,7 @@ class Workflow:
         """Stop the task if it can be stopped, look once more, and say what is known."""
         self.waiting.deadline = None
         await self._stop_task(ticket)
-        gone = await self.follow.is_gone(self._intent)
-        if gone:
+        if gone := await self.follow.is_gone(self._intent):
             return succeeded(self.entry.intent, Evidence.LINKS, verified=True, task=self.follow.last_seen)
         known = "the job's links could not be read" if gone is None else "the link was still listed"
         message = f"not known to be done {self.command.timeout_seconds} s after the DELETE; {known}"
