@@ -19,6 +19,8 @@ from contracts.commands import (
     CancelCommand,
     Command,
     IdempotencyKey,
+    JobReference,
+    RepositoryReference,
     RetryCommand,
     Ticket,
     UnlinkCommand,
@@ -57,6 +59,8 @@ class PartialParse:
     ticket: Ticket | None = None
     labels: dict[str, str] = field(default_factory=dict)
     batch: Batch | None = None
+    job: JobReference | None = None
+    repository: RepositoryReference | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +248,8 @@ def _partial(content: dict[str, Any]) -> PartialParse:
         reason=_short_text(content.get("reason"), 1000),
         ticket=valid("ticket", Ticket),
         batch=valid("batch", Batch) if content.get("dry_run") is not True else None,
+        job=valid("job", JobReference),
+        repository=valid("repository", RepositoryReference),
     )
 
 

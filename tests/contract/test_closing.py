@@ -98,6 +98,11 @@ ENDS = [
         "The command was rejected: The job is being edited.",
     ),
     (
+        data_of(Outcome.REJECTED, changed=False, reason=WHY),
+        CloseCode.REFUSED,
+        f"The command to remove {NAMED} was rejected: The job is being edited.",
+    ),
+    (
         data_of(Outcome.REJECTED, changed=None, reason=WHY, job=None, repository=None),
         CloseCode.UNKNOWN,
         "It is not known whether the link is gone: The job is being edited.",

@@ -136,6 +136,10 @@ def test_a_sender_that_can_be_recognised_is() -> None:
     partial = caught.value.partial
     assert partial.ticket is not None
     assert (partial.idempotency_key, partial.ticket.id, partial.correlation_id) == ("CHG1", "OPS-1", "c")
+    assert partial.job is not None
+    assert partial.repository is not None
+    asked = json.loads(message())
+    assert (partial.job.id, partial.repository.link_id) == (asked["job"]["id"], asked["repository"]["link_id"])
 
 
 def test_both_spellings_of_an_id_are_one_command() -> None:

@@ -59,7 +59,10 @@ def _failure(data: EventData, link: str) -> str:
         )
     if data.changed is None:
         return f"it is not known whether {link} is gone"
-    return "the command was rejected" if data.outcome is Outcome.REJECTED else f"{link} was not removed"
+    if data.outcome is not Outcome.REJECTED:
+        return f"{link} was not removed"
+    named = data.job is not None and data.repository is not None
+    return f"the command to remove {link} was rejected" if named else "the command was rejected"
 
 
 def _success(data: EventData, link: str) -> str:

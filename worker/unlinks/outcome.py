@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from contracts.commands import UnlinkCommand
+from contracts.commands import JobReference, RepositoryReference, UnlinkCommand
 from contracts.events import (
     Event,
     EventData,
@@ -176,6 +176,8 @@ def compose_rejection(
                 enterprise_manager=enterprise_manager,
                 outcome=Outcome.REJECTED,
                 changed=changed,
+                job=None if partial.job is None else _job_named(partial.job),
+                repository=None if partial.repository is None else _repository_named(partial.repository),
                 reason=reason,
                 requested_by=partial.requested_by,
                 ticket=partial.ticket,
@@ -205,17 +207,25 @@ def _job(command: UnlinkCommand, ending: Ending) -> JobSeen:
         return JobSeen(id=ending.seen.job_id, name=ending.seen.job_name)
     if ending.job is not None:
         return JobSeen(id=ending.job.id, name=ending.job.name)
-    return JobSeen(id=command.job.id, name=command.job.name)
+    return _job_named(command.job)
+
+
+def _job_named(job: JobReference) -> JobSeen:
+    return JobSeen(id=job.id, name=job.name)
 
 
 def _repository(command: UnlinkCommand, seen: Intent | None) -> RepositorySeen:
     named = command.repository
     if seen is None:
-        return RepositorySeen(link_id=named.link_id, uid=named.uid, name=named.name)
+        return _repository_named(named)
     link = seen.link
     return RepositorySeen(
         link_id=link.object_in_job_id, uid=link.repository_uid, name=link.repository_name or named.name
     )
+
+
+def _repository_named(repository: RepositoryReference) -> RepositorySeen:
+    return RepositorySeen(link_id=repository.link_id, uid=repository.uid, name=repository.name)
 
 
 def _linked_backups(ending: Ending) -> list[LinkedBackupSeen]:

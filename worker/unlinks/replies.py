@@ -210,6 +210,8 @@ def known_of(command: Command) -> PartialParse:
         command.ticket,
         dict(command.labels),
         None if command.dry_run else command.batch,
+        command.job,
+        command.repository,
     )
 
 
