@@ -70,7 +70,7 @@ def _on_rabbitmq(version: str) -> Suite:
     return Suite(
         f"broker and end-to-end tests on RabbitMQ {version}",
         (*_PYTEST, "-m", "not slow or rabbitmqctl", *_REAL_BROKER),
-        7,
+        5,
         ("worker/broker/", "worker/sandbox/", "worker/cli/", "worker/service.py", *_REAL_BROKER),
         # With CI, a version that cannot be had is an error and not a reason to skip all tests.
         {"SANDBOX_RABBITMQ_VERSION": version, "CI": "true"},
@@ -81,7 +81,7 @@ def _chaos(version: str) -> Suite:
     return Suite(
         f"chaos, full size, on RabbitMQ {version}",
         (sys.executable, "-m", "tests.chaos"),
-        9,
+        8,
         ("worker/unlinks/", "worker/broker/", "worker/ledger/", "worker/sandbox/", "tests/chaos/"),
         {"SANDBOX_RABBITMQ_VERSION": version},
     )
@@ -104,19 +104,19 @@ SUITES = (
     Suite(
         "the console in a browser",
         (*_PYTEST, "-m", "slow", "tests/console"),
-        5,
+        4,
         ("worker/console/", "tests/console/"),
     ),
     Suite(
         "slow tests of the sandbox: private servers, and the READMEs' commands, typed",
         (*_PYTEST, "-m", "slow", "tests/sandbox"),
-        5,
+        4,
         ("README.md", "contracts/README.md", "worker/sandbox/", "worker/cli/", "tests/sandbox/"),
     ),
     Suite(
         "slow tests of the ledger and of whole workers",
         (*_PYTEST, "-m", "slow", "tests/ledger", "tests/end_to_end", "tests/simulation"),
-        7,
+        5,
         ("worker/ledger/", "worker/unlinks/", "worker/broker/", "worker/cli/", "tests/ledger/", "tests/end_to_end/"),
     ),
     Suite(
