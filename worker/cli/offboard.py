@@ -40,7 +40,11 @@ def offboard(  # noqa: PLR0913 - one parameter an option
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the ends; exit by them.")] = True,
     wait_seconds: Annotated[float | None, typer.Option(help="Wait at most this long; then exit with 3.", min=0)] = None,
     output: Annotated[
-        Output, typer.Option(help="How events are printed; with --dry-run and json, the plan as one object.")
+        Output,
+        typer.Option(
+            help="How events are printed; json prints the plan as one object with --dry-run, and the commands with "
+            "--no-wait."
+        ),
     ] = "text",
 ) -> None:
     """Remove all links to a repository: show the plan, ask, publish one command for each link, and wait.

@@ -53,7 +53,9 @@ def retry(  # noqa: PLR0913 - one parameter an option
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the ends; exit by them.")] = False,
     wait_seconds: Annotated[float | None, typer.Option(help="Wait at most this long; then exit with 3.", min=0)] = None,
-    output: Annotated[Output, typer.Option(help="How events are printed.")] = "text",
+    output: Annotated[
+        Output, typer.Option(help="How events are printed; without --wait, json prints the commands.")
+    ] = "text",
 ) -> None:
     """Run unlinks again that ended as failed, timed out or cancelled: by key, ticket, batch or reason.
 
