@@ -292,7 +292,7 @@ async def test_lost_connection_is_named_and_the_consumer_comes_back(worker: Work
     site.send(b"in hand")
     in_hand = await worker.next()
     await asyncio.to_thread(site.close_connections)
-    await until(lambda: site.logged("broker.connection_lost"))
+    await until(lambda: "consume" in {entry["purpose"] for entry in site.logged("broker.connection_lost")})
     assert not in_hand.live
     assert (await worker.next()).body == b"in hand"
     await until(lambda: worker.broker.up)
