@@ -12,8 +12,9 @@ from tests.simulation.mutants import MUTANTS, Mutant, hunt
 MOST_SEEDS = 200
 
 
-#: Every fourth is hunted by `make test`; `make mutants` hunts all.
-QUICK = MUTANTS[1::4]
+#: Every fourth is hunted by `make test`; `make mutants` hunts all. The last one, whose run ends only at its limit of
+#: steps, is not among them: it takes as long as all others together.
+QUICK = MUTANTS[::4]
 
 
 @pytest.mark.timeout(600)  # where the known seed no longer catches it, the hunt goes on
