@@ -143,13 +143,18 @@ def _content(body: bytes, content_type: str | None) -> dict[str, Any]:
     """The command's fields, not yet validated."""
     if len(body) > MAX_MESSAGE_BYTES:
         raise UnreadableMessageError(f"the message has {len(body)} bytes; at most {MAX_MESSAGE_BYTES} are read")
-    content = _read_object(body)
+    content = read_object(body)
     if _is_cloud_event(content, content_type):
         content = _unwrap(content)
     return content
 
 
-def _read_object(body: bytes) -> dict[str, Any]:
+def read_object(body: bytes) -> dict[str, Any]:
+    """The JSON object of a message or of a line: any fields, each of them once.
+
+    Raises:
+        UnreadableMessageError: not UTF-8, not JSON, no object, nested too deeply, or a field is repeated.
+    """
     try:
         text = body.decode("utf-8-sig")
         if _levels(text) > _MOST_LEVELS:

@@ -76,6 +76,19 @@ def test_a_line_that_is_no_command_is_named(line: str) -> None:
         from_json_lines(["", line])
 
 
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ('{"job": {"name": "A"}, "repository": {"name": "C"}, "dry_run": true, "dry_run": false}', "dry_run"),
+        ('{"job": {"name": "A", "name": "B"}, "repository": {"name": "C"}}', "name"),
+    ],
+)
+def test_a_field_that_is_there_twice_is_refused(line: str, name: str) -> None:
+    """The worker refuses such a message. Here one of two values would be taken, and nobody could tell which."""
+    with pytest.raises(DraftError, match=f"line 2: .*repeated field '{name}'"):
+        from_json_lines(["", line])
+
+
 def test_one_key_for_two_commands_is_noticed_before_anything_is_submitted() -> None:
     """A copied line with its old key is a mistake, not a duplicate."""
     rows = ["job,repository,idempotency_key", "a,b,K", "a,c,K"]

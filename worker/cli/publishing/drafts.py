@@ -12,7 +12,7 @@ from typing import Any
 
 from contracts.commands import MAX_BATCH, UnlinkCommand
 from contracts.keys import batch_id_for, key_for
-from contracts.reading import UnreadableMessageError, read_command
+from contracts.reading import UnreadableMessageError, read_command, read_object
 
 _LOOKS_LIKE_AN_ID = re.compile(r"^(urn:veeam:\w+:)?[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")
 
@@ -161,12 +161,9 @@ def _parsed(number: int, line: str) -> tuple[int, Any, str]:
 
 def _from_line(line: str) -> Draft:
     try:
-        content = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DraftError(f"not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise DraftError("a command is a JSON object")
-    return draft(content)
+        return draft(read_object(line.encode()))
+    except UnreadableMessageError as error:
+        raise DraftError(str(error)) from error
 
 
 def _from_row(row: dict[str | None, Any]) -> Draft:
