@@ -362,7 +362,8 @@ class CancelCommand(Message):
     run: Run | None = Field(
         None,
         description="The run that is meant; without it, the one that is under way, or is to come. A cancel of an "
-        "earlier run changes nothing, and is answered with the latest event.",
+        "earlier run, or of the one after a success, changes nothing, and is answered with the latest event. A run "
+        "that cannot be the next one is rejected, `run_not_found`.",
     )
     requested_by: RequestedBy | None = Field(None, description="Who asks for it to be stopped.")
     reason: WhyAsked | None = Field(None, description="Why.", examples=["Wrong repository"])

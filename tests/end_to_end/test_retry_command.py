@@ -153,6 +153,16 @@ def test_a_retry_of_a_run_that_succeeded_is_answered_by_it(failed: World) -> Non
     assert failed.enterprise_manager.deletes_of(VENDOR_LINK_ID) == 2
 
 
+def test_a_cancel_of_a_run_that_cannot_come_next_is_answered_at_once(world: World) -> None:
+    """Who mistypes the run would wait until their time is over, and not know why."""
+    world.serve()
+    world.unlink()
+    asked = program(world, "cancel", "CHG1", "--run", "9", "--wait", "--wait-seconds", "60")
+    assert (asked.returncode, "run_not_found" in asked.stdout) == (2, True), asked.stdout + asked.stderr
+    asked = program(world, "cancel", "CHG1", "--run", "2", "--wait", "--wait-seconds", "60")
+    assert (asked.returncode, "CHG1  succeeded" in asked.stdout) == (0, True), asked.stdout + asked.stderr
+
+
 def test_what_fails_now_is_not_retried_at_once(world: World, behaviour: Behaviour) -> None:
     """A pipeline would retry for as long as the failure lasts."""
     behaviour.running_job = "task_fails"

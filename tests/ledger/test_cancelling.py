@@ -22,6 +22,7 @@ from worker.unlinks.ports.ledger import (
     Claimed,
     Intended,
     KeyReused,
+    NoSuchRun,
     SentAgain,
     Settled,
     Stage,
@@ -135,6 +136,22 @@ async def test_a_request_for_what_has_ended_is_answered_with_its_end(
     await ledger.record(await words.claim(ledger), Settled(Outcome.SUCCEEDED, EVENT, words.noon))
     assert await ledger.cancel(request_to_cancel) == AlreadySettled(EVENT)
     assert (await history_of(ledger)).cancellations == ()
+
+
+async def test_a_request_for_a_run_that_cannot_come_next_is_not_stored(
+    database: Database, request_to_cancel: CancelRequest
+) -> None:
+    """Who mistypes the run would wait for an answer for ever; and the run would be cancelled if it ever came."""
+    ledger = await database.ledger()
+    second, third = (replace(request_to_cancel, run=run) for run in (2, 3))
+    assert await ledger.cancel(second) == NoSuchRun()  # the key is not known
+    lease = await words.claim(ledger)
+    assert await ledger.cancel(third) == NoSuchRun()
+    assert await ledger.cancel(second) is None  # its retry may be on the queue
+    assert [each.run for each in (await history_of(ledger)).cancellations] == [2]
+    await ledger.record(lease, Settled(Outcome.SUCCEEDED, EVENT, words.noon))
+    assert await ledger.cancel(second) == AlreadySettled(EVENT)
+    assert await ledger.cancel(third) == NoSuchRun()
 
 
 async def test_a_request_that_names_another_enterprise_manager_cancels_nothing_of_this_one(
