@@ -33,6 +33,7 @@ async def test_event_arrives_byte_for_byte_with_its_properties(worker: Worker, s
     assert properties.correlation_id == "their-own"
     assert properties.type == "unlink.succeeded.v1"
     assert properties.app_id == "unlink-worker"
+    assert properties.headers == {"unlink-from-ledger": True}
     assert abs(properties.timestamp - datetime.now(UTC).timestamp()) < 60
 
 
@@ -44,6 +45,7 @@ async def test_event_model_is_published_as_its_bytes(worker: Worker, site: Site)
     properties, _, received = await site.take("subscriber")
     assert received == event.to_bytes()
     assert properties.correlation_id == "the-key"
+    assert "unlink-from-ledger" not in (properties.headers or {})
 
 
 async def test_correlation_id_too_long_for_a_property_stays_in_the_body(worker: Worker, site: Site) -> None:

@@ -149,7 +149,7 @@ def test_a_retry_of_a_run_that_succeeded_is_answered_by_it(failed: World) -> Non
     """It would wait for ever for a run that nobody starts."""
     assert program(failed, "retry", "CHG1", "--run", "1", "--yes", "--wait").returncode == 0
     again = program(failed, "retry", "CHG1", "--run", "2", "--yes", "--wait")
-    assert (again.returncode, "nothing was sent now" in again.stdout) == (0, True), again.stdout
+    assert (again.returncode, "nothing was sent again" in again.stdout) == (0, True), again.stdout
     assert failed.enterprise_manager.deletes_of(VENDOR_LINK_ID) == 2
 
 

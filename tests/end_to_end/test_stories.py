@@ -62,7 +62,7 @@ def test_a_pipeline_that_a_second_person_runs_again_is_answered_and_its_ticket_s
         done = programs.run(["bash", "-eu", "-c", step], env=environment, timeout=90)
         assert done.returncode == 0, done.stdout + done.stderr
         said.append(done.stdout)
-    assert "nothing was sent now" in said[1]
+    assert "nothing was sent again" in said[1]
     world.until(lambda: len([event for event in world.received if event.outcome == "succeeded"]) > 1, "both answers")
     ends = {(event.id, event.data["requested_by"], event.data["close_code"]) for event in world.received[1:]}
     assert {(requester, code) for _, requester, code in ends} == {("j.doe", "done")}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -11,6 +11,7 @@ import pytest
 from contracts.events import Outcome
 from worker.broker.awaited import Awaited
 from worker.broker.received_event import ReceivedEvent
+from worker.cli.output.event_text import in_words
 from worker.cli.publishing.awaiting import Following
 from worker.cli.publishing.drafts import draft
 from worker.cli.publishing.retries import RetryOfEarlier
@@ -21,17 +22,17 @@ NOON = datetime(2027, 1, 31, 12, tzinfo=UTC)
 TONIGHT = "2027-02-01T02:00:00Z"
 
 
-def event_of(outcome: Outcome, *, run: int = 1, made_at: datetime = NOON, key: str = "K") -> ReceivedEvent:
+def event_of(outcome: Outcome, *, run: int = 1, key: str = "K", from_ledger: bool = True) -> ReceivedEvent:
     """An event of this key."""
     data = {"outcome": outcome, "run": run, "enterprise_manager": "default", "idempotency_key": key}
-    content = {"id": f"{outcome}-{run}", "subject": key, "time": made_at.isoformat(), "data": data}
-    return ReceivedEvent(json.dumps(content).encode(), content)
+    content = {"id": f"{outcome}-{run}", "subject": key, "time": NOON.isoformat(), "data": data}
+    return ReceivedEvent(json.dumps(content).encode(), content, from_ledger)
 
 
 def earlier(**fields: Any) -> RetryOfEarlier:
-    """Retries of what had ended a minute after noon."""
+    """Retries of what had ended before."""
     command = {"idempotency_key": "K", "job": {"id": JOB}, "repository": {"link_id": LINK}, **fields}
-    return RetryOfEarlier([draft(command)], NOON + timedelta(minutes=1))
+    return RetryOfEarlier([draft(command)])
 
 
 @pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.TIMED_OUT, Outcome.CANCELLED])
@@ -52,8 +53,8 @@ def test_a_retry_has_the_times_of_the_command_that_asks_for_it(outcome: Outcome)
     }
 
 
-def test_a_key_is_retried_once_however_far_ahead_this_host_s_clock_is() -> None:
-    """Every end would seem to be one from before: one call started 244 runs, each with a DELETE."""
+def test_a_key_is_retried_once() -> None:
+    """The end of each run may be answered from the ledger, too: one call started 244 runs, each with a DELETE."""
     again = earlier()
     assert again(event_of(Outcome.FAILED)) is not None
     assert again(event_of(Outcome.FAILED, run=2)) is None
@@ -63,7 +64,7 @@ def test_a_key_is_retried_once_however_far_ahead_this_host_s_clock_is() -> None:
     "event",
     [
         event_of(Outcome.SUCCEEDED),
-        event_of(Outcome.FAILED, made_at=NOON + timedelta(minutes=2)),
+        event_of(Outcome.FAILED, from_ledger=False),
         event_of(Outcome.FAILED, key="of another"),
         event_of(Outcome.REJECTED),
     ],
@@ -71,6 +72,13 @@ def test_a_key_is_retried_once_however_far_ahead_this_host_s_clock_is() -> None:
 def test_what_is_not_to_be_run_again_is_left_alone(event: ReceivedEvent) -> None:
     """A link that was put back on purpose would be removed; or what fails now be tried again at once."""
     assert earlier()(event) is None
+
+
+def test_whether_it_had_ended_before_is_not_told_by_this_host_s_clock() -> None:
+    """Where it is ahead of the worker's, an unlink that was just done was said to have ended before."""
+    fresh = event_of(Outcome.SUCCEEDED, from_ledger=False)  # made years before this host's time of day, or after
+    assert "ledger" not in in_words(fresh)
+    assert "answered from the ledger: it had ended at" in in_words(event_of(Outcome.SUCCEEDED))
 
 
 def test_a_dry_run_is_never_run_again_as_a_real_command() -> None:

@@ -15,7 +15,6 @@ from worker.cli.output.terminal import Output
 from worker.cli.publishing.drafts import Draft, DraftError, draft, ticket_reference
 from worker.cli.publishing.retries import RetryOfEarlier
 from worker.cli.publishing.submission import outgoing, publish_all
-from worker.clock import SystemClock
 from worker.enterprise_manager.catalogue import Catalogue
 from worker.offboarding import commands_of, counts_of
 from worker.settings import ClientSettings
@@ -79,7 +78,7 @@ def offboard(  # noqa: PLR0913 - one parameter an option
     settings = settings_or_exit(ClientSettings)
     if not yes:
         _confirm(len(drafts))
-    again = RetryOfEarlier(drafts, SystemClock().now())
+    again = RetryOfEarlier(drafts)
     commands = [outgoing(each) for each in drafts]
     status = publish_all(settings, commands, wait=wait, seconds=wait_seconds, output=output, again=again)
     raise typer.Exit(status or incomplete)
