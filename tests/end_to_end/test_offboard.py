@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import uuid
+from typing import Any
 
 import pytest
 
@@ -70,6 +71,29 @@ def test_linked_backups_at_risk_are_counted_and_left_alone_without_consent(world
     assert done.returncode == 0, done.stdout
     again = offboard(world, "--yes")
     assert (again.returncode, again.stdout) == (0, "There are no links.\n")
+
+
+@pytest.mark.parametrize("shown", ["empty", "400"])
+def test_a_job_whose_links_are_never_listed_is_named_and_fails_no_other(
+    world: World, behaviour: Behaviour, shown: Any
+) -> None:
+    """One job of version 11a anywhere would make each offboarding a failure; or nobody would look at it."""
+    behaviour.links_of_legacy_copy_jobs = shown
+    em = world.enterprise_manager
+    retired = em.add_repository(name="Retired")
+    job = em.add_job(name="Copy", links=[retired], linked_backups=[])
+    legacy = em.add_job(name="Of 11a", links=[retired], job_type="BackupCopy")
+    world.start_worker()
+    plan = offboard(world, "--dry-run", "--output", "json")
+    assert (plan.returncode, "Of 11a" in plan.stderr) == (0, True), plan.stderr
+    told = json.loads(plan.stdout)
+    assert (told["links"], told["unread"], told["unlisted"]) == (1, [], [{"id": legacy, "name": "Of 11a"}])
+    done = offboard(world, "--yes")
+    assert (done.returncode, em.links(job)) == (0, []), done.stdout + done.stderr
+    assert f"the links of Of 11a ({legacy})" in done.stderr
+    assert "the repository may still be linked there" in done.stderr
+    again = offboard(world, "--yes")
+    assert (again.returncode, again.stdout, "Of 11a" in again.stderr) == (0, "No link is listed.\n", True)
 
 
 @pytest.mark.slow

@@ -33,7 +33,8 @@ def links(
     """List what can be unlinked: a copy job's links, or all links to a repository. Changes nothing.
 
     Needs the settings UNLINK_ENTERPRISE_MANAGERS__... only. Exit status 0; 1 if Enterprise Manager does not answer, or
-    if some jobs could not be read; 2 wrong usage or settings, or a name that is not known.
+    if some jobs could not be read; 2 wrong usage or settings, or a name that is not known. With --repository, copy jobs
+    made in version 11a or earlier, whose links may not be listed, are named on standard error and do not change it.
     """
     if (job is None) == (repository is None):
         refuse("Name either --job or --repository.")

@@ -67,6 +67,10 @@ _MOST_JOBS = 20_000
 log = structlog.get_logger()
 
 
+class LinksNotListed(Refused):
+    """Enterprise Manager does not list the links of this job, which was made in version 11a or earlier."""
+
+
 class Gateway:
     """Implements the port `EnterpriseManager`, whose docstrings say what each call raises.
 
@@ -188,13 +192,13 @@ class Gateway:
         return found.id
 
     async def links(self, job_id: str) -> Sequence[Link]:
-        """The repositories linked to the job, as listed now."""
-        try:
-            records = await self._calls.get_list(paths.links(job_id), {}, read_links)
-        except NotFound as error:
-            raise _no_such_job(job_id, error) from None
-        except DocumentError as error:
-            self._refuse(error)
+        """The repositories linked to the job, as listed now.
+
+        Raises:
+            LinksNotListed: the job was made in version 11a or earlier, and no links of it are listed.
+            Refused, Unavailable: as the port says.
+        """
+        records = await self._list_of_links(job_id)
         for record in records:
             for href in record.job_hrefs:
                 self._require_job(job_id, paths.job_in(href))
@@ -204,16 +208,27 @@ class Gateway:
         if records:
             self._unlisted.pop(job_id, None)
         elif job_id in self._unlisted:
-            self._refuse(
-                UnexpectedDocumentError(
-                    "it lists no repositories of this job, which was made in version 11a or earlier; Enterprise "
-                    "Manager may not list the repositories that are linked to such a job"
-                )
+            said = UnexpectedDocumentError(
+                "it lists no repositories of this job, which was made in version 11a or earlier; Enterprise "
+                "Manager may not list the repositories that are linked to such a job"
             )
+            raise LinksNotListed(ReasonCode.ENTERPRISE_MANAGER_ERROR, self._strange(said))
         for record in records:
             if record.delete_href is not None:
                 _remember(self._link_hrefs, (job_id, record.object_in_job_id), record.delete_href, _MOST_HREFS)
         return list(map(_link, records))
+
+    async def _list_of_links(self, job_id: str) -> Sequence[LinkRecord]:
+        try:
+            return await self._calls.get_list(paths.links(job_id), {}, read_links)
+        except NotFound as error:
+            raise _no_such_job(job_id, error) from None
+        except DocumentError as error:
+            self._refuse(error)
+        except Refused as no:
+            if job_id in self._unlisted and no.code is ReasonCode.ENTERPRISE_MANAGER_ERROR:
+                raise LinksNotListed(no.code, no.message) from None
+            raise
 
     def links_read_with(self, job: Job) -> Sequence[Link]:
         """The links that were read with the job; empty if they may be outdated."""
