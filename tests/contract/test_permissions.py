@@ -18,7 +18,7 @@ from contracts.published import examples
 from worker.broker.broker import Broker
 from worker.broker.client import BrokerClient
 from worker.clock import SystemClock
-from worker.dead.queue import DeadQueue
+from worker.dead_letters.queue import DeadQueue
 from worker.sandbox.rabbitmq.private_broker import PrivateBroker
 from worker.settings import BrokerSettings
 from worker.unlinks.ports.broker import Delivery, ReplyTo

@@ -19,7 +19,7 @@ WRONG = {
     "An import goes down": [("worker/ledger/leases.py", "worker.telemetry"), ("worker/utilities.py", "worker.cli")],
     "The contract knows nothing of the worker": [("contracts/keys.py", "worker.unlinks.rules")],
     "Only the command line starts a sandbox": [("worker/doctor/findings.py", "worker.sandbox.environment")],
-    "Only the console imports what serves it": [("worker/dead/record.py", "fastapi")],
+    "Only the console imports what serves it": [("worker/dead_letters/record.py", "fastapi")],
     "RabbitMQ is spoken to by the broker's modules, and by what reads its answers": [
         ("worker/enterprise_manager/durations.py", "pika")
     ],

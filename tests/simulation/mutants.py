@@ -21,11 +21,11 @@ from tests.simulation.enterprise_manager import SimulatedGateway
 from tests.simulation.ledger import Database
 from tests.simulation.promises import Violation
 from tests.simulation.simulation import run
-from worker.ledger import Step, retrying, transaction
+from worker.ledger import Step, later_runs, transaction
 from worker.ledger import batches as ledger_batches
 from worker.ledger.batches import _BATCHES_OF_KEY, Batching, _under_way
 from worker.ledger.cancelling import Cancelling, Stored
-from worker.ledger.retrying import Retrying
+from worker.ledger.later_runs import LaterRuns
 from worker.ledger.sql_ledger import SqlLedger
 from worker.ledger.statements import RECORD, START_RUN, _before_its_intent, _write
 from worker.ledger.tables import unlinks
@@ -324,7 +324,7 @@ async def _take_a_lost_answer_for_nothing_done(
         raise Unavailable("no answer") from None
 
 
-def _follow_whatever_run(self: Retrying, retry: Retry, row: RowMapping, trace_id: str | None) -> Any:
+def _follow_whatever_run(self: LaterRuns, retry: Retry, row: RowMapping, trace_id: str | None) -> Any:
     """Each retry starts a run, whichever run it names."""
     return self._start(replace(retry, run=row["run"]), row, trace_id)
 
@@ -567,7 +567,7 @@ MUTANTS = (
         "starts before its time",
         ((runs, "seconds_until_start", lambda *_: 0.0), (workflow, "require_started", lambda *_: None)),
     ),
-    Mutant("starts a run for each retry", ((Retrying, "_follow", _follow_whatever_run),)),
+    Mutant("starts a run for each retry", ((LaterRuns, "_follow", _follow_whatever_run),)),
     Mutant(
         "answers a retry with the end of the run that it names",
         ((Dispatcher, "_wait_for", _wait_for_no_run), (Dispatcher, "_join", _join_the_run_that_is_retried)),
@@ -575,7 +575,7 @@ MUTANTS = (
     Mutant("starts a run whose predecessor's event is not published", ((Replies, "repeat", _repeat_nothing),)),
     Mutant(
         "forgets the link when it starts a run",
-        ((retrying, "START_RUN", START_RUN.values(job_id=None, link_id=None)),),
+        ((later_runs, "START_RUN", START_RUN.values(job_id=None, link_id=None)),),
     ),
     Mutant("waits for no DELETE of an earlier run", ((Workflow, "_gone_by_an_earlier_run", _wait_for_no_earlier_run),)),
     Mutant(
