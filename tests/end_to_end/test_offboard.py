@@ -56,6 +56,25 @@ def test_the_plan_is_shown_and_nothing_is_published_unasked(world: World) -> Non
     assert all(world.enterprise_manager.deletes_of(link) == 0 for link in links.values())
 
 
+def test_the_events_of_an_offboarding_name_job_and_repository(world: World) -> None:
+    """A person who reads a ticket, or the list of what was done, would see nothing but IDs."""
+    furnish(world, 2)
+    world.serve()
+    done = offboard(world, "--yes", "--ticket", "jira:OPS-1")
+    assert (done.returncode, "Copy 000 / Retired  OPS-1  on the queue" in done.stdout) == (0, True), done.stdout
+    world.until(lambda: len([event for event in world.received if event.outcome == "succeeded"]) == 2, "both ends")
+    ends = [event.data for event in world.received if event.outcome == "succeeded"]
+    assert {(end["job"]["name"], end["repository"]["name"]) for end in ends} == {
+        ("Copy 000", "Retired"),
+        ("Copy 001", "Retired"),
+    }
+    assert all("of repository 'Retired' to job 'Copy 00" in end["summary"] for end in ends)
+    listed = run_program("list", "--ticket", "OPS-1", "--output", "json", settings=world.environment)
+    found = [json.loads(line)["repository"]["name"] for line in listed.stdout.splitlines()]
+    assert found == ["Retired", "Retired"], listed.stderr
+    assert world.enterprise_manager.count("GET", "/repositories") <= 2  # of the command, and of the worker
+
+
 def test_linked_backups_at_risk_are_counted_and_left_alone_without_consent(world: World) -> None:
     """Backups would be dropped that nobody was told of."""
     em = world.enterprise_manager

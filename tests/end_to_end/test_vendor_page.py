@@ -26,4 +26,5 @@ async def test_the_example_of_the_vendors_page_succeeds() -> None:
         assert (end["task"]["id"], end["task"]["operation"], end["task"]["message"]) == ("task-1", "UpdateJob", "Ok")
         assert end["linked_backups_removed"] == []
         assert em.deletes_of(VENDOR_LINK_ID) == 1
-        assert all(request.status != 404 for request in em.requests)
+        missing = [request.path.partition("?")[0] for request in em.requests if request.status == 404]
+        assert missing == ["/api/repositories"]  # not on the page: the names, without which the unlink succeeds as well

@@ -358,6 +358,10 @@ class SimulatedGateway:
         """As the port has it."""
         return await self._ask(lambda _: self._server.find_repository(reference))
 
+    async def repository_name(self, uid: str) -> str | None:
+        """As the port has it."""
+        return self._server.repositories.get(uid)
+
     async def links(self, job_id: str) -> Sequence[Link]:
         """As the port has it."""
         return await self._ask(lambda _: self._server.links(job_id))

@@ -27,6 +27,7 @@ from worker.enterprise_manager.documents.records import (
 from worker.enterprise_manager.documents.tree import DocumentError, UnexpectedDocumentError, cleaned
 from worker.enterprise_manager.logon import Logon, LogonSession
 from worker.enterprise_manager.remedies import Remedies
+from worker.enterprise_manager.repository_names import RepositoryNames
 from worker.enterprise_manager.responses import Again, NotFound, Unauthorized, judge
 from worker.enterprise_manager.tasks import Tasks
 from worker.enterprise_manager.tidying import Tidying
@@ -93,6 +94,7 @@ class Gateway:
         self._calls = Calls(self._wire, self._logon, self._availability, self._remedies, self._differences, clock)
         self._deletion = Deletion(self._wire, self._logon, self._calls, self._remedies)
         self._tasks = Tasks(name, self._calls, clock, settings.poll_interval_seconds, self._remedies.without_secrets)
+        self._repository_names = RepositoryNames(name, self._calls, clock)
         self._tidying = Tidying(name, self._calls, settings.keep_finished_tasks)
         self._clock = clock
         self._link_hrefs: OrderedDict[tuple[str, str], str] = OrderedDict()
@@ -137,6 +139,7 @@ class Gateway:
         """
         await self._availability.close()
         await self._tasks.close()
+        await self._repository_names.close()
         await self._tidying.close()
         session = self._logon.current
         if log_off and (session is None or not self._tasks.under_way(session)):
@@ -190,6 +193,10 @@ class Gateway:
         except (NotFound, DocumentError) as error:
             self._refuse(error)
         return found.id
+
+    async def repository_name(self, uid: str) -> str | None:
+        """The name of a repository; None if it is not known soon."""
+        return await self._repository_names.of(uid)
 
     async def links(self, job_id: str) -> Sequence[Link]:
         """The repositories linked to the job, as listed now.
