@@ -70,6 +70,19 @@ def test_a_jobs_links_are_listed_with_what_an_unlink_drops(world: World) -> None
     assert json.loads(by_id.stdout.splitlines()[0])["repository"] == {"link_id": VENDOR_LINK_ID}
 
 
+def test_no_cell_is_a_formula_and_what_is_submitted_has_the_names(world: World) -> None:
+    """Who may name a job could run a program on the machine of whoever opens the list in a spreadsheet."""
+    em = world.enterprise_manager
+    em.add_job(name="=HYPERLINK(1)", links=[em.add_repository(name="@Weekly")], linked_backups=[])
+    listed = links(world, "--job", "=HYPERLINK(1)", "--output", "csv")
+    (row,) = csv.DictReader(listed.stdout.splitlines())
+    assert (row["label.job"], row["label.repository"]) == ("'=HYPERLINK(1)", "'@Weekly")
+    world.start_worker()
+    done = submit(world, listed.stdout)
+    assert (done.returncode, "=HYPERLINK(1) / @Weekly" in done.stdout) == (0, True), done.stdout + done.stderr
+    assert "'=" not in done.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 
 import pytest
 
 from worker.cli.publishing.drafts import DraftError, from_csv, from_json_lines, ticket_reference
+from worker.spreadsheet import as_cell
 
 JOB = "d1b85018-2769-45be-89bc-03f66b60e6cb"
 LINK = "27a1d57f-7c15-43c6-9162-d05aff1c9bb9"
@@ -38,6 +40,18 @@ def test_csv_rows_become_commands() -> None:
         700,
         {"site": "Bern"},
     )
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+A", "-A", "@A", "'=A", "''@A", "'A'", "A=1", "'"])
+def test_a_name_like_a_formula_comes_back_from_the_cell_that_is_written_for_it(name: str) -> None:
+    """The file of `links` would run a program on the machine where it is opened; or name another job when submitted."""
+    cell = as_cell(name)
+    assert not cell.startswith(("=", "+", "-", "@"))
+    file = io.StringIO(newline="")
+    csv.writer(file).writerows([["job", "repository", "label.job"], [cell, "R", cell]])
+    file.seek(0)
+    (read,) = from_csv(file)
+    assert (read.command.job.name, read.command.labels) == (name, {"job": name})
 
 
 def test_json_lines_are_commands_as_the_contract_has_them() -> None:
