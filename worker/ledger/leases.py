@@ -10,7 +10,7 @@ gained on it since then is therefore subtracted, too.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -31,7 +31,7 @@ LOOKS_IN_A_LEASE: Final = 3
 GRACE_SECONDS: Final = 3.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Held:
     token: int
     certain_until: float
@@ -50,15 +50,13 @@ class Leases:
         """The lease was claimed, in a transaction that began at `began`."""
         self._held[lease.key] = _Held(lease.token, began + self._certain_seconds, self._ahead())
 
-    def renewed(self, leases: Iterable[Lease], began: float) -> None:
-        """Exactly these leases were renewed. A lease that is held here but not among them has been taken over."""
-        last = {lease.key: lease.token for lease in leases}
+    def renewed(self, tokens: Mapping[str, int], began: float) -> None:
+        """Exactly the leases of these keys were renewed. One that is held here but not among them was taken over."""
         certain_until, ahead = began + self._certain_seconds, self._ahead()
-        self._held = {
-            key: _Held(held.token, certain_until, ahead) if certain_until > held.certain_until else held
-            for key, held in self._held.items()
-            if last.get(key) == held.token
-        }
+        self._held = {key: held for key, held in self._held.items() if tokens.get(key) == held.token}
+        for held in self._held.values():
+            if certain_until > held.certain_until:
+                held.certain_until, held.ahead = certain_until, ahead
 
     def __len__(self) -> int:
         """The number of leases."""

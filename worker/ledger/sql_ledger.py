@@ -42,7 +42,6 @@ from worker.unlinks.ports.ledger import (
     MemberEnd,
     NewClaim,
     NewMember,
-    NoSuchRun,
     Retry,
     RetryResult,
     Settled,
@@ -305,9 +304,9 @@ class SqlLedger:
 
     def _renewed(self, answer: tuple[Renewed, float]) -> None:
         renewed, began = answer
-        self._leases.renewed(renewed.leases, began)
-        for lease in renewed.cancelled:
-            self._notify_cancelled(lease.key)
+        self._leases.renewed(renewed.tokens, began)
+        for key in renewed.cancelled:
+            self._notify_cancelled(key)
         self._notify_renewed(well=True)
 
     def _looked_around(self, surroundings: Surroundings) -> None:
@@ -338,7 +337,7 @@ class SqlLedger:
 
     # --- cancelling -------------------------------------------------------------------------------------------------
 
-    async def cancel(self, request: CancelRequest) -> AlreadySettled | KeyReused | NoSuchRun | KnownRun | None:
+    async def cancel(self, request: CancelRequest) -> AlreadySettled | KeyReused | KnownRun | None:
         """Store a request to cancel. See the port.
 
         In two transactions: when the second one begins, every write that begins from then on sees the request.

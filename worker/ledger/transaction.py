@@ -13,14 +13,14 @@ same time. It is also correct if it is repeated because the answer to a commit w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from worker.ledger.cancelling import Cancelling
 from worker.ledger.errors import OutOfOrderError, SchemaTooNewError
-from worker.ledger.later_runs import LaterRuns
 from worker.ledger.records import KeyHistory, Pause, Step
+from worker.ledger.retrying import Retrying
 from worker.ledger.rows import cancellation_from, columns_of, intent_columns, record_from, step_from
 from worker.ledger.schema import schema_problem
 from worker.ledger.search import ROWS, Criteria, Cursor, Page, cancellations_of, matching
@@ -74,10 +74,10 @@ _DAY: Final = 24 * 60 * 60 * 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Renewed:
-    """The leases that were renewed, and those among them whose cancellation was requested."""
+    """The token of each lease that was renewed, by key, and the keys among them whose cancellation was requested."""
 
-    leases: tuple[Lease, ...]
-    cancelled: tuple[Lease, ...]
+    tokens: Mapping[str, int]
+    cancelled: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class Surroundings:
     schema_problem: SchemaTooNewError | None = None
 
 
-class Transaction(Cancelling, LaterRuns):
+class Transaction(Cancelling, Retrying):
     """A transaction of one worker.
 
     Args:
@@ -154,8 +154,8 @@ class Transaction(Cancelling, LaterRuns):
         parameters = {"of_worker": self._worker, "lease_microseconds": self._lease_microseconds}
         rows = self.connection.execute(RENEW, parameters).all()
         return Renewed(
-            leases=tuple(Lease(key, token) for key, token, _ in rows),
-            cancelled=tuple(Lease(key, token) for key, token, cancelled in rows if cancelled),
+            tokens={key: token for key, token, _ in rows},
+            cancelled=tuple(key for key, _, cancelled in rows if cancelled),
         )
 
     def surroundings(self) -> Surroundings:
