@@ -11,7 +11,7 @@ from opentelemetry.trace import NoOpTracer
 from worker.settings import Settings, SettingsInvalidError, TracesSettings, secrets_of
 from worker.telemetry.health import Health
 from worker.telemetry.http import TelemetryServer
-from worker.telemetry.isolation import IsolatedSinks, isolated
+from worker.telemetry.isolation import Isolated, IsolatedSinks
 from worker.telemetry.logs import Redactor
 from worker.telemetry.metrics import Metrics
 from worker.telemetry.requests import RequestMetrics
@@ -107,11 +107,11 @@ class Telemetry:
         )
 
     def _ledger_called(self, call: str, seconds: float) -> None:
-        with isolated("ledger metrics"):
+        with Isolated("ledger metrics"):
             self.metrics.child(self.metrics.ledger_seconds, call).observe(seconds)
 
     def _leases_renewed(self, well: bool) -> None:  # noqa: FBT001 - the listeners' form
-        with isolated("ledger metrics"):
+        with Isolated("ledger metrics"):
             (self.metrics.renewals if well else self.metrics.renewal_failures).inc()
 
     def _set_paused(self, paused: frozenset[str]) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 import structlog
 
@@ -12,13 +11,25 @@ from worker.unlinks.ports.steps import Step, Steps
 _log = structlog.get_logger()
 
 
-@contextmanager
-def isolated(part: str) -> Iterator[None]:
-    """Log an error of this part of telemetry instead of raising it. If logging fails too, the error is ignored."""
-    try:
-        yield
-    except Exception as error:  # noqa: BLE001 - no error here may stop the unlink
-        _log_failure(part, error)
+class Isolated:
+    """Logs an error of this part of telemetry instead of raising it. If logging fails too, the error is ignored.
+
+    A context manager. A class, because one made by `contextlib.contextmanager` takes twice the calls, several times an
+    unlink.
+    """
+
+    def __init__(self, part: str) -> None:
+        self._part = part
+
+    def __enter__(self) -> None:
+        """Nothing is done before."""
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
+        """Suppress an `Exception`."""
+        if not isinstance(error, Exception):
+            return False
+        _log_failure(self._part, error)
+        return True
 
 
 def _log_failure(part: str, error: Exception) -> None:
@@ -35,7 +46,7 @@ class IsolatedSinks:
     def report(self, step: Step) -> None:
         """Give a step to every sink."""
         for name, sink in self._sinks:
-            try:  # `isolated` would take more time than most sinks
+            try:  # `Isolated` would take more time than most sinks
                 sink.report(step)
-            except Exception as error:  # noqa: BLE001 - as in `isolated`
+            except Exception as error:  # noqa: BLE001 - as in `Isolated`
                 _log_failure(name, error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from worker.telemetry.isolation import isolated
+from worker.telemetry.isolation import Isolated
 from worker.telemetry.tracing import outgoing_headers
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class RequestMetrics:
         """Count the request by the class of its status."""
         status = "none" if exchange.status is None else f"{exchange.status // 100}xx"
         metrics = self._metrics
-        with isolated("request metrics"):
+        with Isolated("request metrics"):
             metrics.child(metrics.requests, self._name, exchange.method, status).inc()
             metrics.child(metrics.request_seconds, self._name, exchange.method).observe(exchange.seconds)
             if exchange.attempt > 1:

@@ -31,7 +31,7 @@ from opentelemetry.trace import (
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from contracts.events import EventData, Outcome
-from worker.telemetry.isolation import isolated
+from worker.telemetry.isolation import Isolated
 from worker.unlinks.ports.broker import Delivery
 from worker.unlinks.ports.steps import Step, StepKind
 
@@ -131,7 +131,7 @@ def outgoing_headers() -> Mapping[str, str]:
 
 def _headers_of(span: Span) -> Mapping[str, str]:
     headers: dict[str, str] = {}
-    with isolated("trace headers"):
+    with Isolated("trace headers"):
         _W3C.inject(headers, set_span_in_context(span))
     return headers
 
