@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
+from itertools import chain
 
 #: The durations of this many tasks are remembered, the latest ones.
 REMEMBERED = 32
@@ -38,7 +39,7 @@ class Durations:
         """
         middle = max((after + by) / 2, by - SHORTEST * self._interval / 2)
         self._ends.append((middle, by))
-        self._known = sorted(moment for end in self._ends for moment in end)
+        self._known = sorted(chain.from_iterable(self._ends))
 
     def pause(self, age: float) -> float:
         """The seconds until a task of that age, in seconds, is to be read: at the next longer remembered duration.

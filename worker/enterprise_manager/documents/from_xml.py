@@ -48,10 +48,9 @@ class _NodeBuilder:
     def start(self, tag: str, attributes: list[str]) -> None:
         """Begin an element. `attributes` holds names and values alternately."""
         depth = len(self._open) + 1
-        self._budget.spend(depth)
+        self._budget.spend(depth + 1 if attributes else depth, 1 + len(attributes) // 2)
         node = Node(_local(tag), Kind.ELEMENT)
         if attributes:
-            self._budget.spend(depth + 1, len(attributes) // 2)
             pairs = zip(attributes[::2], attributes[1::2], strict=True)
             node.children = [Node(_local(name), Kind.TEXT, value) for name, value in pairs]
         if self._open:
