@@ -18,6 +18,7 @@ from pika.spec import BasicProperties
 from contracts.batches import BatchEnded
 from contracts.events import CONTENT_TYPE, Event, Outcome, Reason
 from worker.broker.back_off import forever, new_back_off
+from worker.broker.channels import settle
 from worker.broker.confirms import Confirmation, ConfirmChannel, Message
 from worker.broker.connection import SupervisedConnection
 from worker.broker.copies import (
@@ -32,7 +33,6 @@ from worker.broker.copies import (
 from worker.broker.delivery import ATTEMPT_HEADER, RETURNS_HEADER, TAKEN_AWAY_HEADER
 from worker.broker.misrouted import MISROUTED_SECONDS_HEADER
 from worker.broker.problems import BrokerClosedError, ChannelLostError, one_line
-from worker.broker.received_event import FROM_LEDGER_HEADER
 from worker.broker.topology import DEAD, EVENTS, MISROUTED, command_queue, delay_exchange
 from worker.unlinks.ports.broker import Delivery, PublishRefusedError, ReplyTo
 from worker.unlinks.ports.clock import Clock
@@ -115,9 +115,7 @@ class BrokerOutbox:
         return self._unconfirmed
 
     async def publish(self, event: Event | BatchEnded | bytes, reply_to: Collection[ReplyTo] = ()) -> None:
-        """Publish an event to the events exchange; a terminal one also to `reply_to`.
-
-        Bytes, which the ledger had stored, are published unchanged; a header says so.
+        """Publish an event to the events exchange; a terminal one also to `reply_to`. Bytes are published unchanged.
 
         Raises:
             BrokerClosedError: `close` was called before the broker confirmed.
@@ -198,9 +196,7 @@ class BrokerOutbox:
         await self._confirmed(Message(exchange, delivery.enterprise_manager, delivery.body, properties))
 
     def _event_message(self, event: Event | BatchEnded | bytes) -> tuple[Message, bool]:
-        headers: dict[str, Any] = dict(self._event_headers())
         if isinstance(event, bytes):
-            headers[FROM_LEDGER_HEADER] = True
             # Not parsed by the contract's models: events that an older or a newer worker stored must be published too.
             body, content = event, json.loads(event)
             data, outcome = content["data"], Outcome(content["data"]["outcome"])
@@ -210,7 +206,7 @@ class BrokerOutbox:
             routing_key, terminal = event.routing_key, event.terminal
         properties = BasicProperties(
             content_type=CONTENT_TYPE,
-            headers=headers,
+            headers=dict(self._event_headers()),
             delivery_mode=2,
             message_id=short_text(content["id"]),
             correlation_id=short_text(data.get("correlation_id")) or short_text(content.get("subject")),
@@ -269,12 +265,23 @@ class BrokerOutbox:
     async def _attempt_on(self, channel: ConfirmChannel, message: Message) -> tuple[Confirmation, str]:
         """Publish once; return the confirmation and a text that describes it."""
         publish = channel.publish(message)
-        await asyncio.wait((publish,), timeout=self._confirm_seconds)
-        while not publish.done() and self._connection.blocked:
-            # In an alarm, a repeat would only add copies. If the alarm lasts, pika closes the connection.
-            await asyncio.wait((publish,), timeout=self._confirm_seconds)
-        confirmation = publish.result() if publish.done() else Confirmation.UNANSWERED
+        # A timer, because `asyncio.wait` would take three times the calls for each publish.
+        timer = asyncio.get_running_loop().call_later(self._confirm_seconds, self._give_up, publish)
+        try:
+            confirmation = await publish
+        finally:
+            timer.cancel()
         return confirmation, confirmation.value
+
+    def _give_up(self, publish: asyncio.Future[Confirmation]) -> None:
+        """End the wait for a confirm, but not in an alarm: a repeat would only add copies.
+
+        If the alarm lasts, pika closes the connection.
+        """
+        if self._connection.blocked and not publish.done():
+            asyncio.get_running_loop().call_later(self._confirm_seconds, self._give_up, publish)
+        else:
+            settle(publish, Confirmation.UNANSWERED)
 
     async def _open_channel(self) -> ConfirmChannel:
         while True:

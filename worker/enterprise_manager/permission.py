@@ -25,7 +25,8 @@ class Permission:
         self._may_send = may_send
         self._monotonic = monotonic
         self._loop = asyncio.get_running_loop()
-        self._wanted: asyncio.Future[None] = self._loop.create_future()
+        self._wanted = False
+        self._wanted_or_ended: asyncio.Future[None] = self._loop.create_future()
         self._last_moment: concurrent.futures.Future[float] = concurrent.futures.Future()
 
     async def give(self, request: asyncio.Future[Any]) -> None:
@@ -35,8 +36,9 @@ class Permission:
         raises, the request is not written.
         """
         try:
-            await asyncio.wait({self._wanted, request}, return_when=asyncio.FIRST_COMPLETED)
-            if self._wanted.done():
+            request.add_done_callback(self._end_the_wait)
+            await self._wanted_or_ended
+            if self._wanted:
                 self._last_moment.set_result(await self._may_send())
         finally:
             if not self._last_moment.done():
@@ -49,9 +51,17 @@ class Permission:
             NotPermittedError: the permission was refused or has expired.
         """
         try:
-            self._loop.call_soon_threadsafe(self._wanted.set_result, None)
+            self._loop.call_soon_threadsafe(self._want)
         except RuntimeError:  # the loop has closed
             raise NotPermittedError from None
         last_moment = self._last_moment.result()
         if self._monotonic() > last_moment:
             raise NotPermittedError
+
+    def _want(self) -> None:
+        self._wanted = True
+        self._end_the_wait()
+
+    def _end_the_wait(self, _request: object = None) -> None:
+        if not self._wanted_or_ended.done():
+            self._wanted_or_ended.set_result(None)

@@ -33,11 +33,11 @@ class Threads:
         self._under_way = 0
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
 
-    def run(self, call: Callable[[], _Result]) -> asyncio.Future[_Result]:
+    def run(self, call: Callable[[], _Result], ended: Callable[[], None] = lambda: None) -> asyncio.Future[_Result]:
         """Queue a call. The future receives its result or its exception, unless the loop was closed before.
 
-        Cancelling the future does not stop the call. If no further thread can be started, the call waits for a running
-        thread.
+        Cancelling the future does not stop the call. `ended` is called on the event loop when the call has ended, even
+        if the future was cancelled. If no further thread can be started, the call waits for a running thread.
 
         Raises:
             RuntimeError: no thread runs, and none can be started. The call is not queued.
@@ -49,6 +49,7 @@ class Threads:
 
         def fulfil(result: _Result | None, error: BaseException | None) -> None:
             self._under_way -= 1
+            ended()
             if outcome.done():
                 return
             if error is not None:

@@ -18,6 +18,7 @@ from worker.enterprise_manager.responses import SERVICE_UNAVAILABLE, TOO_MANY, r
 from worker.enterprise_manager.threads import Threads
 from worker.enterprise_manager.transport import Answer, NotConnectedError, Request, Transport, TransportError
 from worker.unlinks.ports.clock import Clock
+from worker.unlinks.waiting import abandon
 
 #: Documents of at least this size, in bytes, are parsed on a thread: parsing would block the event loop noticeably.
 _LONG_BODY = 64 * 1024
@@ -111,13 +112,7 @@ class Wire:
         except BaseException:
             self._limit.leave()
             raise
-        under_way.add_done_callback(self._ended)
         return await self._outcome(under_way, permission, request, attempt)
-
-    def _ended(self, request: asyncio.Future[Answer]) -> None:
-        self._limit.leave()
-        if not request.cancelled():
-            request.exception()  # mark it as retrieved, in case no caller waits for it any more
 
     async def _until_wanted(self) -> None:
         while (left := self._not_before - self._clock.monotonic()) > 0 and not self._closed:
@@ -133,7 +128,8 @@ class Wire:
         else:
             send = partial(self._transport.exchange_once, request, permission.require)
         try:
-            return self._threads.run(send)
+            # It keeps its place until it is over, even if the caller is cancelled.
+            return self._threads.run(send, self._limit.leave)
         except RuntimeError:
             raise NotConnectedError(_NO_THREAD) from None
 
@@ -146,8 +142,7 @@ class Wire:
         try:
             if permission is not None:
                 await permission.give(under_way)
-            # Shielded: the request keeps its place until it is over, even if the caller was cancelled.
-            answer = await asyncio.shield(under_way)
+            answer = await under_way
             status = answer.status
         except TransportError as error:
             problem = str(error)
@@ -156,6 +151,7 @@ class Wire:
             self._heed(answer)
             return answer
         finally:
+            abandon(under_way)  # nobody waits for it any more
             seconds = self._clock.monotonic() - started
             self._observer.exchanged(Exchange(request.method, status, seconds, attempt))
             log.debug(
