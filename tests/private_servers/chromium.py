@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from unittest.mock import patch
 
 from playwright.sync_api import Browser, sync_playwright
 
@@ -22,13 +24,16 @@ def private_chromium() -> Iterator[Browser]:
         MissingPartError: it cannot be had.
     """
     root = unpacked("chromium", companions=_COMPANIONS)
-    libraries = [path for path in (root / "usr/lib").glob("*-linux-gnu*") if path.is_dir()]
-    folders = [folder for path in libraries for folder in (path, path / "pulseaudio")]
+    libraries = _libraries(root)
     environment: dict[str, str | bool | float] = {
-        "LD_LIBRARY_PATH": ":".join(map(str, folders)),
+        "LD_LIBRARY_PATH": libraries,
         "HOME": os.environ.get("HOME", "/"),
     }
-    with sync_playwright() as playwright:
+    # Playwright's driver is a Node.js, which needs a library that a small system lacks.
+    for_driver = {"LD_LIBRARY_PATH": f"{_libraries(unpacked('libatomic1', companions=''))}:{libraries}"}
+    with patch.dict(os.environ, for_driver):
+        playwright = sync_playwright().start()
+    try:
         browser = playwright.chromium.launch(
             executable_path=root / "usr/lib/chromium/chromium",
             env=environment,
@@ -37,3 +42,11 @@ def private_chromium() -> Iterator[Browser]:
         )
         yield browser
         browser.close()
+    finally:
+        playwright.stop()
+
+
+def _libraries(root: Path) -> str:
+    """The folders of an unpacked package's libraries, as the loader takes them."""
+    folders = [path for path in (root / "usr/lib").glob("*-linux-gnu*") if path.is_dir()]
+    return ":".join(str(folder) for path in folders for folder in (path, path / "pulseaudio") if folder.is_dir())
