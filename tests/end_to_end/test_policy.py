@@ -202,6 +202,29 @@ def test_what_was_decided_before_keeps_its_end_when_the_policy_changes(
     assert denials(guarded, "NEW")
 
 
+def test_a_denied_retry_names_its_ticket_to_whom_knows_it(guarded: World, users: Users, policy_file: Path) -> None:
+    """An operator would see a key; or whoever guesses keys would be told the jobs and tickets of others."""
+    ticket = {"system": "jira", "id": "OPS-1"}
+    absent = {"link_id": "00000000-0000-0000-0000-000000000000"}
+    users.send("snow", vendor_command(ticket=ticket, repository=absent, if_absent="fail"))
+    guarded.until_ended("CHG1")
+    guarded.workers[0].stop()
+    policy_file.write_text(POLICY.replace("snow", "nobody"))
+    worker = guarded.start_worker()
+    told = {}
+    for user in ("snow", "mallory"):
+        guarded.received.clear()
+        users.send(user, {"command": "retry.v1", "idempotency_key": "CHG1", "run": 1, "reason": user})
+        guarded.until_ended("CHG1")
+        (event,) = guarded.of("CHG1")
+        assert event.data["reason"]["code"] == "access_denied"
+        told[user] = [event.data[name] and event.data[name]["id"] for name in ("ticket", "job")]
+    assert told == {"snow": ["OPS-1", VENDOR_JOB_ID], "mallory": [None, None]}
+    denied = [line for line in worker.log().splitlines() if '"command.denied"' in line or '"command.rejected"' in line]
+    assert len(denied) == 4
+    assert all('"ticket": "OPS-1"' in line for line in denied), denied
+
+
 async def test_the_sender_is_known_after_the_delay_queues(broker_url: str, users: Users) -> None:
     """A command that had to wait for a busy job would be denied to its rightful sender, or allowed to a forger."""
     taken: asyncio.Queue[BrokerDelivery] = asyncio.Queue()

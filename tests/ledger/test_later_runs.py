@@ -188,7 +188,8 @@ async def test_the_last_run_decides_whether_the_policy_is_applied(database: Data
     await ended(ledger, claim)
     known = await ledger.last_run("CHG-1")
     job = words.intent_of().job_id
-    assert known == KnownRun("default", 1, claim.command, PERMITTED, failure=event_of(1), job_id=job)
+    expected = KnownRun("default", 1, claim.command, PERMITTED, failure=event_of(1), job_id=job, user_id=claim.user_id)
+    assert known == expected
     entry = await started(ledger)
     known = await ledger.last_run("CHG-1")
     assert known is not None

@@ -100,6 +100,7 @@ def known_run_from(row: RowMapping) -> KnownRun:
         failure=bytes(row["event"]) if row["stage"] == Stage.SETTLED and row["outcome"] in RETRIED else None,
         job_id=row["job_id"],
         under_way=row["stage"] != Stage.SETTLED,
+        user_id=row["user_id"],
     )
 
 

@@ -10,7 +10,9 @@ whichever user sends it. While a key waits for its `not_before`, the same holds;
 applied again, to the sender of the stored command.
 
 The policy is applied to a retry as if its sender had sent the stored command. A retry that cannot start a run is
-allowed: its run was started before, or has succeeded.
+allowed: its run was started before, or has succeeded. The answer to a denied retry goes to its sender, who may have
+guessed the key. It names ticket, job and repository of the stored command only if the broker says that the same user
+had sent it; the log, which operators read, always does.
 """
 
 from __future__ import annotations
@@ -80,7 +82,13 @@ class Authorizer:
             return Authorized()
         if self._policy is None:
             return Authorized(retried=known)
-        return Authorized(await self._judge(_stored_command(known), user_id, waiting), known)
+        stored = _stored_command(known)
+        try:
+            return Authorized(await self._judge(stored, user_id, waiting), known)
+        except DeniedError as no:
+            if user_id is not None and user_id == known.user_id:
+                no.stored = stored
+            raise
 
     async def authorize_start(self, command: UnlinkCommand, entry: Entry, waiting: Waiting) -> Authorized:
         """Authorize a stored command again, at the end of its wait. Has no side effects.

@@ -23,7 +23,7 @@ from worker.unlinks.ports.clock import Clock
 from worker.unlinks.ports.enterprise_manager import EnterpriseManager
 from worker.unlinks.ports.ledger import AlreadySettled, CancelRequest, KeyReused, KnownRun, Ledger
 from worker.unlinks.ports.steps import Reporter, StepKind, Steps
-from worker.unlinks.replies import Replies, known_of
+from worker.unlinks.replies import Replies, known_of, known_of_retry
 from worker.unlinks.rules import Rules
 from worker.unlinks.runs import Running, Runs
 from worker.unlinks.signals import Signal
@@ -157,7 +157,8 @@ class Dispatcher:
                 authorized = await self._authorize(command, delivery, report)
             except DeniedError as no:
                 report(StepKind.DENIED, user_id=delivery.user_id, job_id=_job_id(command), problem=str(no))
-                code, problem, known = ReasonCode.ACCESS_DENIED, str(no), command
+                code, problem = ReasonCode.ACCESS_DENIED, str(no)
+                known = command if no.stored is None else known_of_retry(command, no.stored)
             else:
                 times = problem_with_times(command, authorized.retried, self._clock.now())
                 if times is None:

@@ -42,7 +42,13 @@ class PolicyInvalidError(Exception):
 
 
 class DeniedError(Exception):
-    """No rule allows it. The message is one line for the sender, and reveals nothing of other users' permissions."""
+    """No rule allows it. The message is one line for the sender, and reveals nothing of other users' permissions.
+
+    `stored` is the stored command that a denied retry is about, if the same user had sent that command: only then does
+    the answer name its ticket, job and repository.
+    """
+
+    stored: UnlinkCommand | None = None
 
 
 def _bare_id(entry: str) -> str:

@@ -6,7 +6,7 @@ stays unacknowledged, and the broker delivers it again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial as bound
 from typing import Any
 
@@ -212,6 +212,16 @@ def known_of(command: Command) -> PartialParse:
         None if command.dry_run else command.batch,
         command.job,
         command.repository,
+    )
+
+
+def known_of_retry(retry: Command, stored: UnlinkCommand) -> PartialParse:
+    """The fields that the rejection of a retry repeats, with those of the stored command that its sender knows.
+
+    The batch is not among them: the rejection of a retry is no end of the command.
+    """
+    return replace(
+        known_of(retry), ticket=stored.ticket, labels=dict(stored.labels), job=stored.job, repository=stored.repository
     )
 
 

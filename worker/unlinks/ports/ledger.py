@@ -126,7 +126,7 @@ class KnownRun:
 
     `command` and `fingerprint` are of the stored command. `failure` is the run's event, if it has ended without
     success; another run may then follow. `job_id` is of the job that was recorded with the intent. `under_way`: the run
-    has not ended.
+    has not ended. `user_id` is the broker user who published the stored command.
     """
 
     enterprise_manager: str
@@ -136,6 +136,7 @@ class KnownRun:
     failure: bytes | None
     job_id: str | None
     under_way: bool = False
+    user_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
