@@ -11,6 +11,7 @@ import pika
 from pika.exceptions import AMQPConnectionError, AMQPError, ChannelClosedByBroker, UnroutableError
 
 from worker.broker.connection import connection_parameters, user_of
+from worker.broker.delivery import plain_headers
 from worker.broker.problems import ACCESS_REFUSED, explain_channel, explain_connect
 from worker.broker.received_event import ReceivedEvent, event_in
 from worker.broker.senders import SENDER_HEADER
@@ -92,10 +93,10 @@ class BrokerClient:
             raise AssertionError("listen first")
         over = time.monotonic() + seconds
         with translated():
-            for method, _properties, body in self._channel.consume(self._queue, inactivity_timeout=0.1):
+            for method, properties, body in self._channel.consume(self._queue, inactivity_timeout=0.1):
                 if method is not None and body is not None and method.delivery_tag is not None:
                     self._channel.basic_ack(method.delivery_tag)
-                    if (event := event_in(body)) is not None:
+                    if (event := event_in(body, plain_headers(getattr(properties, "headers", None)))) is not None:
                         return event
                 if time.monotonic() > over:
                     break

@@ -33,6 +33,7 @@ from worker.broker.copies import (
 from worker.broker.delivery import ATTEMPT_HEADER, RETURNS_HEADER, TAKEN_AWAY_HEADER
 from worker.broker.misrouted import MISROUTED_SECONDS_HEADER
 from worker.broker.problems import BrokerClosedError, ChannelLostError, one_line
+from worker.broker.received_event import FROM_LEDGER_HEADER
 from worker.broker.topology import DEAD, EVENTS, MISROUTED, command_queue, delay_exchange
 from worker.unlinks.ports.broker import Delivery, PublishRefusedError, ReplyTo
 from worker.unlinks.ports.clock import Clock
@@ -115,7 +116,9 @@ class BrokerOutbox:
         return self._unconfirmed
 
     async def publish(self, event: Event | BatchEnded | bytes, reply_to: Collection[ReplyTo] = ()) -> None:
-        """Publish an event to the events exchange; a terminal one also to `reply_to`. Bytes are published unchanged.
+        """Publish an event to the events exchange; a terminal one also to `reply_to`.
+
+        Bytes, which the ledger had stored, are published unchanged; a header says so.
 
         Raises:
             BrokerClosedError: `close` was called before the broker confirmed.
@@ -196,7 +199,9 @@ class BrokerOutbox:
         await self._confirmed(Message(exchange, delivery.enterprise_manager, delivery.body, properties))
 
     def _event_message(self, event: Event | BatchEnded | bytes) -> tuple[Message, bool]:
+        headers: dict[str, Any] = dict(self._event_headers())
         if isinstance(event, bytes):
+            headers[FROM_LEDGER_HEADER] = True
             # Not parsed by the contract's models: events that an older or a newer worker stored must be published too.
             body, content = event, json.loads(event)
             data, outcome = content["data"], Outcome(content["data"]["outcome"])
@@ -206,7 +211,7 @@ class BrokerOutbox:
             routing_key, terminal = event.routing_key, event.terminal
         properties = BasicProperties(
             content_type=CONTENT_TYPE,
-            headers=dict(self._event_headers()),
+            headers=headers,
             delivery_mode=2,
             message_id=short_text(content["id"]),
             correlation_id=short_text(data.get("correlation_id")) or short_text(content.get("subject")),

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+#: The header of an event that a worker published as the ledger had it: its run had ended before.
+FROM_LEDGER_HEADER = "unlink-from-ledger"
+
 
 @dataclass(frozen=True, slots=True)
 class ReceivedEvent:
-    """An event from the exchange: its bytes and its parsed content."""
+    """An event from the exchange: its bytes and its parsed content.
+
+    `from_ledger`: its header says that it was published as the ledger had it.
+    """
 
     body: bytes
     content: dict[str, Any]
+    from_ledger: bool = False
 
     @property
     def id(self) -> str:
@@ -49,7 +57,7 @@ class ReceivedEvent:
         return data
 
 
-def event_in(body: bytes) -> ReceivedEvent | None:
+def event_in(body: bytes, headers: Mapping[str, object] | None = None) -> ReceivedEvent | None:
     """The event about a command that a message contains; None for any other message, such as one about a batch.
 
     It is not validated against the contract: events of a newer worker may have more fields.
@@ -61,4 +69,4 @@ def event_in(body: bytes) -> ReceivedEvent | None:
     data = content.get("data") if isinstance(content, dict) else None
     if not isinstance(data, dict) or not isinstance(data.get("outcome"), str) or not isinstance(content.get("id"), str):
         return None
-    return ReceivedEvent(body, content)
+    return ReceivedEvent(body, content, bool(headers and headers.get(FROM_LEDGER_HEADER)))

@@ -16,7 +16,6 @@ from worker.cli.output.event_text import in_words
 from worker.cli.output.stalls import Stalls
 from worker.cli.output.terminal import Output, Spinner
 from worker.cli.publishing.awaiting import Following
-from worker.clock import SystemClock
 from worker.settings import ClientSettings
 
 
@@ -85,11 +84,10 @@ def _command(key: str, enterprise_manager: str, run: int | None, requested_by: s
 def _follow(
     following: Following, client: BrokerClient, enterprise_manager: str, seconds: float | None, output: Output
 ) -> None:
-    asked_at = SystemClock().now()
     with Spinner("waiting for the unlink to end") as spinner:
 
         def report(event: ReceivedEvent) -> None:
-            spinner.say(event.body.decode() if output == "json" else in_words(event, asked_at))
+            spinner.say(event.body.decode() if output == "json" else in_words(event))
 
         stalls = Stalls(client, [enterprise_manager], lambda line: typer.echo(line, err=True))
         following.until_ended(client, seconds, report, stalls)

@@ -67,9 +67,15 @@ def catalogue_or_exit(
 
 
 def warn_of_unread(catalogue: Catalogue) -> None:
-    """Name each job that could not be read, on standard error."""
+    """Name each job whose links are not known, on standard error."""
     for problem in catalogue.unread:
         typer.echo(f"Not read, so its links are missing here: {printable(problem)}", err=True)
+    for job in catalogue.unlisted:
+        typer.echo(
+            f"Not listed by Enterprise Manager: the links of {printable(job.name or '?')} ({job.id}), a copy job made "
+            "in version 11a or earlier. Check in Veeam whether it is linked to the repository.",
+            err=True,
+        )
 
 
 async def _with_gateway(
@@ -111,7 +117,7 @@ class _Progress:
 def print_links(catalogue: Catalogue) -> None:
     """Print a table of the links, with the linked backups that an edit of each job drops."""
     if not catalogue.links:
-        typer.echo("There are no links.")
+        typer.echo("No link is listed." if catalogue.missing else "There are no links.")
         return
     table = Table(box=None, pad_edge=False)
     for heading in ("job", "repository", "link", "linked backups at risk"):

@@ -13,6 +13,7 @@ from worker.cli.catalogue import INCOMPLETE, catalogue_or_exit, print_links, war
 from worker.cli.output.errors import refuse
 from worker.enterprise_manager.catalogue import Catalogue
 from worker.offboarding import labels_of
+from worker.spreadsheet import as_cell
 
 
 def links(
@@ -27,13 +28,17 @@ def links(
     backup_server: Annotated[str | None, typer.Option(help="Narrows a name to one backup server.")] = None,
     output: Annotated[
         Literal["table", "json", "csv"],
-        typer.Option(help="json (one command a line) and csv are valid input of `submit --file -`."),
+        typer.Option(
+            help="json (one command a line) and csv are valid input of `submit --file -`. In csv, a name that a "
+            "spreadsheet would take for a formula begins with an apostrophe, which `submit` removes."
+        ),
     ] = "table",
 ) -> None:
     """List what can be unlinked: a copy job's links, or all links to a repository. Changes nothing.
 
     Needs the settings UNLINK_ENTERPRISE_MANAGERS__... only. Exit status 0; 1 if Enterprise Manager does not answer, or
-    if some jobs could not be read; 2 wrong usage or settings, or a name that is not known.
+    if some jobs could not be read; 2 wrong usage or settings, or a name that is not known. With --repository, copy jobs
+    made in version 11a or earlier, whose links may not be listed, are named on standard error and do not change it.
     """
     if (job is None) == (repository is None):
         refuse("Name either --job or --repository.")
@@ -67,7 +72,12 @@ def _print_csv(enterprise_manager: str, catalogue: Catalogue) -> None:
     writer.writerow(["enterprise_manager", "job", "link_id", *(f"label.{name}" for name in names)])
     for each in catalogue.links:
         labels = labels_of(each)
-        row = [enterprise_manager, each.job.id, each.link.object_in_job_id, *(labels.get(name, "") for name in names)]
+        row = [
+            enterprise_manager,
+            each.job.id,
+            each.link.object_in_job_id,
+            *(as_cell(labels.get(name, "")) for name in names),
+        ]
         writer.writerow(row)
 
 

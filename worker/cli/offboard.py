@@ -15,7 +15,6 @@ from worker.cli.output.terminal import Output
 from worker.cli.publishing.drafts import Draft, DraftError, draft, ticket_reference
 from worker.cli.publishing.retries import RetryOfEarlier
 from worker.cli.publishing.submission import outgoing, publish_all
-from worker.clock import SystemClock
 from worker.enterprise_manager.catalogue import Catalogue
 from worker.offboarding import commands_of, counts_of
 from worker.settings import ClientSettings
@@ -54,7 +53,8 @@ def offboard(  # noqa: PLR0913 - one parameter an option
 
     Needs the settings UNLINK_ENTERPRISE_MANAGERS__... and UNLINK_BROKER__URL. The exit status is 0 if all links are
     gone, or there are none; 1 failed, 2 rejected or wrong usage, 3 timed out, 4 cancelled: the first of 2, 1, 3, 4 that
-    occurred. It is also 1 if some jobs could not be read, or if it was not confirmed.
+    occurred. It is also 1 if some jobs could not be read, or if it was not confirmed. Copy jobs made in version 11a or
+    earlier, whose links may not be listed, are named on standard error and do not change it.
     """
     given = {
         "enterprise_manager": enterprise_manager,
@@ -79,9 +79,14 @@ def offboard(  # noqa: PLR0913 - one parameter an option
     settings = settings_or_exit(ClientSettings)
     if not yes:
         _confirm(len(drafts))
-    again = RetryOfEarlier(drafts, SystemClock().now())
+    again = RetryOfEarlier(drafts)
     commands = [outgoing(each) for each in drafts]
     status = publish_all(settings, commands, wait=wait, seconds=wait_seconds, output=output, again=again)
+    if (unknown := len(catalogue.missing)) and wait:
+        jobs = "1 job" if unknown == 1 else f"{unknown} jobs"
+        typer.echo(
+            f"The links of {jobs}, named above, are not known: the repository may still be linked there.", err=True
+        )
     raise typer.Exit(status or incomplete)
 
 
@@ -93,8 +98,13 @@ def _commands(catalogue: Catalogue, given: Mapping[str, Any]) -> list[Draft]:
 
 
 def _plan(catalogue: Catalogue, drafts: list[Draft]) -> dict[str, Any]:
-    """The plan for programs: the counts, and the commands that would be published."""
-    return {**counts_of(catalogue), "commands": [json.loads(each.body) for each in drafts]}
+    """The plan for programs: the counts, the commands to publish, and the jobs whose links are not known."""
+    return {
+        **counts_of(catalogue),
+        "commands": [json.loads(each.body) for each in drafts],
+        "unread": list(catalogue.unread),
+        "unlisted": [{"id": job.id, "name": job.name} for job in catalogue.unlisted],
+    }
 
 
 def _print_plan(catalogue: Catalogue, *, consent: bool) -> None:

@@ -26,7 +26,6 @@ from worker.cli.publishing.drafts import (
 )
 from worker.cli.publishing.retries import RetryOfEarlier
 from worker.cli.publishing.submission import outgoing, publish_all
-from worker.clock import SystemClock
 from worker.settings import ClientSettings
 
 #: The format of a file by the end of its name.
@@ -128,7 +127,7 @@ def submit(  # noqa: PLR0913 - one parameter an option
     settings = settings_or_exit(ClientSettings)
     if file is not None:
         _warn_of_no_batch(drafts)
-    again = RetryOfEarlier(drafts, SystemClock().now()) if retry else lambda _event: None
+    again = RetryOfEarlier(drafts) if retry else lambda _event: None
     commands = [outgoing(each) for each in drafts]
     wait = wait or retry
     raise typer.Exit(publish_all(settings, commands, wait=wait, seconds=wait_seconds, output=output, again=again))

@@ -121,7 +121,7 @@ async def list_links(
             found = await catalogues.of_repository(name, named)
     except ValidationError as error:
         raise broken(error, error) from None
-    return conditional(request, LinkList(items=[link_item(each) for each in found.links], unread=list(found.unread)))
+    return conditional(request, LinkList(items=[link_item(each) for each in found.links], unread=list(found.missing)))
 
 
 def reference(text: str, identifier: str, backup_server: str | None) -> dict[str, str]:

@@ -23,10 +23,10 @@ from worker.console.problems import Problem
 from worker.console.rendering import render
 from worker.console.signed_in import form_of
 from worker.console.users import Caller
-from worker.dead.queue import DeadQueue
-from worker.dead.record import as_json
-from worker.dead.replay import MEANINGS, Left, Replay, Report
-from worker.dead.selection import Selection, digest_of
+from worker.dead_letters.queue import DeadQueue
+from worker.dead_letters.record import as_json
+from worker.dead_letters.replay import MEANINGS, Left, Replay, Report
+from worker.dead_letters.selection import Selection, digest_of
 from worker.ledger import Inspection, InspectionError
 from worker.settings import ConsoleProgramSettings
 from worker.unlinks.ports.clock import Clock

@@ -112,7 +112,7 @@ async def offboard(request: Request, catalogues: Listing, orders: Ordering, call
         enterprise_manager=order.enterprise_manager,
         **counts_of(plan.catalogue),
         items=[link_item(each) for each in plan.catalogue.links],
-        unread=list(plan.catalogue.unread),
+        unread=list(plan.catalogue.missing),
         ordered=ordered,
     )
     headers = {"Cache-Control": "no-store", **({"Location": href} if href and ordered else {})}

@@ -134,6 +134,14 @@ class Calls:
                 return None
             raise self.unavailable(error) from None
 
+    async def get_once(self, path: str, query: Mapping[str, str]) -> Node | None:
+        """The document at `path`, by one attempt; None if that fails. A failure is not reported to `Availability`."""
+        try:
+            self._availability.require_up()
+            return await self._document(Request("GET", path, query), None, 1)
+        except (NotFound, Refused, Again, Unavailable):
+            return None
+
     async def delete_in(self, session: LogonSession, path: str) -> None:
         """Delete the resource at `path`, in that session. The DELETE may be sent several times. Raises as `get`."""
         await self.repeat(partial(self._in_session, Request("DELETE", path), session))

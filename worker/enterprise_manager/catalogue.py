@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from contracts.commands import JobReference, RepositoryReference
 from contracts.events import ReasonCode
-from worker.enterprise_manager.gateway import Gateway
+from worker.enterprise_manager.gateway import Gateway, LinksNotListed
 from worker.unlinks.ports.enterprise_manager import Job, Link, Refused
 
 #: How many jobs are read concurrently. The setting `MAX_REQUESTS` limits the concurrent requests separately.
@@ -28,10 +28,22 @@ class LinkedJob:
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """The links found, ordered by job name. `unread`: one text for each job whose links could not be read, and why."""
+    """The links found, ordered by job name.
+
+    Attributes:
+        unread: one text for each job whose links could not be read, and why; another try may read them.
+        unlisted: the copy jobs whose links Enterprise Manager never lists: those made in version 11a or earlier.
+    """
 
     links: tuple[LinkedJob, ...]
     unread: tuple[str, ...] = ()
+    unlisted: tuple[Job, ...] = ()
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """One text for each job whose links may be missing here, and why."""
+        never = "its links are not listed, because it was made in version 11a or earlier"
+        return (*self.unread, *(f"{job.name or job.id}: {never}" for job in self.unlisted))
 
 
 async def links_of_job(gateway: Gateway, reference: JobReference) -> Catalogue:
@@ -62,6 +74,7 @@ async def links_to_repository(
     repositories, jobs = await gateway.names("Repository"), await gateway.names("Job")
     found: list[LinkedJob] = []
     unread: list[str] = []
+    unlisted: list[Job] = []
     at_once = asyncio.Semaphore(_JOBS_AT_ONCE)
     done = 0
 
@@ -70,7 +83,7 @@ async def links_to_repository(
         async with at_once:
             try:
                 job = await gateway.find_job(JobReference(id=job_id))
-                links = await gateway.links(job.id)
+                links = await _links_of(gateway, job, unlisted)
             except Refused as no:
                 if no.code not in _NOT_CONCERNED:
                     unread.append(f"{name}: {no.message}")
@@ -88,7 +101,17 @@ async def links_to_repository(
     if not found and uid not in repositories:
         raise Refused(ReasonCode.REPOSITORY_NOT_FOUND, f"no repository has the UID {uid}, and no job a link to it")
     ordered = sorted(found, key=lambda each: (each.job.name or "", each.job.id, each.link.object_in_job_id))
-    return Catalogue(tuple(ordered), tuple(sorted(unread)))
+    never = sorted(unlisted, key=lambda job: (job.name or "", job.id))
+    return Catalogue(tuple(ordered), tuple(sorted(unread)), tuple(never))
+
+
+async def _links_of(gateway: Gateway, job: Job, unlisted: list[Job]) -> Sequence[Link]:
+    """The links of a job; none if they are not listed: the job is then added to `unlisted`."""
+    try:
+        return await gateway.links(job.id)
+    except LinksNotListed:
+        unlisted.append(job)
+        return ()
 
 
 def _named(job: Job, link: Link, repositories: dict[str, str]) -> LinkedJob:

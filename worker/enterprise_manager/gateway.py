@@ -27,6 +27,7 @@ from worker.enterprise_manager.documents.records import (
 from worker.enterprise_manager.documents.tree import DocumentError, UnexpectedDocumentError, cleaned
 from worker.enterprise_manager.logon import Logon, LogonSession
 from worker.enterprise_manager.remedies import Remedies
+from worker.enterprise_manager.repository_names import RepositoryNames
 from worker.enterprise_manager.responses import Again, NotFound, Unauthorized, judge
 from worker.enterprise_manager.tasks import Tasks
 from worker.enterprise_manager.tidying import Tidying
@@ -67,6 +68,10 @@ _MOST_JOBS = 20_000
 log = structlog.get_logger()
 
 
+class LinksNotListed(Refused):
+    """Enterprise Manager does not list the links of this job, which was made in version 11a or earlier."""
+
+
 class Gateway:
     """Implements the port `EnterpriseManager`, whose docstrings say what each call raises.
 
@@ -89,6 +94,7 @@ class Gateway:
         self._calls = Calls(self._wire, self._logon, self._availability, self._remedies, self._differences, clock)
         self._deletion = Deletion(self._wire, self._logon, self._calls, self._remedies)
         self._tasks = Tasks(name, self._calls, clock, settings.poll_interval_seconds, self._remedies.without_secrets)
+        self._repository_names = RepositoryNames(name, self._calls, clock)
         self._tidying = Tidying(name, self._calls, settings.keep_finished_tasks)
         self._clock = clock
         self._link_hrefs: OrderedDict[tuple[str, str], str] = OrderedDict()
@@ -133,6 +139,7 @@ class Gateway:
         """
         await self._availability.close()
         await self._tasks.close()
+        await self._repository_names.close()
         await self._tidying.close()
         session = self._logon.current
         if log_off and (session is None or not self._tasks.under_way(session)):
@@ -187,14 +194,18 @@ class Gateway:
             self._refuse(error)
         return found.id
 
+    async def repository_name(self, uid: str) -> str | None:
+        """The name of a repository; None if it is not known soon."""
+        return await self._repository_names.of(uid)
+
     async def links(self, job_id: str) -> Sequence[Link]:
-        """The repositories linked to the job, as listed now."""
-        try:
-            records = await self._calls.get_list(paths.links(job_id), {}, read_links)
-        except NotFound as error:
-            raise _no_such_job(job_id, error) from None
-        except DocumentError as error:
-            self._refuse(error)
+        """The repositories linked to the job, as listed now.
+
+        Raises:
+            LinksNotListed: the job was made in version 11a or earlier, and no links of it are listed.
+            Refused, Unavailable: as the port says.
+        """
+        records = await self._list_of_links(job_id)
         for record in records:
             for href in record.job_hrefs:
                 self._require_job(job_id, paths.job_in(href))
@@ -204,16 +215,27 @@ class Gateway:
         if records:
             self._unlisted.pop(job_id, None)
         elif job_id in self._unlisted:
-            self._refuse(
-                UnexpectedDocumentError(
-                    "it lists no repositories of this job, which was made in version 11a or earlier; Enterprise "
-                    "Manager may not list the repositories that are linked to such a job"
-                )
+            said = UnexpectedDocumentError(
+                "it lists no repositories of this job, which was made in version 11a or earlier; Enterprise "
+                "Manager may not list the repositories that are linked to such a job"
             )
+            raise LinksNotListed(ReasonCode.ENTERPRISE_MANAGER_ERROR, self._strange(said))
         for record in records:
             if record.delete_href is not None:
                 _remember(self._link_hrefs, (job_id, record.object_in_job_id), record.delete_href, _MOST_HREFS)
         return list(map(_link, records))
+
+    async def _list_of_links(self, job_id: str) -> Sequence[LinkRecord]:
+        try:
+            return await self._calls.get_list(paths.links(job_id), {}, read_links)
+        except NotFound as error:
+            raise _no_such_job(job_id, error) from None
+        except DocumentError as error:
+            self._refuse(error)
+        except Refused as no:
+            if job_id in self._unlisted and no.code is ReasonCode.ENTERPRISE_MANAGER_ERROR:
+                raise LinksNotListed(no.code, no.message) from None
+            raise
 
     def links_read_with(self, job: Job) -> Sequence[Link]:
         """The links that were read with the job; empty if they may be outdated."""

@@ -10,7 +10,7 @@ from worker.ledger.records import Step
 from worker.ledger.rows import cancellation_from, known_run_from, who_and_why
 from worker.ledger.search_terms import content_of
 from worker.ledger.statements import CANCELLATIONS, MARK_CANCELLED, remember_cancellation
-from worker.unlinks.ports.ledger import AlreadySettled, CancelRequest, KeyReused, KnownRun, Lease, Stage
+from worker.unlinks.ports.ledger import AlreadySettled, CancelRequest, KeyReused, KnownRun, Lease, NoSuchRun, Stage
 
 if TYPE_CHECKING:
     from sqlalchemy import RowMapping
@@ -27,7 +27,7 @@ class Stored:
 class Cancelling(KeyRows):
     """The part of a transaction that writes requests to cancel."""
 
-    def cancel(self, request: CancelRequest) -> AlreadySettled | KeyReused | Stored:
+    def cancel(self, request: CancelRequest) -> AlreadySettled | KeyReused | NoSuchRun | Stored:
         """Store a request. Call `mark_cancelled` afterwards, in a transaction that begins after the commit."""
         row = self._row(request.key)
         run = request.run or (1 if row is None else row["run"])
@@ -51,7 +51,9 @@ class Cancelling(KeyRows):
             )
         return Stored(run, present=row is not None and run == row["run"])
 
-    def mark_cancelled(self, request: CancelRequest, run: int) -> AlreadySettled | KeyReused | KnownRun | None:
+    def mark_cancelled(
+        self, request: CancelRequest, run: int
+    ) -> AlreadySettled | KeyReused | NoSuchRun | KnownRun | None:
         """Mark the row. A write that began before the commit of the request is either first or sees the mark.
 
         Return the run that is meant, if it may wait for its `not_before`.
@@ -85,11 +87,21 @@ def _may_wait(row: RowMapping | None, run: int) -> KnownRun | None:
     return known_run_from(row) if content_of(row["command"]).get("not_before") is not None else None
 
 
-def _beyond_cancelling(row: RowMapping | None, request: CancelRequest, run: int) -> AlreadySettled | KeyReused | None:
-    """The answer to a request that changes nothing; None if it changes something, or if its run is still to come."""
+def _beyond_cancelling(
+    row: RowMapping | None, request: CancelRequest, run: int
+) -> AlreadySettled | KeyReused | NoSuchRun | None:
+    """The answer to a request that changes nothing; None if it changes something, or if its run may come next.
+
+    The request may come before the retry that starts its run, and before the command. No run follows a success.
+    """
     if row is None:
-        return None
+        return None if run == 1 else NoSuchRun()
     if row["enterprise_manager"] != request.enterprise_manager:
         return KeyReused()
-    ended = run < row["run"] or (run == row["run"] and row["stage"] == Stage.SETTLED)
+    last = row["run"]
+    if run > last + 1:
+        return NoSuchRun()
+    settled = row["stage"] == Stage.SETTLED
+    none_follows = settled and known_run_from(row).failure is None
+    ended = run < last or (run == last and settled) or none_follows
     return AlreadySettled(bytes(row["event"])) if ended else None

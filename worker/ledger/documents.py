@@ -10,10 +10,8 @@ from typing import Any, Final
 
 from worker.ledger.records import Record, RecordedStep
 from worker.ledger.search_terms import content_of
+from worker.spreadsheet import as_cell
 from worker.unlinks.ports.ledger import CancelRequest
-
-#: What a spreadsheet takes for a formula, if a cell begins with it (https://owasp.org/www-community/attacks/CSV_Injection).
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001 - full-width ones too
 
 _REPOSITORY: Final = ("link_id", "uid", "name")
 
@@ -180,8 +178,7 @@ def _cell(value: object) -> str:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
-    text = str(value)
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    return as_cell(str(value))
 
 
 def utc(moment: datetime | None) -> str | None:

@@ -42,6 +42,7 @@ from worker.unlinks.ports.ledger import (
     MemberEnd,
     NewClaim,
     NewMember,
+    NoSuchRun,
     Retry,
     RetryResult,
     Settled,
@@ -337,7 +338,7 @@ class SqlLedger:
 
     # --- cancelling -------------------------------------------------------------------------------------------------
 
-    async def cancel(self, request: CancelRequest) -> AlreadySettled | KeyReused | KnownRun | None:
+    async def cancel(self, request: CancelRequest) -> AlreadySettled | KeyReused | NoSuchRun | KnownRun | None:
         """Store a request to cancel. See the port.
 
         In two transactions: when the second one begins, every write that begins from then on sees the request.

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Final
 
 from worker.ledger.cancelling import Cancelling
 from worker.ledger.errors import OutOfOrderError, SchemaTooNewError
+from worker.ledger.later_runs import LaterRuns
 from worker.ledger.records import KeyHistory, Pause, Step
-from worker.ledger.retrying import Retrying
 from worker.ledger.rows import cancellation_from, columns_of, intent_columns, record_from, step_from
 from worker.ledger.schema import schema_problem
 from worker.ledger.search import ROWS, Criteria, Cursor, Page, cancellations_of, matching
@@ -93,7 +93,7 @@ class Surroundings:
     schema_problem: SchemaTooNewError | None = None
 
 
-class Transaction(Cancelling, Retrying):
+class Transaction(Cancelling, LaterRuns):
     """A transaction of one worker.
 
     Args:

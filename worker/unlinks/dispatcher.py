@@ -21,7 +21,7 @@ from worker.unlinks.policy import DeniedError
 from worker.unlinks.ports.broker import Delivery, Outbox
 from worker.unlinks.ports.clock import Clock
 from worker.unlinks.ports.enterprise_manager import EnterpriseManager
-from worker.unlinks.ports.ledger import AlreadySettled, CancelRequest, KeyReused, KnownRun, Ledger
+from worker.unlinks.ports.ledger import AlreadySettled, CancelRequest, KeyReused, KnownRun, Ledger, NoSuchRun
 from worker.unlinks.ports.steps import Reporter, StepKind, Steps
 from worker.unlinks.replies import Replies, known_of, known_of_retry
 from worker.unlinks.rules import Rules
@@ -268,6 +268,8 @@ class Dispatcher:
                 await self._replies.publish_settled(event, [delivery], report)
             case KeyReused():
                 await self._replies.reject_reuse(delivery, command, report)
+            case NoSuchRun():
+                await self._replies.reject_run(delivery, command, report)
             case KnownRun() | None:
                 report(StepKind.CANCEL_RECORDED, requested_by=command.requested_by)
                 if answer is not None and seconds_of_waiting(answer, self._clock.now()) > 0:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from contracts.commands import UnlinkCommand
@@ -75,7 +75,14 @@ class Meaning:
             return None
         if self.recorded is not None:
             require_same(meant[0], self.recorded.link)
-        return meant[0]
+        return await self._with_name(meant[0])
+
+    async def _with_name(self, link: Link) -> Link:
+        """The link with the name of its repository, if neither its list nor the command has it, and it is known."""
+        if link.repository_name is not None or self.command.repository.name is not None:
+            return link
+        name = await self.ask(lambda: self.enterprise_manager.repository_name(link.repository_uid))
+        return replace(link, repository_name=name)
 
 
 def require_same(listed: Link, recorded: Link) -> None:

@@ -159,7 +159,7 @@ class Replies:
         await self.reject(delivery, command, ReasonCode.KEY_REUSED, problem, report, dead_letter=False)
 
     async def reject_run(self, delivery: Delivery, command: Command, report: Reporter) -> None:
-        """Answer a retry of a key that was never run, or is not known any more."""
+        """Answer a retry or a cancel of a run that was never started, or is not known any more."""
         problem = "no such run is known of this idempotency_key: it was never accepted, or was forgotten since"
         await self.reject(delivery, command, ReasonCode.RUN_NOT_FOUND, problem, report, dead_letter=False)
 

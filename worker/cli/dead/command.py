@@ -17,10 +17,10 @@ from worker.cli.dead.views import count_of, groups_of, print_each, print_groups,
 from worker.cli.output.errors import INTERRUPTED, refuse, refuse_settings, settings_or_exit
 from worker.cli.output.terminal import Output, OutputOption, console
 from worker.clock import SystemClock
-from worker.dead.queue import DeadQueue, Taken
-from worker.dead.record import Record, opened_record
-from worker.dead.replay import Replay, Report
-from worker.dead.selection import Selection
+from worker.dead_letters.queue import DeadQueue, Taken
+from worker.dead_letters.record import Record, opened_record
+from worker.dead_letters.replay import Replay, Report
+from worker.dead_letters.selection import Selection
 from worker.ledger import Inspection, InspectionError
 from worker.settings import ClientSettings, LedgerClientSettings, SettingsInvalidError, load
 

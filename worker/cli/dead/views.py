@@ -16,12 +16,12 @@ from rich.text import Text
 
 from worker.cli.output.naming import link_of, named, ticket_of
 from worker.cli.output.terminal import Output, console, local_time, printable
-from worker.dead.record import as_json, in_utc
-from worker.dead.replay import MEANINGS, Left, Report
+from worker.dead_letters.record import as_json, in_utc
+from worker.dead_letters.replay import MEANINGS, Left, Report
 
 if TYPE_CHECKING:
     from worker.broker.dead_letters import DeadLetter
-    from worker.dead.queue import Taken
+    from worker.dead_letters.queue import Taken
 
 #: Characters of a body that are shown to a person.
 _MOST_SHOWN = 20_000

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
-from contracts.events import RECORDED, Outcome
+from contracts.events import Outcome
 from worker.broker.received_event import ReceivedEvent
 from worker.cli.output.naming import link_of, ticket_of
 from worker.cli.output.terminal import local_time, printable
@@ -17,21 +16,16 @@ _EVIDENCE = {
 }
 
 
-def had_ended(event: ReceivedEvent, asked_at: datetime) -> bool:
-    """Whether an event is the end of something that had ended before it was asked for."""
-    return event.outcome in RECORDED and event.made_at < asked_at
-
-
-def in_words(event: ReceivedEvent, asked_at: datetime | None = None) -> str:
+def in_words(event: ReceivedEvent) -> str:
     """One line: key, outcome, job, repository, ticket, and how the outcome is known, or its reason.
 
-    `asked_at`: when a command was published that the event answers. If it had ended before, the line says so. Control
-    characters are replaced: the texts come from other programs and must not control the terminal.
+    If a worker has answered with an end that was in its ledger, the line says so. Control characters are replaced: the
+    texts come from other programs and must not control the terminal.
     """
     known_by = [link_of(event.data), ticket_of(event.data)]
     before = ""
-    if asked_at is not None and had_ended(event, asked_at):
-        before = f"it had ended at {local_time(event.made_at)}: nothing was sent now"
+    if event.from_ledger:
+        before = f"answered from the ledger: it had ended at {local_time(event.made_at)}, and nothing was sent again"
     parts = [event.key or "(no key)", event.outcome, *known_by, explanation(event), before]
     return printable("  ".join(part for part in parts if part))
 

@@ -7,10 +7,16 @@ from typing import Any
 
 
 def link_of(content: Mapping[str, Any]) -> str:
-    """`job / repository`, each by its name if that is known, else by its ID; empty if neither is known."""
-    job = _first(content.get("job"), ("name", "id"))
-    repository = _first(content.get("repository"), ("name", "uid", "link_id"))
-    return f"{job or '?'} / {repository or '?'}" if job or repository else ""
+    """`job / repository`, each by its name if that is known, else by its ID; empty if neither is known.
+
+    The commands of `links` and `offboard` have the names in labels, beside the number of linked backups.
+    """
+    labels = content.get("labels")
+    known = labels if isinstance(labels, dict) and "linked_backups" in labels else {}
+    job = _first(content.get("job"), ("name",)) or known.get("job") or _first(content.get("job"), ("id",))
+    repository = content.get("repository")
+    named = _first(repository, ("name",)) or known.get("repository") or _first(repository, ("uid", "link_id"))
+    return f"{job or '?'} / {named or '?'}" if job or named else ""
 
 
 def ticket_of(content: Mapping[str, Any]) -> str:

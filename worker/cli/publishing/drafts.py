@@ -12,7 +12,8 @@ from typing import Any
 
 from contracts.commands import MAX_BATCH, UnlinkCommand
 from contracts.keys import batch_id_for, key_for
-from contracts.reading import UnreadableMessageError, read_command
+from contracts.reading import UnreadableMessageError, read_command, read_object
+from worker.spreadsheet import from_cell
 
 _LOOKS_LIKE_AN_ID = re.compile(r"^(urn:veeam:\w+:)?[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")
 
@@ -138,6 +139,8 @@ def from_json_lines(lines: Iterable[str]) -> list[Draft]:
 def from_csv(lines: Iterable[str]) -> list[Draft]:
     """Commands from CSV: one command in each row, under a row of column names (README).
 
+    The apostrophe before a text that a spreadsheet would take for a formula is no part of it.
+
     Raises:
         DraftError: naming each unknown column, or each line that is wrong.
     """
@@ -161,18 +164,17 @@ def _parsed(number: int, line: str) -> tuple[int, Any, str]:
 
 def _from_line(line: str) -> Draft:
     try:
-        content = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DraftError(f"not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise DraftError("a command is a JSON object")
-    return draft(content)
+        return draft(read_object(line.encode()))
+    except UnreadableMessageError as error:
+        raise DraftError(str(error)) from error
 
 
 def _from_row(row: dict[str | None, Any]) -> Draft:
     if None in row:
         raise DraftError("it has more values than there are columns")
-    cells: dict[str, str] = {str(name): value.strip() for name, value in row.items() if value and value.strip()}
+    cells: dict[str, str] = {
+        str(name): from_cell(value.strip()) for name, value in row.items() if value and value.strip()
+    }
     if "job" not in cells:
         raise DraftError("job: missing")
     content: dict[str, Any] = {name: cells[name] for name in PLAIN_COLUMNS if name in cells}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
 from typing import Any
 
 from contracts.commands import RetryCommand
@@ -30,23 +29,20 @@ def outgoing_retry(command: RetryCommand, known_by: Mapping[str, Any]) -> Outgoi
 
 
 class RetryOfEarlier:
-    """Retries the runs that ended without success before `since`. Runs that end from then on are not retried.
+    """Retries the runs that had ended without success before: a worker has answered from its ledger.
 
-    A key is retried once at most: this host's clock may be ahead of the worker's, and what ends now then seems to have
-    ended before.
+    A key is retried once at most.
 
     Args:
-        drafts: the commands that were published. A retry has the requester, the reason and the times of its command.
-        since: when they were published.
+        drafts: the commands that are published. A retry has the requester, the reason and the times of its command.
     """
 
-    def __init__(self, drafts: Iterable[Draft], since: datetime) -> None:
+    def __init__(self, drafts: Iterable[Draft]) -> None:
         self._not_retried = {each.command.idempotency_key: each.command for each in drafts if not each.command.dry_run}
-        self._since = since
 
     def __call__(self, event: ReceivedEvent) -> Outgoing | None:
         """The retry to publish after an event that answers a command; None if the event is the end of the command."""
-        if event.outcome not in RETRIED or event.made_at >= self._since or event.key not in self._not_retried:
+        if event.outcome not in RETRIED or not event.from_ledger or event.key not in self._not_retried:
             return None
         asked = self._not_retried.pop(event.key)
         command = RetryCommand(

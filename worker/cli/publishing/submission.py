@@ -19,7 +19,7 @@ from worker.broker.awaited import Awaited
 from worker.broker.client import BrokerClient, BrokerClientError, NoQueueError
 from worker.broker.received_event import ReceivedEvent
 from worker.cli.output.errors import INTERRUPTED, WRONG_USAGE
-from worker.cli.output.event_text import had_ended, in_words
+from worker.cli.output.event_text import in_words
 from worker.cli.output.naming import named
 from worker.cli.output.stalls import Stalls
 from worker.cli.output.terminal import Output, console, local_time, printable
@@ -106,7 +106,7 @@ def publish_all(
     if not wait:
         return 0
     if len(commands) > 1 and output == "text":
-        _print_ends(following, _open(commands, following), reporter.asked_at)
+        _print_ends(following, _open(commands, following))
     if following.open:
         _print_open(commands, following, len(published), f"No end within {seconds:g} s. ")
     return following.exit_status
@@ -137,7 +137,6 @@ class _ProgressReporter:
         self._many = len(following.open) > 1
         self._waiting = waiting
         self._console = console(stderr=True)
-        self.asked_at = SystemClock().now()
         self._progress: Progress | None = None
         if self._many and self._console.is_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -183,7 +182,7 @@ class _ProgressReporter:
         if self._output == "json":
             self._say(event.body.decode())
         elif self._progress is None:
-            self._say(in_words(event, self.asked_at))
+            self._say(in_words(event))
         if self._progress is not None:
             self._progress.update(self._in, completed=len(self._following.ended))
         if self._spinner is not None:
@@ -209,7 +208,7 @@ def _at_its_time(each: Outgoing) -> str:
     return f", to start at {local_time(each.not_before)}"
 
 
-def _print_ends(following: Following, still_open: Sequence[Outgoing], asked_at: datetime) -> None:
+def _print_ends(following: Following, still_open: Sequence[Outgoing]) -> None:
     """Print the number of each outcome, then a line for each unlink that did not succeed."""
     table = Table(box=None, pad_edge=False)
     table.add_column("outcome")
@@ -220,8 +219,8 @@ def _print_ends(following: Following, still_open: Sequence[Outgoing], asked_at: 
     if still_open:
         table.add_row("still open", str(len(still_open)))
     console().print(table)
-    if before := sum(had_ended(event, asked_at) for event in following.ended.values()):
-        typer.echo(f"Of these, {before} had ended before: nothing was sent for them now.")
+    if before := sum(event.from_ledger for event in following.ended.values()):
+        typer.echo(f"Of these, {before} had ended before and were answered from the ledger: nothing was sent again.")
     unwished = [in_words(event) for event in following.ended.values() if event.data.get("reason")]
     unwished += [f"{each.name}  still open" for each in still_open]
     if unwished:

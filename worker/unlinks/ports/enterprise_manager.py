@@ -129,6 +129,10 @@ class EnterpriseManager(Protocol):
         """
         ...
 
+    async def repository_name(self, uid: str) -> str | None:
+        """The name of a repository, for people; None if it is not known within a moment. Raises no error."""
+        ...
+
     async def links(self, job_id: str) -> Sequence[Link]:
         """The repositories linked to the job, by its list now. The list may lag behind a finished task.
 

@@ -379,10 +379,11 @@ class Ledger(Protocol):
         """Release an unsettled key, so that any worker may take it over at once. Does nothing if the lease is lost."""
         ...
 
-    async def cancel(self, request: CancelRequest) -> AlreadySettled | KeyReused | KnownRun | None:
-        """Store a request to cancel, also for a key or a run that comes later. Idempotent.
+    async def cancel(self, request: CancelRequest) -> AlreadySettled | KeyReused | NoSuchRun | KnownRun | None:
+        """Store a request to cancel, also for a key or a next run that comes later. Idempotent.
 
-        `AlreadySettled`, with the key's latest event, if the run that is meant has ended: then nothing is stored.
+        `AlreadySettled`, with the key's latest event, if the run that is meant has ended, or is never to come after a
+        success; `NoSuchRun` if it is beyond the next one: then nothing is stored.
         `KeyReused` if the key belongs to an unlink of another Enterprise Manager. `KnownRun`: it is stored, and the run
         may wait for its `not_before`, held by no worker. `on_cancel` notifies the worker that holds the key.
         """

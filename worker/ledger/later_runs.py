@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sqlalchemy import RowMapping
 
 
-class Retrying(Batching):
+class LaterRuns(Batching):
     """The part of a transaction that starts a run, or takes over a run that was started."""
 
     def last_run(self, key: str) -> KnownRun | None:

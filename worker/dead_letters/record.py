@@ -19,7 +19,7 @@ from worker.broker.delivery import plain_headers
 
 if TYPE_CHECKING:
     from worker.broker.dead_letters import DeadLetter
-    from worker.dead.queue import DeadQueue, Taken
+    from worker.dead_letters.queue import DeadQueue, Taken
 
 #: How many messages are written before they are flushed to the disk together, and then removed.
 AT_ONCE = 100

@@ -13,8 +13,8 @@ from contracts.events import RETRIED
 
 if TYPE_CHECKING:
     from worker.broker.dead_letters import DeadLetter
-    from worker.dead.queue import DeadQueue, Taken
-    from worker.dead.selection import Selection
+    from worker.dead_letters.queue import DeadQueue, Taken
+    from worker.dead_letters.selection import Selection
     from worker.ledger import Inspection, Record
 
 #: How many messages that stay are named.

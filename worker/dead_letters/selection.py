@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from worker.dead.record import as_json
+from worker.dead_letters.record import as_json
 
 if TYPE_CHECKING:
     from worker.broker.dead_letters import DeadLetter
-    from worker.dead.queue import Taken
+    from worker.dead_letters.queue import Taken
 
 #: Headers in which the broker counts how often the message was read.
 _COUNTERS = {"x-delivery-count", "x-acquired-count"}
