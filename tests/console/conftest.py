@@ -185,9 +185,9 @@ def guarded(estate: Estate, users_file: Path) -> Iterator[Console]:
 
 
 @pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     """A browser."""
-    with private_chromium() as browser:
+    with private_chromium(tmp_path_factory.mktemp("chromium")) as browser:
         yield browser
 
 

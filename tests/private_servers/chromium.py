@@ -15,19 +15,35 @@ from worker.sandbox.packages import unpacked
 #: Its libraries come with it, but for those of the C library, which belong to the system's own loader.
 _COMPANIONS = r"(?!libc6$|libc-bin$).*"
 
+#: The system's fonts, if it has any, and those of a folder. Without a font, text takes no room and cannot be clicked.
+_FONTS = """<?xml version="1.0"?>
+<!DOCTYPE fontconfig SYSTEM "urn:fontconfig:fonts.dtd">
+<fontconfig>
+  <include ignore_missing="yes">/etc/fonts/fonts.conf</include>
+  <dir>{folder}</dir>
+  <cachedir prefix="xdg">fontconfig</cachedir>
+</fontconfig>
+"""
+
 
 @contextmanager
-def private_chromium() -> Iterator[Browser]:
+def private_chromium(directory: Path) -> Iterator[Browser]:
     """A headless browser of one's own.
+
+    Args:
+        directory: where a file of its configuration is written.
 
     Raises:
         MissingPartError: it cannot be had.
     """
     root = unpacked("chromium", companions=_COMPANIONS)
     libraries = _libraries(root)
+    fonts = directory / "fonts.conf"
+    fonts.write_text(_FONTS.format(folder=unpacked("fonts-dejavu-core", companions="") / "usr/share/fonts"))
     environment: dict[str, str | bool | float] = {
         "LD_LIBRARY_PATH": libraries,
         "HOME": os.environ.get("HOME", "/"),
+        "FONTCONFIG_FILE": str(fonts),
     }
     # Playwright's driver is a Node.js, which needs a library that a small system lacks.
     for_driver = {"LD_LIBRARY_PATH": f"{_libraries(unpacked('libatomic1', companions=''))}:{libraries}"}
