@@ -125,6 +125,16 @@ def test_what_means_something_in_a_url_is_escaped(serve: Any, settings_for: Any)
     way.close()
 
 
+def test_a_value_with_a_line_break_is_no_header(serve: Any, settings_for: Any) -> None:
+    """Else who chooses a value, such as a session's token, could add headers, or a whole request."""
+    server = serve(_keep_answering)
+    way = _transport(settings_for(server.port))
+    with pytest.raises(NotConnectedError):
+        way.exchange(Request("GET", "/api/", headers={"X-RestSvcSessionId": "1\r\nX-Other: 2"}))
+    assert b"".join(server.requests) == b""
+    way.close()
+
+
 def test_redirects_are_not_followed(serve: Any, settings_for: Any) -> None:
     """Else the session's token would go wherever a redirect points."""
     elsewhere = serve(_keep_answering)

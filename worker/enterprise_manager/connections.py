@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from http.client import HTTPConnection as PlainConnection
 from http.client import HTTPResponse
 from typing import TYPE_CHECKING, Any
 
@@ -149,6 +150,13 @@ class _BoundedConnection(HTTPConnection):
         self.idle_since = float("-inf")
         self.timeout = min(CONNECT_SECONDS, LIMITS.get().left())
         super().connect()
+
+    def putheader(self, header: str | bytes, *values: Any) -> None:
+        """Add a header; `http.client` refuses line breaks in it. Only urllib3's part is left out.
+
+        urllib3 looks for a mark in each value that leaves out a default header; no request here has one.
+        """
+        PlainConnection.putheader(self, header, *values)
 
     def send(self, data: Any) -> None:
         """Connect if necessary, wait for the permission, and write."""
