@@ -81,6 +81,13 @@ def test_whether_it_had_ended_before_is_not_told_by_this_host_s_clock() -> None:
     assert "answered from the ledger: it had ended at" in in_words(event_of(Outcome.SUCCEEDED))
 
 
+def test_who_is_answered_with_an_old_failure_is_told_how_to_run_it_again() -> None:
+    """The same call again is answered again, and a newcomer would try it for ever."""
+    assert "`unlink-worker retry K` runs it again" in in_words(event_of(Outcome.FAILED))
+    assert "runs it again" not in in_words(event_of(Outcome.SUCCEEDED))
+    assert "runs it again" not in in_words(event_of(Outcome.FAILED, from_ledger=False))
+
+
 def test_a_dry_run_is_never_run_again_as_a_real_command() -> None:
     """The stored command of the key is a real one: whoever asks for a plan would remove the link."""
     assert earlier(dry_run=True)(event_of(Outcome.FAILED)) is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from contracts.events import Outcome
+from contracts.events import RETRIED, Outcome
 from worker.broker.received_event import ReceivedEvent
 from worker.cli.output.naming import link_of, ticket_of
 from worker.cli.output.terminal import local_time, printable
@@ -19,13 +19,15 @@ _EVIDENCE = {
 def in_words(event: ReceivedEvent) -> str:
     """One line: key, outcome, job, repository, ticket, and how the outcome is known, or its reason.
 
-    If a worker has answered with an end that was in its ledger, the line says so. Control characters are replaced: the
-    texts come from other programs and must not control the terminal.
+    If a worker has answered with an end that was in its ledger, the line says so, and how to run it again. Control
+    characters are replaced: the texts come from other programs and must not control the terminal.
     """
     known_by = [link_of(event.data), ticket_of(event.data)]
     before = ""
     if event.from_ledger:
         before = f"answered from the ledger: it had ended at {local_time(event.made_at)}, and nothing was sent again"
+        if event.outcome in RETRIED:
+            before += f"; `unlink-worker retry {event.key}` runs it again"
     parts = [event.key or "(no key)", event.outcome, *known_by, explanation(event), before]
     return printable("  ".join(part for part in parts if part))
 
