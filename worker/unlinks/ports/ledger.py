@@ -124,9 +124,8 @@ class NewClaim:
 class KnownRun:
     """The last run of a key, as far as it decides whether a retry may start another one.
 
-    `command` and `fingerprint` are of the stored command. `failure` is the run's event, if it has ended without
-    success; another run may then follow. `job_id` is of the job that was recorded with the intent. `under_way`: the run
-    has not ended. `user_id` is the broker user who published the stored command.
+    `command`, `fingerprint` and `user_id` (the broker user who sent it) are of the stored command. `failure` is the
+    event of a run that ended without success; another may then follow. `job_id` is of the recorded intent.
     """
 
     enterprise_manager: str
