@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -268,3 +269,27 @@ def test_ctrl_c_says_what_is_still_open(world: World, behaviour: Behaviour) -> N
 def test_the_list_of_commands_says_of_each_what_its_own_help_says(name: str) -> None:
     """The list is written by hand, so that it needs no command's module; it would tell of what a command once did."""
     assert load(name).help.splitlines()[0] == COMMANDS[name].summary
+
+
+#: The commands without `--output json`: they run a program until it ends, or print schemas, which are JSON, or a hash.
+_WITHOUT_DATA = {"run", "sandbox", "demo", "contracts", "console hash"}
+
+
+def test_every_command_that_prints_data_prints_json() -> None:
+    """A script would have to parse tables."""
+
+    def without(command: Any, path: str) -> Iterator[str]:
+        if hasattr(command, "commands"):
+            for name, part in command.commands.items():
+                yield from without(part, f"{path} {name}")
+        elif "output" not in {parameter.name for parameter in command.params}:
+            yield path
+
+    found = {path for name in COMMANDS for path in without(load(name), name)}
+    assert found == _WITHOUT_DATA
+
+
+def test_the_program_names_its_version() -> None:
+    """Who reports a fault could not say of which version."""
+    shown = run_program("--version", settings={})
+    assert (shown.returncode, shown.stdout) == (0, f"unlink-worker {version('unlink-worker')}\n")

@@ -84,6 +84,19 @@ def test_a_failure_is_not_final(world: World, behaviour: Behaviour) -> None:
     assert (shown.returncode, "succeeded" in shown.stdout) == (0, True)
 
 
+def test_consent_after_a_refusal_is_another_command_of_the_same_ticket(world: World) -> None:
+    """Who consents once the linked backups were named would be told that the key belongs to another command."""
+    em = world.enterprise_manager
+    guarded = em.add_job(name="Guarded", links=[em.add_repository(name="Retired")], linked_backups=[NO_LINK])
+    world.start_worker()
+    order = ("submit", "--wait", "--job", "Guarded", "--repository", "Retired", "--ticket", "jira:OPS-1")
+    refused = program(world, *order)
+    assert (refused.returncode, "linked_backups_at_risk" in refused.stdout) == (1, True), refused.stderr
+    assert len(em.links(guarded)) == 1
+    done = program(world, *order, "--allow-linked-backups-removal")
+    assert (done.returncode, em.links(guarded)) == (0, []), done.stdout + done.stderr
+
+
 def test_a_ticket_with_two_links_is_done_when_both_are_gone(world: World, behaviour: Behaviour, tmp_path: Path) -> None:
     """It would be closed when the second succeeded, though the first had failed."""
     behaviour.running_job = "task_fails"

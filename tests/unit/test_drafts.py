@@ -8,10 +8,11 @@ import json
 
 import pytest
 
-from worker.cli.publishing.drafts import DraftError, from_csv, from_json_lines, ticket_reference
+from worker.cli.publishing.drafts import DraftError, from_csv, from_json_lines, in_batches, ticket_reference
 from worker.spreadsheet import as_cell
 
 JOB = "d1b85018-2769-45be-89bc-03f66b60e6cb"
+OTHER_JOB = "d1b85018-2769-45be-89bc-03f66b60e6cc"
 LINK = "27a1d57f-7c15-43c6-9162-d05aff1c9bb9"
 
 
@@ -40,6 +41,28 @@ def test_csv_rows_become_commands() -> None:
         700,
         {"site": "Bern"},
     )
+
+
+def test_the_commands_of_a_file_are_one_batch_for_each_enterprise_manager() -> None:
+    """A batch of two Enterprise Managers would never end: each sees the ends of its own commands only."""
+    rows = [
+        f"{JOB},{LINK},,,,",
+        f"{JOB},{LINK},branch,,,",
+        f"{JOB},{LINK},branch,true,,",
+        f"{OTHER_JOB},{LINK},branch,,,",
+        f"{OTHER_JOB},{LINK},,,OWN,3",
+    ]
+    read = from_csv(csv_of("job,link_id,enterprise_manager,dry_run,batch_id,batch_size", *rows))
+    drafts = in_batches(read)
+    own, first, dry, second, named = (each.command.batch for each in drafts)
+    assert own is not None
+    assert first is not None
+    assert (own.size, first.size, dry) == (1, 2, None)
+    assert first == second != own
+    assert named is not None
+    assert named.id == "OWN"
+    assert [json.loads(each.body).get("batch", {}).get("size") for each in drafts] == [1, 2, None, 2, 3]
+    assert in_batches(read) == drafts, "another call makes the same batches"
 
 
 @pytest.mark.parametrize("name", ["=1+1", "+A", "-A", "@A", "'=A", "''@A", "'A'", "A=1", "'"])
