@@ -8,7 +8,7 @@ too, the delivery returns to its queue.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -18,7 +18,7 @@ from worker.unlinks.ports.enterprise_manager import EnterpriseManagerError
 from worker.unlinks.ports.ledger import LeaseLostError
 from worker.unlinks.ports.steps import Reporter, StepKind
 from worker.unlinks.replies import Replies, UnpublishedError
-from worker.unlinks.waiting import LONGEST_LOOK, DeferredError, LeavingError, UnansweredError, abandon
+from worker.unlinks.waiting import LONGEST_LOOK, DeferredError, LeavingError, UnansweredError
 
 #: The wait after an attempt that failed in an unforeseen way, in seconds: it grows by the factor, up to the longest.
 FIRST_RETRY_SECONDS = 5.0
@@ -109,22 +109,23 @@ class Attempts:
         return None
 
     async def _within_the_hold(self, deliveries: list[Delivery], work: Coroutine[None, None, T]) -> T:
-        working = asyncio.ensure_future(work)
-        too_late = False
+        """Do the work in this task, which is cancelled when the hold is over."""
+
+        def left() -> float:
+            return self.hold_until(deliveries) - self.clock.monotonic()
+
+        if left() <= 0:
+            work.close()
+            raise _held_too_long()
+        end = _EndOfHold(left)
         try:
-            while not working.done():
-                left = self.hold_until(deliveries) - self.clock.monotonic()
-                if left <= 0:
-                    too_late = True
-                    working.cancel()
-                await asyncio.wait((working,), timeout=min(left, LONGEST_LOOK) if left > 0 else CANCEL_AGAIN_SECONDS)
+            return await work
         except asyncio.CancelledError:
-            abandon(working)
-            await asyncio.wait((working,))
+            if end.taken_back():
+                raise _held_too_long() from None
             raise
-        if too_late and working.cancelled():
-            raise DeferredError("the delivery was held as long as it may be", FIRST_RETRY_SECONDS)
-        return working.result()
+        finally:
+            end.close()
 
     def gave_up(self, error: Exception, deliveries: list[Delivery], report: Reporter) -> str:
         """Report that the last attempt has failed, and return the text for the event.
@@ -160,6 +161,43 @@ class Attempts:
                 _requeue(deliveries)
 
 
+class _EndOfHold:
+    """Cancels the task that made it when `left()`, in seconds, is over; again and again until it is closed.
+
+    A delivery that joins may end the hold earlier, so that it is looked at from time to time.
+    """
+
+    def __init__(self, left: Callable[[], float]) -> None:
+        task = asyncio.current_task()
+        if task is None:
+            raise AssertionError("an attempt runs in a task")
+        self._task = task
+        self._left = left
+        self._cancellations = 0
+        self._others = task.cancelling()
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(min(left(), LONGEST_LOOK), self._look)
+
+    def _look(self) -> None:
+        left = self._left()
+        if left <= 0:
+            self._cancellations += 1
+            self._task.cancel()
+        self._timer = self._loop.call_later(min(left, LONGEST_LOOK) if left > 0 else CANCEL_AGAIN_SECONDS, self._look)
+
+    def taken_back(self) -> bool:
+        """Undo the cancellations. Return whether there were some, and no other reason to cancel the task."""
+        ours, self._cancellations = self._cancellations, 0
+        for _ in range(ours):
+            self._task.uncancel()
+        return ours > 0 and self._task.cancelling() <= self._others
+
+    def close(self) -> None:
+        """Stop looking. If the work has ignored the cancellations, undo them: its result is valid."""
+        self._timer.cancel()
+        self.taken_back()
+
+
 def attempt_of(deliveries: list[Delivery]) -> int:
     """The number of the attempt at deliveries that are answered together."""
     return max((delivery.attempt for delivery in deliveries), default=1)
@@ -168,6 +206,10 @@ def attempt_of(deliveries: list[Delivery]) -> int:
 def retry_seconds(attempt: int) -> float:
     """The pause after a failed attempt, before jitter, in seconds."""
     return min(FIRST_RETRY_SECONDS * RETRY_FACTOR ** (min(attempt, 10) - 1), LONGEST_RETRY_SECONDS)
+
+
+def _held_too_long() -> DeferredError:
+    return DeferredError("the delivery was held as long as it may be", FIRST_RETRY_SECONDS)
 
 
 def _requeue(deliveries: list[Delivery]) -> None:
