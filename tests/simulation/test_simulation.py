@@ -19,7 +19,6 @@ KNOWN = KnownSeeds.read()
 FRESH_SEEDS = 20
 
 
-@pytest.mark.timeout(600)  # all of it is computing: on a busy machine it takes its time
 def test_the_known_seeds_break_no_promise_and_come_through_all_kinds_of_trouble() -> None:
     """A fault that was found and mended would come back; or the promises be kept for want of trouble."""
     situations: set[str] = set()
@@ -31,7 +30,6 @@ def test_the_known_seeds_break_no_promise_and_come_through_all_kinds_of_trouble(
     assert situations >= SITUATIONS, "see .venv/bin/python -m tests.simulation --known-seeds"
 
 
-@pytest.mark.timeout(600)  # as above
 def test_fresh_seeds_break_no_promise() -> None:
     """Under some order of crashes, pauses and lost messages a promise of the worker would not hold."""
     first = secrets.randbelow(2**40)
