@@ -33,7 +33,9 @@ async def test_event_arrives_byte_for_byte_with_its_properties(worker: Worker, s
     assert properties.correlation_id == "their-own"
     assert properties.type == "unlink.succeeded.v1"
     assert properties.app_id == "unlink-worker"
-    assert properties.headers == {"unlink-from-ledger": True}
+    # RabbitMQ 3.10 counts the deliveries of a quorum queue from the first on, in a header of its own.
+    headers = {name: value for name, value in properties.headers.items() if not name.startswith("x-")}
+    assert headers == {"unlink-from-ledger": True}
     assert abs(properties.timestamp - datetime.now(UTC).timestamp()) < 60
 
 
