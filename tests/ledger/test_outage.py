@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 
 import pytest
 from pydantic import SecretStr
@@ -180,6 +181,22 @@ async def test_a_worker_paused_in_a_transaction_holds_up_its_own_keys_and_only_f
     assert trouble_of(refused.value) is Trouble.AWAY
     paused.invalidate()
     paused.close()
+
+
+@pytest.mark.slow
+async def test_a_write_waits_while_another_program_has_locked_the_sqlite_file(sqlite_url: str) -> None:
+    """A backup of the file, or a person's transaction, would fail the unlinks in flight."""
+    database = Database("sqlite", sqlite_url)
+    ledger = await database.ledger()
+    with closing(sqlite3.connect(make_url(sqlite_url).database or "", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        claiming = asyncio.create_task(ledger.claim(words.claim_of()))
+        await words.until(lambda: not ledger.up)
+        assert not claiming.done()
+        other.execute("ROLLBACK")
+    assert isinstance(await claiming, Claimed)
+    assert ledger.up
+    await ledger.close()
 
 
 async def test_starting_waits_for_a_database_that_is_not_there_yet(
