@@ -12,8 +12,10 @@ from urllib.parse import urlsplit
 import pytest
 from sqlalchemy import make_url
 
+from tests.end_to_end.test_observing import PROGRAM, ledger_only, surroundings
 from tests.end_to_end.world import World, vendor_command
 from tests.preloaded.preloaded import run_program
+from tests.terminal import Terminal
 from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_NAME, VENDOR_LINK_ID, VENDOR_REPOSITORY_NAME
 
 
@@ -69,9 +71,24 @@ def test_the_table_shows_what_people_know_and_says_if_there_is_more(ended: World
     listed = program(ended, "list", "--outcome", "succeeded")
     for word in (*VENDOR_JOB_NAME.split(), *VENDOR_REPOSITORY_NAME.split(), "OPS-1", "j.doe", "CHG1", "succeeded"):
         assert word in listed.stdout
+    assert len(listed.stdout.splitlines()) == 2, "a program that reads lines finds no key in a folded one"
     more = program(ended, "list", "--limit", "1")
     assert "These are the newest 1. There are more" in more.stderr
     assert program(ended, "list", "--ticket", "OPS-99").stdout == "Nothing is found.\n"
+
+
+def test_a_narrow_terminal_shows_each_key_whole(world: World) -> None:
+    """The key is what every other command asks for, and a folded one cannot be copied."""
+    world.serve()
+    key = f"derived:{'0123456789abcdef' * 4}"
+    world.unlink(key, ticket={"system": "jira", "id": "OPS-1"}, requested_by="j.doe")
+    for columns, lines in ((80, 4), (200, 2)):
+        surrounded = surroundings(ledger_only(world), TERM="xterm-256color", NO_COLOR="1")
+        terminal = Terminal([*PROGRAM, "list"], surrounded, columns=columns)
+        terminal.until(key)
+        assert terminal.wait() == 0
+        assert f"{'' if columns == 200 else 'job '}{VENDOR_JOB_NAME}" in terminal.seen
+        assert len(terminal.seen.splitlines()) <= lines, terminal.seen
 
 
 def test_the_export_says_who_asked_what_was_seen_what_was_done_and_how_it_is_known(ended: World) -> None:
@@ -123,6 +140,11 @@ def test_the_status_of_a_ticket_is_that_of_all_its_unlinks(ended: World) -> None
     assert (alone.returncode, "taken up" in alone.stdout) == (1, True)
     unknown = program(ended, "status", "--ticket", "OPS-99")
     assert (unknown.returncode, unknown.stderr) == (6, "No worker has seen a command of the ticket OPS-99.\n")
+    as_key = program(ended, "status", "OPS-1")
+    assert (as_key.returncode, as_key.stderr) == (
+        6,
+        "No worker has seen the key OPS-1. There is a ticket with this ID: use --ticket OPS-1.\n",
+    )
     for arguments in ((), ("CHG1", "--ticket", "OPS-1")):
         neither = program(ended, "status", *arguments)
         assert (neither.returncode, neither.stderr) == (2, "Name either a key or --ticket.\n")

@@ -17,7 +17,7 @@ from contracts.commands import JobReference, RepositoryReference
 from contracts.events import ReasonCode
 from contracts.reading import describe
 from worker.cli.output.errors import WRONG_USAGE, refuse, refuse_settings, settings_or_exit
-from worker.cli.output.terminal import console, printable
+from worker.cli.output.terminal import console, print_unfolded, printable
 from worker.cli.publishing.drafts import job_reference, repository_reference
 from worker.clock import SystemClock
 from worker.enterprise_manager import Gateway
@@ -129,4 +129,4 @@ def print_links(catalogue: Catalogue) -> None:
             each.link.object_in_job_id,
             printable(", ".join(backups_of(each))),
         )
-    console().print(table)
+    print_unfolded(table)

@@ -17,7 +17,7 @@ from contracts.reading import describe
 from worker.cli.output.errors import refuse, settings_or_exit
 from worker.cli.output.opened_ledger import opened_ledger
 from worker.cli.output.terminal import Output, printable
-from worker.cli.output.unlinks import hint_about, print_table
+from worker.cli.output.unlinks import hint_about, hint_about_key, print_table
 from worker.cli.publishing.retries import outgoing_retry
 from worker.cli.publishing.submission import Outgoing, publish_all
 from worker.ledger import Criteria, Document, Inspection, Record
@@ -132,9 +132,10 @@ def _record(ledger: Inspection, key: str) -> Record | None:
     record = ledger.record(key)
     if record is not None and record.outcome in RETRIED:
         return record
-    why = (
-        "no worker has seen it" if record is None else "it has not ended" if record.outcome is None else record.outcome
-    )
+    if record is None:
+        why = f"no worker has seen it.{hint_about_key(ledger, key)}"
+    else:
+        why = "it has not ended." if record.outcome is None else f"{record.outcome}."
     typer.echo(printable(f"{key}  not run again: {why}"), err=True)
     return None
 

@@ -15,7 +15,7 @@ from worker.cli.output.errors import refuse, settings_or_exit
 from worker.cli.output.event_text import explanation
 from worker.cli.output.opened_ledger import opened_ledger
 from worker.cli.output.terminal import Output, console, local_time, outcome_text, printable
-from worker.cli.output.unlinks import hint_about, print_table
+from worker.cli.output.unlinks import hint_about, hint_about_key, print_table
 from worker.cli.publishing.awaiting import EXIT_STATUS, worst_of
 from worker.ledger import BatchState, Criteria, Document, Inspection, KeyHistory, Record, RecordedStep
 from worker.ledger.documents import cancellation_as_json, in_words, step_as_json
@@ -45,9 +45,10 @@ def status(
         keys = [key] if key is not None else _keys_of(ledger, ticket or "")
         histories = {each: history for each in keys if (history := ledger.history(each)) is not None}
         batches = {each: ledger.batches_of(each) for each in histories}
-    if not histories:
-        what = f"the key {key}" if ticket is None else f"a command of the ticket {ticket}"
-        refuse(f"No worker has seen {printable(what)}.{hint_about(ticket)}", status=UNKNOWN)
+        if not histories:
+            what = f"the key {key}" if ticket is None else f"a command of the ticket {ticket}"
+            hint = hint_about(ticket) if key is None else hint_about_key(ledger, key)
+            refuse(f"No worker has seen {printable(what)}.{hint}", status=UNKNOWN)
     if output == "json":
         for each, history in histories.items():
             typer.echo(json.dumps(_as_json(each, history, batches[each]), ensure_ascii=False))

@@ -15,6 +15,7 @@ from contracts.events import Outcome
 
 if TYPE_CHECKING:
     from rich.style import StyleType
+    from rich.table import Table
 
 Output = Literal["text", "json"]
 
@@ -34,10 +35,30 @@ _STYLES: dict[str, StyleType] = {
 #: Control characters, and those that change the writing direction: with them, a message could overwrite the screen.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
+#: More columns than any table has.
+_ANY_WIDTH = 1_000_000
+
 
 def console(*, stderr: bool = False) -> Console:
     """A console without highlighting, markup and emoji codes; without colours if `NO_COLOR` is set."""
     return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+
+def fits(table: Table, screen: Console) -> bool:
+    """Whether a table fits on a screen without a folded cell. In a pipe, every table does."""
+    return not screen.is_terminal or _width_of(table, screen) <= screen.width
+
+
+def print_unfolded(table: Table) -> None:
+    """Print a table; in a pipe as wide as it is, so that a program that reads lines finds a row on one line."""
+    screen = console()
+    if not screen.is_terminal:
+        screen.width = max(screen.width, _width_of(table, screen))
+    screen.print(table)
+
+
+def _width_of(table: Table, screen: Console) -> int:
+    return screen.measure(table, options=screen.options.update(max_width=_ANY_WIDTH)).maximum
 
 
 def printable(text: str) -> str:
