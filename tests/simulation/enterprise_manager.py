@@ -114,12 +114,13 @@ class TrueJob:
 
 @dataclass(eq=False, slots=True)
 class TrueTask:
-    """A task. `key` and `sender` are what the server cannot know, for the promises."""
+    """A task. `key`, `run` and `sender` are what the server cannot know, for the promises."""
 
     ticket: TaskTicket
     job: TrueJob
     link_id: str
     key: str
+    run: int
     sender: Process
     began: float
     fate: str
@@ -251,7 +252,7 @@ class Server:
             raise Refused(ReasonCode.JOB_NOT_FOUND, "no such job")
         return self.jobs[job_id]
 
-    def delete(self, session: str, job_id: str, link_id: str, key: str, sender: Process) -> Task:
+    def delete(self, session: str, job_id: str, link_id: str, key: str, run: int, sender: Process) -> Task:
         """Start the task that removes a link."""
         job = self._job(job_id)
         link = job.links.get(link_id)
@@ -262,7 +263,7 @@ class Server:
             raise LinkNotFound
         self._last_task[session] = number = self._last_task.get(session, 0) + 1
         ticket = TaskTicket(f"task-{number}", session)
-        task = TrueTask(ticket, job, link_id, key, sender, self._world.now, self._weather.fate_of_task())
+        task = TrueTask(ticket, job, link_id, key, run, sender, self._world.now, self._weather.fate_of_task())
         self._observer.delete_arrived(task)
         self.tasks[session, ticket.task_id] = task
         self._world.after(self._weather.task_seconds(), lambda: self._operate(task))
@@ -401,7 +402,7 @@ class SimulatedGateway:
         """As the port has it."""
         # The core names the key in its log context; the port has no need of it.
         key = str(structlog.contextvars.get_contextvars().get("idempotency_key"))
-        self._observer.delete_called(self._process, key, job_id, object_in_job_id)
+        run = self._observer.delete_called(self._process, key, job_id, object_in_job_id)
         for _ in range(TRIES):
             session = await self._session()
             last_moment = await may_send()
@@ -411,7 +412,7 @@ class SimulatedGateway:
             try:
                 task = await self._exchange(
                     session,
-                    lambda session: self._server.delete(session, job_id, object_in_job_id, key, self._process),
+                    lambda session: self._server.delete(session, job_id, object_in_job_id, key, run, self._process),
                 )
             except UnauthorizedError:
                 left = False

@@ -604,18 +604,19 @@ class Observer:
         """A worker is told which linked backups an edit of the job would drop."""
         self._looks[process.name, job_id] = self.world.now
 
-    def delete_called(self, process: Process, key: str, job_id: str, link_id: str) -> None:
-        """The core sends a DELETE."""
+    def delete_called(self, process: Process, key: str, job_id: str, link_id: str) -> int:
+        """The core sends a DELETE. Returns the run that it belongs to."""
         story = self.stories.get(key)
         self.world.note(process.name, f"sends DELETE {link_id[:8]} for {key}")
         if story is None:
             self.broken(NOTHING_TWICE, f"a DELETE for {key}, which was never claimed")
-            return
+            return 0
         if story.holder is not process or story.stage is not Stage.INTENDED:
             self.broken(NOTHING_TWICE, f"{process.name} sent a DELETE for {key} without a living intent")
         if story.intent is None or (story.intent.job_id, story.intent.link.object_in_job_id) != (job_id, link_id):
             self.broken(NOTHING_TWICE, f"a DELETE for {key} of another link than recorded")
         self._check_consent(process, story, job_id)
+        return story.run
 
     def _check_consent(self, process: Process, story: Story, job_id: str) -> None:
         looked_at = self._looks.get((process.name, job_id), -1.0)
@@ -636,6 +637,11 @@ class Observer:
             self.broken(NOTHING_TWICE, f"a DELETE arrived for {task.key}, which was never claimed")
             return
         self._check_named(story, task)
+        if task.run != story.run:  # it was on its way for so long that its run has ended meanwhile
+            if self.strict and not all(each.finished for each in story.tasks):
+                self._beside_an_earlier_run(story)
+            story.earlier_tasks.append(task)
+            return
         self._check_overlap(story, task)
         story.tasks.append(task)
         if len(story.tasks) > MOST_SENDS:
@@ -664,7 +670,7 @@ class Observer:
         followed to their end before they are settled.
         """
         if self.strict and story.earlier_may_act and not all(each.finished for each in story.earlier_tasks):
-            self.broken(NOTHING_TWICE, f"run {story.run} of {story.key} sent a DELETE beside one of an earlier run")
+            self._beside_an_earlier_run(story)
         if story.holder is not task.sender or story.stage is not Stage.INTENDED:
             return  # it was on its way for so long that its worker has lost the key meanwhile
         for other in self.stories.values():
@@ -673,6 +679,9 @@ class Observer:
             running = [each for each in other.tasks if each.job is task.job and not each.finished]
             if running and other.settled is None:
                 self.broken(NOTHING_TWICE, f"the DELETE for {story.key} met the running task of {other.key}")
+
+    def _beside_an_earlier_run(self, story: Story) -> None:
+        self.broken(NOTHING_TWICE, f"run {story.run} of {story.key} sent a DELETE beside one of an earlier run")
 
     def link_removed(self, task: TrueTask) -> None:
         """A task has removed its link."""
