@@ -43,11 +43,13 @@ def test_a_line_has_its_event_level_time_and_context(capsys: pytest.CaptureFixtu
 def test_libraries_come_out_the_same_way(capsys: pytest.CaptureFixture[str]) -> None:
     """Pika's own warnings are JSON lines too, and cleaned like ours."""
     logs.configure(LogSettings(level="debug"), ["hunter2"])
-    logging.getLogger("pika.connection").warning("closing %s", "amqp://u:hunter2@host")
+    coloured = {"color_message": "closing \x1b[36m%s\x1b[0m"}
+    logging.getLogger("pika.connection").warning("closing %s", "amqp://u:hunter2@host", extra=coloured)
     (line,) = lines(capsys)
     assert (line["event"], line["level"], line["library"]) == ("library.message", "warning", "pika.connection")
     assert line["message"].startswith("closing ")
     assert "hunter2" not in json.dumps(line)
+    assert "color_message" not in line
 
 
 @pytest.mark.parametrize(

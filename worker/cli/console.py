@@ -9,14 +9,12 @@ from typing import Annotated
 
 import typer
 
-from worker.cli.output.errors import refuse, refuse_settings, settings_or_exit
+from worker.cli.output.errors import refuse, refuse_settings, refuse_without_extra, settings_or_exit
 from worker.clock import SystemClock
 from worker.settings import ConsoleProgramSettings, SettingsInvalidError, secrets_of
 from worker.telemetry import logs
 
 console = typer.Typer(invoke_without_command=True)
-
-_EXTRA = "The console needs {name}, of the extra `console`: pip install 'unlink-worker[console]'"
 
 
 @console.callback()
@@ -34,7 +32,7 @@ def serve_console(context: typer.Context) -> None:
     try:
         from worker.console.server import serve  # noqa: PLC0415 - an extra that a worker does not install
     except ModuleNotFoundError as error:
-        refuse(_EXTRA.format(name=error.name))
+        refuse_without_extra("The console", "console", error)
     settings = settings_or_exit(ConsoleProgramSettings)
     logs.configure(settings.log, secrets_of(settings))
     try:
@@ -61,7 +59,7 @@ def hash_(
     try:
         from worker.console.users import HASHER  # noqa: PLC0415 - as above
     except ModuleNotFoundError as error:
-        refuse(_EXTRA.format(name=error.name))
+        refuse_without_extra("The console", "console", error)
     if sys.stdin.isatty():
         password = typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
     else:

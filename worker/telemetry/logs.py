@@ -79,8 +79,12 @@ class Redactor:
 
 
 def _of_a_library(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-    """Move a library's text to the field `message`: it is no event name, and a search for events should not find it."""
+    """Move a library's text to the field `message`: it is no event name, and a search for events should not find it.
+
+    uvicorn adds the same text a second time, with escape codes for colours.
+    """
     del logger, method
+    event.pop("color_message", None)
     event["library"], event["message"], event["event"] = event["_record"].name, event["event"], LIBRARY_EVENT
     return event
 

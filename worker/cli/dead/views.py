@@ -69,7 +69,7 @@ def print_groups(groups: dict[tuple[str, str], Group], output: Output) -> None:
         typer.echo(json.dumps({"messages": total, "groups": listed}, ensure_ascii=False))
         return
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
-    table.add_column("reason", overflow="fold", style="bold")
+    table.add_column("reason", no_wrap=True, style="bold")
     table.add_column("manager", overflow="fold")
     table.add_column("messages", justify="right", no_wrap=True)
     table.add_column("oldest", no_wrap=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 from rich.console import Console
 
-from worker.cli.output.errors import refuse
+from worker.cli.output.errors import refuse, refuse_without_extra
 
 
 def demo() -> None:
@@ -14,7 +14,7 @@ def demo() -> None:
         from worker.cli.demo.presentation import play  # noqa: PLC0415 - an extra that a production worker does not install
         from worker.sandbox.errors import SandboxError  # noqa: PLC0415 - as above
     except ModuleNotFoundError as error:
-        refuse(f"The sandbox needs {error.name}, of the extra `sandbox`: pip install 'unlink-worker[sandbox]'")
+        refuse_without_extra("The demo", "sandbox", error)
     try:
         all_well = play(Console())
     except SandboxError as error:

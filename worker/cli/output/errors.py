@@ -47,7 +47,16 @@ def settings_or_exit(kind: type[SettingsKind]) -> SettingsKind:
 
 def refuse_settings(error: SettingsInvalidError) -> NoReturn:
     """Say which settings are wrong, one a line, and exit with status 2."""
-    refuse(f"The settings are wrong:\n{_indented(str(error))}\nThe README lists them all.")
+    where = "README.md lists them all; docs/console/README.md, those of the console."
+    refuse(f"The settings are wrong:\n{_indented(str(error))}\n{where}")
+
+
+def refuse_without_extra(what: str, extra: str, error: ModuleNotFoundError) -> NoReturn:
+    """Say that a part of the program is not installed, and how it is: by its lock, as the README installs the rest."""
+    refuse(
+        f"{what} needs {error.name}, of the extra `{extra}`, which is not installed. In the project's folder:\n"
+        f"  pip install --no-deps --require-hashes --only-binary=:all: -r k8s/image/{extra}.lock"
+    )
 
 
 def _indented(lines: str) -> str:

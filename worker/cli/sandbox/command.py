@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import select
 import signal
+import sys
 from typing import TYPE_CHECKING
 
 import typer
 
 from worker.broker.client import BrokerClientError
-from worker.cli.output.errors import refuse
+from worker.cli.output.errors import refuse, refuse_without_extra
 
 if TYPE_CHECKING:
     from worker.cli.sandbox.interactive import InteractiveSandbox
@@ -50,7 +52,7 @@ def sandbox() -> None:
         from worker.cli.tryout.console import ConsoleAddress, console_is_installed  # noqa: PLC0415 - as below
         from worker.sandbox.errors import SandboxError  # noqa: PLC0415 - an extra that a production worker does not install
     except ModuleNotFoundError as error:
-        refuse(f"The sandbox needs {error.name}, of the extra `sandbox`: pip install 'unlink-worker[sandbox]'")
+        refuse_without_extra("The sandbox", "sandbox", error)
     try:
         address = ConsoleAddress.free() if console_is_installed() else None
         if address is not None:
@@ -60,11 +62,23 @@ def sandbox() -> None:
             typer.echo(running.exports, nl=False)
             typer.echo(_ready(running), err=True)
             signal.signal(signal.SIGTERM, signal.default_int_handler)
-            signal.pause()
+            _wait_for_the_terminals_end()
     except (SandboxError, BrokerClientError) as error:
         refuse(str(error), status=1)
     except KeyboardInterrupt:
         typer.echo("Gone, without a trace.", err=True)
+
+
+def _wait_for_the_terminals_end() -> None:
+    """Return when a terminal of this program is closed; a signal raises KeyboardInterrupt, with or without a terminal.
+
+    A closed terminal sends its signal to the leader of its session alone. If that is `make`, it waits for this program.
+    """
+    terminals = select.poll()
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if stream.isatty():
+            terminals.register(stream.fileno(), 0)  # a hang-up is always reported
+    terminals.poll()
 
 
 def _ready(running: InteractiveSandbox) -> str:

@@ -1,9 +1,10 @@
-"""The console that `demo` serves on a terminal, when its script has ended."""
+"""The try-out programs on a terminal: the console that `demo` serves, and the end of both with their terminal."""
 
 from __future__ import annotations
 
 import re
 import sys
+from pathlib import Path
 
 import httpx
 import pytest
@@ -34,3 +35,21 @@ def test_the_demos_unlinks_can_be_looked_at_until_enter() -> None:
     assert terminal.wait() == 0
     with pytest.raises(httpx.ConnectError):
         httpx.get(shown[1])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_sandbox_ends_with_its_terminal_although_no_signal_says_so() -> None:
+    """A node, a worker and a console would run on: `make`, if it leads the session, keeps the signal to itself."""
+    require_rabbitmq()
+    terminal = Terminal([sys.executable, "-m", "worker", "sandbox"], {**surroundings(), "TERM": "xterm"}, columns=140)
+    try:
+        terminal.until("Control URL:")
+        settings = re.search(r"^ *\. (/\S+)", terminal.seen, re.MULTILINE)
+        assert settings is not None
+        assert Path(settings[1]).exists()
+    except BaseException:
+        terminal.end()
+        raise
+    terminal.hang_up()
+    assert not Path(settings[1]).exists()
