@@ -39,9 +39,9 @@ LEGACY = "BackupCopy"
 HURRIED = Pace(poll_interval=0.05, verify=1.0, settling=1.0)
 
 
-@pytest.fixture(params=["xml", "json"])
+@pytest.fixture(params=["xml", pytest.param("json", marks=pytest.mark.slow)])
 def spoken(request: pytest.FixtureRequest) -> str:
-    """The format that the worker asks for."""
+    """The format that the worker asks for; in JSON the matrix is as large again, and slow."""
     return str(request.param)
 
 
