@@ -21,7 +21,7 @@ from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_NAME, VENDOR_
 
 def program(world: World, *arguments: str) -> subprocess.CompletedProcess[str]:
     """The program with nothing but the ledger, to its end."""
-    return run_program(*arguments, settings={"UNLINK_LEDGER__URL": world.environment["UNLINK_LEDGER__URL"]})
+    return run_program(*arguments, settings=ledger_only(world))
 
 
 def keys(world: World, *arguments: str) -> list[str]:

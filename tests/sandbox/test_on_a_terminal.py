@@ -1,4 +1,4 @@
-"""The try-out programs on a terminal: the console that `demo` serves, and the end of both with their terminal."""
+"""The try-out programs on a terminal: the console that `demo` serves, and the end of the sandbox with its terminal."""
 
 from __future__ import annotations
 

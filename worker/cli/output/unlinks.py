@@ -85,8 +85,8 @@ def hint_about(ticket: str | None) -> str:
 
 def hint_about_key(ledger: Inspection, key: str) -> str:
     """What to do if a key that no worker has seen is the ID of a ticket, after a space; else empty."""
-    is_ticket = any(page.records for page in ledger.find_all(Criteria(ticket=key)))
-    return printable(f" There is a ticket with this ID: use --ticket {key}.") if is_ticket else ""
+    of_ticket = ledger.find(Criteria(ticket=key), limit=1).records
+    return printable(f" There is a ticket with this ID: use --ticket {key}.") if of_ticket else ""
 
 
 def _outcome(document: Document) -> Text:
