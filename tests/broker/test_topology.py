@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
+
+import pytest
+from pika.exceptions import ChannelClosedByBroker
 
 from tests.broker.conftest import Site, Worker
 from tests.waiting import until
+from worker.broker.channels import AwaitableChannel
+from worker.broker.problems import ChannelLostError
 from worker.broker.topology import describe
 
 QUEUE = "unlink.commands.default"
@@ -108,3 +114,62 @@ async def test_verifying_names_all_that_is_missing_and_starts_once_it_is_there(s
     async with asyncio.timeout(20):
         await start
     assert verifying.broker.consuming == {"default"}
+
+
+@pytest.fixture
+def another_declares(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of queues whose next declaration RabbitMQ refuses.
+
+    As it does to all but the first of several clients that declare a queue at the same time.
+    """
+    queues: list[str] = []
+    declare = AwaitableChannel.call
+
+    async def call(channel: AwaitableChannel, method: Any, **arguments: Any) -> None:
+        if method.__name__ == "queue_declare" and arguments["queue"] in queues:
+            queues.remove(arguments["queue"])
+            text = f"NOT_FOUND - home node 'rabbit@a' of durable queue '{arguments['queue']}' is down or inaccessible"
+            raise ChannelLostError(ChannelClosedByBroker(404, text))
+        await declare(channel, method, **arguments)
+
+    monkeypatch.setattr(AwaitableChannel, "call", call)
+    return queues
+
+
+async def test_a_queue_that_another_worker_is_declaring_is_not_called_missing(
+    site: Site, another_declares: list[str]
+) -> None:
+    """The first start of several workers would log errors, and advise to declare what is just being declared."""
+    another_declares.append("unlink.dead")
+    worker = site.make_worker()
+    async with asyncio.timeout(20):
+        await worker.broker.start()
+    (said,) = site.logged("broker.connection_failed")
+    assert said["log_level"] == "warning"
+    assert "another client is just declaring it" in said["problem"]
+    assert "missing" not in said["problem"]
+
+
+async def test_a_queue_that_stays_unusable_is_an_error(site: Site, another_declares: list[str]) -> None:
+    """Nobody would be woken while the nodes of a queue are down."""
+    another_declares += ["unlink.dead"] * 4
+    worker = site.make_worker()
+    async with asyncio.timeout(30):
+        await worker.broker.start()
+    levels: dict[str, list[str]] = {"consume": [], "publish": []}
+    for each in site.logged("broker.connection_failed"):
+        levels[each["purpose"]].append(each["log_level"])
+    for of_one in levels.values():
+        assert of_one == ["warning", "error", "error", "error"][: len(of_one)]
+    assert max(map(len, levels.values())) > 1
+
+
+async def test_a_queue_whose_nodes_are_down_is_there(site: Site, worker: Worker, another_declares: list[str]) -> None:
+    """A worker that only verifies would ask for a declaration, which helps nobody."""
+    assert worker.broker.up
+    another_declares.append("unlink.dead")
+    verifying = site.make_worker(site.settings.model_copy(update={"topology": "verify"}))
+    async with asyncio.timeout(20):
+        await verifying.broker.start()
+    assert not site.logged("broker.connection_failed")
+    assert not another_declares

@@ -12,7 +12,7 @@ from pika.exceptions import AMQPConnectionError, AMQPError, ChannelClosedByBroke
 
 from worker.broker.connection import connection_parameters, user_of
 from worker.broker.delivery import plain_headers
-from worker.broker.problems import ACCESS_REFUSED, explain_channel, explain_connect
+from worker.broker.problems import ACCESS_REFUSED, ChannelLostError, explain_channel, explain_connect
 from worker.broker.received_event import ReceivedEvent, event_in
 from worker.broker.senders import SENDER_HEADER
 from worker.broker.tolerant import TolerantSelectConnection
@@ -118,7 +118,7 @@ class BrokerClient:
             try:
                 probe.queue_declare(f"unlink.commands.{enterprise_manager}", passive=True)
             except ChannelClosedByBroker as error:
-                if error.reply_code == ACCESS_REFUSED:
+                if error.reply_code == ACCESS_REFUSED or ChannelLostError(error).not_ready:
                     return
                 raise NoQueueError(
                     f"no worker has ever served an Enterprise Manager named {enterprise_manager!r} on this broker "

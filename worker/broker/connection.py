@@ -19,6 +19,7 @@ from worker.broker.problems import (
     URL_UNREADABLE,
     BrokerError,
     ConnectError,
+    QueueNotReadyError,
     closed_in_order,
     explain_ca_file,
     explain_connect,
@@ -156,8 +157,14 @@ class SupervisedConnection:
         try:
             await self._live_once()
         except (BrokerError, SettingsInvalidError) as error:
+            may_pass = isinstance(error, QueueNotReadyError) and self.problem is None
             self.problem = str(error)
-            _log.error("broker.connection_failed", purpose=self._purpose, problem=self.problem)
+            said = {"purpose": self._purpose, "problem": self.problem}
+            if may_pass:
+                # Most likely another worker is just declaring the queue, and the next attempt finds it.
+                _log.warning("broker.connection_failed", **said)
+            else:
+                _log.error("broker.connection_failed", **said)
 
     async def _live_once(self) -> None:
         lost: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()

@@ -4,6 +4,7 @@ BrokerError              one line for a person; never holds a password
 +-- ConnectError         no connection could be made
 +-- ChannelLostError     the channel has closed, or its connection has, or the broker does not answer
 +-- TopologyError        an exchange or queue is missing, or differs
+|   +-- QueueNotReadyError   a queue is there, and cannot be used at the moment
 +-- BrokerClosedError    this worker has closed its connections
 +-- ConsumerCancelledError (`intake`)   the broker cancelled a consumer
 """
@@ -61,6 +62,10 @@ class TopologyError(BrokerError):
     """An exchange or a queue is missing, is not as this worker needs it, or may not be declared."""
 
 
+class QueueNotReadyError(TopologyError):
+    """A queue is there, and cannot be used: its nodes are down, or it is just being declared by another client."""
+
+
 class BrokerClosedError(BrokerError):
     """This worker has closed its connections: nothing can be published any more."""
 
@@ -70,12 +75,14 @@ class ChannelLostError(BrokerError):
 
     Attributes:
         reply_code: the broker's reply code, if it closed only this channel; else None.
+        not_ready: whether it closed the channel because of a queue that is there, and cannot be used at the moment.
         connection_lost: whether the connection has closed.
     """
 
     def __init__(self, reason: BaseException) -> None:
         super().__init__(explain_channel(reason))
         self.reply_code: int | None = reason.reply_code if isinstance(reason, ChannelClosedByBroker) else None
+        self.not_ready = isinstance(reason, ChannelClosedByBroker) and _is_not_ready(reason)
         self.connection_lost = not isinstance(reason, (ChannelClosedByBroker, TimeoutError))
 
     @property
@@ -177,8 +184,21 @@ def explain_channel(reason: BaseException) -> str:
     if reason.reply_code == ACCESS_REFUSED:
         return f"the user lacks a permission ({said}): rabbitmqctl set_permissions"
     if reason.reply_code == NOT_FOUND:
-        return f"it is missing ({said}): declare it (unlink-worker topology declare)"
+        return (
+            f"it cannot be used now ({said}): its nodes are down, or another client is just declaring it"
+            if _is_not_ready(reason)
+            else f"it is missing ({said}): declare it (unlink-worker topology declare)"
+        )
     return f"the broker closed the channel ({said})"
+
+
+def _is_not_ready(reason: ChannelClosedByBroker) -> bool:
+    """Whether a 404 is about a queue that is known, but does not run on any node.
+
+    While a quorum queue is declared, its record is there before its processes are: for some milliseconds all other
+    clients get this answer (seen on 4.3.6; RabbitMQ issue 17531 describes the order of the steps).
+    """
+    return reason.reply_code == NOT_FOUND and "is down or inaccessible" in reason.reply_text
 
 
 def _remedy_of(inequivalent: str) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import structlog
 
 from worker.broker.channels import AwaitableChannel
-from worker.broker.problems import ACCESS_REFUSED, NOT_FOUND, ChannelLostError, TopologyError
+from worker.broker.problems import ACCESS_REFUSED, NOT_FOUND, ChannelLostError, QueueNotReadyError, TopologyError
 
 if TYPE_CHECKING:
     from pika.adapters.asyncio_connection import AsyncioConnection
@@ -174,6 +174,7 @@ async def declare(topology: Topology, connection: AsyncioConnection) -> None:
 
     Raises:
         TopologyError: an exchange or a queue exists with other arguments, or the user may not declare it.
+        QueueNotReadyError: a queue exists, and cannot be used at the moment.
         ChannelLostError: the connection was lost.
     """
     channel = await AwaitableChannel.open(connection)
@@ -212,7 +213,8 @@ async def _declare_one(channel: AwaitableChannel, what: str, method: Any, **argu
         await channel.call(method, **arguments)
     except ChannelLostError as error:
         if error.channel_alone:
-            raise TopologyError(f"{what} cannot be declared: {error}") from None
+            kind = QueueNotReadyError if error.not_ready else TopologyError
+            raise kind(f"{what} cannot be declared: {error}") from None
         raise
 
 
@@ -263,6 +265,8 @@ async def exists(connection: AsyncioConnection, arguments: Mapping[str, Any]) ->
     try:
         await channel.call(method, passive=True, **arguments)
     except ChannelLostError as error:
+        if error.not_ready:
+            return True
         if error.reply_code == NOT_FOUND:
             return False
         if error.reply_code == ACCESS_REFUSED:

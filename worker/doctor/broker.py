@@ -84,7 +84,10 @@ async def _topology(
     # RabbitMQ 4.3 refuses a passive declaration if the user has no permission on the exchange or queue at all. The
     # worker needs no permission on some of them.
     untold = [part.name for part, refusal in answers if refusal and refusal.reply_code == ACCESS_REFUSED]
-    missing = [part.name for part, refusal in answers if refusal and refusal.reply_code != ACCESS_REFUSED]
+    unusable = [part.name for part, refusal in answers if refusal and refusal.not_ready]
+    missing = [part.name for part, refusal in answers if refusal and part.name not in {*untold, *unusable}]
+    if unusable:
+        yield wrong("topology", f"there, but not on any node: {_listed(unusable)}", "see that the broker's nodes run")
     if untold and not missing:
         yield doubtful("topology", f"the user may not ask the broker about {_listed(untold)}; the others are there")
     elif not missing:
