@@ -38,7 +38,7 @@ sandbox: $(ready) ## Run a private RabbitMQ, a simulated Enterprise Manager, a w
 COVERAGE ?=
 
 test: $(ready) ## Run the tests, without those that take minutes; with COVERAGE=yes, show what they cover
-	@$(bin)/pytest -n 6 --dist worksteal -m "not slow" $(if $(COVERAGE),--cov --cov-report=term)
+	@$(bin)/pytest -n 6 --dist worksteal --one-broker -m "not slow" $(if $(COVERAGE),--cov --cov-report=term)
 
 test-all: test suites ## Run all tests: also the long suites, and those on other versions of RabbitMQ
 

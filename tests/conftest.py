@@ -21,13 +21,10 @@ from tests.private_servers.postgresql import PrivatePostgresql, ReusedDatabase
 from worker.clock import SystemClock
 from worker.ledger.database import open_engine, read_url
 from worker.ledger.migrations import migrate
-from worker.sandbox.errors import MissingPartError
-from worker.sandbox.rabbitmq.choice import private_broker
-from worker.sandbox.rabbitmq.installation import HOME_VARIABLE, SUITES, VERSION_VARIABLE, find_installation
-from worker.sandbox.rabbitmq.private_broker import PrivateBroker
+from worker.sandbox.rabbitmq.private_broker import LocalBroker
 from worker.sandbox.simulated_enterprise_manager import Behaviour, SimulatedEnterpriseManager
 
-pytest_plugins = ["tests.missing_parts", "tests.temporary_files"]
+pytest_plugins = ["tests.missing_parts", "tests.rabbitmq", "tests.temporary_files"]
 
 _numbers = itertools.count(1)
 
@@ -49,19 +46,6 @@ for _number, _usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
         signal.signal(_number, _usual)
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Choose the newest RabbitMQ for all processes of this run, unless the user has chosen one."""
-    is_worker_of_xdist = hasattr(config, "workerinput")
-    if is_worker_of_xdist or os.environ.get(HOME_VARIABLE) or os.environ.get(VERSION_VARIABLE):
-        return
-    newest = next(iter(SUITES))
-    try:
-        find_installation(newest)
-    except MissingPartError:
-        return  # what the demo would take is taken instead, and the header says so
-    os.environ[VERSION_VARIABLE] = newest
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Count what needs a browser or `rabbitmqctl` as slow; give slow tests ten minutes if they name no limit.
 
@@ -73,14 +57,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
         if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(600))
-
-
-def pytest_report_header() -> str:
-    """Which RabbitMQ the tests run against."""
-    try:
-        return find_installation().description
-    except MissingPartError as error:
-        return f"no RabbitMQ: {str(error).splitlines()[0]}"
 
 
 def pytest_collection_finish() -> None:
@@ -96,17 +72,10 @@ def _leaks_fail_here() -> Iterator[None]:
     gc.collect()
 
 
-@pytest.fixture(scope="session")
-def broker() -> Iterator[PrivateBroker]:
-    """One private RabbitMQ node with its HTTP API, for the whole session. Who stops it starts it again."""
-    with private_broker("tests", management=True) as broker:
-        yield broker
-
-
 @pytest.fixture
-def virtual_host(broker: PrivateBroker) -> Iterator[str]:
+def virtual_host(broker: LocalBroker, worker_id: str) -> Iterator[str]:
     """The name of a virtual host of this test's own."""
-    name = f"test-{next(_numbers)}"
+    name = f"test-{worker_id}-{next(_numbers)}"
     vhost = f"{broker.management_url}/api/vhosts/{name}"
     requests.put(vhost, timeout=30).raise_for_status()
     yield name
@@ -114,16 +83,15 @@ def virtual_host(broker: PrivateBroker) -> Iterator[str]:
 
 
 @pytest.fixture
-def broker_url(broker: PrivateBroker, virtual_host: str) -> str:
+def broker_url(broker: LocalBroker, virtual_host: str) -> str:
     """An `amqp://` URL with a virtual host of this test's own."""
     return broker.url + virtual_host
 
 
 @pytest.fixture
-def broker_users(broker: PrivateBroker, virtual_host: str) -> Iterator[BrokerUsers]:
+def broker_users(broker: LocalBroker, virtual_host: str) -> BrokerUsers:
     """Users with permissions on this test's virtual host, made on demand."""
-    with BrokerUsers(broker, virtual_host) as users:
-        yield users
+    return BrokerUsers(broker, virtual_host)
 
 
 @pytest.fixture(scope="session")

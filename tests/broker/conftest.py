@@ -14,10 +14,11 @@ from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from tests.private_servers.broker_users import BrokerUsers, close_connections
+from tests.rabbitmq import own_node
 from tests.waiting import until, wait_until
 from worker.broker.broker import Broker
 from worker.clock import SystemClock
-from worker.sandbox.rabbitmq.private_broker import PrivateBroker
+from worker.sandbox.rabbitmq.private_broker import LocalBroker
 from worker.settings import BrokerSettings
 
 #: Properties, routing key, body.
@@ -29,14 +30,16 @@ class Site:
 
     Attributes:
         settings: a worker's, for this virtual host.
+        user: that of the workers and of the plain client.
         logs: what was logged.
     """
 
-    def __init__(self, broker: PrivateBroker, virtual_host: str, users: BrokerUsers, logs: list[Any]) -> None:
+    def __init__(self, broker: LocalBroker, virtual_host: str, users: BrokerUsers, logs: list[Any]) -> None:
         self._broker = broker
         self._virtual_host = virtual_host
         self._users = users
-        self._url = broker.url + virtual_host
+        self.user = f"user-of-{virtual_host}"
+        self._url = users.url(self.user, tags="administrator")
         self._silent: set[str] = set()
         self._workers: list[Worker] = []
         self.settings = BrokerSettings(url=SecretStr(self._url))
@@ -129,15 +132,15 @@ class Site:
         self._users.put(f"permissions/{self._virtual_host}/limited", {"configure": "", **permissions})
 
     def close_connections(self) -> None:
-        """Close all connections but those of `new_user`, as an operator or a failing node would."""
-        close_connections(self._broker, "tidying up")
+        """Close the connections of the workers and of the plain client, as an operator or a failing node would."""
+        close_connections(self._broker, self.user, "tidying up")
 
     def alarm(self, *, on: bool) -> None:
         """Put the broker into a memory alarm, or end it; the connections have been notified when it returns.
 
         The command returns earlier: a publish that follows at once may still be confirmed, and is then not blocked.
         """
-        self._broker.rabbitmqctl("set_vm_memory_high_watermark", "0.000001" if on else "0.6")
+        own_node(self._broker).rabbitmqctl("set_vm_memory_high_watermark", "0.000001" if on else "0.6")
         check = f"{self._broker.management_url}/api/health/checks/local-alarms"
         wait_until(lambda: requests.get(check, timeout=30).ok is not on, "the alarm" if on else "the end of the alarm")
 
@@ -146,7 +149,7 @@ class Site:
         function = "suspend" if silent_now else "resume"
         resource = f'rabbit_misc:r(<<"{self._virtual_host}">>, queue, <<"{queue}">>)'
         find = f"{{ok, Queue}} = rabbit_amqqueue:lookup({resource})"
-        self._broker.rabbitmqctl("eval", f"{find}, sys:{function}(amqqueue:get_pid(Queue)).")
+        own_node(self._broker).rabbitmqctl("eval", f"{find}, sys:{function}(amqqueue:get_pid(Queue)).")
         (self._silent.add if silent_now else self._silent.discard)(queue)
 
     async def close(self) -> None:
@@ -197,7 +200,7 @@ class Worker:
 
 
 @pytest.fixture
-async def site(broker: PrivateBroker, virtual_host: str, broker_users: BrokerUsers) -> AsyncIterator[Site]:
+async def site(broker: LocalBroker, virtual_host: str, broker_users: BrokerUsers) -> AsyncIterator[Site]:
     """This test's virtual host."""
     with capture_logs() as logs:
         site = Site(broker, virtual_host, broker_users, logs)

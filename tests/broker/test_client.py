@@ -6,27 +6,29 @@ import pytest
 
 from tests.broker.conftest import Site
 from tests.broker.events import make_event
+from tests.chaos.proxy import Direction, Network, Proxy
 from worker.broker.client import BrokerClient
-from worker.sandbox.rabbitmq.private_broker import PrivateBroker
+from worker.sandbox.rabbitmq.private_broker import LocalBroker
 from worker.settings import BrokerSettings
 
 
 @pytest.mark.timeout(20, func_only=True)  # the broker that all tests share may be started for this one
-def test_ctrl_c_waits_for_no_answer_of_the_broker(broker: PrivateBroker, broker_url: str) -> None:
+def test_ctrl_c_waits_for_no_answer_of_the_broker(broker: LocalBroker, broker_url: str) -> None:
     """Whoever presses it while the broker hangs, or between two frames, would wait for a minute more."""
-    client = BrokerClient(BrokerSettings.model_validate({"url": broker_url}))
-    try:
+    with Network() as network:
+        way = network.proxy([broker.port])
+        url = broker_url.replace(f":{broker.port}/", f":{way.port}/")
+        client = BrokerClient(BrokerSettings.model_validate({"url": url}))
         with pytest.raises(KeyboardInterrupt):
-            interrupt_while_it_hangs(client, broker)
-    finally:
-        broker.resume()
-    client._connection.close()  # noqa: SLF001 - a program ends here, and its connection with it
+            interrupt_while_it_hangs(client, way)
+        way.heal()
+        client._connection.close()  # noqa: SLF001 - a program ends here, and its connection with it
 
 
-def interrupt_while_it_hangs(client: BrokerClient, broker: PrivateBroker) -> None:
+def interrupt_while_it_hangs(client: BrokerClient, way: Proxy) -> None:
     """Use the client until Ctrl-C."""
     with client:
-        broker.suspend()
+        way.black_hole(*Direction)
         raise KeyboardInterrupt
 
 

@@ -15,11 +15,12 @@ import trustme
 from pydantic import SecretStr
 
 from tests.broker.conftest import Site
+from tests.rabbitmq import own_node
 from tests.waiting import until
 from worker.broker import connection
 from worker.broker.problems import ConnectError
 from worker.broker.visit import visit
-from worker.sandbox.rabbitmq.private_broker import PrivateBroker
+from worker.sandbox.rabbitmq.private_broker import LocalBroker
 from worker.settings import BrokerSettings, SettingsInvalidError
 
 
@@ -43,7 +44,7 @@ def problem_with(site: Site) -> Callable[..., Any]:
 
 
 async def test_wrong_password_is_reported_with_its_remedy_and_never_repeated(
-    problem_with: Callable[..., Any], broker: PrivateBroker, site: Site
+    problem_with: Callable[..., Any], broker: LocalBroker, site: Site
 ) -> None:
     """Somebody who mistyped a password would have to guess, or find it in the log."""
     problem = await problem_with(f"amqp://unlink:wr0ng-secret@127.0.0.1:{broker.port}/")
@@ -52,14 +53,14 @@ async def test_wrong_password_is_reported_with_its_remedy_and_never_repeated(
     assert "wr0ng-secret" not in str(site.logs)
 
 
-async def test_missing_virtual_host_is_reported(problem_with: Callable[..., Any], broker: PrivateBroker) -> None:
+async def test_missing_virtual_host_is_reported(problem_with: Callable[..., Any], broker: LocalBroker) -> None:
     """A forgotten virtual host would look like a broken network."""
     problem = await problem_with(f"{broker.url}not-there")
     assert "has no virtual host 'not-there'" in problem
 
 
 async def test_user_without_permissions_in_the_virtual_host_is_reported(
-    problem_with: Callable[..., Any], broker: PrivateBroker, site: Site
+    problem_with: Callable[..., Any], broker: LocalBroker, site: Site
 ) -> None:
     """A forgotten permission would look like a wrong password."""
     url = site.new_user().rpartition("/")[0] + "/"
@@ -89,19 +90,20 @@ async def test_unknown_host_is_reported(problem_with: Callable[..., Any]) -> Non
 
 
 @pytest.mark.slow
-async def test_worker_that_starts_before_its_virtual_host_gets_there(site: Site, broker: PrivateBroker) -> None:
+async def test_worker_that_starts_before_its_virtual_host_gets_there(site: Site, broker: LocalBroker) -> None:
     """A worker deployed before its broker was set up would crash, and crash again, or never start."""
+    rabbitmqctl = own_node(broker).rabbitmqctl
     worker = site.make_worker(BrokerSettings(url=SecretStr(f"{broker.url}later")))
     start = asyncio.create_task(worker.broker.start())
     await until(lambda: worker.problem)
-    await asyncio.to_thread(broker.rabbitmqctl, "add_vhost", "later")
-    await asyncio.to_thread(broker.rabbitmqctl, "set_permissions", "-p", "later", "unlink", ".*", ".*", ".*")
+    await asyncio.to_thread(rabbitmqctl, "add_vhost", "later")
+    await asyncio.to_thread(rabbitmqctl, "set_permissions", "-p", "later", "unlink", ".*", ".*", ".*")
     async with asyncio.timeout(30):
         await start
     assert worker.broker.up
     assert worker.broker.last_problem is None
     await worker.broker.close()
-    await asyncio.to_thread(broker.rabbitmqctl, "delete_vhost", "later")
+    await asyncio.to_thread(rabbitmqctl, "delete_vhost", "later")
 
 
 async def test_worker_that_can_open_no_socket_for_a_moment_connects_afterwards(
@@ -155,7 +157,7 @@ def test_ca_file_that_holds_no_certificate_is_reported(site: Site, tmp_path: Pat
 
 
 @pytest.fixture
-async def tls_port(broker: PrivateBroker, tmp_path: Path) -> AsyncIterator[int]:
+async def tls_port(broker: LocalBroker, tmp_path: Path) -> AsyncIterator[int]:
     """A port that speaks TLS before the broker, with a certificate for 127.0.0.1; `ca.pem` and `other.pem` are CAs."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
@@ -183,7 +185,7 @@ async def tls_port(broker: PrivateBroker, tmp_path: Path) -> AsyncIterator[int]:
 
 
 async def test_tls_with_the_right_ca_works(
-    site: Site, broker_url: str, broker: PrivateBroker, tls_port: int, tmp_path: Path
+    site: Site, broker_url: str, broker: LocalBroker, tls_port: int, tmp_path: Path
 ) -> None:
     """A broker with a certificate of the company's own CA could not be used."""
     url = broker_url.replace("amqp://", "amqps://").replace(f":{broker.port}/", f":{tls_port}/")
@@ -209,7 +211,7 @@ async def test_certificate_for_another_host_is_reported(
     assert "another host" in problem
 
 
-async def test_tls_to_a_plain_port_is_reported(problem_with: Callable[..., Any], broker: PrivateBroker) -> None:
+async def test_tls_to_a_plain_port_is_reported(problem_with: Callable[..., Any], broker: LocalBroker) -> None:
     """A wrong scheme in the URL would be a riddle."""
     problem = await problem_with(f"amqps://u:p@127.0.0.1:{broker.port}/")
     assert "TLS" in problem

@@ -15,8 +15,9 @@ import pika
 import pytest
 
 from tests.broker.conftest import Site, Worker
+from tests.rabbitmq import own_node
 from tests.waiting import until
-from worker.sandbox.rabbitmq.private_broker import PrivateBroker
+from worker.sandbox.rabbitmq.private_broker import LocalBroker
 
 QUEUE = "unlink.commands.default"
 
@@ -315,14 +316,14 @@ async def test_deleted_queue_is_named_declared_anew_and_consumed(worker: Worker,
 
 
 @pytest.fixture
-def short_consumer_timeout(broker: PrivateBroker) -> Iterator[None]:
+def short_consumer_timeout(broker: LocalBroker) -> Iterator[None]:
     """The broker acts on a delivery that is a second old, and looks twice a second."""
-    broker.rabbitmqctl(
+    own_node(broker).rabbitmqctl(
         "eval",
         "application:set_env(rabbit, consumer_timeout, 1000), application:set_env(rabbit, channel_tick_interval, 500).",
     )
     yield
-    broker.rabbitmqctl(
+    own_node(broker).rabbitmqctl(
         "eval",
         "application:set_env(rabbit, consumer_timeout, 1800000),"
         "application:set_env(rabbit, channel_tick_interval, 60000).",

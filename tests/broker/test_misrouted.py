@@ -12,14 +12,14 @@ from contracts.commands import UNKNOWN_NAME
 from tests.broker.conftest import Site, Worker
 from tests.waiting import until
 from worker.broker.misrouted import MISROUTED_SECONDS_HEADER
-from worker.sandbox.rabbitmq.private_broker import PrivateBroker
+from worker.sandbox.rabbitmq.private_broker import LocalBroker
 
 QUEUE = "unlink.commands.default"
 MISROUTED = "unlink.misrouted"
 
 
 @pytest.fixture
-def limit_of_one(broker: PrivateBroker, virtual_host: str) -> Callable[[str], None]:
+def limit_of_one(broker: LocalBroker, virtual_host: str) -> Callable[[str], None]:
     """Lowers a queue's delivery limit to one, by a policy."""
     policies = f"{broker.management_url}/api/policies/{virtual_host}"
 

@@ -11,9 +11,10 @@ from pydantic import SecretStr
 from contracts.events import Outcome, Reason, ReasonCode
 from tests.broker.conftest import Site, Worker
 from tests.broker.events import make_event
+from tests.rabbitmq import own_node
 from tests.waiting import until
 from worker.broker.problems import BrokerClosedError
-from worker.sandbox.rabbitmq.private_broker import PrivateBroker
+from worker.sandbox.rabbitmq.private_broker import LocalBroker
 from worker.settings import BrokerSettings
 from worker.unlinks.ports.broker import PublishRefusedError
 
@@ -100,12 +101,12 @@ async def test_two_thousand_outstanding_publishes_are_all_confirmed(worker: Work
 
 @pytest.mark.slow
 async def test_broker_restarted_under_publishes_loses_none_and_the_consumer_comes_back(
-    worker: Worker, site: Site, broker: PrivateBroker
+    worker: Worker, site: Site, broker: LocalBroker
 ) -> None:
     """A restart of the broker in the middle of a busy hour would lose results, or leave the worker deaf."""
     events = [make_event(key=f"key-{number}") for number in range(3000)]
     publishes = [asyncio.ensure_future(worker.broker.outbox.publish(event)) for event in events[:1500]]
-    restart = asyncio.create_task(asyncio.to_thread(broker.restart))
+    restart = asyncio.create_task(asyncio.to_thread(own_node(broker).restart))
     await until(lambda: not worker.broker.up)
     publishes += [asyncio.ensure_future(worker.broker.outbox.publish(event)) for event in events[1500:]]
     await asyncio.wait_for(asyncio.gather(restart, *publishes), 90)
@@ -304,7 +305,7 @@ async def test_delay_takes_the_shortest_tier_that_is_long_enough(worker: Worker,
 async def test_expiration_user_and_further_routing_keys_stay_behind_when_delayed(site: Site) -> None:
     """A command would expire while it waits, be refused for its user, or multiply with each delay."""
     worker = await site.start_worker(queues={"default": 16, "other": 16})
-    site.send(b"command", user_id="unlink", expiration="60000", headers={"CC": ["other"], "BCC": ["default"]})
+    site.send(b"command", user_id=site.user, expiration="60000", headers={"CC": ["other"], "BCC": ["default"]})
     await until(lambda: len(worker.deliveries) == 2)
     first = next(one for one in worker.deliveries if one.enterprise_manager == "default")
     worker.deliveries.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import itertools
 import os
 import subprocess
@@ -20,7 +21,7 @@ import contracts
 from tests.end_to_end.world import World
 from worker.broker.topology import declare, describe
 from worker.sandbox.rabbitmq.installation import find_installation
-from worker.sandbox.rabbitmq.private_broker import PrivateBroker
+from worker.sandbox.rabbitmq.private_broker import LocalBroker
 from worker.sandbox.simulated_enterprise_manager import SimulatedEnterpriseManager
 
 _numbers = itertools.count(1)
@@ -35,12 +36,13 @@ def recipes() -> Path:
 
 
 @pytest.fixture(scope="module")
-def users_virtual_host(broker: PrivateBroker) -> Iterator[str]:
+def users_virtual_host(broker: LocalBroker, worker_id: str) -> Iterator[str]:
     """A virtual host with the worker's exchanges and queues."""
-    vhost = f"{broker.management_url}/api/vhosts/users"
+    name = f"users-{worker_id}"
+    vhost = f"{broker.management_url}/api/vhosts/{name}"
     requests.put(vhost, timeout=30).raise_for_status()
-    asyncio.run(_declare(broker.url + "users"))
-    yield "users"
+    asyncio.run(_declare(broker.url + name))
+    yield name
     requests.delete(vhost, timeout=30).raise_for_status()
 
 
@@ -56,7 +58,7 @@ async def _declare(url: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def make_users(broker: PrivateBroker, users_virtual_host: str) -> Callable[[], None]:
+def make_users(broker: LocalBroker, users_virtual_host: str) -> Callable[[], None]:
     """Runs the recipe that makes users."""
     environment = broker.environment
     path = f"{find_installation().scripts}:{environment.get('PATH', '')}:{os.environ['PATH']}"
@@ -74,22 +76,22 @@ def make_users(broker: PrivateBroker, users_virtual_host: str) -> Callable[[], N
 
 @pytest.fixture(scope="module")
 def url_of(
-    broker: PrivateBroker, users_virtual_host: str, make_users: Callable[[], None]
-) -> Iterator[Callable[[str], str]]:
+    broker: LocalBroker,
+    users_virtual_host: str,
+    make_users: Callable[[], None],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[str], str]:
     """Makes the users of the recipe; gives the `amqp://` URL of one of them by the user's name."""
-    make_users()
-    names: set[str] = set()
-
-    def url_of(name: str) -> str:
-        names.add(name)
-        user = f"{broker.management_url}/api/users/{name}"
-        tags = requests.get(user, timeout=30).json()["tags"]
-        requests.put(user, json={"password": "known", "tags": tags}, timeout=30).raise_for_status()
-        return f"amqp://{name}:known@127.0.0.1:{broker.port}/{users_virtual_host}"
-
-    yield url_of
-    for name in names:
-        requests.delete(f"{broker.management_url}/api/users/{name}", timeout=30).raise_for_status()
+    users = f"{broker.management_url}/api/users"
+    # One process at a time: the recipe gives no password to a user who was not there when it began.
+    with (tmp_path_factory.getbasetemp().parent / "recipe.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        make_users()
+        for user in requests.get(users, timeout=30).json():
+            if user["name"].startswith("unlink-"):
+                known = {"password": "known", "tags": user["tags"]}
+                requests.put(f"{users}/{user['name']}", json=known, timeout=30).raise_for_status()
+    return lambda name: f"amqp://{name}:known@127.0.0.1:{broker.port}/{users_virtual_host}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,7 @@ class Site:
     """A whole worker at work, and those things around it that the recipes are given."""
 
     world: World
-    broker: PrivateBroker
+    broker: LocalBroker
     virtual_host: str
 
     @property
@@ -127,9 +129,9 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site(broker: PrivateBroker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site(broker: LocalBroker, worker_id: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """One worker for all tests of a file: each has a link of its own."""
-    name = f"site-{next(_numbers)}"
+    name = f"site-{worker_id}-{next(_numbers)}"
     vhost = f"{broker.management_url}/api/vhosts/{name}"
     requests.put(vhost, timeout=30).raise_for_status()
     with SimulatedEnterpriseManager.start() as enterprise_manager:

@@ -19,7 +19,7 @@ from worker.broker.broker import Broker
 from worker.broker.client import BrokerClient
 from worker.clock import SystemClock
 from worker.dead_letters.queue import DeadQueue
-from worker.sandbox.rabbitmq.private_broker import PrivateBroker
+from worker.sandbox.rabbitmq.private_broker import LocalBroker
 from worker.settings import BrokerSettings
 from worker.unlinks.ports.broker import Delivery, ReplyTo
 
@@ -49,7 +49,7 @@ def channel_of(url_of: UrlOf) -> Iterator[Callable[[str], BlockingChannel]]:
 
 
 @pytest.fixture
-def admin(broker: PrivateBroker, users_virtual_host: str) -> Iterator[BlockingChannel]:
+def admin(broker: LocalBroker, users_virtual_host: str) -> Iterator[BlockingChannel]:
     """A channel of somebody who may do everything."""
     with pika.BlockingConnection(pika.URLParameters(broker.url + users_virtual_host)) as connection:
         yield connection.channel()
@@ -110,17 +110,18 @@ def test_a_publisher_may_wait_for_a_direct_reply(
 
 
 def test_a_publisher_without_amqp_uses_the_http_api(
-    broker: PrivateBroker, url_of: UrlOf, admin: BlockingChannel
+    broker: LocalBroker, users_virtual_host: str, url_of: UrlOf, admin: BlockingChannel
 ) -> None:
     """A system that speaks only HTTP publishes, and sees no more of the broker than it must."""
     url_of("unlink-http-publisher")
     admin.queue_purge("unlink.commands.default")
     api = broker.management_url.rpartition("@")[2]
-    publish = f"http://unlink-http-publisher:known@{api}/api/exchanges/users/unlink.commands/publish"
+    as_publisher = f"http://unlink-http-publisher:known@{api}/api"
+    publish = f"{as_publisher}/exchanges/{users_virtual_host}/unlink.commands/publish"
     body = {"routing_key": "default", "properties": {}, "payload": COMMAND.decode(), "payload_encoding": "string"}
     assert requests.post(publish, json=body, timeout=30).json() == {"routed": True}
     assert admin.basic_get("unlink.commands.default", auto_ack=True)[2] == COMMAND
-    get = f"http://unlink-http-publisher:known@{api}/api/queues/users/unlink.dead/get"
+    get = f"{as_publisher}/queues/{users_virtual_host}/unlink.dead/get"
     question = {"count": 1, "ackmode": "ack_requeue_true", "encoding": "auto"}
     assert not requests.post(get, json=question, timeout=30).ok
 

@@ -383,13 +383,13 @@ def test_a_command_denied_by_mistake_is_carried_out_as_its_senders(
     operator = world.environment["UNLINK_BROKER__URL"]
     as_keeper = {"UNLINK_BROKER__URL": broker_users.url("keeper")}
     worker = world.serve(as_keeper)
-    with closing(pika.BlockingConnection(pika.URLParameters(broker_users.url("snow")))) as connection:
+    with closing(pika.BlockingConnection(pika.URLParameters(broker_users.url("jira")))) as connection:
         body = json.dumps(vendor_command()).encode()
-        connection.channel().basic_publish("unlink.commands", "default", body, pika.BasicProperties(user_id="snow"))
+        connection.channel().basic_publish("unlink.commands", "default", body, pika.BasicProperties(user_id="jira"))
     world.until_ended("CHG1")
     world.until(lambda: world.client.count("unlink.dead") == 1, "a dead letter")
     worker.stop()
-    policy.write_text('forwarders = ["unlink"]\n[[rules]]\nusers = ["snow"]\n')
+    policy.write_text('forwarders = ["unlink"]\n[[rules]]\nusers = ["jira"]\n')
     world.start_worker(as_keeper)
     world.received.clear()
     environment = {**world.environment, "UNLINK_BROKER__URL": operator}

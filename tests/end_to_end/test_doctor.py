@@ -23,7 +23,7 @@ from tests.terminal import Terminal
 from worker.doctor.ledger import file_system_of
 from worker.sandbox.processes.supervisor import wait_until
 from worker.sandbox.processes.worker_process import surroundings
-from worker.sandbox.rabbitmq.private_broker import PrivateBroker
+from worker.sandbox.rabbitmq.private_broker import LocalBroker
 
 EM = "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__"
 MANAGEMENT = "UNLINK_BROKER__MANAGEMENT_URL"
@@ -44,7 +44,7 @@ class Said:
 
 
 @pytest.fixture
-def doctor(world: World, broker: PrivateBroker) -> Callable[..., Said]:
+def doctor(world: World, broker: LocalBroker) -> Callable[..., Said]:
     """Asks the doctor, with changed settings."""
 
     def ask(*arguments: str, **changes: str) -> Said:
@@ -88,7 +88,7 @@ def test_of_a_sound_installation_nothing_is_wrong(world: World, doctor: Any) -> 
     assert said.error == ""
 
 
-def test_looking_changes_nothing(world: World, broker: PrivateBroker, virtual_host: str, doctor: Any) -> None:
+def test_looking_changes_nothing(world: World, broker: LocalBroker, virtual_host: str, doctor: Any) -> None:
     """Else a look at a new installation would leave queues and files behind that nobody ordered."""
     ledger = Path(world.environment["UNLINK_LEDGER__URL"].removeprefix("sqlite:///"))
     ledger.unlink()
@@ -212,7 +212,7 @@ def test_a_queue_with_other_arguments_is_reported(
 @pytest.mark.slow
 @pytest.mark.usefixtures("declared")
 def test_a_policy_that_drops_commands_is_reported(
-    broker: PrivateBroker, broker_users: BrokerUsers, virtual_host: str, doctor: Any
+    broker: LocalBroker, broker_users: BrokerUsers, virtual_host: str, doctor: Any
 ) -> None:
     """Else commands would run out on their queue, and nothing show why."""
     policy = {"pattern": "^unlink\\.commands", "definition": {"message-ttl": 60_000}, "apply-to": "queues"}
@@ -225,7 +225,7 @@ def test_a_policy_that_drops_commands_is_reported(
     assert (said.status, said.wrong()) == (1, ["effective"])
 
 
-def test_a_management_api_that_is_not_there_is_said_plainly(broker: PrivateBroker, doctor: Any) -> None:
+def test_a_management_api_that_is_not_there_is_said_plainly(broker: LocalBroker, doctor: Any) -> None:
     """Else nobody would know that policies were not looked at."""
     said = doctor(**{MANAGEMENT: "http://somebody:hunter2@127.0.0.1:1"})
     assert said.status == 0

@@ -8,7 +8,8 @@ import pika
 import pytest
 
 from tests.end_to_end.world import World, vendor_command
-from worker.sandbox.rabbitmq.private_broker import PrivateBroker
+from tests.rabbitmq import own_node
+from worker.sandbox.rabbitmq.private_broker import LocalBroker
 from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_ID, VENDOR_LINK_ID, Behaviour, Fault
 
 REPOSITORY = "88788f9e-d8f5-4eb4-bc4f-9b3f5403bcec"
@@ -156,7 +157,7 @@ def test_each_dry_run_is_an_event_of_its_own(world: World) -> None:
 
 @pytest.mark.slow
 def test_a_broker_restarted_under_a_hundred_unlinks_loses_none(
-    world: World, broker: PrivateBroker, behaviour: Behaviour
+    world: World, broker: LocalBroker, behaviour: Behaviour
 ) -> None:
     """All hundred end, each with one terminal event ID, and no link is deleted twice."""
     jobs = [world.enterprise_manager.add_job(name=f"Job {number}", links=[REPOSITORY]) for number in range(100)]
@@ -169,7 +170,7 @@ def test_a_broker_restarted_under_a_hundred_unlinks_loses_none(
     world.until(
         lambda: world.enterprise_manager.count("DELETE", "/linkedBackupRepositories/") == 100, "all hundred in flight"
     )
-    broker.restart()
+    own_node(broker).restart()
     world.reconnect()
     world.listen()
     behaviour.edits_held = False

@@ -17,7 +17,7 @@ from contracts.events import rejection_id
 from tests.end_to_end.world import TIMEOUT_SECONDS, World, vendor_command
 from worker.broker.misrouted import MISROUTED_SECONDS_HEADER
 from worker.broker.topology import MISROUTED
-from worker.sandbox.rabbitmq.private_broker import PrivateBroker
+from worker.sandbox.rabbitmq.private_broker import LocalBroker
 from worker.sandbox.simulated_enterprise_manager import VENDOR_LINK_ID
 
 QUEUE = "unlink.commands.default"
@@ -50,7 +50,7 @@ def _count(channel: BlockingChannel, queue: str) -> int:
 
 
 @pytest.fixture
-def take_away(broker: PrivateBroker, virtual_host: str, broker_url: str) -> Callable[[bytes], None]:
+def take_away(broker: LocalBroker, virtual_host: str, broker_url: str) -> Callable[[bytes], None]:
     """Have the broker take a command from its queue, as it does after a thousand deliveries; no worker may run."""
 
     def take(body: bytes) -> None:

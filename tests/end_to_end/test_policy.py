@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from worker.broker.broker import Broker
 from worker.broker.delivery import BrokerDelivery
 from worker.broker.senders import SENDER_HEADER
 from worker.clock import SystemClock
-from worker.sandbox.rabbitmq.private_broker import PrivateBroker
+from worker.sandbox.rabbitmq.private_broker import LocalBroker
 from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_ID, VENDOR_LINK_ID
 from worker.settings import BrokerSettings
 
@@ -69,10 +68,9 @@ class Users(BrokerUsers):
 
 
 @pytest.fixture
-def users(broker: PrivateBroker, virtual_host: str) -> Iterator[Users]:
+def users(broker: LocalBroker, virtual_host: str) -> Users:
     """Users on this test's virtual host."""
-    with Users(broker, virtual_host) as users:
-        yield users
+    return Users(broker, virtual_host)
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from tests.end_to_end.test_observing import COLUMNS, PROGRAM, broker_only, progr
 from tests.end_to_end.world import TIMEOUT_SECONDS, World, vendor_command
 from tests.private_servers.broker_users import close_connections
 from tests.terminal import Terminal
-from worker.sandbox.rabbitmq.private_broker import PrivateBroker
+from worker.sandbox.rabbitmq.private_broker import LocalBroker
 from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_NAME
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*3[0-9][0-9;]*m")
@@ -139,11 +139,11 @@ def test_watch_shows_only_the_outcomes_that_were_asked_for(world: World) -> None
 
 
 @pytest.mark.slow
-def test_watch_goes_on_after_its_connection_was_lost(world: World, broker: PrivateBroker) -> None:
+def test_watch_goes_on_after_its_connection_was_lost(world: World, broker: LocalBroker) -> None:
     """A screen on the wall would stand still after the first maintenance of the broker, and nobody notice."""
     world.start_worker()
     with watching(world) as watch:
-        close_connections(broker, "maintenance")
+        close_connections(broker, broker.credentials.user, "maintenance")
         said = until_said(watch, "The broker is back")
         assert "Waiting for the broker" in said
         world.reconnect()

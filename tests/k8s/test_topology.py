@@ -20,7 +20,7 @@ from tests.k8s.manifests import K8S, ROOT, Resource, rendered
 from worker.broker import topology
 from worker.broker.operator_resources import Place, as_yaml, resources
 from worker.sandbox.processes.supervisor import wait_until
-from worker.sandbox.rabbitmq.private_broker import PrivateBroker
+from worker.sandbox.rabbitmq.private_broker import LocalBroker
 from worker.sandbox.simulated_enterprise_manager import SimulatedEnterpriseManager
 
 COMMITTED = K8S / "components" / "rabbitmq-topology" / "resources.yaml"
@@ -34,7 +34,7 @@ _TIMEOUT_SECONDS = 30.0
 class Api:
     """The broker's HTTP API, on one virtual host."""
 
-    def __init__(self, broker: PrivateBroker, virtual_host: str) -> None:
+    def __init__(self, broker: LocalBroker, virtual_host: str) -> None:
         self._root = f"{broker.management_url}/api"
         self.virtual_host = quote(virtual_host, safe="")
 
@@ -62,7 +62,7 @@ class Api:
 
 
 @pytest.fixture
-def api(broker: PrivateBroker, virtual_host: str) -> Api:
+def api(broker: LocalBroker, virtual_host: str) -> Api:
     """The HTTP API on this test's virtual host."""
     return Api(broker, virtual_host)
 
@@ -235,7 +235,7 @@ def test_the_worker_s_user_may_neither_send_commands_nor_change_what_is_there(
 
 @pytest.mark.slow
 def test_the_scaler_s_user_counts_waiting_commands_and_those_under_way(
-    broker: PrivateBroker, broker_url: str, virtual_host: str, as_operator: Callable[[list[Resource]], None]
+    broker: LocalBroker, broker_url: str, virtual_host: str, as_operator: Callable[[list[Resource]], None]
 ) -> None:
     """KEDA would see no command, or too few, and end workers that are needed.
 
@@ -277,7 +277,7 @@ def _as_user(broker_url: str, user: str) -> str:
     return parts._replace(netloc=f"{user}:{_PASSWORD}@{parts.hostname}:{parts.port}").geturl()
 
 
-def _as_keda_asks(broker: PrivateBroker, virtual_host: str) -> list[dict[str, Any]]:
+def _as_keda_asks(broker: LocalBroker, virtual_host: str) -> list[dict[str, Any]]:
     ((trigger,),) = (each["spec"]["triggers"] for each in rendered("production").of_kind("ScaledObject"))
     metadata = trigger["metadata"]
     assert (metadata["useRegex"], metadata["operation"], metadata["mode"]) == ("true", "sum", "QueueLength")

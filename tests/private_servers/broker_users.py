@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
-from urllib.parse import quote, urlsplit
+from typing import Any
+from urllib.parse import quote
 
 import requests
 
 from worker.sandbox.processes.free_ports import LOOPBACK
-from worker.sandbox.rabbitmq.private_broker import PrivateBroker
+from worker.sandbox.rabbitmq.private_broker import LocalBroker
 
 PASSWORD = "known"
 
 
-def close_connections(broker: PrivateBroker, reason: str) -> None:
-    """Close all connections of the user whose URL the broker gives out, as an operator or a failing node would.
+def close_connections(broker: LocalBroker, user: str, reason: str) -> None:
+    """Close all connections of a user, as an operator or a failing node would.
 
     By the management API: a call of `rabbitmqctl` takes a second of CPU.
     """
-    user = urlsplit(broker.url).username
     answer = requests.delete(
         f"{broker.management_url}/api/connections/username/{user}", headers={"X-Reason": reason}, timeout=30
     )
@@ -26,12 +25,14 @@ def close_connections(broker: PrivateBroker, reason: str) -> None:
 
 
 class BrokerUsers:
-    """Makes users by the management API, and deletes them when it is closed."""
+    """Makes users by the management API.
 
-    def __init__(self, broker: PrivateBroker, virtual_host: str) -> None:
+    They stay, as tests of other processes may use a user of the same name; each on a virtual host of its own.
+    """
+
+    def __init__(self, broker: LocalBroker, virtual_host: str) -> None:
         self._broker = broker
         self._virtual_host = virtual_host
-        self._made: set[str] = set()
 
     def url(self, user: str, password: str = PASSWORD, tags: str = "", **permissions: str) -> str:
         """The user's `amqp://` URL, once there is such a user with this password and these permissions.
@@ -39,10 +40,9 @@ class BrokerUsers:
         Args:
             user: its name.
             password: of a user who is there already, the new one.
-            tags: what the user may do with the management API.
+            tags: what the user may do with the management API. A name has always the same.
             permissions: `configure`, `write` and `read`; all of it if none is named, and nothing for one left out.
         """
-        self._made.add(user)
         self.put(f"users/{user}", {"password": password, "tags": tags})
         usual = "" if permissions else ".*"
         self.put(
@@ -54,10 +54,3 @@ class BrokerUsers:
     def put(self, path: str, content: Any) -> None:
         """Something done through the management API, as an administrator does it."""
         requests.put(f"{self._broker.management_url}/api/{path}", json=content, timeout=30).raise_for_status()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for user in self._made:
-            requests.delete(f"{self._broker.management_url}/api/users/{user}", timeout=30).raise_for_status()

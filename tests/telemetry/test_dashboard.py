@@ -15,7 +15,7 @@ from tests.k8s.manifests import rendered
 from tests.private_servers.prometheus import PrivatePrometheus
 from tests.telemetry.observed import LOOPBACK, TIMEOUT_SECONDS, Observed
 from worker.sandbox.processes.supervisor import wait_until
-from worker.sandbox.rabbitmq.private_broker import PrivateBroker
+from worker.sandbox.rabbitmq.private_broker import LocalBroker
 from worker.sandbox.simulated_enterprise_manager import Fault
 
 DASHBOARD = Path(__file__).resolve().parents[2] / "k8s" / "components" / "monitoring" / "dashboard.json"
@@ -83,7 +83,7 @@ def has_values(result: list[dict[str, Any]]) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_every_query_of_the_dashboard_returns_data(world: World, broker: PrivateBroker) -> None:
+def test_every_query_of_the_dashboard_returns_data(world: World, broker: LocalBroker) -> None:
     """Whoever opens the dashboard in an hour of need finds no empty panel for a misspelt name."""
     worker = Observed(world.serve(LOOPBACK))
     load = Load(world)

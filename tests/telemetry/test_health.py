@@ -18,9 +18,10 @@ from prometheus_client import CollectorRegistry
 from tests import programs
 from tests.end_to_end.world import World
 from tests.private_servers.postgresql import PrivatePostgresql
+from tests.rabbitmq import own_node
 from tests.telemetry.observed import LOOPBACK, Observed
 from worker.sandbox.environment import enterprise_manager_environment
-from worker.sandbox.rabbitmq.private_broker import PrivateBroker
+from worker.sandbox.rabbitmq.private_broker import LocalBroker
 from worker.sandbox.simulated_enterprise_manager import SimulatedEnterpriseManager
 from worker.settings import HttpSettings
 from worker.telemetry import http
@@ -89,11 +90,11 @@ async def test_a_consumer_that_is_missing_for_a_moment_is_no_reason_to_die() -> 
 
 
 @pytest.mark.slow
-def test_a_broker_that_is_away_makes_it_unready_and_not_dead(world: World, broker: PrivateBroker) -> None:
+def test_a_broker_that_is_away_makes_it_unready_and_not_dead(world: World, broker: LocalBroker) -> None:
     """Restarting workers would not bring a broker back."""
     worker = Observed(world.start_worker(LOOPBACK))
     worker.until_ready(ready=True)
-    broker.stop()
+    own_node(broker).stop()
     try:
         reported = worker.until_ready(ready=False)
         assert not reported["broker"]["ok"]
@@ -101,7 +102,7 @@ def test_a_broker_that_is_away_makes_it_unready_and_not_dead(world: World, broke
         assert reported["ledger"]["ok"]
         assert worker.get("/livez").json()["live"] is True
     finally:
-        broker.start()
+        own_node(broker).start()
     worker.until_ready(ready=True)
     assert worker.value("unlink_broker_reconnections_total") >= 1
 

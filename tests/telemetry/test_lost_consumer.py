@@ -16,7 +16,7 @@ from worker.broker.broker import Broker
 from worker.broker.delivery import BrokerDelivery
 from worker.broker.intake import QueueIntake
 from worker.clock import SystemClock
-from worker.sandbox.rabbitmq.private_broker import PrivateBroker
+from worker.sandbox.rabbitmq.private_broker import LocalBroker
 from worker.settings import BrokerSettings
 from worker.telemetry.health import GracePeriods, Health
 
@@ -34,7 +34,7 @@ class There:
 class Consumer:
     """A worker's broker side, with its health."""
 
-    def __init__(self, url: str, server: PrivateBroker, virtual_host: str) -> None:
+    def __init__(self, url: str, server: LocalBroker, virtual_host: str) -> None:
         self.delivered: list[BrokerDelivery] = []
         self.broker = Broker(
             BrokerSettings.model_validate({"url": url}),
@@ -97,7 +97,7 @@ WAYS: dict[str, Callable[[Consumer], Awaitable[None]]] = {
 
 
 @asynccontextmanager
-async def consuming(url: str, server: PrivateBroker, virtual_host: str) -> AsyncIterator[Consumer]:
+async def consuming(url: str, server: LocalBroker, virtual_host: str) -> AsyncIterator[Consumer]:
     """A broker that consumes, and the check of its health."""
     consumer = Consumer(url, server, virtual_host)
     await consumer.broker.start()
@@ -111,7 +111,7 @@ async def consuming(url: str, server: PrivateBroker, virtual_host: str) -> Async
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_consumer_that_comes_back_leaves_it_alive(
-    broker_url: str, broker: PrivateBroker, virtual_host: str, way: str
+    broker_url: str, broker: LocalBroker, virtual_host: str, way: str
 ) -> None:
     """A loss that is recovered from costs no restart, and none of the work in hand."""
     async with consuming(broker_url, broker, virtual_host) as consumer:
@@ -125,7 +125,7 @@ async def test_a_consumer_that_comes_back_leaves_it_alive(
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_consumer_that_is_silently_gone_ends_the_worker(
-    broker_url: str, broker: PrivateBroker, virtual_host: str, way: str, monkeypatch: pytest.MonkeyPatch
+    broker_url: str, broker: LocalBroker, virtual_host: str, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Connected, and nobody takes the commands: what a probe must not call alive, whatever kept it from recovering."""
     async with consuming(broker_url, broker, virtual_host) as consumer:
@@ -142,7 +142,7 @@ async def test_a_consumer_that_is_silently_gone_ends_the_worker(
         assert consumer.broker.up
 
 
-async def test_a_queue_that_is_paused_is_not_missed(broker_url: str, broker: PrivateBroker, virtual_host: str) -> None:
+async def test_a_queue_that_is_paused_is_not_missed(broker_url: str, broker: LocalBroker, virtual_host: str) -> None:
     """Not consuming for an Enterprise Manager that is down is meant so."""
     async with consuming(broker_url, broker, virtual_host) as consumer:
         consumer.health._grace = GracePeriods(consumer=0)  # noqa: SLF001 - not a moment's grace

@@ -15,8 +15,9 @@ from tests.end_to_end.world import World, vendor_command
 from tests.private_servers.broker_users import BrokerUsers
 from tests.private_servers.http import Request, serving
 from tests.private_servers.postgresql import PrivatePostgresql
+from tests.rabbitmq import own_node
 from tests.telemetry.observed import LOOPBACK, Observed
-from worker.sandbox.rabbitmq.private_broker import PrivateBroker
+from worker.sandbox.rabbitmq.private_broker import LocalBroker
 from worker.sandbox.simulated_enterprise_manager import Fault, SimulatedEnterpriseManager
 from worker.sandbox.simulated_enterprise_manager.model import Session
 from worker.sandbox.simulated_enterprise_manager.state import State
@@ -85,7 +86,7 @@ def disguises(secret: str) -> set[str]:
     }
 
 
-def run_through_everything(world: World, broker: PrivateBroker, postgresql: PrivatePostgresql, spans: str) -> str:
+def run_through_everything(world: World, broker: LocalBroker, postgresql: PrivatePostgresql, spans: str) -> str:
     """Success, failures, losses and returns, at debug level; all that probes and scrapes were told meanwhile."""
     settings = LOOPBACK | {"UNLINK_LOG__LEVEL": "debug", "UNLINK_TRACES__ENDPOINT": spans}
     worker = Observed(world.start_worker(settings))
@@ -122,10 +123,10 @@ def run_through_everything(world: World, broker: PrivateBroker, postgresql: Priv
     ask()
     postgresql.start()
     worker.until_ready(ready=True)
-    broker.stop()
+    own_node(broker).stop()
     worker.until_ready(ready=False)
     ask()
-    broker.start()
+    own_node(broker).start()
     world.reconnect()
     world.listen()
     worker.until_ready(ready=True)
@@ -156,7 +157,7 @@ def refused_everywhere(world: World) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_no_secret_is_in_anything_that_leaves(
-    marked_world: World, broker: PrivateBroker, postgresql: PrivatePostgresql, tokens: list[str]
+    marked_world: World, broker: LocalBroker, postgresql: PrivatePostgresql, tokens: list[str]
 ) -> None:
     """Logs are read by many, kept for long and sent elsewhere: so are events and metrics. None holds a secret."""
     world = marked_world

@@ -13,7 +13,7 @@ from tests.end_to_end.world import World, vendor_command
 from tests.preloaded.preloaded import run_program
 from tests.private_servers.broker_users import BrokerUsers
 from tests.telemetry.observed import LOOPBACK, Observed
-from worker.sandbox.rabbitmq.private_broker import PrivateBroker
+from worker.sandbox.rabbitmq.private_broker import LocalBroker
 from worker.sandbox.simulated_enterprise_manager import (
     VENDOR_JOB_ID,
     VENDOR_LINK_ID,
@@ -49,7 +49,7 @@ def unlink_worker(world: World, command: str, folder: Path) -> subprocess.Comple
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_every_command_runs(world: World, broker: PrivateBroker, tmp_path: Path) -> None:
+def test_every_command_runs(world: World, broker: LocalBroker, tmp_path: Path) -> None:
     """At night nobody has to find out how a command is really spelt."""
     world.environment["UNLINK_BROKER__MANAGEMENT_URL"] = broker.management_url
     repository = world.enterprise_manager.add_repository("Backup Repository 1")

@@ -82,12 +82,12 @@ class ContainerNode(PrivateBroker):
         return self._supervisor.start(
             [self._engine, *command],
             environment=dict(os.environ),
-            log=self._log,
+            log=self.log,
             afterwards=[self._engine, "rm", "--force", "--volumes", self._container],
         )
 
     def _options(self) -> list[str]:
-        ports = {_AMQP: self.port, _HTTP: self._management_port, _METRICS: self._metrics_port}
+        ports = {_AMQP: self.port, _HTTP: self.management_port, _METRICS: self.metrics_port}
         published = [
             part for inner, outer in ports.items() if outer for part in ("--publish", f"{LOOPBACK}:{outer}:{inner}")
         ]

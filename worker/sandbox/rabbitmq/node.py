@@ -119,7 +119,7 @@ class RabbitmqNode(PrivateBroker):
         return output_of(command, f"rabbitmqctl {arguments[0]}", seconds=_CONTROL_SECONDS, environment=self.environment)
 
     def _launched(self) -> Program:
-        return self._supervisor.start([self._scripts / "rabbitmq-server"], environment=self.environment, log=self._log)
+        return self._supervisor.start([self._scripts / "rabbitmq-server"], environment=self.environment, log=self.log)
 
     def _signal(self, number: signal.Signals) -> None:
         if self._program is not None:
@@ -128,23 +128,23 @@ class RabbitmqNode(PrivateBroker):
     def _configure(self, peers: Sequence[str]) -> None:
         settings = {
             "listeners.tcp.1": f"{LOOPBACK}:{self.port}",
-            "default_user": self._credentials.user,
-            "default_pass": self._credentials.password,
+            "default_user": self.credentials.user,
+            "default_pass": self.credentials.password,
             "log.console.level": "info",
             # A low limit: RabbitMQ blocks publishers below the limit, and the disk of a laptop may be almost full.
             "disk_free_limit.absolute": "1MB",
         }
-        if self._management_port:
-            settings |= {"management.tcp.ip": LOOPBACK, "management.tcp.port": str(self._management_port)}
-            settings |= {"prometheus.tcp.ip": LOOPBACK, "prometheus.tcp.port": str(self._metrics_port)}
+        if self.management_port:
+            settings |= {"management.tcp.ip": LOOPBACK, "management.tcp.port": str(self.management_port)}
+            settings |= {"prometheus.tcp.ip": LOOPBACK, "prometheus.tcp.port": str(self.metrics_port)}
         settings |= {
             f"cluster_formation.classic_config.nodes.{number}": full_name(peer)
             for number, peer in enumerate(peers, start=1)
         }
         self._write("rabbitmq.conf", "".join(f"{name} = {value}\n" for name, value in settings.items()))
-        plugins = "rabbitmq_management,rabbitmq_prometheus" if self._management_port else ""
+        plugins = "rabbitmq_management,rabbitmq_prometheus" if self.management_port else ""
         self._write("enabled_plugins", f"[{plugins}].")
-        self._write(".erlang.cookie", self._credentials.cookie)
+        self._write(".erlang.cookie", self.credentials.cookie)
         # An empty file, so that the host's own is not read.
         self._write("rabbitmq-env.conf", "")
         self._write("advanced.config", "[].")

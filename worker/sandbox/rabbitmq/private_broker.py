@@ -33,7 +33,59 @@ class Credentials:
         return f"{scheme}://{self.user}:{self.password}@{LOOPBACK}:{port}/"
 
 
-class PrivateBroker(Server):
+@dataclass(kw_only=True, eq=False)
+class LocalBroker:
+    """A RabbitMQ on this host, whoever starts and stops it: its addresses and its first user.
+
+    Attributes:
+        description: which RabbitMQ it is, such as `RabbitMQ 4.0.5`, and the reason if it is an old version.
+        credentials: its first user, and the cookie that it shares with its peers.
+        log: the file of its log.
+        port: the AMQP port.
+        management_port: the port of the HTTP API; None without the management plugin.
+        metrics_port: the port of the plugin for Prometheus; None without it.
+        environment: the environment variables with which RabbitMQ's tools, such as rabbitmq-diagnostics, reach the
+            node. It contains no secret. It is empty for a node in a container, where the tools are in the container.
+    """
+
+    description: str
+    credentials: Credentials = field(repr=False)
+    log: Path
+    port: int = field(default_factory=free_port)
+    management_port: int | None = None
+    metrics_port: int | None = None
+    environment: dict[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def url(self) -> str:
+        """`amqp://user:password@127.0.0.1:port/`: the default virtual host. Contains the password: do not log it."""
+        return self.credentials.url(self.port)
+
+    @property
+    def management_url(self) -> str:
+        """`http://user:password@127.0.0.1:port`: the HTTP API is below `/api`. Contains the password: do not log it.
+
+        Raises:
+            ValueError: the node was created without `management`.
+        """
+        return self.credentials.url(_of_a_plugin(self.management_port), scheme="http").rstrip("/")
+
+    @property
+    def metrics_address(self) -> str:
+        """`127.0.0.1:port`, the address from which Prometheus scrapes the broker's metrics.
+
+        Raises:
+            ValueError: the node was created without `management`.
+        """
+        return f"{LOOPBACK}:{_of_a_plugin(self.metrics_port)}"
+
+    def accepts_connections(self) -> bool:
+        """Whether it has started."""
+        started = self.log.is_file() and _STARTED in self.log.read_text(errors="replace")
+        return started and is_open(self.port)
+
+
+class PrivateBroker(LocalBroker, Server):
     """A private RabbitMQ node, separate from the host's own. Ports, user and directory stay the same after a restart.
 
     As a context manager it starts the node; on exit it ends the process and removes all files. The same happens if this
@@ -45,11 +97,6 @@ class PrivateBroker(Server):
         credentials: its first user, and the cookie that it shares with its peers.
         management: whether to enable the management plugin with its HTTP API, and the plugin for Prometheus.
         description: which RabbitMQ it is, such as `RabbitMQ 4.0.5`, and the reason if it is an old version.
-
-    Attributes:
-        environment: the environment variables with which RabbitMQ's tools, such as rabbitmq-diagnostics, reach the
-            node. It contains no secret. It is empty for a node in a container, where the tools are in the container.
-        port: the AMQP port.
     """
 
     #: How long it may take to start, in seconds.
@@ -64,38 +111,15 @@ class PrivateBroker(Server):
         management: bool,
         description: str,
     ) -> None:
-        self.description = description
-        self.environment: dict[str, str] = {}
-        self.port = free_port()
-        self._management_port = free_port() if management else None
-        self._metrics_port = free_port() if management else None
+        super().__init__(
+            description=description,
+            credentials=credentials,
+            log=log,
+            management_port=free_port() if management else None,
+            metrics_port=free_port() if management else None,
+        )
         self._supervisor = supervisor
-        self._credentials = credentials
-        self._log = log
         self._program: Program | None = None
-
-    @property
-    def url(self) -> str:
-        """`amqp://user:password@127.0.0.1:port/`: the default virtual host. Contains the password: do not log it."""
-        return self._credentials.url(self.port)
-
-    @property
-    def management_url(self) -> str:
-        """`http://user:password@127.0.0.1:port`: the HTTP API is below `/api`. Contains the password: do not log it.
-
-        Raises:
-            ValueError: the node was created without `management`.
-        """
-        return self._credentials.url(_of_a_plugin(self._management_port), scheme="http").rstrip("/")
-
-    @property
-    def metrics_address(self) -> str:
-        """`127.0.0.1:port`, the address from which Prometheus scrapes the broker's metrics.
-
-        Raises:
-            ValueError: the node was created without `management`.
-        """
-        return f"{LOOPBACK}:{_of_a_plugin(self._metrics_port)}"
 
     @property
     def running(self) -> bool:
@@ -114,7 +138,7 @@ class PrivateBroker(Server):
 
     def launch(self) -> None:
         """Start the node without waiting, because the nodes of a cluster may wait for each other."""
-        self._log.unlink(missing_ok=True)
+        self.log.unlink(missing_ok=True)
         self._program = self._launched()
 
     def await_startup(self) -> None:
@@ -174,12 +198,11 @@ class PrivateBroker(Server):
         """Start the program and return it."""
 
     def _is_up(self) -> bool:
-        started = self._log.is_file() and _STARTED in self._log.read_text(errors="replace")
-        return started and self.running and is_open(self.port)
+        return self.running and self.accepts_connections()
 
     def _complaints(self) -> str:
         """The first errors in the node's log, which name the cause; the last lines of the log if it has no errors."""
-        log = self._log.read_text(errors="replace") if self._log.is_file() else ""
+        log = self.log.read_text(errors="replace") if self.log.is_file() else ""
         errors = [line for line in log.splitlines() if "[error]" in line]
         return "\n".join(errors[:_ERRORS_SHOWN]) or (self._program.log_tail() if self._program else "")
 
