@@ -16,8 +16,9 @@ from worker.sandbox.processes.worker_process import surroundings
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_the_demos_unlinks_can_be_looked_at_until_enter() -> None:
-    """A newcomer would see a table of steps, and never the console."""
+@pytest.mark.parametrize("ending", [*"\n\x04", None], ids=["Enter", "Ctrl-D", "end of the terminal"])
+def test_the_demos_unlinks_can_be_looked_at_until_somebody_ends_it(ending: str | None) -> None:
+    """A newcomer would see a table of steps, and never the console; or, at its end, a stack trace."""
     require_rabbitmq()
     terminal = Terminal(
         [sys.executable, "-m", "worker", "demo"], {**surroundings(), "TERM": "xterm"}, lines=50, columns=140
@@ -28,11 +29,16 @@ def test_the_demos_unlinks_can_be_looked_at_until_enter() -> None:
         assert shown is not None
         assert httpx.get(f"{shown[1]}api/v1/unlinks").json()["items"]
         assert "Read-only" in httpx.get(shown[1]).text
-        terminal.write("\n")
+        if ending is not None:
+            terminal.write(ending)
     except BaseException:
         terminal.end()
         raise
-    assert terminal.wait() == 0
+    if ending is None:
+        terminal.hang_up()
+    else:
+        assert terminal.wait() == 0
+        assert "Traceback" not in terminal.seen
     with pytest.raises(httpx.ConnectError):
         httpx.get(shown[1])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -124,11 +125,12 @@ def play(console: Console) -> bool:
 
 
 def _show(console: Console, sandbox: SandboxEnvironment) -> None:
-    """Serve the console, read-only, until Enter."""
+    """Serve the console, read-only, until Enter or the end of the terminal."""
     address = ConsoleAddress.free()
     start_console(sandbox, address)
     console.print(f"\nLook at these unlinks: {address.url}", highlight=False)
-    console.input("Enter ends the demo. ")
+    with suppress(EOFError, OSError):
+        console.input("Enter ends the demo. ")
 
 
 def _step(step: Callable[[DemoScript], None], script: DemoScript, table: StepTable) -> bool:
