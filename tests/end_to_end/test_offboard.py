@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
 import threading
 import uuid
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,8 +18,9 @@ import pytest
 from tests.end_to_end.test_batches import ends_of_batches
 from tests.end_to_end.world import World
 from tests.preloaded.preloaded import run_program
+from tests.terminal import Terminal
 from worker.sandbox.processes.worker_process import surroundings
-from worker.sandbox.simulated_enterprise_manager import Behaviour
+from worker.sandbox.simulated_enterprise_manager import Behaviour, Fault
 
 PROGRAM = (sys.executable, "-m", "worker")
 
@@ -113,6 +117,60 @@ def test_a_job_whose_links_are_never_listed_is_named_and_fails_no_other(
     assert "the repository may still be linked there" in done.stderr
     again = offboard(world, "--yes")
     assert (again.returncode, again.stdout, "Of 11a" in again.stderr) == (0, "No link is listed.\n", True)
+
+
+@pytest.mark.slow
+def test_it_exits_with_the_status_of_the_worst_end(world: World, tmp_path: Path) -> None:
+    """A pipeline would go on to delete a repository whose links stay. 0, 1 and 2 for wrong usage are seen above."""
+    furnish(world, 2)
+    policy = tmp_path / "policy.toml"
+    policy.write_text("rules = []\n")
+    denying = world.serve({"UNLINK_POLICY_FILE": str(policy)})
+    denied = offboard(world, "--yes", "--ticket", "jira:OPS-1")
+    assert (denied.returncode, "access_denied" in denied.stdout) == (2, True), denied.stdout + denied.stderr
+    denying.stop()
+    worker = world.start_worker()
+    plan = json.loads(offboard(world, "--dry-run", "--output", "json", "--ticket", "jira:OPS-2").stdout)
+    for command in plan["commands"]:
+        world.send({"command": "cancel.v1", "idempotency_key": command["idempotency_key"]})
+    world.until_acknowledged()
+    cancelled = offboard(world, "--yes", "--ticket", "jira:OPS-2")
+    assert (cancelled.returncode, "cancelled" in cancelled.stdout) == (4, True), cancelled.stdout + cancelled.stderr
+    worker.stop()
+    unserved = offboard(world, "--yes", "--ticket", "jira:OPS-3", "--wait-seconds", "1")
+    assert unserved.returncode == 3, unserved.stdout + unserved.stderr
+    assert world.enterprise_manager.departures == {}
+
+
+def test_a_job_that_cannot_be_read_makes_it_incomplete(world: World) -> None:
+    """A repository would be taken for unlinked from all jobs although one was never looked at."""
+    em = world.enterprise_manager
+    furnish(world, 1)
+    strange = em.add_job(name="Strange", links=[])
+    unreadable = Fault("wrong_content", path=f"/jobs/{strange}/linked", times=None, body="<Repositories/>")
+    em.inject(replace(unreadable, content_type="application/xml"))
+    world.start_worker()
+    ended = offboard(world, "--yes")
+    assert (ended.returncode, len(em.departures)) == (1, 1), ended.stdout + ended.stderr
+    assert "Not read, so its links are missing here: Strange: " in ended.stderr
+
+
+@pytest.mark.slow
+def test_on_a_terminal_it_asks_and_shows_how_far_it_is(world: World) -> None:
+    """Whoever removes a thousand links would sit before a screen that stands still."""
+    furnish(world, 3)
+    world.start_worker()
+    command = [*PROGRAM, "offboard", "--repository", "Retired"]
+    environment = surroundings() | world.environment | {"TERM": "xterm"}
+    for answer, status, shown in (("n", 1, "Nothing was published."), ("y", 0, "3/3")):
+        terminal = Terminal(command, environment, columns=140)
+        terminal.until("Remove these 3 links? [y/N]")
+        terminal.write(f"{answer}\n")
+        terminal.until(shown)
+        assert terminal.wait() == status, terminal.seen
+    assert re.search(r"submitted.*3/3", terminal.seen)
+    assert re.search(r"ended.*3/3", terminal.seen)
+    assert len(world.enterprise_manager.departures) == 3
 
 
 @pytest.mark.slow

@@ -12,6 +12,8 @@ import pytest
 from tests.enterprise_manager.sending import at_any_time
 from tests.waiting import until
 from worker.enterprise_manager import Gateway
+from worker.enterprise_manager.documents.records import TaskPage, read_tasks
+from worker.enterprise_manager.documents.tree import Node
 from worker.enterprise_manager.tidying import Tidying
 from worker.sandbox.simulated_enterprise_manager import Behaviour, Fault, SimulatedEnterpriseManager
 from worker.unlinks.ports.enterprise_manager import TaskTicket
@@ -105,3 +107,28 @@ async def test_by_default_no_task_is_deleted(
     await unlink(gateway, KEEP + 2)
     await gateway.close(log_off=False)
     assert deleted(em) == []
+
+
+async def test_finished_tasks_make_no_query_dearer(
+    em: SimulatedEnterpriseManager, gateway: Gateway, unlink: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a worker would read ten thousand finished tasks in each round, after some days."""
+    listed: list[int] = []
+
+    def count(document: Node, clean: Callable[[str], str]) -> TaskPage:
+        page = read_tasks(document, clean)
+        listed.append(len(page.tasks))
+        return page
+
+    monkeypatch.setattr("worker.enterprise_manager.tasks.read_tasks", count)
+    await unlink(gateway, 3)
+    requests, tasks = len(em.requests), sum(listed)
+    with em._state.lock:  # noqa: SLF001 - as many requests would take a quarter of a minute
+        (session,) = em._state.live_sessions()  # noqa: SLF001
+        for _ in range(10_000):
+            em._state.done(session, "Sync job")  # noqa: SLF001
+    em.forget_requests()
+    listed.clear()
+    await unlink(gateway, 3)
+    assert len(em.requests) < requests  # without the logon
+    assert sum(listed) <= tasks
