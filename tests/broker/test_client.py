@@ -6,7 +6,7 @@ import pytest
 
 from tests.broker.conftest import Site
 from tests.broker.events import make_event
-from tests.chaos.proxy import Direction, Network, Proxy
+from tests.private_servers.proxy import Direction, Network, Proxy
 from worker.broker.client import BrokerClient
 from worker.sandbox.rabbitmq.private_broker import LocalBroker
 from worker.settings import BrokerSettings

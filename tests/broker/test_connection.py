@@ -6,7 +6,7 @@ import asyncio
 import errno
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import trustme
 from pydantic import SecretStr
 
 from tests.broker.conftest import Site
+from tests.private_servers.proxy import Network
 from tests.rabbitmq import own_node
 from tests.waiting import until
 from worker.broker import connection
@@ -157,7 +158,7 @@ def test_ca_file_that_holds_no_certificate_is_reported(site: Site, tmp_path: Pat
 
 
 @pytest.fixture
-async def tls_port(broker: LocalBroker, tmp_path: Path) -> AsyncIterator[int]:
+def tls_port(broker: LocalBroker, tmp_path: Path) -> Iterator[int]:
     """A port that speaks TLS before the broker, with a certificate for 127.0.0.1; `ca.pem` and `other.pem` are CAs."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
@@ -165,23 +166,8 @@ async def tls_port(broker: LocalBroker, tmp_path: Path) -> AsyncIterator[int]:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("127.0.0.1").configure_cert(context)
 
-    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while received := await reader.read(65536):
-                writer.write(received)
-                await writer.drain()
-        except OSError:
-            pass
-        finally:
-            writer.close()
-
-    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        to_reader, to_writer = await asyncio.open_connection("127.0.0.1", broker.port)
-        await asyncio.gather(pump(reader, to_writer), pump(to_reader, writer))
-
-    server = await asyncio.start_server(relay, "127.0.0.1", 0, ssl=context)
-    yield server.sockets[0].getsockname()[1]
-    server.close()
+    with Network() as network:
+        yield network.proxy([broker.port], context).port
 
 
 async def test_tls_with_the_right_ca_works(

@@ -22,8 +22,8 @@ from pika.exceptions import AMQPError
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from tests.chaos.plan import Plan, repository_name
-from tests.chaos.proxy import Network, Proxy
 from tests.private_servers.postgresql import PrivatePostgresql
+from tests.private_servers.proxy import Network, Proxy
 from tests.private_servers.rabbitmq_cluster import PrivateCluster
 from worker.sandbox.contexts import Assembly
 from worker.sandbox.environment import enterprise_manager_environment

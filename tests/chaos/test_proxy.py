@@ -10,7 +10,7 @@ from contextlib import closing
 
 import pytest
 
-from tests.chaos.proxy import Direction, Network, Proxy
+from tests.private_servers.proxy import Direction, Network, Proxy
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from operator import attrgetter
 from random import Random
 
 from tests.chaos.deployment import Seat
-from tests.chaos.proxy import Direction, Proxy
 from tests.chaos.strikes.strike import Strike, Target
+from tests.private_servers.proxy import Direction, Proxy
 
 #: How long a request may be held by a black hole, in seconds: see `deployment.SETTLING_SECONDS`.
 _HOLE = (3.0, 7.0)

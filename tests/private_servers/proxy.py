@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
@@ -18,6 +19,9 @@ _CONNECT_SECONDS = 2.0
 _TIMEOUT_SECONDS = 10.0
 
 _PIECE = 64 * 1024
+
+#: After so many steps of the loop, asyncio serves a connection that was just accepted. Before, nobody could close it.
+_STEPS_TO_A_TASK = 10
 
 
 class Direction(Enum):
@@ -35,9 +39,12 @@ class Network:
         self._thread = threading.Thread(target=self._loop.run_forever, name="network", daemon=True)
         self._proxies: list[Proxy] = []
 
-    def proxy(self, upstreams: Sequence[int]) -> Proxy:
-        """A proxy on a free port; each connection goes to the first of these loopback ports that takes it."""
-        proxy = Proxy(upstreams, self._on_loop)
+    def proxy(self, upstreams: Sequence[int], tls: ssl.SSLContext | None = None) -> Proxy:
+        """A proxy on a free port; each connection goes to the first of these loopback ports that takes it.
+
+        `tls`: what its clients are to speak; towards the upstreams it is plain.
+        """
+        proxy = Proxy(upstreams, self._on_loop, tls)
         self._on_loop(proxy.open())
         self._proxies.append(proxy)
         return proxy
@@ -65,8 +72,14 @@ class Network:
 class Proxy:
     """One port that leads to another. Its faults can be set from any thread, and last until `heal`."""
 
-    def __init__(self, upstreams: Sequence[int], on_loop: Callable[[Coroutine[None, None, None]], None]) -> None:
+    def __init__(
+        self,
+        upstreams: Sequence[int],
+        on_loop: Callable[[Coroutine[None, None, None]], None],
+        tls: ssl.SSLContext | None,
+    ) -> None:
         self._upstreams = upstreams
+        self._tls = tls
         self._on_loop = on_loop
         self._cut = False
         self._delay = 0.0
@@ -109,6 +122,8 @@ class Proxy:
     async def close(self) -> None:
         """Listen no more, and reset every connection."""
         self._server.close()
+        for _ in range(_STEPS_TO_A_TASK):
+            await asyncio.sleep(0)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -130,7 +145,11 @@ class Proxy:
             raise AssertionError("asyncio serves each connection in a task")
         self._tasks.add(task)
         try:
+            if self._tls is not None:
+                await writer.start_tls(self._tls)
             await self._serve(reader, writer)
+        except OSError:
+            pass  # the client ended the handshake
         finally:
             self._tasks.discard(task)
             writer.transport.abort()
