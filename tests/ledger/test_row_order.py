@@ -176,14 +176,17 @@ async def test_renewals_take_rows_in_the_order_of_claims(postgresql_database: Da
     # The index of leases and the table have the rows in this order.
     await words.claim(holder, "CHG-2")
     await words.claim(holder, "CHG-1")
-    gate = "CHG-1-gate"
-    await words.claim(await postgresql_database.ledger("worker-c"), gate)
+    gate, third = "CHG-1-gate", await postgresql_database.ledger("worker-c")
+    for key in (gate, "first"):
+        await words.claim(third, key)
 
     with _holding(postgresql_database, gate):
-        claims = asyncio.gather(*(_claim(other, key) for key in ("CHG-1", gate, "CHG-2")))
+        claims = await _queued_together(
+            postgresql_database, other, "first", [_claim(other, key) for key in ("CHG-1", gate, "CHG-2")]
+        )
         await words.until(lambda: postgresql_database.execute(words.WAITING) == [(1,)])
         renewal = asyncio.create_task(holder.renew())
         await words.until(lambda: postgresql_database.execute(words.WAITING) == [(2,)])
-    await asyncio.gather(claims, renewal)
+    await asyncio.gather(*claims, renewal)
 
     assert errors == []
