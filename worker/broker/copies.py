@@ -7,6 +7,7 @@ from typing import Any
 
 from pika.spec import BasicProperties
 
+from worker.broker.dead_letters import REASON_HEADERS, RUN_HEADER
 from worker.broker.delivery import (
     ATTEMPT_HEADER,
     RETURNS_HEADER,
@@ -33,24 +34,13 @@ HEADERS_DROPPED = "unlink-headers-dropped"
 #: belongs to the original.
 _BROKERS_OWN = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
 
-#: Headers that the worker writes on a dead letter.
-REASON_CODE_HEADER = "unlink-reason-code"
-REASON_HEADER = "unlink-reason"
-FAILED_AT_HEADER = "unlink-failed-at"
-QUEUE_HEADER = "unlink-queue"
-#: The run that ended with the dead letter; a replay retries it.
-RUN_HEADER = "unlink-run"
-
 #: Headers that are not copied: the worker sets them anew on each copy that needs them.
 _OF_ONE_COPY = {SENDER_HEADER, RETURNS_HEADER, TAKEN_AWAY_HEADER, MISROUTED_SECONDS_HEADER, RUN_HEADER}
 
 #: Headers that a replayed message must not have: they say what became of the message before it was dead-lettered.
 _HISTORY = {
     ATTEMPT_HEADER,
-    REASON_CODE_HEADER,
-    REASON_HEADER,
-    FAILED_AT_HEADER,
-    QUEUE_HEADER,
+    *REASON_HEADERS,
     HEADERS_DROPPED,
 }
 

@@ -1,4 +1,4 @@
-"""A message in `unlink.dead`: what it is, and why it is there."""
+"""A message in `unlink.dead`: the headers in which the worker says why it is there, and what can be read of it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,27 @@ from typing import TYPE_CHECKING, Any
 
 from contracts.commands import Command
 from contracts.reading import UnreadableMessageError, read_message
-from worker.broker.copies import FAILED_AT_HEADER, QUEUE_HEADER, REASON_CODE_HEADER, REASON_HEADER, RUN_HEADER
 from worker.broker.delivery import plain_headers, text_or_none
 from worker.broker.misrouted import latest_death
-from worker.broker.topology import command_queue
+from worker.broker.topology import MISROUTED, command_queue
 
 if TYPE_CHECKING:
     from pika.spec import BasicProperties
+
+    from contracts.events import Reason
+    from worker.unlinks.ports.broker import Delivery
+
+#: Headers that the worker writes on a dead letter.
+REASON_CODE_HEADER = "unlink-reason-code"
+REASON_HEADER = "unlink-reason"
+FAILED_AT_HEADER = "unlink-failed-at"
+QUEUE_HEADER = "unlink-queue"
+REASON_HEADERS = (REASON_CODE_HEADER, REASON_HEADER, FAILED_AT_HEADER, QUEUE_HEADER)
+#: The run that ended with the dead letter; a replay retries it.
+RUN_HEADER = "unlink-run"
+
+#: The longest description of a reason, in characters.
+MAX_REASON = 1000
 
 #: The reason code of a message that neither a worker nor the broker dead-lettered. The broker dead-letters messages
 #: from `unlink.misrouted`, with the reason `delivery_limit` (the limit of that queue is exceeded) or `expired` (the
@@ -25,6 +39,17 @@ UNKNOWN_REASON = "unknown"
 
 _LONGEST_CODE = 40
 _COMMAND_QUEUE = command_queue("")
+
+
+def headers_of_reason(delivery: Delivery, reason: Reason, run: int | None, at: datetime) -> dict[str, Any]:
+    """The headers of a delivery's dead letter: the reason, when and from which queue, and the run that ends with it."""
+    return {
+        REASON_CODE_HEADER: reason.code.value,
+        REASON_HEADER: reason.message[:MAX_REASON],
+        FAILED_AT_HEADER: at.isoformat(),
+        QUEUE_HEADER: command_queue(delivery.enterprise_manager) if delivery.misrouting is None else MISROUTED,
+        **({} if run is None else {RUN_HEADER: run}),
+    }
 
 
 @dataclass(frozen=True)

@@ -21,20 +21,13 @@ from worker.broker.back_off import forever, new_back_off
 from worker.broker.channels import settle
 from worker.broker.confirms import Confirmation, ConfirmChannel, Message
 from worker.broker.connection import SupervisedConnection
-from worker.broker.copies import (
-    FAILED_AT_HEADER,
-    QUEUE_HEADER,
-    REASON_CODE_HEADER,
-    REASON_HEADER,
-    RUN_HEADER,
-    copied_properties,
-    short_text,
-)
+from worker.broker.copies import copied_properties, short_text
+from worker.broker.dead_letters import headers_of_reason
 from worker.broker.delivery import ATTEMPT_HEADER, RETURNS_HEADER, TAKEN_AWAY_HEADER
 from worker.broker.misrouted import MISROUTED_SECONDS_HEADER
 from worker.broker.problems import BrokerClosedError, ChannelLostError, one_line
 from worker.broker.received_event import FROM_LEDGER_HEADER
-from worker.broker.topology import DEAD, EVENTS, MISROUTED, command_queue, delay_exchange
+from worker.broker.topology import DEAD, EVENTS, delay_exchange
 from worker.unlinks.ports.broker import Delivery, PublishRefusedError, ReplyTo
 from worker.unlinks.ports.clock import Clock
 
@@ -55,9 +48,6 @@ ISOLATED_CHANNELS = 8
 
 #: Seconds for closing the channel of one publish.
 CLOSE_SECONDS = 5.0
-
-#: Characters of a reason in the header of a dead letter.
-MAX_REASON = 1000
 
 _log = structlog.get_logger()
 
@@ -168,15 +158,8 @@ class BrokerOutbox:
             BrokerClosedError: `close` was called before the broker confirmed.
             PublishRefusedError: the broker did not take it within `REFUSED_SECONDS`.
         """
-        headers = {
-            ATTEMPT_HEADER: delivery.attempt,
-            REASON_CODE_HEADER: reason.code.value,
-            REASON_HEADER: reason.message[:MAX_REASON],
-            FAILED_AT_HEADER: self._clock.now().isoformat(),
-            QUEUE_HEADER: command_queue(delivery.enterprise_manager) if delivery.misrouting is None else MISROUTED,
-            **({} if run is None else {RUN_HEADER: run}),
-        }
-        await self._copy(delivery, DEAD, headers)
+        why = headers_of_reason(delivery, reason, run, self._clock.now())
+        await self._copy(delivery, DEAD, {ATTEMPT_HEADER: delivery.attempt, **why})
 
     def start(self) -> None:
         """Open a channel in the background, and another one after each loss. Returns at once."""

@@ -7,8 +7,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cached_property, partial
 from typing import TypeVar
 
-import tenacity
-
 from worker.enterprise_manager.availability import Availability
 from worker.enterprise_manager.differences import Differences
 from worker.enterprise_manager.documents.records import read_paging
@@ -16,18 +14,11 @@ from worker.enterprise_manager.documents.tree import Node, UnexpectedDocumentErr
 from worker.enterprise_manager.logon import TOKEN_HEADER, Logon, LogonSession
 from worker.enterprise_manager.remedies import Remedies
 from worker.enterprise_manager.responses import UNAUTHORIZED, Again, NotFound, Unauthorized, judge
+from worker.enterprise_manager.retries import retry
 from worker.enterprise_manager.transport import Answer, Request, TransportError
 from worker.enterprise_manager.wire import Wire
-from worker.unlinks.back_off import BackOff
 from worker.unlinks.ports.clock import Clock
 from worker.unlinks.ports.enterprise_manager import Refused, Unavailable
-
-#: The total number of attempts of a request before Enterprise Manager counts as unavailable.
-ATTEMPTS = 3
-
-#: The pauses between attempts, in seconds, before jitter.
-FIRST_PAUSE = 0.5
-LONGEST_PAUSE = 1.0
 
 #: The largest number of pages of a list, and how often all pages are read while the list changes.
 MOST_PAGES = 50
@@ -163,7 +154,7 @@ class Calls:
         return True
 
     async def repeat(self, once: Callable[[int], Awaitable[_T]]) -> _T:
-        """Call `once` with the attempt's number until it does not raise `Again`, at most `ATTEMPTS` times.
+        """Call `once` with the attempt's number until it does not raise `Again`, at most `retries.ATTEMPTS` times.
 
         Raises:
             Unavailable: all attempts failed; or Enterprise Manager is known to be down, and no attempt was made.
@@ -178,23 +169,8 @@ class Calls:
         try:
             result = await once(1)
         except Again as error:
-            result = await self._retry(once, error)
+            result = await retry(once, error, self._clock)  # most requests need one attempt only
         self._availability.went_right()
-        return result
-
-    async def _retry(self, once: Callable[[int], Awaitable[_T]], first: Again) -> _T:
-        """Make the attempts after the first one, which failed. Separate because most requests need one attempt only."""
-        back_off = BackOff(self._clock, FIRST_PAUSE, LONGEST_PAUSE)
-        await self._clock.sleep(max(first.retry_after, back_off.pause()))
-        async for attempt in tenacity.AsyncRetrying(
-            stop=tenacity.stop_after_attempt(ATTEMPTS - 1),
-            wait=lambda state: max(_asked_for(state), back_off.pause()),
-            retry=tenacity.retry_if_exception_type(Again),
-            sleep=self._clock.sleep,
-            reraise=True,
-        ):
-            with attempt:
-                result = await once(1 + attempt.retry_state.attempt_number)
         return result
 
     def unavailable(self, error: Again | Unavailable) -> Unavailable:
@@ -238,9 +214,3 @@ class Calls:
             raise Again(problem, everywhere=False) from None
         self._differences.look_at_body(answer.body)
         return document
-
-
-def _asked_for(state: tenacity.RetryCallState) -> float:
-    """The server's `Retry-After`, in seconds."""
-    error = state.outcome.exception() if state.outcome is not None else None
-    return error.retry_after if isinstance(error, Again) else 0.0
