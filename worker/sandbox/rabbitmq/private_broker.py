@@ -35,7 +35,7 @@ class Credentials:
 
 @dataclass(kw_only=True, eq=False)
 class LocalBroker:
-    """A RabbitMQ on this host, whoever starts and stops it: its addresses and its first user.
+    """The addresses and the first user of a RabbitMQ on this host. Another process may own it.
 
     Attributes:
         description: which RabbitMQ it is, such as `RabbitMQ 4.0.5`, and the reason if it is an old version.
