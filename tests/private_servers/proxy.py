@@ -145,14 +145,20 @@ class Proxy:
             raise AssertionError("asyncio serves each connection in a task")
         self._tasks.add(task)
         try:
-            if self._tls is not None:
-                await writer.start_tls(self._tls)
-            await self._serve(reader, writer)
-        except OSError:
-            pass  # the client ended the handshake
+            if await self._is_greeted(writer):
+                await self._serve(reader, writer)
         finally:
             self._tasks.discard(task)
             writer.transport.abort()
+
+    async def _is_greeted(self, writer: asyncio.StreamWriter) -> bool:
+        """Speak TLS with the client, if it is to; return False if the client ended the handshake."""
+        if self._tls is not None:
+            try:
+                await writer.start_tls(self._tls)
+            except OSError:
+                return False
+        return True
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._cut:
