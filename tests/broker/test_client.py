@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from pika.adapters.blocking_connection import BlockingChannel
+from pika.exceptions import ChannelClosedByBroker
 
 from tests.broker.conftest import Site
 from tests.broker.events import make_event
 from tests.private_servers.proxy import Direction, Network, Proxy
-from worker.broker.client import BrokerClient
+from worker.broker.client import BrokerClient, NoQueueError
 from worker.sandbox.rabbitmq.private_broker import LocalBroker
 from worker.settings import BrokerSettings
 
@@ -51,3 +53,17 @@ async def test_message_of_another_program_on_the_events_exchange_is_skipped(site
         received = client.next_event(10)
         assert received is not None
         assert received.id == event.id
+
+
+async def test_a_queue_whose_nodes_are_down_is_served(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`submit` would say that no worker has ever served this Enterprise Manager."""
+    text = "NOT_FOUND - home node 'rabbit@a' of durable queue 'unlink.commands.default' is down or inaccessible"
+    with BrokerClient(site.settings) as client:
+        with pytest.raises(NoQueueError):
+            client.require_queue("default")
+
+        def refuse(*_: object, **__: object) -> None:
+            raise ChannelClosedByBroker(404, text)
+
+        monkeypatch.setattr(BlockingChannel, "queue_declare", refuse)
+        client.require_queue("default")

@@ -12,7 +12,8 @@ from tests.broker.conftest import Site, Worker
 from tests.waiting import until
 from worker.broker.channels import AwaitableChannel
 from worker.broker.problems import ChannelLostError
-from worker.broker.topology import describe
+from worker.broker.topology import DELAY_TIERS, describe
+from worker.doctor.broker import examine
 
 QUEUE = "unlink.commands.default"
 
@@ -173,3 +174,16 @@ async def test_a_queue_whose_nodes_are_down_is_there(site: Site, worker: Worker,
         await verifying.broker.start()
     assert not site.logged("broker.connection_failed")
     assert not another_declares
+
+
+async def test_doctor_does_not_call_a_queue_missing_whose_nodes_are_down(
+    site: Site, another_declares: list[str]
+) -> None:
+    """Its remedy, to declare the queue, would lead away from the node that is down."""
+    await site.start_worker(delay_tiers=DELAY_TIERS)
+    another_declares.append("unlink.dead")
+    settings = site.settings.model_copy(update={"topology": "verify"})
+    found = [str(each) for each in [finding async for finding in examine(settings, ["default"])]]
+    (said,) = [each for each in found if "unlink.dead" in each]
+    assert "there, but not on any node" in said
+    assert not any("missing" in each for each in found)
