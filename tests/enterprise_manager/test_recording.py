@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,9 @@ from worker.doctor.checks import Check, Result
 from worker.doctor.laboratory import LaboratoryLink
 from worker.doctor.recording import Recording, netloc_of
 from worker.doctor.trial import TrialOrder
+from worker.enterprise_manager import paths
+from worker.enterprise_manager.logon import TOKEN_HEADER
+from worker.enterprise_manager.transport import Answer, Request
 from worker.sandbox.simulated_enterprise_manager import SimulatedEnterpriseManager
 from worker.sandbox.simulated_enterprise_manager.replay import RecordingInvalidError, Replay
 from worker.settings import EnterpriseManagerSettings
@@ -178,6 +182,35 @@ async def test_names_are_kept_if_asked_for_but_no_secrets(em: SimulatedEnterpris
     assert "em01.corp.example" in text
     assert settings.basic_credentials not in text
     assert '"X-RestSvcSessionId"' not in text
+
+
+def test_what_a_proxy_writes_into_headers_and_pages_is_replaced(tmp_path: Path) -> None:
+    """Else a proxy's error page, or an odd header, would tell an address or even a token."""
+    recording, file = Recording(), tmp_path / "recording.json"
+    credentials = base64.b64encode(b"CORP\\anna:s3cr3t").decode()
+    headers = {
+        "Content-Type": "text/html; server=nas01",
+        "Location": "/api/jobs/Payroll?host=nas01",
+        "Retry-After": "at nas01",
+    }
+    page = f"<html><body token='the-token'>nas01: {credentials} s3cr3t</body></html>".encode()
+    asked = Request(
+        "GET", "/api/jobs/Payroll", {"Payroll": "nas01"}, {"Accept": "application/xml", TOKEN_HEADER: "the-token"}
+    )
+    logon = Request(
+        "POST", paths.LOGON, {"v": "latest"}, {"Accept": "application/xml", "Authorization": f"Basic {credentials}"}
+    )
+    recording.add(logon, Answer(201, {TOKEN_HEADER: "the-token", "Set-Cookie": "X-RestSvcSessionId=the-token"}, b""))
+    recording.add(asked, Answer(503, headers, page))
+    recording.add(asked, None, "no answer")
+    for keep_names in (False, True):
+        recording.write(file, "em:9398", None, [], keep_names=keep_names)
+        text = file.read_text()
+        file.unlink()
+        for secret in ("the-token", "s3cr3t", credentials):
+            assert secret not in text, secret
+        assert ("nas01" in text, "Payroll" in text) == (keep_names, keep_names)
+        assert len(json.loads(text)["exchanges"]) == 3
 
 
 @pytest.mark.parametrize(

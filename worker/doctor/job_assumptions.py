@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from worker.doctor.probe import TROUBLE, NotSeenError, Probe, described
-from worker.doctor.pseudonyms import NO_NAME, NOBODY
+from worker.doctor.pseudonyms import NO_NAME, NOBODY, UNUSED_NAME
 from worker.enterprise_manager import paths
 from worker.enterprise_manager.assumptions import Assumption
 from worker.enterprise_manager.documents.records import (
@@ -192,7 +192,7 @@ class JobLooks:
         return None
 
     async def _page(self) -> str | None:
-        paging = (await self._query_jobs("Name!=unlink-worker")).find("paginginfo")
+        paging = (await self._query_jobs(f"Name!={UNUSED_NAME}")).find("paginginfo")
         size = paging.value("pagesize") if paging is not None else None
         return None if size == str(PAGE) else f"asked for {PAGE}, a page holds {size}"
 

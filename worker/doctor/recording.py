@@ -6,10 +6,12 @@ sandbox's simulated Enterprise Manager replays it.
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,8 +28,12 @@ from worker.settings import EnterpriseManagerSettings
 #: The version of the file's format.
 FORMAT = 1
 
-#: The headers of an answer that are recorded. `Location` is an address, and is redacted.
-_HEADERS = ("Content-Type", "Location", "Retry-After")
+#: The headers of an answer that are recorded, and the texts that are kept. Any other text is replaced.
+_HEADERS = {
+    "Content-Type": re.compile(r"[a-z]+/[a-z.+-]+(; ?charset=[A-Za-z0-9-]+)?", re.IGNORECASE),
+    "Location": None,
+    "Retry-After": re.compile(r"[0-9]+|[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9:]{8} GMT"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +72,8 @@ class Recording:
         Raises:
             OSError: the file exists or cannot be written.
         """
-        pseudonyms, bodies = Pseudonyms(netloc, keep_names=keep_names), dict[str, int]()
+        secrets = {secret for each in self._exchanges for secret in _secrets(each)}
+        pseudonyms, bodies = Pseudonyms(netloc, keep_names=keep_names, secrets=secrets), dict[str, int]()
         sessions: dict[str, int] = {}
         exchanges = [self._written(each, pseudonyms, bodies, sessions) for each in self._exchanges]
         results = {check.assumption.value: check.result.value for check in checks}
@@ -102,11 +109,22 @@ class Recording:
             written["begins"] = sessions.setdefault(token, len(sessions) + 1)
         body = pseudonyms.body(answer.body)
         headers = {
-            name: pseudonyms.value(name, answer.headers[name]) if name == "Location" else answer.headers[name]
+            name: text if (known := _HEADERS[name]) and known.fullmatch(text) else pseudonyms.value(name, text)
             for name in _HEADERS
-            if name in answer.headers
+            if (text := answer.headers.get(name)) is not None
         }
         return written | {"status": answer.status, "headers": headers, "answer": bodies.setdefault(body, len(bodies))}
+
+
+def _secrets(exchange: _Exchange) -> Iterator[str]:
+    """The credentials and the token in the headers of an exchange."""
+    headers = exchange.request.headers
+    credentials = headers.get("Authorization", "").partition(" ")[2]
+    yield credentials
+    yield base64.b64decode(credentials).decode("utf-8", "replace").partition(":")[2]
+    yield headers.get(TOKEN_HEADER, "")
+    if exchange.answer is not None:
+        yield exchange.answer.headers.get(TOKEN_HEADER, "")
 
 
 class RecordingTransport(Transport):
