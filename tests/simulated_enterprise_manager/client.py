@@ -17,7 +17,11 @@ Format = Literal["xml", "json"]
 
 #: Elements that hold a list.
 _LISTS = {
+    "BackupJobSessions",
+    "BackupServers",
+    "Backups",
     "EntityReferences",
+    "HierarchyRoots",
     "Jobs",
     "LinkedBackupIncludes",
     "LinkedBackupRepositoryIncludes",

@@ -57,6 +57,17 @@ def test_the_elements_of_a_job_stand_in_the_order_of_the_vendors_example(em: Sim
     assert places == sorted(places)
 
 
+def test_the_elements_of_a_run_stand_in_the_order_of_the_vendors_example(em: SimulatedEnterpriseManager) -> None:
+    """Else a client that was generated from the schema could not read which jobs run."""
+    em.set_running(VENDOR_JOB_ID)
+    em.set_running(VENDOR_JOB_ID, running=False)
+    with closing(Client(em, "xml")) as asking:
+        body = asking.get("backupSessions?format=Entity").body.decode()
+    names = ["Links", "JobUid", "JobName", "JobType", "CreationTimeUTC", "EndTimeUTC", "State", "Result", "Progress"]
+    places = [body.index(f"<{name}>") for name in [*names, "IsRetry"]]
+    assert places == sorted(places)
+
+
 def test_a_job_is_started_stopped_switched_and_cloned(em: SimulatedEnterpriseManager, client: Client) -> None:
     """Else programs that run jobs could not be tried."""
     job = em.add_job(name="Nightly", job_type="Backup")

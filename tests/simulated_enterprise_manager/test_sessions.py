@@ -172,6 +172,11 @@ def test_everything_that_a_session_links_to_is_there(em: SimulatedEnterpriseMana
         "TaskList",
         "QueryService",
         "BackupServerReferenceList",
+        "BackupServerList",
+        "BackupList",
+        "BackupJobSessionReferenceList",
+        "BackupJobSessionList",
+        "HierarchyRootList",
         "HierarchyRootReferenceList",
         "BackupReferenceList",
     }

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from worker.sandbox.simulated_enterprise_manager.behaviour import Behaviour
+from worker.sandbox.simulated_enterprise_manager.inventory import id_of_server
 from worker.sandbox.simulated_enterprise_manager.model import (
     FINISHED,
     LEGACY_COPY_JOB,
@@ -25,7 +25,7 @@ from worker.sandbox.simulated_enterprise_manager.rendering import BARE_ARRAY, El
 VERSIONS = ("v1_5", "v1_6", "v1_7")
 
 #: Relation, path and type of a link, and its name if it has one.
-_Link = tuple[str, str, str | None] | tuple[str, str, str | None, str | None]
+Link = tuple[str, str, str | None] | tuple[str, str, str | None, str | None]
 
 #: The elements that may contain a job's settings [doc]. A job has one of them; in JSON the others are null [seen].
 _JOB_INFOS = ("BackupJobInfo", "FileCopyJobInfo", "ReplicaJobInfo", "BackupCopyJobInfo", "ImmediateBackupCopyJobInfo")
@@ -96,10 +96,15 @@ class Documents:
                     ("Down", "hierarchyRoots", "HierarchyRootReferenceList"),
                     ("Down", "repositories", "RepositoryReferenceList"),
                     ("Down", "backups", "BackupReferenceList"),
+                    ("Down", "backupSessions", "BackupJobSessionReferenceList"),
                     ("Down", "tasks", "TaskList"),
                     ("Down", "querySvc", "QueryService"),
+                    ("Down", "backupServers?format=Entity", "BackupServerList"),
                     ("Down", "jobs?format=Entity", "JobList"),
+                    ("Down", "hierarchyRoots?format=Entity", "HierarchyRootList"),
                     ("Down", "repositories?format=Entity", "RepositoryList"),
+                    ("Down", "backups?format=Entity", "BackupList"),
+                    ("Down", "backupSessions?format=Entity", "BackupJobSessionList"),
                     ("Delete", path, "LogonSession"),
                 ),
                 Element("UserName", text=session.username),
@@ -113,10 +118,14 @@ class Documents:
 
     def query_service(self, session: Session) -> Element:
         """The links to the available queries [doc]."""
-        lists = [("TaskList", "Task"), ("JobList", "Job"), ("RepositoryList", "Repository")]
+        named = ("Job", "Repository", "Backup", "HierarchyRoot", "BackupJobSession", "BackupServer")
+        lists = [("Task", ""), *((kind, "&sortAsc=name") for kind in named)]
         links = self._links(
             ("Up", f"logonSessions/{session.id}", "LogonSession"),
-            *(("Down", f"query?type={kind}&format=Entities&pageSize=15&page=1", listed) for listed, kind in lists),
+            *(
+                ("Down", f"query?type={kind}&format=Entities{sorted_by}&pageSize=15&page=1", f"{kind}List")
+                for kind, sorted_by in lists
+            ),
         )
         return Element("QuerySvc", self._attributes("QueryService", "querySvc"), (links,))
 
@@ -167,7 +176,7 @@ class Documents:
         """A job by its name and UID."""
         path = f"jobs/{job.id}"
         links = self._links(
-            _up_to(job.backup_server),
+            up_to(job.backup_server),
             ("Alternate", f"{path}?format=Entity", "Job", job.name),
             ("Down", f"{path}/backupSessions", "BackupJobSessionReferenceList"),
         )
@@ -176,8 +185,8 @@ class Documents:
     def job(self, job: Job, linked: Linked) -> Element:
         """A job with its settings."""
         path = f"jobs/{job.id}"
-        links: list[_Link] = [
-            _up_to(job.backup_server),
+        links: list[Link] = [
+            up_to(job.backup_server),
             ("Alternate", path, "JobReference", job.name),
         ]
         if not job.is_copy_job:
@@ -282,7 +291,7 @@ class Documents:
         """A repository by its name and UID."""
         path, uid = f"repositories/{repository.uid}", f"urn:veeam:Repository:{repository.uid}"
         links = self._links(
-            _up_to(repository.backup_server),
+            up_to(repository.backup_server),
             ("Alternate", f"{path}?format=Entity", "Repository", repository.name),
         )
         return Element(name, self._entity("RepositoryReference", path, repository.name, uid), (links,))
@@ -291,7 +300,7 @@ class Documents:
         """A repository with its properties."""
         path, uid = f"repositories/{repository.uid}", f"urn:veeam:Repository:{repository.uid}"
         links = self._links(
-            _up_to(repository.backup_server),
+            up_to(repository.backup_server),
             ("Alternate", path, "RepositoryReference", repository.name),
         )
         return Element(
@@ -351,7 +360,7 @@ class Documents:
 
     # --- parts ---
 
-    def _links(self, *links: _Link) -> Element:
+    def _links(self, *links: Link) -> Element:
         elements = [
             Element("Link", {"Rel": link[0], "Type": link[2], "Href": f"{self.api}/{link[1]}", "Name": _name(link[3:])})
             for link in links
@@ -373,12 +382,8 @@ def linked_job_ids(link: LinkedJob) -> tuple[Element, Element]:
     )
 
 
-def id_of_server(name: str) -> str:
-    """The ID of the backup server, or of the hierarchy's root, of that name."""
-    return str(uuid.uuid5(uuid.NAMESPACE_DNS, name))
-
-
-def _up_to(backup_server: str) -> _Link:
+def up_to(backup_server: str) -> Link:
+    """The link to the backup server of that name."""
     return "Up", f"backupServers/{id_of_server(backup_server)}", "BackupServerReference", backup_server
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from worker.sandbox.simulated_enterprise_manager.behaviour import Behaviour
@@ -37,7 +38,7 @@ class FilterInvalidError(ValueError):
     """The filter cannot be parsed, or names a property that the resource does not have."""
 
 
-def filter_of(text: str, known: frozenset[str], behaviour: Behaviour) -> Callable[[Mapping[str, str]], bool]:
+def filter_of(text: str, known: AbstractSet[str], behaviour: Behaviour) -> Callable[[Mapping[str, str]], bool]:
     """A predicate on a resource's properties, parsed from the filter. `known` are the properties' lower-case names.
 
     Raises:
@@ -55,7 +56,7 @@ def filter_of(text: str, known: frozenset[str], behaviour: Behaviour) -> Callabl
 @dataclass(slots=True)
 class _Reader:
     rest: str
-    known: frozenset[str]
+    known: AbstractSet[str]
     behaviour: Behaviour
     depth: int = 0
 

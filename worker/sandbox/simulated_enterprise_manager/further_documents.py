@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from worker.sandbox.simulated_enterprise_manager.documents import Documents, id_of_server, linked_job_ids
-from worker.sandbox.simulated_enterprise_manager.model import Job, LinkedBackup, LinkedJob
+from worker.sandbox.simulated_enterprise_manager.documents import Documents, Link, linked_job_ids, up_to
+from worker.sandbox.simulated_enterprise_manager.inventory import Resource
+from worker.sandbox.simulated_enterprise_manager.model import Job, LinkedJob
 from worker.sandbox.simulated_enterprise_manager.rendering import Element
 
 
@@ -26,32 +27,38 @@ class FurtherDocuments(Documents):
         """The machines that a job processes: none, the simulation has no machines."""
         return Element("ObjectsInJob", None, (), array="ObjectInJobs")
 
-    def backup_servers(self, names: Iterable[str]) -> Element:
-        """References to backup servers."""
-        return self._references("BackupServer", "backupServers", [(id_of_server(name), name) for name in names])
+    def resource(self, resource: Resource, *, entity: bool, name: str = "EntityRef") -> Element:
+        """A resource, as an entity or a reference."""
+        path = f"{resource.collection}/{resource.uid}"
+        other: Link = ("Alternate", f"{path}?format=Entity", resource.type, resource.name)
+        if not entity:
+            attributes = self._entity(f"{resource.type}Reference", path, resource.name, resource.urn)
+            return Element(name, attributes, (self._links(*_above(resource), other),))
+        other = ("Alternate", path, f"{resource.type}Reference", resource.name)
+        details = [Element(each, text=value) for each, value in resource.details.items()]
+        attributes = self._entity(resource.type, f"{path}?format=Entity", resource.name, resource.urn)
+        return Element(resource.type, attributes, (self._links(*_above(resource), other), *details))
 
-    def backup_server(self, name: str) -> Element:
-        """A reference to the backup server of that name."""
-        return self._reference("EntityRef", "BackupServer", "backupServers", id_of_server(name), name)
+    def resources(self, kind: str, resources: Sequence[Resource], *, entities: bool) -> Element:
+        """A list of resources of that type, as entities or references."""
+        if entities:
+            shown = [self.resource(each, entity=True) for each in resources]
+            return Element(f"{kind}s", None, shown, array=f"{kind}s")
+        shown = [self.resource(each, entity=False, name="Ref") for each in resources]
+        return Element("EntityReferences", None, shown, array="Refs")
 
-    def hierarchy_roots(self, names: Iterable[str]) -> Element:
-        """References to the roots of virtual infrastructures."""
-        return self._references("HierarchyRoot", "hierarchyRoots", [(id_of_server(name), name) for name in names])
+    def found_resources(self, kind: str, resources: Sequence[Resource], *, entities: bool) -> Element:
+        """The `Entities` or `Refs` of a query."""
+        if entities:
+            return self.found("Entities", f"{kind}s", [self.resource(each, entity=True) for each in resources])
+        shown = [self.resource(each, entity=False, name="Ref") for each in resources]
+        return Element("Refs", None, shown, array=self._query_array("Refs"))
 
-    def backups(self, backups: Iterable[tuple[LinkedBackup, Job]]) -> Element:
-        """References to the backups that are linked to jobs. Each has the name of its job."""
-        named = {backup.uid: job.name for backup, job in backups}
-        return self._references("Backup", "backups", list(named.items()))
 
-    def backup_sessions(self) -> Element:
-        """The runs of a job: none, the simulation keeps no record of them."""
-        return self._references("BackupJobSession", "backupSessions", [])
-
-    def _references(self, kind: str, collection: str, named: list[tuple[str, str]]) -> Element:
-        references = [self._reference("Ref", kind, collection, uid, name) for uid, name in named]
-        return Element("EntityReferences", None, references, array="Refs")
-
-    def _reference(self, element: str, kind: str, collection: str, uid: str, name: str) -> Element:
-        path = f"{collection}/{uid}"
-        links = self._links(("Alternate", f"{path}?format=Entity", kind, name))
-        return Element(element, self._entity(f"{kind}Reference", path, name, f"urn:veeam:{kind}:{uid}"), (links,))
+def _above(resource: Resource) -> list[Link]:
+    above: list[Link] = []
+    if resource.type != "BackupServer":
+        above.append(up_to(resource.backup_server))
+    if resource.job is not None:
+        above.append(("Up", f"jobs/{resource.job.id}", "JobReference", resource.job.name))
+    return above

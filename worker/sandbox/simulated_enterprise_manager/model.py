@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import Enum, auto
 from itertools import pairwise
 from typing import Final
@@ -19,6 +20,9 @@ FINISHED: Final = "Finished"
 
 #: How many past states of a job's links are kept, for lists that lag behind.
 _HISTORY_LENGTH = 200
+
+#: How many runs of a job are kept.
+_RUNS_LENGTH = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,15 @@ class Linked:
 
 
 @dataclass(slots=True, eq=False)
+class Run:
+    """One run of a job: a backup session."""
+
+    id: str
+    began: datetime
+    ended: datetime | None = None
+
+
+@dataclass(slots=True, eq=False)
 class Job:
     """A job, with its current links and their history."""
 
@@ -100,6 +113,7 @@ class Job:
     linked: Linked
     running: bool = False
     schedule_enabled: bool = True
+    runs: deque[Run] = field(default_factory=lambda: deque(maxlen=_RUNS_LENGTH))
     edits: deque[Edit] = field(default_factory=deque)
     history: deque[tuple[float, Linked]] = field(default_factory=lambda: deque(maxlen=_HISTORY_LENGTH))
 

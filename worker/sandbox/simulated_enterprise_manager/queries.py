@@ -1,13 +1,16 @@
-"""`GET /query`: jobs, repositories and the session's tasks, filtered, sorted and in pages."""
+"""`GET /query`: jobs, repositories, the session's tasks and further resources, filtered, sorted and in pages."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from typing import TypeVar
 from urllib.parse import urlencode
 
-from worker.sandbox.simulated_enterprise_manager.documents import Documents, Paging
+from worker.sandbox.simulated_enterprise_manager.documents import Paging
 from worker.sandbox.simulated_enterprise_manager.filters import FilterInvalidError, filter_of
+from worker.sandbox.simulated_enterprise_manager.further_documents import FurtherDocuments
+from worker.sandbox.simulated_enterprise_manager.inventory import PROPERTIES, TYPES, resources
 from worker.sandbox.simulated_enterprise_manager.model import Job, Repository, Session
 from worker.sandbox.simulated_enterprise_manager.rendering import Element
 from worker.sandbox.simulated_enterprise_manager.state import State
@@ -24,7 +27,7 @@ class QueryInvalidError(ValueError):
     """The query is not valid."""
 
 
-def answer_query(state: State, documents: Documents, session: Session, query: Mapping[str, str]) -> Element:
+def answer_query(state: State, documents: FurtherDocuments, session: Session, query: Mapping[str, str]) -> Element:
     """One page of the query's results.
 
     Raises:
@@ -37,10 +40,12 @@ def answer_query(state: State, documents: Documents, session: Session, query: Ma
             return _jobs(state, documents, query)
         case "repository":
             return _repositories(state, documents, query)
+        case wanted if found := [kind for kind in TYPES.values() if kind.lower() == wanted]:
+            return _resources(state, documents, found[0], query)
     raise QueryInvalidError(f"There is no type {query.get('type', '')} to query.")
 
 
-def _tasks(state: State, documents: Documents, session: Session, query: Mapping[str, str]) -> Element:
+def _tasks(state: State, documents: FurtherDocuments, session: Session, query: Mapping[str, str]) -> Element:
     now = state.now()
     looks = [(task, task.look(now)) for task in state.tasks_of(session)]
     rows = [({"taskid": task.id, "state": shown, "operation": task.operation}, (task, shown)) for task, shown in looks]
@@ -49,7 +54,7 @@ def _tasks(state: State, documents: Documents, session: Session, query: Mapping[
     return documents.query_result(documents.found("Resources", "Tasks", tasks), paging)
 
 
-def _jobs(state: State, documents: Documents, query: Mapping[str, str]) -> Element:
+def _jobs(state: State, documents: FurtherDocuments, query: Mapping[str, str]) -> Element:
     chosen, paging = _choose(state, [(_job(job), job) for job in state.jobs.values()], _OF_JOBS, query)
     if _wants_entities(query):
         entities = [documents.job(job, state.listed(job)) for job in chosen]
@@ -57,13 +62,21 @@ def _jobs(state: State, documents: Documents, query: Mapping[str, str]) -> Eleme
     return documents.query_result(documents.found_references(chosen), paging)
 
 
-def _repositories(state: State, documents: Documents, query: Mapping[str, str]) -> Element:
+def _repositories(state: State, documents: FurtherDocuments, query: Mapping[str, str]) -> Element:
     rows = [(_repository(repository), repository) for repository in state.repositories.values()]
     chosen, paging = _choose(state, rows, _OF_REPOSITORIES, query)
     if _wants_entities(query):
         entities = [documents.repository(repository) for repository in chosen]
         return documents.query_result(documents.found("Entities", "Repositories", entities), paging)
     return documents.query_result(documents.found_references(chosen), paging)
+
+
+def _resources(state: State, documents: FurtherDocuments, kind: str, query: Mapping[str, str]) -> Element:
+    rows = [(resource.properties, resource) for resource in resources(kind, state)]
+    known = {"uid", "name", "backupservername"} | PROPERTIES[kind]
+    chosen, paging = _choose(state, rows, known, query)
+    found = documents.found_resources(kind, chosen, entities=_wants_entities(query))
+    return documents.query_result(found, paging)
 
 
 def _job(job: Job) -> dict[str, str]:
@@ -90,7 +103,7 @@ def _wants_entities(query: Mapping[str, str]) -> bool:
 
 
 def _choose(
-    state: State, rows: list[tuple[dict[str, str], _Found]], known: frozenset[str], query: Mapping[str, str]
+    state: State, rows: list[tuple[dict[str, str], _Found]], known: AbstractSet[str], query: Mapping[str, str]
 ) -> tuple[list[_Found], Paging]:
     try:
         matches = filter_of(query.get("filter", ""), known, state.behaviour)
@@ -105,7 +118,7 @@ def _choose(
 
 
 def _sorted(
-    rows: list[tuple[dict[str, str], _Found]], known: frozenset[str], query: Mapping[str, str]
+    rows: list[tuple[dict[str, str], _Found]], known: AbstractSet[str], query: Mapping[str, str]
 ) -> list[tuple[dict[str, str], _Found]]:
     for parameter, backwards in (("sortasc", False), ("sortdesc", True)):
         if wanted := query.get(parameter, "").lower():

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from worker.sandbox.simulated_enterprise_manager import actions
 from worker.sandbox.simulated_enterprise_manager.behaviour import Behaviour
-from worker.sandbox.simulated_enterprise_manager.documents import VERSIONS, id_of_server
+from worker.sandbox.simulated_enterprise_manager.documents import VERSIONS
 from worker.sandbox.simulated_enterprise_manager.exchange import (
     ACCESS_DENIED,
     SESSION_HEADER,
@@ -20,6 +20,7 @@ from worker.sandbox.simulated_enterprise_manager.exchange import (
     unauthorized,
 )
 from worker.sandbox.simulated_enterprise_manager.further_documents import FurtherDocuments
+from worker.sandbox.simulated_enterprise_manager.inventory import TYPES, resources, sessions_of
 from worker.sandbox.simulated_enterprise_manager.model import (
     LEGACY_COPY_JOB,
     Change,
@@ -32,9 +33,6 @@ from worker.sandbox.simulated_enterprise_manager.model import (
 from worker.sandbox.simulated_enterprise_manager.queries import QueryInvalidError, answer_query
 from worker.sandbox.simulated_enterprise_manager.rendering import Element
 from worker.sandbox.simulated_enterprise_manager.state import NotThereError, State
-
-#: The root of the one virtual infrastructure.
-HIERARCHY_ROOT = "vcenter01.corp.example"
 
 
 class Routes:
@@ -93,7 +91,7 @@ class Routes:
             case ["query" | "querysvc" as kind]:
                 shown = self._query if kind == "query" else self._show_queries
                 return self._only(request, GET=lambda asked: shown(asked, session))
-            case ["jobs" | "repositories" | "backupservers" | "backups" | "hierarchyroots" as kind, *rest]:
+            case [kind, *rest] if kind in {"jobs", "repositories", *TYPES}:
                 return self._inventory(request, session, kind, rest)
         raise RefusalError(404, f"There is no resource {request.path}.")
 
@@ -102,7 +100,7 @@ class Routes:
             raise RefusalError(403, ACCESS_DENIED)
         if kind == "jobs":
             return self._jobs(request, session, rest)
-        return self._repositories(request, rest) if kind == "repositories" else self._servers(request, kind, rest)
+        return self._repositories(request, rest) if kind == "repositories" else self._resources(request, kind, rest)
 
     def _jobs(self, request: Request, session: Session, rest: list[str]) -> Answer:
         match rest:
@@ -115,7 +113,8 @@ class Routes:
                     POST=lambda asked: self._act(asked, session, self._job(job_id)),
                 )
             case [job_id, "includes" | "backupsessions" as kind]:
-                return self._only(request, GET=lambda asked: self._list_nothing(asked, self._job(job_id), kind))
+                listed = self._list_includes if kind == "includes" else self._list_sessions_of
+                return self._only(request, GET=lambda asked: listed(asked, self._job(job_id)))
             case [job_id, "linkedjobs"]:
                 return self._only(
                     request,
@@ -253,9 +252,12 @@ class Routes:
         named = link or LinkedRepository(link_id if job.linked.link(link_id) is None else self._state.new_id(), "")
         return self._accepted(request, self._state.edit(session, job, Change.REMOVE, named, request.fault))
 
-    def _list_nothing(self, request: Request, _job: Job, kind: str) -> Answer:
-        documents = self._documents(request)
-        return Answer(200, documents.includes() if kind == "includes" else documents.backup_sessions())
+    def _list_includes(self, request: Request, _job: Job) -> Answer:
+        return Answer(200, self._documents(request).includes())
+
+    def _list_sessions_of(self, request: Request, job: Job) -> Answer:
+        documents, entities = self._documents(request), as_entity(request)
+        return Answer(200, documents.resources("BackupJobSession", sessions_of(job), entities=entities))
 
     def _list_linked_jobs(self, request: Request, job: Job) -> Answer:
         if not job.is_copy_job:
@@ -305,22 +307,16 @@ class Routes:
                 return self._only(request, GET=lambda _: Answer(200, form(repositories[bare(uid)])))
         raise self._absent(f"Cannot find repository [{'/'.join(rest)}]")
 
-    def _servers(self, request: Request, kind: str, rest: list[str]) -> Answer:
-        documents, jobs = self._documents(request), list(self._state.jobs.values())
-        names = [job.backup_server for job in jobs]
-        names += [repository.backup_server for repository in self._state.repositories.values()]
-        servers = {id_of_server(name): name for name in names}
-        match kind, rest:
-            case "backupservers", []:
-                return self._only(request, GET=lambda _: Answer(200, documents.backup_servers(servers.values())))
-            case "backupservers", [server_id] if bare(server_id) in servers:
-                server = servers[bare(server_id)]
-                return self._only(request, GET=lambda _: Answer(200, documents.backup_server(server)))
-            case "hierarchyroots", []:
-                return self._only(request, GET=lambda _: Answer(200, documents.hierarchy_roots([HIERARCHY_ROOT])))
-            case "backups", []:
-                backups = [(backup, job) for job in jobs for backup in self._state.listed(job).backups]
-                return self._only(request, GET=lambda _: Answer(200, documents.backups(backups)))
+    def _resources(self, request: Request, kind: str, rest: list[str]) -> Answer:
+        documents, entity = self._documents(request), as_entity(request)
+        found = {resource.uid: resource for resource in resources(TYPES[kind], self._state)}
+        match rest:
+            case []:
+                listed = documents.resources(TYPES[kind], list(found.values()), entities=entity)
+                return self._only(request, GET=lambda _: Answer(200, listed))
+            case [uid] if bare(uid) in found:
+                shown = documents.resource(found[bare(uid)], entity=entity)
+                return self._only(request, GET=lambda _: Answer(200, shown))
         raise self._absent(f"Cannot find {request.path}")
 
     def _show_queries(self, request: Request, session: Session) -> Answer:

@@ -7,6 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 
 from worker.sandbox.simulated_enterprise_manager.behaviour import Behaviour
 from worker.sandbox.simulated_enterprise_manager.edits import Edits
@@ -22,6 +23,7 @@ from worker.sandbox.simulated_enterprise_manager.model import (
     LinkedJob,
     LinkedRepository,
     Repository,
+    Run,
     Session,
     Task,
 )
@@ -151,6 +153,10 @@ class State:
     def set_running(self, job_id: str, *, running: bool) -> None:
         """Start or stop the run of a job. When it stops, a waiting edit begins."""
         now, job = self.now(), self.job(job_id)
+        if running and not job.running:
+            job.runs.append(Run(self.new_id(), datetime.now(UTC)))
+        elif job.running and not running:
+            job.runs[-1].ended = datetime.now(UTC)
         job.running = running
         if not running:
             self._edits.job_stopped_running(job, now)
