@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,26 +12,28 @@ from typing import Any, TypeVar
 import pytest
 from pydantic import SecretStr
 
+from tests.enterprise_manager.virtual_clock import VirtualClock
 from tests.waiting import until
 from worker.clock import SystemClock
 from worker.doctor.assumptions import examine
 from worker.doctor.checks import Check, Result
 from worker.doctor.laboratory import LaboratoryLink, RefusedError, TimeLimits
-from worker.doctor.trial import SHOWN_BY_A_TRIAL, TrialOrder
+from worker.doctor.trial import TrialOrder
+from worker.doctor.trial_checks import SHOWN_BY_A_TRIAL
 from worker.sandbox.simulated_enterprise_manager import Fault, SimulatedEnterpriseManager
 from worker.settings import EnterpriseManagerSettings
 
 JOB, REPOSITORY = "Laboratory", "Laboratory Repository"
 
-REPOSITORY_OF_OTHERS = "00000000-0000-4000-8000-000000000001"
+OTHER, REPOSITORY_OF_OTHERS = (f"00000000-0000-4000-8000-00000000000{number}" for number in (2, 1))
 
-#: Long enough for an edit of the simulated one, and short enough for a test.
-BRIEF = TimeLimits(look=0.05, edit=1, task=2, links=0.4, kept=0.1, restore=10)
+#: By a clock that the trial and the simulated one share.
+BRIEF = TimeLimits(look=0.05, edit=5, task=2, links=1.2, kept=1.5, restore=10)
+
+#: By the system's clock, in tests of faults and interruptions.
+QUICK = replace(BRIEF, edit=1, links=0.4, kept=0.1)
 
 SLOW = {"edit_seconds": 0.3}
-
-#: What passes by itself is seen only if a look takes less time, also on a busy machine.
-LONGER = {"list_lag_seconds": replace(BRIEF, links=3), "finished_task_kept_seconds": replace(BRIEF, kept=1.5)}
 
 #: Each value of a switch that a trial can see, and the checks that then differ.
 SHOWN: list[tuple[dict[str, Any], set[str]]] = [
@@ -63,6 +66,28 @@ SHOWN: list[tuple[dict[str, Any], set[str]]] = [
     ({"session_cap": 1, "beyond_session_cap": "503"}, {"several_sessions"}),
     ({"session_cap": 1, "beyond_session_cap": "403"}, {"several_sessions"}),
     ({"session_cap": 1, "beyond_session_cap": "oldest_ends"}, {"several_sessions"}),
+    ({"session_idle_seconds": 1}, {"idle_session_kept"}),
+    ({"success_messages": ["OK"]}, {"message_of_success"}),
+    ({"success_messages": ["Ok", "Laboratory was changed"]}, {"message_of_success"}),
+]
+
+#: Switches that show only in combination, on a job that runs or whose task fails: the result of one check.
+ONE_RESULT: list[tuple[dict[str, Any], str, Result]] = [
+    ({"absent_link": "task_fails"}, "failing_task_seems_successful", Result.CONFIRMED),
+    (
+        {"absent_link": "task_fails", "failing_task_seems_successful": False},
+        "failing_task_seems_successful",
+        Result.NOT_SHOWN,
+    ),
+    ({}, "failing_task_seems_successful", Result.NOT_SHOWN),
+]
+
+#: What becomes of an edit of a job that runs, as far as its backup sessions say so.
+OF_A_RUNNING_JOB: list[tuple[str, Result, str]] = [
+    ("accepted", Result.CONFIRMED, "before and after"),
+    ("400", Result.DIFFERENT, "status 400"),
+    ("task_fails", Result.DIFFERENT, "its task fails"),
+    ("waits", Result.DIFFERENT, "did not end"),
 ]
 
 
@@ -106,7 +131,9 @@ async def tried(
     reported: Ends,
     job: str = JOB,
     repository: str = REPOSITORY,
-    limits: TimeLimits = BRIEF,
+    limits: TimeLimits | None = None,
+    clock: SystemClock | None = None,
+    request_seconds: float = 20,
 ) -> dict[str, Check]:
     """The checks by name; each is there once."""
     server = EnterpriseManagerSettings(
@@ -115,10 +142,10 @@ async def tried(
         password=SecretStr(em.password),
         ca_file=em.ca_file,
         max_requests=4,
-        request_timeout_seconds=1,
+        request_timeout_seconds=request_seconds,
     )
-    order = TrialOrder(LaboratoryLink(job, repository), reported, limits)
-    return {check.assumption.value: check async for check in examine("lab", server, SystemClock(), order)}
+    order = TrialOrder(LaboratoryLink(job, repository), reported, limits or (QUICK if clock is None else BRIEF))
+    return {check.assumption.value: check async for check in examine("lab", server, clock or SystemClock(), order)}
 
 
 def edits(em: SimulatedEnterpriseManager) -> list[str]:
@@ -149,20 +176,75 @@ async def test_what_a_switch_changed_is_found_and_the_link_is_put_back(
 
 
 async def _found_and_put_back(certificates: Path, switches: dict[str, Any], expected: set[str]) -> None:
-    with SimulatedEnterpriseManager.start(folder=certificates) as em:
-        repository = em.add_repository(REPOSITORY)
-        job, other = em.add_job(name=JOB, links=[repository]), em.add_job(name="Other", links=[REPOSITORY_OF_OTHERS])
-        of_other = em.links(other)
-        em.change_behaviour(**switches)
-        reported = Ends()
-        limits = next((LONGER[switch] for switch in switches if switch in LONGER), BRIEF)
-        checks = await tried(em, reported, limits=limits)
+    with laboratory(certificates, switches) as (em, job, clock):
+        reported, of_other = Ends(), em.links(OTHER)
+        (link,) = em.links(job)
+        checks = await tried(em, reported, clock=clock)
         assert different(checks) == expected, (switches, checks)
         assert all(check.seen for check in checks.values() if check.result is Result.DIFFERENT)
-        assert [link.repository_uid for link in em.links(job)] == [repository], switches
-        assert em.links(other) == of_other
+        assert not any("Laboratory" in check.seen for check in checks.values())
+        assert [each.repository_uid for each in em.links(job)] == [link.repository_uid], switches
+        assert em.links(OTHER) == of_other
         assert [restored for restored, _ in reported.ends] == [True]
         assert em.sessions == []
+
+
+@contextmanager
+def laboratory(
+    certificates: Path, switches: dict[str, Any]
+) -> Iterator[tuple[SimulatedEnterpriseManager, str, VirtualClock]]:
+    """A simulated Enterprise Manager, its job with one link, and the clock that it shares with the trial."""
+    clock = VirtualClock()
+    with SimulatedEnterpriseManager.start(folder=certificates, clock=clock.monotonic) as em:
+        job = em.add_job(name=JOB, links=[em.add_repository(REPOSITORY)])
+        em.add_job(name="Other", id=OTHER, links=[REPOSITORY_OF_OTHERS])
+        em.change_behaviour(**switches)
+        yield em, job, clock
+
+
+@pytest.mark.parametrize(("switches", "name", "result"), ONE_RESULT)
+async def test_what_shows_only_on_a_failing_task_is_found_there(
+    certificates: Path, switches: dict[str, Any], name: str, result: Result
+) -> None:
+    """Else it would be called confirmed, or different, without having been seen."""
+    with laboratory(certificates, switches) as (em, _, clock):
+        checks = await tried(em, Ends(), clock=clock)
+    assert (checks[name].result, bool(checks[name].seen)) == (result, result is Result.NOT_SHOWN), checks[name]
+
+
+@pytest.mark.parametrize("links", [1, 2])
+@pytest.mark.parametrize(("running_job", "result", "seen"), OF_A_RUNNING_JOB)
+async def test_the_edit_of_a_running_job_is_told_by_its_backup_sessions(
+    certificates: Path, running_job: str, result: Result, seen: str, links: int
+) -> None:
+    """Else an answer would be put down to the run of a job that does not run, or to its only link."""
+    with laboratory(certificates, {"running_job": running_job}) as (em, job, clock):
+        if links > 1:
+            em.add_link(job, em.add_repository("Another"))
+        em.set_running(job)
+        reported = Ends()
+        checks = await tried(em, reported, clock=clock)
+        found = checks["running_job_edited"]
+        # A job's only link may be the reason, too: then neither is shown.
+        refused = links == 1 and running_job in {"400", "task_fails"}
+        assert (found.result, seen in found.seen) == (Result.NOT_SHOWN if refused else result, True), found
+        assert different(checks) == ({"running_job_edited"} if found.result is Result.DIFFERENT else set()), checks
+        assert len(em.links(job)) == links
+        # While the edit waits for the end of the run, the link is not safe, and nothing else is said.
+        assert [restored for restored, _ in reported.ends] == [running_job != "waits"]
+
+
+async def test_an_idle_session_is_confirmed_only_after_its_time(certificates: Path) -> None:
+    """Else a trial of a minute would confirm that a session lives for fourteen, or a longer one call fifteen wrong."""
+    patient = replace(BRIEF, look=10, task=60, kept=900)
+    for limits, idle, result in (
+        (BRIEF, 900, Result.NOT_SHOWN),
+        (patient, 900, Result.CONFIRMED),
+        (patient, 800, Result.DIFFERENT),
+    ):
+        with laboratory(certificates, {"session_idle_seconds": idle}) as (em, _, clock):
+            checks = await tried(em, Ends(), limits=limits, clock=clock)
+        assert checks["idle_session_kept"].result is result, checks
 
 
 @pytest.mark.parametrize(
@@ -260,7 +342,7 @@ async def _put_back_after(certificates: Path, fault: Fault) -> None:
         job = em.add_job(name=JOB, links=[repository])
         em.inject(replace(fault, path=fault.path.format(job=job)))
         reported = Ends()
-        await tried(em, reported)
+        await tried(em, reported, request_seconds=1)
         assert [each.repository_uid for each in em.links(job)] == [repository], fault
         assert [restored for restored, _ in reported.ends] == [True]
 
@@ -269,7 +351,7 @@ async def test_a_link_that_cannot_be_put_back_is_said_to_be_missing(em: Simulate
     """Else nobody would put it back at the console."""
     em.inject(Fault("status", "POST", f"/jobs/{job}/", times=None, status=400))
     reported = Ends()
-    checks = await tried(em, reported, limits=replace(BRIEF, restore=0.5))
+    checks = await tried(em, reported, limits=replace(QUICK, restore=0.5))
     assert em.links(job) == []
     assert [restored for restored, _ in reported.ends] == [False]
     assert checks["edits_serialised"].result is Result.NOT_SHOWN

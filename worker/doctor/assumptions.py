@@ -16,7 +16,8 @@ from worker.doctor.laboratory import Laboratory
 from worker.doctor.probe import AS_JSON, TROUBLE, NotSeenError, Probe, described
 from worker.doctor.pseudonyms import NOBODY
 from worker.doctor.recording import Recording, RecordingTransport
-from worker.doctor.trial import SHOWN_BY_A_TRIAL, Trial, TrialOrder
+from worker.doctor.trial import Trial, TrialOrder
+from worker.doctor.trial_checks import SHOWN_BY_A_TRIAL
 from worker.enterprise_manager import paths
 from worker.enterprise_manager.assumptions import Assumption
 from worker.enterprise_manager.availability import Availability

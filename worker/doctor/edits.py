@@ -32,6 +32,8 @@ class Edit:
     task: TaskRecord | None = None
     #: Whether the task's document has a field for its result, even an empty one.
     names_result: bool = False
+    #: What the task's result said of success while it was `OperationFinished`, at the last look that showed it so.
+    success_before: bool | None = None
     #: What the task's result asks for beside success and message.
     asks: str = ""
     location: bool = False

@@ -194,6 +194,8 @@ class Laboratory:
         self._differences.look_at_task(task)
         record = next(document.records("taskid"))
         edit.task, edit.names_result, edit.asks = task, record.has("result"), asked_for(record)
+        if edit.is_in("OperationFinished"):
+            edit.success_before = task.success
         if task.finished and edit in self._open:
             edit.finished_at = self.now()
             self._open.remove(edit)
@@ -214,10 +216,26 @@ class Laboratory:
         answer = await self._in(session, Request("GET", paths.task(edit.task.task_id)))
         return answer.status if answer is not None else None
 
-    async def knows_session(self, session: LogonSession) -> bool:
-        """Whether that session has not ended."""
+    async def knows_session(self, session: LogonSession) -> bool | None:
+        """Whether that session has not ended; None if there is no answer."""
         answer = await self._in(session, Request("GET", paths.job(self.job_id)))
-        return answer is None or answer.status != UNAUTHORIZED
+        return answer.status != UNAUTHORIZED if answer is not None else None
+
+    async def runs(self) -> bool:
+        """Whether a backup session of the job is working. False if that is not known."""
+        condition = f'JobUid=="urn:veeam:Job:{self.job_id}";State!=Stopped'
+        query = {"type": "BackupJobSession", "format": "Entities", "filter": condition, "pageSize": "100"}
+        answer = await self._in(await self._logon.session(), Request("GET", paths.QUERY, query))
+        if answer is None or not succeeded(answer.status):
+            return False
+        try:
+            records = list((await self._wire.read(answer)).records("jobuid"))
+        except DocumentError:
+            return False
+        return any(
+            (each.value("state") or "").casefold() == "working" and _id(each.value("jobuid") or "") == self.job_id
+            for each in records
+        )
 
     # --- editing ------------------------------------------------------------------------------------------------------
 
@@ -300,6 +318,8 @@ class Laboratory:
             self._last = None
             return False
         if len(links) == 1:
+            if any(edit.open for edit in self._open):
+                return False  # a task that is under way may still remove it
             if not self._open and links[0].object_in_job_id not in self._deleted:
                 return True
             # An edit whose end was not seen may still be made, and a list that lags may still show what was removed.

@@ -11,36 +11,18 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
-from worker.doctor.checks import Check, Result
+from worker.doctor.checks import Check
 from worker.doctor.edits import Edit, succeeded
 from worker.doctor.laboratory import FAILED, Laboratory, LaboratoryLink, TimeLimits
 from worker.doctor.probe import Noted
+from worker.doctor.trial_checks import TrialChecks
 from worker.enterprise_manager.assumptions import Assumption
 from worker.enterprise_manager.documents.records import LinkRecord
-from worker.enterprise_manager.logon import Logon
+from worker.enterprise_manager.logon import RENEWED_AFTER_SECONDS, Logon
 from worker.enterprise_manager.responses import FORBIDDEN, NOT_FOUND, UNAUTHORIZED
 
-#: What a trial can find out, and the reason if it did not.
-SHOWN_BY_A_TRIAL = {
-    Assumption.TASK_STATES: "no task was seen",
-    Assumption.DELETE_ACCEPTED: "no DELETE was answered",
-    Assumption.LOCATION: "no DELETE and POST were accepted",
-    Assumption.RUNNING_RESULT: "no task was seen running",
-    Assumption.FINISHED_RESULT: "no task was seen to end",
-    Assumption.LINK_GOES: "no task was OperationFinished for long enough to read the list",
-    Assumption.LIST_IN_TIME: "no removal was seen to end",
-    Assumption.TASK_KEPT: "no task was seen to end in a session that was kept",
-    Assumption.TASK_APART: "there was no task, or no other session",
-    Assumption.TASK_DELETE: "no task was stopped",
-    Assumption.TASK_DELETE_STOPS: "the task may have ended before it was stopped",
-    Assumption.FAILED_RESULT: "no task failed",
-    Assumption.ABSENT_LINK: "no link was removed",
-    Assumption.ONLY_LINK: "the job has other links",
-    Assumption.RUNNING_JOB: "whether the job runs is not known",
-    Assumption.EDITS_OF_ONE_JOB: "the first of two edits had ended before the second began",
-    Assumption.DROPS_BACKUPS: "no trial is made on a job with linked backups",
-    Assumption.SESSIONS: "no second session was tried",
-}
+#: A session that was idle for longer may have ended (vendor, "Authentication").
+_DOCUMENTED_IDLE_SECONDS = 15 * 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +50,12 @@ class Trial:
         self._logon = logon
         self._other = other
         self._differences = differences
-        self._checks: dict[Assumption, Check] = {}
+        self._found = TrialChecks()
         self._first: Edit | None = None
         self._removed = ""
         self._over = ""
+        #: Since when the other session is idle; None if it is not.
+        self._idle_since: float | None = None
 
     async def checks(self, order: TrialOrder) -> list[Check]:
         """Make the trial. Whatever becomes of it, also if it is cancelled, the link is then restored.
@@ -99,6 +83,7 @@ class Trial:
             await self._two_at_once()
             await self._stopped_task()
             await self._finished_task_kept()
+            await self._idle_session()
         except _OverError as over:
             self._over = str(over)
         except FAILED:
@@ -106,22 +91,8 @@ class Trial:
 
     def _all(self) -> list[Check]:
         if (seen := self._differences.noted.get(Assumption.TASK_STATES)) is not None:
-            self._differs(Assumption.TASK_STATES, seen)
-        return [
-            self._checks.get(assumption, Check(assumption, Result.NOT_SHOWN, self._over or reason))
-            for assumption, reason in SHOWN_BY_A_TRIAL.items()
-        ]
-
-    # --- results ------------------------------------------------------------------------------------------------------
-
-    def _confirm(self, assumption: Assumption, seen: str = "") -> None:
-        self._checks.setdefault(assumption, Check(assumption, Result.CONFIRMED, seen))
-
-    def _differs(self, assumption: Assumption, seen: str) -> None:
-        """A difference outweighs what was confirmed before; of several, the first is kept."""
-        known = self._checks.get(assumption)
-        if known is None or known.result is not Result.DIFFERENT:
-            self._checks[assumption] = Check(assumption, Result.DIFFERENT, seen)
+            self._found.differs(Assumption.TASK_STATES, seen)
+        return self._found.all(self._over)
 
     # --- steps --------------------------------------------------------------------------------------------------------
 
@@ -131,70 +102,82 @@ class Trial:
         try:
             await self._other.session()
         except FAILED:
-            self._differs(Assumption.SESSIONS, "a second logon is not accepted")
+            self._found.differs(Assumption.SESSIONS, "a second logon is not accepted")
             return
-        if await self._laboratory.knows_session(first):
-            self._confirm(Assumption.SESSIONS)
+        self._idle_since = self._laboratory.now()
+        if await self._laboratory.knows_session(first) is not False:
+            self._found.confirm(Assumption.SESSIONS)
         else:
-            self._differs(Assumption.SESSIONS, "a second logon ends the first session")
+            self._found.differs(Assumption.SESSIONS, "a second logon ends the first session")
 
     async def _removal(self) -> None:
         (link,) = await self._one_link()
         self._removed = link.object_in_job_id
+        runs = await self._laboratory.runs()
         edit = self._first = await self._laboratory.delete(link.object_in_job_id)
+        if not edit.accepted and edit.status not in {None, FORBIDDEN}:
+            await self._not_done(f"status {edit.status}", Assumption.DELETE_ACCEPTED, runs=runs)
+            raise _OverError("the DELETE was not accepted")
         self._judge_acceptance(edit)
         await self._see_from_another_session(edit)
-        await self._follow_with_list(edit)
-        self._judge_end(edit)
+        await self._follow_with_list(edit, runs=runs)
+        self._found.judge_end(edit)
         if edit.failed:
-            if self._laboratory.only_link:
-                self._differs(Assumption.ONLY_LINK, "its task fails")
+            await self._not_done("its task fails", None, runs=runs)
             raise _OverError("the task of the DELETE failed")
+        if runs and edit.finished and await self._laboratory.runs():
+            self._found.confirm(Assumption.RUNNING_JOB, "a backup session of it was working before and after")
         looks = await self._laboratory.until(_without(self._removed), self._limits.links)
         self._judge_lag(edit, looks)
         if looks is None:
             raise _OverError("the link is still listed")
         if self._laboratory.only_link:
-            self._confirm(Assumption.ONLY_LINK)
+            self._found.confirm(Assumption.ONLY_LINK)
+
+    async def _not_done(self, seen: str, otherwise: Assumption | None, *, runs: bool) -> None:
+        """Note the one possible reason for which the first removal was not made; if there are two, neither is shown."""
+        possible = [Assumption.RUNNING_JOB] if runs and await self._laboratory.runs() else []
+        possible += [Assumption.ONLY_LINK] if self._laboratory.only_link else []
+        reason = possible[0] if possible else otherwise
+        if len(possible) > 1:
+            for assumption in possible:
+                self._found.not_shown(assumption, f"{seen}, on a job that runs and has one link")
+        elif reason is not None:
+            self._found.differs(reason, seen)
 
     def _judge_acceptance(self, edit: Edit) -> None:
         if edit.status == FORBIDDEN:
-            for assumption in SHOWN_BY_A_TRIAL:
-                missing = Check(assumption, Result.NOT_WITH_ACCOUNT, "status 403 for the DELETE of a link")
-                self._checks.setdefault(assumption, missing)
+            self._found.refused("status 403 for the DELETE of a link")
             raise _OverError
         if edit.status is None:
             return
-        if not edit.accepted:
-            refused = Assumption.ONLY_LINK if self._laboratory.only_link else Assumption.DELETE_ACCEPTED
-            self._differs(refused, f"status {edit.status}")
-            raise _OverError("the DELETE was not accepted")
         if edit.status != 202:  # noqa: PLR2004 - the documented status
-            self._differs(Assumption.DELETE_ACCEPTED, f"status {edit.status}")
+            self._found.differs(Assumption.DELETE_ACCEPTED, f"status {edit.status}")
         elif edit.task is None:
-            self._differs(Assumption.DELETE_ACCEPTED, "status 202 without a task")
+            self._found.differs(Assumption.DELETE_ACCEPTED, "status 202 without a task")
         else:
-            self._confirm(Assumption.DELETE_ACCEPTED)
-            self._confirm(Assumption.TASK_STATES)
+            self._found.confirm(Assumption.DELETE_ACCEPTED)
+            self._found.confirm(Assumption.TASK_STATES)
         if edit.location:
-            self._differs(Assumption.LOCATION, "a DELETE has one")
+            self._found.differs(Assumption.LOCATION, "a DELETE has one")
         if edit.task is not None and not edit.finished:
             if edit.names_result:
-                self._differs(Assumption.RUNNING_RESULT, "its result is null")
+                self._found.differs(Assumption.RUNNING_RESULT, "its result is null")
             else:
-                self._confirm(Assumption.RUNNING_RESULT)
+                self._found.confirm(Assumption.RUNNING_RESULT)
 
     async def _see_from_another_session(self, edit: Edit) -> None:
         session = self._other.current
         if session is None or edit.task is None:
             return
         status = await self._laboratory.sees(session, edit)
+        self._idle_since = self._laboratory.now()
         if succeeded(status):
-            self._differs(Assumption.TASK_APART, "another session of the account sees it")
+            self._found.differs(Assumption.TASK_APART, "another session of the account sees it")
         elif status not in {None, UNAUTHORIZED}:
-            self._confirm(Assumption.TASK_APART)
+            self._found.confirm(Assumption.TASK_APART)
 
-    async def _follow_with_list(self, edit: Edit) -> None:
+    async def _follow_with_list(self, edit: Edit, *, runs: bool) -> None:
         """Follow the first task; while it is `OperationFinished`, read the list of links too."""
         laboratory, listed = self._laboratory, False
         gone = _without(self._removed)
@@ -205,70 +188,53 @@ class Trial:
                 await laboratory.look(edit)
                 listed = listed or not without_link
                 if without_link and edit.is_in("OperationFinished"):
-                    self._confirm(Assumption.LINK_GOES)
+                    self._found.confirm(Assumption.LINK_GOES)
             if laboratory.now() - edit.sent_at > self._limits.task:
+                if runs and await laboratory.runs():
+                    seen = f"its task did not end within {self._limits.task:g} s"
+                    self._found.differs(Assumption.RUNNING_JOB, seen)
                 raise _OverError(f"a task did not end within {self._limits.task:g} s")
             if edit.open:
                 await laboratory.pause()
-        if listed and Assumption.LINK_GOES not in self._checks and gone(await laboratory.links()):
-            self._differs(Assumption.LINK_GOES, "it was still listed then, and gone when the task was Finished")
+        if listed and not self._found.confirmed(Assumption.LINK_GOES) and gone(await laboratory.links()):
+            self._found.differs(Assumption.LINK_GOES, "it was still listed then, and gone when the task was Finished")
 
     def _judge_lag(self, edit: Edit, looks: int | None) -> None:
         if edit.finished_at is None:
             return
         if looks is None:
             seen = f"the link is still listed {self._limits.links:g} s after its task had finished"
-            self._differs(Assumption.LIST_IN_TIME, seen)
+            self._found.differs(Assumption.LIST_IN_TIME, seen)
         elif looks > 0:
             lag = self._laboratory.now() - edit.finished_at
-            self._differs(Assumption.LIST_IN_TIME, f"the list lagged by {lag:.1f} s")
+            self._found.differs(Assumption.LIST_IN_TIME, f"the list lagged by {lag:.1f} s")
         else:
-            self._confirm(Assumption.LIST_IN_TIME)
-
-    def _judge_end(self, edit: Edit) -> None:
-        if edit.task is None or not edit.finished:
-            return
-        if edit.failed:
-            self._judge_failure(edit)
-        elif edit.task.success is None:
-            self._differs(Assumption.FINISHED_RESULT, "its result is null" if edit.names_result else "it has no result")
-        elif edit.task.message is None:
-            self._differs(Assumption.FINISHED_RESULT, "its result has no message")
-        else:
-            self._confirm(Assumption.FINISHED_RESULT)
-
-    def _judge_failure(self, edit: Edit) -> None:
-        if edit.asks:
-            self._differs(Assumption.FAILED_RESULT, f"it also asks for {edit.asks}")
-        elif edit.task is not None and edit.task.message is None:
-            self._differs(Assumption.FAILED_RESULT, "its result has no message")
-        else:
-            self._confirm(Assumption.FAILED_RESULT)
+            self._found.confirm(Assumption.LIST_IN_TIME)
 
     async def _absent_link(self) -> None:
         edit = await self._laboratory.delete(self._removed)
         if edit.status == NOT_FOUND:
-            self._confirm(Assumption.ABSENT_LINK)
+            self._found.confirm(Assumption.ABSENT_LINK)
         elif edit.task is not None:
             await self._laboratory.follow(edit)
             if edit.finished:
                 ends = {True: "that succeeds", False: "that fails", None: "without a result"}[edit.task.success]
-                self._differs(Assumption.ABSENT_LINK, f"status {edit.status} and a task {ends}")
+                self._found.differs(Assumption.ABSENT_LINK, f"status {edit.status} and a task {ends}")
                 if edit.failed:
-                    self._judge_failure(edit)
+                    self._found.judge_failure(edit)
         elif edit.status is not None:
-            self._differs(Assumption.ABSENT_LINK, f"status {edit.status}")
+            self._found.differs(Assumption.ABSENT_LINK, f"status {edit.status}")
 
     async def _put_back(self) -> None:
         edit = await self._laboratory.post()
         if edit.status is not None and not edit.accepted:
             raise _OverError(f"the POST of a link was answered with status {edit.status}")
         if edit.accepted and not edit.location:
-            self._differs(Assumption.LOCATION, "a POST has none")
+            self._found.differs(Assumption.LOCATION, "a POST has none")
         elif edit.location:
-            self._confirm(Assumption.LOCATION)
+            self._found.confirm(Assumption.LOCATION)
         await self._laboratory.follow(edit)
-        self._judge_end(edit)
+        self._found.judge_end(edit)
         await self._one_link()
 
     async def _two_at_once(self) -> None:
@@ -281,18 +247,18 @@ class Trial:
         if not first.accepted or second.status is None:
             return
         if not second.accepted:
-            self._differs(Assumption.EDITS_OF_ONE_JOB, f"the second is answered with status {second.status}")
+            self._found.differs(Assumption.EDITS_OF_ONE_JOB, f"the second is answered with status {second.status}")
         for edit in (first, second):
             await self._laboratory.follow(edit)
-            self._judge_end(edit)
+            self._found.judge_end(edit)
         if first.failed or second.failed:
-            self._differs(Assumption.EDITS_OF_ONE_JOB, "the task of one of them fails")
+            self._found.differs(Assumption.EDITS_OF_ONE_JOB, "the task of one of them fails")
         if _successful(first) and _successful(second):
             as_wanted = await self._laboratory.until(_replaced(link), self._limits.links)
             if as_wanted is None:
-                self._differs(Assumption.EDITS_OF_ONE_JOB, "one of them undoes the other")
+                self._found.differs(Assumption.EDITS_OF_ONE_JOB, "one of them undoes the other")
             elif at_once:
-                self._confirm(Assumption.EDITS_OF_ONE_JOB)
+                self._found.confirm(Assumption.EDITS_OF_ONE_JOB)
 
     async def _stopped_task(self) -> None:
         """Stop the removal of the link through its task."""
@@ -304,20 +270,20 @@ class Trial:
         stopped_after = self._laboratory.now() - edit.sent_at
         if not succeeded(status):
             if status is not None:
-                self._differs(Assumption.TASK_DELETE, f"status {status}")
+                self._found.differs(Assumption.TASK_DELETE, f"status {status}")
             return
         known = await self._laboratory.look(edit)
         if succeeded(known):
-            self._differs(Assumption.TASK_DELETE, "it stays known")
+            self._found.differs(Assumption.TASK_DELETE, "it stays known")
             await self._laboratory.follow(edit)
             if edit.failed:
-                self._judge_failure(edit)
+                self._found.judge_failure(edit)
         elif known is not None:
-            self._confirm(Assumption.TASK_DELETE)
+            self._found.confirm(Assumption.TASK_DELETE)
         if await self._laboratory.stays(link.object_in_job_id):
-            self._confirm(Assumption.TASK_DELETE_STOPS)
+            self._found.confirm(Assumption.TASK_DELETE_STOPS)
         elif stopped_after < self._shortest_edit() / 2:
-            self._differs(Assumption.TASK_DELETE_STOPS, "its operation went on")
+            self._found.differs(Assumption.TASK_DELETE_STOPS, "its operation went on")
 
     def _shortest_edit(self) -> float:
         """How long the first edit was seen running, in seconds: another one can be stopped before it has ended."""
@@ -331,13 +297,32 @@ class Trial:
         while True:
             status = await self._laboratory.sees(first.session, first)
             age = self._laboratory.now() - first.finished_at
+            await self._idle_session(at_least=RENEWED_AFTER_SECONDS)
             if not succeeded(status) or age > self._limits.kept:
                 break
             await self._laboratory.pause()
         if succeeded(status):
-            self._confirm(Assumption.TASK_KEPT, f"for {age:.0f} s")
+            self._found.confirm(Assumption.TASK_KEPT, f"for {age:.0f} s")
         elif status not in {None, UNAUTHORIZED}:
-            self._differs(Assumption.TASK_KEPT, f"{age:.0f} s after its end it is not known any more")
+            self._found.differs(Assumption.TASK_KEPT, f"{age:.0f} s after its end it is not known any more")
+
+    async def _idle_session(self, at_least: float = 0) -> None:
+        """Use the other session once more, if it was idle for that long, in seconds."""
+        session, since = self._other.current, self._idle_since
+        if session is None or since is None or not self._found.confirmed(Assumption.SESSIONS):
+            return
+        idle = self._laboratory.now() - since
+        if idle < at_least:
+            return
+        self._idle_since = None
+        known = await self._laboratory.knows_session(session)
+        if known is False and idle < _DOCUMENTED_IDLE_SECONDS:
+            self._found.differs(Assumption.SESSION_IDLE, f"after {idle:.0f} s it had ended")
+        elif known and idle >= RENEWED_AFTER_SECONDS:
+            self._found.confirm(Assumption.SESSION_IDLE, f"after {idle:.0f} s")
+        elif known is not None:
+            enough = f"--watch-seconds {_DOCUMENTED_IDLE_SECONDS:.0f} is long enough"
+            self._found.not_shown(Assumption.SESSION_IDLE, f"it was used again after {idle:.0f} s; {enough}")
 
     async def _one_link(self) -> list[LinkRecord]:
         """The one link of the repository, restored if necessary."""

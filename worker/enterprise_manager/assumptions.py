@@ -56,6 +56,7 @@ class Assumption(StrEnum):
     LOCATION = "location_of_post_only", "the answer to a POST has a Location, that to a DELETE has none (documented)"
     RUNNING_RESULT = "running_task_without_result", "a running task has no result (published schema; null was seen)"
     FINISHED_RESULT = "finished_task_with_result", "a finished task has a result with a message (documented)"
+    SUCCESS_MESSAGE = "message_of_success", "the message of a task that succeeded is Ok (documented; others were seen)"
     LINK_GOES = "link_goes_with_the_operation", "the link is gone once its task is OperationFinished"
     LIST_IN_TIME = "list_in_time", "the list of links does not lag behind a finished task (seen: by up to 10 s)"
     TASK_KEPT = "finished_task_kept", "a finished task stays known for as long as its session"
@@ -63,9 +64,14 @@ class Assumption(StrEnum):
     TASK_DELETE = "task_delete_forgets", "DELETE of a task removes it from the list of tasks (documented)"
     TASK_DELETE_STOPS = "task_delete_stops", "DELETE of a running task stops its operation (documents contradict)"
     FAILED_RESULT = "failed_task_says_why", "a failed task has Success=false and a message (published schema)"
+    FAILING_SEEMS_SUCCESSFUL = (
+        "failing_task_seems_successful",
+        "a task that fails is OperationFinished with Success=true before: only Finished is final",
+    )
     ABSENT_LINK = "absent_link_404", "a DELETE of a link that is not there is answered with 404"
     ONLY_LINK = "only_link_deleted", "a job's only link can be deleted"
     RUNNING_JOB = "running_job_edited", "a job that is running can be edited"
     EDITS_OF_ONE_JOB = "edits_serialised", "two edits of one job are made one after the other"
     DROPS_BACKUPS = "edit_drops_linked_backups", "an edit drops the linked backups of its job (documented)"
     SESSIONS = "several_sessions", "an account may have several sessions at once"
+    SESSION_IDLE = "idle_session_kept", "a session that is idle for 14 minutes is still known (documented: 15)"

@@ -139,7 +139,10 @@ class _Examination:
         elif restored:
             said = f"The link is there again, with a new ID in its job; {edits} edits of the job were requested."
         else:
-            said = "THE LINK COULD NOT BE PUT BACK: add the repository to the job in the console of the backup server."
+            said = (
+                "THE LINK IS NOT KNOWN TO BE BACK: look at the job in the console of the backup server once no edit is "
+                "under way, and add the repository if it is missing."
+            )
         typer.echo(said, err=True)
 
     def _end_in_order(self) -> None:

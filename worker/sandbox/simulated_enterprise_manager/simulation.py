@@ -7,6 +7,7 @@ import contextlib
 import inspect
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -50,6 +51,7 @@ class SimulatedEnterpriseManager(Simulation):
         port: int = 0,
         password: str = DEFAULT_PASSWORD,
         replay: Path | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> Iterator[SimulatedEnterpriseManager]:
         """A simulated Enterprise Manager that runs until the context ends.
 
@@ -62,6 +64,7 @@ class SimulatedEnterpriseManager(Simulation):
             port: the port to listen on; 0 means any free port.
             password: the password of the account that may log on.
             replay: a recording, from which every request is answered; any password is accepted then.
+            clock: the clock of edits, tasks and sessions, in seconds; never goes back.
 
         Raises:
             OSError: the port is in use, or the recording cannot be read.
@@ -73,12 +76,13 @@ class SimulatedEnterpriseManager(Simulation):
             loop = stack.enter_context(_loop_on_a_thread())
             simulated = cls(folder, Account(DEFAULT_USERNAME, password), loop)
             recorded = Replay.of(replay) if replay is not None else None
-            simulated._on_loop(simulated._open(behaviour or Behaviour(), host, name, port, recorded))
+            state = State(behaviour or Behaviour(), clock)
+            simulated._on_loop(simulated._open(state, host, name, port, recorded))
             stack.callback(lambda: simulated._on_loop(simulated._server.close()))
             yield simulated
 
-    async def _open(self, behaviour: Behaviour, host: str, name: str, port: int, replay: Replay | None) -> None:
-        self._state, self._faults = State(behaviour), Faults()
+    async def _open(self, state: State, host: str, name: str, port: int, replay: Replay | None) -> None:
+        self._state, self._faults = state, Faults()
         certificates = certificates_in(self._folder, tuple(dict.fromkeys((name, *LOOPBACK_NAMES))))
         self._server = Server(self._state, self._account, self._faults, certificates.server_context(), host, replay)
         await self._server.open(port)
