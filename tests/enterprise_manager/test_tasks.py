@@ -128,6 +128,19 @@ async def test_pages_that_shift_while_they_are_read_lose_nothing(server: Server,
     assert all(task.success for task in ends)
 
 
+async def test_one_page_that_fails_does_not_end_the_queries(server: Server) -> None:
+    """Else one lost answer would be taken for a server without queries, and a thousand unlinks be read one by one."""
+    server.em.behaviour.page_size = 40
+    gateway, tickets = await server.following(MANY, interval=0.001)
+    server.em.inject(Fault("status", path="TaskId", status=400, times=None))
+    server.em.inject(Fault("status", path="page=2", status=400))
+    assert not any(task.finished for task in await look(gateway, tickets))
+    assert server.em.count("GET", "/tasks/") == MANY - 40
+    asked = server.em.count("GET", "page=2")
+    await look(gateway, tickets)
+    assert server.em.count("GET", "page=2") == asked + 1
+
+
 @pytest.mark.parametrize(
     "fault",
     [
