@@ -42,11 +42,11 @@ def floor(parts: Parts, unlinks: int, *, tls: bool) -> Cost:
     )
 
 
-def ours(parts: Parts, unlinks: int, in_flight: int, *, tls: bool) -> Cost:
-    """By one worker."""
+def ours(parts: Parts, unlinks: int, in_flight: int, *, tls: bool, ledger_url: str | None = None) -> Cost:
+    """By one worker; its ledger is new if none is named."""
     parts.reset()
     settings = {f"{EM}MAX_IN_FLIGHT": str(in_flight), f"{EM}POLL_INTERVAL_SECONDS": "1"}
-    worker = parts.start_worker(settings, tls=tls)
+    worker = parts.start_worker(settings, tls=tls, ledger_url=ledger_url)
     parts.publish(parts.commands(WARM_UP))
     parts.until_ended(WARM_UP)
     parts.require_success(WARM_UP)
