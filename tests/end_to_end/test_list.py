@@ -42,6 +42,8 @@ def ended(world: World) -> World:
         "requested_by": "j.doe",
         "reason": '=HYPERLINK("http://evil.example","x")',
         "ticket": ticket,
+        "correlation_id": "run 7",
+        "labels": {"site": "Zürich"},
     }
     world.unlink("CHG1", **asked)
     world.send(vendor_command("CHG2", job={"name": "Nightly"}, ticket={"system": "jira", "id": "OPS-1"}))
@@ -113,6 +115,8 @@ def test_the_export_says_who_asked_what_was_seen_what_was_done_and_how_it_is_kno
             "verified": "true",
             "task_id": "task-1",
             "allow_linked_backups_removal": "false",
+            "correlation_id": "run 7",
+            "labels": '{"site": "Zürich"}',
         }.items()
     )
     assert rows["CHG2"].items() >= {"reason_code": "job_not_found", "changed": "false", "sent_at": ""}.items()
