@@ -13,8 +13,15 @@ from tests.enterprise_manager.test_trial import OF_A_RUNNING_JOB, ONE_RESULT, SH
 from worker.clock import SystemClock
 from worker.doctor.assumptions import UnreachableError, examine
 from worker.doctor.checks import Check, Result
+from worker.doctor.pseudonyms import NOBODY
 from worker.enterprise_manager.assumptions import Assumption
-from worker.sandbox.simulated_enterprise_manager import JSON_LINKS_NAMES, Behaviour, SimulatedEnterpriseManager
+from worker.sandbox.simulated_enterprise_manager import (
+    JSON_LINKS_NAMES,
+    VENDOR_JOB_ID,
+    Behaviour,
+    Fault,
+    SimulatedEnterpriseManager,
+)
 from worker.settings import EnterpriseManagerSettings
 
 REPOSITORY = "00000000-0000-4000-8000-000000000001"
@@ -30,10 +37,10 @@ SEEN: list[tuple[dict[str, Any], set[str]]] = [
     ({"links_of_legacy_copy_jobs": "400"}, {"links_of_legacy_copy_jobs"}),
     ({"links_in_job_entity": "left_out"}, {"links_in_job_entity"}),
     ({"role": "Restore Operator"}, {"account_sees_jobs"}),
-    ({"query": "400"}, {"query", "query_tasks"}),
-    ({"query": "501"}, {"query", "query_tasks"}),
-    ({"query_tasks": "400"}, {"query_tasks"}),
-    ({"query_tasks": "501"}, {"query_tasks"}),
+    ({"query": "400"}, {"query", "query_tasks", "query_tasks_by_id"}),
+    ({"query": "501"}, {"query", "query_tasks", "query_tasks_by_id"}),
+    ({"query_tasks": "400"}, {"query_tasks", "query_tasks_by_id"}),
+    ({"query_tasks": "501"}, {"query_tasks", "query_tasks_by_id"}),
     ({"page_size": 1}, {"page_of_100"}),
     ({"names_by_case": True}, {"names_ignore_case"}),
     ({"quote_inside_value": "backslash"}, {"quotes_doubled"}),
@@ -108,11 +115,56 @@ async def test_what_a_switch_changed_is_found_and_nothing_else(
     assert em.sessions == []
 
 
+def instead(path: str, body: str, times: int | None = None) -> Fault:
+    """Another document for what is read from that path."""
+    return Fault("wrong_content", "GET", path, body=body, times=times, content_type="application/xml")
+
+
+NONE_FOUND = "<QueryResult><Refs/></QueryResult>"
+ANOTHER_TASK = "<Tasks><Task><TaskId>task-1</TaskId></Task></Tasks>"
+UNTYPED = f'<Job UID="urn:veeam:Job:{NOBODY}"/>'
+
+#: What no switch changes, because it is documented or was seen: answers that are otherwise, and the check that differs.
+OTHERWISE: list[tuple[Fault, str]] = [
+    (Fault("status", "POST", "/sessionMngr/", after=1, status=403), "logon_refused_401"),
+    (Fault("status", "DELETE", "/logonSessions/", status=500), "log_off_ends_session"),
+    (instead(f"/jobs/{NOBODY}", "Not here"), "error_document"),
+    (instead(f"/jobs/{NOBODY}", ""), "error_document"),
+    (instead("type=Repository", NONE_FOUND), "query_repositories"),
+    (instead("BackupServerName", NONE_FOUND), "backup_server_named"),
+    (instead("TaskId", ANOTHER_TASK), "query_tasks_by_id"),
+    (instead("format=Entity", UNTYPED, times=1), "job_type_named"),
+    (Fault("status", "GET", "page=2", times=None, status=400), "query_pages"),
+]
+
+
+@pytest.mark.parametrize(("fault", "differs"), OTHERWISE, ids=[differs for _, differs in OTHERWISE])
+async def test_what_is_documented_is_checked_too(em: SimulatedEnterpriseManager, fault: Fault, differs: str) -> None:
+    """Else a server that breaks what its vendor documents would be reported as one that confirms everything."""
+    em.inject(fault)
+    checks = await found(em)
+    assert of(checks, Result.DIFFERENT) == {differs}, checks
+    assert checks[differs].seen
+
+
+async def test_a_list_of_jobs_that_is_not_complete_is_found(em: SimulatedEnterpriseManager) -> None:
+    """Else an offboarding would miss jobs, and nobody would know why."""
+    body = f'<EntityReferences><Ref UID="urn:veeam:Job:{VENDOR_JOB_ID}" Name="x"/></EntityReferences>'
+    em.inject(Fault("wrong_content", "GET", "/api/jobs?pageSize", body=body, after=1, content_type="application/xml"))
+    checks = await found(em)
+    assert (checks["all_jobs_listed"].result, checks["all_jobs_listed"].seen) == (
+        Result.DIFFERENT,
+        "a query finds 3 more",
+    )
+
+
 async def test_looking_changes_nothing(em: SimulatedEnterpriseManager) -> None:
     """Else a look at a production server would edit one of its jobs."""
     checks = await found(em)
     changing = [(request.method, request.path.split("/")[2]) for request in em.requests if request.method != "GET"]
-    assert changing == [("POST", "sessionMngr"), ("DELETE", "logonSessions")]
+    # The second logon is one without credentials.
+    assert changing == [("POST", "sessionMngr"), ("POST", "sessionMngr"), ("DELETE", "logonSessions")]
+    assert [request.status for request in em.requests if request.method != "GET"] == [201, 401, 204]
     assert of(checks, Result.NEEDS_CHANGE) >= {"absent_link_404", "task_states", "several_sessions"}
 
 
@@ -120,10 +172,14 @@ async def test_what_the_account_cannot_see_is_said_to_be_unknown(certificates: P
     """Else an empty server would seem to confirm what it cannot show, or to differ."""
     with SimulatedEnterpriseManager.start(folder=certificates) as em:
         checks = await found(em)
-        assert of(checks, Result.NOT_WITH_ACCOUNT) == {"links_of_legacy_copy_jobs", "links_of_other_jobs"}
+        assert of(checks, Result.NOT_WITH_ACCOUNT) == {
+            "links_of_legacy_copy_jobs",
+            "links_of_other_jobs",
+            "query_pages",
+        }
         em.change_behaviour(role="Restore Operator")
         checks = await found(em)
-        assert len(of(checks, Result.NOT_WITH_ACCOUNT)) == 13
+        assert len(of(checks, Result.NOT_WITH_ACCOUNT)) == 18
         assert of(checks, Result.DIFFERENT) >= {"account_sees_jobs"}
 
 

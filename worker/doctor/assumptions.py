@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from worker.doctor.checks import Check, Result
 from worker.doctor.enterprise_manager import REQUEST_SECONDS
-from worker.doctor.job_assumptions import NEED_A_JOB, JobLooks
+from worker.doctor.job_assumptions import NEED_QUERIES, JobLooks
 from worker.doctor.laboratory import Laboratory
 from worker.doctor.probe import AS_JSON, TROUBLE, NotSeenError, Probe, described
 from worker.doctor.pseudonyms import NOBODY
@@ -22,19 +22,20 @@ from worker.enterprise_manager import paths
 from worker.enterprise_manager.assumptions import Assumption
 from worker.enterprise_manager.availability import Availability
 from worker.enterprise_manager.calls import Calls
-from worker.enterprise_manager.documents.reading import read_document
+from worker.enterprise_manager.documents.reading import is_error, read_document
 from worker.enterprise_manager.documents.records import read_tasks, read_versions
 from worker.enterprise_manager.logon import TOKEN_HEADER, Logon
 from worker.enterprise_manager.remedies import Remedies
 from worker.enterprise_manager.responses import FORBIDDEN, NOT_FOUND, SERVICE_UNAVAILABLE, TOO_MANY, UNAUTHORIZED, Again
-from worker.enterprise_manager.transport import BrokenAnswerError, Transport
+from worker.enterprise_manager.transport import BrokenAnswerError, Request, Transport, TransportError
 from worker.enterprise_manager.wire import Wire
 from worker.settings import EnterpriseManagerSettings
 from worker.unlinks.ports.clock import Clock
 from worker.unlinks.ports.enterprise_manager import Unavailable
 
-#: A session token that is not valid.
+#: A session token that is not valid, and the ID of no task.
 _NO_SESSION = "b2Ygbm8gc2Vzc2lvbg=="
+_NO_TASK = "task-999999999"
 
 
 class UnreachableError(Exception):
@@ -72,6 +73,7 @@ async def examine(
         if order is None:
             for assumption in SHOWN_BY_A_TRIAL:
                 yield Check(assumption, Result.NEEDS_CHANGE)
+            yield await _log_off(logon, probe)
             return
         availability = Availability(name, clock, _nothing_to_probe)
         calls = Calls(wire, logon, availability, remedies, probe.differences, clock)
@@ -82,6 +84,7 @@ async def examine(
             await availability.close()
         for check in checks:
             yield check
+        yield await _log_off(logon, probe)
     finally:
         for each in (logon, other):
             await each.log_off()
@@ -91,6 +94,21 @@ async def examine(
 
 async def _nothing_to_probe() -> None:
     """Succeed: the next call of a trial shows by itself whether Enterprise Manager answers."""
+
+
+async def _log_off(logon: Logon, probe: Probe) -> Check:
+    """End the session of all checks, and use it once more."""
+    session = logon.current
+    if session is None or session.session_id is None:
+        return Check(Assumption.LOG_OFF, Result.NOT_SHOWN, "there is no session whose ID is known")
+    await logon.log_off()
+    try:
+        status = (await probe.get(paths.COLLECTIONS["Job"], None, {TOKEN_HEADER: session.token})).status
+    except TransportError as error:
+        return Check(Assumption.LOG_OFF, Result.NOT_SHOWN, described(error))
+    if status == UNAUTHORIZED:
+        return Check(Assumption.LOG_OFF, Result.CONFIRMED)
+    return Check(Assumption.LOG_OFF, Result.DIFFERENT, f"then a request in it is answered with status {status}")
 
 
 class _Examination:
@@ -114,9 +132,12 @@ class _Examination:
             else Check(Assumption.LOGON, Result.DIFFERENT, "its document names no session")
         )
         for assumption, look in {
+            Assumption.LOGON_REFUSED: self._refused_logon,
             Assumption.UNKNOWN_SESSION: self._unknown_session,
             Assumption.ABSENT_RESOURCE: self._absent,
+            Assumption.ERROR_DOCUMENT: self._error_document,
             Assumption.QUERY_TASKS: self._query_tasks,
+            Assumption.QUERY_TASKS_BY_ID: self._query_tasks_by_id,
             Assumption.UNCOMPRESSED: self._compression,
             Assumption.LINK_HOSTS: self._link_hosts,
         }.items():
@@ -136,7 +157,7 @@ class _Examination:
             missing = self._jobs.missing(assumption)
             if not may_list:
                 missing = "the account does not see jobs"
-            elif assumption in NEED_A_JOB and not answers_queries:
+            elif assumption in NEED_QUERIES and not answers_queries:
                 missing = "it answers no query for jobs"
             if missing is not None:
                 yield Check(assumption, Result.NOT_WITH_ACCOUNT, missing)
@@ -160,21 +181,36 @@ class _Examination:
     async def _front_page(self) -> str | None:
         return None if read_versions(await self._probe.read(paths.API)) else "it names no version"
 
+    async def _refused_logon(self) -> str | None:
+        # Without credentials: with wrong ones, a directory service may lock the account.
+        status = (await self._probe.wire.exchange(Request("POST", paths.LOGON))).status
+        return None if status == UNAUTHORIZED else f"status {status}"
+
     async def _unknown_session(self) -> str | None:
         status = (await self._probe.get(paths.COLLECTIONS["Job"], None, {TOKEN_HEADER: _NO_SESSION})).status
         return None if status == UNAUTHORIZED else f"status {status}"
 
     async def _absent(self) -> str | None:
         statuses = {}
-        for kind, path in (("job", paths.job(NOBODY)), ("task", paths.task("task-999999999"))):
+        for kind, path in (("job", paths.job(NOBODY)), ("task", paths.task(_NO_TASK))):
             statuses[kind] = (await self._probe.get(path)).status
         as_expected = {NOT_FOUND, FORBIDDEN}  # an account that may not see jobs gets 403
         others = [f"status {status} for a {kind}" for kind, status in statuses.items() if status not in as_expected]
         return ", ".join(others) or None
 
+    async def _error_document(self) -> str | None:
+        answer = await self._probe.get(paths.job(NOBODY))
+        if is_error(answer.body):
+            return None
+        return f"status {answer.status} with " + ("another document" if answer.body else "no document")
+
     async def _query_tasks(self) -> str | None:
         read_tasks(await self._probe.read(paths.QUERY, {"type": "Task", "filter": "State!=Finished", "pageSize": "1"}))
         return None
+
+    async def _query_tasks_by_id(self) -> str | None:
+        query = {"type": "Task", "filter": f'TaskId=="{_NO_TASK}"', "pageSize": "1"}
+        return "it ignores a filter on TaskId" if read_tasks(await self._probe.read(paths.QUERY, query)).tasks else None
 
     async def _compression(self) -> str | None:
         try:

@@ -17,6 +17,7 @@ from worker.enterprise_manager.documents.records import (
     ReferenceRecord,
     read_job,
     read_links,
+    read_paging,
     read_references,
 )
 from worker.enterprise_manager.documents.tree import Node
@@ -45,9 +46,15 @@ NEED_A_JOB = (
     Assumption.NAMES_IGNORE_CASE,
     Assumption.QUOTES_DOUBLED,
     Assumption.PAGE_OF_100,
+    Assumption.QUERY_PAGES,
+    Assumption.BACKUP_SERVER,
     Assumption.JSON_QUERY_LISTS,
     Assumption.JSON_EMPTY_LIST,
+    Assumption.ALL_LISTED,
 )
+
+#: Assumptions that are checked by queries.
+NEED_QUERIES = (*NEED_A_JOB, Assumption.QUERY_REPOSITORIES)
 
 
 @dataclass(slots=True)
@@ -59,6 +66,9 @@ class _Seen:
     links: tuple[LinkRecord, ...] = ()
     legacy: str | None = None
     other: str | None = None
+    #: How many jobs were read, and how many of them named no type.
+    read: int = 0
+    untyped: int = 0
     #: Why the list of a copy job's links could not be read.
     unreadable: str | None = None
 
@@ -74,11 +84,16 @@ class JobLooks:
         """The checks by assumption. The check of queries precedes the checks that need a query."""
         return {
             Assumption.QUERY: self._query,
+            Assumption.QUERY_REPOSITORIES: self._query_repositories,
             Assumption.NAMES_IGNORE_CASE: self._case,
             Assumption.QUOTES_DOUBLED: self._quotes,
             Assumption.PAGE_OF_100: self._page,
+            Assumption.QUERY_PAGES: self._second_page,
+            Assumption.BACKUP_SERVER: self._backup_server,
+            Assumption.ALL_LISTED: self._all_listed,
             Assumption.JSON_QUERY_LISTS: self._query_lists,
             Assumption.JSON_EMPTY_LIST: self._empty_list,
+            Assumption.JOB_TYPE: self._type,
             Assumption.JOB_ENTITY: self._entity,
             Assumption.LINK_LIST: self._list,
             Assumption.LINKS_IN_JOB_ENTITY: self._links_in_entity,
@@ -112,6 +127,9 @@ class JobLooks:
 
     async def _sort(self, job: JobRecord) -> None:
         jobs, kind = self._jobs, (job.job_type or "").casefold()
+        jobs.read, jobs.untyped = jobs.read + 1, jobs.untyped + (job.job_type is None)
+        if job.job_type is None:
+            return
         if kind == LEGACY_COPY_JOB:
             jobs.legacy = jobs.legacy or job.id
         elif kind not in COPY_JOBS:
@@ -122,6 +140,11 @@ class JobLooks:
                 jobs.links = read_links(await self._probe.read(paths.links(job.id)))
             except TROUBLE as error:
                 jobs.unreadable = described(error)
+
+    async def _type(self) -> str | None:
+        if self._jobs.read == 0:
+            raise NotSeenError("no entity of a job could be read")
+        return f"{self._jobs.untyped} of {self._jobs.read} do not" if self._jobs.untyped else None
 
     async def _entity(self) -> str | None:
         return None if self._copy_job.linked_backups is not None else "it does not say which backups are linked"
@@ -195,6 +218,41 @@ class JobLooks:
         paging = (await self._query_jobs(f"Name!={UNUSED_NAME}")).find("paginginfo")
         size = paging.value("pagesize") if paging is not None else None
         return None if size == str(PAGE) else f"asked for {PAGE}, a page holds {size}"
+
+    async def _second_page(self) -> str | None:
+        query = {"type": "Job", "filter": f"Name!={UNUSED_NAME}", "pageSize": "1"}
+        first = await self._probe.read(paths.QUERY, query)
+        if read_paging(first).pages <= 1:
+            raise NotSeenError("the account sees one job only")
+        second = await self._probe.read(paths.QUERY, query | {"page": "2"})
+        if read_paging(second).number != 2:  # noqa: PLR2004 - the page that was asked for
+            return "it does not say that it is page 2"
+        found = [{each.id for each in read_references(page, "Job")} for page in (first, second)]
+        return None if found[0] and found[1] and found[0].isdisjoint(found[1]) else "both hold the same, or nothing"
+
+    async def _backup_server(self) -> str | None:
+        server = self._named.backup_server
+        if server is None:
+            return "a reference does not name it"
+        found = read_references(await self._query_jobs(name_filter(self._named.name, server)), "Job")
+        return None if any(each.id == self._named.id for each in found) else "the filter does not find it"
+
+    async def _all_listed(self) -> str | None:
+        listed = await self._probe.read(paths.COLLECTIONS["Job"], {"pageSize": str(PAGE)})
+        if (pages := read_paging(listed).pages) > 1:
+            return f"in {pages} pages"
+        queried = read_paging(await self._probe.read(paths.QUERY, {"type": "Job", "pageSize": "1"})).pages
+        missing = queried - len(read_references(listed, "Job"))
+        return f"a query finds {missing} more" if missing > 0 else None
+
+    async def _query_repositories(self) -> str | None:
+        listed = read_references(await self._probe.read(paths.COLLECTIONS["Repository"]), "Repository")
+        named = next((each for each in listed if '"' not in each.name), None)
+        if named is None:
+            raise NotSeenError("the account sees no repository")
+        query = {"type": "Repository", "filter": name_filter(named.name), "pageSize": str(PAGE)}
+        found = read_references(await self._probe.read(paths.QUERY, query), "Repository")
+        return None if any(each.id == named.id for each in found) else "it does not find one by its name"
 
     async def _query_lists(self) -> str | None:
         document = await self._probe.json(paths.QUERY, {"type": "Job", "pageSize": "1"})
