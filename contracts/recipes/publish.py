@@ -12,6 +12,7 @@ import os
 import sys
 
 import pika
+from pika.adapters.utils.connection_workflow import AMQPConnectorException
 from pika.exceptions import AMQPError, NackError, UnroutableError
 
 WAIT_SECONDS = 1800
@@ -37,7 +38,7 @@ def main():
         leave(1, f"not published: there is no queue for the commands of {manager!r}")
     except NackError:
         leave(1, "the broker did not take the command: its queue may be full")
-    except (AMQPError, OSError) as error:  # refused, lost, or a password that is wrong
+    except (AMQPError, AMQPConnectorException, OSError) as error:  # refused, lost, silent, or a password that is wrong
         leave(1, f"the broker cannot be used: {reason_of(error)}")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import ChannelClosedByBroker
@@ -9,7 +11,8 @@ from pika.exceptions import ChannelClosedByBroker
 from tests.broker.conftest import Site
 from tests.broker.events import make_event
 from tests.private_servers.proxy import Direction, Network, Proxy
-from worker.broker.client import BrokerClient, NoQueueError
+from worker.broker import connection
+from worker.broker.client import BrokerClient, BrokerClientError, NoQueueError
 from worker.sandbox.rabbitmq.private_broker import LocalBroker
 from worker.settings import BrokerSettings
 
@@ -32,6 +35,16 @@ def interrupt_while_it_hangs(client: BrokerClient, way: Proxy) -> None:
     with client:
         way.black_hole(*Direction)
         raise KeyboardInterrupt
+
+
+def test_a_broker_that_accepts_and_never_answers_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever submits while the broker hangs would get a stack trace: pika's time-out is none of its AMQP errors."""
+    monkeypatch.setattr(connection, "HANDSHAKE_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        client = BrokerClient(BrokerSettings.model_validate({"url": f"amqp://127.0.0.1:{port}/"}))
+        with pytest.raises(BrokerClientError, match=rf"127\.0\.0\.1:{port} cannot be reached \(no answer in time\)"):
+            client.__enter__()
 
 
 async def test_message_of_another_program_on_the_events_exchange_is_skipped(site: Site) -> None:

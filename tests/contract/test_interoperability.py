@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -242,6 +243,15 @@ def test_a_publisher_that_cannot_publish_says_so_in_one_line(
     done = programs.run(program, input=command, errors="surrogateescape", env=others | urls, timeout=TIMEOUT_SECONDS)
     assert (done.returncode, done.stdout, "s3cret" in done.stderr) == (status, "", False)
     assert (said in done.stderr, done.stderr.count("\n")) == (True, 1)
+
+
+def test_a_publisher_whose_broker_never_answers_says_so_in_one_line(recipes: Path) -> None:
+    """A broker that hangs accepts the connection and is silent: pika's time-out is none of its AMQP errors."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"amqp://127.0.0.1:{silent.getsockname()[1]}/?stack_timeout=0.5"
+        done = run([sys.executable, recipes / "publish.py"], "{}", {"AMQP_URL": url})
+    assert (done.returncode, done.stdout) == (1, "")
+    assert ("the broker cannot be used: Timeout" in done.stderr, done.stderr.count("\n")) == (True, 1)
 
 
 # --- ticketing systems ----------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self
 
 import pika
+from pika.adapters.utils.connection_workflow import AMQPConnectorException
 from pika.exceptions import AMQPConnectionError, AMQPError, ChannelClosedByBroker, UnroutableError
 
 from worker.broker.connection import connection_parameters, user_of
@@ -58,7 +59,7 @@ class BrokerClient:
             )
             self._channel: BlockingChannel = self._connection.channel()
             self._channel.confirm_delivery()
-        except (AMQPError, OSError) as error:
+        except (AMQPError, AMQPConnectorException, OSError) as error:
             raise BrokerClientError(explain_connect(_unwrapped(error), parameters)) from error
         return self
 
