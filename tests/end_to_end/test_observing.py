@@ -100,6 +100,34 @@ def test_what_others_wrote_cannot_steer_the_terminal(world: World) -> None:
     assert "[bold]harmless[/bold]" in reported.stdout
 
 
+def test_a_file_cannot_steer_the_terminal(tmp_path: Path) -> None:
+    """A file that somebody sent would rewrite the screen of whoever submits it, by the name of a column."""
+    commands = tmp_path / "commands.csv"
+    commands.write_text("job,repository,\x1b]0;owned\x07\n")
+    refused = program({}, "submit", "--file", str(commands))
+    assert refused.exit_code == 2
+    assert refused.stderr == "Nothing was submitted.\nthere are no such columns:  ]0;owned \n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (("status", "\udcff"), 6, "No worker has seen the key"),
+        (("retry", "\udcff", "--yes"), 1, "There is nothing to run again."),
+        (("list", "--batch", "\udcff"), 0, ""),
+        (("watch", "--em", "\udcff"), 2, "--em: "),
+    ],
+    ids=["status", "retry", "list", "watch"],
+)
+def test_an_argument_in_another_encoding_is_one_that_nobody_knows(
+    world: World, arguments: tuple[str, ...], status: int, said: str
+) -> None:
+    """A key pasted with a byte that is no UTF-8 would be answered with a stack trace."""
+    world.serve()
+    ended = program(world.environment, *arguments)
+    assert (ended.exit_code, said in ended.stderr) == (status, True), ended.output
+
+
 def test_what_enterprise_manager_says_is_shown_as_it_stands(world: World, tmp_path: Path) -> None:
     """A message with brackets in it would end a bulk submission in a stack trace; one with escapes would steer."""
     message = "[/red] the job is \x1b[31medited"

@@ -97,6 +97,8 @@ def test_json_lines_are_commands_as_the_contract_has_them() -> None:
         (["job,repository,timeout_seconds", "a,b,soon"], "line 2: timeout_seconds: a whole number"),
         (["job,repository", "a,b,c"], "line 2: it has more values than there are columns"),
         (["job,repository", 'a,"b'], "unexpected end of data"),
+        (["job;repository", "a;b"], "there are no such columns: job;repository; columns are separated by commas"),
+        (["job\trepository", "a\tb"], "columns are separated by commas"),
     ],
 )
 def test_a_mistake_in_a_file_is_named_by_its_line(rows: list[str], said: str) -> None:
@@ -106,7 +108,9 @@ def test_a_mistake_in_a_file_is_named_by_its_line(rows: list[str], said: str) ->
     assert said in str(caught.value)
 
 
-@pytest.mark.parametrize("line", ["{", "[]", "1", '{"job": 1}', "[" * 100_000])
+@pytest.mark.parametrize(
+    "line", ["{", "[]", "1", '{"job": 1}', "[" * 100_000, '{"job": {"name": "\\ud800"}}', '{"\\ud800": 1}']
+)
 def test_a_line_that_is_no_command_is_named(line: str) -> None:
     """Junk between commands is not skipped."""
     with pytest.raises(DraftError, match="line 2: "):

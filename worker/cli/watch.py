@@ -10,12 +10,15 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal, NoReturn, Protocol, Self
 
 import typer
+from pydantic import TypeAdapter, ValidationError
 from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from contracts.commands import EnterpriseManagerName
 from contracts.events import Outcome
+from contracts.reading import describe
 from worker.broker.client import BrokerClient, BrokerClientError
 from worker.broker.received_event import ReceivedEvent
 from worker.cli.output.errors import refuse, settings_or_exit
@@ -70,6 +73,8 @@ def watch(
     and for batches `unlink-worker list --batch`. If the broker goes away, it is waited for; if it cannot be reached at
     the start, the exit status is 1.
     """
+    if enterprise_manager is not None:
+        _require_name(enterprise_manager)
     settings = settings_or_exit(ClientSettings)
     outcomes = [each.value for each in outcome] if outcome else ["*"]
     wanted = [f"{each}.{enterprise_manager or '*'}" for each in outcomes]
@@ -81,6 +86,14 @@ def watch(
             return
         except BrokenPipeError:
             _leave_the_pipe()
+
+
+def _require_name(enterprise_manager: str) -> None:
+    """Refuse what can be no name: no event would ever be shown."""
+    try:
+        TypeAdapter(EnterpriseManagerName).validate_python(enterprise_manager)
+    except ValidationError as error:
+        refuse(f"--em: {describe(error).removeprefix('message: ')}")
 
 
 class _Display(Protocol):

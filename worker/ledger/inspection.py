@@ -20,6 +20,7 @@ from worker.ledger.records import KeyHistory, Pause, Record
 from worker.ledger.schema import require_current
 from worker.ledger.search import Criteria, Cursor, Page
 from worker.ledger.step_feed import FedStep, newest_step, steps_after
+from worker.ledger.tables import storable
 from worker.ledger.transaction import Transaction
 from worker.settings import LedgerSettings
 from worker.unlinks.ports.clock import Clock
@@ -60,7 +61,7 @@ class Inspection:
     def history(self, key: str) -> KeyHistory | None:
         """All that is known of a key; None if it is not known."""
         with self._transaction(self._reading) as transaction:
-            return transaction.history(key)
+            return transaction.history(storable(key))
 
     def record(self, key: str) -> Record | None:
         """The last run of a key; None if it is not known."""
@@ -83,17 +84,17 @@ class Inspection:
     def batches(self, batch: str) -> tuple[BatchState, ...]:
         """The batches with this ID: senders and Enterprise Managers have their own."""
         with self._transaction(self._reading) as transaction:
-            return batches_with_id(transaction.connection, batch)
+            return batches_with_id(transaction.connection, storable(batch))
 
     def batch_page(self, batch: str, *, after: MemberCursor | None = None, limit: int = PAGE) -> BatchPage:
         """The batches with this ID, and a page of their members."""
         with self._transaction(self._reading) as transaction:
-            return batch_page(transaction.connection, batch, after, limit)
+            return batch_page(transaction.connection, storable(batch), after, limit)
 
     def batches_of(self, key: str) -> tuple[BatchState, ...]:
         """The batches that a key has joined."""
         with self._transaction(self._reading) as transaction:
-            return batches_with_key(transaction.connection, key)
+            return batches_with_key(transaction.connection, storable(key))
 
     def pauses(self) -> tuple[Pause, ...]:
         """The Enterprise Managers that are paused."""

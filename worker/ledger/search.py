@@ -19,7 +19,7 @@ from worker.ledger.records import Record
 from worker.ledger.rows import cancellation_from
 from worker.ledger.search_terms import fold, fold_id
 from worker.ledger.statements import WHOLE_ROW
-from worker.ledger.tables import Moment, batch_members, cancellations, search_terms, unlinks
+from worker.ledger.tables import Moment, batch_members, cancellations, search_terms, storable, unlinks
 from worker.unlinks.ports.ledger import CancelRequest
 
 _UUID: Final = re.compile(r"(?:.*:)?[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
@@ -160,7 +160,7 @@ def _keys_of_batch(batch: str) -> Select[tuple[str]]:
     A batch has 10,000 keys at most, so that they can be sorted. A rejected command is no member under its key.
     """
     accepted = batch_members.c.fingerprint.is_not(None)
-    return select(batch_members.c.key).where(func.lower(batch_members.c.batch) == batch.lower(), accepted)
+    return select(batch_members.c.key).where(func.lower(batch_members.c.batch) == storable(batch).lower(), accepted)
 
 
 def _by_id_or_name(

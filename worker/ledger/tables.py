@@ -63,12 +63,13 @@ class Moment(TypeDecorator[datetime]):
         return None if value is None else EPOCH + int(value) * _MICROSECOND
 
 
-class ForeignText(TypeDecorator[str]):
-    """Text that another system wrote.
+def storable(text: str) -> str:
+    """The text as a database can store it: NUL (PostgreSQL) and lone surrogates (both) become question marks."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "?")
 
-    What a database cannot store (NUL on PostgreSQL, lone surrogates on both) becomes a question mark: a strange name
-    must not keep an unlink from being recorded.
-    """
+
+class ForeignText(TypeDecorator[str]):
+    """Text that another system wrote, made storable: a strange name must not keep an unlink from being recorded."""
 
     impl = Text
     cache_ok = True
@@ -76,7 +77,7 @@ class ForeignText(TypeDecorator[str]):
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
         """To the database."""
         del dialect
-        return None if value is None else value.encode("utf-8", "replace").decode().replace("\0", "?")
+        return None if value is None else storable(value)
 
 
 class Now(FunctionElement[int]):

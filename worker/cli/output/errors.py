@@ -6,6 +6,7 @@ from typing import NoReturn, TypeVar
 
 import typer
 
+from worker.cli.output.terminal import printable
 from worker.settings import (
     ClientSettings,
     ConsoleProgramSettings,
@@ -32,8 +33,8 @@ SettingsKind = TypeVar(
 
 
 def refuse(message: str, status: int = WRONG_USAGE) -> NoReturn:
-    """Print the message on standard error and exit."""
-    typer.secho(message, err=True)
+    """Print the message on standard error and exit. It may contain text from a file or another program."""
+    typer.secho("\n".join(printable(line) for line in message.split("\n")), err=True)
     raise typer.Exit(status)
 
 

@@ -61,9 +61,11 @@ def draft(content: Mapping[str, Any]) -> Draft:
     fields = {"command": "unlink.v1"} | {name: value for name, value in content.items() if value is not None}
     if "idempotency_key" not in fields:
         fields["idempotency_key"] = key_for(fields)
-    body = json.dumps(fields, ensure_ascii=False).encode(errors="surrogateescape")
     try:
+        body = json.dumps(fields, ensure_ascii=False).encode(errors="surrogateescape")
         return Draft(read_command(body), body)
+    except UnicodeEncodeError as error:
+        raise DraftError("a text has a lone surrogate, which is no character") from error
     except UnreadableMessageError as error:
         raise DraftError(str(error)) from error
 
@@ -149,7 +151,8 @@ def from_csv(lines: Iterable[str]) -> list[Draft]:
         names = rows.fieldnames or []
         unknown = [name for name in names if not (name in _KNOWN_COLUMNS or name.startswith(_LABEL_PREFIX))]
         if unknown:
-            raise DraftError(f"there are no such columns: {', '.join(unknown)}")
+            hint = "" if len(names) > 1 else "; columns are separated by commas"
+            raise DraftError(f"there are no such columns: {', '.join(unknown)}{hint}")
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             raise DraftError(f"columns that are there more than once: {', '.join(repeated)}")
