@@ -218,6 +218,29 @@ def test_a_cancel_that_nothing_answers_ends_in_time_and_says_where_to_look(world
     assert "unlink-worker status CHG1" in ended.stderr
 
 
+def test_a_cancel_of_a_key_that_nobody_knows_says_so(world: World) -> None:
+    """A mistyped key would keep whoever waits waiting for ever; and nobody else would see the mistake."""
+    worker = world.serve()
+    ended = program(world.environment, "cancel", "CHG1", "--wait", "--wait-seconds", "60")
+    assert ended.exit_code == 6, ended.output
+    assert "No worker has seen a command with the key CHG1. If one comes, it ends as cancelled." in ended.stderr
+    unwaited = program(world.environment, "cancel", "CHG2")
+    assert (unwaited.exit_code, "with the key CHG2" in unwaited.stderr) == (0, True)
+    world.until(lambda: worker.log().count("unlink.cancel_recorded") == 2, "both requests are recorded")
+    world.unlink()
+    assert {outcome for outcome, _ in world.ends_of("CHG1")} == {"cancelled"}
+    known = program(world.environment, "cancel", "CHG1")
+    assert (known.exit_code, known.stderr) == (0, "")
+
+
+def test_a_cancel_without_the_ledger_says_that_the_key_may_be_unknown(world: World) -> None:
+    """Whoever has no access to the ledger would see only that nothing happens."""
+    world.start_worker()
+    ended = cancel(world, "CHG1", "--wait", "--wait-seconds", "4")
+    assert ended.exit_code == 3
+    assert "or no command has the key CHG1" in ended.stderr
+
+
 @pytest.mark.parametrize(
     ("key", "manager", "said"),
     [("spaces are not allowed", "default", "idempotency_key"), ("CHG1", "paris", "'paris'")],

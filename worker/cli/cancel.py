@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,12 +12,15 @@ from contracts.reading import UnreadableMessageError, read_message
 from worker.broker.awaited import Awaited
 from worker.broker.client import BrokerClient, BrokerClientError, NoQueueError
 from worker.broker.received_event import ReceivedEvent
-from worker.cli.output.errors import INTERRUPTED, WRONG_USAGE, refuse, settings_or_exit
+from worker.cli.output.errors import INTERRUPTED, UNKNOWN, WRONG_USAGE, refuse, settings_or_exit
 from worker.cli.output.event_text import in_words
 from worker.cli.output.stalls import Stalls
 from worker.cli.output.terminal import Output, Spinner
 from worker.cli.publishing.awaiting import Following
-from worker.settings import ClientSettings
+from worker.settings import ClientSettings, LedgerClientSettings, SettingsInvalidError, load
+
+if TYPE_CHECKING:
+    from worker.ledger import KeyHistory
 
 
 def cancel(
@@ -40,7 +44,7 @@ def cancel(
     the job's links decide the outcome. If the command comes later, it ends as cancelled when it comes.
 
     With --wait the exit status is 4 for cancelled, 0 if it had succeeded, 1 failed, 2 the request was rejected or wrong
-    usage, 3 timed out.
+    usage, 3 timed out, 6 if no worker has seen a command with this key, which only UNLINK_LEDGER__URL can tell.
     """
     body = _command(key, enterprise_manager, run, requested_by, reason)
     settings = settings_or_exit(ClientSettings)
@@ -54,7 +58,9 @@ def cancel(
             if output == "text":
                 typer.echo(f"{key}  the request to cancel is on the queue of {enterprise_manager}")
             if wait:
-                _follow(following, client, enterprise_manager, wait_seconds, output)
+                _follow(following, client, key, enterprise_manager, wait_seconds, output)
+            else:
+                _warn_if_unknown(key)
     except BrokerClientError as error:
         refuse(str(error), status=WRONG_USAGE if isinstance(error, NoQueueError) else 1)
     except KeyboardInterrupt:
@@ -82,15 +88,75 @@ def _command(key: str, enterprise_manager: str, run: int | None, requested_by: s
 
 
 def _follow(
-    following: Following, client: BrokerClient, enterprise_manager: str, seconds: float | None, output: Output
+    following: Following,
+    client: BrokerClient,
+    key: str,
+    enterprise_manager: str,
+    seconds: float | None,
+    output: Output,
 ) -> None:
     with Spinner("waiting for the unlink to end") as spinner:
 
         def report(event: ReceivedEvent) -> None:
             spinner.say(event.body.decode() if output == "json" else in_words(event))
 
-        stalls = Stalls(client, [enterprise_manager], lambda line: typer.echo(line, err=True))
+        unknown = _UnknownKey(key, enterprise_manager)
+        stalls = Stalls(client, [enterprise_manager], lambda line: typer.echo(line, err=True), unknown.look)
         following.until_ended(client, seconds, report, stalls)
+
+
+class _NoLedgerError(Exception):
+    pass
+
+
+class _UnknownKey:
+    """Ends the wait if no worker has seen a command with the key: no event answers a cancel that comes first."""
+
+    def __init__(self, key: str, enterprise_manager: str) -> None:
+        self._key = key
+        self._enterprise_manager = enterprise_manager
+        self._hinted = False
+
+    def look(self) -> None:
+        """Exit if the ledger has the request to cancel and no command. Without the ledger, print once what may be."""
+        try:
+            history = _history(self._key)
+        except _NoLedgerError:
+            if not self._hinted:
+                typer.echo(f"Either the unlink is being stopped, or no command has the key {self._key}.", err=True)
+            self._hinted = True
+            return
+        if history is not None and history.record is None and self._is_recorded(history):
+            refuse(_unknown(self._key), status=UNKNOWN)
+
+    def _is_recorded(self, history: KeyHistory) -> bool:
+        return any(each.enterprise_manager == self._enterprise_manager for each in history.cancellations)
+
+
+def _warn_if_unknown(key: str) -> None:
+    with suppress(_NoLedgerError):
+        history = _history(key)
+        if history is None or history.record is None:
+            typer.echo(_unknown(key), err=True)
+
+
+def _history(key: str) -> KeyHistory | None:
+    """What the ledger has of the key.
+
+    Raises:
+        _NoLedgerError: no ledger is configured here, or it cannot be read now.
+    """
+    from worker.clock import SystemClock  # noqa: PLC0415 - SQLAlchemy is imported only if the ledger is read
+    from worker.ledger import Inspection, InspectionError  # noqa: PLC0415
+
+    try:
+        return Inspection(load(LedgerClientSettings).ledger, SystemClock()).history(key)
+    except (SettingsInvalidError, InspectionError) as error:
+        raise _NoLedgerError from error
+
+
+def _unknown(key: str) -> str:
+    return f"No worker has seen a command with the key {key}. If one comes, it ends as cancelled."
 
 
 def _how_to_look_later(key: str) -> str:

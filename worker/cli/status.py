@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from worker.broker.received_event import ReceivedEvent
-from worker.cli.output.errors import refuse, settings_or_exit
+from worker.cli.output.errors import UNKNOWN, refuse, settings_or_exit
 from worker.cli.output.event_text import explanation
 from worker.cli.output.opened_ledger import opened_ledger
 from worker.cli.output.terminal import Output, console, local_time, outcome_text, printable
@@ -23,7 +23,6 @@ from worker.settings import LedgerClientSettings
 from worker.unlinks.ports.ledger import CancelRequest
 
 NOT_ENDED = 5
-UNKNOWN = 6
 
 
 def status(

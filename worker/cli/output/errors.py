@@ -19,6 +19,8 @@ from worker.settings import (
 
 #: The exit status for wrong usage or settings. Those of the outcomes are in `worker.cli.publishing.awaiting`.
 WRONG_USAGE = 2
+#: The exit status if no worker has seen a command with the key.
+UNKNOWN = 6
 #: The exit status after Ctrl-C, by the convention of shells.
 INTERRUPTED = 130
 

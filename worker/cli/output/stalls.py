@@ -24,10 +24,18 @@ class Stalls:
         client: the connection that receives the events.
         enterprise_managers: the Enterprise Managers of the awaited commands.
         report: prints a line.
+        look_further: looks for other causes, each time that it is time to look.
     """
 
-    def __init__(self, client: BrokerClient, enterprise_managers: Iterable[str], report: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        client: BrokerClient,
+        enterprise_managers: Iterable[str],
+        report: Callable[[str], None],
+        look_further: Callable[[], None] = lambda: None,
+    ) -> None:
         self._client = client
+        self._look_further = look_further
         self._enterprise_managers = sorted(set(enterprise_managers))
         self._report = report
         self._next = time.monotonic() + _QUIET_SECONDS
@@ -46,6 +54,7 @@ class Stalls:
                 if reason is not None and self._reported.get(name) != reason:
                     self._reported[name] = reason
                     self._report(reason)
+            self._look_further()
 
     def _without_consumer(self, enterprise_manager: str) -> str | None:
         if self._client.consumers(enterprise_manager) != 0:
