@@ -13,6 +13,7 @@ import pytest
 from tests import programs
 from tests.end_to_end.world import World
 from tests.preloaded.preloaded import run_program
+from tests.terminal import Terminal
 from worker.sandbox.processes.worker_process import surroundings
 from worker.sandbox.simulated_enterprise_manager import (
     VENDOR_JOB_ID,
@@ -22,6 +23,7 @@ from worker.sandbox.simulated_enterprise_manager import (
     Fault,
 )
 
+PROGRAM = (sys.executable, "-m", "worker")
 NO_UID = "d1b85018-2769-45be-89bc-000000000000"
 
 
@@ -68,6 +70,18 @@ def test_a_jobs_links_are_listed_with_what_an_unlink_drops(world: World) -> None
     assert set(f"{VENDOR_REPOSITORY_NAME} {VENDOR_JOB_NAME}".split()) <= set(table.stdout.split())
     by_id = links(world, "--job", VENDOR_JOB_ID, "--output", "json")
     assert json.loads(by_id.stdout.splitlines()[0])["repository"] == {"link_id": VENDOR_LINK_ID}
+
+
+def test_a_narrow_terminal_shows_job_repository_and_link_whole(world: World) -> None:
+    """The plan of `offboard` is printed alike: whoever consents to it would not see which jobs are meant."""
+    environment = surroundings() | world.environment | {"TERM": "xterm-256color", "NO_COLOR": "1"}
+    environment.pop("COLUMNS", None)  # it would hold instead of the width
+    for columns, shown in ((40, f"{VENDOR_JOB_NAME} / {VENDOR_REPOSITORY_NAME}"), (160, VENDOR_JOB_NAME)):
+        terminal = Terminal([*PROGRAM, "links", "--job", VENDOR_JOB_ID], environment, columns=columns)
+        terminal.until(VENDOR_LINK_ID)
+        assert terminal.wait() == 0
+        assert shown in terminal.seen
+        assert ("linked backups at risk" in terminal.seen) == (columns == 160), terminal.seen
 
 
 def test_no_cell_is_a_formula_and_what_is_submitted_has_the_names(world: World) -> None:

@@ -10,14 +10,16 @@ from typing import Any, Self
 import structlog
 import typer
 from pydantic import ValidationError
+from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 from contracts.commands import JobReference, RepositoryReference
 from contracts.events import ReasonCode
 from contracts.reading import describe
 from worker.cli.output.errors import WRONG_USAGE, refuse, refuse_settings, settings_or_exit
-from worker.cli.output.terminal import console, print_unfolded, printable
+from worker.cli.output.terminal import console, fits, print_unfolded, printable
 from worker.cli.publishing.drafts import job_reference, repository_reference
 from worker.clock import SystemClock
 from worker.enterprise_manager import Gateway
@@ -115,18 +117,30 @@ class _Progress:
 
 
 def print_links(catalogue: Catalogue) -> None:
-    """Print a table of the links, with the linked backups that an edit of each job drops."""
+    """Print the links, with the linked backups that an edit of each job drops: a table, or lines on a narrow screen."""
     if not catalogue.links:
         typer.echo("No link is listed." if catalogue.missing else "There are no links.")
         return
     table = Table(box=None, pad_edge=False)
     for heading in ("job", "repository", "link", "linked backups at risk"):
         table.add_column(heading, overflow="fold", no_wrap=heading == "link")
-    for each in catalogue.links:
-        table.add_row(
+    rows = [
+        (
             printable(each.job.name or each.job.id),
             printable(each.link.repository_name or each.link.repository_uid),
             each.link.object_in_job_id,
             printable(", ".join(backups_of(each))),
         )
-    print_unfolded(table)
+        for each in catalogue.links
+    ]
+    for row in rows:
+        table.add_row(*row)
+    screen = console()
+    if fits(table, screen):
+        print_unfolded(table)
+        return
+    for job, repository, link, backups in rows:
+        screen.print(Text(f"{job} / {repository}"), soft_wrap=True)
+        screen.print(Text(f"  {link}"), soft_wrap=True)
+        if backups:
+            screen.print(Padding(Text(f"linked backups at risk: {backups}"), (0, 0, 0, 2)))

@@ -38,6 +38,9 @@ _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 #: More columns than any table has.
 _ANY_WIDTH = 1_000_000
 
+#: From this width on, in columns, a table is legible even if some of its cells are folded.
+_WIDE = 140
+
 
 def console(*, stderr: bool = False) -> Console:
     """A console without highlighting, markup and emoji codes; without colours if `NO_COLOR` is set."""
@@ -45,8 +48,8 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def fits(table: Table, screen: Console) -> bool:
-    """Whether a table fits on a screen without a folded cell. In a pipe, every table does."""
-    return not screen.is_terminal or _width_of(table, screen) <= screen.width
+    """Whether a table is legible on a screen: without a folded cell, unless the screen is wide. In a pipe, it is."""
+    return not screen.is_terminal or screen.width >= _WIDE or _width_of(table, screen) <= screen.width
 
 
 def print_unfolded(table: Table) -> None:

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 #: The names of an unlink that people know.
 _NAMES: Final = ("job", "repository", "ticket", "asked by")
 
-#: From this width on, in columns, a table is legible even if some of its cells are folded.
-_WIDE: Final = 140
-
 
 def print_table(records: Iterable[Record], *, reasons: bool = False) -> None:
     """Print a table with one line for each unlink, with its names for people; with `reasons`, why it ended so.
@@ -41,7 +38,7 @@ def print_table(records: Iterable[Record], *, reasons: bool = False) -> None:
             _key(unlink),
         )
     screen = console()
-    if screen.width >= _WIDE or fits(table, screen):
+    if fits(table, screen):
         print_unfolded(table)
         return
     for unlink in unlinks:
