@@ -265,6 +265,18 @@ def test_ctrl_c_says_what_is_still_open(world: World, behaviour: Behaviour) -> N
     assert "1 of 1 submitted; 1 not known to have ended:\n  CHG1" in said
 
 
+def test_what_was_never_published_is_not_called_open(world: World) -> None:
+    """A mistyped name, or a broker that is away: whoever reads that the end is not known would wait for it."""
+    world.start_worker()
+    mistyped = submit(world, *VENDOR_PAGE, "--em", "branchoffice")
+    assert mistyped.returncode == 2
+    away = run_program("submit", *VENDOR_PAGE, settings={"UNLINK_BROKER__URL": "amqp://127.0.0.1:1/"})
+    assert away.returncode == 1
+    for ended in (mistyped, away):
+        assert ended.stderr.endswith("\nNothing was submitted.\n")
+        assert ended.stderr.count("\n") == 2
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_list_of_commands_says_of_each_what_its_own_help_says(name: str) -> None:
     """The list is written by hand, so that it needs no command's module; it would tell of what a command once did."""

@@ -13,6 +13,7 @@ import pytest
 from tests.end_to_end.world import World, vendor_command
 from tests.preloaded.preloaded import run_program
 from tests.terminal import Terminal
+from worker.cli.output.terminal import local_time
 from worker.sandbox.processes.worker_process import surroundings
 from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_ID, VENDOR_LINK_ID, Behaviour
 
@@ -135,6 +136,21 @@ def test_a_rerun_that_is_to_wait_removes_nothing_before_its_time(failed: World) 
     assert "it is run again, to start at " in waiting.stdout
     assert failed.enterprise_manager.deletes_of(VENDOR_LINK_ID) == 1
     assert failed.enterprise_manager.links(VENDOR_JOB_ID) != []
+
+
+def test_a_retry_says_that_it_waits_for_the_stored_time(world: World) -> None:
+    """Whoever waits for the end would see for hours that nothing happens, and not why."""
+    world.serve()
+    start = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
+    world.send(vendor_command(not_before=start.isoformat()))
+    world.send({"command": "cancel.v1", "idempotency_key": "CHG1"})
+    world.until_ended("CHG1")
+    shown = f"on the queue of default, to start at {local_time(start)}"
+    assert shown in program(world, "retry", "CHG1", "--yes").stdout
+    world.send({"command": "cancel.v1", "idempotency_key": "CHG1", "run": 2})
+    world.until(lambda: len(world.ends_of("CHG1")) == 2, "the end of run 2")
+    sooner = (start - timedelta(minutes=30)).isoformat()
+    assert "to start at" not in program(world, "retry", "CHG1", "--yes", "--not-after", sooner).stdout
 
 
 def test_a_file_of_commands_is_run_again_too(failed: World, tmp_path: Path) -> None:

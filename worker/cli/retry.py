@@ -16,7 +16,7 @@ from contracts.events import RETRIED, ReasonCode
 from contracts.reading import describe
 from worker.cli.output.errors import refuse, settings_or_exit
 from worker.cli.output.opened_ledger import opened_ledger
-from worker.cli.output.terminal import Output, printable
+from worker.cli.output.terminal import Output, printable, read_time
 from worker.cli.output.unlinks import hint_about, hint_about_key, print_table
 from worker.cli.publishing.retries import outgoing_retry
 from worker.cli.publishing.submission import Outgoing, publish_all
@@ -153,4 +153,4 @@ def _confirm(records: list[Record]) -> None:
 def _outgoing(record: Record, command: RetryCommand) -> Outgoing:
     document = Document(record)
     known_by = {"job": document.job, "repository": document.repository, "ticket": document.ticket}
-    return outgoing_retry(command, known_by)
+    return outgoing_retry(command, known_by, read_time(document.command.get("not_before")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
 from contracts.commands import RetryCommand
@@ -14,8 +15,13 @@ from worker.cli.publishing.drafts import Draft
 from worker.cli.publishing.submission import Outgoing
 
 
-def outgoing_retry(command: RetryCommand, known_by: Mapping[str, Any]) -> Outgoing:
-    """A retry to publish; the end of a later run answers it. `known_by` has the names of the unlink for people."""
+def outgoing_retry(
+    command: RetryCommand, known_by: Mapping[str, Any], stored_start: datetime | None = None
+) -> Outgoing:
+    """A retry to publish; the end of a later run answers it.
+
+    `known_by` has the names of the unlink for people, `stored_start` is the `not_before` of the stored command.
+    """
     body = command.model_dump_json(exclude_none=True).encode()
     name = printable(named(command.idempotency_key, known_by))
     return Outgoing(
@@ -24,8 +30,13 @@ def outgoing_retry(command: RetryCommand, known_by: Mapping[str, Any]) -> Outgoi
         body,
         name,
         after_run=command.run,
-        not_before=command.not_before,
+        not_before=command.not_before or _kept(stored_start, command.not_after),
     )
+
+
+def _kept(stored_start: datetime | None, not_after: datetime | None) -> datetime | None:
+    """The stored time, if the retry's own deadline does not replace it (`contracts.reading.to_run_again`)."""
+    return stored_start if stored_start is None or not_after is None or stored_start < not_after else None
 
 
 class RetryOfEarlier:

@@ -81,7 +81,7 @@ def publish_all(
     None.
     """
     following = Following(each.awaited for each in commands)
-    published: list[Outgoing] = []
+    published: int | None = None
     try:
         with BrokerClient(settings.broker) as client, _ProgressReporter(following, output, waiting=wait) as reporter:
             names = {each.enterprise_manager for each in commands}
@@ -89,26 +89,27 @@ def publish_all(
                 client.require_queue(name)
             if wait:
                 client.listen()
-            for each in commands:
+            for count, each in enumerate(commands):
+                published = count
                 client.publish(each.body, each.enterprise_manager)
-                published.append(each)
+                published = count + 1
                 reporter.submitted(each)
             reporter.all_submitted(commands)
             if wait:
                 received = partial(_received, client, following, reporter, again)
                 following.until_ended(client, seconds, received, Stalls(client, names, reporter.warn))
     except BrokerClientError as error:
-        _print_open(commands, following, len(published), f"{error}\n")
+        _print_open(commands, following, published, f"{error}\n")
         return WRONG_USAGE if isinstance(error, NoQueueError) else 1
     except KeyboardInterrupt:
-        _print_open(commands, following, len(published), "\nNo longer waiting. ")
+        _print_open(commands, following, published, "\nNo longer waiting. ")
         return INTERRUPTED
     if not wait:
         return 0
     if len(commands) > 1 and output == "text":
         _print_ends(following, _open(commands, following))
     if following.open:
-        _print_open(commands, following, len(published), f"No end within {seconds:g} s. ")
+        _print_open(commands, following, published, f"No end within {seconds:g} s. ")
     return following.exit_status
 
 
@@ -237,8 +238,14 @@ def _open(commands: Sequence[Outgoing], following: Following) -> list[Outgoing]:
     return [each for each in commands if each.awaited.identity in following.open]
 
 
-def _print_open(commands: Sequence[Outgoing], following: Following, published: int, why: str) -> None:
-    """Report which commands were published, which were not, and how to look them up later."""
+def _print_open(commands: Sequence[Outgoing], following: Following, published: int | None, why: str) -> None:
+    """Report which commands were published, which were not, and how to look them up later.
+
+    `published`: how many the broker has confirmed; None if no command was sent to it.
+    """
+    if published is None:
+        typer.echo(f"{why}Nothing was submitted.", err=True)
+        return
     still_open = [f"  {each.name}" for each in _open(commands, following)]
     typer.echo(
         f"{why}{published} of {len(commands)} submitted; {len(still_open)} not known to have ended:\n"
