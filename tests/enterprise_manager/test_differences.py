@@ -23,6 +23,7 @@ from worker.sandbox.simulated_enterprise_manager import SimulatedEnterpriseManag
         ({"json_byte_order_mark": True}, "no_byte_order_mark", ("json",)),
         ({"json_keys": "camel"}, "pascal_case_keys", ("json",)),
         ({"unknown_state": "Collecting"}, "task_states", ("xml", "json")),
+        ({"finished_result": "absent"}, "finished_task_with_result", ("xml", "json")),
         ({"links_in_job_entity": "left_out"}, "links_in_job_entity", ("xml", "json")),
     ],
 )

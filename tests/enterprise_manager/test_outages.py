@@ -184,6 +184,38 @@ async def test_a_probe_in_a_session_that_is_there_asks_once_and_needs_no_other_s
     assert (em.count("POST", "/sessionMngr"), em.count("GET")) == (0, 1)
 
 
+@pytest.mark.parametrize(
+    ("status", "body"), [(200, "<html><title>Welcome</title></html>"), (302, ""), (404, "404 page not found")]
+)
+async def test_a_proxys_page_at_the_front_does_not_take_a_session_that_works_down(
+    em: SimulatedEnterpriseManager, gateway: Gateway, status: int, body: str
+) -> None:
+    """Else one failed request would stop all commands until the session ends."""
+    await gateway.links(JOB)
+    em.inject(Fault("status", "GET", "linkedBackup", status=503, times=3))
+    em.inject(Fault("wrong_content", "GET", "/api/", status=status, body=body, content_type="text/plain"))
+    with pytest.raises(Unavailable):
+        await gateway.links(JOB)
+    await asyncio.wait_for(gateway.until_available(), 10)
+    assert em.faults == []
+    asked = [request.path for request in em.requests if "linkedBackup" not in request.path]
+    assert [path.split("/")[2] for path in asked] == ["sessionMngr", "", "logonSessions"]
+
+
+async def test_a_session_that_has_ended_is_replaced_by_the_next_probe(
+    em: SimulatedEnterpriseManager, gateway: Gateway
+) -> None:
+    """Else an Enterprise Manager behind such a proxy would stay down after its restart."""
+    await gateway.links(JOB)
+    em.inject(Fault("status", "GET", "linkedBackup", status=503, times=3))
+    em.inject(Fault("wrong_content", "GET", "/api/", body="<html></html>"))
+    with pytest.raises(Unavailable):
+        await gateway.links(JOB)
+    em.expire_sessions()
+    await asyncio.wait_for(gateway.until_available(), 10)
+    assert em.count("POST", "/sessionMngr") == 2
+
+
 async def test_unverified_tls_is_warned_of_at_every_start(
     gateway_with: Callable[..., Gateway], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -60,18 +60,25 @@ class _Examination:
 
     async def findings(self) -> AsyncIterator[Finding]:
         """Check from the connection to the role; stop where the next check cannot succeed."""
+        odd: str | None = None
         try:
             versions = read_versions(await self._ask(Request("GET", paths.API)))
-        except _TROUBLE as error:
+        except TransportError as error:
             yield wrong("reachable", str(error))
             return
-        yield good("reachable", f"{self._settings.url}, API {', '.join(versions) or 'of an unnamed version'}")
-        yield await self._tls()
+        except _TROUBLE as error:
+            odd = str(error)
+        else:
+            yield good("reachable", f"{self._settings.url}, API {', '.join(versions) or 'of an unnamed version'}")
+            yield await self._tls()
         try:
             token = (await self._logon.session()).token
         except _TROUBLE as error:
-            yield wrong("logon", str(error))
+            yield wrong("logon", str(error)) if odd is None else wrong("reachable", odd)
             return
+        if odd is not None:
+            yield doubtful("reachable", f"at its first page, {odd}", "the logon works, and the worker needs no more")
+            yield await self._tls()
         yield good("logon", f"as {self._settings.username}")
         yield await self._role({TOKEN_HEADER: token})
         yield await self._queries({TOKEN_HEADER: token})

@@ -47,6 +47,8 @@ class Differences:
             self.report(Assumption.PASCAL_CASE, f"the key {key.group().decode().rstrip(': ')}")
 
     def look_at_task(self, task: TaskRecord) -> None:
-        """Compare the state of a task with the documented states."""
+        """Compare the state of a task with the documented states, and its end with the documented result."""
         if task.state is None or task.state.casefold() not in TASK_STATES:
             self.report(Assumption.TASK_STATES, f"the state {task.state}" if task.state else "a task without a state")
+        if task.finished and task.success is None:
+            self.report(Assumption.FINISHED_RESULT, "no result that says whether it succeeded")

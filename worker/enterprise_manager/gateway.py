@@ -26,12 +26,13 @@ from worker.enterprise_manager.documents.records import (
 )
 from worker.enterprise_manager.documents.tree import DocumentError, UnexpectedDocumentError, cleaned
 from worker.enterprise_manager.logon import Logon, LogonSession
+from worker.enterprise_manager.probing import probe
 from worker.enterprise_manager.remedies import Remedies
 from worker.enterprise_manager.repository_names import RepositoryNames
-from worker.enterprise_manager.responses import Again, NotFound, Unauthorized, judge
+from worker.enterprise_manager.responses import Again, NotFound, Unauthorized
 from worker.enterprise_manager.tasks import Tasks
 from worker.enterprise_manager.tidying import Tidying
-from worker.enterprise_manager.transport import Request, Transport, TransportError
+from worker.enterprise_manager.transport import Transport
 from worker.enterprise_manager.wire import RequestObserver, Wire
 from worker.settings import EnterpriseManagerSettings
 from worker.unlinks.ports.clock import Clock
@@ -43,7 +44,6 @@ from worker.unlinks.ports.enterprise_manager import (
     Task,
     TaskNotFound,
     TaskTicket,
-    Unavailable,
 )
 
 #: The types of job that have linked repositories (vendor, `GET /jobs/{ID}`).
@@ -334,18 +334,7 @@ class Gateway:
             raise self._calls.unavailable(Again(self._strange(error), everywhere=False))
 
     async def _probe(self) -> None:
-        """Raise `Unavailable` unless Enterprise Manager accepts the logon, or answers while there is a session.
-
-        A successful logon proves that the server is Enterprise Manager. The content of `GET /api/` does not matter.
-        """
-        before = self._logon.current
-        try:
-            if await self._logon.session() is before:
-                judge(await self._wire.exchange(Request("GET", paths.API)), self._remedies)
-        except (NotFound, Refused):
-            pass  # these errors are responses of Enterprise Manager too
-        except (TransportError, Again, Unauthorized) as error:
-            raise Unavailable(str(error)) from None
+        await probe(self._wire, self._logon, self._remedies)
 
     def _refuse(self, error: Exception) -> NoReturn:
         raise Refused(ReasonCode.ENTERPRISE_MANAGER_ERROR, self._strange(error)) from None
