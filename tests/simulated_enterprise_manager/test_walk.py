@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tests.simulated_enterprise_manager.client import Client
-from worker.sandbox.simulated_enterprise_manager import VENDOR_REPOSITORY_UID, SimulatedEnterpriseManager
+from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_ID, VENDOR_REPOSITORY_UID, SimulatedEnterpriseManager
 
 SOURCE = "33fecc36-554b-437b-8bf8-3fdcb11866e7"
 BACKUP = "3b1f2d4c-0c55-4a0e-8a52-1d0f9fd3f7a4"
@@ -103,5 +103,30 @@ def test_a_query_tells_which_runs_of_a_job_are_under_way(em: SimulatedEnterprise
         query = f"query?type=BackupJobSession&format=Entities&filter={condition.format(each)}"
         found = client.get(query).content["entities"]
         assert [run["state"] for run in found] == states
+    query = "query?type=BackupJobSession&format=Entities&filter=CreationTime>=2024-02-29T12:30:00"
+    assert len(client.get(query).content["entities"]) == 3
+    assert client.get(query.replace("2024", "2924")).content["entities"] == []
+    assert client.get(query.replace("Creation", "End").replace("2024", "2924")).content["entities"] == []
+    assert len(client.get("query?type=BackupJobSession&format=Entities&filter=IsRetry==false").content["entities"]) == 3
     assert client.get("query?type=BackupServer&sortDesc=name").content["refs"][0]["name"] == "vbr02.corp.example"
     assert client.get("query?type=Payroll").status == 400
+
+
+def test_what_does_not_exist_may_be_answered_with_500(em: SimulatedEnterpriseManager, client: Client) -> None:
+    """Else a program would be tried with the documented 404 alone, and meet the 500 that was seen."""
+    nobody = "00000000-0000-4000-8000-00000000000f"
+    collections = (
+        "jobs",
+        "repositories",
+        "backups",
+        "backupServers",
+        "backupSessions",
+        "hierarchyRoots",
+        "logonSessions",
+    )
+    for absent_resource in ("404", "500"):
+        em.change_behaviour(absent_resource=absent_resource)
+        for path in [f"{each}/{nobody}" for each in collections] + ["tasks/task-99", f"jobs/{nobody}?action=start"]:
+            method = "POST" if "action" in path else "GET"
+            assert client.request(method, path).status == int(absent_resource), path
+        assert client.link(VENDOR_JOB_ID, nobody).status == int(absent_resource)

@@ -27,7 +27,9 @@ PROPERTIES: dict[str, frozenset[str]] = {
     "BackupServer": frozenset(),
     "Backup": frozenset({"platform"}),
     "HierarchyRoot": frozenset({"hosttype"}),
-    "BackupJobSession": frozenset({"jobtype", "jobuid", "jobname", "state", "result", "isretry"}),
+    "BackupJobSession": frozenset(
+        {"jobtype", "jobuid", "jobname", "creationtime", "endtime", "state", "result", "isretry"}
+    ),
 }
 
 
@@ -56,8 +58,11 @@ class Resource:
     @property
     def properties(self) -> dict[str, str]:
         """What it can be filtered and sorted by, by lower-case names."""
-        known = PROPERTIES[self.type]
-        details = {name.lower(): str(value) for name, value in self.details.items() if name.lower() in known}
+        named = {
+            name.lower().removesuffix("utc"): "" if value is None else str(value)
+            for name, value in self.details.items()
+        }
+        details = {name: named[name] for name in PROPERTIES[self.type]}
         return {"uid": self.urn, "name": self.name, "backupservername": self.backup_server} | details
 
 

@@ -233,7 +233,7 @@ class Routes:
         self._require_editable(job)
         repository_uid = posted_uid(request.body, "LinkedBackupRepositoryUid", "Repository")
         if repository_uid not in self._state.repositories:
-            raise RefusalError(404, f"Cannot find repository [{repository_uid}]")
+            raise self._absent(f"Cannot find repository [{repository_uid}]")
         link = LinkedRepository(self._state.new_id(), repository_uid)
         task = self._state.edit(session, job, Change.ADD, link, request.fault)
         return self._accepted(request, task)
