@@ -34,6 +34,17 @@ async def test_all_names_are_read_together_and_kept_for_a_while(
     assert em.count("GET", "/repositories") > read
 
 
+async def test_names_on_later_pages_are_read_too(em: SimulatedEnterpriseManager, gateway: Gateway) -> None:
+    """Where a server lists a part at a time, most events would lack the repository's name."""
+    uids = ["7d6c1f0e-5b0a-4c1e-9a57-2b5a6f3d9c11", "88788f9e-d8f5-4eb4-bc4f-9b3f5403bcec"]
+    for number, where in ((2, "page=2"), (1, "/repositories")):
+        reference = f'<Ref UID="urn:veeam:Repository:{uids[number - 1]}" Name="Scale-out {number}"/>'
+        body = f'<EntityReferences>{reference}<PagingInfo PageNum="{number}" PagesCount="2"/></EntityReferences>'
+        em.inject(Fault("wrong_content", path=where, body=body, content_type="application/xml"))
+    assert [await gateway.repository_name(uid) for uid in uids] == ["Scale-out 1", "Scale-out 2"]
+    assert em.count("GET", "/repositories") == 2
+
+
 @pytest.mark.parametrize(
     "fault",
     [
