@@ -181,6 +181,16 @@ def test_show_finds_a_letter_by_key_message_id_and_position(desk: Desk) -> None:
     assert desk.run("show").exit_code == 2
 
 
+def test_a_letter_is_shown_with_job_repository_and_ticket(desk: Desk) -> None:
+    """Most keys are hashes: nobody could tell from the list which change was not made."""
+    named = {"job": {"name": "Copy to Bern"}, "repository": {"name": "Scale-out 3"}}
+    desk.bury(vendor_command("derived:0123", **named, ticket={"system": "jira", "id": "OPS-1"}))
+    assert "derived:0123  Copy to Bern / Scale-out 3  OPS-1" in desk.run("list", "--each").stdout
+    shown = " ".join(desk.run("show", "derived:0123").stdout.split())
+    assert "unlink Copy to Bern / Scale-out 3" in shown
+    assert "ticket OPS-1" in shown
+
+
 #: Headers that no client in Python can decode: a time counted in microseconds, and tables in tables.
 _MICROSECONDS = b"\x01tT" + struct.pack(">Q", 1_800_000_000_000_000)
 _DEEP = b"\x01f" + b"".join(

@@ -149,5 +149,6 @@ def test_new_times_and_the_correlation_of_the_retry_hold(world: World) -> None:
     assert world.of("CHG1")[-1].data["reason"]["code"] == "expired"
     world.send(retry())
     world.until(lambda: ("failed", 2) in ends(world), "the end of the second run")
+    assert world.of("CHG1")[-1].data["reason"]["code"] == "expired"
     world.client.publish(json.dumps(retry(2, not_after="2100-01-01T00:00:00Z")).encode(), "default")
     world.until(lambda: ("succeeded", 3) in ends(world), "the end of the third run")

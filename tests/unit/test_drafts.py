@@ -8,6 +8,7 @@ import json
 
 import pytest
 
+from contracts.commands import Batch, Ticket, UnlinkCommand
 from worker.cli.publishing.drafts import DraftError, from_csv, from_json_lines, in_batches, ticket_reference
 from worker.spreadsheet import as_cell
 
@@ -128,6 +129,48 @@ def test_a_field_that_is_there_twice_is_refused(line: str, name: str) -> None:
     """The worker refuses such a message. Here one of two values would be taken, and nobody could tell which."""
     with pytest.raises(DraftError, match=f"line 2: .*repeated field '{name}'"):
         from_json_lines(["", line])
+
+
+def test_csv_takes_the_fields_of_json_lines() -> None:
+    """Whoever needs a field that only one of the two takes would have to convert the file."""
+    rows = [
+        {
+            "idempotency_key": "CHG1",
+            "enterprise_manager": "branch",
+            "job": "Copy",
+            "job_backup_server": "vbr01",
+            "repository": "Scale-out 3",
+            "repository_backup_server": "vbr02",
+            "dry_run": "false",
+            "allow_linked_backups_removal": "true",
+            "if_absent": "fail",
+            "timeout_seconds": "700",
+            "not_after": "2027-01-31T18:00:00+01:00",
+            "not_before": "2027-01-31T02:00:00+01:00",
+            "requested_by": "j.doe",
+            "reason": "retired",
+            "ticket_system": "jira",
+            "ticket_id": "OPS-1",
+            "ticket_url": "https://jira.example.com/OPS-1",
+            "label.site": "Bern",
+            "batch_id": "B1",
+            "batch_size": "2",
+            "correlation_id": "change-1",
+        }
+    ]
+    file = io.StringIO()
+    writer = csv.DictWriter(file, rows[0])
+    writer.writeheader()
+    writer.writerows(rows)
+    file.seek(0)
+    (by_csv,) = from_csv(file)
+    content = json.loads(by_csv.body)
+    assert set(content) == set(UnlinkCommand.model_fields)
+    assert content["job"].keys() == content["repository"].keys() == {"name", "backup_server"}
+    assert content["ticket"].keys() == set(Ticket.model_fields)
+    assert content["batch"].keys() == set(Batch.model_fields)
+    (by_json,) = from_json_lines([json.dumps(content)])
+    assert by_json.command == by_csv.command
 
 
 def test_one_key_for_two_commands_is_noticed_before_anything_is_submitted() -> None:
