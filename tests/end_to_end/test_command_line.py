@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -275,6 +276,31 @@ def test_what_was_never_published_is_not_called_open(world: World) -> None:
     for ended in (mistyped, away):
         assert ended.stderr.endswith("\nNothing was submitted.\n")
         assert ended.stderr.count("\n") == 2
+
+
+def test_whose_output_ends_early_is_told_how_many_were_submitted(world: World, tmp_path: Path) -> None:
+    """`submit --file commands.csv | head -1`, or a log on a full disk: the rest would be missing without a word."""
+    world.start_worker()
+    commands = tmp_path / "commands.csv"
+    commands.write_text("job,link_id,dry_run\n" + f"{VENDOR_JOB_ID},{VENDOR_LINK_ID},true\n" * 20)
+    reader, writer = os.pipe()
+    os.close(reader)
+    full = os.open("/dev/full", os.O_WRONLY)
+    for output, problem in ((writer, "Broken pipe"), (full, "No space left on device")):
+        with os.fdopen(output, "w") as stdout:
+            ended = subprocess.run(
+                [*PROGRAM, "submit", "--file", str(commands)],
+                env=surroundings() | world.environment,
+                stdout=stdout,
+                stderr=subprocess.PIPE,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+        assert ended.returncode == 1
+        said = f"The output cannot be written ({problem}). 1 of 20 submitted; 20 not known to have ended:\n"
+        assert ended.stderr.startswith(said), ended.stderr
+        assert "Traceback" not in ended.stderr
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections import deque
@@ -24,7 +23,7 @@ from worker.broker.received_event import ReceivedEvent
 from worker.cli.output.errors import refuse, settings_or_exit
 from worker.cli.output.event_text import explanation
 from worker.cli.output.naming import link_of, ticket_of
-from worker.cli.output.terminal import console, local_clock, outcome_text, printable, read_time
+from worker.cli.output.terminal import abandon_output, console, local_clock, outcome_text, printable, read_time
 from worker.clock import SystemClock
 from worker.settings import BrokerSettings, ClientSettings
 from worker.unlinks.back_off import BackOff
@@ -84,8 +83,8 @@ def watch(
             _watch(settings.broker, wanted, display)
         except KeyboardInterrupt:
             return
-        except BrokenPipeError:
-            _leave_the_pipe()
+        except BrokenPipeError:  # as by `head`, which is no error
+            abandon_output()
 
 
 def _require_name(enterprise_manager: str) -> None:
@@ -126,12 +125,6 @@ def _watch(settings: BrokerSettings, routing_keys: list[str], display: _Display)
                 refuse(str(error), status=1)
             display.lost(str(error))
             time.sleep(back_off.pause())
-
-
-def _leave_the_pipe() -> NoReturn:
-    """Exit without an error: the reader of the lines has closed the pipe, as `head` does."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    raise typer.Exit(0)
 
 
 class _Lines:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from contextlib import ExitStack
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Literal, Self
@@ -62,6 +64,11 @@ def print_unfolded(table: Table) -> None:
 
 def _width_of(table: Table, screen: Console) -> int:
     return screen.measure(table, options=screen.options.update(max_width=_ANY_WIDTH)).maximum
+
+
+def abandon_output() -> None:
+    """Discard what is still to be written to standard output: its reader has gone, or its disk is full."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def printable(text: str) -> str:

@@ -22,7 +22,7 @@ from worker.cli.output.errors import INTERRUPTED, WRONG_USAGE
 from worker.cli.output.event_text import in_words
 from worker.cli.output.naming import named
 from worker.cli.output.stalls import Stalls
-from worker.cli.output.terminal import Output, console, local_time, printable
+from worker.cli.output.terminal import Output, abandon_output, console, local_time, printable
 from worker.cli.publishing.awaiting import Following
 from worker.cli.publishing.drafts import Draft
 from worker.clock import SystemClock
@@ -98,12 +98,10 @@ def publish_all(
             if wait:
                 received = partial(_received, client, following, reporter, again)
                 following.until_ended(client, seconds, received, Stalls(client, names, reporter.warn))
-    except BrokerClientError as error:
-        _print_open(commands, following, published, f"{error}\n")
-        return WRONG_USAGE if isinstance(error, NoQueueError) else 1
-    except KeyboardInterrupt:
-        _print_open(commands, following, published, "\nNo longer waiting. ")
-        return INTERRUPTED
+    except (BrokerClientError, KeyboardInterrupt, OSError) as error:
+        why, status = _broken_off(error)
+        _print_open(commands, following, published, why)
+        return status
     if not wait:
         return 0
     if len(commands) > 1 and output == "text":
@@ -111,6 +109,16 @@ def publish_all(
     if following.open:
         _print_open(commands, following, published, f"No end within {seconds:g} s. ")
     return following.exit_status
+
+
+def _broken_off(error: BaseException) -> tuple[str, int]:
+    """Why it ends before all is done, and the exit status. The broker's errors are no `OSError`: that is the output."""
+    if isinstance(error, BrokerClientError):
+        return f"{error}\n", WRONG_USAGE if isinstance(error, NoQueueError) else 1
+    if isinstance(error, KeyboardInterrupt):
+        return "\nNo longer waiting. ", INTERRUPTED
+    abandon_output()
+    return f"The output cannot be written ({error.strerror if isinstance(error, OSError) else error}). ", 1
 
 
 def _received(
