@@ -131,6 +131,14 @@ def test_no_cell_of_the_export_is_a_formula(ended: World) -> None:
     assert not [cell for row in rows.values() for cell in row.values() if cell.startswith(("=", "+", "-", "@"))]
 
 
+def test_no_text_makes_a_line_of_the_export(ended: World) -> None:
+    """A carriage return in a text would end its line, and a formula begin the next one."""
+    ended.unlink("CHG4", job={"name": "Nightly"}, reason="no\r=1+1")
+    listed = program(ended, "list", "--output", "csv")
+    rows = list(csv.DictReader(io.StringIO(listed.stdout)))
+    assert {row["idempotency_key"] for row in rows} == {"CHG1", "CHG2", "CHG3", "CHG4"}
+
+
 def test_the_status_of_a_ticket_is_that_of_all_its_unlinks(ended: World) -> None:
     """A ticket with two links would be closed although one of them is still there."""
     both = program(ended, "status", "--ticket", "OPS-1")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 from typing import Annotated, Literal
@@ -13,7 +12,7 @@ from worker.cli.catalogue import INCOMPLETE, catalogue_or_exit, print_links, war
 from worker.cli.output.errors import refuse
 from worker.enterprise_manager.catalogue import Catalogue
 from worker.offboarding import labels_of
-from worker.spreadsheet import as_cell
+from worker.spreadsheet import as_cell, line_of
 
 
 def links(
@@ -67,9 +66,8 @@ def _print_json(enterprise_manager: str, catalogue: Catalogue) -> None:
 
 
 def _print_csv(enterprise_manager: str, catalogue: Catalogue) -> None:
-    writer = csv.writer(sys.stdout, lineterminator="\n")
     names = ("job", "repository", "linked_backups")
-    writer.writerow(["enterprise_manager", "job", "link_id", *(f"label.{name}" for name in names)])
+    sys.stdout.write(line_of(["enterprise_manager", "job", "link_id", *(f"label.{name}" for name in names)]))
     for each in catalogue.links:
         labels = labels_of(each)
         row = [
@@ -78,7 +76,7 @@ def _print_csv(enterprise_manager: str, catalogue: Catalogue) -> None:
             each.link.object_in_job_id,
             *(as_cell(labels.get(name, "")) for name in names),
         ]
-        writer.writerow(row)
+        sys.stdout.write(line_of(row))
 
 
 _WRITERS = {"table": _print_table, "json": _print_json, "csv": _print_csv}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from worker.clock import SystemClock
 from worker.ledger import AUDIT_COLUMNS, Criteria, Document, Inspection, Record
 from worker.ledger.search import read_since
 from worker.settings import LedgerClientSettings
+from worker.spreadsheet import line_of
 
 #: How many lines a table has without `--limit`.
 _TABLE_LINES: Final = 100
@@ -142,9 +142,8 @@ def _print_json(records: Iterator[Record]) -> None:
 
 
 def _print_csv(records: Iterator[Record]) -> None:
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(AUDIT_COLUMNS)
-    writer.writerows(Document(record).audit_line() for record in records)
+    sys.stdout.write(line_of(AUDIT_COLUMNS))
+    sys.stdout.writelines(line_of(Document(record).audit_line()) for record in records)
 
 
 _WRITERS = {"json": _print_json, "csv": _print_csv}

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import HTMLResponse, StreamingResponse
@@ -31,6 +29,7 @@ from worker.console.rendering import duration, render
 from worker.console.views import managers
 from worker.ledger import AUDIT_COLUMNS, Criteria, Document, KeyHistory, Record, RecordedStep
 from worker.ledger.overview import HOURS
+from worker.spreadsheet import line_of
 
 router = APIRouter(include_in_schema=False)
 
@@ -104,15 +103,9 @@ async def audit_export(readings: Known, search: Searched) -> StreamingResponse:
 
 
 def _csv(readings: Readings, criteria: Criteria) -> Iterator[str]:
-    yield _line(AUDIT_COLUMNS)
+    yield line_of(AUDIT_COLUMNS)
     for page in readings.pages(criteria):
-        yield "".join(_line(Document(record).audit_line()) for record in page.records)
-
-
-def _line(cells: Any) -> str:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerow(cells)
-    return buffer.getvalue()
+        yield "".join(line_of(Document(record).audit_line()) for record in page.records)
 
 
 @router.get("/unlinks/{key}", response_class=HTMLResponse)
@@ -144,7 +137,7 @@ async def unlink(
         key=name,
         history=history,
         document=document,
-        steps=_time_line(history.steps),
+        steps=_timeline_of(history.steps),
         event_text=_indented(record),
         asked=asked,
         may_cancel=mine and outcome is None,
@@ -196,7 +189,7 @@ def _indented(record: Record | None) -> str:
     return json.dumps(json.loads(record.event), indent=2, ensure_ascii=False)
 
 
-def _time_line(steps: tuple[RecordedStep, ...]) -> list[tuple[RecordedStep, str]]:
+def _timeline_of(steps: tuple[RecordedStep, ...]) -> list[tuple[RecordedStep, str]]:
     """Each step with the time since the previous step."""
     line = []
     before: datetime | None = None
