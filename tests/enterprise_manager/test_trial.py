@@ -31,7 +31,7 @@ OTHER, REPOSITORY_OF_OTHERS = (f"00000000-0000-4000-8000-00000000000{number}" fo
 BRIEF = TimeLimits(look=0.05, edit=5, task=2, links=1.2, kept=1.5, restore=10)
 
 #: By the system's clock, in tests of faults and interruptions.
-QUICK = replace(BRIEF, edit=1, links=0.4, kept=0.1)
+QUICK = replace(BRIEF, edit=1, links=0.4, kept=0.1, restore=60)
 
 SLOW = {"edit_seconds": 0.3}
 
@@ -134,6 +134,7 @@ async def tried(
     limits: TimeLimits | None = None,
     clock: SystemClock | None = None,
     request_seconds: float = 20,
+    spoken: str = "xml",
 ) -> dict[str, Check]:
     """The checks by name; each is there once."""
     server = EnterpriseManagerSettings(
@@ -143,6 +144,7 @@ async def tried(
         ca_file=em.ca_file,
         max_requests=4,
         request_timeout_seconds=request_seconds,
+        format=spoken,
     )
     order = TrialOrder(LaboratoryLink(job, repository), reported, limits or (QUICK if clock is None else BRIEF))
     return {check.assumption.value: check async for check in examine("lab", server, clock or SystemClock(), order)}
@@ -168,18 +170,19 @@ def different(checks: dict[str, Check]) -> set[str]:
     in_groups(SHOWN),
     ids=lambda group: " ".join(next(iter(case if isinstance(case, dict) else case[0]), "default") for case in group),
 )
+@pytest.mark.parametrize("spoken", ["xml", pytest.param("json", marks=pytest.mark.slow)])
 async def test_what_a_switch_changed_is_found_and_the_link_is_put_back(
-    certificates: Path, group: list[tuple[dict[str, Any], set[str]]]
+    certificates: Path, group: list[tuple[dict[str, Any], set[str]]], spoken: str
 ) -> None:
     """Else a user would report a difference that does not exist, miss one, or lose a link of the laboratory."""
-    await asyncio.gather(*(_found_and_put_back(certificates, switches, expected) for switches, expected in group))
+    await asyncio.gather(*(_found_and_put_back(certificates, *case, spoken) for case in group))
 
 
-async def _found_and_put_back(certificates: Path, switches: dict[str, Any], expected: set[str]) -> None:
+async def _found_and_put_back(certificates: Path, switches: dict[str, Any], expected: set[str], spoken: str) -> None:
     with laboratory(certificates, switches) as (em, job, clock):
         reported, of_other = Ends(), em.links(OTHER)
         (link,) = em.links(job)
-        checks = await tried(em, reported, clock=clock)
+        checks = await tried(em, reported, clock=clock, spoken=spoken)
         assert different(checks) == expected, (switches, checks)
         assert all(check.seen for check in checks.values() if check.result is Result.DIFFERENT)
         assert not any("Laboratory" in check.seen for check in checks.values())
@@ -191,10 +194,10 @@ async def _found_and_put_back(certificates: Path, switches: dict[str, Any], expe
 
 @contextmanager
 def laboratory(
-    certificates: Path, switches: dict[str, Any]
+    certificates: Path, switches: dict[str, Any], clock: VirtualClock | None = None
 ) -> Iterator[tuple[SimulatedEnterpriseManager, str, VirtualClock]]:
     """A simulated Enterprise Manager, its job with one link, and the clock that it shares with the trial."""
-    clock = VirtualClock()
+    clock = clock or VirtualClock()
     with SimulatedEnterpriseManager.start(folder=certificates, clock=clock.monotonic) as em:
         job = em.add_job(name=JOB, links=[em.add_repository(REPOSITORY)])
         em.add_job(name="Other", id=OTHER, links=[REPOSITORY_OF_OTHERS])
@@ -232,6 +235,39 @@ async def test_the_edit_of_a_running_job_is_told_by_its_backup_sessions(
         assert len(em.links(job)) == links
         # While the edit waits for the end of the run, the link is not safe, and nothing else is said.
         assert [restored for restored, _ in reported.ends] == [running_job != "waits"]
+
+
+class MeddlingClock(VirtualClock):
+    """Lets somebody do something in a pause, once, as soon as a condition holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.condition: Callable[[], bool] = lambda: False
+        self.deed: Callable[[], Any] = lambda: None
+
+    async def sleep(self, seconds: float) -> None:
+        """As above."""
+        if self.condition():
+            self.condition = lambda: False
+            self.deed()
+        await super().sleep(seconds)
+
+
+async def test_a_backup_that_is_linked_meanwhile_is_not_put_at_risk(certificates: Path) -> None:
+    """Else a trial that began without risk would go on to drop what somebody has linked since."""
+    clock = MeddlingClock()
+    with laboratory(certificates, {}, clock) as (em, job, _):
+        clock.condition = lambda: any(edit.startswith("POST") for edit in edits(em)) and bool(em.links(job))
+        clock.deed = lambda: em.add_job(name=JOB, id=job, links=em.links(job), linked_backups=[OTHER])
+        reported = Ends()
+        checks = await tried(em, reported, clock=clock)
+        assert (len(em.links(job)), len(em.linked_backups(job))) == (1, 1)
+        assert [restored for restored, _ in reported.ends] == [True]
+        assert checks["absent_link_404"].result is Result.CONFIRMED
+        assert (checks["edits_serialised"].result, "linked" in checks["edits_serialised"].seen) == (
+            Result.NOT_SHOWN,
+            True,
+        )
 
 
 async def test_an_idle_session_is_confirmed_only_after_its_time(certificates: Path) -> None:

@@ -221,6 +221,11 @@ class Laboratory:
         answer = await self._in(session, Request("GET", paths.job(self.job_id)))
         return answer.status != UNAUTHORIZED if answer is not None else None
 
+    async def at_risk(self) -> bool:
+        """Whether an edit could drop linked backups by now. Raises one of `FAILED`."""
+        job = read_job(await self._calls.get(paths.job(self.job_id), {"format": "Entity"}))
+        return job.linked_backups != ()
+
     async def runs(self) -> bool:
         """Whether a backup session of the job is working. False if that is not known."""
         condition = f'JobUid=="urn:veeam:Job:{self.job_id}";State!=Stopped'

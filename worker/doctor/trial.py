@@ -325,9 +325,11 @@ class Trial:
             self._found.not_shown(Assumption.SESSION_IDLE, f"it was used again after {idle:.0f} s; {enough}")
 
     async def _one_link(self) -> list[LinkRecord]:
-        """The one link of the repository, restored if necessary."""
+        """The one link of the repository, restored if necessary. It may be removed: the job has no linked backups."""
         if not await self._laboratory.restore():
             raise _OverError("the link could not be put back")
+        if await self._laboratory.at_risk():
+            raise _OverError("a backup was linked to the job meanwhile, which a further edit would drop")
         return (await self._laboratory.links())[:1]
 
 
