@@ -100,6 +100,7 @@ def test_json_lines_are_commands_as_the_contract_has_them() -> None:
         (["job,repository", 'a,"b'], "unexpected end of data"),
         (["job;repository", "a;b"], "there are no such columns: job;repository; columns are separated by commas"),
         (["job\trepository", "a\tb"], "columns are separated by commas"),
+        (["job,repository,", "a,b,"], "there are no such columns: a column without a name"),
     ],
 )
 def test_a_mistake_in_a_file_is_named_by_its_line(rows: list[str], said: str) -> None:
@@ -129,6 +130,15 @@ def test_a_field_that_is_there_twice_is_refused(line: str, name: str) -> None:
     """The worker refuses such a message. Here one of two values would be taken, and nobody could tell which."""
     with pytest.raises(DraftError, match=f"line 2: .*repeated field '{name}'"):
         from_json_lines(["", line])
+
+
+def test_of_very_many_mistakes_the_first_are_named_and_the_others_counted() -> None:
+    """JSON that is written over thousands of lines would scroll the reason off the screen."""
+    with pytest.raises(DraftError) as caught:
+        from_json_lines(["["] * 1000)
+    lines = str(caught.value).split("\n")
+    assert (lines[0][:7], lines[-1]) == ("line 1:", "and 980 more")
+    assert len(lines) == 21
 
 
 def test_csv_takes_the_fields_of_json_lines() -> None:

@@ -39,6 +39,9 @@ _KNOWN_COLUMNS = {
     *(*PLAIN_COLUMNS, *FLAG_COLUMNS, *NUMBER_COLUMNS, *REFERENCE_COLUMNS, *TICKET_COLUMNS, *BATCH_COLUMNS)
 }
 
+#: How many wrong lines of a file are named.
+_MOST_PROBLEMS = 20
+
 
 class DraftError(Exception):
     """A command breaks the contract, or cannot be built from the input. The text says where and why."""
@@ -133,7 +136,7 @@ def from_json_lines(lines: Iterable[str]) -> list[Draft]:
     """Commands from JSON Lines: one command of the contract on each line. Empty lines are skipped.
 
     Raises:
-        DraftError: naming each line that is wrong.
+        DraftError: naming the lines that are wrong.
     """
     return _all(_parsed(number, line) for number, line in enumerate(lines, 1) if line.strip())
 
@@ -144,7 +147,7 @@ def from_csv(lines: Iterable[str]) -> list[Draft]:
     The apostrophe before a text that a spreadsheet would take for a formula is no part of it.
 
     Raises:
-        DraftError: naming each unknown column, or each line that is wrong.
+        DraftError: naming each unknown column, or the lines that are wrong.
     """
     rows = csv.DictReader(lines, strict=True)
     try:
@@ -152,7 +155,8 @@ def from_csv(lines: Iterable[str]) -> list[Draft]:
         unknown = [name for name in names if not (name in _KNOWN_COLUMNS or name.startswith(_LABEL_PREFIX))]
         if unknown:
             hint = "" if len(names) > 1 else "; columns are separated by commas"
-            raise DraftError(f"there are no such columns: {', '.join(unknown)}{hint}")
+            listed = ", ".join(name or "a column without a name" for name in unknown)
+            raise DraftError(f"there are no such columns: {listed}{hint}")
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             raise DraftError(f"columns that are there more than once: {', '.join(repeated)}")
@@ -210,7 +214,7 @@ def _number(name: str, text: str) -> int:
 
 
 def _all(sources: Iterable[tuple[int, Any, Any]]) -> list[Draft]:
-    """The commands of all lines. All wrong lines raise one error: of a file with a mistake, no line is submitted."""
+    """The commands of all lines. Wrong lines raise one error: of a file with a mistake, no line is submitted."""
     drafts: list[Draft] = []
     problems: list[str] = []
     for number, make, source in sources:
@@ -220,7 +224,8 @@ def _all(sources: Iterable[tuple[int, Any, Any]]) -> list[Draft]:
             problems.append(f"line {number}: {error}")
     problems += _contradictions(drafts)
     if problems:
-        raise DraftError("\n".join(problems))
+        hidden = len(problems) - _MOST_PROBLEMS
+        raise DraftError("\n".join(problems[:_MOST_PROBLEMS] + ([f"and {hidden} more"] if hidden > 0 else [])))
     return drafts
 
 
