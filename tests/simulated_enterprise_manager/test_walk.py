@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 from tests.simulated_enterprise_manager.client import Client
@@ -110,6 +112,17 @@ def test_a_query_tells_which_runs_of_a_job_are_under_way(em: SimulatedEnterprise
     assert len(client.get("query?type=BackupJobSession&format=Entities&filter=IsRetry==false").content["entities"]) == 3
     assert client.get("query?type=BackupServer&sortDesc=name").content["refs"][0]["name"] == "vbr02.corp.example"
     assert client.get("query?type=Payroll").status == 400
+
+
+def test_the_json_of_a_query_is_nested_as_a_public_program_reads_it(em: SimulatedEnterpriseManager) -> None:
+    """Else a monitoring plugin that works with a real server would find nothing here."""
+    furnish(em)
+    with closing(Client(em, "json")) as asking:
+        for kind, count in (("BackupJobSession", 3), ("ReplicaJobSession", 0), ("Backup", 1)):
+            query = f"query?type={kind}&format=Entities&filter=CreationTime>=2024-02-29T12:30:00"
+            body = asking.get(query.partition("&filter")[0] if kind == "Backup" else query).body
+            assert len(json.loads(body)["Entities"][f"{kind}s"][f"{kind}s"]) == count
+        assert len(json.loads(asking.get("query?type=Repository").body)["Refs"]["Refs"]) == 2
 
 
 def test_what_does_not_exist_may_be_answered_with_500(em: SimulatedEnterpriseManager, client: Client) -> None:

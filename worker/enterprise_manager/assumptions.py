@@ -37,7 +37,7 @@ class Assumption(StrEnum):
     LINK_HOSTS = "links_carry_its_own_host", "URLs in a document have Enterprise Manager's own host, not the request's"
     PASCAL_CASE = "pascal_case_keys", "the keys of JSON documents are in Pascal case (documented)"
     NO_BYTE_ORDER_MARK = "no_byte_order_mark", "a JSON document begins with its first bracket (RFC 8259)"
-    JSON_QUERY_LISTS = "json_query_lists", 'a query\'s list in JSON is {"Refs": {"Refs": [...]}}'
+    JSON_QUERY_LISTS = "json_query_lists", 'a query\'s list in JSON is {"Refs": {"Refs": [...]}} (seen)'
     JSON_EMPTY_LIST = "json_empty_list", "an empty list in JSON is an empty array, not null"
     JSON_LINKS_NAME = "json_links_name", "linked repositories are the JSON array LinkedBackupRepositories"
     JSON_LINKED_BACKUPS_NAME = "json_linked_backups_name", "linked backups are the JSON array LinkedBackups"

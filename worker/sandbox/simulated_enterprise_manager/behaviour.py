@@ -136,7 +136,7 @@ class Behaviour:
     json_linked_backups_name: str = "LinkedBackups"
     #: An empty list in JSON [?].
     json_empty_list: Literal["array", "null"] = "array"
-    #: Lists in a query's JSON [?]: `{"Refs": {"Refs": []}}` or `{"Refs": []}`.
+    #: Lists in a query's JSON [seen: nested]: `{"Refs": {"Refs": []}}` or `{"Refs": []}`.
     json_query_lists: Literal["nested", "flat"] = "nested"
 
     #: The status for a logon session [seen: 500], a task, a job or a repository that does not exist [doc: 404].

@@ -27,6 +27,29 @@ VERSIONS = ("v1_5", "v1_6", "v1_7")
 #: Relation, path and type of a link, and its name if it has one.
 Link = tuple[str, str, str | None] | tuple[str, str, str | None, str | None]
 
+#: The collections to which a logon session links, in the order of the vendor's example, with their types.
+_COLLECTIONS = (
+    ("backupServers", "BackupServer"),
+    ("managedServers", "ManagedServer"),
+    ("jobs", "Job"),
+    ("failoverPlans", "FailoverPlan"),
+    ("hierarchyRoots", "HierarchyRoot"),
+    ("repositories", "Repository"),
+    ("backups", "Backup"),
+    ("restorePoints", "RestorePoint"),
+    ("vmRestorePoints", "VmRestorePoint"),
+    ("vAppRestorePoints", "VAppRestorePoint"),
+    ("replicas", "Replica"),
+    ("vmReplicaPoints", "VmReplicaPoint"),
+    ("backupSessions", "BackupJobSession"),
+    ("restoreSessions", "RestoreSession"),
+    ("replicaSessions", "ReplicaJobSession"),
+    ("backupTaskSessions", "BackupTaskSession"),
+    ("replicaTaskSessions", "ReplicaTaskSession"),
+    ("wanAccelerators", "WanAccelerator"),
+    ("backupFiles", "BackupFile"),
+)
+
 #: The elements that may contain a job's settings [doc]. A job has one of them; in JSON the others are null [seen].
 _JOB_INFOS = ("BackupJobInfo", "FileCopyJobInfo", "ReplicaJobInfo", "BackupCopyJobInfo", "ImmediateBackupCopyJobInfo")
 
@@ -91,20 +114,10 @@ class Documents:
             (
                 self._links(
                     ("Up", "", "EnterpriseManager"),
-                    ("Down", "backupServers", "BackupServerReferenceList"),
-                    ("Down", "jobs", "JobReferenceList"),
-                    ("Down", "hierarchyRoots", "HierarchyRootReferenceList"),
-                    ("Down", "repositories", "RepositoryReferenceList"),
-                    ("Down", "backups", "BackupReferenceList"),
-                    ("Down", "backupSessions", "BackupJobSessionReferenceList"),
+                    *(("Down", collection, f"{kind}ReferenceList") for collection, kind in _COLLECTIONS),
                     ("Down", "tasks", "TaskList"),
                     ("Down", "querySvc", "QueryService"),
-                    ("Down", "backupServers?format=Entity", "BackupServerList"),
-                    ("Down", "jobs?format=Entity", "JobList"),
-                    ("Down", "hierarchyRoots?format=Entity", "HierarchyRootList"),
-                    ("Down", "repositories?format=Entity", "RepositoryList"),
-                    ("Down", "backups?format=Entity", "BackupList"),
-                    ("Down", "backupSessions?format=Entity", "BackupJobSessionList"),
+                    *(("Down", f"{collection}?format=Entity", f"{kind}List") for collection, kind in _COLLECTIONS),
                     ("Delete", path, "LogonSession"),
                 ),
                 Element("UserName", text=session.username),
@@ -118,8 +131,7 @@ class Documents:
 
     def query_service(self, session: Session) -> Element:
         """The links to the available queries [doc]."""
-        named = ("Job", "Repository", "Backup", "HierarchyRoot", "BackupJobSession", "BackupServer")
-        lists = [("Task", ""), *((kind, "&sortAsc=name") for kind in named)]
+        lists = [("Task", ""), *((kind, "&sortAsc=name") for _, kind in _COLLECTIONS)]
         links = self._links(
             ("Up", f"logonSessions/{session.id}", "LogonSession"),
             *(

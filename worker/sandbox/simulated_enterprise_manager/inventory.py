@@ -15,22 +15,44 @@ from worker.sandbox.simulated_enterprise_manager.state import State
 HIERARCHY_ROOT = "vcenter01.corp.example"
 
 #: The type of each resource by its collection in paths, in lower case.
-TYPES = {
+WITH_CONTENTS = {
     "backupservers": "BackupServer",
     "backups": "Backup",
     "hierarchyroots": "HierarchyRoot",
     "backupsessions": "BackupJobSession",
 }
 
+#: Types of which there is none, because the simulation has no machines; by collection likewise.
+EMPTY = {
+    "managedservers": "ManagedServer",
+    "failoverplans": "FailoverPlan",
+    "restorepoints": "RestorePoint",
+    "vmrestorepoints": "VmRestorePoint",
+    "vapprestorepoints": "VAppRestorePoint",
+    "replicas": "Replica",
+    "vmreplicapoints": "VmReplicaPoint",
+    "restoresessions": "RestoreSession",
+    "replicasessions": "ReplicaJobSession",
+    "backuptasksessions": "BackupTaskSession",
+    "replicatasksessions": "ReplicaTaskSession",
+    "wanaccelerators": "WanAccelerator",
+    "backupfiles": "BackupFile",
+}
+
+#: All of them.
+TYPES = WITH_CONTENTS | EMPTY
+
+_SESSION_PROPERTIES = frozenset(
+    {"jobtype", "jobuid", "jobname", "creationtime", "endtime", "state", "result", "isretry"}
+)
+
 #: The properties by which each type can be filtered and sorted [doc], beside UID, name and the backup server's name.
 PROPERTIES: dict[str, frozenset[str]] = {
     "BackupServer": frozenset(),
     "Backup": frozenset({"platform"}),
     "HierarchyRoot": frozenset({"hosttype"}),
-    "BackupJobSession": frozenset(
-        {"jobtype", "jobuid", "jobname", "creationtime", "endtime", "state", "result", "isretry"}
-    ),
-}
+    "BackupJobSession": _SESSION_PROPERTIES,
+} | dict.fromkeys(EMPTY.values(), _SESSION_PROPERTIES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +97,9 @@ def resources(kind: str, state: State) -> list[Resource]:
             return [_root(server) for server in list(_backup_servers(state))[:1]]
         case "Backup":
             return list({backup.uid: backup for backup in _backups(state)}.values())
-    return [session for job in state.jobs.values() for session in sessions_of(job)]
+        case "BackupJobSession":
+            return [session for job in state.jobs.values() for session in sessions_of(job)]
+    return []
 
 
 def sessions_of(job: Job) -> list[Resource]:
