@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -32,6 +33,10 @@ log = structlog.get_logger()
 
 #: The exit status after a second signal to stop: the shell's for a process ended by SIGTERM.
 ENDED_AT_ONCE = 128 + signal.SIGTERM
+
+#: When Python looks for unreachable cycles: after so many new objects (not 700), and for older ones less often still.
+#: An unlink leaves next to none, and the search took 6 % of the CPU.
+GC_THRESHOLDS = (10_000, 20, 50)
 
 #: How often each worker deletes old keys, in seconds, before jitter.
 PRUNE_SECONDS = 6 * 3600.0
@@ -224,6 +229,8 @@ async def _unless(stop: asyncio.Event, starting: Coroutine[None, None, None]) ->
 
 def run(settings: Settings) -> None:
     """Run a worker until SIGTERM or SIGINT: the first drains, a second ends at once."""
+    gc.freeze()  # what was imported stays: it need not be searched again and again
+    gc.set_threshold(*GC_THRESHOLDS)
     asyncio.run(_run(settings))
 
 

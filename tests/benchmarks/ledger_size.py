@@ -40,7 +40,7 @@ TIMES = 200
 _AT_ONCE = 50_000
 
 _DAY = 24 * 60 * 60 * 1_000_000
-_COMMAND = json.dumps({"command": "unlink.v1", "reason": "x" * 300, "ticket": {"system": "jira", "id": "OPS-1"}})
+_COMMAND = json.dumps({"command": "unlink.v1", "reason": "x" * 100, "ticket": {"system": "jira", "id": "OPS-1"}})
 _EVENT = json.dumps({"specversion": "1.0", "data": {"summary": "x" * 1000}})
 
 _NUMBERS = {
@@ -85,13 +85,18 @@ def fill(engine: Engine, rows: int) -> None:
         "false": "0" if dialect == "sqlite" else "FALSE",
     }
     common = {"step": 89 * _DAY // rows, "now": int(time.time() * 1_000_000)}
-    for first in range(0, rows, _AT_ONCE):
-        numbers = {**common, "first": first, "last": min(first + _AT_ONCE, rows)}
-        with engine.begin() as connection:
-            _allow_slow(connection)
-            connection.execute(text(_UNLINKS.format(**words)), {**numbers, "command": _COMMAND, "event": _EVENT})
-            connection.execute(text(_TERMS.format(**words)), {**numbers})
-            connection.execute(text(_STEPS.format(**words)), {**numbers})
+    with engine.connect() as connection:
+        driver: Any = connection.connection.driver_connection
+        if dialect == "sqlite":
+            driver.execute("PRAGMA synchronous = OFF")
+            driver.execute("PRAGMA cache_size = -1000000")
+        for first in range(0, rows, _AT_ONCE):
+            numbers = {**common, "first": first, "last": min(first + _AT_ONCE, rows)}
+            with connection.begin():
+                _allow_slow(connection)
+                connection.execute(text(_UNLINKS.format(**words)), {**numbers, "command": _COMMAND, "event": _EVENT})
+                connection.execute(text(_TERMS.format(**words)), {**numbers})
+                connection.execute(text(_STEPS.format(**words)), {**numbers})
     with engine.connect() as connection:
         if dialect == "postgresql":
             connection.exec_driver_sql("SET statement_timeout = 0")
@@ -102,6 +107,7 @@ def fill(engine: Engine, rows: int) -> None:
 def _allow_slow(connection: Connection) -> None:
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+        connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
         driver: Any = connection.connection.driver_connection
         driver.answer_seconds = 3600.0
 
