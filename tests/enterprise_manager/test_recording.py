@@ -25,7 +25,11 @@ from worker.doctor.trial import TrialOrder
 from worker.enterprise_manager import paths
 from worker.enterprise_manager.logon import TOKEN_HEADER
 from worker.enterprise_manager.transport import Answer, Request
-from worker.sandbox.simulated_enterprise_manager import SimulatedEnterpriseManager
+from worker.sandbox.simulated_enterprise_manager import (
+    VENDOR_JOB_ID,
+    VENDOR_REPOSITORY_UID,
+    SimulatedEnterpriseManager,
+)
 from worker.sandbox.simulated_enterprise_manager.replay import RecordingInvalidError, Replay
 from worker.settings import EnterpriseManagerSettings
 
@@ -146,6 +150,45 @@ async def _as_recorded(certificates: Path, folder: Path, switches: dict[str, Any
             settings_of(replayed, spoken), VirtualClock(), LaboratoryLink(**named) if named else None
         )
     assert results(again) == results(recorded), switches
+
+
+#: Names that look like something else, or cannot be written as they are.
+ODD_NAMES = [
+    "Job",
+    "Refs",
+    "2024",
+    "true",
+    "Running",
+    "Zahlungsläufe",
+    "給与",
+    'Pay "roll"',
+    "a;b==c",
+    "<Job/> & co.",
+    "10.20.30.40",
+]
+
+
+@pytest.mark.parametrize("spoken", ["xml", pytest.param("json", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ODD_NAMES)
+async def test_odd_names_are_replaced_and_the_answer_stays_the_recorded_one(
+    certificates: Path, tmp_path: Path, name: str, spoken: str
+) -> None:
+    """Else a recording would leak, or could not be replayed, only because of what somebody has called a job."""
+    clock, file, link = VirtualClock(), tmp_path / "recording.json", LaboratoryLink(f"{name} copy", f"{name} shelf")
+    with SimulatedEnterpriseManager.start(folder=certificates, clock=clock.monotonic) as em:
+        em.add_repository(name, VENDOR_REPOSITORY_UID, backup_server=f"{name}.example")
+        em.add_job(name=name, id=VENDOR_JOB_ID, links=[VENDOR_REPOSITORY_UID], backup_server=f"{name}.example")
+        em.add_job(name=link.job, links=[em.add_repository(link.repository)])
+        recording = Recording()
+        recorded = await examined(settings_of(em, spoken), clock, link, recording)
+        recording.write(file, netloc_of(settings_of(em, spoken)), link, recorded.values(), keep_names=False)
+    content = json.loads(file.read_text())
+    text = json.dumps(content["exchanges"], ensure_ascii=False) + "".join(content["bodies"])
+    assert [each for each in (f"{name} copy", f"{name} shelf", f"{name}.example", f'Name="{name}"') if each in text] == []
+    with SimulatedEnterpriseManager.start(folder=certificates, replay=file) as replayed:
+        again = await examined(settings_of(replayed, spoken), VirtualClock(), LaboratoryLink(**content["trial"]))
+    assert results(again) == results(recorded)
+    assert recorded["edits_serialised"].result is not Result.NEEDS_CHANGE
 
 
 @pytest.mark.parametrize("spoken", ["xml", "json"])
