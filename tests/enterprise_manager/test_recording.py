@@ -184,7 +184,9 @@ async def test_odd_names_are_replaced_and_the_answer_stays_the_recorded_one(
         recording.write(file, netloc_of(settings_of(em, spoken)), link, recorded.values(), keep_names=False)
     content = json.loads(file.read_text())
     text = json.dumps(content["exchanges"], ensure_ascii=False) + "".join(content["bodies"])
-    assert [each for each in (f"{name} copy", f"{name} shelf", f"{name}.example", f'Name="{name}"') if each in text] == []
+    assert [
+        each for each in (f"{name} copy", f"{name} shelf", f"{name}.example", f'Name="{name}"') if each in text
+    ] == []
     with SimulatedEnterpriseManager.start(folder=certificates, replay=file) as replayed:
         again = await examined(settings_of(replayed, spoken), VirtualClock(), LaboratoryLink(**content["trial"]))
     assert results(again) == results(recorded)
