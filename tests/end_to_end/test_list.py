@@ -10,9 +10,10 @@ import subprocess
 from urllib.parse import urlsplit
 
 import pytest
-from sqlalchemy import make_url
+from sqlalchemy import Pool, event, make_url
 
 from tests.end_to_end.test_observing import PROGRAM, ledger_only, surroundings
+from tests.end_to_end.test_observing import program as in_process
 from tests.end_to_end.world import World, vendor_command
 from tests.preloaded.preloaded import run_program
 from tests.terminal import Terminal
@@ -137,6 +138,22 @@ def test_no_text_makes_a_line_of_the_export(ended: World) -> None:
     listed = program(ended, "list", "--output", "csv")
     rows = list(csv.DictReader(io.StringIO(listed.stdout)))
     assert {row["idempotency_key"] for row in rows} == {"CHG1", "CHG2", "CHG3", "CHG4"}
+
+
+@pytest.mark.parametrize("output", ["text", "json"])
+def test_the_status_of_a_ticket_takes_one_connection(ended: World, output: str) -> None:
+    """A repository that was offboarded has a thousand keys, and PostgreSQL checks the password for each connection."""
+    connections: list[object] = []
+
+    def count(connection: object, _record: object) -> None:
+        connections.append(connection)
+
+    event.listen(Pool, "connect", count)
+    try:
+        both = in_process(ledger_only(ended), "status", "--ticket", "OPS-1", "--output", output)
+    finally:
+        event.remove(Pool, "connect", count)
+    assert (both.exit_code, len(connections)) == (1, 1)
 
 
 def test_the_status_of_a_ticket_is_that_of_all_its_unlinks(ended: World) -> None:

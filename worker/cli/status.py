@@ -41,7 +41,11 @@ def status(
     if (key is None) == (ticket is None):
         refuse("Name either a key or --ticket.")
     with opened_ledger(settings_or_exit(LedgerClientSettings).ledger) as ledger:
-        keys = [key] if key is not None else _keys_of(ledger, ticket or "")
+        found = [] if ticket is None else _records_of(ledger, ticket)
+        if output == "text" and len(found) > 1:
+            print_table(found)
+            raise typer.Exit(worst_of({_exit_status(record) for record in found}))
+        keys = [key] if key is not None else [record.entry.lease.key for record in found]
         histories = {each: history for each in keys if (history := ledger.history(each)) is not None}
         batches = {each: ledger.batches_of(each) for each in histories}
         if not histories:
@@ -51,16 +55,14 @@ def status(
     if output == "json":
         for each, history in histories.items():
             typer.echo(json.dumps(_as_json(each, history, batches[each]), ensure_ascii=False))
-    elif len(histories) == 1:
+    else:
         ((each, history),) = histories.items()
         _print(each, history, batches[each])
-    else:
-        print_table(history.record for history in histories.values() if history.record is not None)
     raise typer.Exit(worst_of({_exit_status(history.record) for history in histories.values()}))
 
 
-def _keys_of(ledger: Inspection, ticket: str) -> list[str]:
-    return [record.entry.lease.key for page in ledger.find_all(Criteria(ticket=ticket)) for record in page.records]
+def _records_of(ledger: Inspection, ticket: str) -> list[Record]:
+    return [record for page in ledger.find_all(Criteria(ticket=ticket)) for record in page.records]
 
 
 def _exit_status(record: Record | None) -> int:

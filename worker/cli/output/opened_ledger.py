@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 from worker.cli.output.errors import refuse, refuse_settings
 from worker.clock import SystemClock
@@ -13,9 +13,13 @@ from worker.settings import LedgerSettings, SettingsInvalidError
 
 @contextmanager
 def opened_ledger(settings: LedgerSettings) -> Iterator[Inspection]:
-    """The ledger. The command exits with status 1 if the ledger cannot be read, and with 2 for wrong settings."""
+    """The ledger, over a connection that is kept until the end.
+
+    The command exits with status 1 if the ledger cannot be read, and with 2 for wrong settings.
+    """
     try:
-        yield Inspection(settings, SystemClock())
+        with closing(Inspection(settings, SystemClock(), pooled=True)) as ledger:
+            yield ledger
     except SettingsInvalidError as error:
         refuse_settings(error)
     except InspectionError as error:
