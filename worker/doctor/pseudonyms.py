@@ -21,6 +21,9 @@ UNUSED_NAME = "unlink-worker"
 #: The host name that replaces the address of the server in a recording. A replay replaces it by its own address.
 ASKED = "asked.example"
 
+#: A secret of at least this length is searched for inside of values.
+_LONG = 6
+
 _MARK = "\ufeff"
 _DECLARATION = '<?xml version="1.0" encoding="utf-8"?>'
 
@@ -73,7 +76,7 @@ class Pseudonyms:
     Args:
         netloc: host and port of the Enterprise Manager that is asked.
         keep_names: whether names, messages, addresses and IDs are kept. IDs of logon sessions are replaced even then.
-        secrets: a value that contains one of these is always replaced.
+        secrets: a value that contains one of these is always replaced; that of a few characters, if it is all of it.
     """
 
     def __init__(self, netloc: str, *, keep_names: bool = False, secrets: Iterable[str] = ()) -> None:
@@ -125,7 +128,9 @@ class Pseudonyms:
         return _URN.sub(self._urn, text) if _URN.fullmatch(text) else self._text(name, text)
 
     def _is_secret(self, name: str, text: str) -> bool:
-        return bool(text) and (name == "sessionid" or any(secret in text for secret in self._secrets))
+        if not text or name == "sessionid":
+            return bool(text)
+        return any(text == each or (len(each) >= _LONG and each in text) for each in self._secrets)
 
     def _is_harmless(self, name: str, text: str) -> bool:
         if name in _HARMLESS and _WORD.fullmatch(text.strip()):
