@@ -50,6 +50,7 @@ SHOWN: list[tuple[dict[str, Any], set[str]]] = [
     ({"only_link": "400"}, {"only_link_deleted"}),
     ({"only_link": "task_fails"}, {"only_link_deleted"}),
     ({"unknown_state": "Collecting", "unknown_state_looks": 2}, {"task_states"}),
+    ({"unknown_state": "Waiting for Laboratory"}, {"task_states"}),
     ({"running_result": "null"}, {"running_task_without_result"}),
     *(
         ({"finished_result": shown}, {"finished_task_with_result"})

@@ -234,5 +234,7 @@ class _Examination:
         if not away:
             return None
         asked = away[0].headers.get("Retry-After")
-        after = f"with Retry-After {asked}" if asked is not None else "without Retry-After"
+        after = "without Retry-After"
+        if asked is not None:
+            after = f"with Retry-After {asked}" if asked.isdecimal() else "with a Retry-After that is no number"
         return f"of {count} requests at once {len(away)} were answered with status {away[0].status}, {after}"

@@ -19,6 +19,7 @@ TASK_STATES = frozenset({"running", "operationfinished", "finished"})
 
 _CAMEL_CASE_KEY = re.compile(rb'"(?:name|uid|href|links|refs|taskId|jobType|objectInJobId)"\s*:')
 _HEAD = 2048
+_WORD = re.compile(r"\w{1,40}", re.ASCII)
 
 log = structlog.get_logger()
 
@@ -49,6 +50,13 @@ class Differences:
     def look_at_task(self, task: TaskRecord) -> None:
         """Compare the state of a task with the documented states, and its end with the documented result."""
         if task.state is None or task.state.casefold() not in TASK_STATES:
-            self.report(Assumption.TASK_STATES, f"the state {task.state}" if task.state else "a task without a state")
+            self.report(Assumption.TASK_STATES, _described(task.state))
         if task.finished and task.success is None:
             self.report(Assumption.FINISHED_RESULT, "no result that says whether it succeeded")
+
+
+def _described(state: str | None) -> str:
+    """A description of an unknown state. A text of several words is left out: it may name a job."""
+    if not state:
+        return "a task without a state"
+    return f"the state {state}" if _WORD.fullmatch(state) else "a state of several words"
