@@ -192,10 +192,8 @@ async def test_a_refused_logon_is_reported_as_such(em: SimulatedEnterpriseManage
 
 def test_no_switch_is_left_out() -> None:
     """Else an unknown would be added to the simulation that nobody can find out on a real server."""
-    tried = [
-        *(switches for switches, *_ in (*SEEN, *SHOWN, *ONE_RESULT)),
-        *({"running_job": value} for value, *_ in OF_A_RUNNING_JOB),
-    ]
+    tried = [switches for switches, _ in (*SEEN, *SHOWN)] + [switches for switches, _, _ in ONE_RESULT]
+    tried += [{"running_job": value} for value, *_ in OF_A_RUNNING_JOB]
     seen = {name for switches in tried for name in switches}
     assert seen | set(NOT_SEEN) == set(Behaviour.__slots__)
     assert seen & set(NOT_SEEN) == {"edit_seconds", "operation_finished_seconds", "operation_finished_looks"}
