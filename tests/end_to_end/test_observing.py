@@ -223,7 +223,7 @@ def test_a_cancel_of_a_key_that_nobody_knows_says_so(world: World) -> None:
     worker = world.serve()
     ended = program(world.environment, "cancel", "CHG1", "--wait", "--wait-seconds", "60")
     assert ended.exit_code == 6, ended.output
-    assert "No worker has seen a command with the key CHG1. If one comes, it ends as cancelled." in ended.stderr
+    assert "No command with the key CHG1 has been accepted yet. If one comes, it ends as cancelled." in ended.stderr
     unwaited = program(world.environment, "cancel", "CHG2")
     assert (unwaited.exit_code, "with the key CHG2" in unwaited.stderr) == (0, True)
     world.until(lambda: worker.log().count("unlink.cancel_recorded") == 2, "both requests are recorded")

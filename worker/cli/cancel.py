@@ -44,7 +44,7 @@ def cancel(
     the job's links decide the outcome. If the command comes later, it ends as cancelled when it comes.
 
     With --wait the exit status is 4 for cancelled, 0 if it had succeeded, 1 failed, 2 the request was rejected or wrong
-    usage, 3 timed out, 6 if no worker has seen a command with this key, which only UNLINK_LEDGER__URL can tell.
+    usage, 3 timed out, 6 if no command with this key was accepted, which only UNLINK_LEDGER__URL can tell.
     """
     body = _command(key, enterprise_manager, run, requested_by, reason)
     settings = settings_or_exit(ClientSettings)
@@ -110,7 +110,7 @@ class _NoLedgerError(Exception):
 
 
 class _UnknownKey:
-    """Ends the wait if no worker has seen a command with the key: no event answers a cancel that comes first."""
+    """Ends the wait if no command with the key was accepted: no event answers a cancel that comes first."""
 
     def __init__(self, key: str, enterprise_manager: str) -> None:
         self._key = key
@@ -156,7 +156,7 @@ def _history(key: str) -> KeyHistory | None:
 
 
 def _unknown(key: str) -> str:
-    return f"No worker has seen a command with the key {key}. If one comes, it ends as cancelled."
+    return f"No command with the key {key} has been accepted yet. If one comes, it ends as cancelled."
 
 
 def _how_to_look_later(key: str) -> str:
