@@ -181,6 +181,17 @@ def test_show_finds_a_letter_by_key_message_id_and_position(desk: Desk) -> None:
     assert desk.run("show").exit_code == 2
 
 
+def test_a_group_is_one_line_in_a_pipe(desk: Desk) -> None:
+    """A program that reads lines would take the rest of a folded name for a group of its own."""
+    name = "an-enterprise-manager-with-a-name-as-long-as-one-may-be"
+    headers = reason("unknown_enterprise_manager") | {"unlink-queue": f"unlink.commands.{name}"}
+    desk.bury(vendor_command("CHG1", enterprise_manager=name), headers)
+    heading, line, count = desk.run("list").stdout.splitlines()
+    assert heading.split() == ["reason", "manager", "messages", "oldest", "newest"]
+    assert line.split()[:3] == ["unknown_enterprise_manager", name, "1"]
+    assert count == "1 dead letter"
+
+
 def test_a_letter_is_shown_with_job_repository_and_ticket(desk: Desk) -> None:
     """Most keys are hashes: nobody could tell from the list which change was not made."""
     named = {"job": {"name": "Copy to Bern"}, "repository": {"name": "Scale-out 3"}}

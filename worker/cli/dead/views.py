@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from worker.cli.output.naming import link_of, named, ticket_of
-from worker.cli.output.terminal import Output, console, local_time, printable
+from worker.cli.output.terminal import Output, console, local_time, print_unfolded, printable
 from worker.dead_letters.record import as_json, in_utc
 from worker.dead_letters.replay import MEANINGS, Left, Report
 
@@ -79,7 +79,7 @@ def print_groups(groups: dict[tuple[str, str], Group], output: Output) -> None:
         table.add_row(printable(reason), printable(manager), str(group.messages), *times)
     screen = console()
     if groups:
-        screen.print(table)
+        print_unfolded(table)
     screen.print(Text(count_of(total), style="dim"))
 
 
