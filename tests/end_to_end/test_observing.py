@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 
 from tests.end_to_end.world import World, vendor_command
 from tests.preloaded.preloaded import run_program
+from tests.terminal import Terminal
 from worker.cli import app
 from worker.sandbox.simulated_enterprise_manager import VENDOR_JOB_ID, VENDOR_LINK_ID, Behaviour, Fault
 
@@ -231,6 +232,20 @@ def test_a_cancel_of_a_key_that_nobody_knows_says_so(world: World) -> None:
     assert {outcome for outcome, _ in world.ends_of("CHG1")} == {"cancelled"}
     known = program(world.environment, "cancel", "CHG1")
     assert (known.exit_code, known.stderr) == (0, "")
+
+
+def test_on_a_terminal_what_is_said_of_a_cancel_has_a_line_of_its_own(world: World) -> None:
+    """The spinner would erase it, or stand before it."""
+    world.serve()
+    environment = surroundings(world.environment, TERM="xterm-256color", NO_COLOR="1")
+    for settings, said in (
+        (environment, "No command with the key CHG1 has been accepted yet"),
+        (environment | {"UNLINK_LEDGER__URL": ""}, "Either the unlink is being stopped"),
+    ):
+        terminal = Terminal([*PROGRAM, "cancel", "CHG1", "--wait", "--wait-seconds", "4"], settings)
+        terminal.until(said)
+        assert terminal.wait() in {3, 6}
+        assert re.search(rf"(^|\n|\x1b\[2K){said}", terminal.seen), terminal.seen[-500:]
 
 
 def test_a_cancel_without_the_ledger_says_that_the_key_may_be_unknown(world: World) -> None:

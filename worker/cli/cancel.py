@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -63,6 +65,8 @@ def cancel(
                 _warn_if_unknown(key)
     except BrokerClientError as error:
         refuse(str(error), status=WRONG_USAGE if isinstance(error, NoQueueError) else 1)
+    except _UnknownKeyError:
+        refuse(_unknown(key), status=UNKNOWN)
     except KeyboardInterrupt:
         refuse(f"\nNo longer waiting. {_how_to_look_later(key)}", status=INTERRUPTED)
     if wait and following.open:
@@ -100,8 +104,8 @@ def _follow(
         def report(event: ReceivedEvent) -> None:
             spinner.say(event.body.decode() if output == "json" else in_words(event))
 
-        unknown = _UnknownKey(key, enterprise_manager)
-        stalls = Stalls(client, [enterprise_manager], lambda line: typer.echo(line, err=True), unknown.look)
+        warn = partial(spinner.say, err=True)
+        stalls = Stalls(client, [enterprise_manager], warn, _Unknown(key, enterprise_manager, warn).look)
         following.until_ended(client, seconds, report, stalls)
 
 
@@ -109,25 +113,34 @@ class _NoLedgerError(Exception):
     pass
 
 
-class _UnknownKey:
+class _UnknownKeyError(Exception):
+    pass
+
+
+class _Unknown:
     """Ends the wait if no command with the key was accepted: no event answers a cancel that comes first."""
 
-    def __init__(self, key: str, enterprise_manager: str) -> None:
+    def __init__(self, key: str, enterprise_manager: str, warn: Callable[[str], None]) -> None:
         self._key = key
         self._enterprise_manager = enterprise_manager
-        self._hinted = False
+        self._warn = warn
+        self._warned = False
 
     def look(self) -> None:
-        """Exit if the ledger has the request to cancel and no command. Without the ledger, print once what may be."""
+        """Look whether the ledger has the request and no command. Without the ledger, say once what may be.
+
+        Raises:
+            _UnknownKeyError: it has.
+        """
         try:
             history = _history(self._key)
         except _NoLedgerError:
-            if not self._hinted:
-                typer.echo(f"Either the unlink is being stopped, or no command has the key {self._key}.", err=True)
-            self._hinted = True
+            if not self._warned:
+                self._warn(f"Either the unlink is being stopped, or no command has the key {self._key}.")
+            self._warned = True
             return
         if history is not None and history.record is None and self._is_recorded(history):
-            refuse(_unknown(self._key), status=UNKNOWN)
+            raise _UnknownKeyError
 
     def _is_recorded(self, history: KeyHistory) -> bool:
         return any(each.enterprise_manager == self._enterprise_manager for each in history.cancellations)

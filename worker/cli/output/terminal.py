@@ -92,13 +92,13 @@ class Spinner:
         if self._status is not None:
             self._status.stop()
 
-    def say(self, line: str) -> None:
-        """Print a line on standard output; the spinner is stopped meanwhile."""
+    def say(self, line: str, *, err: bool = False) -> None:
+        """Print a line on standard output, or on standard error; the spinner is stopped meanwhile."""
         with ExitStack() as stack:
             if self._status is not None:
                 self._status.stop()
                 stack.callback(self._status.start)
-            typer.echo(line)
+            typer.echo(line, err=err)
 
 
 def outcome_text(outcome: str) -> Text:
