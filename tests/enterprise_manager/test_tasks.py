@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -229,3 +230,21 @@ async def test_one_that_goes_away_does_not_take_the_query_with_it(server: Server
     first.cancel()
     assert not any(task.finished for task in await asyncio.gather(*others))
     assert server.em.count("GET", "/query") == 1
+
+
+async def test_a_query_that_fails_when_nobody_waits_for_it_any_more_is_not_reported(server: Server) -> None:
+    """Else a log tells of an error that has no consequence, with a stack trace, if a worker drains meanwhile."""
+    reported: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: reported.append(context))
+    gateway, tickets = await server.following(interval=0.01)
+    server.em.expire_sessions()
+    looks = [asyncio.create_task(gateway.task(ticket)) for ticket in tickets]
+    await asyncio.sleep(0)
+    query = next(task for task in asyncio.all_tasks() if task.get_name().startswith("read the tasks"))
+    for each in looks:
+        each.cancel()
+    await asyncio.wait([*looks, query])
+    assert "exception=Unauthorized" in repr(query)
+    del query, looks, each
+    gc.collect()
+    assert reported == []

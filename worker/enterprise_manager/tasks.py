@@ -198,6 +198,7 @@ class Tasks:
             if batch is None or batch.session != session.name:
                 batch = self._batch = _Batch(session.name)
                 batch.query = asyncio.create_task(self._query(session, batch), name=f"read the tasks of {self._name}")
+                batch.query.add_done_callback(_failed)
             batch.due[ticket.task_id] = None
             records = await asyncio.shield(batch.query)
             if records is not None:
@@ -252,7 +253,7 @@ class Tasks:
 
     def _asked(self, task: asyncio.Task[_Round | None]) -> None:
         self._asking = None
-        if not task.cancelled() and task.exception() is None:
+        if not _failed(task):
             self._round = task.result()
 
     async def _ask(self, session: LogonSession) -> _Round | None:
@@ -341,3 +342,8 @@ def _believed(page: TaskPage) -> dict[str, TaskRecord]:
 def _unfiltered(page: TaskPage) -> bool:
     """Whether the server seems to ignore the filter. Its answer would then grow with every task that ends."""
     return sum(record.finished for record in page.tasks) * 2 > len(page.tasks)
+
+
+def _failed(task: asyncio.Task[Any]) -> bool:
+    """Whether it has no result. Asked of each task, so that asyncio reports none whose callers have all gone away."""
+    return task.cancelled() or task.exception() is not None
