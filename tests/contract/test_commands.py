@@ -85,6 +85,12 @@ def test_the_vendor_pages_example_has_the_documented_defaults() -> None:
         ({"reason": "x" * 1001}, "reason"),
         ({"labels": {str(number): "x" for number in range(21)}}, "labels"),
         ({"ticket": {"system": "jira"}}, "ticket.id: missing"),
+        ({"batch": {"id": "OPS-1"}}, "batch.size: missing"),
+        ({"batch": {"id": "a b", "size": 2}}, "batch.id"),
+        ({"batch": {"id": "OPS-1", "size": 0}}, "batch.size"),
+        ({"batch": {"id": "OPS-1", "size": 10_001}}, "batch.size"),
+        ({"correlation_id": "x" * 201}, "correlation_id"),
+        ({"not_before": "2027-01-02T00:00:00Z", "not_after": "2027-01-02T00:00:00Z"}, "not_before has to be before"),
         ({"command": "unlink.v2"}, "command"),
     ],
 )
