@@ -316,6 +316,12 @@ class ConsoleProgramSettings(_FromEnvironment):
     log: LogSettings = LogSettings()
     policy_file: FilePath | None = None
 
+    @field_validator("log")
+    @classmethod
+    def _with_audit_lines(cls, value: LogSettings) -> LogSettings:
+        """At least `info`: the audit lines, and the only record of a discarded dead letter, are written in any case."""
+        return value if value.level == "debug" else value.model_copy(update={"level": "info"})
+
 
 class Settings(_FromEnvironment):
     """The settings of the worker: all of them."""

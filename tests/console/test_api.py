@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from sqlalchemy import make_url
+from starlette.requests import Request
 
 from contracts.events import Outcome
 from tests.console.conftest import TRACE_ID, Console, Estate
+from tests.console.test_batches import join
+from worker.console.actions import _wait  # read from the header, which HTTP clients join
 from worker.console.readings import SharedByKey
+from worker.ledger import ManagerState, WorkerState
 from worker.unlinks.ports.ledger import CancelRequest, Retry
 
 
@@ -26,6 +31,42 @@ def test_unlinks_are_found_and_paged(console: Console, estate: Estate) -> None:
     assert [item["idempotency_key"] for item in last["items"]] == ["CHG/0.."]
     assert last["next"] is None
     assert len(console.get("/api/v1/unlinks?in_flight=true&ticket=").json()["items"]) == 5
+
+
+def test_each_field_of_the_search_finds_what_it_names(console: Console, estate: Estate) -> None:
+    """A criterion that is dropped would show everything, as if all of it had that ticket."""
+    batch = {"id": "B1", "size": 1}
+    lease = estate.order("CHG1", ticket={"system": "jira", "id": "OPS-1"}, requested_by="j.doe", batch=batch)
+    join(estate, lease, "B1", 1, "servicenow")
+    estate.send(lease)
+    estate.end(lease, Outcome.FAILED, reason={"code": "task_failed", "message": "no"})
+    estate.order("CHG2", user_id="jira", job={"name": "other"}, repository={"name": "other"})
+    fields = {
+        "key": "CHG1",
+        "ticket": "ops-1",
+        "requester": "j.doe",
+        "job": "Copy to Frankfurt",
+        "repository": "Scale-out 3",
+        "outcome": "failed",
+        "reason": "task_failed",
+        "batch": "B1",
+    }
+    for field, value in fields.items():
+        (item,) = console.get("/api/v1/unlinks", params={field: value}).json()["items"]
+        assert (field, item["idempotency_key"], item["batch"]) == (field, "CHG1", "B1")
+        assert "CHG2" not in console.get("/unlinks.csv", params={field: value}).text
+    assert [len(console.get(f"/api/v1/unlinks?since={since}").json()["items"]) for since in ("1h", "2999-01-01")] == [
+        2,
+        0,
+    ]
+    (item,) = console.get("/api/v1/unlinks?in_flight=true").json()["items"]
+    assert (item["idempotency_key"], item["batch"]) == ("CHG2", None)
+
+
+def test_several_preferences_may_come_in_headers_of_their_own() -> None:
+    """A client that prefers something else, too, would not be waited for."""
+    headers = [(b"prefer", b"respond-async"), (b"prefer", b"return=minimal, wait=7")]
+    assert _wait(Request({"type": "http", "headers": headers})) == 7
 
 
 def test_one_unlink_is_had_with_its_steps(console: Console, estate: Estate) -> None:
@@ -70,6 +111,17 @@ def test_what_has_not_changed_is_not_sent_again(console: Console, estate: Estate
     assert (again.status_code, again.content) == (304, b"")
     estate.end(lease)
     assert console.get(href, headers=known).status_code == 200
+
+
+def test_the_overview_tells_since_when_it_is_up_by_one_that_finds_it_up(console: Console, estate: Estate) -> None:
+    """Two workers disagree: the time of the one that cannot reach it would stand beside the word `up`."""
+    since = estate.clock.now() - timedelta(days=2)
+    down = ManagerState(up=False, since=since, problem="https://em.example.com:9398 cannot be reached")
+    first = WorkerState("a-worker", "0.1.0", 0, draining=False, enterprise_managers={"default": down})
+    estate.work(lambda ledger: ledger.report_status(first))
+    page = console.get("/").text
+    assert f"{since:%Y-%m-%d %H:%M}" not in page
+    assert "cannot be reached" not in page
 
 
 def test_enterprise_managers_are_reported_as_workers_find_them(console: Console, estate: Estate) -> None:

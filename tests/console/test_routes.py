@@ -68,9 +68,7 @@ ROUTES: Final[dict[str, list[tuple[str, str | None]]]] = {
     "GET /readyz": [("/readyz", None)],
 }
 
-ASKED: Final = [
-    (route.partition(" ")[0], path, role) for route, paths in ROUTES.items() for path, role in paths
-]
+ASKED: Final = [(route.partition(" ")[0], path, role) for route, paths in ROUTES.items() for path, role in paths]
 
 #: The answer to one who has not signed in: refused, or sent to the form.
 SENT_AWAY: Final = {401, 303}
@@ -78,8 +76,8 @@ SENT_AWAY: Final = {401, 303}
 
 def status(console: Console, method: str, path: str, **options: Any) -> int:
     """How it is answered. The body is not read: a stream has no end."""
-    form = {"data": {"ids": DIGEST}} if "/group/" in path else {}
-    with console.client.stream(method, path, **form, **options) as answer:
+    form = {"ids": DIGEST} if "/group/" in path else None
+    with console.client.stream(method, path, data=form, **options) as answer:
         return answer.status_code
 
 

@@ -13,6 +13,7 @@ import httpx
 import pytest
 from sqlalchemy import make_url
 
+from contracts.events import Outcome
 from tests.console.conftest import PASSWORD, Console, Estate, bearer, served
 from tests.preloaded.preloaded import run_program
 from tests.waiting import wait_until
@@ -219,6 +220,24 @@ def test_each_role_may_what_it_may(guarded: Console, estate: Estate, role: str) 
     # 503: there is no broker here, and so it was let through.
     allowed = {"read": [403, 403], "submit": [403, 503], "operate": [503, 503]}[role]
     assert [guarded.client.post(path, headers=bearer(role)).status_code for path in (of_another, own)] == allowed
+
+
+def test_the_policy_judges_cancels_and_retries_too(estate: Estate, users_file: Path, tmp_path: Path) -> None:
+    """What the queue's policy denies a user could be had by a button."""
+    file = tmp_path / "policy.toml"
+    file.write_text('[[rules]]\nusers = ["console:*"]\n')
+    settings = ConsoleProgramSettings(
+        ledger=estate.settings, broker=None, console=ConsoleSettings(users_file=users_file), policy_file=file
+    )
+    estate.order("CHG1")
+    estate.end(estate.order("CHG2", allow_linked_backups_removal=True), Outcome.FAILED)
+    estate.end(estate.order("CHG3"), Outcome.FAILED)
+    with served(settings, estate.clock) as console:
+        paths = {"Q0hHMQ/cancel": 403, "Q0hHMg/retry": 403, "Q0hHMw/retry": 503}  # 503: let through, without a broker
+        for path, status in paths.items():
+            answer = console.client.post(f"/api/v1/unlinks/{path}", headers=bearer("operate"))
+            assert (path, answer.status_code) == (path, status), answer.text
+            assert status != 403 or "console:operate-program" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING, Final
 
+from worker.console.audit import READING, log_refusal
 from worker.console.problems import Problem, as_json
 from worker.console.users import Caller, Role
 
@@ -33,8 +34,6 @@ _FORWARDING: Final = frozenset(
 )
 _FORWARDED: Final = b"x-forwarded"
 
-_METHODS: Final = frozenset({"GET", "HEAD"})
-
 
 class LoopbackOnly:
     """An ASGI middleware that serves only this host, and only reading requests."""
@@ -52,6 +51,7 @@ class LoopbackOnly:
             scope.setdefault("state", {})["caller"] = Caller(None, Role.READ, scope["client"][0])
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
+            log_refusal(scope, problem)
             await as_json(problem)(scope, receive, send)
 
 
@@ -64,10 +64,11 @@ def _problem(scope: Scope) -> Problem | None:
     hosts = [value for name, value in scope["headers"] if name == b"host"]
     if len(hosts) != 1 or not is_loopback_host(hosts[0].decode("latin-1")):
         return Problem(403, "Without users, the console answers to localhost, 127.0.0.1 and [::1] alone.")
-    for name, _ in scope["headers"]:
-        if name in _FORWARDING or name.startswith(_FORWARDED):
-            return Problem(403, "Without users, the console serves no request that came through a proxy.")
-    if scope["method"] not in _METHODS:
+    # nginx speaks HTTP/1.0 by default, and then adds no header.
+    named = any(name in _FORWARDING or name.startswith(_FORWARDED) for name, _ in scope["headers"])
+    if named or scope.get("http_version") == "1.0":
+        return Problem(403, "Without users, the console serves no request that came through a proxy.")
+    if scope["method"] not in READING:
         return Problem(403, "Without users, the console is read-only.", headers={"Allow": "GET, HEAD"})
     return None
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from worker.console.api import Known
-from worker.console.keys import from_path, to_path
+from worker.console.keys import from_path, storable, to_path
 from worker.console.models import OrderedItem
 from worker.console.orders import Ordered, Orders, read_unlink
 from worker.console.problems import Problem
@@ -167,7 +168,20 @@ async def retry_batch(
 
 def field(form: Mapping[str, list[str]], name: str) -> str | None:
     """A field of a form; None if it is empty."""
-    return (form.get(name, [""])[-1]).strip() or None
+    return _text(name, form.get(name, [""])[-1].strip()) or None
+
+
+def _text(name: str, value: object) -> str:
+    """The value of a field.
+
+    Raises:
+        Problem: it is no text, or none that can be stored; 400.
+    """
+    if isinstance(value, str):
+        with suppress(ValueError):
+            return storable(value)
+    said = "must be text without NUL"
+    raise Problem(400, f"{name}: {said}", [{"field": name, "message": said}])
 
 
 async def _known_record(readings: Readings, key: str) -> Record:
@@ -192,13 +206,11 @@ async def why_of(request: Request) -> str | None:
         ]
         raise Problem(400, "The body may be an object with `reason`.", errors)
     reason = content.get("reason")
-    if reason is not None and not isinstance(reason, str):
-        raise Problem(400, "reason: must be text", [{"field": "reason", "message": "must be text"}])
-    return reason
+    return None if reason is None else _text("reason", reason)
 
 
 def _wait(request: Request) -> float:
-    found = _WAIT.search(request.headers.get("prefer", ""))
+    found = _WAIT.search(",".join(request.headers.getlist("prefer")))
     return float(found[1]) if found else 0.0
 
 

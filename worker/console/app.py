@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
@@ -53,6 +54,9 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 log = structlog.get_logger()
+
+#: More than the orders, logins and readings of lists that are carried out at once, so that none waits for another kind.
+_THREADS: Final = 64
 
 #: Allows only the console's own scripts and styles, nothing from other sites, and no frame around a page.
 _POLICY: Final = (
@@ -121,6 +125,8 @@ def create_app(settings: ConsoleProgramSettings, clock: Clock) -> ASGIApp:
 @asynccontextmanager
 async def _until_closed(app: FastAPI) -> AsyncIterator[None]:
     """While the server runs; then the connections to the ledger are closed."""
+    # asyncio's own pool has a few threads for each core: some orders that wait would leave none for the pages.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, "console"))
     yield
     await asyncio.get_running_loop().shutdown_default_executor()  # the readings that have not ended
     app.state.readings.close()

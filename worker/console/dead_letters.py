@@ -16,9 +16,9 @@ from worker.broker.client import BrokerClientError
 from worker.broker.dead_letters import DeadLetter
 from worker.console.actions import Asking, field
 from worker.console.api import Known
+from worker.console.audit import audit, audited
 from worker.console.keys import query_of
 from worker.console.models import DeadLetterItem, DeadLetterList, DiscardItem, ReplayItem
-from worker.console.orders import audit
 from worker.console.problems import Problem
 from worker.console.rendering import render
 from worker.console.signed_in import form_of
@@ -83,12 +83,14 @@ class DeadLetters:
             Replay(queue, self._ledger, force=False, seconds=_SECONDS).run(Selection(digests=digests), report)
             return report
 
-        _require(caller)
-        report = await self._with_queue(work)
-        left = ", ".join(f"{count} {why}" for why, count in report.left.items())
-        _audit(caller, "replay", digests, f"{report.replayed} replayed" + (f", left: {left}" if left else ""))
-        if not report.replayed and not left:
-            raise _NONE
+        target = ", ".join(sorted(digests))
+        with audited(caller, "replay", target):
+            _require(caller)
+            report = await self._with_queue(work)
+            left = ", ".join(f"{count} {why}" for why, count in report.left.items())
+            if not report.replayed and not left:
+                raise Problem(404, _NONE)
+        audit(caller, "replay", target, f"{report.replayed} replayed" + (f", left: {left}" if left else ""))
         return report
 
     async def discard(self, caller: Caller, digests: frozenset[str]) -> int:
@@ -106,11 +108,13 @@ class DeadLetters:
                     discarded += 1
             return discarded
 
-        _require(caller)
-        discarded = await self._with_queue(work)
-        _audit(caller, "discard", digests, f"{discarded} discarded")
-        if not discarded:
-            raise _NONE
+        target = ", ".join(sorted(digests))
+        with audited(caller, "discard", target):
+            _require(caller)
+            discarded = await self._with_queue(work)
+            if not discarded:
+                raise Problem(404, _NONE)
+        audit(caller, "discard", target, f"{discarded} discarded")
         return discarded
 
     async def _with_queue(self, work: Callable[[DeadQueue], T]) -> T:
@@ -135,11 +139,7 @@ class DeadLetters:
                 raise Problem(503, f"{error}.", headers={"Retry-After": "5"}) from error
 
 
-def _audit(caller: Caller, action: str, digests: frozenset[str], result: str) -> None:
-    audit(caller, action, ", ".join(sorted(digests)), result)
-
-
-_NONE: Final = Problem(404, "There is no such dead letter any more.")
+_NONE: Final = "There is no such dead letter any more."
 
 
 def dead_letters_of(request: Request) -> DeadLetters:

@@ -46,7 +46,7 @@ def from_cursor(text: str) -> Cursor:
     """
     try:
         received_at, key = json.loads(_decoded(text))
-        return Cursor(datetime.fromisoformat(received_at).astimezone(UTC), f"{key}")
+        return Cursor(datetime.fromisoformat(received_at).astimezone(UTC), storable(f"{key}"))
     except (ValueError, TypeError, OverflowError):
         raise _wrong_cursor() from None
 
@@ -64,10 +64,11 @@ def from_member_cursor(text: str) -> MemberCursor:
     """
     try:
         enterprise_manager, user_id, batch, key = json.loads(_decoded(text))
+        user_id = None if user_id is None else storable(f"{user_id}")
+        of = BatchKey(storable(f"{enterprise_manager}"), user_id, storable(f"{batch}"))
+        return MemberCursor(of, storable(f"{key}"))
     except (ValueError, TypeError, RecursionError):
         raise _wrong_cursor() from None
-    user_id = None if user_id is None else f"{user_id}"
-    return MemberCursor(BatchKey(f"{enterprise_manager}", user_id, f"{batch}"), f"{key}")
 
 
 def _wrong_cursor() -> Problem:
@@ -77,9 +78,21 @@ def _wrong_cursor() -> Problem:
 
 def _decoded(text: str) -> str:
     try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True).decode()
+        return storable(base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True).decode())
     except (binascii.Error, UnicodeError) as error:
         raise ValueError(text) from error
+
+
+def storable(text: str) -> str:
+    """The text.
+
+    Raises:
+        ValueError: it holds what a database cannot: NUL, or a half of a character.
+    """
+    if "\0" in text:
+        raise ValueError("must not contain NUL")
+    text.encode()
+    return text
 
 
 def query_of(fields: Mapping[str, Any]) -> str:

@@ -14,11 +14,12 @@ from pydantic import ValidationError
 from contracts.commands import JobReference, UnlinkCommand
 from worker.console.actions import WHY_BODY, Asking, Ordering, field, why_of
 from worker.console.api import Known
+from worker.console.audit import audit, audited
 from worker.console.catalogues import Catalogues, Listing, Name, catalogues_of, reference
 from worker.console.keys import is_id, to_path
 from worker.console.models import OffboardingOrder, PausedItem
 from worker.console.offboardings import order_plan, plan_of
-from worker.console.orders import audit, broken, read_unlink
+from worker.console.orders import broken, read_unlink
 from worker.console.problems import Problem
 from worker.console.readings import Readings
 from worker.console.rendering import render
@@ -260,16 +261,18 @@ def _repository(text: str, *, is_link: bool) -> dict[str, str]:
 
 
 async def _pause(readings: Readings, caller: Caller, name: str, reason: str | None) -> None:
-    await _require(readings, caller, name)
-    if len(reason or "") > _LONGEST_REASON:
-        raise Problem(400, "reason: at most 1000 characters", [{"field": "reason", "message": "is too long"}])
-    await readings.pause(name, caller.name or "", reason)
+    with audited(caller, "pause", name, name):
+        await _require(readings, caller, name)
+        if len(reason or "") > _LONGEST_REASON:
+            raise Problem(400, "reason: at most 1000 characters", [{"field": "reason", "message": "is too long"}])
+        await readings.pause(name, caller.name or "", reason)
     audit(caller, "pause", name, "paused", name)
 
 
 async def _resume(readings: Readings, caller: Caller, name: str) -> None:
-    await _require(readings, caller, name)
-    was_paused = await readings.resume(name)
+    with audited(caller, "resume", name, name):
+        await _require(readings, caller, name)
+        was_paused = await readings.resume(name)
     audit(caller, "resume", name, "resumed" if was_paused else "was not paused", name)
 
 

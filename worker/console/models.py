@@ -91,6 +91,7 @@ class UnlinkItem(_Model):
     job: JobItem
     repository: RepositoryItem
     ticket: TicketItem | None
+    batch: str | None = Field(description="The ID of the batch that the command names.")
     request: RequestItem
     linked_backups: list[BackupItem]
     task: TaskItem | None

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-import structlog
 from pydantic import ValidationError
 
 from contracts.commands import CancelCommand, RetryCommand, UnlinkCommand
@@ -17,6 +16,7 @@ from contracts.events import RETRIED, Outcome
 from contracts.reading import UnreadableMessageError, read_command
 from worker.broker.awaited import Awaited
 from worker.broker.client import BrokerClient, BrokerClientError, NoQueueError
+from worker.console.audit import audit, audited
 from worker.console.problems import Problem
 from worker.settings import BrokerSettings
 from worker.unlinks.policy import DeniedError, Policy
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from worker.console.readings import Readings
     from worker.console.users import Caller
     from worker.ledger import Record
-
-log = structlog.get_logger()
 
 #: The longest that an answer may wait for the end, in seconds.
 MOST_WAIT_SECONDS: Final = 60.0
@@ -127,40 +125,42 @@ class Orders:
 
     async def unlink(self, caller: Caller, command: UnlinkCommand, wait: float, *, retry: bool = False) -> Ordered:
         """Order an unlink; with `retry`, run it again if its last run did not succeed."""
-        self._require_may_order(caller)
-        self._judge(caller, command)
-        record = None if command.dry_run else await self._readings.record(command.idempotency_key)
-        if record is not None and record.fingerprint != command.fingerprint:
-            raise Problem(
-                409, "This key belongs to another command: an unlink with another job, repository or consent."
-            )
-        if retry and record is not None and record.outcome in RETRIED:
-            return await self.retry(caller, record, wait, command.reason, command)
-        return await self._publish(caller, command, wait)
+        with audited(caller, "unlink", command.idempotency_key, command.enterprise_manager):
+            self._require_may_order(caller)
+            self._judge(caller, command)
+            record = None if command.dry_run else await self._readings.record(command.idempotency_key)
+            if record is not None and record.fingerprint != command.fingerprint:
+                raise Problem(
+                    409, "This key belongs to another command: an unlink with another job, repository or consent."
+                )
+            if retry and record is not None and record.outcome in RETRIED:
+                return await self.retry(caller, record, wait, command.reason, command)
+            return await self._publish(caller, command, wait)
 
     async def cancel(self, caller: Caller, key: str, record: Record | None, reason: str | None, em: str) -> Ordered:
         """Ask for an unlink to be stopped: the run that is under way, or the next one."""
-        if record is None and not caller.may_operate:
-            raise Problem(403, "What no worker has seen yet is cancelled by the role `operate` alone.")
-        if record is not None:
-            self._require_own(caller, record)
-            if record.outcome is not None:
-                raise Problem(409, f"It has ended: {record.outcome}.")
-        command = made(
-            CancelCommand,
-            command="cancel.v1",
-            idempotency_key=key,
-            enterprise_manager=em if record is None else record.enterprise_manager,
-            run=None if record is None else record.entry.run,
-            requested_by=caller.name,
-            reason=reason,
-        )
-        try:
-            if self._policy is not None:
-                self._policy.require_cancel(caller.sender, command.enterprise_manager)
-        except DeniedError as no:
-            raise Problem(403, f"{no}.") from no
-        return await self._publish(caller, command, 0)
+        with audited(caller, "cancel", key, em if record is None else record.enterprise_manager):
+            if record is None and not caller.may_operate:
+                raise Problem(403, "What no worker has seen yet is cancelled by the role `operate` alone.")
+            if record is not None:
+                self._require_own(caller, record)
+                if record.outcome is not None:
+                    raise Problem(409, f"It has ended: {record.outcome}.")
+            command = made(
+                CancelCommand,
+                command="cancel.v1",
+                idempotency_key=key,
+                enterprise_manager=em if record is None else record.enterprise_manager,
+                run=None if record is None else record.entry.run,
+                requested_by=caller.name,
+                reason=reason,
+            )
+            try:
+                if self._policy is not None:
+                    self._policy.require_cancel(caller.sender, command.enterprise_manager)
+            except DeniedError as no:
+                raise Problem(403, f"{no}.") from no
+            return await self._publish(caller, command, 0)
 
     async def retry(
         self, caller: Caller, record: Record, wait: float, reason: str | None, asked: UnlinkCommand | None = None
@@ -169,51 +169,50 @@ class Orders:
 
         `asked` is the command that asks for it; the requester and the times are its own.
         """
-        self._require_own(caller, record)
-        if record.outcome not in RETRIED:
-            state = "has not ended" if record.outcome is None else f"ended {record.outcome}"
-            raise Problem(409, f"It {state}: what failed, timed out or was cancelled can be run again.")
-        self._judge_stored(caller, record)
-        return await self._publish(caller, _retry_of(record, caller.name, reason, asked), wait)
+        with audited(caller, "retry", record.entry.lease.key, record.enterprise_manager):
+            self._require_own(caller, record)
+            if record.outcome not in RETRIED:
+                state = "has not ended" if record.outcome is None else f"ended {record.outcome}"
+                raise Problem(409, f"It {state}: what failed, timed out or was cancelled can be run again.")
+            self._judge_stored(caller, record)
+            return await self._publish(caller, _retry_of(record, caller.name, reason, asked), wait)
 
     async def retry_batch(self, caller: Caller, batch: str, records: Sequence[Record]) -> int:
         """Retry these commands of a batch. Returns how many are on the queue.
 
         The policy is applied to all before the first is published.
         """
-        for record in records:
-            self._require_own(caller, record)
-            self._judge_stored(caller, record)
-        return await self._publish_all(
-            caller, "retry", batch, [_retry_of(record, caller.name, None) for record in records]
-        )
+        with audited(caller, "retry", batch):
+            for record in records:
+                self._require_own(caller, record)
+                self._judge_stored(caller, record)
+            return await self._publish_all(
+                caller, "retry", batch, [_retry_of(record, caller.name, None) for record in records]
+            )
 
     async def offboard(self, caller: Caller, batch: str, commands: Sequence[UnlinkCommand], jobs: Sequence[Job]) -> int:
         """Order the commands of a batch, each for its job; what ended before without success is retried.
 
         Returns how many are on the queue. The policy is applied to all before the first is published.
         """
-        self._require_may_order(caller)
-        for command, job in zip(commands, jobs, strict=True):
-            try:
-                if self._policy is not None:
-                    self._policy.require_job(caller.sender, command, job)
-            except DeniedError as no:
-                raise Problem(403, f"{no} ({job.name or job.id}).") from no
-        return await self._publish_all(
-            caller, "offboard", batch, [await self._again(caller, command) for command in commands]
-        )
+        with audited(caller, "offboard", batch):
+            self._require_may_order(caller)
+            for command, job in zip(commands, jobs, strict=True):
+                try:
+                    if self._policy is not None:
+                        self._policy.require_job(caller.sender, command, job)
+                except DeniedError as no:
+                    raise Problem(403, f"{no} ({job.name or job.id}).") from no
+            return await self._publish_all(
+                caller, "offboard", batch, [await self._again(caller, command) for command in commands]
+            )
 
     async def _publish_all(
         self, caller: Caller, action: str, batch: str, commands: Sequence[UnlinkCommand | RetryCommand]
     ) -> int:
         enterprise_manager = commands[0].enterprise_manager
-        try:
-            async with self._at_once:
-                published = await asyncio.to_thread(self._send_all, caller, commands)
-        except Problem as problem:
-            audit(caller, action, batch, problem.detail, enterprise_manager)
-            raise
+        async with self._at_once:
+            published = await asyncio.to_thread(self._send_all, caller, commands)
         audit(caller, action, batch, f"{published} commands on the queue", enterprise_manager)
         return published
 
@@ -272,16 +271,12 @@ class Orders:
         self, caller: Caller, command: UnlinkCommand | CancelCommand | RetryCommand, wait: float
     ) -> Ordered:
         kind = command.command.removesuffix(".v1")
-        try:
-            if wait and not self._waiting.locked():
-                async with self._waiting:
-                    event = await asyncio.to_thread(self._send, caller, command, min(wait, MOST_WAIT_SECONDS))
-            else:
-                async with self._at_once:
-                    event = await asyncio.to_thread(self._send, caller, command, 0)
-        except Problem as problem:
-            audit(caller, kind, command.idempotency_key, problem.detail, command.enterprise_manager)
-            raise
+        if wait and not self._waiting.locked():
+            async with self._waiting:
+                event = await asyncio.to_thread(self._send, caller, command, min(wait, MOST_WAIT_SECONDS))
+        else:
+            async with self._at_once:
+                event = await asyncio.to_thread(self._send, caller, command, 0)
         audit(caller, kind, command.idempotency_key, "on the queue", command.enterprise_manager)
         return Ordered(command.idempotency_key, command.enterprise_manager, event)
 
@@ -327,18 +322,4 @@ def _retry_of(
         not_after=asked and asked.not_after and asked.not_after.isoformat(),
         requested_by=(asked and asked.requested_by) or caller,
         reason=reason,
-    )
-
-
-def audit(caller: Caller, action: str, target: str, result: str, enterprise_manager: str | None = None) -> None:
-    """Log who did what, from where, and with which result."""
-    log.info(
-        "console.action",
-        user=caller.name,
-        role=caller.role.value,
-        address=caller.address,
-        action=action,
-        target=target,
-        enterprise_manager=enterprise_manager,
-        result=result,
     )

@@ -16,7 +16,12 @@ MEDIA_TYPE: Final = "application/problem+json"
 
 
 class Problem(Exception):  # noqa: N818 - it reads as what it becomes
-    """Ends a request. `detail` is one sentence for a person; `errors` name each wrong field."""
+    """Ends a request. `detail` is one sentence for a person; `errors` name each wrong field.
+
+    `logged`: whether an audit line names it already.
+    """
+
+    logged = False
 
     def __init__(
         self,

@@ -35,6 +35,8 @@ T = TypeVar("T")
 #: The greatest age of the overview, in seconds; it is read no more often, however many pages are open.
 OVERVIEW_SECONDS: Final = 2.0
 QUEUES_SECONDS: Final = 5.0
+#: The longest that a page waits for the broker, in seconds.
+_MOST_WAIT_SECONDS: Final = 2.0
 #: The greatest age, in seconds, of what an open page reads repeatedly: one unlink, or one page of a batch.
 HISTORY_SECONDS: Final = 1.0
 _MOST_KEPT: Final = 500
@@ -126,8 +128,11 @@ class Readings:
         return overview
 
     async def queues(self) -> Queues:
-        """The messages that wait on the broker's queues. Never raises."""
-        return await self._queues.get()
+        """The messages that wait on the broker's queues. Never raises, and does not wait for a broker that hangs."""
+        try:
+            return await asyncio.wait_for(self._queues.get(), _MOST_WAIT_SECONDS)
+        except TimeoutError:
+            return Queues({}, None, None, "the broker has not answered yet")
 
     @property
     def enterprise_managers(self) -> tuple[str, ...]:

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fastapi.responses import HTMLResponse
 from jinja2 import ChainableUndefined, Environment, FileSystemLoader, select_autoescape
+from markupsafe import Markup
 
 from contracts.events import Outcome
+from worker.console.audit import log_refusal
 from worker.console.keys import to_path
 from worker.console.problems import Problem, as_json, title_of, wants_json
 from worker.console.views import LOST_SECONDS
+from worker.plain_text import visible
 
 if TYPE_CHECKING:
     from starlette.responses import Response
@@ -36,12 +39,18 @@ def _environment() -> Environment:
         loader=FileSystemLoader(FOLDER / "templates"),
         autoescape=select_autoescape(default=True),
         undefined=ChainableUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters |= {"path_of": to_path, "utc": _utc, "iso": _iso, "ago": duration}
     environment.globals |= {"signs": SIGNS, "lost_seconds": LOST_SECONDS}
     return environment
+
+
+def _shown(value: object) -> object:
+    """A text as people should see it. A field of a form keeps its value by the filter `e`, which comes before."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _utc(moment: datetime) -> str:
@@ -71,6 +80,7 @@ def render(scope: Scope, template: str, status: int = 200, **values: Any) -> HTM
 
 def answer(scope: Scope, problem: Problem) -> Response:
     """The problem as a document for programs, or as a page for people that says what to do."""
+    log_refusal(scope, problem)
     if wants_json(scope):
         return as_json(problem)
     page = render(scope, "problem.html", problem.status, problem=problem, title=title_of(problem.status), page="")

@@ -45,6 +45,9 @@ class Search:
             Problem: a field has a wrong value; 400.
         """
         errors = []
+        for name, value in self.fields.items():
+            if "\0" in f"{value}":
+                errors.append({"field": name, "message": "must not contain NUL"})
         if self.outcome and self.outcome not in RECORDED:
             errors.append({"field": "outcome", "message": f"must be one of {', '.join(RECORDED)}"})
         if self.reason and self.reason not in list(ReasonCode):

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 #: How long a session lasts: with a password, and by OpenID Connect, whose provider is then asked again.
 SESSION_SECONDS: Final = 8 * 60 * 60
 PROVIDED_SECONDS: Final = 60 * 60
+#: How long a browser is known in which a user has signed in with their password.
+KNOWN_SECONDS: Final = 90 * 24 * 60 * 60
+KNOWN: Final = "unlink-known"
 
 _LONGEST: Final = 1000
 
@@ -65,6 +68,21 @@ class Sessions:
         text = base64.urlsafe_b64encode(claims).decode().rstrip("=")
         return self._header(f"{text}.{_sign(self._provided_key, 'session', text)}", PROVIDED_SECONDS)
 
+    def know(self, user: User) -> str:
+        """The header `Set-Cookie` that marks this browser as one of the user's. It is no session."""
+        text = secrets.token_hex(16)
+        value = f"{text}.{_sign(self._key_of(user), f'known:{user.name}', text)}"
+        return self._header(value, KNOWN_SECONDS, name=KNOWN, path="/login")
+
+    def known(self, value: str | None, name: str) -> str | None:
+        """The mark of a browser, if it is one of this user's."""
+        text, _, signature = (value or "").partition(".")
+        user = self._users.named(name)
+        if user is None or user.password_argon2 is None:
+            return None
+        expected = _sign(self._key_of(user), f"known:{name}", text)
+        return text if hmac.compare_digest(signature.encode(), expected.encode()) else None
+
     def end(self) -> str:
         """The header `Set-Cookie` that removes it."""
         return self._header("", 0)
@@ -99,9 +117,9 @@ class Sessions:
     def _key_of(self, user: User) -> bytes:
         return hmac.digest(self._key, (user.password_argon2 or "").encode(), "sha256")
 
-    def _header(self, value: str, seconds: int) -> str:
+    def _header(self, value: str, seconds: int, *, name: str | None = None, path: str = "/") -> str:
         secure = "; Secure" if self._secure else ""
-        return f"{self.cookie}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}"
+        return f"{name or self.cookie}={value}; Path={path}; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}"
 
 
 def _sign(key: bytes, purpose: str, text: str) -> str:

@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 from starlette.responses import RedirectResponse
 
+from worker.console.audit import READING
 from worker.console.problems import Problem
 from worker.console.rendering import answer
 from worker.console.sessions import Sessions
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 _OPEN: Final = ("/login", "/static/")
 #: Paths of probes: they use the pod's address, and their answers contain no data.
 _PROBES: Final = frozenset({"/livez", "/readyz"})
-_READING: Final = frozenset({"GET", "HEAD"})
 
 #: The largest body, in bytes (a message of 64 KiB, encoded as a form), and how long it may take, in seconds.
 MOST_BYTES: Final = 80 * 1024
@@ -80,12 +80,13 @@ class SignedIn:
         headers = _headers(scope)
         if len(headers.get("host", [])) != 1 or _without_port(f"{self._scheme}://{headers['host'][0]}") != self._host:
             raise Problem(421, f"This console answers at {self._origin} alone (UNLINK_CONSOLE__PUBLIC_URL).")
-        address = self._address(scope, headers)
-        caller = self._caller(headers, address)
         state = scope.setdefault("state", {})
-        state["address"], state["caller"] = address, caller
-        reading, path = scope["method"] in _READING, scope["path"]
+        state["address"] = address = self._address(scope, headers)
+        state["caller"] = caller = self._caller(headers, address)
+        reading, path = scope["method"] in READING, scope["path"]
         if caller is None and not path.startswith(_OPEN):
+            if "hx-request" in headers:  # a part of an open page: the page is loaded again, and leads to the login
+                raise Problem(401, "Sign in again.", headers={"HX-Refresh": "true"})
             if reading and not path.startswith("/api/"):
                 return None
             raise Problem(401, "Sign in, or send a token.", headers={"WWW-Authenticate": "Bearer"})

@@ -12,7 +12,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from worker.console.problems import Problem
 from worker.console.rendering import render
-from worker.console.sessions import Sessions
+from worker.console.sessions import KNOWN, Sessions
 from worker.console.signed_in import form_of
 from worker.console.throttle import Throttle
 from worker.console.users import Users
@@ -44,25 +44,28 @@ class SignIn:
         """Whether anybody has a password here."""
         return self._users.from_file
 
-    async def cookie_for(self, name: str, password: str, address: str) -> str | None:
-        """The cookie of a new session; None if name or password is wrong.
+    async def cookies_for(self, name: str, password: str, address: str, mark: str | None) -> list[str]:
+        """The cookies of a new session; none if name or password is wrong. `mark`: that of a known browser.
 
         Raises:
             Problem: too many were wrong; 429.
         """
-        if (seconds := self._throttle.seconds_to_wait(name, address)) > 0:
+        known = self.sessions.known(mark, name)
+        if (seconds := self._throttle.seconds_to_wait(name, address, known)) > 0:
             log.warning("console.login_throttled", user=name, address=address)
             wait = {"Retry-After": str(int(seconds) + 1)}
-            raise Problem(429, f"Too many logins failed. Wait {int(seconds) + 1} s, then try again.", headers=wait)
-        self._throttle.failed(name, address)
+            problem = Problem(429, f"Too many logins failed. Wait {int(seconds) + 1} s, then try again.", headers=wait)
+            problem.logged = True
+            raise problem
+        self._throttle.failed(name, address, known)
         async with self._at_once:
             user = await asyncio.to_thread(self._users.with_password, name, password)
         if user is None:
             log.warning("console.login_refused", user=name, address=address)
-            return None
-        self._throttle.succeeded(name, address)
+            return []
+        self._throttle.succeeded(name, address, known)
         log.info("console.login", user=user.name, role=user.role.value, address=address)
-        return self.sessions.begin(user)
+        return [self.sessions.begin(user), *([] if known else [self.sessions.know(user)])]
 
 
 def sign_in_of(request: Request) -> SignIn:
@@ -99,8 +102,9 @@ async def login(request: Request) -> Response:
     form = form_of(await request.body())
     name, password = form.get("name", [""])[-1].strip()[:64], form.get("password", [""])[-1][:_LONGEST]
     after = local_path(form.get("next", ["/"])[-1])
-    cookie = await sign_in_of(request).cookie_for(name, password, request.state.address)
-    if cookie is None:
+    mark = request.cookies.get(KNOWN)
+    cookies = await sign_in_of(request).cookies_for(name, password, request.state.address, mark)
+    if not cookies:
         return render(
             request.scope,
             "login.html",
@@ -112,7 +116,10 @@ async def login(request: Request) -> Response:
             name=name,
             **_ways(request),
         )
-    return RedirectResponse(after, 303, {"Set-Cookie": cookie})
+    answer = RedirectResponse(after, 303)
+    for cookie in cookies:
+        answer.headers.append("Set-Cookie", cookie)
+    return answer
 
 
 def _ways(request: Request) -> dict[str, bool]:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from worker.plain_text import visible
 from worker.redaction import REDACTED, Redaction
 
 if TYPE_CHECKING:
@@ -165,5 +166,16 @@ def _as_json(logger: WrappedLogger, method: str, event: EventDict) -> str:
     return _encode(event)
 
 
-def _console() -> structlog.dev.ConsoleRenderer:
-    return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+def _console() -> Any:
+    """Renders lines for a terminal. Texts of others can neither control it nor end the line."""
+    render = structlog.dev.ConsoleRenderer(
+        colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+    )
+
+    def rendered(logger: WrappedLogger, method: str, event: EventDict) -> str:
+        for name, value in event.items():
+            if isinstance(value, str):
+                event[name] = visible(value)
+        return render(logger, method, event)
+
+    return rendered
