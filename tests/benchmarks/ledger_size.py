@@ -39,6 +39,9 @@ TIMES = 200
 #: How many rows are made in one statement.
 _AT_ONCE = 50_000
 
+#: How long a statement that makes rows may take.
+_SLOW_SECONDS = 3600.0
+
 _DAY = 24 * 60 * 60 * 1_000_000
 _COMMAND = json.dumps({"command": "unlink.v1", "reason": "x" * 100, "ticket": {"system": "jira", "id": "OPS-1"}})
 _EVENT = json.dumps({"specversion": "1.0", "data": {"summary": "x" * 1000}})
@@ -101,6 +104,10 @@ def fill(engine: Engine, rows: int) -> None:
         if dialect == "postgresql":
             connection.exec_driver_sql("SET statement_timeout = 0")
             connection.commit()
+            driver = connection.connection.driver_connection
+            driver.answer_seconds = _SLOW_SECONDS
+        else:
+            connection.exec_driver_sql("PRAGMA analysis_limit = 1000")
         connection.execution_options(isolation_level="AUTOCOMMIT").exec_driver_sql("ANALYZE")
 
 
@@ -109,7 +116,7 @@ def _allow_slow(connection: Connection) -> None:
         connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
         connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
         driver: Any = connection.connection.driver_connection
-        driver.answer_seconds = 3600.0
+        driver.answer_seconds = _SLOW_SECONDS
 
 
 class Timings:
