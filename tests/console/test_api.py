@@ -6,8 +6,10 @@ import asyncio
 import base64
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from markupsafe import Markup
 from sqlalchemy import make_url
 from starlette.requests import Request
 
@@ -15,7 +17,9 @@ from contracts.events import Outcome
 from tests.console.conftest import TRACE_ID, Console, Estate
 from tests.console.test_batches import join
 from worker.console.actions import _wait  # read from the header, which HTTP clients join
-from worker.console.readings import SharedByKey
+from worker.console.pages import OverviewPart
+from worker.console.readings import Readings, SharedByKey
+from worker.console.rendering import render_part
 from worker.ledger import ManagerState, WorkerState
 from worker.unlinks.ports.ledger import CancelRequest, Retry
 
@@ -225,3 +229,21 @@ async def test_many_open_pages_are_one_query() -> None:
     assert await shared.get("b") == 2
     assert await shared.get("a") == 1
     assert read == ["a", "b"]
+
+
+async def test_a_reading_is_rendered_once_for_all_open_pages(estate: Estate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand open overviews would take a core of the machine from the workers."""
+    rendered: list[str] = []
+
+    def render(template: str, **values: Any) -> Markup:
+        rendered.append(template)
+        return render_part(template, **values)
+
+    monkeypatch.setattr("worker.console.pages.render_part", render)
+    readings, part = Readings(estate.settings, None, estate.clock), OverviewPart()
+    assert len(set(await asyncio.gather(*(part.html(readings) for _ in range(100))))) == 1
+    assert len(rendered) == 1
+    await readings.pause("default", "j.doe", "Maintenance")
+    assert "j.doe" in await part.html(readings)
+    assert len(rendered) == 2
+    readings.close()

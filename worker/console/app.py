@@ -98,6 +98,7 @@ def create_app(settings: ConsoleProgramSettings, clock: Clock) -> ASGIApp:
     app.state.sign_in = app.state.oidc = None
     app.state.dead_letters = DeadLetters(settings, clock)
     app.state.streams = Streams(readings)
+    app.state.overview_part = pages.OverviewPart()
     app.state.catalogues = Catalogues(settings.enterprise_managers, clock)
     for each in (
         api,

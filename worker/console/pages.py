@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import HTMLResponse, StreamingResponse
+from markupsafe import Markup
 
 from contracts.events import RECORDED, RETRIED, ReasonCode
 from worker.console.actions import Asking
@@ -24,27 +25,43 @@ from worker.console.keys import (
     to_path,
 )
 from worker.console.problems import Problem
-from worker.console.readings import Readings
-from worker.console.rendering import duration, render
+from worker.console.readings import Queues, Readings
+from worker.console.rendering import duration, render, render_part
 from worker.console.views import managers
 from worker.ledger import AUDIT_COLUMNS, Criteria, Document, KeyHistory, Record, RecordedStep
-from worker.ledger.overview import HOURS
+from worker.ledger.overview import HOURS, Overview
 from worker.spreadsheet import line_of
 
 router = APIRouter(include_in_schema=False)
 
 
-@router.get("/", response_class=HTMLResponse)
-async def overview(request: Request, readings: Known, *, part: bool = False) -> HTMLResponse:
-    """The overview."""
-    state = await readings.overview()
-    queues = await readings.queues()
+class OverviewPart:
+    """The part of the overview that updates by itself: the same for all callers, so that each reading is rendered once.
+
+    A thousand open pages would otherwise render it two hundred times a second.
+    """
+
+    def __init__(self) -> None:
+        self._of: tuple[Overview, Queues] | None = None
+        self._html = Markup()
+
+    async def html(self, readings: Readings) -> Markup:
+        """It, as HTML.
+
+        Raises:
+            Problem: the ledger cannot be read now.
+        """
+        state, queues = await readings.overview(), await readings.queues()
+        if self._of is None or self._of[0] is not state or self._of[1] is not queues:
+            self._html = _overview_part(readings, state, queues)
+            self._of = state, queues
+        return self._html
+
+
+def _overview_part(readings: Readings, state: Overview, queues: Queues) -> Markup:
     totals = {outcome: sum(hours) for outcome, hours in state.ended.items()}
-    return render(
-        request.scope,
-        "overview_part.html" if part else "overview.html",
-        page="overview",
-        title="Overview",
+    return render_part(
+        "overview_part.html",
         state=state,
         queues=queues,
         managers=managers(readings.enterprise_managers, state, queues),
@@ -53,6 +70,16 @@ async def overview(request: Request, readings: Known, *, part: bool = False) -> 
         chart=stacked_bars(state.ended, HOURS),
         hours=HOURS,
     )
+
+
+@router.get("/", response_class=HTMLResponse)
+async def overview(request: Request, readings: Known, *, part: bool = False) -> HTMLResponse:
+    """The overview."""
+    overview_part: OverviewPart = request.app.state.overview_part
+    html = await overview_part.html(readings)
+    if part:
+        return HTMLResponse(html)
+    return render(request.scope, "overview.html", page="overview", title="Overview", part=html)
 
 
 @router.get("/unlinks", response_class=HTMLResponse)

@@ -78,6 +78,11 @@ def render(scope: Scope, template: str, status: int = 200, **values: Any) -> HTM
     return HTMLResponse(_TEMPLATES.get_template(template).render(caller=caller, **values), status)
 
 
+def render_part(template: str, **values: Any) -> Markup:
+    """A part of a page that is the same for every caller."""
+    return Markup(_TEMPLATES.get_template(template).render(**values))  # noqa: S704 - its values are escaped
+
+
 def answer(scope: Scope, problem: Problem) -> Response:
     """The problem as a document for programs, or as a page for people that says what to do."""
     log_refusal(scope, problem)
