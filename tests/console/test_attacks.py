@@ -22,7 +22,7 @@ import pytest
 from contracts.events import Outcome
 from tests.console.conftest import JOB_ID, Console, Estate, bearer, served
 from tests.console.test_batches import join
-from tests.console.test_users import csrf_of, log_in
+from tests.console.test_users import csrf_of, log_in, send_slowly
 from tests.waiting import wait_until
 from worker.broker.client import BrokerClient, BrokerClientError
 from worker.clock import SystemClock
@@ -196,21 +196,11 @@ TARGETS = [
 ]
 
 
-def answer_to(console: Console, sent: bytes) -> bytes:
-    """What is answered to these bytes, until the console closes the connection."""
-    with socket.create_connection(("127.0.0.1", int(console.url.rpartition(":")[2])), timeout=60) as client:
-        client.sendall(sent)
-        answer = b""
-        while part := client.recv(65536):
-            answer += part
-        return answer
-
-
 def request(console: Console, target: str, *lines: str) -> bytes:
     """The answer to a GET, of a target that no client library would send."""
     host = console.url.removeprefix("http://")
     head = "\r\n".join([f"GET {target} HTTP/1.1", f"Host: {host}", "Connection: close", *lines, "", ""])
-    return answer_to(console, head.encode("utf-8"))
+    return send_slowly(console, head.encode("utf-8"))
 
 
 def test_a_path_leads_nowhere_else(guarded: Console) -> None:
@@ -267,8 +257,8 @@ def test_what_no_database_can_hold_is_refused(url: str, users_file: Path, reques
 def test_what_a_proxy_sends_without_a_header_is_refused(console: Console) -> None:
     """nginx, as it is delivered, adds no header and names its own target as the host: everybody would be let in."""
     line = "GET / HTTP/1.{}\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
-    assert answer_to(console, line.format(1).encode()).startswith(b"HTTP/1.1 200")
-    assert answer_to(console, line.format(0).encode()).split()[1] == b"403"
+    assert send_slowly(console, line.format(1).encode()).startswith(b"HTTP/1.1 200")
+    assert send_slowly(console, line.format(0).encode()).split()[1] == b"403"
 
 
 # --- what is too large or too slow ----------------------------------------------------------------------------------

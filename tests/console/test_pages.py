@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
+from sqlalchemy import make_url
 
 from contracts.events import Outcome
 from tests.console.conftest import TRACE_ID, Console, Estate
@@ -61,6 +63,23 @@ def test_the_overview_updates_by_itself(browse: Browse, estate: Estate) -> None:
     expect(page.locator("tbody tr", has_text="default")).to_contain_text("cannot be reached")
     page.get_by_role("link", name="Under way").click()
     expect(page.locator("tbody tr")).to_have_count(1)
+
+
+def test_an_open_page_says_that_it_cannot_be_updated_and_recovers(
+    chromium: Browser, console: Console, estate: Estate
+) -> None:
+    """A screen on the wall would show the state of an hour ago, and nobody see that it does."""
+    file = Path(str(make_url(estate.settings.url.get_secret_value()).database))
+    # Not by `browse`: here the browser has something to complain of.
+    page = chromium.new_context(base_url=console.url).new_page()
+    page.goto("/")
+    note = page.locator("#stale", has_text="cannot be updated now")
+    expect(note).to_have_count(0)
+    away = file.rename(file.with_suffix(".away"))
+    expect(note).to_be_visible()
+    away.rename(file)
+    expect(note).to_have_count(0)
+    page.context.close()
 
 
 def test_times_are_in_the_readers_zone_with_the_exact_one_at_hand(browse: Browse, estate: Estate) -> None:

@@ -13,7 +13,18 @@
     }
   };
   show(document);
-  document.addEventListener("htmx:afterSwap", () => show(document));
+  const stale = document.getElementById("stale");
+  document.addEventListener("htmx:afterSwap", () => {
+    show(document);
+    stale.textContent = stale.className = "";
+  });
+  // The ledger or the console is away: what is shown grows old.
+  for (const failure of ["htmx:responseError", "htmx:sendError", "htmx:timeout"]) {
+    document.addEventListener(failure, () => {
+      stale.className = "note";
+      stale.textContent = "! This page cannot be updated now: it shows what was read last. It tries again by itself.";
+    });
+  }
   // What changes something is asked about first.
   document.addEventListener("submit", (event) => {
     const question = event.target.dataset.confirm;
