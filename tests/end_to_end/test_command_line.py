@@ -303,6 +303,21 @@ def test_whose_output_ends_early_is_told_how_many_were_submitted(world: World, t
         assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.parametrize("typed", ["--help", "contracts", "contracts --help"])
+def test_an_output_that_takes_no_more_ends_a_command_without_a_stack_trace(typed: str) -> None:
+    """An export to a full disk, or `| head -1`: a stack trace hides that a part is missing."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    full = os.open("/dev/full", os.O_WRONLY)
+    for output, said in ((full, "The output cannot be written: No space left on device.\n"), (writer, "")):
+        with os.fdopen(output, "w") as stdout:
+            command = [*PROGRAM, *typed.split()]
+            ended = subprocess.run(
+                command, env=surroundings(), stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+            )
+        assert (ended.returncode, ended.stderr) == (1, said)
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_list_of_commands_says_of_each_what_its_own_help_says(name: str) -> None:
     """The list is written by hand, so that it needs no command's module; it would tell of what a command once did."""

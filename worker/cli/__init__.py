@@ -5,8 +5,10 @@ What several commands share is in `publishing`, `output`, `tryout` and `catalogu
 
 from __future__ import annotations
 
+import errno
+import sys
 from importlib import import_module
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, NoReturn
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -66,6 +68,9 @@ COMMANDS = {
         "Print the JSON Schemas of the messages, by name; or the AsyncAPI document; or write both to files.",
     ),
 }
+
+#: The errors of an output that takes no more.
+_NOT_WRITTEN = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EPIPE})
 
 _MARKUP: Literal["markdown"] = "markdown"
 
@@ -132,5 +137,22 @@ def _program(
 
 
 def main() -> None:
-    """Run the command that `sys.argv` names, and exit."""
-    app()
+    """Run the command that `sys.argv` names, and exit. Exit status 1 if its output cannot be written."""
+    try:
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        if error.errno not in _NOT_WRITTEN or error.filename is not None:
+            raise
+        _refuse_the_rest(error)
+
+
+def _refuse_the_rest(error: OSError) -> NoReturn:
+    from worker.cli.output.terminal import abandon_output  # noqa: PLC0415 - hardly ever needed
+
+    abandon_output()
+    if error.errno != errno.EPIPE:  # a reader that has seen enough, such as `head`, is told nothing
+        sys.stderr.write(f"The output cannot be written: {error.strerror}.\n")
+    sys.exit(1)
