@@ -19,7 +19,11 @@ README = DOCUMENTS[0].read_text()
 #: How the code is arranged, for those who work on it.
 GUIDES = sorted((ROOT / "docs").rglob("*.md"))
 #: Names of Enterprise Manager that the guides mention.
-FOREIGN = {"Finished", "ObjectInJobId"}
+FOREIGN = {
+    *("Backup", "BackupJobSession", "BackupServer", "HierarchyRoot", "ObjectInJobId"),
+    *("Alternate", "Down", "Rel", "Up"),
+    *("Finished", "Stopped", "Working"),
+}
 CODE = [path for folder in ("contracts", "worker") for path in (ROOT / folder).rglob("*.py")]
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

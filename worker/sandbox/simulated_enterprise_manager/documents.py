@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from worker.sandbox.simulated_enterprise_manager.behaviour import Behaviour
-from worker.sandbox.simulated_enterprise_manager.inventory import id_of_server
+from worker.sandbox.simulated_enterprise_manager.inventory import COLLECTIONS, id_of_server
 from worker.sandbox.simulated_enterprise_manager.model import (
     FINISHED,
     LEGACY_COPY_JOB,
@@ -26,29 +26,6 @@ VERSIONS = ("v1_5", "v1_6", "v1_7")
 
 #: Relation, path and type of a link, and its name if it has one.
 Link = tuple[str, str, str | None] | tuple[str, str, str | None, str | None]
-
-#: The collections to which a logon session links, in the order of the vendor's example, with their types.
-_COLLECTIONS = (
-    ("backupServers", "BackupServer"),
-    ("managedServers", "ManagedServer"),
-    ("jobs", "Job"),
-    ("failoverPlans", "FailoverPlan"),
-    ("hierarchyRoots", "HierarchyRoot"),
-    ("repositories", "Repository"),
-    ("backups", "Backup"),
-    ("restorePoints", "RestorePoint"),
-    ("vmRestorePoints", "VmRestorePoint"),
-    ("vAppRestorePoints", "VAppRestorePoint"),
-    ("replicas", "Replica"),
-    ("vmReplicaPoints", "VmReplicaPoint"),
-    ("backupSessions", "BackupJobSession"),
-    ("restoreSessions", "RestoreSession"),
-    ("replicaSessions", "ReplicaJobSession"),
-    ("backupTaskSessions", "BackupTaskSession"),
-    ("replicaTaskSessions", "ReplicaTaskSession"),
-    ("wanAccelerators", "WanAccelerator"),
-    ("backupFiles", "BackupFile"),
-)
 
 #: The elements that may contain a job's settings [doc]. A job has one of them; in JSON the others are null [seen].
 _JOB_INFOS = ("BackupJobInfo", "FileCopyJobInfo", "ReplicaJobInfo", "BackupCopyJobInfo", "ImmediateBackupCopyJobInfo")
@@ -114,10 +91,10 @@ class Documents:
             (
                 self._links(
                     ("Up", "", "EnterpriseManager"),
-                    *(("Down", collection, f"{kind}ReferenceList") for collection, kind in _COLLECTIONS),
+                    *(("Down", collection, f"{kind}ReferenceList") for collection, kind in COLLECTIONS),
                     ("Down", "tasks", "TaskList"),
                     ("Down", "querySvc", "QueryService"),
-                    *(("Down", f"{collection}?format=Entity", f"{kind}List") for collection, kind in _COLLECTIONS),
+                    *(("Down", f"{collection}?format=Entity", f"{kind}List") for collection, kind in COLLECTIONS),
                     ("Delete", path, "LogonSession"),
                 ),
                 Element("UserName", text=session.username),
@@ -131,7 +108,7 @@ class Documents:
 
     def query_service(self, session: Session) -> Element:
         """The links to the available queries [doc]."""
-        lists = [("Task", ""), *((kind, "&sortAsc=name") for _, kind in _COLLECTIONS)]
+        lists = [("Task", ""), *((kind, "&sortAsc=name") for _, kind in COLLECTIONS)]
         links = self._links(
             ("Up", f"logonSessions/{session.id}", "LogonSession"),
             *(

@@ -14,45 +14,43 @@ from worker.sandbox.simulated_enterprise_manager.state import State
 #: The root of the one virtual infrastructure.
 HIERARCHY_ROOT = "vcenter01.corp.example"
 
-#: The type of each resource by its collection in paths, in lower case.
-WITH_CONTENTS = {
-    "backupservers": "BackupServer",
-    "backups": "Backup",
-    "hierarchyroots": "HierarchyRoot",
-    "backupsessions": "BackupJobSession",
-}
+#: The collections to which a logon session links, in the order of the vendor's example, with their types.
+COLLECTIONS = (
+    ("backupServers", "BackupServer"),
+    ("managedServers", "ManagedServer"),
+    ("jobs", "Job"),
+    ("failoverPlans", "FailoverPlan"),
+    ("hierarchyRoots", "HierarchyRoot"),
+    ("repositories", "Repository"),
+    ("backups", "Backup"),
+    ("restorePoints", "RestorePoint"),
+    ("vmRestorePoints", "VmRestorePoint"),
+    ("vAppRestorePoints", "VAppRestorePoint"),
+    ("replicas", "Replica"),
+    ("vmReplicaPoints", "VmReplicaPoint"),
+    ("backupSessions", "BackupJobSession"),
+    ("restoreSessions", "RestoreSession"),
+    ("replicaSessions", "ReplicaJobSession"),
+    ("backupTaskSessions", "BackupTaskSession"),
+    ("replicaTaskSessions", "ReplicaTaskSession"),
+    ("wanAccelerators", "WanAccelerator"),
+    ("backupFiles", "BackupFile"),
+)
 
-#: Types of which there is none, because the simulation has no machines; by collection likewise.
-EMPTY = {
-    "managedservers": "ManagedServer",
-    "failoverplans": "FailoverPlan",
-    "restorepoints": "RestorePoint",
-    "vmrestorepoints": "VmRestorePoint",
-    "vapprestorepoints": "VAppRestorePoint",
-    "replicas": "Replica",
-    "vmreplicapoints": "VmReplicaPoint",
-    "restoresessions": "RestoreSession",
-    "replicasessions": "ReplicaJobSession",
-    "backuptasksessions": "BackupTaskSession",
-    "replicatasksessions": "ReplicaTaskSession",
-    "wanaccelerators": "WanAccelerator",
-    "backupfiles": "BackupFile",
-}
-
-#: All of them.
-TYPES = WITH_CONTENTS | EMPTY
+#: The type of each collection of this module, by its name in paths, in lower case. Most are empty, because the
+#: simulation has no machines.
+TYPES = {name.lower(): kind for name, kind in COLLECTIONS if name not in {"jobs", "repositories"}}
 
 _SESSION_PROPERTIES = frozenset(
     {"jobtype", "jobuid", "jobname", "creationtime", "endtime", "state", "result", "isretry"}
 )
 
 #: The properties by which each type can be filtered and sorted [doc], beside UID, name and the backup server's name.
-PROPERTIES: dict[str, frozenset[str]] = {
+PROPERTIES: dict[str, frozenset[str]] = dict.fromkeys(TYPES.values(), _SESSION_PROPERTIES) | {
     "BackupServer": frozenset(),
     "Backup": frozenset({"platform"}),
     "HierarchyRoot": frozenset({"hosttype"}),
-    "BackupJobSession": _SESSION_PROPERTIES,
-} | dict.fromkeys(EMPTY.values(), _SESSION_PROPERTIES)
+}
 
 
 @dataclass(frozen=True, slots=True)
