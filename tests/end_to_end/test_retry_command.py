@@ -133,6 +133,8 @@ def test_a_rerun_that_is_to_wait_removes_nothing_before_its_time(failed: World) 
     tonight = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
     waiting = program(failed, *SUBMIT, "--retry", "--not-before", tonight, "--wait-seconds", "3")
     assert (waiting.returncode, "run 1 had ended (failed" in waiting.stdout) == (3, True), waiting.stderr
+    # The key keeps the time that it came with, if it had one; the retry replaces it.
+    assert "on the queue of default, asks to start at " in waiting.stdout
     assert "it is run again, to start at " in waiting.stdout
     assert failed.enterprise_manager.deletes_of(VENDOR_LINK_ID) == 1
     assert failed.enterprise_manager.links(VENDOR_JOB_ID) != []

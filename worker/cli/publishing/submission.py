@@ -214,7 +214,9 @@ class _ProgressReporter:
 def _at_its_time(each: Outgoing) -> str:
     if each.not_before is None or each.not_before <= SystemClock().now():
         return ""
-    return f", to start at {local_time(each.not_before)}"
+    # A key that is known already keeps the time that it came with.
+    asked = "to start at" if each.after_run else "asks to start at"
+    return f", {asked} {local_time(each.not_before)}"
 
 
 def _print_ends(following: Following, still_open: Sequence[Outgoing]) -> None:
