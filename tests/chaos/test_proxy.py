@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -138,3 +140,15 @@ def _ended(connection: socket.socket) -> bool:
         return connection.recv(100) == b""
     except ConnectionError:
         return True
+
+
+def test_what_it_has_just_accepted_at_its_end_is_closed(echo: int) -> None:
+    """The garbage collector would report it in a later test, which then fails for no reason of its own."""
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always", ResourceWarning)
+        for _ in range(20):
+            with Network() as network:
+                connection = _dial(network.proxy([echo]))
+            connection.close()
+        gc.collect()
+    assert [str(warning.message) for warning in warned] == []

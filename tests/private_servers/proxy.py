@@ -121,9 +121,13 @@ class Proxy:
 
     async def close(self) -> None:
         """Listen no more, and reset every connection."""
-        self._server.close()
+        # A server that is closed gives no transport to a connection that it has just accepted, and does not close it
+        # (`asyncio.Server._attach`).
+        for listener in self._server.sockets:
+            asyncio.get_running_loop().remove_reader(listener.fileno())
         for _ in range(_STEPS_TO_A_TASK):
             await asyncio.sleep(0)
+        self._server.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
