@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from tests.missing_parts import require_rabbitmq
 from tests.terminal import Terminal
+from worker.cli.sandbox.command import terminals_of
 from worker.sandbox.processes.worker_process import surroundings
 
 
@@ -59,3 +61,14 @@ def test_the_sandbox_ends_with_its_terminal_although_no_signal_says_so() -> None
         raise
     terminal.hang_up()
     assert not Path(settings[1]).exists()
+
+
+def test_a_terminal_that_is_closed_while_the_sandbox_starts_ends_it_too() -> None:
+    """A node, a worker and a console would run on, without a window to stop them from."""
+    ours, theirs = os.openpty()
+    with os.fdopen(theirs) as stream:
+        terminals = terminals_of(stream)
+        assert terminals.poll(0) == []
+        os.close(ours)
+        assert not stream.isatty()
+        assert terminals.poll(10_000)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import select
 import signal
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import typer
 
@@ -53,6 +53,7 @@ def sandbox() -> None:
         from worker.sandbox.errors import SandboxError  # noqa: PLC0415 - an extra that a production worker does not install
     except ModuleNotFoundError as error:
         refuse_without_extra("The sandbox", "sandbox", error)
+    terminals = terminals_of(sys.stdin, sys.stdout, sys.stderr)
     try:
         address = ConsoleAddress.free() if console_is_installed() else None
         if address is not None:
@@ -62,23 +63,24 @@ def sandbox() -> None:
             typer.echo(running.exports, nl=False)
             typer.echo(_ready(running), err=True)
             signal.signal(signal.SIGTERM, signal.default_int_handler)
-            _wait_for_the_terminals_end()
+            terminals.poll()
     except (SandboxError, BrokerClientError) as error:
         refuse(str(error), status=1)
     except KeyboardInterrupt:
         typer.echo("Gone, without a trace.", err=True)
 
 
-def _wait_for_the_terminals_end() -> None:
-    """Return when a terminal of this program is closed; a signal raises KeyboardInterrupt, with or without a terminal.
+def terminals_of(*streams: TextIO) -> select.poll:
+    """The terminals of this program. `poll()` returns when one is closed, or was; without a terminal, it never does.
 
     A closed terminal sends its signal to the leader of its session alone. If that is `make`, it waits for this program.
+    A terminal that is closed is none for `isatty` any more: they are looked for before anything takes time.
     """
     terminals = select.poll()
-    for stream in (sys.stdin, sys.stdout, sys.stderr):
+    for stream in streams:
         if stream.isatty():
             terminals.register(stream.fileno(), 0)  # a hang-up is always reported
-    terminals.poll()
+    return terminals
 
 
 def _ready(running: InteractiveSandbox) -> str:
