@@ -30,6 +30,9 @@ SETTLE_SECONDS = 180.0
 #: How long after that a worker may take to be ready again, in seconds.
 _READY_SECONDS = 90.0
 
+#: How long the queues must have been empty, in seconds: RabbitMQ counts what a quorum queue holds every five seconds.
+_EMPTY_SECONDS = 6.0
+
 #: After so many seconds it is looked whether the broker itself keeps messages back.
 _SUSPICIOUS_SECONDS = 60.0
 
@@ -136,6 +139,7 @@ class _Trial:
         self._publisher = Publisher(deployment.outsiders_url, bodies)
         self._observer = Observer(deployment.outsiders_url)
         self._orphaned = 0
+        self._busy_at = began
         target = Target(deployment, self._publisher, self._observer)
         self._nemesis = Nemesis(target, options.seed, report, options.chooses)
 
@@ -163,12 +167,19 @@ class _Trial:
         )
 
     def _settle(self) -> float | None:
-        began = time.monotonic()
-        if not wait_until(self._all_ended, seconds=_SUSPICIOUS_SECONDS, interval=1):
+        began = self._busy_at = time.monotonic()
+        if not wait_until(self._all_at_rest, seconds=_SUSPICIOUS_SECONDS, interval=1):
             self._free_orphans()
-        if wait_until(self._all_ended, seconds=SETTLE_SECONDS, interval=1):
+        if wait_until(self._all_at_rest, seconds=SETTLE_SECONDS, interval=1):
             return time.monotonic() - began
         return None
+
+    def _all_at_rest(self) -> bool:
+        """Whether everything has ended, for long enough that the broker's counts show it."""
+        now = time.monotonic()
+        if not self._all_ended():
+            self._busy_at = now
+        return now - self._busy_at >= _EMPTY_SECONDS
 
     def _free_orphans(self) -> None:
         """Do what an operator must, for what no worker can know of: see `Deployment.orphaned`."""
