@@ -12,26 +12,19 @@ import contextlib
 import http.client
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
-from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
 from tests.benchmarks import cost
 from tests.benchmarks.cost import Cost
 from tests.benchmarks.figures import machine
-from tests.benchmarks.ledger_size import fill
+from tests.benchmarks.ledger_size import filled
 from tests.benchmarks.parts import Parts, usage_of
-from tests.private_servers.postgresql import PrivatePostgresql
-from worker.clock import SystemClock
 from worker.console.keys import to_path
-from worker.ledger.database import open_engine, read_url
-from worker.ledger.migrations import migrate
 from worker.sandbox.errors import PartFailedError
 from worker.sandbox.processes.free_ports import LOOPBACK, free_port
 from worker.sandbox.processes.supervisor import wait_until
@@ -131,19 +124,8 @@ def main() -> None:
     options = parser.parse_args()
     printed = Console(width=110)
     for database in options.databases:
-        with ExitStack() as stack:
-            if database == "postgresql":
-                url = stack.enter_context(PrivatePostgresql()).create_database("ledger")
-            else:
-                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="unlink-console-load-"))
-                url = f"sqlite:///{Path(folder) / 'ledger.db'}"
-            engine = open_engine(read_url(SecretStr(url)), SystemClock())
-            with engine.begin() as connection:
-                migrate(connection)
-            began = time.monotonic()
-            fill(engine, options.rows)
-            printed.print(f"{database}: {options.rows} rows made in {time.monotonic() - began:.0f} s")
-            times, share, alone, beside = measure(stack.enter_context(Parts()), url, options.pages)
+        with filled(database, options.rows, printed) as (_, url), Parts() as parts:
+            times, share, alone, beside = measure(parts, url, options.pages)
         printed.print(f"{database}, {options.rows} rows, {options.pages} open pages; {machine()}")
         table = Table("first page", "median, ms", f"p95, ms (goal {GOAL_MILLISECONDS})")
         for name, of in times.items():

@@ -12,8 +12,8 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -103,11 +103,11 @@ def fill(engine: Engine, rows: int) -> None:
     with engine.connect() as connection:
         if dialect == "postgresql":
             connection.exec_driver_sql("SET statement_timeout = 0")
-            connection.commit()
             driver = connection.connection.driver_connection
             driver.answer_seconds = _SLOW_SECONDS
         else:
             connection.exec_driver_sql("PRAGMA analysis_limit = 1000")
+        connection.commit()
         connection.execution_options(isolation_level="AUTOCOMMIT").exec_driver_sql("ANALYZE")
 
 
@@ -117,6 +117,24 @@ def _allow_slow(connection: Connection) -> None:
         connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
         driver: Any = connection.connection.driver_connection
         driver.answer_seconds = _SLOW_SECONDS
+
+
+@contextmanager
+def filled(database: str, rows: int, console: Console) -> Iterator[tuple[Engine, str]]:
+    """A ledger of this size, new and private, and its URL; prints how long it took to make."""
+    with ExitStack() as stack:
+        if database == "postgresql":
+            url = stack.enter_context(PrivatePostgresql()).create_database("ledger")
+        else:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="unlink-benchmark-"))
+            url = f"sqlite:///{Path(folder) / 'ledger.db'}"
+        engine = open_engine(read_url(SecretStr(url)), SystemClock())
+        with engine.begin() as connection:
+            migrate(connection)
+        began = time.monotonic()
+        fill(engine, rows)
+        console.print(f"{database}: {rows} rows made in {time.monotonic() - began:.0f} s")
+        yield engine, url
 
 
 class Timings:
@@ -179,18 +197,7 @@ def main() -> None:
     for database in options.databases:
         results: dict[int, Timings] = {}
         for rows in options.rows:
-            with ExitStack() as stack:
-                if database == "postgresql":
-                    url = stack.enter_context(PrivatePostgresql()).create_database("ledger")
-                else:
-                    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="unlink-ledger-size-"))
-                    url = f"sqlite:///{Path(folder) / 'ledger.db'}"
-                engine = open_engine(read_url(SecretStr(url)), SystemClock())
-                with engine.begin() as connection:
-                    migrate(connection)
-                began = time.monotonic()
-                fill(engine, rows)
-                console.print(f"{database}: {rows} rows made in {time.monotonic() - began:.0f} s")
+            with filled(database, rows, console) as (engine, url):
                 results[rows] = measure(engine, url)
         table = Table("call", *(f"{rows} rows: median, p95" for rows in results), title=f"{database}, milliseconds")
         for name in next(iter(results.values())).of:
