@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import csv
+import io
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,13 +16,14 @@ from sqlalchemy import make_url
 from starlette.requests import Request
 
 from contracts.events import Outcome
-from tests.console.conftest import TRACE_ID, Console, Estate
+from tests.console.conftest import LINK, TRACE_ID, Console, Estate
 from tests.console.test_batches import join
 from worker.console.actions import _wait  # read from the header, which HTTP clients join
 from worker.console.pages import OverviewPart
 from worker.console.readings import Readings, SharedByKey
 from worker.console.rendering import render_part
 from worker.ledger import ManagerState, WorkerState
+from worker.unlinks.ports.enterprise_manager import Link
 from worker.unlinks.ports.ledger import CancelRequest, Retry
 
 
@@ -214,6 +217,14 @@ def test_the_audit_export_of_a_search_is_that_of_the_command_line(console: Conso
     assert header.startswith("idempotency_key,run,enterprise_manager")
     assert line.startswith("CHG1,1,default")
     assert ",'=1+1," in line
+
+
+def test_the_audit_export_shows_what_is_under_way_as_it_was_asked(console: Console, estate: Estate) -> None:
+    """Before its end an unlink has no event: an auditor would not know by which run it was ordered, or for what."""
+    lease = estate.order("CHG1", correlation_id="run 7", repository={"name": "Scale-out 9"})
+    estate.send(lease, link=Link(LINK.object_in_job_id, LINK.repository_uid, None))
+    (row,) = csv.DictReader(io.StringIO(console.get("/unlinks.csv").text))
+    assert (row["correlation_id"], row["repository_name"]) == ("run 7", "Scale-out 9")
 
 
 async def test_many_open_pages_are_one_query() -> None:
