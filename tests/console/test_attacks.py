@@ -288,7 +288,7 @@ def test_headers_that_no_client_sends_are_refused(guarded: Console) -> None:
 
 
 def test_headers_that_trickle_are_not_waited_for(guarded: Console, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client that sends a byte now and then would keep a connection for ever."""
+    """A client that sends one byte at a time would hold a connection without limit."""
     monkeypatch.setattr(server, "HEADER_SECONDS", 0.5)
     with socket.create_connection(("127.0.0.1", int(guarded.url.rpartition(":")[2]))) as client:
         client.settimeout(0.02)

@@ -267,7 +267,7 @@ def test_ctrl_c_says_what_is_still_open(world: World, behaviour: Behaviour) -> N
 
 
 def test_what_was_never_published_is_not_called_open(world: World) -> None:
-    """A mistyped name, or a broker that is away: whoever reads that the end is not known would wait for it."""
+    """Nothing was sent, because a name is mistyped or the broker is away; a person would wait for an end."""
     world.start_worker()
     mistyped = submit(world, *VENDOR_PAGE, "--em", "branchoffice")
     assert mistyped.returncode == 2

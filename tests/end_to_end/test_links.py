@@ -73,7 +73,7 @@ def test_a_jobs_links_are_listed_with_what_an_unlink_drops(world: World) -> None
 
 
 def test_a_narrow_terminal_shows_job_repository_and_link_whole(world: World) -> None:
-    """The plan of `offboard` is printed alike: whoever consents to it would not see which jobs are meant."""
+    """A person would consent to the plan of `offboard`, which is printed alike, without seeing its jobs."""
     environment = surroundings() | world.environment | {"TERM": "xterm-256color", "NO_COLOR": "1"}
     environment.pop("COLUMNS", None)  # it would hold instead of the width
     for columns, shown in ((40, f"{VENDOR_JOB_NAME} / {VENDOR_REPOSITORY_NAME}"), (160, VENDOR_JOB_NAME)):

@@ -102,7 +102,7 @@ def test_what_others_wrote_cannot_steer_the_terminal(world: World) -> None:
 
 
 def test_a_file_cannot_steer_the_terminal(tmp_path: Path) -> None:
-    """A file that somebody sent would rewrite the screen of whoever submits it, by the name of a column."""
+    """The name of a column in a file from elsewhere would rewrite the screen."""
     commands = tmp_path / "commands.csv"
     commands.write_text("job,repository,\x1b]0;owned\x07\n")
     refused = program({}, "submit", "--file", str(commands))
@@ -220,7 +220,7 @@ def test_a_cancel_that_nothing_answers_ends_in_time_and_says_where_to_look(world
 
 
 def test_a_cancel_of_a_key_that_nobody_knows_says_so(world: World) -> None:
-    """A mistyped key would keep whoever waits waiting for ever; and nobody else would see the mistake."""
+    """A person with a mistyped key would wait for ever, and nobody would see the mistake."""
     worker = world.serve()
     ended = program(world.environment, "cancel", "CHG1", "--wait", "--wait-seconds", "60")
     assert ended.exit_code == 6, ended.output
