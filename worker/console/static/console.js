@@ -14,15 +14,44 @@
   };
   show(document);
   const stale = document.getElementById("stale");
+  const say = (text) => {
+    stale.className = text && "note";
+    stale.textContent = text;
+  };
+  // An update leaves readers where they are: what they look at in its place, details open. htmx returns the focus to
+  // the element of the same ID.
+  let looked, opened;
+  const topOf = (element) => element.getBoundingClientRect().top;
+  document.addEventListener("htmx:beforeSwap", (event) => {
+    const part = event.detail.target;
+    const selection = getSelection();
+    if (event.detail.shouldSwap && !selection.isCollapsed && part.contains(selection.anchorNode)) {
+      event.detail.shouldSwap = false;
+      say("This page is not updated while a text of it is selected.");
+      return;
+    }
+    const visible = (element) => topOf(element) >= 0 && topOf(element) < innerHeight;
+    const focused = document.activeElement;
+    const marks = [...part.querySelectorAll("[id]")];
+    const mark = part.contains(focused) && focused.id && visible(focused) ? focused : marks.find(visible);
+    looked = mark && { id: mark.id, top: topOf(mark) };
+    opened = marks.filter((element) => element.open).map((element) => element.id);
+  });
   document.addEventListener("htmx:afterSwap", () => {
     show(document);
-    stale.textContent = stale.className = "";
+    say("");
+    for (const id of opened) {
+      document.getElementById(id)?.setAttribute("open", "");
+    }
+    const mark = looked && document.getElementById(looked.id);
+    if (mark) {
+      scrollBy(0, topOf(mark) - looked.top);
+    }
   });
   // The ledger or the console is away: what is shown grows old.
   for (const failure of ["htmx:responseError", "htmx:sendError", "htmx:timeout"]) {
     document.addEventListener(failure, () => {
-      stale.className = "note";
-      stale.textContent = "! This page cannot be updated now: it shows what was read last. It tries again by itself.";
+      say("! This page cannot be updated now: it shows what was read last. It tries again by itself.");
     });
   }
   // What changes something is asked about first.
