@@ -115,6 +115,7 @@ lock: $(ready) ## Pin all dependencies anew: requirements.lock, requirements-dev
 	@$(compile) pyproject.toml --extra console -c requirements.lock -o k8s/image/console.lock
 	@$(compile) pyproject.toml --extra sandbox -c requirements.lock -o k8s/image/sandbox.lock
 	@$(compile) --group fuzz -o tests/fuzz/requirements.lock
+	@$(compile) --group client -o tests/console/generator.lock
 	@$(compile) pyproject.toml --all-extras --group dev -c requirements.lock -c k8s/image/build.lock \
 		-c k8s/image/console.lock -c k8s/image/sandbox.lock -o requirements-dev.lock
 

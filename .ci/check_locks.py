@@ -31,6 +31,7 @@ def main() -> None:
         *_problems("k8s/image/console.lock", [*worker, *optional["console"]]),
         *_problems("k8s/image/sandbox.lock", [*worker, *optional["sandbox"]]),
         *_problems("tests/fuzz/requirements.lock", wanted["dependency-groups"]["fuzz"]),
+        *_problems("tests/console/generator.lock", wanted["dependency-groups"]["client"]),
         *_problems("requirements-dev.lock", [*worker, *extras, *wanted["dependency-groups"]["dev"]]),
     ]
     if problems:

@@ -127,7 +127,7 @@ class JobReference(Message):
 
     model_config = ConfigDict(
         title="Backup copy job",
-        json_schema_extra=_exactly_one_of({"id": "by ID", "name": "by name"}, narrowing="backup_server"),
+        json_schema_extra=_exactly_one_of({"id": "job by ID", "name": "job by name"}, narrowing="backup_server"),
     )
 
     id: JobId | None = Field(
@@ -159,7 +159,12 @@ class RepositoryReference(Message):
     model_config = ConfigDict(
         title="Linked repository",
         json_schema_extra=_exactly_one_of(
-            {"link_id": "by the link's ID", "uid": "by UID", "name": "by name"}, narrowing="backup_server"
+            {
+                "link_id": "repository by its link's ID",
+                "uid": "repository by UID",
+                "name": "repository by name",
+            },
+            narrowing="backup_server",
         ),
     )
 

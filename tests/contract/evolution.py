@@ -100,11 +100,18 @@ def _not_allowed(sides: _Sides) -> Iterator[str]:
     yield from _values(sides)
     yield from _bounds(sides)
     for keyword in _OPAQUE:
-        if keyword in sides.wide and sides.narrow.get(keyword) != sides.wide[keyword]:
+        if keyword in sides.wide and _rules(sides.narrow.get(keyword)) != _rules(sides.wide[keyword]):
             yield f"{sides.path}: another {keyword}"
     yield from _fields(sides)
     if "items" in sides.wide:
         yield from _not_allowed(sides.at(sides.narrow.get("items", _EVERYTHING), sides.wide["items"], "[]"))
+
+
+def _rules(part: Any) -> Any:
+    """A restriction without the titles of its branches."""
+    if isinstance(part, list):
+        return [_rules(branch) for branch in part]
+    return {name: value for name, value in part.items() if name != "title"} if isinstance(part, dict) else part
 
 
 def _alternatives(sides: _Sides) -> Iterator[str]:

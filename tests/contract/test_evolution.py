@@ -124,6 +124,9 @@ HARMLESS_FOR_PUBLISHERS = {
     "a new value of an enumeration": extend("properties/if_absent/enum", "ask"),
     "a pattern gone": drop("properties/idempotency_key/pattern"),
     "another wording": put("properties/job/description", "The job."),
+    "another title of a way to name the job": lambda schema: at(schema, "$defs/JobReference/oneOf")[0].update(
+        title="-"
+    ),
     "another example": put("examples", []),
     "a part moved into its place": lambda schema: schema["properties"].__setitem__(
         "ticket", {"anyOf": [{"type": "null"}, schema["$defs"]["Ticket"]]}
