@@ -90,3 +90,4 @@ class Threads:
     def _work(self) -> None:
         while (call := self._calls.get()) is not None:
             call()
+            del call  # it holds its result, and would hold it until the next one
