@@ -38,7 +38,8 @@ class Answers:
         connection.send(self.logon if request.startswith(b"POST") else self.next)
 
 
-def _framed(status: int, body: bytes, headers: bytes = b"") -> bytes:
+def framed(status: int, body: bytes, headers: bytes = b"") -> bytes:
+    """An answer with the length of its body."""
     return b"HTTP/1.1 %d Whatever\r\n%sContent-Length: %d\r\n\r\n%s" % (status, headers, len(body), body)
 
 
@@ -106,7 +107,7 @@ async def test_a_session_id_that_is_none_does_not_keep_the_worker_from_ending(
     """Else a drain would end with a stack trace, or a log-off delete something else."""
     session = json.dumps({"SessionId": session_id}).encode()
     answers = Answers(HEAD % len(session) + session)
-    answers.next = _framed(200, b"[]")
+    answers.next = framed(200, b"[]")
     server = serve(answers, tls=None)
     gateway = Gateway("lab", settings_for(server.port, url=f"http://127.0.0.1:{server.port}"), clock)
     assert await gateway.links(JOB) == []
@@ -120,7 +121,7 @@ async def test_a_task_id_that_is_none_is_no_answer(
     hostile: Callable[[], Gateway], answers: Answers, task_id: str
 ) -> None:
     """Else an accepted DELETE could be neither recorded nor followed nor reported."""
-    answers.next = _framed(202, json.dumps({"TaskId": task_id, "State": "Running"}).encode())
+    answers.next = framed(202, json.dumps({"TaskId": task_id, "State": "Running"}).encode())
     gateway = hostile()
     with pytest.raises(AnswerLost, match="it names no task"):
         await gateway.delete_link(JOB, LINK, at_any_time)
@@ -130,7 +131,7 @@ async def test_a_task_id_that_is_none_is_no_answer(
 async def test_names_that_are_listed_can_be_printed(hostile: Callable[[], Gateway], answers: Answers) -> None:
     """Else one strange name would end the list of what can be unlinked with a stack trace."""
     refs = [{"UID": f"urn:veeam:Job:{JOB}", "Name": "Copy\ud800\n2"}]
-    answers.next = _framed(200, json.dumps({"Refs": refs}).encode())
+    answers.next = framed(200, json.dumps({"Refs": refs}).encode())
     gateway = hostile()
     assert await gateway.names("Job") == {JOB: "Copy 2"}
     await gateway.close(log_off=False)
@@ -181,7 +182,7 @@ _headers = st.lists(
 ).map(lambda pairs: "".join(f"{name}: {value}\r\n" for name, value in pairs).encode("latin-1"))
 _statuses = st.sampled_from([200, 201, 202, 204, 301, 400, 401, 403, 404, 408, 409, 429, 500, 501, 503])
 _answer = (
-    st.builds(_framed, _statuses | st.integers(0, 1100), _body, _headers)
+    st.builds(framed, _statuses | st.integers(0, 1100), _body, _headers)
     | st.binary(max_size=200)
     | st.binary(max_size=100).map(lambda junk: b"HTTP/1.1 200 OK\r\n" + junk)
     | st.binary(max_size=100).map(lambda junk: b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + junk)

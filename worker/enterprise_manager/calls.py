@@ -11,6 +11,7 @@ from worker.enterprise_manager.availability import Availability
 from worker.enterprise_manager.differences import Differences
 from worker.enterprise_manager.documents.records import read_paging
 from worker.enterprise_manager.documents.tree import Node, UnexpectedDocumentError, UnreadableDocumentError
+from worker.enterprise_manager.frames import without_frames
 from worker.enterprise_manager.logon import TOKEN_HEADER, Logon, LogonSession
 from worker.enterprise_manager.remedies import Remedies
 from worker.enterprise_manager.responses import UNAUTHORIZED, Again, NotFound, Unauthorized, judge
@@ -169,7 +170,7 @@ class Calls:
         try:
             result = await once(1)
         except Again as error:
-            result = await retry(once, error, self._clock)  # most requests need one attempt only
+            result = await retry(once, without_frames(error), self._clock)  # most requests need one attempt only
         self._availability.went_right()
         return result
 

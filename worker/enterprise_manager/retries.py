@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import tenacity
 
+from worker.enterprise_manager.frames import without_frames
 from worker.enterprise_manager.responses import Again
 from worker.unlinks.back_off import BackOff
 from worker.unlinks.ports.clock import Clock
@@ -37,7 +38,10 @@ async def retry(once: Callable[[int], Awaitable[_T]], first: Again, clock: Clock
         reraise=True,
     ):
         with attempt:
-            result = await once(1 + attempt.retry_state.attempt_number)
+            try:
+                result = await once(1 + attempt.retry_state.attempt_number)
+            except Again as error:
+                raise without_frames(error) from None  # tenacity and its error hold each other
     return result
 
 

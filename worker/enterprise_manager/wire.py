@@ -12,7 +12,8 @@ import structlog
 
 from worker.enterprise_manager.concurrency_limit import ConcurrencyLimit, ConcurrencyLimitClosedError
 from worker.enterprise_manager.documents.reading import read_document
-from worker.enterprise_manager.documents.tree import Node
+from worker.enterprise_manager.documents.tree import DocumentError, Node
+from worker.enterprise_manager.frames import without_frames
 from worker.enterprise_manager.permission import Permission
 from worker.enterprise_manager.responses import SERVICE_UNAVAILABLE, TOO_MANY, retry_after
 from worker.enterprise_manager.threads import Threads
@@ -146,7 +147,7 @@ class Wire:
             status = answer.status
         except TransportError as error:
             problem = str(error)
-            raise
+            raise without_frames(error) from None
         else:
             self._heed(answer)
             return answer
@@ -187,9 +188,12 @@ class Wire:
         Raises:
             UnreadableDocumentError: the body is no document, or exceeds a limit.
         """
-        if len(answer.body) < _LONG_BODY:
-            return read_document(answer.body)
-        return await self._threads.run(partial(read_document, answer.body))
+        try:
+            if len(answer.body) < _LONG_BODY:
+                return read_document(answer.body)
+            return await self._threads.run(partial(read_document, answer.body))
+        except DocumentError as error:
+            raise without_frames(error) from None
 
     def close(self) -> None:
         """Close idle connections and threads. A running exchange ends by its own time-out, or with the process."""

@@ -31,6 +31,8 @@ def read_xml(body: bytes) -> Node:
     except (ParseError, ValueError, LookupError) as error:
         # defusedxml raises ValueError for forbidden parts. LookupError: Python does not know the encoding.
         raise UnreadableDocumentError("it is not valid XML") from error
+    finally:
+        vars(parser).clear()  # after a failure, parser and target would hold each other, and all that was read
     if target.root is None:
         raise UnreadableDocumentError("it is not valid XML")
     return target.root

@@ -1,0 +1,67 @@
+"""What a request that failed leaves behind: no document, and no answer, that only a search for cycles would find."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import pytest
+
+from tests.enterprise_manager.ids import UID
+from tests.enterprise_manager.test_hostile_answers import Answers, framed
+from tests.waiting import until
+from worker.enterprise_manager import Gateway
+from worker.enterprise_manager.documents.tree import Node
+from worker.enterprise_manager.transport import Answer
+from worker.unlinks.ports.enterprise_manager import EnterpriseManagerError
+
+_LONG = b"<EntityReferences>" + b'<Ref Name="Scale-out 3" Type="RepositoryReference"/>' * 3000
+
+ANSWERS = {
+    "long, and cut": framed(200, _LONG),
+    "short, and cut": framed(200, _LONG[:500]),
+    "with too many fields": framed(200, _LONG + b'<a b="c"/>' * 200_000),
+    "JSON, and cut": framed(200, b"[" + b'{"Name": "Scale-out 3"},' * 8000),
+    "an error": framed(500, b"<Error><Message>The service is starting.</Message></Error>"),
+    "broken off": framed(200, _LONG)[:-5],
+    "readable": framed(200, _LONG + b"</EntityReferences>"),
+}
+
+
+def alive() -> int:
+    """How many documents and answers there are."""
+    return sum(isinstance(each, Node | Answer) for each in gc.get_objects())
+
+
+@contextmanager
+def without_search() -> Iterator[None]:
+    """Let no cycle be freed: the next search for them may be hours away."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("answer", ANSWERS.values(), ids=list(ANSWERS))
+async def test_an_answer_is_freed_with_its_request(serve: Any, settings_for: Any, clock: Any, answer: bytes) -> None:
+    """A long list that cannot be read was kept each time that it was asked for: a worker had 1.1 GB of them."""
+    answers = Answers()
+    answers.next = answer
+    server = serve(answers, tls=None)
+    gateway = Gateway("lab", settings_for(server.port, url=f"http://127.0.0.1:{server.port}"), clock)
+    asked: list[Callable[[], Any]] = [
+        lambda: gateway.names("Repository"),
+        lambda: gateway.repository_name(UID),
+    ]
+    with without_search():
+        before = alive()
+        for ask in asked:
+            with suppress(EnterpriseManagerError):
+                await ask()
+        await gateway.close(log_off=False)
+        # A thread may not have come back to its queue yet.
+        await until(lambda: alive() <= before, "what was read is freed", seconds=10)
