@@ -34,7 +34,7 @@ log = structlog.get_logger()
 #: The exit status after a second signal to stop: the shell's for a process ended by SIGTERM.
 ENDED_AT_ONCE = 128 + signal.SIGTERM
 
-#: When Python looks for unreachable cycles: after so many new objects (not 700), and for older ones ten times less often.
+#: When Python looks for unreachable cycles: after so many new objects (not 700), for older ones ten times less often.
 #: An unlink leaves next to none, and the search took 6 % of the CPU.
 GC_THRESHOLDS = (10_000, 10, 10)
 
