@@ -252,7 +252,8 @@ class ConsoleSettings(_Section):
             raise ValueError("must be no more than https://host or https://host:port")
         if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
             raise ValueError("must be https:// (http:// on localhost alone): passwords are sent there")
-        return f"{parts.scheme}://{parts.netloc.lower()}"
+        # As browsers name an origin: without the port of the scheme.
+        return f"{parts.scheme}://" + parts.netloc.lower().removesuffix(":443" if parts.scheme == "https" else ":80")
 
     @field_validator("trusted_proxies")
     @classmethod

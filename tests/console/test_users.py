@@ -11,10 +11,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from playwright.sync_api import Browser, expect
 from sqlalchemy import make_url
 
 from contracts.events import Outcome
-from tests.console.conftest import PASSWORD, Console, Estate, bearer, served
+from tests.console.conftest import PASSWORD, Console, Estate, bearer, served, sign_in
 from tests.preloaded.preloaded import run_program
 from tests.waiting import wait_until
 from worker.clock import SystemClock
@@ -22,6 +23,9 @@ from worker.console import server, signed_in
 from worker.console.throttle import Throttle
 from worker.console.users import HASHER, Users
 from worker.settings import ConsoleProgramSettings, ConsoleSettings, SettingsInvalidError
+
+HTML = "text/html"
+LINK = '<a href="{}/unlinks?ticket=OPS-1&amp;since=7d">The unlink</a>'
 
 
 def log_in(console: Console, name: str, password: str = PASSWORD, **headers: str) -> httpx.Response:
@@ -139,6 +143,54 @@ def test_a_link_is_followed_after_signing_in(guarded: Console) -> None:
     """Who comes from a ticket would have to search for its unlink."""
     location = guarded.get("/unlinks?ticket=OPS-1&since=7d").headers["location"]
     assert 'name="next" value="/unlinks?ticket=OPS-1&amp;since=7d"' in guarded.get(location).text
+
+
+@pytest.mark.parametrize("name", ["reader", "operateer"])
+def test_who_is_signed_in_may_sign_in_again(guarded: Console, name: str) -> None:
+    """A second tab, which was led to the login before the first one signed in, would stay there for ever."""
+    assert log_in(guarded, "reader").status_code == 303
+    answer = guarded.get("/login?next=/unlinks%3Fticket=OPS-1")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/unlinks?ticket=OPS-1")
+    assert log_in(guarded, name).status_code == 303
+    assert log_in(guarded, "reader", Origin="https://evil.example").status_code == 403
+
+
+def test_a_link_of_another_site_leads_to_the_page_and_not_to_the_login(guarded: Console, chromium: Browser) -> None:
+    """Who is signed in would have to sign in again for each link in a ticket: the browser sends no cookie with it."""
+    page = chromium.new_context().new_page()
+    page.route("http://jira.example/**", lambda route: route.fulfill(body=LINK.format(guarded.url), content_type=HTML))
+    page.goto(guarded.url)
+    sign_in(page, "reader")
+    page.goto("http://jira.example/OPS-1")
+    page.get_by_role("link").click()
+    expect(page.get_by_role("heading", name="Unlinks")).to_be_visible()
+    assert page.url == f"{guarded.url}/unlinks?ticket=OPS-1&since=7d"
+    page.context.clear_cookies()
+    page.goto("http://jira.example/OPS-1")
+    page.get_by_role("link").click()
+    sign_in(page, "reader")
+    expect(page.get_by_role("heading", name="Unlinks")).to_be_visible()
+    assert page.url == f"{guarded.url}/unlinks?ticket=OPS-1&since=7d"
+    page.context.close()
+
+
+@pytest.mark.parametrize("path", ["//evil.example/", "//evil.example", "/%0A//evil.example"])
+def test_a_link_of_another_site_leads_nowhere_else(guarded: Console, path: str) -> None:
+    """A link to the console would end at a page that looks like it."""
+    answer = guarded.get(guarded.url + path, headers={"Sec-Fetch-Site": "cross-site"})
+    assert "url=//" not in answer.text
+    assert 'href="//' not in answer.text
+
+
+def test_a_button_that_failed_is_not_said_to_be_pressed_again(guarded: Console, estate: Estate) -> None:
+    """Who wanted to cancel would wait for a page that repeats nothing, and shows "Method Not Allowed" at last."""
+    estate.order("CHG1")
+    log_in(guarded, "operateer")
+    headers = {"Origin": guarded.url, "X-CSRF-Token": csrf_of(guarded)}
+    answer = guarded.client.post("/unlinks/Q0hHMQ/cancel", headers=headers)
+    assert answer.status_code == 503
+    assert "http-equiv" not in answer.text
+    assert "not tried again by itself" in answer.text
 
 
 @pytest.mark.parametrize(

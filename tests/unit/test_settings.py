@@ -12,7 +12,15 @@ from tempfile import TemporaryDirectory
 import pytest
 
 import contracts
-from worker.settings import ClientSettings, ConsoleProgramSettings, Settings, SettingsInvalidError, load, secrets_of
+from worker.settings import (
+    ClientSettings,
+    ConsoleProgramSettings,
+    ConsoleSettings,
+    Settings,
+    SettingsInvalidError,
+    load,
+    secrets_of,
+)
 
 VALID = {
     "UNLINK_BROKER__URL": "amqp://worker:s3cret%2Fpart@rabbit/",
@@ -226,3 +234,18 @@ def _is_no_setting(name: str, kind: type[Settings | ConsoleProgramSettings]) -> 
         # Of a section that is given as a whole, no line names the variable.
         return f"{name}: there is no such setting" in str(error) or "a variable given as JSON" in str(error)
     return False
+
+
+@pytest.mark.parametrize(
+    ("given", "origin"),
+    [
+        ("https://unlinks.example.com:443/", "https://unlinks.example.com"),
+        ("HTTPS://Unlinks.Example.com", "https://unlinks.example.com"),
+        ("https://unlinks.example.com:8443", "https://unlinks.example.com:8443"),
+        ("http://localhost:80", "http://localhost"),
+        ("http://[::1]:9465", "http://[::1]:9465"),
+    ],
+)
+def test_the_consoles_address_is_spelt_as_browsers_spell_an_origin(given: str, origin: str) -> None:
+    """Every login would be refused as one that no page of the console has sent."""
+    assert ConsoleSettings.model_validate({"public_url": given}).public_url == origin

@@ -26,7 +26,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 
 from worker.console.problems import Problem
 from worker.console.rendering import render
-from worker.console.signing_in import local_path
+from worker.console.signed_in import local_path
 from worker.console.users import Role, Users
 from worker.settings import OidcSettings
 
@@ -274,7 +274,7 @@ async def end(request: Request) -> HTMLResponse:
         log.warning("console.login_refused", user=None, address=request.state.address, problem=problem.detail)
         raise
     log.info("console.login", user=name, role=role.value, address=request.state.address)
-    page = render(request.scope, "signed_in.html", page="", title="Signed in", after=after)
+    page = render(request.scope, "onward.html", page="", title="Signed in", after=after)
     page.headers.append("Set-Cookie", request.app.state.sign_in.sessions.begin_provided(name, role))
     page.headers.append("Set-Cookie", oidc.no_cookie)
     return page

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,7 +12,7 @@ from jinja2 import ChainableUndefined, Environment, FileSystemLoader, select_aut
 from markupsafe import Markup
 
 from contracts.events import Outcome
-from worker.console.audit import log_refusal
+from worker.console.audit import READING, log_refusal
 from worker.console.keys import to_path
 from worker.console.problems import Problem, as_json, title_of, wants_json
 from worker.console.views import LOST_SECONDS
@@ -88,6 +89,16 @@ def answer(scope: Scope, problem: Problem) -> Response:
     log_refusal(scope, problem)
     if wants_json(scope):
         return as_json(problem)
-    page = render(scope, "problem.html", problem.status, problem=problem, title=title_of(problem.status), page="")
+    page = render(
+        scope,
+        "problem.html",
+        problem.status,
+        problem=problem,
+        title=title_of(problem.status),
+        page="",
+        away=problem.status == HTTPStatus.SERVICE_UNAVAILABLE,
+        # A request that is repeated by itself may neither do something twice nor use up a code of a login.
+        again=scope["method"] in READING and not scope["path"].startswith("/login"),
+    )
     page.headers.update(problem.headers or {})
     return page

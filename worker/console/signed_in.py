@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import ipaddress
+import re
 from http.cookies import CookieError, SimpleCookie
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qs, quote, urlsplit
@@ -13,11 +14,12 @@ from starlette.responses import RedirectResponse
 
 from worker.console.audit import READING
 from worker.console.problems import Problem
-from worker.console.rendering import answer
+from worker.console.rendering import answer, render
 from worker.console.sessions import Sessions
 from worker.console.users import Caller, Role, Users
 
 if TYPE_CHECKING:
+    from starlette.responses import Response
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 #: Paths that need no login.
@@ -30,6 +32,8 @@ MOST_BYTES: Final = 80 * 1024
 BODY_SECONDS: Final = 10.0
 
 _WRONG_TOKEN: Final = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
+
+_LOCAL: Final = re.compile(r"/(?![/\\])[^\\\x00-\x20]*")
 
 FORM: Final = "application/x-www-form-urlencoded"
 
@@ -69,9 +73,7 @@ class SignedIn:
             await answer(scope, problem)(scope, receive, send)
             return
         if received is None:
-            query = scope["query_string"].decode("latin-1")
-            here = quote(scope["path"] + (f"?{query}" if query else ""))
-            await RedirectResponse(f"/login?next={here}", 303)(scope, receive, send)
+            await _to_login(scope)(scope, receive, send)
         else:
             await self._app(scope, received, send)
 
@@ -93,6 +95,9 @@ class SignedIn:
         if reading:
             return receive
         body = await _body(headers, receive)
+        if path == "/login":
+            self._require_own_page(headers, body, None)  # its page may be older than the session
+            return _replayed(body, receive)
         if caller is None or caller.csrf is not None:
             self._require_own_page(headers, body, caller)
         if caller is not None and caller.role is Role.READ and path != "/logout":
@@ -149,6 +154,24 @@ class SignedIn:
         except ValueError:
             return False
         return any(ip in network for network in self._proxies)
+
+
+def _to_login(scope: Scope) -> Response:
+    """Send the browser to the login.
+
+    A page of another site, such as a ticket, may have led here: then the browser has sent no `SameSite=Strict` cookie.
+    It is given a page that leads to the same address, and sends the cookie with that request.
+    """
+    query = scope["query_string"].decode("latin-1")
+    here = quote(scope["path"]) + (f"?{query}" if query else "")
+    if _headers(scope).get("sec-fetch-site") == ["cross-site"]:
+        return render(scope, "onward.html", page="", title="Unlink worker", after=local_path(here))
+    return RedirectResponse(f"/login?next={quote(here)}", 303)
+
+
+def local_path(path: str) -> str:
+    """The path if it is one of this console, else `/`: nobody is sent elsewhere."""
+    return path if _LOCAL.fullmatch(path) else "/"
 
 
 def form_of(body: bytes) -> dict[str, list[str]]:

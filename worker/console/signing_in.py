@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from typing import Annotated, Final
 
 import structlog
@@ -13,7 +12,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from worker.console.problems import Problem
 from worker.console.rendering import render
 from worker.console.sessions import KNOWN, Sessions
-from worker.console.signed_in import form_of
+from worker.console.signed_in import form_of, local_path
 from worker.console.throttle import Throttle
 from worker.console.users import Users
 from worker.unlinks.ports.clock import Clock
@@ -26,8 +25,6 @@ router = APIRouter(include_in_schema=False)
 _AT_ONCE: Final = 2
 #: The longest password that is compared, in characters.
 _LONGEST: Final = 1000
-
-_LOCAL: Final = re.compile(r"/(?![/\\])[^\\\x00-\x20]*")
 
 
 class SignIn:
@@ -82,8 +79,10 @@ def sign_in_of(request: Request) -> SignIn:
 
 @router.get("/login", response_class=HTMLResponse)
 async def login_page(request: Request, after: Annotated[str, Query(alias="next", max_length=2000)] = "/") -> Response:
-    """The form."""
+    """The form, for those who are not signed in."""
     sign_in_of(request)
+    if request.state.caller is not None:  # in another tab
+        return RedirectResponse(local_path(after), 303)
     return render(
         request.scope,
         "login.html",
@@ -132,8 +131,3 @@ async def logout(request: Request) -> RedirectResponse:
     """Sign out."""
     log.info("console.logout", user=request.state.caller.name, address=request.state.address)
     return RedirectResponse("/login", 303, {"Set-Cookie": sign_in_of(request).sessions.end()})
-
-
-def local_path(path: str) -> str:
-    """The path if it is one of this console, else `/`: nobody is sent elsewhere after signing in."""
-    return path if _LOCAL.fullmatch(path) else "/"
