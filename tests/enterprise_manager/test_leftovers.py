@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from tests.enterprise_manager.ids import UID
 from tests.enterprise_manager.test_hostile_answers import Answers, framed
+from tests.garbage import alive, without_search
 from tests.waiting import until
 from worker.enterprise_manager import Gateway
 from worker.enterprise_manager.documents.tree import Node
@@ -30,22 +30,6 @@ ANSWERS = {
 }
 
 
-def alive() -> int:
-    """How many documents and answers there are."""
-    return sum(isinstance(each, Node | Answer) for each in gc.get_objects())
-
-
-@contextmanager
-def without_search() -> Iterator[None]:
-    """Let no cycle be freed: the next search for them may be hours away."""
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-
-
 @pytest.mark.parametrize("answer", ANSWERS.values(), ids=list(ANSWERS))
 async def test_an_answer_is_freed_with_its_request(serve: Any, settings_for: Any, clock: Any, answer: bytes) -> None:
     """A long list that cannot be read was kept each time that it was asked for: a worker had 1.1 GB of them."""
@@ -58,10 +42,10 @@ async def test_an_answer_is_freed_with_its_request(serve: Any, settings_for: Any
         lambda: gateway.repository_name(UID),
     ]
     with without_search():
-        before = alive()
+        before = alive(Node, Answer)
         for ask in asked:
             with suppress(EnterpriseManagerError):
                 await ask()
         await gateway.close(log_off=False)
         # A thread may not have come back to its queue yet.
-        await until(lambda: alive() <= before, "what was read is freed", seconds=10)
+        await until(lambda: alive(Node, Answer) <= before, "what was read is freed", seconds=10)

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import socket
-import ssl
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +20,10 @@ from worker.broker.problems import (
     ConnectError,
     QueueNotReadyError,
     closed_in_order,
-    explain_ca_file,
     explain_connect,
     explain_lost,
 )
+from worker.broker.tls import tls_context
 from worker.broker.tolerant import TolerantConnection
 from worker.settings import BrokerSettings, SettingsInvalidError
 from worker.unlinks.ports.clock import Clock
@@ -62,7 +61,7 @@ def connection_parameters(settings: BrokerSettings, purpose: str) -> URLParamete
     except (ValueError, TypeError):
         raise SettingsInvalidError(URL_UNREADABLE) from None
     if parameters.ssl_options is not None:
-        parameters.ssl_options = SSLOptions(_tls_context(settings), server_hostname=parameters.host)
+        parameters.ssl_options = SSLOptions(tls_context(settings.ca_file), server_hostname=parameters.host)
     parameters.heartbeat = settings.heartbeat_seconds
     parameters.blocked_connection_timeout = settings.blocked_seconds
     parameters.socket_timeout = CONNECT_SECONDS
@@ -82,13 +81,6 @@ def user_of(settings: BrokerSettings) -> str:
     """
     credentials: Any = connection_parameters(settings, "user").credentials
     return str(credentials.username)
-
-
-def _tls_context(settings: BrokerSettings) -> ssl.SSLContext:
-    try:
-        return ssl.create_default_context(cafile=settings.ca_file)
-    except OSError as error:
-        raise SettingsInvalidError(explain_ca_file(error)) from None
 
 
 class SupervisedConnection:
