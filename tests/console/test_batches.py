@@ -143,7 +143,7 @@ def test_what_failed_of_a_batch_is_retried_at_once(steering: Console, world: Wor
     assert steering.client.post(f"{page}/retry", headers=bearer("read")).status_code == 403
     world.enterprise_manager.set_running(VENDOR_JOB_ID, running=False)
     pressed = steering.client.post(f"{page}/retry", headers=bearer("submit"))
-    assert (pressed.status_code, pressed.headers["location"]) == (303, f"{page}?asked=retry")
+    assert (pressed.status_code, pressed.headers["location"].startswith(f"{page}?asked=retry&at=")) == (303, True)
 
     def ended() -> dict[str, dict[str, int]]:
         found = steering.get(f"/api/v1{page}", headers=bearer("read")).json()

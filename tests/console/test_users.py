@@ -6,6 +6,7 @@ import hashlib
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -191,6 +192,30 @@ def test_a_button_that_failed_is_not_said_to_be_pressed_again(guarded: Console, 
     assert answer.status_code == 503
     assert "http-equiv" not in answer.text
     assert "not tried again by itself" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("run", "pressed", "said"),
+    [
+        (1, 0, ("The retry is on the queue", "")),
+        (1, 3600, ("No worker has taken the retry up", "Retry")),
+        (0, 0, ("", "Retry")),  # what was pressed was of the run before this one, which has ended meanwhile
+    ],
+    ids=["just now", "an hour ago", "taken up"],
+)
+def test_a_retry_is_said_to_wait_as_long_as_it_may(
+    guarded: Console, estate: Estate, run: int, pressed: int, said: tuple[str, str]
+) -> None:
+    """A retry that a worker refused, or that ended at once, would be shown as waiting for ever, without a button."""
+    estate.end(estate.order("CHG1"), Outcome.FAILED)
+    log_in(guarded, "operateer")
+    at = int(time.time()) - pressed
+    page = guarded.get("/unlinks/Q0hHMQ", params={"asked": "retry", "run": run, "at": at}).text
+    note, button = said
+    assert ("the retry" in page.lower()) == bool(note)
+    assert note in page
+    assert (">Retry</button>" in page) == bool(button)
+    assert ("hx-get" in page) == bool(note)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Annotated, Any
@@ -12,7 +13,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from worker.console.api import Known
-from worker.console.keys import from_path, storable, to_path
+from worker.console.keys import from_path, query_of, storable, to_path
 from worker.console.models import OrderedItem
 from worker.console.orders import Ordered, Orders, read_unlink
 from worker.console.problems import Problem
@@ -150,7 +151,8 @@ async def press(
         await orders.retry(caller, record, 0, reason)
     else:
         raise Problem(404, "There is no such action.")
-    return RedirectResponse(f"/unlinks/{to_path(name)}?asked={action}", 303)
+    asked = query_of({"asked": action, "run": record.entry.run, "at": int(time.time())})
+    return RedirectResponse(f"/unlinks/{to_path(name)}?{asked}", 303)
 
 
 @router.post("/batches/{id}/retry", include_in_schema=False)
@@ -163,7 +165,8 @@ async def retry_batch(
     if not records:
         raise Problem(409, "There is nothing in this batch that you may run again.")
     await orders.retry_batch(caller, name, records)
-    return RedirectResponse(f"/batches/{to_path(name)}?asked=retry", 303)
+    asked = query_of({"asked": "retry", "at": int(time.time())})
+    return RedirectResponse(f"/batches/{to_path(name)}?{asked}", 303)
 
 
 def field(form: Mapping[str, list[str]], name: str) -> str | None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import HTMLResponse, StreamingResponse
@@ -33,6 +34,9 @@ from worker.ledger.overview import HOURS, Overview
 from worker.spreadsheet import line_of
 
 router = APIRouter(include_in_schema=False)
+
+#: How long a page says that what was asked is on its queue, in seconds; after that, something may hold it up.
+_TAKEN_UP_SECONDS: Final = 60
 
 
 class OverviewPart:
@@ -144,8 +148,10 @@ async def unlink(
     *,
     part: bool = False,
     asked: Literal["cancel", "retry", "order", ""] = "",
+    run: int = 0,
+    at: int = 0,
 ) -> HTMLResponse:
-    """One unlink, with its time line."""
+    """One unlink, with its time line. A button that was pressed adds what was `asked`, of which `run`, and when."""
     name = from_path(key)
     history = await (readings.recent_history(name) if part else readings.history(name))
     if history is None and asked == "order":
@@ -156,6 +162,12 @@ async def unlink(
     document = None if record is None else Document(record)
     mine = record is not None and caller.may_change(record.user_id)
     outcome = None if record is None else record.outcome
+    expected = asked == "cancel" and record is not None and outcome is None
+    if asked == "retry" and record is not None and outcome is not None:
+        expected = record.entry.run <= run
+    overdue = expected and asked == "retry" and not _is_recent(at)
+    pending = expected and not overdue
+    kept = expected or (record is None and asked)
     return render(
         request.scope,
         "unlink_part.html" if part else "unlink.html",
@@ -167,6 +179,11 @@ async def unlink(
         steps=_timeline_of(history.steps),
         event_text=_indented(record),
         asked=asked,
+        pending=pending,
+        overdue=overdue,
+        follows=outcome is None or expected,
+        here=f"/unlinks/{to_path(name)}?"
+        + query_of({"part": True, **({"asked": asked, "run": run, "at": at} if kept else {})}),
         may_cancel=mine and outcome is None,
         may_retry=mine and outcome in RETRIED,
     )
@@ -182,15 +199,16 @@ async def batch(
     *,
     part: bool = False,
     asked: Literal["order", "retry", ""] = "",
+    at: int = 0,
 ) -> HTMLResponse:
-    """The batches of an ID, and their commands."""
+    """The batches of an ID, and their commands. A button that was pressed adds what was `asked`, and when."""
     name = from_path(batch_id)
     found = await readings.batches(
         name, from_member_cursor(cursor) if cursor else None, PAGE, expected=asked == "order"
     )
     here = f"/batches/{to_path(name)}"
     under_way = not found.batches or any(not each.has_ended for each in found.batches)
-    pending = asked == "retry" and not under_way
+    pending = asked == "retry" and not under_way and _is_recent(at)
     kept = pending or asked == "order"
     mine = [each for each in found.batches if caller.may_change(each.user_id)]
     return render(
@@ -204,10 +222,16 @@ async def batch(
         under_way=under_way or pending,
         pending=pending,
         may_retry=0 if pending else sum(each.ended[outcome] for each in mine for outcome in RETRIED),
-        here=f"{here}?" + query_of({"part": True, "cursor": cursor, "asked": asked if kept else ""}),
+        here=f"{here}?"
+        + query_of({"part": True, "cursor": cursor, "asked": asked if kept else "", "at": at if pending else None}),
         first=here if cursor else None,
         following=None if found.next is None else f"{here}?cursor={to_member_cursor(found.next)}",
     )
+
+
+def _is_recent(at: int) -> bool:
+    """Whether a worker may still have to take up what was asked at this time, in seconds since 1970."""
+    return abs(time.time() - at) < _TAKEN_UP_SECONDS
 
 
 def _indented(record: Record | None) -> str:
