@@ -94,8 +94,10 @@ class ConfirmChannel:
             message.exchange, message.routing_key, message.body, message.properties, mandatory=message.mandatory
         )
         # Incremented after the publish: a message that cannot be encoded raises before it is sent, and takes no tag.
-        self._last_tag += 1
-        self._outstanding[self._last_tag] = _Outstanding(message, confirmation)
+        self._last_tag = tag = self._last_tag + 1
+        self._outstanding[tag] = _Outstanding(message, confirmation)
+        # Also if its caller has given it up: the broker may never answer.
+        confirmation.add_done_callback(lambda _confirmation: self._outstanding.pop(tag, None))
         return confirmation
 
     async def close(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound, never an error
@@ -122,7 +124,9 @@ class ConfirmChannel:
         """Mark the publish that was returned. The broker also acknowledges it afterwards, as if it had been routed.
 
         `basic.return` carries no delivery tag, so the publish is found by its content. If two outstanding publishes
-        have the same content, exchange and routing key, it does not matter which of them is marked and repeated.
+        have the same content, exchange and routing key, it does not matter which of them is marked and repeated. If one
+        that was given up is returned, its repeat is marked, and is published once more: whether a queue has taken it
+        cannot be told.
         """
         for outstanding in self._outstanding.values():
             message = outstanding.message
