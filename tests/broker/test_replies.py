@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from base64 import b64encode
 
 import pika
+import pytest
 from pydantic import SecretStr
 
 from contracts.events import Outcome
 from tests.broker.conftest import Site, Worker
 from tests.broker.events import make_event
+from worker.broker.direct_reply_to import can_be_decoded
 from worker.settings import BrokerSettings
 from worker.unlinks.ports.broker import ReplyTo
 
@@ -64,3 +67,50 @@ async def test_direct_reply_to_survives_a_delay(worker: Worker, site: Site) -> N
         await worker.broker.outbox.publish(event, [ReplyTo(delivery.reply_to)])
         channel.connection.process_data_events(time_limit=1)
     assert replies == [event.to_bytes()]
+
+
+def _generated(node: bytes, length: int | None = None, rest: bytes = bytes(12)) -> str:
+    """A name as the broker generates it, of the channel of some node."""
+    size = len(node) if length is None else length
+    process = b64encode(b"\x83Xv" + size.to_bytes(2) + node + rest).decode()
+    return f"amq.rabbitmq.reply-to.{process}.SGVsbG8="
+
+
+#: Names that RabbitMQ 3.10 and 4.0 cannot decode, or that look as if.
+UNDECODABLE = (
+    "amq.rabbitmq.reply-to.",
+    "amq.rabbitmq.reply-to.x",
+    "amq.rabbitmq.reply-to.g1.nonsense",
+    "amq.rabbitmq.reply-to.g1h.junk",
+    "amq.rabbitmq.reply-to.g2EF.AAAA",
+    "amq.rabbitmq.reply-to.g2QAA2Zvbw==.AAAA",
+    f"amq.rabbitmq.reply-to.g2.{'A' * 200}",
+    _generated(b"reply@64347956", rest=bytes(7)),
+    _generated(b"reply@64347956", length=13),
+    _generated(b"nowhere"),
+)
+
+
+@pytest.mark.parametrize("name", UNDECODABLE)
+async def test_reply_queue_that_the_broker_cannot_decode_does_not_end_the_connection(
+    worker: Worker, site: Site, name: str
+) -> None:
+    """RabbitMQ 3.10 and 4.0 would close the connection once for each message: one sender would stop all events."""
+    for number in range(10):
+        await worker.broker.outbox.publish(make_event(f"key-{number}"), [ReplyTo(name)])
+    assert len(site.logged("broker.reply_failed")) == 10
+    assert not site.logged("broker.connection_lost")
+    assert not site.logged("broker.channel_lost")
+
+
+async def test_names_that_the_broker_generates_can_be_decoded(worker: Worker, site: Site) -> None:
+    """No caller that waits on direct reply-to would get an answer any more."""
+    with site.channel() as channel:
+        channel.basic_consume("amq.rabbitmq.reply-to", lambda *_: None, auto_ack=True)
+        properties = pika.BasicProperties(reply_to="amq.rabbitmq.reply-to")
+        channel.basic_publish("unlink.commands", "default", b"command", properties)
+        reply_to = (await worker.next()).reply_to
+    assert reply_to is not None
+    assert reply_to.startswith("amq.rabbitmq.reply-to.")
+    assert can_be_decoded(reply_to)
+    assert can_be_decoded("reply.me")

@@ -24,6 +24,7 @@ from worker.broker.connection import SupervisedConnection
 from worker.broker.copies import copied_properties, short_text
 from worker.broker.dead_letters import headers_of_reason
 from worker.broker.delivery import ATTEMPT_HEADER, RETURNS_HEADER, TAKEN_AWAY_HEADER
+from worker.broker.direct_reply_to import can_be_decoded
 from worker.broker.misrouted import MISROUTED_SECONDS_HEADER
 from worker.broker.problems import BrokerClosedError, ChannelLostError, one_line
 from worker.broker.received_event import FROM_LEDGER_HEADER
@@ -303,6 +304,9 @@ class BrokerOutbox:
 
     async def _reply(self, to: ReplyTo, event: Message) -> None:
         """Publish a copy directly to a queue, once; any failure is only logged."""
+        if not can_be_decoded(to.queue):
+            _log_reply_failed(event, "reply_to is no name that the broker has generated for direct reply-to")
+            return
         properties = copy(event.properties)
         properties.correlation_id = to.correlation_id or properties.correlation_id
         message = Message("", to.queue, event.body, properties, mandatory=False)
@@ -316,7 +320,7 @@ class BrokerOutbox:
         except Exception as error:  # noqa: BLE001 - a reply that fails must not make the command fail
             problem = error
         if problem is not None:
-            _log.warning("broker.reply_failed", event_id=event.properties.message_id, problem=one_line(str(problem)))
+            _log_reply_failed(event, str(problem))
 
     async def _reply_channel(self) -> ConfirmChannel:
         # A channel of its own, because the broker closes it if the worker has no permission to publish a reply.
@@ -324,6 +328,10 @@ class BrokerOutbox:
             if self._replies is None or not self._replies.is_open:
                 self._replies = await ConfirmChannel.open(await self._connection.opened())
             return self._replies
+
+
+def _log_reply_failed(event: Message, problem: str) -> None:
+    _log.warning("broker.reply_failed", event_id=event.properties.message_id, problem=one_line(problem))
 
 
 def _log_unconfirmed(message: Message, confirmation: Confirmation, problem: str) -> None:
