@@ -238,6 +238,7 @@ def impossible_requests(text: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
     yield "GET", f"/api/v1/batches/{path_of('B')}", {"params": {"cursor": _cursor("default", text, "B", text)}}
     yield "POST", "/api/v1/enterprise-managers/default/pause", {"content": json.dumps({"reason": text})}
     yield "POST", f"/api/v1/unlinks/{path_of('CHG1')}/cancel", {"content": json.dumps({"reason": text, "x": 1})}
+    yield "POST", f"/api/v1/unlinks/{path_of('CHG1')}/cancel", {"content": json.dumps({text: 1})}
 
 
 @pytest.mark.parametrize("url", ["sqlite_url", "postgresql_url"])
@@ -363,6 +364,21 @@ def test_orders_that_hang_keep_no_page_from_coming(hanging: tuple[Console, Hangi
             assert console.get("/api/v1/unlinks", headers=bearer("read")).status_code == 200
         finally:
             broker.let_go()
+
+
+def test_who_waits_for_the_dead_letters_waits_for_nobody_else(hanging: tuple[Console, Hanging]) -> None:
+    """A few readers, gone by then, would keep an operator from the queue for minutes."""
+    console, broker = hanging
+    with ThreadPoolExecutor(1) as program:
+        first = program.submit(httpx.get, f"{console.url}/api/v1/dead-letters", headers=bearer("read"), timeout=90)
+        try:
+            assert broker.connections.acquire(timeout=30)
+            second = console.get("/api/v1/dead-letters", headers=bearer("operate"), timeout=15)
+            assert (second.status_code, second.headers["retry-after"]) == (503, "5")
+            assert "Somebody else reads" in second.json()["detail"]
+        finally:
+            broker.let_go()
+        assert first.result().status_code == 503
 
 
 def test_a_broker_that_hangs_is_said_at_once(hanging: tuple[Console, Hanging]) -> None:

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -75,6 +80,54 @@ def test_the_end_can_be_waited_for(steering: Console) -> None:
     assert (answer.status_code, answer.json()["event"]["data"]["outcome"]) == (200, "succeeded")
     again = order(steering, vendor_command(), **WAIT)
     assert again.json()["event"]["id"] == answer.json()["event"]["id"]
+
+
+def test_a_body_in_another_encoding_is_refused(steering: Console) -> None:
+    """A fault of the console, with a stack trace in its log."""
+    body = json.dumps(vendor_command()).encode("utf-16")
+    answer = order(steering, body, **{"Idempotency-Key": "CHG1"})
+    assert (answer.status_code, answer.headers["content-type"]) == (400, "application/problem+json")
+
+
+@pytest.mark.slow
+def test_who_waits_is_answered_when_the_console_is_to_stop(
+    world: World, users_file: Path, behaviour: Behaviour
+) -> None:
+    """An order would be on the queue, its sender get an error, and nobody find out who ordered it."""
+    world.serve()
+    behaviour.edits_held = True
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    environment = os.environ | world.environment | {"UNLINK_CONSOLE__USERS_FILE": str(users_file)}
+    environment |= {"UNLINK_CONSOLE__PORT": str(port), "UNLINK_LOG__FORMAT": "json"}
+    url = f"http://127.0.0.1:{port}"
+    command = (sys.executable, "-m", "worker", "console")
+    with (
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as console,
+        ThreadPoolExecutor(1) as program,
+    ):
+        wait_until(lambda: is_alive(url))
+        headers = {**bearer("submit"), **WAIT}
+        waiting = program.submit(
+            httpx.post, f"{url}/api/v1/unlinks", json=vendor_command(), headers=headers, timeout=90
+        )
+        sent = world.enterprise_manager
+        world.until(lambda: any(each.method == "DELETE" for each in sent.requests), "the DELETE")
+        console.terminate()
+        assert waiting.result().status_code == 202
+        output, _ = console.communicate(timeout=60)
+    assert console.returncode == 0
+    line = next(json.loads(line) for line in output.splitlines() if '"console.action"' in line)
+    assert (line["user"], line["target"], line["result"]) == ("submit-program", "CHG1", "on the queue")
+    behaviour.edits_held = False
+
+
+def is_alive(url: str) -> bool:
+    """Whether a console answers there."""
+    try:
+        return httpx.get(f"{url}/livez").status_code == 200
+    except httpx.HTTPError:
+        return False
 
 
 def test_a_dry_run_gives_the_plan(steering: Console) -> None:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import RedirectResponse
+from pydantic import ValidationError
 
 from worker.console.api import Known
 from worker.console.keys import from_path, query_of, storable, to_path
-from worker.console.models import OrderedItem
-from worker.console.orders import Ordered, Orders, read_unlink
+from worker.console.models import OrderedItem, Why
+from worker.console.orders import Ordered, Orders, broken, read_unlink
 from worker.console.problems import Problem
 from worker.console.readings import Readings
 from worker.console.signed_in import form_of
@@ -47,17 +46,7 @@ _UNLINK_BODY: dict[str, Any] = {
     },
 }
 WHY_BODY: dict[str, Any] = {
-    "requestBody": {
-        "content": {
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "properties": {"reason": {"type": "string", "maxLength": 1000}},
-                    "additionalProperties": False,
-                }
-            }
-        }
-    }
+    "requestBody": {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Why"}}}}
 }
 
 
@@ -170,21 +159,16 @@ async def retry_batch(
 
 
 def field(form: Mapping[str, list[str]], name: str) -> str | None:
-    """A field of a form; None if it is empty."""
-    return _text(name, form.get(name, [""])[-1].strip()) or None
-
-
-def _text(name: str, value: object) -> str:
-    """The value of a field.
+    """A field of a form; None if it is empty.
 
     Raises:
-        Problem: it is no text, or none that can be stored; 400.
+        Problem: it is no text that can be stored; 400.
     """
-    if isinstance(value, str):
-        with suppress(ValueError):
-            return storable(value)
-    said = "must be text without NUL"
-    raise Problem(400, f"{name}: {said}", [{"field": name, "message": said}])
+    try:
+        return storable(form.get(name, [""])[-1].strip()) or None
+    except ValueError:
+        said = "must be text without NUL"
+        raise Problem(400, f"{name}: {said}", [{"field": name, "message": said}]) from None
 
 
 async def _known_record(readings: Readings, key: str) -> Record:
@@ -197,19 +181,10 @@ async def _known_record(readings: Readings, key: str) -> Record:
 async def why_of(request: Request) -> str | None:
     """The reason in an optional body."""
     body = await request.body()
-    if not body:
-        return None
     try:
-        content: Any = json.loads(body)
-    except (ValueError, RecursionError):
-        raise Problem(400, "The body is not JSON.") from None
-    if not isinstance(content, dict) or set(content) - {"reason"}:
-        errors = [
-            {"field": str(name)[:64], "message": "unknown field"} for name in list(content)[:20] if name != "reason"
-        ]
-        raise Problem(400, "The body may be an object with `reason`.", errors)
-    reason = content.get("reason")
-    return None if reason is None else _text("reason", reason)
+        return Why.model_validate_json(body).reason if body else None
+    except ValidationError as error:
+        raise broken(error, error) from None
 
 
 def _wait(request: Request) -> float:

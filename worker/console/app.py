@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -34,7 +35,7 @@ from worker.console import (
 from worker.console.access import LoopbackOnly, is_loopback
 from worker.console.catalogues import Catalogues
 from worker.console.dead_letters import DeadLetters
-from worker.console.models import OffboardingOrder, ProblemDocument, StepEvent
+from worker.console.models import OffboardingOrder, ProblemDocument, StepEvent, Why
 from worker.console.oidc import Oidc
 from worker.console.orders import Orders
 from worker.console.problems import MEDIA_TYPE, Problem, title_of
@@ -78,8 +79,8 @@ _PROBLEM: Final = {
 }
 
 
-def create_app(settings: ConsoleProgramSettings, clock: Clock) -> ASGIApp:
-    """The application.
+def create_app(settings: ConsoleProgramSettings, clock: Clock, ending: threading.Event | None = None) -> ASGIApp:
+    """The application. `ending` is set when it is to stop: what waits, ends its wait.
 
     Raises:
         SettingsInvalidError: the ledger's URL, the policy or the users cannot be read.
@@ -94,7 +95,7 @@ def create_app(settings: ConsoleProgramSettings, clock: Clock) -> ASGIApp:
         lifespan=_until_closed,
     )
     readings = app.state.readings = Readings(settings.ledger, settings.broker, clock)
-    app.state.orders = Orders(settings.broker, policy_in(settings.policy_file), readings)
+    app.state.orders = Orders(settings.broker, policy_in(settings.policy_file), readings, ending or threading.Event())
     app.state.sign_in = app.state.oidc = None
     app.state.dead_letters = DeadLetters(settings, clock)
     app.state.streams = Streams(readings)
@@ -162,6 +163,7 @@ def _described(app: FastAPI, made: Callable[[], dict[str, Any]]) -> dict[str, An
                 (UnlinkCommand, "validation"),
                 (StepEvent, "serialization"),
                 (OffboardingOrder, "validation"),
+                (Why, "validation"),
                 (ProblemDocument, "serialization"),
             ],
             ref_template="#/components/schemas/{model}",

@@ -37,13 +37,16 @@ def audit(caller: Caller, action: str, target: str, result: str, enterprise_mana
 
 @contextmanager
 def audited(caller: Caller, action: str, target: str, enterprise_manager: str | None = None) -> Iterator[None]:
-    """Log the action if it ends with a problem, with that as its result."""
+    """Log the action if it ends with a problem, with that as its result; or with a fault."""
     try:
         yield
     except Problem as problem:
         if not problem.logged:
             audit(caller, action, target, problem.detail, enterprise_manager)
         problem.logged = True
+        raise
+    except Exception as fault:
+        audit(caller, action, target, f"a fault of the console: {type(fault).__name__}", enterprise_manager)
         raise
 
 

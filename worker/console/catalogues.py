@@ -64,7 +64,7 @@ class Catalogues:
                 f"UNLINK_ENTERPRISE_MANAGERS__{name.upper()}__URL, __USERNAME and __PASSWORD are set for the console.",
             )
         try:
-            async with self._at_once, asyncio.timeout(_SECONDS):
+            async with asyncio.timeout(_SECONDS), self._at_once:
                 gateway = Gateway(name, self._managers[name], self._clock)
                 try:
                     return await read(gateway)

@@ -77,16 +77,16 @@ class DeadLetters:
 
     async def replay(self, caller: Caller, digests: frozenset[str]) -> Report:
         """Replay these, but for those whose command has ended and those that would be dead-lettered again."""
+        report = Report()
 
         def work(queue: DeadQueue) -> Report:
-            report = Report()
             Replay(queue, self._ledger, force=False, seconds=_SECONDS).run(Selection(digests=digests), report)
             return report
 
         target = ", ".join(sorted(digests))
         with audited(caller, "replay", target):
             _require(caller)
-            report = await self._with_queue(work)
+            await self._with_queue(work, lambda: f" {report.replayed} of them were replayed before.")
             left = ", ".join(f"{count} {why}" for why, count in report.left.items())
             if not report.replayed and not left:
                 raise Problem(404, _NONE)
@@ -95,9 +95,10 @@ class DeadLetters:
 
     async def discard(self, caller: Caller, digests: frozenset[str]) -> int:
         """Remove these, each after the whole message has been written to the log. Returns how many there were."""
+        discarded = 0
 
-        def work(queue: DeadQueue) -> int:
-            discarded = 0
+        def work(queue: DeadQueue) -> None:
+            nonlocal discarded
             with queue.messages(_SECONDS) as messages:
                 for taken in Selection(digests=digests).among(messages):
                     message = as_json(taken.message)
@@ -106,37 +107,46 @@ class DeadLetters:
                     )
                     queue.remove(taken)
                     discarded += 1
-            return discarded
 
         target = ", ".join(sorted(digests))
         with audited(caller, "discard", target):
             _require(caller)
-            discarded = await self._with_queue(work)
+            await self._with_queue(work, lambda: f" {discarded} of them were discarded before.")
             if not discarded:
                 raise Problem(404, _NONE)
         audit(caller, "discard", target, f"{discarded} discarded")
         return discarded
 
-    async def _with_queue(self, work: Callable[[DeadQueue], T]) -> T:
+    async def _with_queue(self, work: Callable[[DeadQueue], T], so_far: Callable[[], str] = str) -> T:
+        """Work with the queue. `so_far` says what was done by the time of a failure."""
         if self._broker is None:
             raise Problem(503, "UNLINK_BROKER__URL is not set: the dead letters cannot be read here.")
         broker, holder = self._broker, uuid.uuid4().hex
 
         def done() -> T:
             if not self._ledger.take_lock(_LOCK, holder, _LOCK_SECONDS):
-                said = "Somebody else reads the dead letters now: try again soon."
-                raise Problem(503, said, headers={"Retry-After": "5"})
+                raise _busy()
             try:
                 with DeadQueue(broker) as queue:
                     return work(queue)
             finally:
-                self._ledger.release_lock(_LOCK, holder)
+                try:
+                    self._ledger.release_lock(_LOCK, holder)
+                except InspectionError as error:  # it ends by itself; what was done is done
+                    log.warning("console.lock_kept", problem=str(error))
 
+        if self._reading.locked():
+            raise _busy()
         async with self._reading:
             try:
                 return await asyncio.to_thread(done)
             except (BrokerClientError, InspectionError) as error:
-                raise Problem(503, f"{error}.", headers={"Retry-After": "5"}) from error
+                raise Problem(503, f"{error}.{so_far()}", headers={"Retry-After": "5"}) from error
+
+
+def _busy() -> Problem:
+    said = "Somebody else reads the dead letters now: try again soon."
+    return Problem(503, said, headers={"Retry-After": "5"})
 
 
 _NONE: Final = "There is no such dead letter any more."

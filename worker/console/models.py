@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from contracts.commands import EnterpriseManagerName, RepositoryReference, Ticket
+from worker.console.keys import storable
 
 
 class _Model(BaseModel):
@@ -206,6 +207,14 @@ class LinkList(_Model):
 
     items: list[LinkItem]
     unread: list[str] = Field(description="Jobs that could not be read, and why: links of theirs may be missing.")
+
+
+class Why(BaseModel):
+    """The body of a request that steers: why, for others to read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    reason: Annotated[str, AfterValidator(storable)] | None = Field(None, max_length=1000)
 
 
 class OffboardingOrder(BaseModel):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ MOST_WAIT_SECONDS: Final = 60.0
 _MOST_WAITING: Final = 16
 #: How many commands are published at once.
 _AT_ONCE: Final = 8
+#: How often an answer that waits looks whether the console is to stop, in seconds.
+_LOOK_SECONDS: Final = 0.5
 
 AnyRequest = TypeVar("AnyRequest", CancelCommand, RetryCommand)
 
@@ -67,12 +70,13 @@ def _with_key(body: bytes, key: str | None) -> bytes:
     if key is None:
         return body
     try:
-        content = json.loads(body)
+        text = body.decode("utf-8-sig")
+        content = json.loads(text)
     except (ValueError, RecursionError):
         return body
     if not isinstance(content, dict) or "idempotency_key" in content or "specversion" in content:
         return body
-    rest = body.decode("utf-8-sig").lstrip()[1:]
+    rest = text.lstrip()[1:]
     comma = "," if content else ""
     return f'{{"idempotency_key": {json.dumps(key)}{comma}{rest}'.encode()
 
@@ -111,15 +115,24 @@ def _not_served(error: NoQueueError) -> Problem:
 class Orders:
     """Publishes the commands of users.
 
+    Args:
+        broker: where they are published.
+        policy: what the workers allow, as far as the console knows it.
+        readings: what the ledger holds.
+        ending: set when the console is to stop: then no answer waits any longer.
+
     Raises:
         Problem: in every method: the caller has no permission (403), the key belongs to another command (409), there
             is no queue (404), or the broker or the ledger is away (503).
     """
 
-    def __init__(self, broker: BrokerSettings | None, policy: Policy | None, readings: Readings) -> None:
+    def __init__(
+        self, broker: BrokerSettings | None, policy: Policy | None, readings: Readings, ending: threading.Event
+    ) -> None:
         self._broker = broker
         self._policy = policy
         self._readings = readings
+        self._ending = ending
         self._waiting = asyncio.Semaphore(_MOST_WAITING)
         self._at_once = asyncio.Semaphore(_AT_ONCE)
 
@@ -210,11 +223,8 @@ class Orders:
     async def _publish_all(
         self, caller: Caller, action: str, batch: str, commands: Sequence[UnlinkCommand | RetryCommand]
     ) -> int:
-        enterprise_manager = commands[0].enterprise_manager
         async with self._at_once:
-            published = await asyncio.to_thread(self._send_all, caller, commands)
-        audit(caller, action, batch, f"{published} commands on the queue", enterprise_manager)
-        return published
+            return await asyncio.to_thread(self._send_all, caller, commands, action, batch)
 
     async def _again(self, caller: Caller, command: UnlinkCommand) -> UnlinkCommand | RetryCommand:
         """The command, or a retry if its last run ended without success."""
@@ -223,7 +233,9 @@ class Orders:
             return command
         return _retry_of(record, caller.name, command.reason, command)
 
-    def _send_all(self, caller: Caller, commands: Sequence[UnlinkCommand | RetryCommand]) -> int:
+    def _send_all(
+        self, caller: Caller, commands: Sequence[UnlinkCommand | RetryCommand], action: str, batch: str
+    ) -> int:
         published = 0
         try:
             with BrokerClient(self._require_broker()) as client:
@@ -238,6 +250,8 @@ class Orders:
         except BrokerClientError as error:
             said = f"{error}. {published} of {len(commands)} are on the queue; the same request sends the rest."
             raise Problem(503, said, headers={"Retry-After": "5"}) from error
+        # Here, and not by the caller, which ends with its request.
+        audit(caller, action, batch, f"{published} commands on the queue", commands[0].enterprise_manager)
         return published
 
     def _require_may_order(self, caller: Caller) -> None:
@@ -270,14 +284,12 @@ class Orders:
     async def _publish(
         self, caller: Caller, command: UnlinkCommand | CancelCommand | RetryCommand, wait: float
     ) -> Ordered:
-        kind = command.command.removesuffix(".v1")
         if wait and not self._waiting.locked():
             async with self._waiting:
                 event = await asyncio.to_thread(self._send, caller, command, min(wait, MOST_WAIT_SECONDS))
         else:
             async with self._at_once:
                 event = await asyncio.to_thread(self._send, caller, command, 0)
-        audit(caller, kind, command.idempotency_key, "on the queue", command.enterprise_manager)
         return Ordered(command.idempotency_key, command.enterprise_manager, event)
 
     def _send(
@@ -296,9 +308,12 @@ class Orders:
                     client.listen(f"*.{command.enterprise_manager}")
                 client.publish(body, command.enterprise_manager, sender=caller.sender)
                 published = True
+                kind = command.command.removesuffix(".v1")
+                # Here, and not by the caller, which ends with its request.
+                audit(caller, kind, command.idempotency_key, "on the queue", command.enterprise_manager)
                 over = time.monotonic() + wait
-                while (left := over - time.monotonic()) > 0:
-                    event = client.next_event(left)
+                while (left := over - time.monotonic()) > 0 and not self._ending.is_set():
+                    event = client.next_event(min(left, _LOOK_SECONDS))
                     if event and awaited.is_answered_by(event) and Outcome(event.outcome).terminal:
                         return event.content
         except NoQueueError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import threading
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -52,8 +53,9 @@ def serve(settings: ConsoleProgramSettings, clock: Clock) -> None:
     name = f"[{host}]" if ":" in host else host
     with listener:
         console = settings.console.model_copy(update={"port": listener.getsockname()[1]})
-        app = create_app(settings.model_copy(update={"console": console}), clock)
-        server = _Server(configuration_for(app), url=console.public_url or f"http://{name}:{console.port}/")
+        ending = threading.Event()
+        app = create_app(settings.model_copy(update={"console": console}), clock, ending)
+        server = _Server(configuration_for(app), ending, url=console.public_url or f"http://{name}:{console.port}/")
         server.run(sockets=[listener])
 
 
@@ -63,8 +65,9 @@ class _Server(uvicorn.Server):
     uvicorn handles signals only after it has started, and raises them again for the earlier handlers.
     """
 
-    def __init__(self, configuration: uvicorn.Config, *, url: str) -> None:
+    def __init__(self, configuration: uvicorn.Config, ending: threading.Event, *, url: str) -> None:
         super().__init__(configuration)
+        self._ending = ending
         self._url = url
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._stop)
@@ -76,6 +79,11 @@ class _Server(uvicorn.Server):
         """Start to serve, and log the address."""
         await super().startup(sockets)
         log.info("console.listening", url=self._url)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let what waits end its wait, and stop."""
+        self._ending.set()
+        await super().shutdown(sockets)
 
 
 class _Protocol(H11Protocol):
