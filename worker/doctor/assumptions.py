@@ -22,7 +22,7 @@ from worker.enterprise_manager import paths
 from worker.enterprise_manager.assumptions import Assumption
 from worker.enterprise_manager.availability import Availability
 from worker.enterprise_manager.calls import Calls
-from worker.enterprise_manager.documents.reading import is_error, read_document
+from worker.enterprise_manager.documents.reading import is_error, read_document, read_short_document
 from worker.enterprise_manager.documents.records import read_tasks, read_versions
 from worker.enterprise_manager.logon import TOKEN_HEADER, Logon
 from worker.enterprise_manager.remedies import Remedies
@@ -200,7 +200,8 @@ class _Examination:
 
     async def _error_document(self) -> str | None:
         answer = await self._probe.get(paths.job(NOBODY))
-        if is_error(answer.body):
+        document = read_short_document(answer.body)
+        if document is not None and is_error(document):
             return None
         return f"status {answer.status} with " + ("another document" if answer.body else "no document")
 

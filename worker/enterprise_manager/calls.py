@@ -104,11 +104,13 @@ class Calls:
         if count > MOST_PAGES:
             raise ListTooLongError(f"it has {count} pages; at most {MOST_PAGES} are read")
         pages = [read(first)]
+        del first  # one page may take 50 MB
         for number in range(2, count + 1):
             page = await self.get(path, {**query, "page": str(number)})
             if read_paging(page).number != number:
                 return None
             pages.append(read(page))
+            del page
         return pages
 
     async def ask_in(self, session: LogonSession, path: str, query: Mapping[str, str]) -> Node | None:

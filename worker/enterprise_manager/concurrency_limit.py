@@ -65,6 +65,13 @@ class ConcurrencyLimit:
                 self.leave()  # the place was granted at the moment of the cancellation: release it
             raise
 
+    def keep(self) -> None:
+        """Take a place, whether there is a free one or not. The caller holds it until `leave`.
+
+        For a caller that holds a place, and must not wait for it again.
+        """
+        self._taken += 1
+
     def leave(self) -> None:
         """Release the place, and grant free places to waiting callers."""
         self._taken -= 1

@@ -15,9 +15,8 @@ from dataclasses import dataclass, field
 import structlog
 
 from worker.enterprise_manager import paths
-from worker.enterprise_manager.documents.reading import read_document
+from worker.enterprise_manager.documents.reading import read_short_document
 from worker.enterprise_manager.documents.records import read_session_id
-from worker.enterprise_manager.documents.tree import DocumentError
 from worker.enterprise_manager.remedies import Remedies
 from worker.enterprise_manager.responses import FORBIDDEN, UNAUTHORIZED, Again, NotFound, judge, server_message
 from worker.enterprise_manager.transport import Answer, Request, TransportError
@@ -192,7 +191,5 @@ class Logon:
 
 
 def _session_id(answer: Answer) -> str | None:
-    try:
-        return read_session_id(read_document(answer.body))
-    except DocumentError:
-        return None
+    document = read_short_document(answer.body)
+    return None if document is None else read_session_id(document)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from email.utils import parsedate_to_datetime
 
 from contracts.events import ReasonCode
-from worker.enterprise_manager.documents.reading import html_title, is_error, is_html, read_document
+from worker.enterprise_manager.documents.reading import html_title, is_error, is_html, read_short_document
 from worker.enterprise_manager.documents.records import read_error
-from worker.enterprise_manager.documents.tree import DocumentError
+from worker.enterprise_manager.documents.tree import Node
 from worker.enterprise_manager.remedies import Remedies
 from worker.enterprise_manager.transport import Answer
 from worker.unlinks.ports.enterprise_manager import Refused
@@ -59,9 +59,10 @@ def judge(answer: Answer, remedies: Remedies) -> None:
         raise Again(_page(answer, remedies), retry_after=retry_after(answer))
     if OK <= status < MULTIPLE_CHOICES:
         return
-    message = server_message(answer, remedies)
+    document = read_short_document(answer.body)
+    message = _message(document, remedies)
     if status == NOT_FOUND:
-        if answer.body and not is_error(answer.body):
+        if answer.body and (document is None or not is_error(document)):
             # A proxy or gateway that does not reach its server may return 404 with plain text or JSON of its own.
             problem = remedies.answered("answered with status 404, and with no document of Enterprise Manager")
             raise Again(problem, everywhere=False)
@@ -84,10 +85,7 @@ def is_definite_no(status: int) -> bool:
 
 def server_message(answer: Answer, remedies: Remedies) -> str | None:
     """The message of an error document, without secrets and truncated; None if there is none or it cannot be read."""
-    try:
-        return read_error(read_document(answer.body), remedies.without_secrets)
-    except DocumentError:
-        return None
+    return _message(read_short_document(answer.body), remedies)
 
 
 def retry_after(answer: Answer) -> float:
@@ -103,6 +101,10 @@ def retry_after(answer: Answer) -> float:
     except (ValueError, TypeError, OverflowError):  # TypeError: only one has a time zone; OverflowError: year 10000
         return 0.0
     return min(max(seconds.total_seconds(), 0.0), LONGEST_RETRY_AFTER)
+
+
+def _message(document: Node | None, remedies: Remedies) -> str | None:
+    return None if document is None else read_error(document, remedies.without_secrets)
 
 
 def _page(answer: Answer, remedies: Remedies) -> str:

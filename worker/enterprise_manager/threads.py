@@ -33,11 +33,12 @@ class Threads:
         self._under_way = 0
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
 
-    def run(self, call: Callable[[], _Result], ended: Callable[[], None] = lambda: None) -> asyncio.Future[_Result]:
+    def run(self, call: Callable[[], _Result], ended: Callable[[], object] = lambda: None) -> asyncio.Future[_Result]:
         """Queue a call. The future receives its result or its exception, unless the loop was closed before.
 
-        Cancelling the future does not stop the call. `ended` is called on the event loop when the call has ended, even
-        if the future was cancelled. If no further thread can be started, the call waits for a running thread.
+        Cancelling the future does not stop the call. `ended` is called on the event loop when the call has ended and
+        the future is done, even if it was cancelled. If no further thread can be started, the call waits for a running
+        thread.
 
         Raises:
             RuntimeError: no thread runs, and none can be started. The call is not queued.
@@ -49,13 +50,15 @@ class Threads:
 
         def fulfil(result: _Result | None, error: BaseException | None) -> None:
             self._under_way -= 1
-            ended()
-            if outcome.done():
-                return
-            if error is not None:
-                outcome.set_exception(error)
-            else:
-                outcome.set_result(result)  # type: ignore[arg-type] # without an error there is a result
+            try:
+                if outcome.done():
+                    return
+                if error is not None:
+                    outcome.set_exception(error)
+                else:
+                    outcome.set_result(result)  # type: ignore[arg-type] # without an error there is a result
+            finally:
+                ended()
 
         def run() -> None:
             result: _Result | None = None

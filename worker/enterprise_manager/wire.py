@@ -11,7 +11,7 @@ from typing import Protocol
 import structlog
 
 from worker.enterprise_manager.concurrency_limit import ConcurrencyLimit, ConcurrencyLimitClosedError
-from worker.enterprise_manager.documents.reading import read_document
+from worker.enterprise_manager.documents.reading import LONG_BODY, read_document
 from worker.enterprise_manager.documents.tree import DocumentError, Node
 from worker.enterprise_manager.frames import without_frames
 from worker.enterprise_manager.permission import Permission
@@ -21,8 +21,8 @@ from worker.enterprise_manager.transport import Answer, NotConnectedError, Reque
 from worker.unlinks.ports.clock import Clock
 from worker.unlinks.waiting import abandon
 
-#: Documents of at least this size, in bytes, are parsed on a thread: parsing would block the event loop noticeably.
-_LONG_BODY = 64 * 1024
+#: How many long documents are parsed at once: threads make it no faster, and one document may take 50 MB.
+_PARSED_AT_ONCE = 2
 
 _ENDING = "the worker is about to end"
 _NO_THREAD = "this process cannot start a thread: is there a limit on its processes (ulimit -u, pids.max)?"
@@ -66,6 +66,9 @@ class NoObserver:
 class Wire:
     """Runs at most `requests` concurrent exchanges; further requests wait until one has ended.
 
+    An exchange whose body is long has not ended before the body is parsed, if it is read at once. The number of bodies
+    in memory is therefore limited, too.
+
     While the server asks for a pause (429 or 503 with `Retry-After`), no request is sent.
     """
 
@@ -77,7 +80,8 @@ class Wire:
         self._transport = transport
         self._clock = clock
         self._limit = ConcurrencyLimit(requests)
-        # One thread more than requests: a document can be parsed while every request hangs.
+        self._parsing = asyncio.Semaphore(_PARSED_AT_ONCE)
+        # One thread more than requests: a document that is read later can be parsed while every request hangs.
         self._threads = Threads(f"enterprise-manager-{name}", requests + 1)
         self._not_before = float("-inf")
         self._closed = False
@@ -129,8 +133,9 @@ class Wire:
         else:
             send = partial(self._transport.exchange_once, request, permission.require)
         try:
-            # It keeps its place until it is over, even if the caller is cancelled.
-            return self._threads.run(send, self._limit.leave)
+            # It keeps its place until it is over, even if the caller is cancelled. The caller runs before `leave`, and
+            # may keep the place for the body.
+            return self._threads.run(send, partial(asyncio.get_running_loop().call_soon, self._limit.leave))
         except RuntimeError:
             raise NotConnectedError(_NO_THREAD) from None
 
@@ -189,11 +194,30 @@ class Wire:
             UnreadableDocumentError: the body is no document, or exceeds a limit.
         """
         try:
-            if len(answer.body) < _LONG_BODY:
+            if len(answer.body) < LONG_BODY:
                 return read_document(answer.body)
-            return await self._threads.run(partial(read_document, answer.body))
+            return await self._read_long(answer.body)
         except DocumentError as error:
             raise without_frames(error) from None
+
+    async def _read_long(self, body: bytes) -> Node:
+        self._limit.keep()
+        try:
+            await self._parsing.acquire()
+        except BaseException:
+            self._limit.leave()
+            raise
+        try:
+            # The parsing, too, keeps its place until it is over.
+            parsing = self._threads.run(partial(read_document, body), self._parsed)
+        except BaseException:
+            self._parsed()
+            raise
+        return await parsing
+
+    def _parsed(self) -> None:
+        self._parsing.release()
+        self._limit.leave()
 
     def close(self) -> None:
         """Close idle connections and threads. A running exchange ends by its own time-out, or with the process."""

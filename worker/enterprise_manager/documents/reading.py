@@ -21,6 +21,9 @@ _LONGEST_TITLE = 80
 #: The first tag is searched for in this many bytes of the body.
 _HEAD = 2048
 
+#: A document of at least this size, in bytes, is parsed on a thread: parsing would block the event loop noticeably.
+LONG_BODY = 64 * 1024
+
 
 def read_document(body: bytes) -> Node:
     """Read the body of a response, XML or JSON.
@@ -36,12 +39,18 @@ def read_document(body: bytes) -> Node:
     return read_xml(content) if content.startswith(b"<") else read_json(content)
 
 
-def is_error(body: bytes) -> bool:
-    """Whether the body is an error document of Enterprise Manager: such a document names its status code (seen)."""
+def read_short_document(body: bytes) -> Node | None:
+    """Read a body whose document is short, such as an error. None if it is long, or cannot be read."""
+    if len(body) >= LONG_BODY:
+        return None
     try:
-        root = read_document(body)
+        return read_document(body)
     except UnreadableDocumentError:
-        return False
+        return None
+
+
+def is_error(root: Node) -> bool:
+    """Whether a document is an error of Enterprise Manager: such a document names its status code (seen)."""
     return root.name == "error" or root.has("statuscode")
 
 
