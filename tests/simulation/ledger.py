@@ -84,6 +84,7 @@ class SimulatedWriter(Writer):
         *,
         order: tuple[int, str],
         key: str | None = None,
+        reads: bool = False,
         landed: Callable[[T], None] | None = None,
     ) -> T:
         """As the ledger's writer has it."""
@@ -91,7 +92,7 @@ class SimulatedWriter(Writer):
         if key is not None:
             self._weather.break_now_and_then()
         self._process.call_soon(self._send)
-        result = await super().write(carry_out, order=order, key=key, landed=landed)
+        result = await super().write(carry_out, order=order, key=key, reads=reads, landed=landed)
         if key is not None:
             self._weather.break_now_and_then()
         return result

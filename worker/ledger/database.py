@@ -29,9 +29,9 @@ URL_VARIABLE: Final = "UNLINK_LEDGER__URL"
 #: How long SQLite waits for another process's transaction, in milliseconds.
 _SQLITE_BUSY_MILLISECONDS: Final = 10_000
 
-#: SQLSTATEs of a database that is there, but cannot serve now: classes 08 (connection), 53 (resources), 57 (operator
-#: intervention), 58 (system error), XX (internal error), and single ones.
-_AWAY_CLASSES: Final = ("08", "53", "57", "58", "XX")
+#: SQLSTATEs of a database that is there, but cannot serve now: classes 08 (connection), 57 (operator intervention), and
+#: single ones.
+_AWAY_CLASSES: Final = ("08", "57")
 _AWAY_STATES: Final = frozenset(
     {
         "25006",  # read-only: a standby that is not promoted yet
@@ -46,18 +46,16 @@ _AWAY_STATES: Final = frozenset(
 #: A conflict with another transaction: a serialisation failure, a deadlock, a lock that was not granted in time.
 _CONTENDED_STATES: Final = frozenset({"40001", "40P01", "55P03"})
 
-#: `query_canceled`: by `statement_timeout`, or by an administrator.
-_STATEMENT_TIMED_OUT: Final = "57014"
+#: SQLSTATEs that one statement may cause, as well as the state of the whole database: 57014 (`query_canceled`, by
+#: `statement_timeout` or by an administrator), classes 53 (resources: memory that one statement needs, or a full disk),
+#: 58 (system error) and XX (internal error: a damaged row, or a damaged database).
+_SUSPECT: Final = ("57014", "53", "58", "XX")
 
 _SQLITE_AWAY: Final = frozenset(
     {
         sqlite3.SQLITE_BUSY,
         sqlite3.SQLITE_LOCKED,
-        sqlite3.SQLITE_NOMEM,
         sqlite3.SQLITE_READONLY,
-        sqlite3.SQLITE_IOERR,
-        sqlite3.SQLITE_CORRUPT,
-        sqlite3.SQLITE_FULL,
         sqlite3.SQLITE_CANTOPEN,
         sqlite3.SQLITE_PROTOCOL,
         sqlite3.SQLITE_AUTH,
@@ -65,6 +63,10 @@ _SQLITE_AWAY: Final = frozenset(
     }
 )
 
+#: As `_SUSPECT`.
+_SQLITE_SUSPECT: Final = frozenset(
+    {sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_FULL}
+)
 
 #: A small pool of connections. A lost one is replaced; a caller waits for a free one for this many seconds.
 _POOL: Final[dict[str, Any]] = {
@@ -83,8 +85,8 @@ class Trouble(Enum):
     AWAY = auto()
     #: A conflict with another transaction: try again.
     CONTENDED = auto()
-    #: One statement took longer than it may.
-    SLOW = auto()
+    #: A statement took longer than it may, met a damaged row or lacked resources: it is the cause, or the database is.
+    SUSPECT = auto()
     #: Another transaction was first; a second try will see its result.
     RACED = auto()
     #: The statement is wrong; a second try does not help.
@@ -201,6 +203,8 @@ def trouble_of(error: BaseException) -> Trouble:
 def _sqlite_trouble(error: sqlite3.Error) -> Trouble:
     # The low byte is the primary code: https://www.sqlite.org/rescode.html#primary_result_codes_versus_extended_result_codes
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    if code in _SQLITE_SUSPECT:
+        return Trouble.SUSPECT
     return Trouble.AWAY if code in _SQLITE_AWAY else Trouble.FAULT
 
 
@@ -209,8 +213,8 @@ def _postgresql_trouble(error: DBAPIError) -> Trouble:
     if state is None:
         # Errors without a state are libpq's own: no connection, or one that broke.
         return Trouble.AWAY if isinstance(error, (OperationalError, InterfaceError)) else Trouble.FAULT
-    if state == _STATEMENT_TIMED_OUT:
-        return Trouble.SLOW
+    if state.startswith(_SUSPECT):
+        return Trouble.SUSPECT
     if state in _CONTENDED_STATES:
         return Trouble.CONTENDED
     if state in _AWAY_STATES or state.startswith(_AWAY_CLASSES):

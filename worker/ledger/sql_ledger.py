@@ -164,11 +164,15 @@ class SqlLedger:
         key: str,
         carry_out: Callable[[Transaction], T],
         order: tuple[int, str] | None = None,
+        *,
+        reads: bool = False,
         landed: Callable[[T], None] | None = None,
     ) -> T:
         began = self._clock.monotonic()
         try:
-            return await self._writer.write(carry_out, order=order or (BY_KEY, key), key=key, landed=landed)
+            return await self._writer.write(
+                carry_out, order=order or (BY_KEY, key), key=key, reads=reads, landed=landed
+            )
         finally:
             for listener in self._call_listeners:
                 listener(call, self._clock.monotonic() - began)
@@ -220,7 +224,7 @@ class SqlLedger:
 
         try:
             result, _ = await self._call(
-                call, key, lambda transaction: (take(transaction), transaction.began), order, landed
+                call, key, lambda transaction: (take(transaction), transaction.began), order, landed=landed
             )
         except asyncio.CancelledError:
             caller_gone = True
@@ -268,11 +272,13 @@ class SqlLedger:
 
     async def has_decided(self, key: str, fingerprint: str) -> bool:
         """Whether the key is past its claim with this content. See the port."""
-        return await self._call("has_decided", key, lambda transaction: transaction.has_decided(key, fingerprint))
+        return await self._call(
+            "has_decided", key, lambda transaction: transaction.has_decided(key, fingerprint), reads=True
+        )
 
     async def last_run(self, key: str) -> KnownRun | None:
         """The last run of a key. See the port."""
-        return await self._call("last_run", key, lambda transaction: transaction.last_run(key))
+        return await self._call("last_run", key, lambda transaction: transaction.last_run(key), reads=True)
 
     async def renew(self) -> None:
         """Make every lease of this worker last from now on."""
@@ -282,7 +288,7 @@ class SqlLedger:
 
     async def look_around(self) -> None:
         """Read what is paused, and whether this version may still use the database."""
-        await self._writer.write(Transaction.surroundings, order=(FIRST, ""), landed=self._looked_around)
+        await self._writer.write(Transaction.surroundings, order=(FIRST, ""), reads=True, landed=self._looked_around)
 
     async def keep_renewing(self) -> None:
         """Renew the leases in time, and look around at longer intervals. Done from `start` to `close`."""
@@ -354,7 +360,9 @@ class SqlLedger:
 
     async def cancelled_by(self, lease: Lease) -> str | None:
         """Who asked to cancel the run of this lease. See the port."""
-        return await self._call("cancelled_by", lease.key, lambda transaction: transaction.cancelled_by(lease))
+        return await self._call(
+            "cancelled_by", lease.key, lambda transaction: transaction.cancelled_by(lease), reads=True
+        )
 
     def on_cancel(self, listener: Callable[[str], None]) -> None:
         """Call the listener with each key of this worker whose cancellation was requested. See the port."""
@@ -435,4 +443,4 @@ class SqlLedger:
 
     async def history(self, key: str) -> KeyHistory | None:
         """All that is known of a key; None if it is not known."""
-        return await self._writer.write(lambda transaction: transaction.history(key), order=(LAST, ""))
+        return await self._writer.write(lambda transaction: transaction.history(key), order=(LAST, ""), reads=True)

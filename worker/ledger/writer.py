@@ -4,11 +4,13 @@ The thread takes the queued writes, carries them out in one transaction, commits
 the next writes are queued. One commit, the expensive part, thus serves one write when the worker is idle, and hundreds
 under load.
 
-A write that finds its lease lost does not disturb the others. If one statement takes too long, the others are committed
-without its write, which is tried again alone and then fails. If the database refuses the transaction for another
-reason, it is tried again in halves, so that in the end only the write at fault fails, or waits. If the database is
-away, the writes stay in the queue until it is back: each is written so that it may be repeated after a commit whose
-answer was lost.
+A write that finds its lease lost does not disturb the others. If the database does not carry out a transaction, the
+write at whose statement it failed is set apart: the others are committed without it, and it is tried again alone. If it
+failed at no write's own statement (a lock, the history, the commit), each of its writes is set apart. Writes that are
+set apart take turns with the queue, so that one of them costs the others no more than the time of its own tries. A
+write fails if it is at fault, or if the database commits others before each of its tries, but not it. If the database
+is away, or commits nothing, all writes wait until it is back: each is written so that it may be repeated after a commit
+whose answer was lost.
 """
 
 from __future__ import annotations
@@ -58,8 +60,9 @@ _PAUSE_FACTOR: Final = 1.01
 #: How often a write may find that another transaction was first; each time, its next try sees more.
 _MOST_RACES: Final = 20
 
-#: How often a write may take too long, before it fails where others are committed in between.
-_MOST_SLOW_TRIES: Final = 3
+#: How often the database may not carry out a write, with commits of others in between, before the write fails. If so
+#: many transactions in a row are not carried out, whichever writes are in them, the database counts as away.
+_MOST_TRIES: Final = 3
 
 #: What one write may raise without disturbing those that share its transaction.
 REFUSALS: Final = (LedgerError, LeaseLostError, CancelRequestedError)
@@ -79,6 +82,7 @@ class Write(Generic[T]):
         order: where in a transaction it belongs. All workers take rows in one order, so that none wait for each other.
         key: the key that it is about. A transaction holds one write for a key, so that ordering them changes nothing.
             None: it may change every row of this worker.
+        reads: whether it changes nothing: a database that only reads is not available.
         landed: called on the event loop with the result, before the caller continues, and even if the caller is gone.
     """
 
@@ -87,10 +91,12 @@ class Write(Generic[T]):
     key: str | None
     landed: Callable[[T], None] | None
     future: asyncio.Future[T]
+    reads: bool = False
     begun: bool = False
     races: int = 0
-    slow_tries: int = 0
-    commits_before: int = 0
+    failures: int = 0
+    commits_before: int = -1
+    cut_off: bool = False
     blocked: bool = False
 
 
@@ -142,11 +148,15 @@ class Writer:
         self._available = available
         self._log = _log.bind(database=database)
         self._queue: deque[Write[Any]] = deque()
+        self._apart: deque[Write[Any]] = deque()
+        self._turn_of_apart = False
         self._changed = threading.Condition()
         self._closing = threading.Event()
         self._connection: Connection | None = None
+        self._begun = False
         self._carried_out: Write[Any] | None = None
         self._commits = 0
+        self._failures = 0
         self._back_off = BackOff(clock, _FIRST_PAUSE, _LONGEST_PAUSE, factor=_PAUSE_FACTOR)
         self._away_since: float | None = None
         self._back_at: float | None = None
@@ -169,6 +179,7 @@ class Writer:
         *,
         order: tuple[int, str],
         key: str | None = None,
+        reads: bool = False,
         landed: Callable[[T], None] | None = None,
     ) -> T:
         """Queue a write, and return when it is committed. Cancelling the caller does not undo a queued write.
@@ -176,10 +187,11 @@ class Writer:
         Raises:
             LedgerClosedError: the ledger was closed before.
             LedgerError, LeaseLostError, CancelRequestedError: raised by `carry_out`.
-            sqlalchemy.exc.SQLAlchemyError: the database refuses it, and will refuse it again.
+            sqlalchemy.exc.SQLAlchemyError: the database refuses it, and will refuse it again; or it carried out others,
+                and several times not this one.
         """
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        write = Write(carry_out, order, key, landed, future)
+        write = Write(carry_out, order, key, landed, future, reads)
         with self._changed:
             if self._closing.is_set():
                 raise LedgerClosedError
@@ -206,30 +218,33 @@ class Writer:
         while (batch := self._take()) is not None:
             self._commit(batch)
         self._hang_up()
-        self._deliver(_Landing(write, error=LedgerClosedError()) for write in self._queue)
+        self._deliver(_Landing(write, error=LedgerClosedError()) for write in (*self._apart, *self._queue))
         self._on_loop(self._ended.set)
 
     def _take(self) -> list[Write[Any]] | None:
         """The next writes to commit together, in order; None when there is no more to do."""
         with self._changed:
-            self._changed.wait_for(lambda: self._queue or self._closing.is_set())
-            if self._closing.is_set() and (self._away_since is not None or not self._queue):
+            self._changed.wait_for(lambda: self._queue or self._apart or self._closing.is_set())
+            if self._closing.is_set() and (self._away_since is not None or not (self._queue or self._apart)):
                 return None
-            batch: list[Write[Any]] = []
-            later: list[Write[Any]] = []
-            keys: set[str] = set()
-            while self._queue and len(batch) < MOST_AT_ONCE:
-                write = self._queue.popleft()
-                if write.future.cancelled() and not write.begun:
-                    continue
-                waits = write.key in keys or (write.slow_tries > 0 and len(batch) > 0)
-                (later if waits else batch).append(write)
-                if write.key is not None:
-                    keys.add(write.key)
-                if write.slow_tries and not waits:
-                    break
-            self._queue.extendleft(reversed(later))
-        return sorted(batch, key=lambda write: write.order)
+            self._turn_of_apart = bool(self._apart) and not (self._queue and self._turn_of_apart)
+            batch = [self._apart.popleft()] if self._turn_of_apart else self._take_together()
+        return sorted((write for write in batch if not _is_given_up(write)), key=lambda write: write.order)
+
+    def _take_together(self) -> list[Write[Any]]:
+        """The next writes of the queue. Those of one key stay in their order, also behind one that was set apart."""
+        batch: list[Write[Any]] = []
+        later: list[Write[Any]] = []
+        keys = {write.key for write in self._apart if write.key is not None}
+        while self._queue and len(batch) < MOST_AT_ONCE:
+            write = self._queue.popleft()
+            if _is_given_up(write):
+                continue
+            (later if write.key in keys else batch).append(write)
+            if write.key is not None:
+                keys.add(write.key)
+        self._queue.extendleft(reversed(later))
+        return batch
 
     def _commit(self, batch: Sequence[Write[Any]]) -> None:
         if not batch:
@@ -240,7 +255,7 @@ class Writer:
             self._hang_up()
             self._recover(batch, error)
         else:
-            self._is_back()
+            self._has_committed(batch)
             self._deliver(landings)
 
     def was_away(self, *, within: float) -> bool:
@@ -251,16 +266,16 @@ class Writer:
 
     def _transact(self, batch: Sequence[Write[Any]]) -> list[_Landing]:
         began = self._clock.monotonic()
-        self._carried_out = None
+        self._begun, self._carried_out = False, None
         if self._connection is None:
             self._connection = self._engine.connect()
         with self._connection.begin():
+            self._begun = True
             transaction = self._transaction(self._connection, began)
             _lock_rows(batch, transaction)
             landings = [self._carry_out(write, transaction) for write in batch]
             self._carried_out = None
             transaction.finish()
-        self._commits += 1
         return landings
 
     def _carry_out(self, write: Write[Any], transaction: Transaction) -> _Landing:
@@ -273,35 +288,61 @@ class Writer:
 
     def _recover(self, batch: Sequence[Write[Any]], error: Exception) -> None:
         trouble = trouble_of(error)
-        if trouble is Trouble.SLOW and self._carried_out is not None:
-            self._set_apart(self._carried_out, batch, error)
-        elif trouble in {Trouble.AWAY, Trouble.SLOW}:
+        at_fault = self._carried_out or (batch[0] if len(batch) == 1 else None)
+        if not self._begun:
+            self._refuse_or_wait(batch, trouble, error)
+        elif at_fault is None:
+            self._divide(batch, trouble, error)
+        else:
+            self._give_back([write for write in batch if write is not at_fault])
+            self._judge(at_fault, trouble, error, alone=len(batch) == 1)
+
+    def _refuse_or_wait(self, batch: Sequence[Write[Any]], trouble: Trouble, error: Exception) -> None:
+        """No transaction has begun, so no write is at fault."""
+        if trouble is Trouble.FAULT:
+            self._deliver(_Landing(write, error=error) for write in batch)
+        else:
             self._give_back(batch)
             self._wait_out(error)
-        elif len(batch) > 1:
-            middle = len(batch) // 2
-            self._commit(batch[:middle])
-            self._commit(batch[middle:])
-        elif _worth_another_try(batch[0], trouble):
-            self._log_once_blocked(batch[0], error)
+
+    def _divide(self, batch: Sequence[Write[Any]], trouble: Trouble, error: Exception) -> None:
+        """Find the write at fault: try each alone. A connection that was lost once may have been lost by chance."""
+        by_chance = trouble is Trouble.AWAY and not any(write.cut_off for write in batch)
+        if by_chance:
+            for write in batch:
+                write.cut_off = True
             self._give_back(batch)
         else:
-            self._deliver([_Landing(batch[0], error=error)])
+            self._set_apart(batch)
+        self._pause_if_away(trouble, error)
 
-    def _set_apart(self, slow: Write[Any], batch: Sequence[Write[Any]], error: Exception) -> None:
-        """Try the slow write again alone, after the others. It fails only if others were committed meanwhile."""
-        self._log_once_blocked(slow, error)
-        if not slow.slow_tries:
-            slow.commits_before = self._commits
-        slow.slow_tries += 1
-        self._give_back([write for write in batch if write is not slow])
-        if slow.slow_tries < _MOST_SLOW_TRIES or self._commits == slow.commits_before:
-            with self._changed:
-                self._queue.append(slow)
-            if slow.slow_tries >= _MOST_SLOW_TRIES:
-                self._wait_out(error)
+    def _judge(self, write: Write[Any], trouble: Trouble, error: Exception, *, alone: bool) -> None:
+        """Try the write at fault again alone, unless it can only fail."""
+        write.races += trouble is Trouble.RACED
+        may_be_the_cause = trouble in {Trouble.AWAY, Trouble.SUSPECT}
+        if may_be_the_cause and write.commits_before != self._commits:
+            write.commits_before = self._commits
+            write.failures += 1
+        if (
+            (alone and trouble is Trouble.FAULT)
+            or (alone and write.races >= _MOST_RACES)
+            or (may_be_the_cause and write.failures >= _MOST_TRIES)
+        ):
+            self._deliver([_Landing(write, error=error)])
         else:
-            self._deliver([_Landing(slow, error=error)])
+            if trouble is Trouble.SUSPECT or (alone and trouble in {Trouble.CONTENDED, Trouble.RACED}):
+                self._log_once_blocked(write, error)
+            self._set_apart([write])
+        self._pause_if_away(trouble, error)
+
+    def _pause_if_away(self, trouble: Trouble, error: Exception) -> None:
+        self._failures += trouble is Trouble.SUSPECT
+        if trouble is Trouble.AWAY or self._failures >= _MOST_TRIES:
+            self._wait_out(error)
+
+    def _set_apart(self, writes: Iterable[Write[Any]]) -> None:
+        with self._changed:
+            self._apart.extend(writes)
 
     def _give_back(self, batch: Sequence[Write[Any]]) -> None:
         with self._changed:
@@ -323,6 +364,13 @@ class Writer:
             self._log.warning("ledger.database_lost", problem=problem_in(error))
             self._notify(available=False)
         self._closing.wait(self._back_off.pause())
+
+    def _has_committed(self, batch: Sequence[Write[Any]]) -> None:
+        if all(write.reads for write in batch) and any(write.failures for write in self._apart):
+            return  # it says nothing about what fails
+        self._commits += 1
+        self._failures = 0
+        self._is_back()
 
     def _is_back(self) -> None:
         if self._away_since is not None:
@@ -368,9 +416,9 @@ def _lock_rows(batch: Sequence[Write[Any]], transaction: Transaction) -> None:
         transaction.lock(keys, of_worker=of_worker)
 
 
-def _worth_another_try(write: Write[Any], trouble: Trouble) -> bool:
-    write.races += trouble is Trouble.RACED
-    return trouble is Trouble.CONTENDED or (trouble is Trouble.RACED and write.races < _MOST_RACES)
+def _is_given_up(write: Write[Any]) -> bool:
+    """Whether its caller is gone, and it was never tried."""
+    return write.future.cancelled() and not write.begun
 
 
 def writer_on(
