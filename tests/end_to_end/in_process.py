@@ -128,21 +128,24 @@ class KeptOutbox:
 class InProcessWorker:
     """A worker of one Enterprise Manager, called `default`."""
 
-    def __init__(self, dispatcher: Dispatcher, gateway: Gateway, received: KeptOutbox, clock: Clock) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher, gateway: Gateway, ledger: SqlLedger, received: KeptOutbox, clock: Clock
+    ) -> None:
+        self.dispatcher = dispatcher
         self.gateway = gateway
+        self.ledger = ledger
         self.received = received
-        self._dispatcher = dispatcher
         self._clock = clock
 
     def use_policy(self, policy: Policy) -> None:
         """Go on as a worker that was restarted with another policy."""
-        self._dispatcher._authorizer._policy = policy  # noqa: SLF001 - the ledger and the deliveries stay
+        self.dispatcher._authorizer._policy = policy  # noqa: SLF001 - the ledger and the deliveries stay
 
     def send(self, command: dict[str, Any], attempt: int = 1) -> Handed:
         """Deliver a command; a key and the rest of an unlink are filled in."""
         given = {"command": "unlink.v1", "idempotency_key": "CHG1"} | command
         delivery = Handed(json.dumps(given).encode(), self._clock.monotonic(), attempt=attempt)
-        self._dispatcher.receive(delivery)
+        self.dispatcher.receive(delivery)
         return delivery
 
     async def unlink(self, job: str, link: str, /, **others: Any) -> dict[str, Any]:
@@ -167,7 +170,7 @@ class InProcessWorker:
         while True:
             delivery = await self.received.returning.get()
             await asyncio.sleep(0.05)
-            self._dispatcher.receive(Handed(delivery.body, self._clock.monotonic()))
+            self.dispatcher.receive(Handed(delivery.body, self._clock.monotonic()))
 
 
 @asynccontextmanager
@@ -179,6 +182,7 @@ async def worker_for(
     steps: Steps | None = None,
     clock: Clock | None = None,
     policy: Policy | None = None,
+    hold_seconds: float = 1500.0,
     **settings: Any,
 ) -> AsyncIterator[InProcessWorker]:
     """A worker for as long as the context lasts; `settings` are those of its Enterprise Manager."""
@@ -202,10 +206,14 @@ async def worker_for(
         outbox=received,
         enterprise_managers={"default": gateway},
         clock=clock,
-        rules=Rules(policy=policy, paces={"default": pace or Pace(poll_interval=configured.poll_interval_seconds)}),
+        rules=Rules(
+            hold_seconds=hold_seconds,
+            policy=policy,
+            paces={"default": pace or Pace(poll_interval=configured.poll_interval_seconds)},
+        ),
         steps=steps or telemetry or RecordedSteps(),
     )
-    worker = InProcessWorker(dispatcher, gateway, received, clock)
+    worker = InProcessWorker(dispatcher, gateway, ledger, received, clock)
     redelivering = asyncio.create_task(worker.redeliver_forever())
     try:
         yield worker

@@ -162,3 +162,41 @@ async def test_nothing_is_checked_where_nothing_could_be_sent(em: SimulatedEnter
         await gateway.delete_link(JOB, LINK, may_send)
     em.accept_connections()
     await asyncio.wait_for(gateway.until_available(), 10)
+
+
+@pytest.mark.parametrize("why", ["too many requests", "an expired session"])
+async def test_who_permits_a_delete_learns_that_it_was_not_carried_out_before_it_is_repeated(
+    em: SimulatedEnterpriseManager, gateway: Gateway, clock: QuickClock, why: str
+) -> None:
+    """Else the wait for the next attempt, of half a minute, would have to be taken for the DELETE's own exchange."""
+    await gateway.links(JOB)
+    if why == "an expired session":
+        em.expire_sessions()
+    else:
+        em.inject(Fault("status", method="DELETE", status=429, retry_after="7"))
+    log: list[str] = []
+
+    async def may_send() -> float:
+        log.append("permitted")
+        return clock.monotonic() + 1
+
+    def unsent() -> None:
+        assert not clock.waited
+        log.append("unsent")
+
+    await gateway.delete_link(JOB, LINK, may_send, unsent)
+    assert log == ["permitted", "unsent", "permitted"]
+
+
+async def test_a_delete_is_not_repeated_if_the_one_who_permits_it_does_not_want_it(
+    em: SimulatedEnterpriseManager, gateway: Gateway
+) -> None:
+    """Else a cancel would wait for what the server asked to wait, and for a request slot."""
+    em.inject(Fault("status", method="DELETE", status=429, retry_after="7"))
+
+    def forbid() -> None:
+        raise ForbiddenError
+
+    with pytest.raises(ForbiddenError):
+        await gateway.delete_link(JOB, LINK, at_any_time, forbid)
+    assert em.deletes_of(LINK) == 1

@@ -398,7 +398,13 @@ class SimulatedGateway:
             raise TaskNotFound
         await self._ask(lambda session: self._server.stop(session, ticket.task_id), only_in=ticket.session)
 
-    async def delete_link(self, job_id: str, object_in_job_id: str, may_send: Callable[[], Awaitable[float]]) -> Task:
+    async def delete_link(
+        self,
+        job_id: str,
+        object_in_job_id: str,
+        may_send: Callable[[], Awaitable[float]],
+        unsent: Callable[[], None] = lambda: None,
+    ) -> Task:
         """As the port has it."""
         # The core names the key in its log context; the port has no need of it.
         key = str(structlog.contextvars.get_contextvars().get("idempotency_key"))
@@ -416,6 +422,7 @@ class SimulatedGateway:
                 )
             except UnauthorizedError:
                 left = False
+                unsent()
                 self._forget(session)
             except NotReachedError:
                 left = False

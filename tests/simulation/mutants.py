@@ -316,10 +316,14 @@ _true_delete_link = SimulatedGateway.delete_link
 
 
 async def _take_a_lost_answer_for_nothing_done(
-    self: SimulatedGateway, job_id: str, object_in_job_id: str, may_send: Callable[[], Awaitable[float]]
+    self: SimulatedGateway,
+    job_id: str,
+    object_in_job_id: str,
+    may_send: Callable[[], Awaitable[float]],
+    unsent: Callable[[], None],
 ) -> Task:
     try:
-        return await _true_delete_link(self, job_id, object_in_job_id, may_send)
+        return await _true_delete_link(self, job_id, object_in_job_id, may_send, unsent)
     except AnswerLost:
         raise Unavailable("no answer") from None
 

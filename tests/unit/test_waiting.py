@@ -18,6 +18,7 @@ from worker.unlinks.waiting import (
     MOST_UNANSWERED,
     DeadlinePassedError,
     DeferredError,
+    Departure,
     LeavingError,
     UnansweredError,
     Waiting,
@@ -139,3 +140,49 @@ async def test_a_request_that_is_never_answered_is_no_answer() -> None:
     with pytest.raises(UnansweredError, match="status 500"):
         await waiting.ask(cast("EnterpriseManager", AnswersNothing()), question)
     assert len(asked) == MOST_UNANSWERED
+
+
+async def _now() -> float:
+    return 0.0
+
+
+async def test_what_may_have_left_is_awaited_to_its_end_whatever_ends_meanwhile() -> None:
+    """Else nobody would learn whether a DELETE was carried out."""
+    waiting = waiting_until()
+    answered = asyncio.Event()
+
+    async def send(departure: Departure) -> str:
+        await departure.may_send()
+        waiting.leaving.set()
+        waiting.cancelled.set()
+        await answered.wait()
+        return "an answer"
+
+    exchanging = asyncio.ensure_future(waiting.until_sent(send, _now))
+    for _ in range(5):
+        await asyncio.sleep(0)
+        exchanging.cancel()
+    answered.set()
+    assert await exchanging == "an answer"
+
+
+async def test_nothing_leaves_once_the_wait_has_ended() -> None:
+    """An exchange that does not heed its cancellation would leave behind the back of the one who ended it."""
+    waiting = waiting_until()
+    refused: list[BaseException] = []
+
+    async def send(departure: Departure) -> str:
+        with suppress(asyncio.CancelledError):
+            await _forever()
+        try:
+            await departure.may_send()
+        except LeavingError as error:
+            refused.append(error)
+            raise
+        return "left"
+
+    waiting.leaving.set()
+    exchanging = asyncio.ensure_future(waiting.until_sent(send, _now))
+    with pytest.raises(LeavingError):
+        await exchanging
+    assert len(refused) == 1

@@ -13,10 +13,10 @@ from contracts.events import Outcome, ReasonCode
 from tests.unit.test_waiting import Unread, waiting_until
 from worker.unlinks.job_locks import JobLocks
 from worker.unlinks.ports.enterprise_manager import Job, Link, LinkedBackup, Refused, Task
-from worker.unlinks.ports.ledger import Entry, Intent, Lease, Stage
+from worker.unlinks.ports.ledger import Entry, Intended, Intent, Lease, SentAgain, Stage, Withdrawn
 from worker.unlinks.ports.steps import Reporter
 from worker.unlinks.rules import Pace
-from worker.unlinks.waiting import Waiting
+from worker.unlinks.waiting import DeferredError, LeavingError, Waiting
 from worker.unlinks.workflow import Workflow
 
 JOB = "d1b85018-2769-45be-89bc-03f66b60e6cb"
@@ -29,10 +29,17 @@ COMMAND = UnlinkCommand.model_validate(
 )
 
 
-def sent_once(*, waiting: Waiting, locks: JobLocks, enterprise_manager: Any = None, ledger: Any = None) -> Workflow:
+def sent_once(
+    *,
+    waiting: Waiting,
+    locks: JobLocks,
+    enterprise_manager: Any = None,
+    ledger: Any = None,
+    command: UnlinkCommand = COMMAND,
+) -> Workflow:
     """An unlink whose DELETE was sent by another worker, which did not learn what came of it."""
     return Workflow(
-        command=COMMAND,
+        command=command,
         entry=Entry(
             Lease("CHG1", 2),
             Stage.INTENDED,
@@ -93,12 +100,16 @@ class GoneMeanwhile:
 class TakesAll:
     """A ledger that holds the lease, and takes what it is told."""
 
+    def __init__(self) -> None:
+        self.taken: list[object] = []
+
     def alive(self, _lease: Lease) -> bool:
         """It is."""
         return True
 
-    async def record(self, _lease: Lease, _change: object) -> bool:
+    async def record(self, _lease: Lease, change: object) -> bool:
         """The job is free."""
+        self.taken.append(change)
         return True
 
 
@@ -113,3 +124,113 @@ async def test_a_refusal_says_nothing_about_the_delete_before_it(
     workflow = sent_once(waiting=waiting_until(), locks=JobLocks(), enterprise_manager=server, ledger=TakesAll())
     ending = await workflow.to_ending()
     assert (ending.outcome, ending.changed) == (outcome, changed)
+
+
+class HasNoSlot:
+    """Lists the link, and has no request slot for its DELETE: it permits none, or has let the first one pass."""
+
+    def __init__(self, waiting: Waiting, end: str) -> None:
+        self._waiting = waiting
+        self._end = end
+        self.ended = 0
+
+    async def find_job(self, _reference: object) -> Job:
+        """The job."""
+        return Job(JOB, "Copy job 1")
+
+    def links_read_with(self, _job: Job) -> list[Link]:
+        """None."""
+        return []
+
+    async def links(self, _job_id: str) -> list[Link]:
+        """The link."""
+        return [Link(LINK, REPOSITORY)]
+
+    async def repository_name(self, _uid: str) -> None:
+        """Not known."""
+
+    async def linked_backups(self, _job: Job) -> tuple[LinkedBackup, ...]:
+        """None."""
+        return ()
+
+    async def until_available(self) -> None:
+        """It is."""
+
+    async def delete_link(self, _job: str, _link: str, may_send: Any, unsent: Any) -> Task:
+        """Wait for a slot; the second time, with a refusal."""
+        if self.ended:
+            raise Refused(ReasonCode.ACCESS_DENIED, "no")
+        if self._end.endswith("after an attempt"):
+            await may_send()
+            self._give_a_reason()
+            for _ in range(5):
+                await asyncio.sleep(0)
+            unsent()
+        self._give_a_reason()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.ended += 1
+        raise AssertionError
+
+    def _give_a_reason(self) -> None:
+        if "cancel" in self._end:
+            self._waiting.cancelled.set()
+        if "leaves" in self._end:
+            self._waiting.leaving.set()
+
+
+HAS_NO_TIME = COMMAND.model_copy(update={"timeout_seconds": 1.3})
+
+
+@pytest.mark.parametrize("attempts", ["", " after an attempt"])
+@pytest.mark.parametrize("end", ["the hold is over", "the worker leaves"])
+async def test_a_delete_that_is_sent_again_is_withdrawn_when_its_wait_ends(end: str, attempts: str) -> None:
+    """It would leave after its delivery was given back; or it would count, and the unlink be given up early."""
+    waiting, ledger = waiting_until(0.3 if "hold" in end else 60.0), TakesAll()
+    server = HasNoSlot(waiting, end + attempts)
+    workflow = sent_once(waiting=waiting, locks=JobLocks(), enterprise_manager=server, ledger=ledger)
+    with pytest.raises(DeferredError if "hold" in end else LeavingError):
+        await asyncio.wait_for(workflow.to_ending(), 30)
+    assert server.ended == (0 if attempts and "leaves" in end else 1)
+    assert ledger.taken == [SentAgain(2), Withdrawn(2)]
+    assert (workflow.entry.stage, workflow.entry.sends) == (Stage.INTENDED, 1)
+
+
+@pytest.mark.parametrize("attempts", ["", " after an attempt"])
+async def test_a_cancel_of_what_waits_to_be_sent_again_leaves_it_to_the_links(attempts: str) -> None:
+    """The first DELETE may still be carried out: nobody may be told that nothing was changed."""
+    waiting, ledger = waiting_until(), TakesAll()
+    server = HasNoSlot(waiting, "a cancel" + attempts)
+    workflow = sent_once(waiting=waiting, locks=JobLocks(), enterprise_manager=server, ledger=ledger)
+    ending = await asyncio.wait_for(workflow.to_ending(), 30)
+    assert (ending.outcome, ending.changed) == (Outcome.CANCELLED, None)
+    assert ledger.taken == [SentAgain(2), Withdrawn(2)]
+
+
+async def test_the_timeout_ends_the_wait_of_what_is_to_be_sent_again() -> None:
+    """A command would end long after its time."""
+    waiting, ledger = waiting_until(), TakesAll()
+    workflow = sent_once(
+        waiting=waiting,
+        locks=JobLocks(),
+        enterprise_manager=HasNoSlot(waiting, "the time is over"),
+        ledger=ledger,
+        command=HAS_NO_TIME,
+    )
+    ending = await asyncio.wait_for(workflow.to_ending(), 30)
+    assert ending.outcome is Outcome.TIMED_OUT
+    assert ledger.taken == [SentAgain(2), Withdrawn(2)]
+
+
+async def test_a_command_whose_time_is_over_before_its_delete_could_leave_is_started_again() -> None:
+    """Its DELETE would leave, and be stopped at once; or its time would count although nothing was sent."""
+    waiting, ledger = waiting_until(), TakesAll()
+    server = HasNoSlot(waiting, "the time is over")
+    workflow = sent_once(
+        waiting=waiting, locks=JobLocks(), enterprise_manager=server, ledger=ledger, command=HAS_NO_TIME
+    )
+    workflow.entry = Entry(Lease("CHG1", 1), Stage.CLAIMED, 1, datetime(2026, 3, 1, tzinfo=UTC))
+    ending = await asyncio.wait_for(workflow.to_ending(), 30)
+    assert (ending.outcome, ending.changed) == (Outcome.FAILED, False)
+    assert [type(change) for change in ledger.taken] == [Intended, Withdrawn, Intended]

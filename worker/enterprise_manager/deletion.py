@@ -48,10 +48,13 @@ class Deletion:
         self._calls = calls
         self._remedies = remedies
 
-    async def send(self, path: str, may_send: Callable[[], Awaitable[float]]) -> Accepted:
+    async def send(
+        self, path: str, may_send: Callable[[], Awaitable[float]], unsent: Callable[[], None] = lambda: None
+    ) -> Accepted:
         """Send the DELETE. Each attempt asks `may_send` for permission.
 
-        What `may_send` raises is passed on. In that case, no attempt can have been executed.
+        `unsent` is called when a permitted attempt was certainly not executed, before the wait for another one. What
+        `may_send` or `unsent` raises is passed on. In that case, no attempt can have been executed.
 
         Raises:
             NotSent: the permission had expired when the connection was ready. No attempt can have been executed.
@@ -60,7 +63,7 @@ class Deletion:
             LinkNotFound: the response has status 404.
             Refused: access_denied, enterprise_manager_error.
         """
-        session, answer = await self._calls.repeat(partial(self._deliver, path, may_send))
+        session, answer = await self._calls.repeat(partial(self._deliver, path, may_send, unsent))
         try:
             return Accepted(read_task(await self._wire.read(answer), self._remedies.without_secrets), session)
         except DocumentError as error:
@@ -71,13 +74,24 @@ class Deletion:
             ) from None
 
     async def _deliver(
-        self, path: str, may_send: Callable[[], Awaitable[float]], attempt: int
+        self, path: str, may_send: Callable[[], Awaitable[float]], unsent: Callable[[], None], attempt: int
+    ) -> tuple[LogonSession, Answer]:
+        """One attempt. It raises `Again` only if it was certainly not executed."""
+        try:
+            return await self._in_a_session(path, may_send, unsent, attempt)
+        except Again:
+            unsent()
+            raise
+
+    async def _in_a_session(
+        self, path: str, may_send: Callable[[], Awaitable[float]], unsent: Callable[[], None], attempt: int
     ) -> tuple[LogonSession, Answer]:
         """Send it in the current session, and after a 401 once more in a new session; then check the response."""
         session = await self._logon.session()
         answer = await self._exchange(_delete(path, session), may_send, attempt)
         if answer.status == UNAUTHORIZED:
             self._logon.drop(session)
+            unsent()
             session = await self._logon.session()
             answer = await self._exchange(_delete(path, session), may_send, attempt)
         if answer.status == UNAUTHORIZED:

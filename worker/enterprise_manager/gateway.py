@@ -257,11 +257,17 @@ class Gateway:
         """Whether the data that was read with the job is current: read recently, and no edit by this worker."""
         return job.id not in self._edited and self._clock.monotonic() - job.read_at <= FRESH_SECONDS
 
-    async def delete_link(self, job_id: str, object_in_job_id: str, may_send: Callable[[], Awaitable[float]]) -> Task:
+    async def delete_link(
+        self,
+        job_id: str,
+        object_in_job_id: str,
+        may_send: Callable[[], Awaitable[float]],
+        unsent: Callable[[], None] = lambda: None,
+    ) -> Task:
         """Send the DELETE. It is repeated only if it was certainly not executed."""
         _remember(self._edited, job_id, None, _MOST_JOBS)
         path = paths.link(job_id, object_in_job_id, self._link_hrefs.get((job_id, object_in_job_id)))
-        accepted = await self._deletion.send(path, may_send)
+        accepted = await self._deletion.send(path, may_send, unsent)
         self._differences.look_at_task(accepted.task)
         return _task(self._tasks.begun(accepted.session, accepted.task), accepted.task)
 

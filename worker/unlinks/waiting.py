@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -50,6 +49,39 @@ class LeavingError(Exception):
 
 class UnansweredError(Exception):
     """An available Enterprise Manager did not answer this request, several times."""
+
+
+#: What ends a wait early.
+ENDS_OF_WAITS = (DeferredError, DeadlinePassedError, LeavingError, CancelRequestedError)
+
+
+@dataclass(slots=True)
+class Departure:
+    """Whether the request of an exchange may have left.
+
+    `possible`: it was permitted, and it is not known that it was not carried out. `stop`: why it may leave no more.
+    """
+
+    check: Callable[[], Awaitable[float]]
+    possible: bool = False
+    stop: BaseException | None = None
+
+    async def may_send(self) -> float:
+        """The last moment at which the request may be written. From its return on, the request may have left."""
+        self._require_going_on()
+        last_moment = await self.check()
+        self._require_going_on()
+        self.possible = True
+        return last_moment
+
+    def unsent(self) -> None:
+        """The permitted request was certainly not carried out: the exchange may be ended again."""
+        self.possible = False
+        self._require_going_on()
+
+    def _require_going_on(self) -> None:
+        if self.stop is not None:
+            raise self.stop
 
 
 def abandon(future: asyncio.Future[Any]) -> None:
@@ -109,15 +141,29 @@ class Waiting:
         """Wait for something of unknown duration."""
         return await self._bounded(condition)
 
-    async def to_the_end(self, exchange: Awaitable[Answer]) -> Answer:
-        """Await an exchange that must not be interrupted, and that has a deadline of its own.
+    async def until_sent(
+        self, send: Callable[[Departure], Awaitable[Answer]], may_send: Callable[[], Awaitable[float]]
+    ) -> Answer:
+        """Await an exchange that must not be interrupted from the moment at which its request may leave.
 
-        A cancellation in the meantime is lost: the canceller must cancel again if the caller continues.
+        `send` passes the departure on to `EnterpriseManager.delete_link`; `may_send` is the check before each attempt.
+        Before its request may leave, the exchange ends as every wait does, or with the cancellation of this task: then
+        nothing was carried out. After that it has a deadline of its own, and a cancellation is lost: the canceller must
+        cancel again if the caller continues.
         """
-        exchanging = asyncio.ensure_future(exchange)
+        departure = Departure(may_send)
+        exchanging = asyncio.ensure_future(send(departure))
         while not exchanging.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait((exchanging,))
+            done = asyncio.wait((exchanging,))
+            try:
+                await (done if departure.stop is not None else self.until(done))
+            except (asyncio.CancelledError, *ENDS_OF_WAITS) as end:
+                departure.stop = departure.stop or end
+                if not departure.possible:
+                    exchanging.cancel()
+        if departure.stop is not None and not departure.possible:
+            _ignore(exchanging)
+            raise departure.stop
         return exchanging.result()
 
     async def ask(self, enterprise_manager: EnterpriseManager, question: Callable[[], Awaitable[Answer]]) -> Answer:

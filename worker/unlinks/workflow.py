@@ -2,10 +2,13 @@
 
 It reads top to bottom. `dispatcher` reads and authorizes the command before; `runs` claims the key before, and settles
 and answers after. Each step that must survive a crash is in the ledger before the next one is taken.
+
+More than 400 lines: the path of one unlink is one text.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field, replace
@@ -47,7 +50,7 @@ from worker.unlinks.ports.ledger import (
 )
 from worker.unlinks.ports.steps import Reporter, StepKind
 from worker.unlinks.rules import Pace
-from worker.unlinks.waiting import Answer, DeadlinePassedError, DeferredError, Waiting
+from worker.unlinks.waiting import ENDS_OF_WAITS, Answer, DeadlinePassedError, DeferredError, Departure, Waiting
 
 #: How often the same DELETE is sent at most, including the first time, if its answers are lost.
 MOST_SENDS = 3
@@ -55,6 +58,11 @@ MOST_SENDS = 3
 MAY_SEND_SECONDS = 1.0
 #: How long a command waits, in seconds, when another worker has an unlink of the same job under way.
 BUSY_JOB_SECONDS = 5.0
+
+_WHY_NOT_SENT: dict[type[BaseException], str] = {
+    CancelRequestedError: "a cancel was requested",
+    DeadlinePassedError: "the command's timeout was over before it could leave",
+}
 
 
 class _NotSentError(Exception):
@@ -207,18 +215,10 @@ class Workflow:
 
     async def _send(self) -> Ending:
         """Send the recorded DELETE once, and continue to the end."""
-        link_id = self._intent.link.object_in_job_id
         try:
-            self.require_lease()
-            self.report(StepKind.SENDING, job_id=self._intent.job_id, link_id=link_id, send=self.entry.sends)
-            exchange = self.enterprise_manager.delete_link(self._intent.job_id, link_id, self._may_send)
-            task = await self.waiting.to_the_end(exchange)
-        except LeaseLostError:  # raised here or by `_may_send`: nothing was written
-            await self.ledger.record(self.entry.lease, Withdrawn(self.entry.sends))
-            raise
-        except (Unavailable, NotSent) as error:
-            self.report(StepKind.NOT_SENT, problem=str(error))
-            return await self._not_sent()
+            task = await self._exchange()
+        except (Unavailable, NotSent, DeadlinePassedError, CancelRequestedError) as why:
+            return await self._unsent(why)
         except AnswerLost as error:
             self.report(StepKind.ANSWER_LOST, problem=str(error))
             return await self._let_the_links_decide()
@@ -229,22 +229,59 @@ class Workflow:
         await self._submitted(task)
         return await self._follow(task.ticket)
 
+    async def _exchange(self) -> Task:
+        """Send the DELETE, and withdraw it if it certainly did not leave."""
+        link_id = self._intent.link.object_in_job_id
+
+        def send(departure: Departure) -> Awaitable[Task]:
+            job_id = self._intent.job_id
+            return self.enterprise_manager.delete_link(job_id, link_id, departure.may_send, departure.unsent)
+
+        try:
+            self.require_lease()
+            self.report(StepKind.SENDING, job_id=self._intent.job_id, link_id=link_id, send=self.entry.sends)
+            return await self.waiting.until_sent(send, self._may_send)
+        except (LeaseLostError, Unavailable, NotSent, asyncio.CancelledError, *ENDS_OF_WAITS) as why:
+            if not isinstance(why, LeaseLostError):
+                self.report(StepKind.NOT_SENT, problem=str(why) or _WHY_NOT_SENT.get(type(why), "the worker stops"))
+            await self._withdraw()
+            raise
+
     async def _may_send(self) -> float:
-        """The last moment, by the monotonic clock, at which the DELETE may be written."""
+        """The last moment, by the monotonic clock, at which the DELETE may be written.
+
+        Raises:
+            LeaseLostError, DeferredError, DeadlinePassedError, CancelRequestedError, LeavingError: it may not be.
+        """
         self.require_lease()
+        self.waiting.require_time()
         seconds = MAY_SEND_SECONDS
         if self.command.not_after is not None and self.entry.sends == 1:
             seconds = min(seconds, (self.command.not_after - self.clock.now()).total_seconds())
         return self.clock.monotonic() + seconds
 
-    async def _not_sent(self) -> Ending:
+    async def _withdraw(self) -> None:
+        """The DELETE certainly did not leave: after the first one, the key is back at its start, and the job free."""
         await self.ledger.record(self.entry.lease, Withdrawn(self.entry.sends))
-        if self.entry.sends > 1:
-            self.entry = replace(self.entry, sends=self.entry.sends - 1)
-            return await self._let_the_links_decide()
-        self.waiting.deadline = None
-        self.entry = replace(self.entry, stage=Stage.CLAIMED, sent_at=None, sends=0)
-        raise _NotSentError
+        self.entry = replace(self.entry, sends=self.entry.sends - 1)
+        if not self._sent:
+            self.waiting.deadline = None
+            self.entry = replace(self.entry, stage=Stage.CLAIMED, sent_at=None)
+
+    async def _unsent(self, why: Exception) -> Ending:
+        """This DELETE was withdrawn; an earlier one of this run may have been carried out.
+
+        Raises:
+            _NotSentError, CancelRequestedError: there was no earlier one.
+        """
+        cancelled = isinstance(why, CancelRequestedError)
+        if not self._sent:
+            raise why if cancelled else _NotSentError
+        if isinstance(why, DeadlinePassedError):
+            return await self._time_is_over(None)
+        if cancelled:
+            await self._stop(None)
+        return await self._let_the_links_decide()
 
     async def _link_not_found(self) -> Ending:
         """The DELETE of a link that was seen was answered with 404: it is gone by now, unless it is still listed.
@@ -376,6 +413,11 @@ class Workflow:
             self.report(StepKind.TASK_NOT_STOPPED, task_id=ticket.task_id, problem=str(error))
 
     # --- parts ------------------------------------------------------------------------------------------------------
+
+    @property
+    def _sent(self) -> bool:
+        """Whether a DELETE of this run may have left."""
+        return self.entry.sends > 0
 
     @property
     def _sent_before(self) -> bool:

@@ -158,15 +158,25 @@ class EnterpriseManager(Protocol):
         """
         ...
 
-    async def delete_link(self, job_id: str, object_in_job_id: str, may_send: Callable[[], Awaitable[float]]) -> Task:
+    async def delete_link(
+        self,
+        job_id: str,
+        object_in_job_id: str,
+        may_send: Callable[[], Awaitable[float]],
+        unsent: Callable[[], None] = lambda: None,
+    ) -> Task:
         """Send the DELETE once. It is repeated here only if it was certainly not carried out.
 
         `may_send` is awaited when logon session, request slot, thread and connection are ready, before each attempt. It
         returns the last moment, by `Clock.monotonic`, at which the DELETE may be written; the moment is compared once
         more directly before the write. What `may_send` raises is raised here, and then no DELETE was carried out.
 
-        Until `may_send` has returned, this call may be cancelled, and no DELETE is carried out. From then on it ends
-        within 60 s; a caller that cancels it does not learn whether the DELETE was carried out.
+        `unsent` is called when an attempt that was permitted was certainly not carried out and is to be repeated,
+        before the wait for that. What it raises is raised here.
+
+        This call may be cancelled until `may_send` has returned, and again from `unsent` until it has returned once
+        more; then no DELETE is carried out. Otherwise it ends within 60 s, and a caller that cancels it does not learn
+        whether the DELETE was carried out.
 
         Raises:
             NotSent: it was certainly not written, because the last moment had passed.
