@@ -223,13 +223,15 @@ def test_a_hostile_letter_stops_nobody(desk: Desk, monkeypatch: pytest.MonkeyPat
     desk.bury(b'{"idempotency_key":"\x1b[31mred", "\xe2\x80\xaereversed": 1, "\xe2\x80\xaereversed": 2}')
     desk.bury(b"\xff\xfe\x1b[2J", {"unlink-reason-code": "\x1b]0;title\x07", "\x9b1m": [b"\xff", None]})
     desk.bury(vendor_command("FINE"), {"sent": datetime(9000, 1, 1, tzinfo=UTC), "unlink-failed-at": "yesterday"})
-    for arguments in (["list"], ["list", "--each"], *(["show", "-p", f"{position}"] for position in range(1, 6))):
+    desk.bury(b'{"idempotency_key": "\\ud800"}', {"unlink-failed-at": "0001-01-01T00:00:00+14:00"})
+    desk.bury(b"\xed\xa0\x80", {"unlink-failed-at": "9999-12-31T23:59:59-14:00"})
+    for arguments in (["list"], ["list", "--each"], *(["show", "-p", f"{position}"] for position in range(1, 8))):
         result = desk.run(*arguments)
         assert result.exit_code == 0, result.output
         assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(result.stdout)
     for line in desk.run("list", "--each", "--output", "json").stdout.splitlines():
         json.loads(line)
-    assert desk.count("unlink.dead") == 5
+    assert desk.count("unlink.dead") == 7
 
 
 @pytest.mark.parametrize("routing_key", [b"M\xfcller", b"x" * 255], ids=["not UTF-8", "long"])

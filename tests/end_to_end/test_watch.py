@@ -78,7 +78,7 @@ def next_line(watch: subprocess.Popen[str], key: str) -> dict[str, Any]:
     assert watch.stdout is not None
     for line in watch.stdout:
         event: dict[str, Any] = json.loads(line)
-        if event["subject"] == key:
+        if event.get("subject") == key:
             return event
     pytest.fail(f"the lines ended; standard error: {watch.stderr and watch.stderr.read()}")
 

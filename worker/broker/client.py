@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self
 
@@ -14,7 +14,7 @@ from pika.exceptions import AMQPConnectionError, AMQPError, ChannelClosedByBroke
 from worker.broker.connection import connection_parameters, user_of
 from worker.broker.delivery import plain_headers
 from worker.broker.problems import ACCESS_REFUSED, ChannelLostError, explain_channel, explain_connect
-from worker.broker.received_event import ReceivedEvent, event_in
+from worker.broker.received_event import NoEventError, ReceivedEvent, event_in
 from worker.broker.senders import SENDER_HEADER
 from worker.broker.tolerant import TolerantSelectConnection
 from worker.broker.topology import DELAY_TIERS, delay_exchange
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 #: How many events may be delivered and not yet read. More events wait in the broker, not in this process's memory.
 _PREFETCH = 500
+
+#: What a tool says of such messages, once.
+SKIPPED = "A message on the exchange unlink.events is no event of a worker. Such messages are skipped."
 
 
 class BrokerClientError(Exception):
@@ -45,6 +48,7 @@ class BrokerClient:
     def __init__(self, settings: BrokerSettings) -> None:
         self._settings = settings
         self._queue: str | None = None
+        self._skipped: Callable[[str], None] | None = None
 
     def __enter__(self) -> Self:
         try:
@@ -77,8 +81,12 @@ class BrokerClient:
         """The broker user of this connection."""
         return self._user
 
-    def listen(self, *routing_keys: str) -> None:
-        """Queue events for `next_event` from now on: all, or those that match one of the routing keys (`*.default`)."""
+    def listen(self, *routing_keys: str, skipped: Callable[[str], None] | None = None) -> None:
+        """Queue events for `next_event` from now on: all, or those that match one of the routing keys (`*.default`).
+
+        `skipped`: called with one line when a message is skipped that is no event of a worker; once only.
+        """
+        self._skipped = skipped
         with translated():
             self._queue = self._channel.queue_declare("", exclusive=True, auto_delete=True).method.queue
             for routing_key in routing_keys or ("#",):
@@ -88,17 +96,35 @@ class BrokerClient:
     def next_event(self, seconds: float) -> ReceivedEvent | None:
         """The next event about a command, or None if there is none within `seconds`. Call `listen` first.
 
-        Other messages on the events exchange are skipped.
+        Other messages on the events exchange are skipped, whoever has published them.
         """
+        over = time.monotonic() + seconds
+        while (message := self._next_message(over)) is not None:
+            try:
+                event = event_in(*message)
+            except NoEventError:
+                self._report_skipped()
+            else:
+                if event is not None:
+                    return event
+            if time.monotonic() > over:
+                break
+        return None
+
+    def _report_skipped(self) -> None:
+        if self._skipped is not None:
+            self._skipped(SKIPPED)
+            self._skipped = None
+
+    def _next_message(self, over: float) -> tuple[bytes, dict[str, object]] | None:
+        """The body and the headers of the next message; None if there is none by `over`, on the monotonic clock."""
         if self._queue is None:
             raise AssertionError("listen first")
-        over = time.monotonic() + seconds
         with translated():
             for method, properties, body in self._channel.consume(self._queue, inactivity_timeout=0.1):
                 if method is not None and body is not None and method.delivery_tag is not None:
                     self._channel.basic_ack(method.delivery_tag)
-                    if (event := event_in(body, plain_headers(getattr(properties, "headers", None)))) is not None:
-                        return event
+                    return body, plain_headers(getattr(properties, "headers", None))
                 if time.monotonic() > over:
                     break
         return None

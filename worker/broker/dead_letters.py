@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from contracts.reading import UnreadableMessageError, read_message
 from worker.broker.delivery import plain_headers, text_or_none
 from worker.broker.misrouted import latest_death
 from worker.broker.topology import MISROUTED, command_queue
+from worker.broker.written_time import read_moment
 
 if TYPE_CHECKING:
     from pika.spec import BasicProperties
@@ -125,7 +126,7 @@ class DeadLetter:
     @property
     def since(self) -> datetime | None:
         """When it was dead-lettered; if that is not known, when it was published; None if neither is known."""
-        return _moment(self.headers.get(FAILED_AT_HEADER) or self._death.get("time") or self.properties.timestamp)
+        return read_moment(self.headers.get(FAILED_AT_HEADER) or self._death.get("time") or self.properties.timestamp)
 
     @cached_property
     def _reading(self) -> Command | UnreadableMessageError:
@@ -138,13 +139,3 @@ class DeadLetter:
     def _death(self) -> Mapping[str, Any]:
         """The latest entry of the header `x-death`; empty if the broker did not dead-letter the message."""
         return latest_death(self.headers)
-
-
-def _moment(written: object) -> datetime | None:
-    try:
-        if isinstance(written, int):
-            return datetime.fromtimestamp(written, UTC)
-        moment = written if isinstance(written, datetime) else datetime.fromisoformat(str(written))
-    except (ValueError, OverflowError, OSError):
-        return None
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import sys
 from importlib import import_module
+from io import TextIOWrapper
 from typing import Annotated, Any, Literal, NamedTuple, NoReturn
 
 import typer
@@ -138,6 +139,9 @@ def _program(
 
 def main() -> None:
     """Run the command that `sys.argv` names, and exit. Exit status 1 if its output cannot be written."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # what the terminal's encoding lacks, or a lone surrogate, becomes `?`
     try:
         try:
             app()

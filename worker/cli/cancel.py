@@ -55,7 +55,7 @@ def cancel(
         with BrokerClient(settings.broker) as client:
             client.require_queue(enterprise_manager)
             if wait:
-                client.listen(f"*.{enterprise_manager}")
+                client.listen(f"*.{enterprise_manager}", skipped=partial(typer.echo, err=True))
             client.publish(body, enterprise_manager)
             if output == "text":
                 typer.echo(f"{key}  the request to cancel is on the queue of {enterprise_manager}")
@@ -102,7 +102,7 @@ def _follow(
     with Spinner("waiting for the unlink to end") as spinner:
 
         def report(event: ReceivedEvent) -> None:
-            spinner.say(event.body.decode() if output == "json" else in_words(event))
+            spinner.say(event.line if output == "json" else in_words(event))
 
         warn = partial(spinner.say, err=True)
         stalls = Stalls(client, [enterprise_manager], warn, _Unknown(key, enterprise_manager, warn).look)

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from worker.broker.received_event import ReceivedEvent
+from worker.broker.received_event import NoEventError, ReceivedEvent, event_in
 from worker.cli.output.errors import UNKNOWN, refuse, settings_or_exit
 from worker.cli.output.event_text import explanation
 from worker.cli.output.opened_ledger import opened_ledger
@@ -188,4 +188,7 @@ def _as_json(key: str, history: KeyHistory, batches: tuple[BatchState, ...]) -> 
 
 
 def _event(record: Record) -> ReceivedEvent | None:
-    return None if record.event is None else ReceivedEvent(record.event, json.loads(record.event))
+    try:
+        return None if record.event is None else event_in(record.event)
+    except NoEventError:  # of another version
+        return None

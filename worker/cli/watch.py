@@ -23,7 +23,7 @@ from worker.broker.received_event import ReceivedEvent
 from worker.cli.output.errors import refuse, settings_or_exit
 from worker.cli.output.event_text import explanation
 from worker.cli.output.naming import link_of, ticket_of
-from worker.cli.output.terminal import abandon_output, console, local_clock, outcome_text, printable, read_time
+from worker.cli.output.terminal import abandon_output, console, local_clock, outcome_text, printable
 from worker.clock import SystemClock
 from worker.settings import BrokerSettings, ClientSettings
 from worker.unlinks.back_off import BackOff
@@ -102,6 +102,8 @@ class _Display(Protocol):
 
     def received(self, event: ReceivedEvent) -> None: ...
 
+    def skipped(self, said: str) -> None: ...
+
     def nothing_received(self) -> None: ...
 
 
@@ -111,7 +113,7 @@ def _watch(settings: BrokerSettings, routing_keys: list[str], display: _Display)
     while True:
         try:
             with BrokerClient(settings) as client:
-                client.listen(*routing_keys)
+                client.listen(*routing_keys, skipped=display.skipped)
                 display.connected()
                 ever_connected = True
                 back_off.reset()
@@ -132,6 +134,7 @@ class _Lines:
 
     def __init__(self) -> None:
         self._lost = False
+        self._skipped = False
 
     def __enter__(self) -> Self:
         return self
@@ -153,8 +156,14 @@ class _Lines:
 
     def received(self, event: ReceivedEvent) -> None:
         """Print one line, and flush it."""
-        sys.stdout.write(event.body.decode().replace("\n", " ") + "\n")
+        sys.stdout.write(event.line + "\n")
         sys.stdout.flush()
+
+    def skipped(self, said: str) -> None:
+        """Print it, the first time."""
+        if not self._skipped:
+            typer.echo(said, err=True)
+        self._skipped = True
 
     def nothing_received(self) -> None:
         """Print nothing."""
@@ -186,6 +195,7 @@ class _Screen:
         self._shown = _Shown()
         self._live = Live(self._shown, console=console(), auto_refresh=False, vertical_overflow="crop")
         self._missed = False
+        self._skipped = False
         self._drawn = 0.0
 
     def __enter__(self) -> Self:
@@ -211,6 +221,10 @@ class _Screen:
         if time.monotonic() > self._drawn + _DRAW_SECONDS:
             self._draw()
 
+    def skipped(self, _said: str) -> None:
+        """Say so in the line below the table, from now on."""
+        self._skipped = True
+
     def nothing_received(self) -> None:
         """Draw the events that arrived since the last drawing."""
         self._draw()
@@ -218,7 +232,8 @@ class _Screen:
     def _draw(self) -> None:
         count = {0: "no event yet", 1: "1 event"}.get(self._shown.count, f"{self._shown.count} events")
         missed = "; some were missed while the broker was away" if self._missed else ""
-        said = f"{count}{missed}; Ctrl-C ends"
+        skipped = "; messages that are no events were skipped" if self._skipped else ""
+        said = f"{count}{missed}{skipped}; Ctrl-C ends"
         self._shown.state = Text(said, style="dim", no_wrap=True, overflow="ellipsis")
         self._live.refresh()
         self._drawn = time.monotonic()
@@ -232,7 +247,7 @@ def _row(event: ReceivedEvent) -> dict[str, Text]:
         "job / repository": Text(printable(link_of(event.data))),
         "ticket": Text(printable(ticket_of(event.data))),
         "key": Text(printable(event.key or "(no key)")),
-        "because": Text(printable(_because(event))),
+        "because": Text(printable(explanation(event))),
     }
 
 
@@ -250,12 +265,4 @@ def _widths(rows: list[dict[str, Text]], total: int) -> dict[str, int]:
 
 
 def _when(event: ReceivedEvent) -> str:
-    time_said = read_time(event.content.get("time"))
-    return "" if time_said is None else local_clock(time_said)
-
-
-def _because(event: ReceivedEvent) -> str:
-    try:
-        return explanation(event)
-    except (KeyError, TypeError, ValueError):  # an outcome that this version does not know
-        return ""
+    return local_clock(event.made_at)

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+import structlog
 from pydantic import ValidationError
 
 from contracts.commands import CancelCommand, RetryCommand, UnlinkCommand
-from contracts.events import RETRIED, Outcome
+from contracts.events import RETRIED
 from contracts.reading import UnreadableMessageError, read_command
 from worker.broker.awaited import Awaited
 from worker.broker.client import BrokerClient, BrokerClientError, NoQueueError
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from worker.console.readings import Readings
     from worker.console.users import Caller
     from worker.ledger import Record
+
+log = structlog.get_logger()
 
 #: The longest that an answer may wait for the end, in seconds.
 MOST_WAIT_SECONDS: Final = 60.0
@@ -106,6 +109,10 @@ def broken(said: Exception, cause: BaseException | None) -> Problem:
         for each in cause.errors(include_url=False, include_input=False)[:50]
     ]
     return Problem(400, "; ".join(f"{each['field']}: {each['message']}" for each in errors[:5]), errors)
+
+
+def _log_skipped(said: str) -> None:
+    log.warning("console.message_skipped", problem=said)
 
 
 def _not_served(error: NoQueueError) -> Problem:
@@ -305,7 +312,7 @@ class Orders:
             with BrokerClient(broker) as client:
                 client.require_queue(command.enterprise_manager)
                 if wait:
-                    client.listen(f"*.{command.enterprise_manager}")
+                    client.listen(f"*.{command.enterprise_manager}", skipped=_log_skipped)
                 client.publish(body, command.enterprise_manager, sender=caller.sender)
                 published = True
                 kind = command.command.removesuffix(".v1")
@@ -314,7 +321,7 @@ class Orders:
                 over = time.monotonic() + wait
                 while (left := over - time.monotonic()) > 0 and not self._ending.is_set():
                     event = client.next_event(min(left, _LOOK_SECONDS))
-                    if event and awaited.is_answered_by(event) and Outcome(event.outcome).terminal:
+                    if event and event.known_outcome and event.known_outcome.terminal and awaited.is_answered_by(event):
                         return event.content
         except NoQueueError as error:
             raise _not_served(error) from error

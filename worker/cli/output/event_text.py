@@ -33,13 +33,13 @@ def in_words(event: ReceivedEvent) -> str:
 
 
 def explanation(event: ReceivedEvent) -> str:
-    """How an outcome is known, or its reason."""
+    """How an outcome is known, or its reason; empty for an outcome that this version does not know."""
     data = event.data
     task = data.get("task") or {}
     reason = data.get("reason")
     if reason:
         return f"{reason['code']}: {reason['message']}"
-    match Outcome(event.outcome):
+    match event.outcome:
         case Outcome.SUBMITTED:
             return f"as {task.get('id', 'a task')}"
         case Outcome.SUCCEEDED:
@@ -60,4 +60,5 @@ def _plan(data: dict[str, Any]) -> str:
         return "there is no such link"
     backups = len(data.get("linked_backups_removed") or [])
     drops = f" and drop {backups} linked backups" if backups else ""
-    return f"would remove link {data['repository']['link_id']}{drops}"
+    link = (data.get("repository") or {}).get("link_id") or "?"
+    return f"would remove link {link}{drops}"

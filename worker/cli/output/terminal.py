@@ -34,8 +34,9 @@ _STYLES: dict[str, StyleType] = {
     Outcome.CANCELLED: "yellow",
 }
 
-#: Control characters, and those that change the writing direction: with them, a message could overwrite the screen.
-_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+#: Control characters, those that change the writing direction, and lone surrogates: with the former, a message could
+#: overwrite the screen; the latter cannot be encoded.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 #: More columns than any table has.
 _ANY_WIDTH = 1_000_000
@@ -72,7 +73,7 @@ def abandon_output() -> None:
 
 
 def printable(text: str) -> str:
-    """Text from another program, on one line, without control characters for the terminal."""
+    """Text from another program, on one line, without control characters for the terminal and lone surrogates."""
     return _UNPRINTABLE.sub(" ", text)
 
 

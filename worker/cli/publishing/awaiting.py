@@ -56,9 +56,9 @@ class Following:
             identity = (event.key or "", event.outcome == Outcome.PLANNED)
             possible = [self.open[identity]] if identity in self.open else []
         answered = next((each for each in possible if each.is_answered_by(event)), None)
-        if answered is None:
+        if answered is None or event.known_outcome is None:
             return False
-        if Outcome(event.outcome).terminal:
+        if event.known_outcome.terminal:
             del self.open[answered.identity]
             self.ended[answered.identity] = event
         return True

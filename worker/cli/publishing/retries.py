@@ -59,7 +59,7 @@ class RetryOfEarlier:
         command = RetryCommand(
             command="retry.v1",
             idempotency_key=event.key,
-            enterprise_manager=event.data["enterprise_manager"],
+            enterprise_manager=asked.enterprise_manager,
             run=event.run or 1,
             not_before=asked.not_before,
             not_after=asked.not_after,

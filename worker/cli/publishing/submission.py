@@ -88,7 +88,7 @@ def publish_all(
             for name in names:
                 client.require_queue(name)
             if wait:
-                client.listen()
+                client.listen(skipped=reporter.warn)
             for count, each in enumerate(commands):
                 published = count
                 client.publish(each.body, each.enterprise_manager)
@@ -189,7 +189,7 @@ class _ProgressReporter:
     def received(self, event: ReceivedEvent) -> None:
         """Report an event about one of the commands."""
         if self._output == "json":
-            self._say(event.body.decode())
+            self._say(event.line)
         elif self._progress is None:
             self._say(in_words(event))
         if self._progress is not None:
