@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import struct
+from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,24 +14,39 @@ from pika.frame import Header
 from pika.spec import Basic, BasicProperties
 
 from contracts.commands import Command, UnlinkCommand
-from contracts.events import Reason, ReasonCode
+from contracts.events import Outcome, Reason, ReasonCode
 from contracts.reading import PartialParse, UnreadableMessageError, read_command, read_message, to_run_again, to_stored
+from worker.broker.awaited import Awaited
 from worker.broker.copies import copied_properties, replayed_properties
 from worker.broker.dead_letters import DeadLetter
 from worker.broker.delivery import ATTEMPT_HEADER, BrokerDelivery
 from worker.broker.misrouted import misrouted_delivery
+from worker.broker.outbox import BrokerOutbox
+from worker.broker.received_event import NoEventError, event_in
+from worker.broker.stored_event import UnreadableEventError
 from worker.broker.tolerant import TolerantConnection
+from worker.cli.output.event_text import in_words
+from worker.cli.publishing.awaiting import Following
+from worker.cli.watch import _row
+from worker.clock import SystemClock
+from worker.ledger.batches import _end_of
 from worker.ledger.documents import Document
+from worker.ledger.later_runs import _may_act
 from worker.ledger.rows import record_from
-from worker.ledger.search_terms import terms_of
+from worker.ledger.search_terms import terms_of, terms_of_event
 from worker.ledger.statements import WHOLE_ROW
+from worker.unlinks.batches import compose as compose_batch_ended
 from worker.unlinks.outcome import compose_rejection
-from worker.unlinks.ports.ledger import Stage
+from worker.unlinks.ports.ledger import BatchKey, EndedBatch, Stage
 
 _NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 #: The class of a message, by its number.
 _BASIC = 60
+
+#: Publishes nothing: it has no connection.
+_NONE: Any = None
+_OUTBOX = BrokerOutbox(_NONE, SystemClock(), user="worker", confirm_seconds=1.0, delay_tiers=(5,), restore=_NONE)
 
 #: The properties of a message before its headers, and after them up to `reply_to`.
 _FLAGS = BasicProperties.FLAG_CONTENT_TYPE | BasicProperties.FLAG_HEADERS | BasicProperties.FLAG_REPLY_TO
@@ -93,6 +110,49 @@ def headers(table: bytes) -> None:
     _encode(replayed_properties(properties, "desk"))
 
 
+def event(body: bytes) -> None:
+    """Receive a message from the events exchange: what is an event is shown in every form, and ends a wait or not."""
+    try:
+        read = event_in(body)
+    except NoEventError:
+        return
+    if read is None:
+        return
+    assert read.line.isprintable() or not {"\n", "\r"} & set(read.line)
+    json.loads(read.line)
+    in_words(replace(read, from_ledger=True)).encode()
+    for text in _row(read).values():
+        text.plain.encode()
+    json.dumps(read.content, ensure_ascii=False, allow_nan=False).encode()
+    waiting = Following([Awaited(read.key or "", b"{}"), Awaited(read.key or "", b"{}", dry_run=True)])
+    waiting.note(read)
+    assert waiting.exit_status in range(6)
+
+
+def stored_event(stored: bytes) -> None:
+    """Read the event of a key that another version of the worker has stored, for each of its uses."""
+    for term in terms_of_event(stored).values():
+        assert term is None or isinstance(term, str)
+    end = _end_of("key", Outcome.FAILED, stored, _NOON)
+    assert isinstance(end.event_id, str)
+    assert end.correlation_id is None or isinstance(end.correlation_id, str)
+    assert _may_act(stored) in {True, False}
+    batch = EndedBatch(BatchKey("default", "sender", "batch"), 1, (end,))
+    compose_batch_ended(batch).to_bytes()
+    columns = _columns(b"{}") | {"stage": Stage.SETTLED.value, "outcome": "failed", "event": stored}
+    columns |= {"finished_at": _NOON}
+    terms_of(cast("Any", columns))
+    document = Document(record_from(cast("Any", columns)))
+    document.as_json()
+    assert all(isinstance(cell, str) for cell in document.audit_line())
+    try:
+        message, _ = _OUTBOX._event_message(stored)  # noqa: SLF001 - the reader
+        message.routing_key.encode()
+    except UnreadableEventError:
+        return
+    _encode(message.properties)
+
+
 def _received(content: bytes) -> BasicProperties:
     content = struct.pack(">HHQH", _BASIC, 0, 0, _FLAGS) + content
     frame = struct.pack(">BHI", 2, 1, len(content)) + content + b"\xce"
@@ -112,12 +172,17 @@ def _encode(properties: BasicProperties) -> None:
 
 def row(stored: bytes) -> None:
     """Read a row whose command another version of the contract has written, for the search and for people."""
-    columns: dict[str, Any] = dict.fromkeys(column.key for column in WHOLE_ROW)
-    columns |= {"key": "key", "token": 1, "stage": Stage.CLAIMED.value, "attempts": 1, "sends": 0, "run": 1}
-    columns |= {"received_at": _NOON, "updated_at": _NOON, "lease_until": _NOON, "may_act": False}
-    columns |= {"command": stored, "fingerprint": "f", "enterprise_manager": "default"}
+    columns = _columns(stored)
     for term in terms_of(cast("Any", columns)).values():
         assert term is None or isinstance(term, (str, datetime))
     document = Document(record_from(cast("Any", columns)))
     document.as_json()
     assert all(isinstance(cell, str) for cell in document.audit_line())
+
+
+def _columns(command: bytes) -> dict[str, Any]:
+    """A row of the ledger with this command."""
+    columns: dict[str, Any] = dict.fromkeys(column.key for column in WHOLE_ROW)
+    columns |= {"key": "key", "token": 1, "stage": Stage.CLAIMED.value, "attempts": 1, "sends": 0, "run": 1}
+    columns |= {"received_at": _NOON, "updated_at": _NOON, "lease_until": _NOON, "may_act": False}
+    return columns | {"command": command, "fingerprint": "f", "enterprise_manager": "default"}

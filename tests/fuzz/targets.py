@@ -185,8 +185,10 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "document": document,
     "answer": answer,
     "command": messages.command,
+    "event": messages.event,
     "headers": messages.headers,
     "row": messages.row,
+    "stored_event": messages.stored_event,
 }
 
 #: Words that a random change would not find.

@@ -92,8 +92,9 @@ def _copied(original: BasicProperties, extra: Mapping[str, Any], user_id: str | 
 
 
 def short_text(value: object) -> str | None:
-    """The value, if it is text that fits into a property; else None."""
-    return value if isinstance(value, str) and len(value.encode(errors="replace")) <= MAX_SHORT_TEXT else None
+    """The value, if it is text that fits into a property; else None. A lone surrogate becomes a question mark."""
+    encoded = value.encode(errors="replace") if isinstance(value, str) else None
+    return encoded.decode() if encoded is not None and len(encoded) <= MAX_SHORT_TEXT else None
 
 
 def _copied_headers(headers: Mapping[str, Any] | None) -> dict[str, Any]:

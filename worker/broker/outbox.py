@@ -7,7 +7,6 @@ minute. Only `offer` and replies are not repeated.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from copy import copy
 from typing import TYPE_CHECKING, Any, cast
@@ -16,7 +15,7 @@ import structlog
 from pika.spec import BasicProperties
 
 from contracts.batches import BatchEnded
-from contracts.events import CONTENT_TYPE, Event, Outcome, Reason
+from contracts.events import CONTENT_TYPE, Event, Reason
 from worker.broker.back_off import forever, new_back_off
 from worker.broker.channels import settle
 from worker.broker.confirms import Confirmation, ConfirmChannel, Message
@@ -28,6 +27,7 @@ from worker.broker.direct_reply_to import can_be_decoded
 from worker.broker.misrouted import MISROUTED_SECONDS_HEADER
 from worker.broker.problems import BrokerClosedError, ChannelLostError, one_line
 from worker.broker.received_event import FROM_LEDGER_HEADER
+from worker.broker.stored_event import StoredEvent, read_stored
 from worker.broker.topology import DEAD, EVENTS, delay_exchange
 from worker.unlinks.ports.broker import Delivery, PublishRefusedError, ReplyTo
 from worker.unlinks.ports.clock import Clock
@@ -186,24 +186,22 @@ class BrokerOutbox:
         headers: dict[str, Any] = dict(self._event_headers())
         if isinstance(event, bytes):
             headers[FROM_LEDGER_HEADER] = True
-            # Not parsed by the contract's models: events that an older or a newer worker stored must be published too.
-            body, content = event, json.loads(event)
-            data, outcome = content["data"], Outcome(content["data"]["outcome"])
-            routing_key, terminal = f"{outcome}.{data['enterprise_manager']}", outcome.terminal
+            body, about = event, read_stored(event)
         else:
-            body, content, data = event.to_bytes(), vars(event), vars(event.data)
-            routing_key, terminal = event.routing_key, event.terminal
+            body = event.to_bytes()
+            correlation_id = short_text(event.data.correlation_id) or short_text(event.subject)
+            about = StoredEvent(event.routing_key, event.terminal, event.id, event.type, correlation_id)
         properties = BasicProperties(
             content_type=CONTENT_TYPE,
             headers=headers,
             delivery_mode=2,
-            message_id=short_text(content["id"]),
-            correlation_id=short_text(data.get("correlation_id")) or short_text(content.get("subject")),
+            message_id=about.id,
+            correlation_id=about.correlation_id,
             timestamp=int(self._clock.now().timestamp()),
-            type=short_text(content["type"]),
+            type=about.type,
             app_id=APP_ID,
         )
-        return Message(EVENTS, routing_key, body, properties), terminal
+        return Message(EVENTS, about.routing_key, body, properties), about.terminal
 
     async def _confirmed(self, message: Message) -> None:
         """Publish until the broker has confirmed that the message was routed to a queue."""

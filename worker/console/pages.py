@@ -31,6 +31,7 @@ from worker.console.rendering import duration, render, render_part
 from worker.console.views import managers
 from worker.ledger import AUDIT_COLUMNS, Criteria, Document, KeyHistory, Record, RecordedStep
 from worker.ledger.overview import HOURS, Overview
+from worker.ledger.search_terms import whole_of
 from worker.spreadsheet import line_of
 
 router = APIRouter(include_in_schema=False)
@@ -237,7 +238,7 @@ def _is_recent(at: int) -> bool:
 def _indented(record: Record | None) -> str:
     if record is None or record.event is None:
         return ""
-    return json.dumps(json.loads(record.event), indent=2, ensure_ascii=False)
+    return json.dumps(whole_of(record.event), indent=2, ensure_ascii=False)
 
 
 def _timeline_of(steps: tuple[RecordedStep, ...]) -> list[tuple[RecordedStep, str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Final
@@ -16,6 +15,7 @@ from worker.console.keys import to_path
 from worker.console.models import StepEvent
 from worker.console.problems import Problem
 from worker.console.readings import Readings
+from worker.ledger.search_terms import whole_of
 from worker.ledger.step_feed import FedStep
 
 router = APIRouter()
@@ -153,6 +153,6 @@ def _event(fed: FedStep) -> str:
         step=fed.step.step,
         detail=fed.step.detail,
         worker=fed.step.worker,
-        event=None if fed.event is None else json.loads(fed.event),
+        event=whole_of(fed.event),
     )
     return f"id: {fed.id}\nevent: step\ndata: {content.model_dump_json()}\n\n"

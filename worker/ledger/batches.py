@@ -35,9 +35,10 @@ from sqlalchemy import (
 )
 
 from contracts.batches import BatchEnded
+from contracts.commands import Ticket
 from contracts.events import Outcome
 from worker.ledger.key_rows import KeyRows
-from worker.ledger.search_terms import content_of
+from worker.ledger.search_terms import content_of, whole_of
 from worker.ledger.statements import KEYS_AT_ONCE, OLDEST_KEPT, STEPS_AT_ONCE, insert_into
 from worker.ledger.tables import Now, batch_members, batches, unlinks
 from worker.unlinks.ports.ledger import BatchKey, EndedBatch, MemberEnd, NewMember, Stage
@@ -327,23 +328,25 @@ def _accepted(member: NewMember) -> dict[str, Any]:
 def _end_of(key: str, outcome: Outcome, event: bytes, finished_at: datetime) -> MemberEnd:
     """The end of a key, from its event. An event of another version may lack a field."""
     data = content_of(event)
-    ticket = data.get("ticket")
+    event_id, correlation_id = (whole_of(event) or {}).get("id"), data.get("correlation_id")
     return MemberEnd(
         key=key,
         outcome=outcome,
-        event_id=_id_of(event) or key,
+        event_id=event_id if isinstance(event_id, str) and event_id else key,
         ended_at=finished_at,
-        ticket=json.dumps(ticket, sort_keys=True) if isinstance(ticket, dict) else None,
-        correlation_id=data.get("correlation_id"),
+        ticket=_ticket_of(data),
+        correlation_id=correlation_id if isinstance(correlation_id, str) else None,
     )
 
 
-def _id_of(event: bytes) -> str | None:
+def _ticket_of(data: Mapping[str, Any]) -> str | None:
+    """The ticket as text that the event of the batch can be composed of."""
+    ticket = data.get("ticket")
     try:
-        content = json.loads(event)
-    except ValueError:
+        Ticket.model_validate(ticket)
+    except ValidationError:
         return None
-    return content.get("id") if isinstance(content, dict) else None
+    return json.dumps(ticket, sort_keys=True)
 
 
 def _end_columns(end: MemberEnd) -> dict[str, Any]:

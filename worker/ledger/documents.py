@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, Final
 
 from worker.ledger.records import Record, RecordedStep
-from worker.ledger.search_terms import content_of
+from worker.ledger.search_terms import content_of, whole_of
 from worker.spreadsheet import as_cell
 from worker.unlinks.ports.ledger import CancelRequest
 
@@ -124,14 +123,15 @@ class Document:
             "worker": record.worker,
             "lease_until": None if record.worker is None else utc(record.lease_until),
             "command": self.command,
-            "event": None if record.event is None else json.loads(record.event),
+            "event": whole_of(record.event),
         }
 
     def audit_line(self) -> list[str]:
         """The cells of a line of the audit export, by `AUDIT_COLUMNS`; none is taken for a formula."""
         record, entry, event, command = self.record, self.record.entry, self.event, self.command
         ticket, job, repository = self.ticket or {}, self.job, self.repository
-        reason, task, labels = event.get("reason") or {}, event.get("task") or {}, command.get("labels")
+        reason, task = _parts(event.get("reason"), ("code", "message")), _parts(event.get("task"), ("message",))
+        labels = command.get("labels")
         cells = {
             "idempotency_key": entry.lease.key,
             "run": entry.run,
@@ -162,7 +162,7 @@ class Document:
             "changed": event.get("changed"),
             "evidence": event.get("evidence"),
             "verified": event.get("verified"),
-            "linked_backups_removed": _names(event.get("linked_backups_removed") or ()),
+            "linked_backups_removed": _names(event.get("linked_backups_removed")),
             "reason_code": reason.get("code"),
             "reason_message": reason.get("message"),
             "summary": event.get("summary"),
@@ -210,8 +210,9 @@ def _parts(content: object, names: tuple[str, ...]) -> dict[str, str | None]:
     return {name: found.get(name) for name in names}
 
 
-def _names(backups: Iterable[dict[str, str | None]]) -> str:
-    return "; ".join(str(backup.get("name") or backup.get("uid") or backup.get("link_id")) for backup in backups)
+def _names(backups: object) -> str:
+    known = [_parts(each, ("name", "uid", "link_id")) for each in (backups if isinstance(backups, list) else [])]
+    return "; ".join(str(backup["name"] or backup["uid"] or backup["link_id"]) for backup in known)
 
 
 def cancellation_as_json(request: CancelRequest) -> dict[str, Any]:

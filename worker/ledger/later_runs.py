@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from contracts.reading import to_run_again
 from worker.ledger.batches import Batching
 from worker.ledger.records import Step
 from worker.ledger.rows import entry_from, known_run_from, who_and_why
+from worker.ledger.search_terms import content_of
 from worker.ledger.statements import FORGET_CANCELLATIONS, START_RUN, TAKE_OVER
 from worker.unlinks.ports.ledger import (
     AlreadySettled,
@@ -93,5 +93,5 @@ class LaterRuns(Batching):
 
 
 def _may_act(event: bytes) -> bool:
-    """Whether a DELETE may still be carried out after a run that ended with this event."""
-    return json.loads(event)["data"]["changed"] is None
+    """Whether a DELETE may still be carried out after a run that ended with this event, also if it cannot be read."""
+    return content_of(event).get("changed") is None

@@ -30,16 +30,26 @@ def fold_id(text: str) -> str:
     return fold(text.rpartition(":")[2])
 
 
+def whole_of(stored: bytes | None) -> dict[str, Any] | None:
+    """A stored command or event as JSON; None if there is none, or it cannot be read.
+
+    What no output can encode becomes a question mark: a worker's JSON has no lone surrogates.
+    """
+    if stored is None:
+        return None
+    try:
+        text = stored.decode("utf-8-sig")
+        content = json.loads(text, parse_constant=str)
+        if "\\ud" in text.lower():
+            content = json.loads(json.dumps(content, ensure_ascii=False).encode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
 def content_of(stored: bytes | None) -> dict[str, Any]:
     """A stored command or event as JSON: out of its CloudEvent, if it came in one; empty if it cannot be read."""
-    if stored is None:
-        return {}
-    try:
-        content = json.loads(stored.decode("utf-8-sig"))
-    except (ValueError, RecursionError):
-        return {}
-    if not isinstance(content, dict):
-        return {}
+    content = whole_of(stored) or {}
     inner = content.get("data")
     return inner if "command" not in content and isinstance(inner, dict) else content
 
