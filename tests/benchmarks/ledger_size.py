@@ -24,10 +24,11 @@ from sqlalchemy import Connection, Engine, text
 
 from contracts.events import Outcome
 from tests.private_servers.postgresql import PrivatePostgresql
-from worker.clock import SystemClock
+from worker.clock import SystemClock, boot_id
 from worker.ledger import Criteria, Inspection
 from worker.ledger.database import open_engine, read_url
 from worker.ledger.migrations import migrate
+from worker.ledger.retention import Retention
 from worker.ledger.transaction import Transaction
 from worker.settings import LedgerSettings
 from worker.unlinks.ports.enterprise_manager import Link, TaskTicket
@@ -155,6 +156,7 @@ def measure(engine: Engine, url: str) -> Timings:
     """Time every kind of call."""
     timings = Timings()
     clock = SystemClock()
+    retention = Retention(clock, boot_id())
     keys = (f"new:{number}" for number in itertools.count())
     with engine.connect() as connection:
 
@@ -179,7 +181,7 @@ def measure(engine: Engine, url: str) -> Timings:
                 timings.time(name, lambda lease=lease, change=change: transact(lambda on: on.record(lease, change)))  # type: ignore[misc]
             timings.time("renew", lambda: transact(Transaction.renew))
         for _ in range(3):
-            timings.time("prune, a part", lambda: transact(lambda on: on.prune(89 - 1)))
+            timings.time("prune, a part", lambda: transact(lambda on: on.prune(89 - 1, retention)))
     inspection = Inspection(LedgerSettings(url=SecretStr(url)), clock)
     for name, criteria in SEARCHES.items():
         for _ in range(TIMES // 10):

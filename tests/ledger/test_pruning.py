@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from contextlib import closing
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +14,7 @@ from tests.ledger import words
 from tests.ledger.conftest import Database
 from worker.ledger import Step
 from worker.ledger.database import open_engine, read_url
+from worker.ledger.retention import Retention
 from worker.ledger.sql_ledger import SqlLedger
 from worker.ledger.statements import KEYS_AT_ONCE, STEPS_AT_ONCE
 from worker.ledger.transaction import Transaction
@@ -25,6 +28,7 @@ from worker.unlinks.ports.ledger import (
     Settled,
 )
 
+DAY = 24 * 3600.0
 EVENT = b'{"specversion":"1.0"}'
 CENTURY = timedelta(days=36525)
 
@@ -108,6 +112,115 @@ async def test_a_worker_whose_clock_is_wrong_makes_no_fresh_key_forgotten(
         assert await ledger.history("CHG-unmet") is not None
 
 
+class Host:
+    """A host with an SQLite ledger, on which one worker runs."""
+
+    def __init__(self, path: Path) -> None:
+        self.database = Database("sqlite", f"sqlite:///{path}")
+        self.clock = self.database.clock
+        self.ledger: SqlLedger
+
+    async def boot(self, name: str) -> None:
+        """Start the worker after a boot."""
+        await self.database.close()
+        self.ledger = await self.database.ledger(boot=name)
+
+    async def end(self, key: str) -> None:
+        """Have a key end now."""
+        await settle(self.ledger, self.database, key)
+
+
+@pytest.fixture
+async def host(tmp_path: Path) -> AsyncIterator[Host]:
+    """It has been running for a day."""
+    host = Host(tmp_path / "ledger.db")
+    await host.boot("first")
+    host.clock.advance(DAY)
+    yield host
+    await host.database.close()
+
+
+@pytest.mark.parametrize("boot", ["first", "second"])
+@pytest.mark.parametrize("days", [120, -120])
+async def test_a_time_of_day_that_jumps_makes_no_fresh_key_forgotten(host: Host, days: float, boot: str) -> None:
+    """A key that is forgotten too early can run again; one end after the jump was enough."""
+    if days < 0:
+        host.clock.jump(days * DAY)
+    await host.end("CHG-fresh")
+    await host.ledger.cancel(CancelRequest("CHG-unmet", "default", None, None, host.clock.now()))
+    host.clock.jump(abs(days) * DAY)
+    if boot == "second":
+        await host.boot("second")
+    await host.end("CHG-more")
+    assert await host.ledger.prune(90) == 0
+    assert await host.ledger.claim(words.claim_of("CHG-fresh")) == AlreadySettled(EVENT)
+    assert await host.ledger.history("CHG-unmet") is not None
+
+
+async def test_a_host_that_boots_with_a_clock_that_is_behind_forgets_nothing_once_it_is_corrected(host: Host) -> None:
+    """As above: the clock of leases is behind as well, until the next boot."""
+    host.clock.jump(-120 * DAY)
+    await host.boot("second")
+    await host.end("CHG-fresh")
+    host.clock.jump(120 * DAY)
+    await host.end("CHG-more")
+    assert await host.ledger.prune(90) == 0
+    await host.boot("third")
+    await host.end("CHG-last")
+    assert await host.ledger.prune(90) == 0
+    assert await host.ledger.claim(words.claim_of("CHG-fresh")) == AlreadySettled(EVENT)
+
+
+@pytest.mark.parametrize("days", [120, -120])
+async def test_after_a_jump_keys_are_still_forgotten_in_time(host: Host, days: float) -> None:
+    """A ledger whose clock was once corrected would grow for ever."""
+    await host.end("CHG-old")
+    host.clock.jump(days * DAY)
+    await host.end("CHG-more")
+    for _ in range(88):
+        host.clock.advance(DAY)
+        assert await host.ledger.prune(90) == 0
+    forgotten = 0
+    for _ in range(5 if days > 0 else 5 + 120):
+        host.clock.advance(DAY)
+        forgotten += await host.ledger.prune(90)
+    await host.end("CHG-new")
+    assert forgotten + await host.ledger.prune(90) == 2
+
+
+async def test_a_host_that_was_off_for_long_keeps_its_keys_until_it_has_been_running_long_enough(host: Host) -> None:
+    """Whether it was off for long, or its clock is wrong, cannot be told apart."""
+    await host.end("CHG-old")
+    host.clock.jump(300 * DAY)
+    await host.boot("second")
+    await host.end("CHG-more")
+    assert await host.ledger.prune(90) == 0
+    host.clock.advance(92 * DAY)
+    await host.end("CHG-new")
+    assert await host.ledger.prune(90) == 1
+
+
+async def test_the_marks_of_the_clock_do_not_grow_with_each_look(host: Host) -> None:
+    """A ledger would grow by a row with each prune."""
+    for _ in range(20):
+        await host.ledger.prune(90)
+        host.clock.advance(DAY / 24)
+    await host.boot("first")
+    assert len(host.database.execute("SELECT * FROM clock_marks")) <= 3
+
+
+async def test_on_postgresql_both_clocks_must_say_that_a_key_is_old(postgresql_database: Database) -> None:
+    """A server whose clock has jumped ahead would forget every key that the next prune meets."""
+    ledger = await postgresql_database.ledger()
+    await settle(ledger, postgresql_database, "CHG-old")
+    postgresql_database.age(91)
+    await settle(ledger, postgresql_database, "CHG-new")
+    postgresql_database.clock.jump(-3 * DAY)
+    assert await ledger.prune(90) == 0
+    postgresql_database.clock.jump(3 * DAY)
+    assert await ledger.prune(90) == 1
+
+
 async def test_one_transaction_deletes_a_bounded_part(database: Database, ledger: SqlLedger) -> None:
     """A key that waited for days has thousands of steps: to delete them all would exceed the time of one statement."""
     for n in range(KEYS_AT_ONCE + 1):
@@ -123,12 +236,13 @@ async def test_one_transaction_deletes_a_bounded_part(database: Database, ledger
         return int(database.execute("SELECT count(*) FROM steps")[0][0])
 
     before = steps()
+    retention = Retention(database.clock, "boot")
     with closing(open_engine(read_url(database.settings().url), database.clock).connect()) as connection:
         bites = []
         more = True
         while more:
             with connection.begin():
-                pruned, more = Transaction(connection, 0.0, "worker-a", 30.0).prune(90)
+                pruned, more = Transaction(connection, 0.0, "worker-a", 30.0).prune(90, retention)
             bites.append((pruned, before - (before := steps()) <= STEPS_AT_ONCE))
     assert bites == [(0, True), (KEYS_AT_ONCE, True), (1, True)]
     assert before == 2

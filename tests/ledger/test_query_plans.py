@@ -15,12 +15,14 @@ from sqlalchemy import Connection, Engine, event, text
 from contracts.events import Outcome
 from tests.ledger import words
 from tests.ledger.conftest import Database
+from worker.clock import SystemClock
 from worker.ledger import Criteria, Cursor, MemberCursor
 from worker.ledger.batch_pages import batch_page
 from worker.ledger.batch_states import batches_with_id, batches_with_key
 from worker.ledger.database import open_engine, read_url
 from worker.ledger.migrations import migrate
 from worker.ledger.overview import overview
+from worker.ledger.retention import Retention
 from worker.ledger.step_feed import newest_step, steps_after
 from worker.ledger.tables import SEARCHED, metadata
 from worker.ledger.transaction import Transaction
@@ -43,8 +45,8 @@ from worker.unlinks.ports.ledger import (
 
 ROWS = 20_000
 ENDED = 19_000
-#: Tables with a row or two: reading them whole is the fastest way.
-SMALL = {"search_walk", "workers", "ledger_schema", "alembic_version", "pauses", "locks"}
+#: Tables with a row or two, or one a day: reading them whole is the fastest way.
+SMALL = {"search_walk", "workers", "ledger_schema", "alembic_version", "pauses", "locks", "clock_marks"}
 TABLES = set(metadata.tables) - SMALL
 #: Indexes with the keys that have not ended, which are few.
 SHORT = {"unlinks_unsettled_by_worker", "unlinks_one_in_flight_per_job", "search_terms_in_flight"}
@@ -164,6 +166,7 @@ def test_no_write_of_a_worker_reads_a_whole_table(engine: Engine) -> None:
     with engine.connect() as connection, connection.begin():
         plans = Plans(connection)
         transaction = Transaction(connection, 0.0, "worker-a", 30.0)
+        retention = Retention(SystemClock(), "boot")
         transaction.end_leases()
         for key in ("CHG-1", "CHG-2"):
             member = NewMember(BatchKey("default", "jira", "OPS-1"), 2, key, words.claim_of().fingerprint)
@@ -209,8 +212,8 @@ def test_no_write_of_a_worker_reads_a_whole_table(engine: Engine) -> None:
         transaction.pause("default", None, None)
         transaction.resume("default")
         transaction.release_all()
-        transaction.count_long_settled(1)
-        transaction.prune(1)
+        transaction.count_long_settled(1, retention)
+        transaction.prune(1, retention)
         transaction.walk()
         overview(connection)
         transaction.finish()

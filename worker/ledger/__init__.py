@@ -13,7 +13,8 @@ What is stored, by table:
   been made searchable.
 - `batches`, `batch_members`: the batches, and how each of their commands has ended.
 - `pauses`: the paused Enterprise Managers. `workers`: the state that each worker reports every ten seconds. `boots`: on
-  SQLite, the boot of the host from which leases are counted.
+  SQLite, the boot of the host from which leases are counted. `clock_marks`: on SQLite, what the time of day was after
+  how much running time.
 - `locks`: who reads the dead letters for the console now.
 - `ledger_schema`: which versions of this program may use the database; `alembic_version` is Alembic's.
 
@@ -24,10 +25,11 @@ tickets, reasons. Instants are microseconds since 1970, UTC:
 How long it is stored. A settled key is kept for `UNLINK_LEDGER__RETENTION_DAYS` (90) after its end. Until then a repeat
 of its command is answered with the stored event; later, it is a new command. `prune` then deletes the key with its
 steps, its search terms and the requests to cancel it. A request to cancel a key that was never received is deleted the
-same time after it was made. The program never deletes a key that is not settled. Retention is measured by the ledger's
-clock: the database's on PostgreSQL, the host's on SQLite. The clock counts only up to one day past the newest end, so
-that a wrong clock deletes nothing; an idle ledger is pruned only after its next end. A row from before 2020 was written
-by a clock that was not set, and is kept.
+same time after it was made. The program never deletes a key that is not settled. Two clocks must agree that a key is
+old enough (see `retention`), so that a wrong clock deletes nothing: on PostgreSQL the server's and the worker's, on
+SQLite the host's and the time for which the host has been running. A host that was switched off keeps its keys for that
+much longer. The clock counts only up to one day past the newest end: an idle ledger is pruned only after its next end.
+A row from before 2020 was written by a clock that was not set, and is kept.
 
 What an operator may delete.
 
@@ -40,7 +42,7 @@ What an operator may delete.
   (`lease_until` has passed) and no task of it is at work in Enterprise Manager. Such a row in stage `intended` or
   `submitted` keeps its job closed to every other unlink; deleting it opens the job again.
 - Never a row whose lease is alive, and no row of any other table: `search_walk`, `batches`, `batch_members`, `boots`,
-  `ledger_schema`, `alembic_version`.
+  `clock_marks`, `ledger_schema`, `alembic_version`.
 
 A copy of an SQLite ledger is made with `sqlite3 FILE '.backup COPY'` or `VACUUM INTO`, not by copying the file: part of
 it is in FILE-wal. The file belongs on a local disk: SQLite's locks do not hold on network file systems

@@ -40,7 +40,7 @@ from contracts.events import Outcome
 from worker.ledger.key_rows import KeyRows
 from worker.ledger.search_terms import content_of, whole_of
 from worker.ledger.statements import KEYS_AT_ONCE, OLDEST_KEPT, STEPS_AT_ONCE, insert_into
-from worker.ledger.tables import Now, batch_members, batches, unlinks
+from worker.ledger.tables import LaterNow, batch_members, batches, unlinks
 from worker.unlinks.ports.ledger import BatchKey, EndedBatch, MemberEnd, NewMember, Stage
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ _is_rejected = _members.fingerprint.is_(None)
 @cache
 def _put(dialect: str) -> ReturningInsert[Any]:
     """Insert a batch, or lock the row that is there. Its first size holds."""
-    new = insert_into(dialect, batches).values(members=0, joined_at=Now())
+    new = insert_into(dialect, batches).values(members=0, joined_at=LaterNow())
     statement: ReturningInsert[Any] = new.on_conflict_do_update(
         index_elements=[batches.c.enterprise_manager, batches.c.sender, batches.c.id],
         set_={"joined_at": new.excluded.joined_at},

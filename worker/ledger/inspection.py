@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from worker.clock import boot_id
 from worker.ledger import locks
 from worker.ledger.batch_pages import BatchPage, MemberCursor, batch_page
 from worker.ledger.batch_states import BatchState, batches_with_id, batches_with_key
@@ -17,6 +18,7 @@ from worker.ledger.errors import InspectionError, SchemaTooNewError
 from worker.ledger.overview import Overview, overview
 from worker.ledger.presence import WorkerState, present
 from worker.ledger.records import KeyHistory, Pause, Record
+from worker.ledger.retention import Retention
 from worker.ledger.schema import require_current
 from worker.ledger.search import Criteria, Cursor, Page
 from worker.ledger.step_feed import FedStep, newest_step, steps_after
@@ -49,6 +51,7 @@ class Inspection:
 
     def __init__(self, settings: LedgerSettings, clock: Clock, *, pooled: bool = False) -> None:
         self._url = read_url(settings.url)
+        self._retention = Retention(clock, boot_id())
         self._writing: Engine = open_engine(self._url, clock)
         self._reading: Engine = open_engine(self._url, clock, read_only=True, pooled=pooled)
 
@@ -124,7 +127,7 @@ class Inspection:
     def count_long_settled(self, older_than_days: float) -> int:
         """How many keys `prune` would delete."""
         with self._transaction(self._reading) as transaction:
-            return transaction.count_long_settled(older_than_days)
+            return transaction.count_long_settled(older_than_days, self._retention)
 
     # --- writing ----------------------------------------------------------------------------------------------------
 
@@ -153,7 +156,7 @@ class Inspection:
         total, more = 0, True
         while more:
             with self._transaction(self._writing) as transaction:
-                pruned, more = transaction.prune(older_than_days)
+                pruned, more = transaction.prune(older_than_days, self._retention)
             total += pruned
         return total
 

@@ -22,6 +22,7 @@ from worker.ledger.leases import GRACE_SECONDS, LOOKS_IN_A_LEASE, RENEWALS_IN_A_
 from worker.ledger.migrations import migrate
 from worker.ledger.presence import WorkerState, leave, put
 from worker.ledger.records import KeyHistory
+from worker.ledger.retention import Retention
 from worker.ledger.transaction import Renewed, Surroundings, Transaction
 from worker.ledger.writer import BY_BATCH, BY_JOB, BY_KEY, FIRST, LAST, Writer, writer_on
 from worker.settings import LedgerSettings
@@ -89,7 +90,9 @@ class SqlLedger:
         boot: str | None = None,
         trace_id: Callable[[], str | None] = lambda: None,
     ) -> None:
-        self._lease_clock = LeaseClock(clock, boot or boot_id())
+        boot = boot or boot_id()
+        self._lease_clock = LeaseClock(clock, boot)
+        self._retention = Retention(clock, boot)
         make_writer = writer or partial(writer_on, read_url(settings.url), self._lease_clock)
         self._worker = worker
         self._clock = clock
@@ -121,15 +124,17 @@ class SqlLedger:
         self._writer.start()
         try:
             await self._writer.write(lambda transaction: migrate(transaction.connection), order=(FIRST, ""))
-            await self._writer.write(
-                lambda transaction: self._lease_clock.agree(transaction.connection), order=(FIRST, "")
-            )
+            await self._writer.write(self._agree_on_clocks, order=(FIRST, ""))
             await self._writer.write(Transaction.end_leases, order=(FIRST, ""))
             self._set_paused(await self._writer.write(Transaction.paused, order=(FIRST, "")))
         except BaseException:
             await self._writer.stop()
             raise
         self._renewing = asyncio.create_task(self.keep_renewing(), name="ledger renewals")
+
+    def _agree_on_clocks(self, transaction: Transaction) -> None:
+        self._lease_clock.agree(transaction.connection)
+        self._retention.mark(transaction.connection)
 
     async def close(self) -> None:
         """Finish the queued writes, if the database is available, and disconnect. Leases run out by themselves."""
@@ -428,8 +433,9 @@ class SqlLedger:
         """Delete the keys that were settled longer ago, some at a time, so that no write waits long. Count them."""
         total, more = 0, True
         while more:
-            prune = self._writer.write(lambda transaction: transaction.prune(older_than_days), order=(LAST, ""))
-            pruned, more = await prune
+            pruned, more = await self._writer.write(
+                lambda transaction: transaction.prune(older_than_days, self._retention), order=(LAST, "")
+            )
             total += pruned
         return total
 

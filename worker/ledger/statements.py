@@ -6,7 +6,6 @@ that column; `of_key` and `of_token` name a lease; the others say what they are.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
@@ -36,7 +35,9 @@ from sqlalchemy import (
 
 from worker.ledger.records import MOST_STEPS, Step
 from worker.ledger.tables import (
+    CLOCK_IS_SET,
     EPOCH,
+    LaterNow,
     LeaseNow,
     Now,
     cancellations,
@@ -55,10 +56,6 @@ if TYPE_CHECKING:
 #: How many keys, and how many of their steps, one transaction of `prune` deletes at most.
 KEYS_AT_ONCE: Final = 100
 STEPS_AT_ONCE: Final = 2000
-
-#: A time before this was taken from a clock that was not set.
-_CLOCK_IS_SET: Final = datetime(2020, 1, 1, tzinfo=UTC)
-_DAY: Final = 24 * 60 * 60 * 1_000_000
 
 _of_key: BindParameter[str] = bindparam("of_key")
 _lease_end: ColumnElement[int] = LeaseNow() + bindparam("lease_microseconds", type_=BigInteger())
@@ -106,7 +103,7 @@ def insert_into(dialect: str, table: Table) -> Any:
 
 
 def _write(condition: ColumnElement[bool], **values: Any) -> Update:
-    return update(unlinks).where(condition).values(updated_at=Now(), **values)
+    return update(unlinks).where(condition).values(updated_at=LaterNow(), **values)
 
 
 # --- taking and keeping ---------------------------------------------------------------------------------------------
@@ -129,7 +126,7 @@ def take(dialect: str) -> ReturningInsert[Any]:
         run=1,
         may_act=False,
         lease_until=_lease_end,
-        updated_at=Now(),
+        updated_at=LaterNow(),
     )
     free = or_(unlinks.c.worker.is_(None), unlinks.c.worker == new.excluded.worker, _over)
     statement: ReturningInsert[Any] = new.on_conflict_do_update(
@@ -259,7 +256,7 @@ NOTE: Final = insert(steps).values(at=Now())
 @cache
 def remember_cancellation(dialect: str) -> ReturningInsert[Any]:
     """Store a request to cancel, unless it is there."""
-    new = insert_into(dialect, cancellations).values(requested_at=Now()).on_conflict_do_nothing()
+    new = insert_into(dialect, cancellations).values(requested_at=LaterNow()).on_conflict_do_nothing()
     statement: ReturningInsert[Any] = new.returning(cancellations.c.key)
     return statement
 
@@ -309,13 +306,8 @@ CANCELLATIONS: Final = (
     select(cancellations).where(cancellations.c.key == _of_key).order_by(cancellations.c.requested_at)
 )
 
-#: Keys are pruned by the ledger's clock. A subquery, because PostgreSQL uses no index with a clock that moves. A clock
-#: that has jumped ahead is not followed for more than a day past the newest end.
-_newest_end = select(func.max(unlinks.c.finished_at, type_=BigInteger())).scalar_subquery()
-OLDEST_KEPT = select(
-    case((_newest_end + _DAY < Now(), _newest_end + _DAY), else_=Now())
-    - bindparam("age_microseconds", type_=BigInteger())
-).scalar_subquery()
+#: See `worker.ledger.retention`. A subquery, because PostgreSQL would read all keys where it knows that much is old.
+OLDEST_KEPT: Final = select(bindparam("oldest_kept", type_=BigInteger())).scalar_subquery()
 
 #: `finished_at` comes from a worker's clock. `updated_at` comes from the ledger's, on SQLite the host's, which may have
 #: been in 1970 for a while after a start.
@@ -323,7 +315,7 @@ _settled_long_ago = and_(
     ~unsettled,
     type_coerce(unlinks.c.finished_at, BigInteger) < OLDEST_KEPT,
     type_coerce(unlinks.c.updated_at, BigInteger) < OLDEST_KEPT,
-    unlinks.c.updated_at > _CLOCK_IS_SET,
+    unlinks.c.updated_at > CLOCK_IS_SET,
 )
 
 COUNT_LONG_SETTLED: Final = select(func.count()).select_from(unlinks).where(_settled_long_ago)
@@ -333,7 +325,7 @@ LONG_SETTLED: Final = select(unlinks.c.key).where(_settled_long_ago).limit(KEYS_
 #: Requests to cancel what never came.
 _is_unmet = and_(
     type_coerce(cancellations.c.requested_at, BigInteger) < OLDEST_KEPT,
-    cancellations.c.requested_at > _CLOCK_IS_SET,
+    cancellations.c.requested_at > CLOCK_IS_SET,
     ~exists().where(unlinks.c.key == cancellations.c.key),
 )
 

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 #: A lease that ends here is over.
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+#: A time before this was taken from a clock that was not set.
+CLOCK_IS_SET: Final = datetime(2020, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 #: SQLite's names for the host's clock and that of leases; `lend_clocks` defines them on each connection.
@@ -101,9 +103,17 @@ class LeaseNow(FunctionElement[int]):
     inherit_cache = True
 
 
+class LaterNow(FunctionElement[int]):
+    """The later of the two: the time from which a row is kept, even if the time of day is behind for a while."""
+
+    type = BigInteger()
+    inherit_cache = True
+
+
 @compiles(Now, "postgresql")
 @compiles(LeaseNow, "postgresql")
-def _now_on_postgresql(element: Now | LeaseNow, compiler: SQLCompiler, **options: Any) -> str:
+@compiles(LaterNow, "postgresql")
+def _now_on_postgresql(element: Now | LeaseNow | LaterNow, compiler: SQLCompiler, **options: Any) -> str:
     del element, compiler, options
     return "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)"
 
@@ -118,6 +128,12 @@ def _now_on_sqlite(element: Now, compiler: SQLCompiler, **options: Any) -> str:
 def _lease_now_on_sqlite(element: LeaseNow, compiler: SQLCompiler, **options: Any) -> str:
     del element, compiler, options
     return f"{_LEASE_CLOCK}()"
+
+
+@compiles(LaterNow, "sqlite")
+def _later_now_on_sqlite(element: LaterNow, compiler: SQLCompiler, **options: Any) -> str:
+    del element, compiler, options
+    return f"max({_HOST_CLOCK}(), {_LEASE_CLOCK}())"
 
 
 def lend_clocks(connection: DBAPIConnection, clock: Clock, lease_now: Callable[[], int] | None) -> None:
@@ -361,6 +377,18 @@ locks = Table(
 #: On SQLite: the boot of the host, and the time of day at which it seemed to be to its first worker.
 boots = Table(
     "boots", metadata, Column("boot", Text, primary_key=True), Column("booted_at", BigInteger, nullable=False)
+)
+
+#: On SQLite: what the time of day was after how much running time of the host; see `worker.ledger.retention`.
+clock_marks = Table(
+    "clock_marks",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    # Microseconds for which the host had been running since the first mark, as far as is known.
+    Column("running", BigInteger, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("boot", Text),
+    Column("since_boot", BigInteger, nullable=False),
 )
 
 ledger_schema = Table(

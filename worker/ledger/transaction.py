@@ -21,6 +21,7 @@ from worker.ledger.cancelling import Cancelling
 from worker.ledger.errors import OutOfOrderError, SchemaTooNewError
 from worker.ledger.later_runs import LaterRuns
 from worker.ledger.records import KeyHistory, Pause, Step
+from worker.ledger.retention import Retention
 from worker.ledger.rows import cancellation_from, columns_of, intent_columns, record_from, step_from
 from worker.ledger.schema import schema_problem
 from worker.ledger.search import ROWS, Criteria, Cursor, Page, cancellations_of, matching
@@ -257,14 +258,15 @@ class Transaction(Cancelling, LaterRuns):
             complete=self.connection.scalar(COMPLETED_AT) is not None,
         )
 
-    def count_long_settled(self, older_than_days: float) -> int:
+    def count_long_settled(self, older_than_days: float, retention: Retention) -> int:
         """How many keys were settled longer ago."""
-        age = round(older_than_days * _DAY)
-        return self.connection.execute(COUNT_LONG_SETTLED, {"age_microseconds": age}).scalar_one()
+        oldest_kept = retention.oldest_kept(self.connection, round(older_than_days * _DAY))
+        return self.connection.execute(COUNT_LONG_SETTLED, {"oldest_kept": oldest_kept}).scalar_one()
 
-    def prune(self, older_than_days: float) -> tuple[int, bool]:
+    def prune(self, older_than_days: float, retention: Retention) -> tuple[int, bool]:
         """Delete a bounded part of what ended longer ago: how many keys it deleted, and whether there may be more."""
-        age = {"age_microseconds": round(older_than_days * _DAY)}
+        retention.mark(self.connection)
+        age = {"oldest_kept": retention.oldest_kept(self.connection, round(older_than_days * _DAY))}
         settled = {"of_keys": self.connection.execute(LONG_SETTLED, age).scalars().all()}
         unmet = {"of_keys": self.connection.execute(LONG_UNMET, age).scalars().all()}
         self.lock(settled["of_keys"], of_worker=False)
