@@ -242,6 +242,14 @@ async def test_many_open_pages_are_one_query() -> None:
     assert read == ["a", "b"]
 
 
+async def test_what_nobody_would_be_given_is_not_kept() -> None:
+    """A program that pages through its batches would leave a gigabyte of them behind."""
+    shared: SharedByKey[int, bytearray] = SharedByKey(bytearray, 0)
+    for number in range(100):
+        assert await shared.get(number) == bytearray(number)
+        assert len(shared._kept) == 1  # noqa: SLF001 - nothing else shows it
+
+
 async def test_a_reading_is_rendered_once_for_all_open_pages(estate: Estate, monkeypatch: pytest.MonkeyPatch) -> None:
     """A thousand open overviews would take a core of the machine from the workers."""
     rendered: list[str] = []

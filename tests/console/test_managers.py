@@ -10,7 +10,8 @@ from playwright.sync_api import Browser, expect
 
 from tests.console.conftest import Console, Estate, bearer, browsing, served, sign_in
 from tests.console.test_orders import settings_of
-from tests.end_to_end.world import World
+from tests.end_to_end.world import World, vendor_command
+from tests.waiting import wait_until
 from worker.clock import SystemClock
 from worker.sandbox.simulated_enterprise_manager import (
     VENDOR_JOB_ID,
@@ -92,6 +93,25 @@ def steering(world: World, users_file: Path) -> Iterator[Console]:
     world.serve()
     with served(settings_of(world, users_file), SystemClock()) as console:
         yield console
+
+
+def test_what_waits_is_shown_while_no_worker_runs(world: World, users_file: Path) -> None:
+    """When the workers stop, nobody would see that commands wait, or could pause before they start again."""
+    world.serve()
+    world.workers[0].stop()
+    world.send(vendor_command())
+    with served(settings_of(world, users_file), SystemClock()) as console:
+        wait_until(lambda: managers_of(console) == [("default", 1, None)])
+        page = console.get("/", headers=bearer("read")).text
+        assert "</span> no worker</span>" in page
+        assert "<dt>Waiting</dt><dd>1</dd>" in page
+        assert console.client.post(PAUSE, headers=bearer("operate")).status_code == 200
+
+
+def managers_of(console: Console) -> list[tuple[str, int, bool | None]]:
+    """Each Enterprise Manager: its name, what waits, and whether it is up."""
+    items = console.get("/api/v1/enterprise-managers", headers=bearer("read")).json()["items"]
+    return [(each["name"], each["waiting"], each["up"]) for each in items]
 
 
 def test_an_unlink_is_ordered_after_its_plan_was_seen(steering: Console, world: World, chromium: Browser) -> None:

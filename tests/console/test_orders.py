@@ -103,7 +103,7 @@ def test_who_waits_is_answered_when_the_console_is_to_stop(
     url = f"http://127.0.0.1:{port}"
     command = (sys.executable, "-m", "worker", "console")
     with (
-        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as console,
+        subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as console,
         ThreadPoolExecutor(1) as program,
     ):
         wait_until(lambda: is_alive(url))
@@ -115,7 +115,7 @@ def test_who_waits_is_answered_when_the_console_is_to_stop(
         world.until(lambda: any(each.method == "DELETE" for each in sent.requests), "the DELETE")
         console.terminate()
         assert waiting.result().status_code == 202
-        output, _ = console.communicate(timeout=60)
+        _, output = console.communicate(timeout=60)
     assert console.returncode == 0
     line = next(json.loads(line) for line in output.splitlines() if '"console.action"' in line)
     assert (line["user"], line["target"], line["result"]) == ("submit-program", "CHG1", "on the queue")

@@ -6,16 +6,20 @@ import asyncio
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from sqlalchemy import Engine, create_engine, insert
 
 from contracts.events import Outcome
-from tests.console.conftest import Console, Estate, bearer
+from tests.console.conftest import Console, Estate, bearer, served
 from worker.console import streams
 from worker.console.problems import Problem
 from worker.console.readings import Readings
 from worker.console.streams import Streams
+from worker.ledger.tables import steps
+from worker.settings import ConsoleProgramSettings
 
 URL = "/api/v1/events"
 
@@ -62,9 +66,63 @@ def test_what_was_missed_is_sent_again(console: Console, estate: Estate) -> None
     estate.order("CHG2")
     estate.end(lease)
     with opened(console, last, key="CHG1") as events:
-        assert next(events)["step"] == "settled"
+        assert [next(events)["step"]] == ["settled"]
     answer = console.get(URL, headers={"Last-Event-ID": "nonsense"})
     assert (answer.status_code, answer.headers["content-type"]) == (400, "application/problem+json")
+
+
+@contextmanager
+def recorded(engine: Engine, key: str) -> Iterator[None]:
+    """A step that is written now, and committed at the end."""
+    now = datetime.now(UTC)
+    with engine.begin() as connection:
+        connection.execute(insert(steps).values(key=key, at=now, worker="worker-a", token=1, step="claimed"))
+        yield
+
+
+def test_a_step_that_is_committed_late_is_sent(postgresql_url: str) -> None:
+    """A program would wait for ever for the end of an unlink."""
+    estate = Estate(postgresql_url)
+    estate.report_status()
+    engine = create_engine(postgresql_url.replace("postgresql:", "postgresql+psycopg:"))
+    with (
+        served(ConsoleProgramSettings(ledger=estate.settings, broker=None), estate.clock) as console,
+        opened(console) as events,
+    ):
+        with recorded(engine, "late"):
+            with recorded(engine, "early"):
+                pass
+            early = next(events)
+            assert early["idempotency_key"] == "early"
+        late = next(events)
+        assert late["idempotency_key"] == "late"
+        assert int(late["id"]) < int(early["id"])
+        # Nor is it lost to those who were away when it was committed.
+        with opened(console, early["id"]) as again:
+            assert next(again)["idempotency_key"] == "late"
+    engine.dispose()
+
+
+def test_a_stream_of_one_key_reads_no_others(console: Console, estate: Estate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each reconnection would read the whole ledger, and send nothing for minutes."""
+    monkeypatch.setattr(streams, "_AT_ONCE", 1)
+    for number in range(20):
+        estate.order(f"OTHER{number}")
+    read: list[int] = []
+    steps_after = Readings.steps_after
+
+    async def counted(self: Readings, *arguments: Any) -> Any:
+        found = await steps_after(self, *arguments)
+        read.append(len(found))
+        return found
+
+    monkeypatch.setattr(Readings, "steps_after", counted)
+    lease = estate.order("CHG1")
+    with opened(console, "0", key="CHG1") as events:
+        assert next(events)["step"] == "claimed"
+        estate.end(lease)
+        assert next(events)["step"] == "settled"
+    assert sum(read) < 30
 
 
 def test_nobody_listens_without_signing_in(guarded: Console) -> None:

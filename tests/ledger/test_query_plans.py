@@ -23,7 +23,7 @@ from worker.ledger.database import open_engine, read_url
 from worker.ledger.migrations import migrate
 from worker.ledger.overview import overview
 from worker.ledger.retention import Retention
-from worker.ledger.step_feed import newest_step, steps_after
+from worker.ledger.step_feed import newest_step, steps_after, steps_with
 from worker.ledger.tables import SEARCHED, metadata
 from worker.ledger.transaction import Transaction
 from worker.unlinks.batches import compose
@@ -261,7 +261,10 @@ def test_nothing_that_the_console_polls_reads_a_whole_table(engine: Engine) -> N
         plans = Plans(connection)
         page = batch_page(connection, "K-000001", None, 50)
         batch_page(connection, "K-000001", MemberCursor(BatchKey("default", "jira", "K-000001"), "K"), 50)
-        assert steps_after(connection, newest_step(connection) - 10, 5)
+        newest = newest_step(connection)
+        (step, *_) = steps_after(connection, newest - 10, 5)
+        assert steps_after(connection, newest - 10, 5, step.key)
+        assert steps_with(connection, [newest - 1, newest])
     assert [each.key for each in page.members] == ["K-000001"]
     assert not plans.bad, "\n\n".join(plans.bad)
 

@@ -94,7 +94,7 @@ def create_app(settings: ConsoleProgramSettings, clock: Clock, ending: threading
         redoc_url=None,
         lifespan=_until_closed,
     )
-    readings = app.state.readings = Readings(settings.ledger, settings.broker, clock)
+    readings = app.state.readings = Readings(settings.ledger, settings.broker, clock, settings.enterprise_managers)
     app.state.orders = Orders(settings.broker, policy_in(settings.policy_file), readings, ending or threading.Event())
     app.state.sign_in = app.state.oidc = None
     app.state.dead_letters = DeadLetters(settings, clock)

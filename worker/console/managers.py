@@ -280,5 +280,6 @@ async def _require(readings: Readings, caller: Caller, name: str) -> None:
     if not caller.may_operate:
         raise Problem(403, "The role `operate` alone pauses and resumes.")
     await readings.overview()
+    await readings.queues()
     if name not in readings.enterprise_managers:
         raise Problem(404, f"No worker knows an Enterprise Manager named {name}.")

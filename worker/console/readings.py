@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
@@ -71,6 +72,12 @@ class Shared(Generic[T]):
         """Read it again at the next request, because it was changed."""
         self._reading = None
 
+    @property
+    def is_old(self) -> bool:
+        """Whether the last value is read, and not fresh any more: nobody would be given it."""
+        done = self._reading is not None and self._reading.done()
+        return done and time.monotonic() - self._read_at >= self._seconds
+
     async def get(self) -> T:
         """The last value if it is fresh, else a new one."""
         fresh = time.monotonic() - self._read_at < self._seconds
@@ -81,7 +88,7 @@ class Shared(Generic[T]):
 
 
 class SharedByKey(Generic[K, T]):
-    """A value for each key, each read at most once in a period; of the `_MOST_KEPT` keys that were asked for last."""
+    """A value for each key, each read at most once in a period, and kept no longer; of `_MOST_KEPT` keys at most."""
 
     def __init__(self, read: Callable[[K], T], seconds: float) -> None:
         self._read = read
@@ -91,20 +98,30 @@ class SharedByKey(Generic[K, T]):
     async def get(self, key: K) -> T:
         """The key's last value if it is fresh, else a new one."""
         shared = self._kept.pop(key, None) or Shared(partial(self._read, key), self._seconds)
+        for oldest in list(self._kept):
+            if len(self._kept) < _MOST_KEPT and not self._kept[oldest].is_old:
+                break
+            del self._kept[oldest]
         self._kept[key] = shared
-        while len(self._kept) > _MOST_KEPT:
-            del self._kept[next(iter(self._kept))]
         return await shared.get()
 
 
 class Readings:
     """Reads the ledger and the broker.
 
+    Args:
+        ledger: the workers' ledger.
+        broker: the workers' broker.
+        clock: the time.
+        configured: the Enterprise Managers that the console has an account on.
+
     Raises:
         Problem: in every method: the ledger cannot be read now; 503.
     """
 
-    def __init__(self, ledger: LedgerSettings, broker: BrokerSettings | None, clock: Clock) -> None:
+    def __init__(
+        self, ledger: LedgerSettings, broker: BrokerSettings | None, clock: Clock, configured: Iterable[str] = ()
+    ) -> None:
         self._inspection = Inspection(ledger, clock, pooled=True)
         self._broker = broker
         self._at_once = asyncio.Semaphore(_AT_ONCE)
@@ -112,7 +129,10 @@ class Readings:
         self._queues = Shared(self._read_queues, QUEUES_SECONDS)
         self._histories = SharedByKey(self._inspection.history, HISTORY_SECONDS)
         self._batches = SharedByKey(self._read_batches, HISTORY_SECONDS)
-        self._names: tuple[str, ...] = ()
+        # Those that the ledger knows now; those whose queue is looked for; and those that have one.
+        self._known: frozenset[str] = frozenset()
+        self._looked_for = frozenset({"default", *configured})
+        self._with_queue: frozenset[str] = frozenset()
 
     def close(self) -> None:
         """Close the connections to the ledger that no reading uses."""
@@ -122,13 +142,15 @@ class Readings:
         """The overview, a few seconds old at most."""
         overview = await self._answered(self._overview.get())
         names = {name for worker in overview.workers for name in worker.enterprise_managers}
-        self._names = tuple(
-            sorted(names | set(overview.under_way) | {each.enterprise_manager for each in overview.pauses})
-        )
+        paused = {each.enterprise_manager for each in overview.pauses}
+        self._known = frozenset(names | set(overview.under_way) | paused)
+        self._looked_for |= self._known
         return overview
 
     async def queues(self) -> Queues:
         """The messages that wait on the broker's queues. Never raises, and does not wait for a broker that hangs."""
+        with suppress(Problem):
+            await self.overview()  # whose queues there are
         try:
             return await asyncio.wait_for(self._queues.get(), _MOST_WAIT_SECONDS)
         except TimeoutError:
@@ -136,8 +158,8 @@ class Readings:
 
     @property
     def enterprise_managers(self) -> tuple[str, ...]:
-        """The names in the last overview."""
-        return self._names
+        """Those that the ledger knows, and those whose workers have stopped and whose queue remains."""
+        return tuple(sorted(self._known | (self._looked_for & self._with_queue)))
 
     async def find(self, criteria: Criteria, after: Cursor | None, limit: int) -> Page:
         """A page of the keys that meet the criteria."""
@@ -174,9 +196,13 @@ class Readings:
         """The ID of the newest recorded step."""
         return await self._read(self._inspection.newest_step)
 
-    async def steps_after(self, step: int, most: int) -> Sequence[FedStep]:
-        """The recorded steps that follow this one."""
-        return await self._read(lambda: self._inspection.steps_after(step, most))
+    async def steps_after(self, step: int, most: int, key: str | None = None) -> Sequence[FedStep]:
+        """The recorded steps that follow this one, of all keys or of one."""
+        return await self._read(lambda: self._inspection.steps_after(step, most, key))
+
+    async def steps_with(self, ids: Sequence[int]) -> Sequence[FedStep]:
+        """Those of these recorded steps that there are."""
+        return await self._read(lambda: self._inspection.steps_with(ids))
 
     async def pause(self, enterprise_manager: str, by: str, reason: str | None) -> None:
         """Pause an Enterprise Manager."""
@@ -226,7 +252,9 @@ class Readings:
             return Queues({}, None, None, "UNLINK_BROKER__URL is not set")
         try:
             with BrokerClient(self._broker) as client:
-                waiting = {name: count for name in self._names if (count := client.waiting(name)) is not None}
+                counts = {name: client.waiting(name) for name in sorted(self._looked_for)}
+                waiting = {name: count for name, count in counts.items() if count is not None}
+                self._with_queue = frozenset(waiting)
                 return Queues(waiting, client.delayed(), client.count(DEAD))
         except BrokerClientError as error:
             return Queues({}, None, None, str(error))

@@ -21,7 +21,7 @@ from worker.ledger.records import KeyHistory, Pause, Record
 from worker.ledger.retention import Retention
 from worker.ledger.schema import require_current
 from worker.ledger.search import Criteria, Cursor, Page
-from worker.ledger.step_feed import FedStep, newest_step, steps_after
+from worker.ledger.step_feed import FedStep, newest_step, steps_after, steps_with
 from worker.ledger.tables import storable
 from worker.ledger.transaction import Transaction
 from worker.settings import LedgerSettings
@@ -119,10 +119,15 @@ class Inspection:
         with self._transaction(self._reading) as transaction:
             return newest_step(transaction.connection)
 
-    def steps_after(self, step: int, most: int) -> Sequence[FedStep]:
-        """The recorded steps that follow this one, of all keys."""
+    def steps_after(self, step: int, most: int, key: str | None = None) -> Sequence[FedStep]:
+        """The recorded steps that follow this one, of all keys or of one."""
         with self._transaction(self._reading) as transaction:
-            return steps_after(transaction.connection, step, most)
+            return steps_after(transaction.connection, step, most, key)
+
+    def steps_with(self, ids: Sequence[int]) -> Sequence[FedStep]:
+        """Those of these recorded steps that there are."""
+        with self._transaction(self._reading) as transaction:
+            return steps_with(transaction.connection, ids)
 
     def count_long_settled(self, older_than_days: float) -> int:
         """How many keys `prune` would delete."""

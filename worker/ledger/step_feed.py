@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, case, func, select
+from sqlalchemy import Connection, CursorResult, bindparam, case, func, select
 
 from worker.ledger.records import RecordedStep, Step
 from worker.ledger.rows import step_from
@@ -24,20 +24,31 @@ class FedStep:
 
 
 _of_end = case((steps.c.step == Step.SETTLED.value, unlinks.c.event), else_=None)
-_AFTER: Final = (
-    select(steps, _of_end.label("event"))
-    .outerjoin(unlinks, unlinks.c.key == steps.c.key)
-    .where(steps.c.id > bindparam("after"))
-    .order_by(steps.c.id)
-    .limit(bindparam("most"))
-)
+_FED: Final = select(steps, _of_end.label("event")).outerjoin(unlinks, unlinks.c.key == steps.c.key)
+_AFTER: Final = _FED.where(steps.c.id > bindparam("after")).order_by(steps.c.id).limit(bindparam("most"))
+_OF_KEY_AFTER: Final = _AFTER.where(steps.c.key == bindparam("of_key"))
+_THESE: Final = _FED.where(steps.c.id.in_(bindparam("ids", expanding=True))).order_by(steps.c.id)
 _NEWEST: Final = select(func.coalesce(func.max(steps.c.id), 0))
 
 
-def steps_after(connection: Connection, after: int, most: int) -> Sequence[FedStep]:
-    """The next steps after this one. A step with a lower ID may be committed later: PostgreSQL's sequences do so."""
-    rows = connection.execute(_AFTER, {"after": after, "most": most}).mappings()
-    return [FedStep(row["id"], row["key"], step_from(row), row["event"]) for row in rows]
+def steps_after(connection: Connection, after: int, most: int, key: str | None = None) -> Sequence[FedStep]:
+    """The next steps after this one, of all keys or of one.
+
+    A step with a lower ID may be committed later, because PostgreSQL's sequences count outside of transactions.
+    """
+    given = {"after": after, "most": most}
+    if key is None:
+        return _fed(connection.execute(_AFTER, given))
+    return _fed(connection.execute(_OF_KEY_AFTER, given | {"of_key": key}))
+
+
+def steps_with(connection: Connection, ids: Sequence[int]) -> Sequence[FedStep]:
+    """Those of these steps that there are."""
+    return _fed(connection.execute(_THESE, {"ids": ids}))
+
+
+def _fed(result: CursorResult[Any]) -> Sequence[FedStep]:
+    return [FedStep(row["id"], row["key"], step_from(row), row["event"]) for row in result.mappings()]
 
 
 def newest_step(connection: Connection) -> int:
