@@ -99,6 +99,14 @@ def test_nothing_can_be_changed(estate: Estate, method: str) -> None:
     assert status(estate, "127.0.0.1", [("Host", "localhost")], method, "/api/v1/unlinks") == 403
 
 
+@pytest.mark.parametrize("path", ["/", "/livez", "/readyz", "/unlinks", "/api/v1/unlinks", "/static/console.css"])
+def test_the_headers_alone_can_be_asked_for(console: Console, path: str) -> None:
+    """A monitor that asks with HEAD, as many do, would take the console for broken."""
+    answer = console.client.head(path)
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert answer.headers["content-type"] == console.get(path).headers["content-type"]
+
+
 def test_every_answer_forbids_what_is_not_its_own(console: Console) -> None:
     """A text that somebody ordered could run as a script in the reader's browser."""
     for path in ("/", "/unlinks", "/nowhere", "/api/v1/unlinks", "/static/console.js"):

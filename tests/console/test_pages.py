@@ -94,6 +94,19 @@ def test_times_are_in_the_readers_zone_with_the_exact_one_at_hand(browse: Browse
     expect(time).to_contain_text(local)
 
 
+def test_a_command_is_shown_with_all_that_it_says(browse: Browse, estate: Estate) -> None:
+    """A command for tonight would look as if it hung; and nobody find it by what its sender knows it by."""
+    labels = {"site": "Vienna", "team": "backup"}
+    times = {"not_before": "2026-03-01T22:00:00+01:00", "not_after": "2026-03-02T04:00:00+01:00"}
+    estate.order("CHG1", correlation_id="run 7", labels=labels, **times)
+    page = browse("/unlinks/Q0hHMQ")
+    asked = page.locator("section", has=page.locator("#asked"))
+    for text in ("Not before", "Not after", "site: Vienna, team: backup", "run 7"):
+        expect(asked).to_contain_text(text)
+    local = page.evaluate("text => new Date(text).toLocaleString('en-GB', {dateStyle: 'medium'})", times["not_before"])
+    expect(asked.locator("time", has_text=local)).to_have_count(2)
+
+
 def test_a_wrong_search_is_shown_to_be_corrected(browse: Browse) -> None:
     """A typing mistake would look like an empty ledger, or lose what was typed."""
     page = browse("/unlinks?since=yesterday&ticket=OPS-1")
