@@ -12,7 +12,10 @@ from pydantic import SecretStr
 from contracts.events import Outcome
 from tests.broker.conftest import Site, Worker
 from tests.broker.events import make_event
+from tests.garbage import alive, without_search
+from worker.broker.confirms import ConfirmChannel
 from worker.broker.direct_reply_to import can_be_decoded
+from worker.broker.problems import ChannelLostError
 from worker.settings import BrokerSettings
 from worker.unlinks.ports.broker import ReplyTo
 
@@ -49,6 +52,21 @@ async def test_reply_queue_that_is_gone_or_forbidden_does_not_hold_the_event_up(
     await site.take("unlink.unrouted")
     assert site.logged("broker.reply_failed")
     assert not site.logged("broker.channel_lost")
+
+
+async def test_a_reply_that_fails_is_freed(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each event whose reply could not be published would be kept, until a search for cycles that may be hours away."""
+    await worker.broker.outbox.publish(make_event())
+
+    async def fail(_: object) -> ConfirmChannel:
+        raise ChannelLostError(TimeoutError())
+
+    monkeypatch.setattr(ConfirmChannel, "open", fail)
+    with without_search():
+        before = alive(ReplyTo)
+        for _ in range(3):
+            await worker.broker.outbox.publish(make_event(), [ReplyTo("reply.me")])
+        assert alive(ReplyTo) <= before
 
 
 async def test_direct_reply_to_survives_a_delay(worker: Worker, site: Site) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, cast
 
 import pytest
 
+from tests.garbage import alive, without_search
+from tests.waiting import until
 from worker.clock import SystemClock
 from worker.unlinks.ports.enterprise_manager import EnterpriseManager, Unavailable
 from worker.unlinks.ports.ledger import CancelRequestedError
@@ -186,3 +189,39 @@ async def test_nothing_leaves_once_the_wait_has_ended() -> None:
     with pytest.raises(LeavingError):
         await exchanging
     assert len(refused) == 1
+
+
+class Held:
+    """What an unlink holds while it waits."""
+
+
+async def _refuse(departure: Departure) -> None:
+    await departure.may_send()
+    raise Unavailable
+
+
+async def _wait_to_leave(_: Departure) -> None:
+    await _forever()
+
+
+_STOPS: dict[str, Callable[[], Awaitable[None]]] = {
+    "a wait that was ended": lambda: waiting_until(hold=0.0).until(_forever()),
+    "a request that failed": lambda: waiting_until().until_sent(_refuse, _now),
+    "a request that never left": lambda: waiting_until(hold=0.0).until_sent(_wait_to_leave, _now),
+}
+
+
+@pytest.mark.parametrize("stop", _STOPS.values(), ids=list(_STOPS))
+async def test_an_unlink_that_stopped_waiting_is_freed(stop: Callable[[], Awaitable[None]]) -> None:
+    """Each deferred unlink kept its delivery and its documents, until a search for cycles that may be hours away."""
+
+    async def unlink() -> None:
+        held = Held()
+        await stop()
+        del held
+
+    with without_search():
+        for _ in range(5):
+            with suppress(DeferredError, Unavailable):
+                await unlink()
+        await until(lambda: alive(Held) == 0, "the unlinks are freed", seconds=10)

@@ -308,7 +308,7 @@ class BrokerOutbox:
         properties = copy(event.properties)
         properties.correlation_id = to.correlation_id or properties.correlation_id
         message = Message("", to.queue, event.body, properties, mandatory=False)
-        problem: object = None
+        problem: str | None = None
         try:
             async with asyncio.timeout(REPLY_SECONDS):
                 confirmation = await (await self._reply_channel()).publish(message)
@@ -316,9 +316,9 @@ class BrokerOutbox:
         except TimeoutError:
             problem = Confirmation.UNANSWERED.value
         except Exception as error:  # noqa: BLE001 - a reply that fails must not make the command fail
-            problem = error
+            problem = str(error)
         if problem is not None:
-            _log_reply_failed(event, str(problem))
+            _log_reply_failed(event, problem)
 
     async def _reply_channel(self) -> ConfirmChannel:
         # A channel of its own, because the broker closes it if the worker has no permission to publish a reply.

@@ -11,13 +11,13 @@ from worker.enterprise_manager.availability import Availability
 from worker.enterprise_manager.differences import Differences
 from worker.enterprise_manager.documents.records import read_paging
 from worker.enterprise_manager.documents.tree import Node, UnexpectedDocumentError, UnreadableDocumentError
-from worker.enterprise_manager.frames import without_frames
 from worker.enterprise_manager.logon import TOKEN_HEADER, Logon, LogonSession
 from worker.enterprise_manager.remedies import Remedies
 from worker.enterprise_manager.responses import UNAUTHORIZED, Again, NotFound, Unauthorized, judge
 from worker.enterprise_manager.retries import retry
 from worker.enterprise_manager.transport import Answer, Request, TransportError
 from worker.enterprise_manager.wire import Wire
+from worker.frames import without_frames
 from worker.unlinks.ports.clock import Clock
 from worker.unlinks.ports.enterprise_manager import Refused, Unavailable
 

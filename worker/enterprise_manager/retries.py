@@ -7,8 +7,8 @@ from typing import TypeVar
 
 import tenacity
 
-from worker.enterprise_manager.frames import without_frames
 from worker.enterprise_manager.responses import Again
+from worker.frames import without_frames
 from worker.unlinks.back_off import BackOff
 from worker.unlinks.ports.clock import Clock
 

@@ -13,11 +13,11 @@ import structlog
 from worker.enterprise_manager.concurrency_limit import ConcurrencyLimit, ConcurrencyLimitClosedError
 from worker.enterprise_manager.documents.reading import LONG_BODY, read_document
 from worker.enterprise_manager.documents.tree import DocumentError, Node
-from worker.enterprise_manager.frames import without_frames
 from worker.enterprise_manager.permission import Permission
 from worker.enterprise_manager.responses import SERVICE_UNAVAILABLE, TOO_MANY, retry_after
 from worker.enterprise_manager.threads import Threads
 from worker.enterprise_manager.transport import Answer, NotConnectedError, Request, Transport, TransportError
+from worker.frames import without_frames
 from worker.unlinks.ports.clock import Clock
 from worker.unlinks.waiting import abandon
 

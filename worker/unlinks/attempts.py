@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import TypeVar
 
+from worker.frames import without_frames
 from worker.unlinks.ports.broker import Delivery, PublishRefusedError
 from worker.unlinks.ports.clock import Clock
 from worker.unlinks.ports.enterprise_manager import EnterpriseManagerError
@@ -105,6 +106,7 @@ class Attempts:
             else:
                 report(StepKind.GAVE_UP, attempt=attempt, error=cause)
                 answer = self.replies.give_up(deliveries, _gave_up(attempt, cause), report)
+            without_frames(error)  # it has been logged, and this frame holds its cause
             await self._answer(deliveries, answer, report)
         return None
 

@@ -10,6 +10,7 @@ from typing import Any
 from contracts.commands import UNKNOWN_NAME, CancelCommand, Command, RetryCommand, UnlinkCommand
 from contracts.events import ReasonCode
 from contracts.reading import PartialParse, UnreadableMessageError, read_command, read_message
+from worker.frames import without_frames
 from worker.unlinks.attempts import Attempts
 from worker.unlinks.authorization import Authorized, Authorizer
 from worker.unlinks.batches import Batches, member_of
@@ -123,6 +124,8 @@ class Dispatcher:
                 await self._run(unlink)
         finally:
             report(StepKind.ANSWERED)
+            if isinstance(command, Exception):
+                without_frames(command)  # this frame is one of them
 
     def _read(self, delivery: Delivery) -> Command:
         command = read_message(delivery.body, delivery.content_type)

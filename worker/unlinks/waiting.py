@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from worker.frames import without_frames
 from worker.unlinks.back_off import BackOff
 from worker.unlinks.ports.clock import Clock
 from worker.unlinks.ports.enterprise_manager import EnterpriseManager, Unavailable
@@ -161,10 +162,13 @@ class Waiting:
                 departure.stop = departure.stop or end
                 if not departure.possible:
                     exchanging.cancel()
-        if departure.stop is not None and not departure.possible:
-            _ignore(exchanging)
-            raise departure.stop
-        return exchanging.result()
+        try:
+            if departure.stop is not None and not departure.possible:
+                _ignore(exchanging)
+                raise without_frames(departure.stop)
+            return exchanging.result()
+        finally:
+            del departure, exchanging  # their errors would hold this frame, and so themselves
 
     async def ask(self, enterprise_manager: EnterpriseManager, question: Callable[[], Awaitable[Answer]]) -> Answer:
         """Repeat a request until it is answered. While Enterprise Manager is not available, wait.
@@ -262,3 +266,4 @@ class _Interruption:
         """Stop checking. If the awaited code has ignored the cancellation, undo it: its result is valid."""
         self.stop()
         self.taken_back()
+        self.error = None  # it holds the frames of the wait, and so this object
