@@ -2,22 +2,48 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import os
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 from structlog.testing import capture_logs
 
+from contracts.events import Outcome
 from tests import programs
 from tests.ledger import words
 from tests.ledger.conftest import Database
 from tests.ledger.test_migrations import engine_of, leave_a_newer_schema
+from worker.ledger import WorkerState
 from worker.ledger.schema import known_schema
+from worker.ledger.sql_ledger import SqlLedger
+from worker.ledger.tables import metadata
 from worker.sandbox.processes.free_ports import free_port
-from worker.unlinks.ports.ledger import HeldElsewhere
+from worker.unlinks.batches import compose
+from worker.unlinks.ports.enterprise_manager import TaskTicket
+from worker.unlinks.ports.ledger import (
+    BatchKey,
+    CancelRequest,
+    Change,
+    HeldElsewhere,
+    Intended,
+    Lease,
+    LeaseLostError,
+    Ledger,
+    MemberEnd,
+    NewMember,
+    Retry,
+    SentAgain,
+    Settled,
+    Submitted,
+    Withdrawn,
+)
 
 
 def run_on(ledger_url: str) -> subprocess.CompletedProcess[str]:
@@ -62,21 +88,111 @@ def test_a_schema_that_is_too_new_is_refused_in_one_line(database: Database) -> 
     assert refusal.startswith("the ledger's database needs a worker that knows schema 99 or later")
 
 
-async def test_a_running_worker_stops_claiming_when_the_schema_becomes_too_new(database: Database) -> None:
+def move_on(database: Database) -> None:
+    """A newer version changes the schema so that this one cannot work with it."""
+    with engine_of(database).begin() as connection:
+        connection.execute(text(f"UPDATE ledger_schema SET usable_from = {known_schema() + 1}"))  # noqa: S608
+
+
+async def test_a_running_worker_stops_when_the_schema_becomes_too_new(database: Database) -> None:
     """It would go on writing rows that the newer workers misread."""
     ledger = await database.ledger(lease_seconds=1.5)
     lease = await words.claim(ledger)
     seen: list[bool] = []
     ledger.on_availability(seen.append)
     with capture_logs() as logs:
-        with engine_of(database).begin() as connection:
-            connection.execute(text(f"UPDATE ledger_schema SET usable_from = {known_schema() + 1}"))  # noqa: S608
+        move_on(database)
         await words.until(lambda: not ledger.up)
         assert isinstance(await ledger.claim(words.claim_of("CHG-2")), HeldElsewhere)
-        await ledger.renew()
-        assert ledger.alive(lease)
+        # It is renewed no more: a newer worker takes over, and decides by the links.
+        assert not ledger.alive(lease)
     assert seen == [False]
     (refusal,) = (entry for entry in logs if entry["log_level"] != "info")
     assert refusal["event"] == "ledger.schema_too_new"
     assert f"schema {known_schema() + 1} or later" in refusal["problem"]
-    assert await ledger.history("CHG-2") is None
+    assert database.execute("SELECT count(*) FROM unlinks") == [(1,)]
+
+
+LEASE = Lease("CHG-1", 1)
+MEMBER = NewMember(BatchKey("default", None, "batch"), 2, "CHG-1", "f" * 64)
+CANCEL = CancelRequest("CHG-1", "default", "j.doe", None, words.noon)
+END = MemberEnd("CHG-1", Outcome.REJECTED, "id", words.noon)
+STATE = WorkerState("worker-a", "1.0", 1, draining=False)
+CHANGES: dict[str, Change] = {
+    "intend": Intended(words.intent_of(), words.noon),
+    "withdraw": Withdrawn(1),
+    "send_again": SentAgain(2),
+    "submitted": Submitted(TaskTicket("task-1", "session"), words.noon),
+    "settle": Settled(Outcome.SUCCEEDED, b"event", words.noon),
+}
+#: What the core calls must not go on as if it were written: the delivery goes to a newer worker.
+REFUSED: dict[str, Callable[[SqlLedger], Awaitable[object]]] = {
+    "cancel": lambda ledger: ledger.cancel(CANCEL),
+    "cancelled_by": lambda ledger: ledger.cancelled_by(LEASE),
+    "count_rejected": lambda ledger: ledger.count_rejected(MEMBER, END),
+    "end_members": lambda ledger: ledger.end_members("CHG-1"),
+    "ended_batches": lambda ledger: ledger.ended_batches("CHG-1", compose),
+    "has_decided": lambda ledger: ledger.has_decided("CHG-1", "f" * 64),
+    "join": lambda ledger: ledger.join(MEMBER),
+    "last_run": lambda ledger: ledger.last_run("CHG-1"),
+    **{f"record {name}": partial(SqlLedger.record, lease=LEASE, change=change) for name, change in CHANGES.items()},
+}
+#: What does nothing, and what it returns.
+IDLE: dict[str, tuple[Callable[[SqlLedger], Awaitable[object]], object]] = {
+    "claim": (lambda ledger: ledger.claim(words.claim_of()), HeldElsewhere()),
+    "retry": (lambda ledger: ledger.retry(Retry("CHG-1", "default", 1, "f" * 64)), HeldElsewhere()),
+    "release": (lambda ledger: ledger.release(LEASE), None),
+    "release_all": (lambda ledger: ledger.release_all(), None),
+    "renew": (lambda ledger: ledger.renew(), None),
+    "prune": (lambda ledger: ledger.prune(0), 0),
+    "walk": (lambda ledger: ledger.walk(), False),
+    "report_status": (lambda ledger: ledger.report_status(STATE), None),
+}
+
+
+def test_each_call_of_the_port_is_among_those() -> None:
+    """A call that is added later would write into a schema that this version does not know."""
+    port = {name for name, call in vars(Ledger).items() if inspect.iscoroutinefunction(call)}
+    assert port <= {name.split()[0] for name in (*REFUSED, *IDLE)}
+
+
+@pytest.mark.parametrize("call", [*REFUSED, *IDLE])
+async def test_nothing_is_read_or_written_once_the_schema_is_too_new(database: Database, call: str) -> None:
+    """A row that this version writes, or reads, would be one that it misunderstands."""
+    ledger = await database.ledger()
+    await words.claim(ledger)
+    await settle(ledger, await words.claim(ledger, "CHG-0"))
+    database.age(100)
+    move_on(database)
+    before = contents(database)
+    await ledger.look_around()
+    if call in REFUSED:
+        with pytest.raises(LeaseLostError, match="needs a worker that knows schema"):
+            await REFUSED[call](ledger)
+    else:
+        idle, answer = IDLE[call]
+        assert await idle(ledger) == answer
+    assert contents(database) == before
+
+
+async def test_a_write_that_is_queued_behind_the_look_is_refused(database: Database) -> None:
+    """What is asked between the look and its answer would still be written."""
+    ledger = await database.ledger()
+    move_on(database)
+    before = contents(database)
+    _, joined, pruned = await asyncio.gather(
+        ledger.look_around(), ledger.join(MEMBER), ledger.prune(0), return_exceptions=True
+    )
+    assert isinstance(joined, LeaseLostError)
+    assert pruned == 0
+    assert contents(database) == before
+
+
+async def settle(ledger: SqlLedger, lease: Lease) -> None:
+    """Settle a key."""
+    await ledger.record(lease, CHANGES["settle"])
+
+
+def contents(database: Database) -> dict[str, list[tuple[object, ...]]]:
+    """All rows of the ledger."""
+    return {name: sorted(database.execute(f"SELECT * FROM {name}"), key=str) for name in metadata.tables}  # noqa: S608

@@ -9,7 +9,7 @@ LedgerError
 
 from __future__ import annotations
 
-from worker.unlinks.ports.ledger import Lease, Stage
+from worker.unlinks.ports.ledger import Lease, LeaseLostError, Stage
 
 
 class LedgerError(Exception):
@@ -32,8 +32,11 @@ class OutOfOrderError(LedgerError):
         self.stage = stage
 
 
-class SchemaTooNewError(LedgerError):
-    """The database was changed by a newer version of this program, in a way that this one cannot work with."""
+class SchemaTooNewError(LedgerError, LeaseLostError):
+    """The database was changed by a newer version of this program, in a way that this one cannot work with.
+
+    To the core it is the loss of a lease: nothing was written, and a worker of the newer version goes on.
+    """
 
     def __init__(self, *, needed: int, known: int) -> None:
         super().__init__(

@@ -16,7 +16,7 @@ import structlog
 from worker.clock import boot_id
 from worker.ledger.cancelling import Stored
 from worker.ledger.database import problem_in, read_url
-from worker.ledger.errors import LedgerClosedError
+from worker.ledger.errors import LedgerClosedError, SchemaTooNewError
 from worker.ledger.lease_clock import LeaseClock
 from worker.ledger.leases import GRACE_SECONDS, LOOKS_IN_A_LEASE, RENEWALS_IN_A_LEASE, Leases
 from worker.ledger.migrations import migrate
@@ -67,6 +67,10 @@ T = TypeVar("T")
 class SqlLedger:
     """The port `worker.unlinks.ports.ledger.Ledger`. Its calls wait for as long as the database is away.
 
+    Once a newer version has changed the schema so that this one cannot work with it, nothing is read or written any
+    more. The leases are given up: workers of the newer version take the keys over when the leases have run out, and
+    decide by the links, as after a crash. Claims are answered `HeldElsewhere`; other calls raise `SchemaTooNewError`.
+
     Args:
         settings: where the database is, and how long a lease lasts.
         worker: this worker's name. Two that run at the same time must have different names: a worker that starts ends
@@ -106,7 +110,9 @@ class SqlLedger:
         self._paused: frozenset[str] = frozenset()
         self._pause_listeners: list[Callable[[frozenset[str]], None]] = []
         self._up = False
-        self._usable = True
+        #: Set in the writer's thread, so that no later write of its queue is carried out.
+        self._schema_problem: SchemaTooNewError | None = None
+        self._said_too_new = False
         self._renewing: asyncio.Task[None] | None = None
         self._releasing: set[asyncio.Task[None]] = set()
         self._writer = make_writer(self._transaction, clock, self._set_up)
@@ -174,16 +180,34 @@ class SqlLedger:
         landed: Callable[[T], None] | None = None,
     ) -> T:
         began = self._clock.monotonic()
+        order = order or (BY_KEY, key)
         try:
             return await self._writer.write(
-                carry_out, order=order or (BY_KEY, key), key=key, reads=reads, landed=landed
+                self._if_usable(carry_out), order=order, key=key, reads=reads, landed=landed
             )
         finally:
             for listener in self._call_listeners:
                 listener(call, self._clock.monotonic() - began)
 
+    def _if_usable(self, carry_out: Callable[[Transaction], T]) -> Callable[[Transaction], T]:
+        """`carry_out`, which raises `SchemaTooNewError` once the schema is too new, also if it is queued already."""
+
+        def guarded(transaction: Transaction) -> T:
+            if (problem := self._schema_problem) is not None:
+                raise SchemaTooNewError(needed=problem.needed, known=problem.known)
+            return carry_out(transaction)
+
+        return guarded
+
+    async def _of_worker(self, carry_out: Callable[[Transaction], T], otherwise: T) -> T:
+        """Write what is of no single key. Return `otherwise` if the schema is too new, which the log has said."""
+        try:
+            return await self._writer.write(self._if_usable(carry_out), order=(LAST, ""))
+        except SchemaTooNewError:
+            return otherwise
+
     def _set_up(self, up: bool) -> None:  # noqa: FBT001 - the listeners' own form
-        up = up and self._usable
+        up = up and self._schema_problem is None
         if up is not self._up:
             self._up = up
             for listener in self._listeners:
@@ -200,21 +224,17 @@ class SqlLedger:
 
         If the caller is cancelled meanwhile, the key is released again: no unlink would use its lease.
         """
-        if not self._usable:
-            return HeldElsewhere()  # the command is for a worker of the newer version
         trace_id = self._trace_id()
         return await self._take("claim", claim.key, lambda transaction: transaction.claim(claim, trace_id))
 
     async def retry(self, retry: Retry) -> RetryResult:
         """Start the next run of a key. See the port. As `claim` if the caller is cancelled meanwhile."""
-        if not self._usable:
-            return HeldElsewhere()
         order, trace_id = (BY_BATCH, retry.key), self._trace_id()
         return await self._take("retry", retry.key, lambda transaction: transaction.retry(retry, trace_id), order)
 
     async def _take(
         self, call: str, key: str, take: Callable[[Transaction], T], order: tuple[int, str] | None = None
-    ) -> T:
+    ) -> T | HeldElsewhere:
         caller_gone = False
         had: Lease | None = None
 
@@ -231,6 +251,8 @@ class SqlLedger:
             result, _ = await self._call(
                 call, key, lambda transaction: (take(transaction), transaction.began), order, landed=landed
             )
+        except SchemaTooNewError:
+            return HeldElsewhere()  # the command is for a worker of the newer version
         except asyncio.CancelledError:
             caller_gone = True
             if had is not None:
@@ -252,7 +274,8 @@ class SqlLedger:
     async def release(self, lease: Lease) -> None:
         """Release an unsettled key. See the port."""
         self._leases.end(lease)
-        await self._call("release", lease.key, lambda transaction: transaction.release(lease))
+        with suppress(SchemaTooNewError):
+            await self._call("release", lease.key, lambda transaction: transaction.release(lease))
 
     async def release_all(self) -> None:
         """At drain: end every unsettled lease of this worker, so that others continue without waiting.
@@ -264,10 +287,8 @@ class SqlLedger:
             return
         try:
             async with asyncio.timeout(_RELEASE_SECONDS):
-                await self._writer.write(Transaction.release_all, order=(LAST, ""))
-                await self._writer.write(
-                    lambda transaction: leave(transaction.connection, self._worker), order=(LAST, "")
-                )
+                await self._of_worker(Transaction.release_all, None)
+                await self._of_worker(lambda transaction: leave(transaction.connection, self._worker), None)
         except (TimeoutError, LedgerClosedError):
             _log.warning("ledger.leases_left_to_run_out", worker=self._worker, seconds=self._lease_seconds)
 
@@ -287,19 +308,30 @@ class SqlLedger:
 
     async def renew(self) -> None:
         """Make every lease of this worker last from now on."""
-        await self._writer.write(
-            lambda transaction: (transaction.renew(), transaction.began), order=(FIRST, ""), landed=self._renewed
-        )
+        with suppress(SchemaTooNewError):
+            await self._writer.write(
+                self._if_usable(lambda transaction: (transaction.renew(), transaction.began)),
+                order=(FIRST, ""),
+                landed=self._renewed,
+            )
 
     async def look_around(self) -> None:
         """Read what is paused, and whether this version may still use the database."""
-        await self._writer.write(Transaction.surroundings, order=(FIRST, ""), reads=True, landed=self._looked_around)
+        await self._writer.write(self._look_around, order=(FIRST, ""), reads=True, landed=self._looked_around)
+
+    def _look_around(self, transaction: Transaction) -> Surroundings:
+        surroundings = transaction.surroundings()
+        self._schema_problem = surroundings.schema_problem or self._schema_problem
+        return surroundings
 
     async def keep_renewing(self) -> None:
-        """Renew the leases in time, and look around at longer intervals. Done from `start` to `close`."""
+        """Renew the leases in time, and look around at longer intervals. Done from `start` to `close`.
+
+        Ends when the schema is too new: the leases then run out, and workers of the newer version go on.
+        """
         interval = self._lease_seconds / RENEWALS_IN_A_LEASE
         looked = self._clock.monotonic()
-        while True:
+        while self._schema_problem is None:
             began = self._clock.monotonic()
             try:
                 if self._leases:
@@ -323,9 +355,10 @@ class SqlLedger:
 
     def _looked_around(self, surroundings: Surroundings) -> None:
         self._set_paused(surroundings.paused)
-        if surroundings.schema_problem is not None and self._usable:
+        if surroundings.schema_problem is not None and not self._said_too_new:
+            self._said_too_new = True
             _log.error("ledger.schema_too_new", problem=str(surroundings.schema_problem))
-            self._usable = False
+            self._leases.end_all()
             self._set_up(False)
 
     def _notify_renewed(self, *, well: bool) -> None:
@@ -414,6 +447,7 @@ class SqlLedger:
 
         Raises:
             OutOfOrderError: the key's stage does not allow it, or an earlier intent names another link.
+            SchemaTooNewError: a `LeaseLostError`: nothing is written into a schema that this version does not know.
         """
         order = (BY_JOB, f"{change.intent.job_id} {lease.key}") if isinstance(change, Intended) else None
         try:
@@ -433,19 +467,19 @@ class SqlLedger:
         """Delete the keys that were settled longer ago, some at a time, so that no write waits long. Count them."""
         total, more = 0, True
         while more:
-            pruned, more = await self._writer.write(
-                lambda transaction: transaction.prune(older_than_days, self._retention), order=(LAST, "")
+            pruned, more = await self._of_worker(
+                lambda transaction: transaction.prune(older_than_days, self._retention), (0, False)
             )
             total += pruned
         return total
 
     async def report_status(self, state: WorkerState) -> None:
         """Write the status row of this worker."""
-        await self._writer.write(lambda transaction: put(transaction.connection, state), order=(LAST, ""))
+        await self._of_worker(lambda transaction: put(transaction.connection, state), None)
 
     async def walk(self) -> bool:
         """If it is time, make some older keys searchable. Return whether the next part may follow at once."""
-        return await self._writer.write(Transaction.walk, order=(LAST, ""))
+        return await self._of_worker(Transaction.walk, otherwise=False)
 
     async def history(self, key: str) -> KeyHistory | None:
         """All that is known of a key; None if it is not known."""
