@@ -69,11 +69,11 @@ class Estate:
         with ThreadPoolExecutor(1) as thread:
             return thread.submit(lambda: asyncio.run(done())).result()
 
-    def report_status(self, *, up: bool = True, in_flight: int = 0) -> None:
-        """Write the worker's status row."""
+    def report_status(self, *, up: bool = True, in_flight: int = 0, worker: str = "worker-a") -> None:
+        """Write a worker's status row."""
         problem = None if up else "https://em.example.com:9398 cannot be reached"
         manager = ManagerState(up, self.clock.now() - timedelta(minutes=3), problem)
-        state = WorkerState("worker-a", "0.1.0", in_flight, False, {"default": manager})
+        state = WorkerState(worker, "0.1.0", in_flight, False, {"default": manager})
         self.work(lambda ledger: ledger.report_status(state))
 
     def order(self, key: str, *, user_id: str = "servicenow", **fields: Any) -> Lease:

@@ -13,6 +13,7 @@ from sqlalchemy import make_url
 
 from contracts.events import Outcome
 from tests.console.conftest import TRACE_ID, Console, Estate
+from worker.ledger import Inspection
 
 Browse = Callable[..., Page]
 
@@ -63,6 +64,21 @@ def test_the_overview_updates_by_itself(browse: Browse, estate: Estate) -> None:
     expect(page.locator("tbody tr", has_text="default")).to_contain_text("cannot be reached")
     page.get_by_role("link", name="Under way").click()
     expect(page.locator("tbody tr")).to_have_count(1)
+
+
+def test_no_fault_of_an_enterprise_manager_hides_behind_another_state(browse: Browse, estate: Estate) -> None:
+    """An outage during maintenance, or of one worker's network, would not be seen."""
+    estate.report_status(worker="worker-b", up=False)
+    for path in ("/", "/enterprise-managers"):
+        page = browse(path)
+        expect(page.locator("main")).to_contain_text("down for 1 of 2 workers")
+        expect(page.locator("main")).to_contain_text("em.example.com:9398 cannot be reached")
+    estate.report_status(up=False)
+    Inspection(estate.settings, estate.clock).pause("default", "j.doe", "upgrade")
+    for path in ("/", "/enterprise-managers"):
+        page = browse(path)
+        expect(page.locator("main")).to_contain_text("paused")
+        expect(page.locator(".state.failed")).to_contain_text("down")
 
 
 def test_an_open_page_says_that_it_cannot_be_updated_and_recovers(

@@ -27,11 +27,8 @@ ROUTES: Final[dict[str, list[tuple[str, str | None]]]] = {
     "GET /batches/{id}": [(f"/batches/{KEY}", "read")],
     "POST /batches/{id}/retry": [(f"/batches/{KEY}/retry", "submit")],
     "GET /dead-letters": [("/dead-letters", "read"), ("/dead-letters?read=true", "read")],
-    "POST /dead-letters/group/{action}": [
-        (f"/dead-letters/group/{action}?ids={DIGEST}", "operate") for action in ("replay", "discard")
-    ],
-    "POST /dead-letters/{id}/{action}": [
-        (f"/dead-letters/{DIGEST}/{action}", "operate") for action in ("replay", "discard")
+    "POST /dead-letters/{action}": [
+        (f"/dead-letters/{action}?ids={DIGEST}", "operate") for action in ("replay", "discard")
     ],
     "GET /enterprise-managers": [("/enterprise-managers", "read")],
     "GET /enterprise-managers/{name}": [("/enterprise-managers/default", "submit")],
@@ -76,7 +73,7 @@ SENT_AWAY: Final = {401, 303}
 
 def status(console: Console, method: str, path: str, **options: Any) -> int:
     """How it is answered. The body is not read: a stream has no end."""
-    form = {"ids": DIGEST} if "/group/" in path else None
+    form = {"ids": DIGEST} if path.startswith("/dead-letters/") else None
     with console.client.stream(method, path, data=form, **options) as answer:
         return answer.status_code
 

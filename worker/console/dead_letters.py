@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final, TypeVar
 
 import structlog
@@ -176,23 +176,12 @@ async def replay(caller: Asking, dead_letters: Dead, digest: Annotated[Id, Path(
 
 @router.post("/api/v1/dead-letters/{id}/discard", operation_id="discardDeadLetter")
 async def discard(caller: Asking, dead_letters: Dead, digest: Annotated[Id, Path(alias="id")]) -> DiscardItem:
-    """Remove one. The whole message is in the console's log."""
-    await dead_letters.discard(caller, frozenset({digest}))
-    return DiscardItem(discarded=1)
+    """Remove one, with those that are equal to it. The whole message is in the console's log."""
+    return DiscardItem(discarded=await dead_letters.discard(caller, frozenset({digest})))
 
 
 @router.get("/dead-letters", response_class=HTMLResponse, include_in_schema=False)
-async def page(
-    request: Request,
-    readings: Known,
-    dead_letters: Dead,
-    *,
-    read: bool = False,
-    did: str = "",
-    replayed: int = 0,
-    left: int = 0,
-    discarded: int = 0,
-) -> HTMLResponse:
+async def page(request: Request, readings: Known, dead_letters: Dead, *, read: bool = False) -> HTMLResponse:
     """The page of dead letters: their number and, on request, all of them by reason."""
     queues = await readings.queues()
     found = await dead_letters.read() if read else None
@@ -207,59 +196,36 @@ async def page(
         queues=queues,
         found=found,
         groups=sorted(groups.items()),
-        did=_DID.get(did) or _did_to_group(replayed, left, discarded),
+        did=_did(request.query_params),
     )
 
 
-def _did_to_group(replayed: int, left: int, discarded: int) -> str | None:
-    """The result of a group's button, for people."""
-    parts = [
-        f"{replayed} on their queue again" if replayed else "",
-        f"{left} stay, because they have ended or would be dead-lettered again" if left else "",
-        f"{discarded} discarded; the console's log has all of them" if discarded else "",
-    ]
-    return "; ".join(part for part in parts if part) + "." if any(parts) else None
+def _did(counts: Mapping[str, str]) -> str:
+    """What a button has done, for people."""
+    meanings = {
+        "replayed": "on their queue again",
+        **{why.value: f"stay: {MEANINGS[why].partition(' (')[0]}" for why in Left},
+        "discarded": "discarded; the console's log has all of them",
+    }
+    said = [f"{counts[name][:6]} {meaning}" for name, meaning in meanings.items() if counts.get(name, "").isdecimal()]
+    return "; ".join(said) + "." if said else ""
 
 
-#: The results of a button, for people.
-_DID: Final = {
-    "replay": "It is on its queue again.",
-    "discard": "It was discarded; the console's log has all of it.",
-    **{why.value: f"It stays: {MEANINGS[why].partition(' (')[0]}." for why in Left},
-}
-
-
-@router.post("/dead-letters/group/{action}", include_in_schema=False)
-async def press_of_group(request: Request, caller: Asking, dead_letters: Dead, action: str) -> RedirectResponse:
-    """A button of a group: it acts on the messages that the page has shown, and on no others of the same reason."""
+@router.post("/dead-letters/{action}", include_in_schema=False)
+async def press(request: Request, caller: Asking, dead_letters: Dead, action: str) -> RedirectResponse:
+    """A button: it acts on the messages that the page has shown, and on no others of the same reason."""
     given = (field(form_of(await request.body()), "ids") or "").split(",")
     if not all(_DIGEST.fullmatch(each) for each in given):
         raise Problem(400, "The page is too old: load it again, and repeat what you did.")
     digests = frozenset(given)
     if action == "replay":
         report = await dead_letters.replay(caller, digests)
-        counts = {"replayed": report.replayed, "left": report.left.total()}
+        counts = {"replayed": report.replayed, **{why.value: count for why, count in report.left.items()}}
     elif action == "discard":
         counts = {"discarded": await dead_letters.discard(caller, digests)}
     else:
         raise Problem(404, "There is no such action.")
-    return RedirectResponse(f"/dead-letters?read=true&{query_of(counts)}", 303)
-
-
-@router.post("/dead-letters/{id}/{action}", include_in_schema=False)
-async def press(
-    caller: Asking, dead_letters: Dead, digest: Annotated[Id, Path(alias="id")], action: str
-) -> RedirectResponse:
-    """A button of the page."""
-    did = action
-    if action == "replay":
-        report = await dead_letters.replay(caller, frozenset({digest}))
-        did = action if report.replayed else next(iter(report.left)).value
-    elif action == "discard":
-        await dead_letters.discard(caller, frozenset({digest}))
-    else:
-        raise Problem(404, "There is no such action.")
-    return RedirectResponse(f"/dead-letters?read=true&did={did}", 303)
+    return RedirectResponse(f"/dead-letters?{query_of({'read': True, **counts})}", 303)
 
 
 def _require(caller: Caller) -> None:
