@@ -28,6 +28,7 @@ NO_EVENTS: Final = {
     "deep": b"[" * 100_000,
     "a long number": event_bytes().replace(b'"run": 1', b'"run": 1' + b"0" * 5000),
     "no number": event_bytes().replace(b'"changed": true', b'"changed": true, "more": NaN'),
+    "an endless number": event_bytes().replace(b'"changed": true', b'"changed": true, "more": 1e999'),
     "a list": b"[]",
     "a text": b'"unlink.succeeded.v1"',
     "no attributes": b'{"data": {}}',

@@ -124,6 +124,7 @@ SEEN_GONE = ("succeeded", True, "links", True, None)
         {"query": "501"},
         {"query_tasks": "501"},
         {"page_size": 1},
+        {"page_size": 1, "pages_of_collections": True},
         {"links_in_job_entity": "left_out"},
         {"compression": True},
         {"absent_resource": "500"},

@@ -42,6 +42,7 @@ SEEN: list[tuple[dict[str, Any], set[str]]] = [
     ({"query_tasks": "400"}, {"query_tasks", "query_tasks_by_id"}),
     ({"query_tasks": "501"}, {"query_tasks", "query_tasks_by_id"}),
     ({"page_size": 1}, {"page_of_100"}),
+    ({"pages_of_collections": True}, set()),
     ({"names_by_case": True}, {"names_ignore_case"}),
     ({"quote_inside_value": "backslash"}, {"quotes_doubled"}),
     ({"quote_inside_value": "impossible"}, {"quotes_doubled"}),

@@ -119,6 +119,16 @@ async def test_a_list_that_is_too_long_is_not_half_read(em: SimulatedEnterpriseM
     assert absent.value.code is ReasonCode.JOB_NOT_FOUND
 
 
+@pytest.mark.parametrize("pages", [True, False])
+async def test_all_repositories_are_read_whether_or_not_their_list_has_pages(
+    em: SimulatedEnterpriseManager, gateway: Gateway, *, pages: bool
+) -> None:
+    """The vendor documents no pages of `/repositories`. If there are some, all but the first could be missed."""
+    em.change_behaviour(pages_of_collections=pages, page_size=3)
+    uids = {em.add_repository(f"Repository {number}") for number in range(10)}
+    assert uids <= (await gateway.names("Repository")).keys()
+
+
 async def test_a_repository_on_the_second_page_is_found(em: SimulatedEnterpriseManager, gateway: Gateway) -> None:
     """Else a repository of a large site could only be named by its UID."""
     em.behaviour.page_size = 1

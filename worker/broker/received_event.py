@@ -7,6 +7,7 @@ the types that the tools rely on, so that no message ends a tool.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -99,7 +100,7 @@ def event_in(body: bytes, headers: Mapping[str, object] | None = None) -> Receiv
     """
     try:
         text = body.decode()
-        content = json.loads(text, parse_constant=_refuse_constant)
+        content = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
         if "\\ud" in text.lower():
             content = json.loads(json.dumps(content, ensure_ascii=False).encode("utf-8", "replace"))
         if isinstance(content, dict) and content.get("type") == BATCH_ENDED:
@@ -114,6 +115,13 @@ def event_in(body: bytes, headers: Mapping[str, object] | None = None) -> Receiv
 
 def _refuse_constant(name: str) -> NoReturn:
     raise NoEventError(name)
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if not math.isfinite(value):  # the console could not repeat it
+        raise NoEventError(number)
+    return value
 
 
 class _Part(BaseModel):

@@ -136,7 +136,7 @@ async def _planned(
         name=name,
         given=given,
         plan=plan,
-        at_risk=bool(plan and plan["reason"] and plan["reason"]["code"] == "linked_backups_at_risk"),
+        at_risk=bool(plan and plan.get("reason") and plan["reason"]["code"] == "linked_backups_at_risk"),
         key=f"console/{uuid.uuid4().hex}",
     )
 

@@ -116,6 +116,8 @@ class Behaviour:
     query_tasks: Literal["supported", "400", "501"] = "supported"
     #: The page size of a query without `pageSize`, and the largest possible page size [seen: 100].
     page_size: int = 100
+    #: Whether `GET /jobs` and `GET /repositories` answer in pages, too [?: the vendor documents pages of queries only].
+    pages_of_collections: bool = False
     #: Whether filters compare values case-sensitively [?].
     names_by_case: bool = False
     #: How a quote is written inside a quoted value of a filter [doc: doubled].

@@ -315,6 +315,10 @@ class Documents:
         """All jobs, or all repositories."""
         return Element("EntityReferences", None, [self.reference(one) for one in resources], array="Refs")
 
+    def page_of_references(self, path: str, resources: Iterable[Job | Repository], paging: Paging) -> Element:
+        """One page of all jobs, or of all repositories, at the path; the form is that of a query's."""
+        return self._paged("EntityReferences", path, self.found_references(resources), paging)
+
     def jobs(self, jobs: Iterable[tuple[Job, Linked]]) -> Element:
         """All jobs with their settings."""
         return Element("Jobs", None, [self.job(job, linked) for job, linked in jobs], array="Jobs")
@@ -325,16 +329,19 @@ class Documents:
 
     def query_result(self, found: Element, paging: Paging) -> Element:
         """One page of a query's results: `found` is `Refs`, `Entities` or `Resources`."""
+        return self._paged("QueryResult", "query", found, paging)
+
+    def _paged(self, root: str, path: str, found: Element, paging: Paging) -> Element:
         links = [("First", 1), ("Prev", paging.number - 1), ("Next", paging.number + 1), ("Last", paging.pages)]
         page = self._links(
             *(
-                (rel, f"query?{paging.query}&pageSize={paging.size}&page={number}", None)
+                (rel, f"{path}?{paging.query}&pageSize={paging.size}&page={number}", None)
                 for rel, number in links
                 if 1 <= number <= paging.pages
             )
         )
         attributes = {"PageNum": paging.number, "PageSize": paging.size, "PagesCount": paging.pages}
-        return Element("QueryResult", None, (found, Element("PagingInfo", attributes, (page,))))
+        return Element(root, None, (found, Element("PagingInfo", attributes, (page,))))
 
     def found_references(self, resources: Iterable[Job | Repository]) -> Element:
         """The `Refs` of a query."""

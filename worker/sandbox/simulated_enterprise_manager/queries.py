@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import TypeVar
 from urllib.parse import urlencode
@@ -110,11 +110,19 @@ def _choose(
     except FilterInvalidError as problem:
         raise QueryInvalidError(str(problem)) from problem
     chosen = _sorted([row for row in rows if matches(row[0])], known, query)
-    size = min(_number(query, "pagesize", state.behaviour.page_size), state.behaviour.page_size)
-    pages, number = max(1, -(-len(chosen) // size)), _number(query, "page", 1)
-    page = [found for _, found in chosen[(number - 1) * size : number * size]]
+    return page_of([found for _, found in chosen], query, state.behaviour.page_size)
+
+
+def page_of(found: Sequence[_Found], query: Mapping[str, str], most: int) -> tuple[list[_Found], Paging]:
+    """The page that a query string asks for, of `most` at most.
+
+    Raises:
+        QueryInvalidError: the page is no number.
+    """
+    size = min(_number(query, "pagesize", most), most)
+    pages, number = max(1, -(-len(found) // size)), _number(query, "page", 1)
     without_page = {name: value for name, value in query.items() if name not in {"pagesize", "page"}}
-    return page, Paging(number, size, pages, urlencode(without_page))
+    return list(found[(number - 1) * size : number * size]), Paging(number, size, pages, urlencode(without_page))
 
 
 def _sorted(

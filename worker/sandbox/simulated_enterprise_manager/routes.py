@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from worker.sandbox.simulated_enterprise_manager import actions
 from worker.sandbox.simulated_enterprise_manager.behaviour import Behaviour
@@ -27,10 +27,11 @@ from worker.sandbox.simulated_enterprise_manager.model import (
     Job,
     LinkedJob,
     LinkedRepository,
+    Repository,
     Session,
     Task,
 )
-from worker.sandbox.simulated_enterprise_manager.queries import QueryInvalidError, answer_query
+from worker.sandbox.simulated_enterprise_manager.queries import QueryInvalidError, answer_query, page_of
 from worker.sandbox.simulated_enterprise_manager.rendering import Element
 from worker.sandbox.simulated_enterprise_manager.state import NotThereError, State
 
@@ -211,7 +212,17 @@ class Routes:
         documents, jobs = self._documents(request), self._state.jobs.values()
         if as_entity(request):
             return Answer(200, documents.jobs((job, self._state.listed(job)) for job in jobs))
-        return Answer(200, documents.references(jobs))
+        return self._references(request, "jobs", jobs)
+
+    def _references(self, request: Request, path: str, found: Iterable[Job | Repository]) -> Answer:
+        documents = self._documents(request)
+        if not self._behaviour.pages_of_collections:
+            return Answer(200, documents.references(found))
+        try:
+            page, paging = page_of(list(found), request.query, self._behaviour.page_size)
+        except QueryInvalidError as problem:
+            raise RefusalError(400, str(problem)) from problem
+        return Answer(200, documents.page_of_references(path, page, paging))
 
     def _show_job(self, request: Request, job: Job) -> Answer:
         documents = self._documents(request)
@@ -300,8 +311,10 @@ class Routes:
         documents, repositories = self._documents(request), self._state.repositories
         match rest:
             case []:
-                listed = documents.repositories if as_entity(request) else documents.references
-                return self._only(request, GET=lambda _: Answer(200, listed(repositories.values())))
+                found = repositories.values()
+                if as_entity(request):
+                    return self._only(request, GET=lambda _: Answer(200, documents.repositories(found)))
+                return self._only(request, GET=lambda asked: self._references(asked, "repositories", found))
             case [uid] if bare(uid) in repositories:
                 form = documents.repository if as_entity(request) else documents.repository_reference
                 return self._only(request, GET=lambda _: Answer(200, form(repositories[bare(uid)])))
