@@ -38,8 +38,8 @@ ENDED_AT_ONCE = 128 + signal.SIGTERM
 #: An unlink leaves next to none, and the search took 6 % of the CPU.
 GC_THRESHOLDS = (10_000, 10, 10)
 
-#: How often the new objects are searched besides, in seconds: a worker without commands makes few, and would keep a large
-#: one in a cycle for hours. It costs 1 ms for each hundred unlinks that have begun since.
+#: How often the new objects are searched besides, in seconds: a worker without commands makes few, and would keep a
+#: large one in a cycle for hours. It costs 1 ms for each hundred unlinks that have begun since.
 GC_SECONDS = 10.0
 
 #: How often each worker deletes old keys, in seconds, before jitter.
