@@ -31,6 +31,8 @@ TASK = b"<Task><TaskId>task-1</TaskId><State>Running</State></Task>"
         Fault("status", status=503, retry_after="1"),
         Fault("status", status=504, answer="empty"),
         Fault("status", status=404, answer="html"),
+        Fault("wrong_content", status=404, body="no such upstream", content_type="text/plain"),
+        Fault("wrong_content", status=404, body='{"message": "no Route matched"}', content_type="application/json"),
         Fault("status", status=408),
         Fault("status", status=302, answer="empty"),
         Fault("drops_connection"),

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from contracts.commands import UnlinkCommand
-from contracts.events import Outcome, ReasonCode
+from contracts.events import Evidence, Outcome, ReasonCode
 from tests.unit.test_waiting import Unread, waiting_until
 from worker.unlinks.job_locks import JobLocks
-from worker.unlinks.ports.enterprise_manager import Job, Link, LinkedBackup, Refused, Task
+from worker.unlinks.ports.enterprise_manager import Job, Link, LinkedBackup, Refused, Task, Unavailable
 from worker.unlinks.ports.ledger import Entry, Intended, Intent, Lease, SentAgain, Stage, Withdrawn
 from worker.unlinks.ports.steps import Reporter
 from worker.unlinks.rules import Pace
@@ -60,6 +60,16 @@ def sent_once(
     )
 
 
+def not_sent(*, waiting: Waiting, enterprise_manager: Any, ledger: Any, command: UnlinkCommand = COMMAND) -> Workflow:
+    """An unlink that has just been claimed."""
+    workflow = sent_once(
+        waiting=waiting, locks=JobLocks(), enterprise_manager=enterprise_manager, ledger=ledger, command=command
+    )
+    workflow.entry = Entry(Lease("CHG1", 1), Stage.CLAIMED, 1, datetime(2026, 3, 1, tzinfo=UTC))
+    workflow.sent = None
+    return workflow
+
+
 async def test_a_cancel_does_not_end_what_was_sent_while_it_waits_for_its_job() -> None:
     """An unlink whose DELETE had left would be reported as cancelled, with the link as it was."""
     waiting, locks = waiting_until(), JobLocks()
@@ -75,25 +85,54 @@ async def test_a_cancel_does_not_end_what_was_sent_while_it_waits_for_its_job() 
         await asyncio.wait((ending,))
 
 
-class GoneMeanwhile:
-    """Lists the link, refuses the DELETE that is sent again, and carries out the first one at that moment."""
+class ListsTheLink:
+    """An Enterprise Manager with one job that has one link."""
 
-    def __init__(self, *, carries_out: bool) -> None:
-        self._carries_out = carries_out
-        self._listed = [Link(LINK, REPOSITORY)]
+    def __init__(self) -> None:
+        self.listed = [Link(LINK, REPOSITORY)]
+
+    async def find_job(self, _reference: object) -> Job:
+        """The job."""
+        return Job(JOB, "Copy job 1")
+
+    def links_read_with(self, _job: Job) -> list[Link]:
+        """None."""
+        return []
 
     async def links(self, _job_id: str) -> list[Link]:
         """The link, until it has gone."""
-        return self._listed
+        return self.listed
+
+    async def repository_name(self, _uid: str) -> None:
+        """Not known."""
 
     async def linked_backups(self, _job: Job) -> tuple[LinkedBackup, ...]:
         """None."""
         return ()
 
+    async def until_available(self) -> None:
+        """It is."""
+
+
+class RefusesTheDelete(ListsTheLink):
+    """Refuses the DELETE; by then, the link has gone, is listed, or cannot be listed any more."""
+
+    def __init__(self, then: str) -> None:
+        super().__init__()
+        self._then = then
+        self._unreadable = False
+
+    async def links(self, job_id: str) -> list[Link]:
+        """The link, if it is there and can be read."""
+        if self._unreadable:
+            raise Unavailable("no answer")
+        return await super().links(job_id)
+
     async def delete_link(self, *_: object) -> Task:
         """Refuse it."""
-        if self._carries_out:
-            self._listed = []
+        if self._then == "gone":
+            self.listed = []
+        self._unreadable = self._then == "unread"
         raise Refused(ReasonCode.ACCESS_DENIED, "the account has lost its role")
 
 
@@ -114,47 +153,42 @@ class TakesAll:
 
 
 @pytest.mark.parametrize(
-    ("carried_out", "outcome", "changed"), [(True, Outcome.SUCCEEDED, True), (False, Outcome.FAILED, None)]
+    ("then", "outcome", "changed"), [("gone", Outcome.SUCCEEDED, True), ("listed", Outcome.FAILED, None)]
 )
 async def test_a_refusal_says_nothing_about_the_delete_before_it(
-    carried_out: bool, outcome: Outcome, changed: bool | None
+    then: str, outcome: Outcome, changed: bool | None
 ) -> None:
     """A link that had gone would be reported as a failure; one that may still go, as unchanged."""
-    server: Any = GoneMeanwhile(carries_out=carried_out)
+    server: Any = RefusesTheDelete(then)
     workflow = sent_once(waiting=waiting_until(), locks=JobLocks(), enterprise_manager=server, ledger=TakesAll())
     ending = await workflow.to_ending()
     assert (ending.outcome, ending.changed) == (outcome, changed)
 
 
-class HasNoSlot:
-    """Lists the link, and has no request slot for its DELETE: it permits none, or has let the first one pass."""
+@pytest.mark.parametrize(
+    ("then", "outcome", "changed"),
+    [
+        ("gone", Outcome.SUCCEEDED, True),
+        ("listed", Outcome.FAILED, False),
+        ("unread", Outcome.FAILED, None),
+    ],
+)
+async def test_a_refusal_is_held_against_the_links(then: str, outcome: Outcome, changed: bool | None) -> None:
+    """A proxy may have repeated the DELETE: the refusal of the second one says nothing about the first."""
+    workflow = not_sent(waiting=waiting_until(), enterprise_manager=RefusesTheDelete(then), ledger=TakesAll())
+    ending = await workflow.to_ending()
+    assert (ending.outcome, ending.changed) == (outcome, changed)
+    assert ending.evidence == (Evidence.LINKS if changed else None)
+
+
+class HasNoSlot(ListsTheLink):
+    """Has no request slot for the DELETE: it permits none, or has let the first attempt pass."""
 
     def __init__(self, waiting: Waiting, end: str) -> None:
+        super().__init__()
         self._waiting = waiting
         self._end = end
         self.ended = 0
-
-    async def find_job(self, _reference: object) -> Job:
-        """The job."""
-        return Job(JOB, "Copy job 1")
-
-    def links_read_with(self, _job: Job) -> list[Link]:
-        """None."""
-        return []
-
-    async def links(self, _job_id: str) -> list[Link]:
-        """The link."""
-        return [Link(LINK, REPOSITORY)]
-
-    async def repository_name(self, _uid: str) -> None:
-        """Not known."""
-
-    async def linked_backups(self, _job: Job) -> tuple[LinkedBackup, ...]:
-        """None."""
-        return ()
-
-    async def until_available(self) -> None:
-        """It is."""
 
     async def delete_link(self, _job: str, _link: str, may_send: Any, unsent: Any) -> Task:
         """Wait for a slot; the second time, with a refusal."""
@@ -227,10 +261,7 @@ async def test_a_command_whose_time_is_over_before_its_delete_could_leave_is_sta
     """Its DELETE would leave, and be stopped at once; or its time would count although nothing was sent."""
     waiting, ledger = waiting_until(), TakesAll()
     server = HasNoSlot(waiting, "the time is over")
-    workflow = sent_once(
-        waiting=waiting, locks=JobLocks(), enterprise_manager=server, ledger=ledger, command=HAS_NO_TIME
-    )
-    workflow.entry = Entry(Lease("CHG1", 1), Stage.CLAIMED, 1, datetime(2026, 3, 1, tzinfo=UTC))
+    workflow = not_sent(waiting=waiting, enterprise_manager=server, ledger=ledger, command=HAS_NO_TIME)
     ending = await asyncio.wait_for(workflow.to_ending(), 30)
     assert (ending.outcome, ending.changed) == (Outcome.FAILED, False)
     assert [type(change) for change in ledger.taken] == [Intended, Withdrawn, Intended]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import NoReturn
 
 import structlog
 
@@ -21,6 +22,7 @@ from worker.enterprise_manager.responses import (
     TOO_MANY,
     UNAUTHORIZED,
     Again,
+    NotFound,
     is_definite_no,
     judge,
 )
@@ -124,10 +126,20 @@ class Deletion:
         if OK <= status < MULTIPLE_CHOICES:
             return
         if status == NOT_FOUND:
-            raise LinkNotFound(self._remedies.answered("knows no such link"))
+            self._judge_not_found(answer)
         if is_definite_no(status):
             judge(answer, self._remedies)
         raise AnswerLost(self._remedies.answered(f"answered the DELETE with status {status}"))
+
+    def _judge_not_found(self, answer: Answer) -> NoReturn:
+        """A 404 that does not come from Enterprise Manager decides nothing: a gateway may not have reached it."""
+        try:
+            judge(answer, self._remedies)
+        except Again as error:
+            raise AnswerLost(str(error)) from None
+        except NotFound:
+            pass
+        raise LinkNotFound(self._remedies.answered("knows no such link"))
 
 
 def _delete(path: str, session: LogonSession) -> Request:

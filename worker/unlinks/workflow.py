@@ -296,10 +296,12 @@ class Workflow:
         return failed(ReasonCode.ENTERPRISE_MANAGER_ERROR, message, changed=None, seen=self.entry.intent)
 
     async def _refused(self, no: Refused) -> Ending:
-        """This DELETE was definitely refused; an earlier one may have been carried out."""
-        if self._sent_before and await self.follow.is_gone(self._intent):
+        """This DELETE was refused; an earlier one may have been carried out, or the first of two that a proxy sent."""
+        gone = await self.follow.is_gone(self._intent)
+        if gone:
             return succeeded(self.entry.intent, Evidence.LINKS, verified=True)
-        return failed(no.code, no.message, changed=None if self._sent_before else False, seen=self.entry.intent)
+        unchanged = gone is False and not self._sent_before
+        return failed(no.code, no.message, changed=False if unchanged else None, seen=self.entry.intent)
 
     async def _submitted(self, task: Task) -> None:
         submitted_at = self.clock.now()
