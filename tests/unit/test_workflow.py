@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,11 +11,23 @@ import pytest
 
 from contracts.commands import UnlinkCommand
 from contracts.events import Evidence, Outcome, ReasonCode
+from tests.steps import RecordedSteps
 from tests.unit.test_waiting import Unread, waiting_until
+from tests.waiting import until
+from worker.clock import SystemClock
 from worker.unlinks.job_locks import JobLocks
-from worker.unlinks.ports.enterprise_manager import Job, Link, LinkedBackup, Refused, Task, Unavailable
+from worker.unlinks.ports.enterprise_manager import (
+    Job,
+    Link,
+    LinkedBackup,
+    Refused,
+    Task,
+    TaskNotFound,
+    TaskTicket,
+    Unavailable,
+)
 from worker.unlinks.ports.ledger import Entry, Intended, Intent, Lease, SentAgain, Stage, Withdrawn
-from worker.unlinks.ports.steps import Reporter
+from worker.unlinks.ports.steps import Reporter, StepKind
 from worker.unlinks.rules import Pace
 from worker.unlinks.waiting import DeferredError, LeavingError, Waiting
 from worker.unlinks.workflow import Workflow
@@ -265,3 +278,108 @@ async def test_a_command_whose_time_is_over_before_its_delete_could_leave_is_sta
     ending = await asyncio.wait_for(workflow.to_ending(), 30)
     assert (ending.outcome, ending.changed) == (Outcome.FAILED, False)
     assert [type(change) for change in ledger.taken] == [Intended, Withdrawn, Intended]
+
+
+class ForgetsTheTask(ListsTheLink):
+    """Has one task that runs, and forgets it when it is stopped, or after a number of looks. Sends no other DELETE."""
+
+    def __init__(self, clock: Ahead, *, looks: int = 10**6) -> None:
+        super().__init__()
+        self._clock = clock
+        self._looks = looks
+        self.links_read: list[float] = []
+
+    async def links(self, job_id: str) -> list[Link]:
+        """The link."""
+        self.links_read.append(self._clock.monotonic())
+        return await super().links(job_id)
+
+    def pause_before_task(self, _ticket: TaskTicket) -> float:
+        """None."""
+        return 0.0
+
+    async def task(self, ticket: TaskTicket) -> Task:
+        """It runs, if it is still known."""
+        self._looks -= 1
+        if self._looks < 0:
+            raise TaskNotFound("forgotten")
+        self._clock.ahead += 50
+        return Task(ticket, "UpdateJob", finished=False, success=None, message=None)
+
+    async def stop_task(self, _ticket: TaskTicket) -> None:
+        """Forget it."""
+        self._looks = 0
+
+    async def delete_link(self, *_: object) -> Task:
+        """Refuse it: this ends the unlink."""
+        raise Refused(ReasonCode.ACCESS_DENIED, "the account has lost its role")
+
+
+class Ahead(SystemClock):
+    """A clock that is set forward by whatever is slow."""
+
+    ahead = 0.0
+
+    def monotonic(self) -> float:
+        """The seconds of the host, and these."""
+        return super().monotonic() + self.ahead
+
+
+def submitted(server: ForgetsTheTask, waiting: Waiting, since_sent: float) -> Workflow:
+    """An unlink whose task this worker has recorded so long ago."""
+    workflow = sent_once(waiting=waiting, locks=JobLocks(), enterprise_manager=server, ledger=TakesAll())
+    workflow.entry = replace(workflow.entry, stage=Stage.SUBMITTED, task=TaskTicket("task-1", "session-1"))
+    workflow.sent = waiting.clock.monotonic() - since_sent
+    workflow.pace = Pace(poll_interval=0.01, settling=120.0)
+    workflow.follow.pace = workflow.pace
+    return workflow
+
+
+async def test_a_cancel_of_a_task_that_was_sent_long_ago_and_is_forgotten_does_not_wait_for_it_to_settle() -> None:
+    """Who cancels a task that hangs would wait for two minutes more, although its time was over long before."""
+    clock = Ahead()
+    waiting = replace(waiting_until(1000.0), clock=clock)
+    server = ForgetsTheTask(clock, looks=0)
+    waiting.cancelled.set()
+    ending = await asyncio.wait_for(submitted(server, waiting, since_sent=150.0).to_ending(), 30)
+    assert (ending.outcome, ending.changed) == (Outcome.CANCELLED, None)
+    assert len(server.links_read) <= 3
+
+
+async def test_a_task_that_was_just_seen_is_given_its_time_before_the_delete_is_sent_again() -> None:
+    """The same DELETE would be sent beside a task that was running a moment ago, however long it has run."""
+    clock = Ahead()
+    waiting = replace(waiting_until(1000.0), clock=clock)
+    server = ForgetsTheTask(clock, looks=3)
+    workflow = submitted(server, waiting, since_sent=150.0)
+    steps = RecordedSteps()
+    workflow.report = Reporter(steps, "default")
+    ending = asyncio.ensure_future(workflow.to_ending())
+    await until(lambda: server.links_read)
+    (left,) = (step.facts["seconds"] for step in steps.steps if step.kind is StepKind.AWAITING_LINKS)
+    assert 100 < left <= 120
+    ending.cancel()
+    await asyncio.wait((ending,))
+
+
+async def test_a_task_that_was_last_seen_long_ago_is_not_waited_for_again() -> None:
+    """After an outage, each unlink would wait for two minutes more, although no task can still be running."""
+    clock = Ahead()
+    waiting = replace(waiting_until(1000.0), clock=clock)
+    server = ForgetsTheTask(clock, looks=1)
+
+    async def after_the_outage(ticket: TaskTicket) -> Task:
+        clock.ahead += 130
+        raise TaskNotFound(f"{ticket.task_id} is forgotten")
+
+    workflow = submitted(server, waiting, since_sent=1.0)
+    task = server.task
+
+    async def then_an_outage(ticket: TaskTicket) -> Task:
+        server.task = after_the_outage  # type: ignore[method-assign]
+        return await task(ticket)
+
+    server.task = then_an_outage  # type: ignore[method-assign]
+    ending = await asyncio.wait_for(workflow.to_ending(), 30)
+    assert ending.outcome is Outcome.FAILED
+    assert len(server.links_read) <= 4

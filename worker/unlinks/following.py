@@ -25,7 +25,7 @@ class Follower:
     """Polls one unlink's task and links, at growing intervals.
 
     `resumed`: the task was started some time ago, and is polled before the first pause. `last_seen` is the task as
-    last seen.
+    last seen, `running_at` is when it was last seen unfinished, by the monotonic clock.
     """
 
     enterprise_manager: EnterpriseManager
@@ -35,6 +35,7 @@ class Follower:
     report: Reporter
     resumed: bool = False
     last_seen: Task | None = None
+    running_at: float = float("-inf")
 
     async def to_its_end(self, ticket: TaskTicket) -> Task:
         """Poll the task until its state is `Finished`: only that state is final.
@@ -51,6 +52,7 @@ class Follower:
             self.last_seen = task
             if task.finished:
                 return task
+            self.running_at = self.clock.monotonic()
             await self.waiting.wait(self.enterprise_manager.pause_before_task(ticket))
 
     async def is_gone(self, intent: Intent) -> bool | None:

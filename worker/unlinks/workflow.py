@@ -91,6 +91,10 @@ class Workflow:
     sent: float | None = field(init=False)
     seen: Intent | None = None  # what was looked at last, recorded or not
     stopping: bool = False
+    #: When the last DELETE that may have been carried out was answered, or its answer lost, here; and when this worker
+    #: began to work on the unlink. By the monotonic clock.
+    answered: float | None = None
+    began: float = field(init=False)
     #: Whether a DELETE of an earlier run may still take effect or has taken effect; and the end of its settling time,
     #: by the monotonic clock.
     earlier_may_act: bool = field(init=False)
@@ -99,6 +103,7 @@ class Workflow:
     def __post_init__(self) -> None:
         self.follow = Follower(self.enterprise_manager, self.waiting, self.clock, self.pace, self.report)
         # When the DELETE was recorded, by the monotonic clock here: clocks of other hosts may differ from this one's.
+        self.began = self.clock.monotonic()
         since = self.entry.since_sent
         self.sent = None if since is None else self.clock.monotonic() - since
         self.earlier_may_act = self.entry.may_act and self.entry.intent is not None
@@ -220,12 +225,14 @@ class Workflow:
         except (Unavailable, NotSent, DeadlinePassedError, CancelRequestedError) as why:
             return await self._unsent(why)
         except AnswerLost as error:
+            self.answered = self.clock.monotonic()
             self.report(StepKind.ANSWER_LOST, problem=str(error))
             return await self._let_the_links_decide()
         except LinkNotFound:
             return await self._link_not_found()
         except Refused as no:
             return await self._refused(no)
+        self.answered = self.clock.monotonic()
         await self._submitted(task)
         return await self._follow(task.ticket)
 
@@ -365,9 +372,10 @@ class Workflow:
     async def _let_the_links_decide(self) -> Ending:
         """The result of the DELETE is unknown: look, wait for an old task to settle, look again, send it again."""
         then = "the unlink ends as cancelled" if self.stopping else "the DELETE is sent again"
-        self.report(StepKind.AWAITING_LINKS, job_id=self._intent.job_id, seconds=self.pace.settling, then=then)
+        left = self._until_settled()
+        self.report(StepKind.AWAITING_LINKS, job_id=self._intent.job_id, seconds=left, then=then)
         try:
-            if await self.follow.gone_by(self.pace.settling, self._intent):
+            if await self.follow.gone_by(left, self._intent):
                 return succeeded(self.entry.intent, Evidence.LINKS, verified=True)
             if self.stopping:
                 return cancelled(self.entry.intent, changed=None, task=self.follow.last_seen)
@@ -387,6 +395,22 @@ class Workflow:
             return await self._let_the_links_decide()
         self.entry = replace(self.entry, sends=self.entry.sends + 1)
         return await self._send()
+
+    def _until_settled(self) -> float:
+        """For how many seconds the last DELETE may still take effect; at least time for a second look.
+
+        Before the DELETE is sent again, they are counted from when its task may last have been seen at work: here, or
+        by the worker that had the unlink before. The ledger does not say when a DELETE left that waited for a slot.
+        A cancelled unlink sends nothing again, and claims nothing about the link: it counts from the DELETE as
+        recorded. With several DELETEs, the ledger knows only the first.
+        """
+        since = self.began if self.answered is None else self.answered
+        if not self.stopping:
+            since = max(since, self.follow.running_at)
+        elif self.answered is None and self.entry.sends == 1 and self.sent is not None:
+            since = self.sent
+        least = min(self.pace.poll_interval, self.pace.settling)
+        return max(since + self.pace.settling - self.clock.monotonic(), least)
 
     async def _stop(self, ticket: TaskTicket | None) -> None:
         """A cancel was requested after the DELETE: stop the task if possible, and send nothing again."""
