@@ -280,6 +280,38 @@ async def test_a_list_of_another_jobs_links_is_not_believed(
         assert [link.object_in_job_id for link in await gateway.links(JOB)] == [LINK, OTHER_LINK]
 
 
+LIST_HREF = "https://em01:9398/api/jobs/{id}/linkedBackupRepositories"
+UP_HREF = "https://em01:9398/api/jobs/{id}?format=Entity"
+NAME = "LinkedBackupRepositoryResourceObjects"
+
+
+@pytest.mark.parametrize(
+    ("content_type", "empty"),
+    [
+        ("application/xml", f'<{NAME} Href="{LIST_HREF}"/>'),
+        ("application/xml", f'<{NAME}><Links><Link Rel="Up" Type="Job" Href="{UP_HREF}"/></Links></{NAME}>'),
+        ("application/json", '{"Href": "' + LIST_HREF + '", "' + NAME + '": []}'),
+        ("application/json", '{"Links": [{"Rel": "Up", "Href": "' + UP_HREF + '"}], "' + NAME + '": []}'),
+        ("application/json", '{"' + NAME + '": {"Href": "' + LIST_HREF + '", "LinkedBackupRepository": []}}'),
+    ],
+    ids=["XML, its own", "XML, up", "JSON, its own", "JSON, up", "JSON, its own, inside"],
+)
+async def test_an_empty_list_of_another_jobs_links_is_not_believed(
+    em: SimulatedEnterpriseManager, gateway: Gateway, content_type: str, empty: str
+) -> None:
+    """Else a mixed-up answer would be evidence that every link of the job is gone."""
+    em.inject(
+        Fault("wrong_content", path="linkedBackup", body=empty.replace("{id}", ABSENT), content_type=content_type)
+    )
+    with pytest.raises(Unavailable, match=f"asked for the job {JOB}, it answered with the job {ABSENT}"):
+        await gateway.links(JOB)
+    await gateway.until_available()
+    for job in (JOB.upper(), ""):
+        body = empty.replace("{id}", job)
+        em.inject(Fault("wrong_content", path="linkedBackup", body=body, content_type=content_type))
+        assert await gateway.links(JOB) == []
+
+
 async def test_an_answer_about_another_task_is_not_believed(em: SimulatedEnterpriseManager, gateway: Gateway) -> None:
     """Else another task's success would be taken for this one's."""
     ticket = (await gateway.delete_link(JOB, LINK, at_any_time)).ticket

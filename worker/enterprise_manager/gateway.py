@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Literal, NoReturn, TypeVar
 
 import structlog
@@ -21,10 +22,11 @@ from worker.enterprise_manager.documents.records import (
     JobRecord,
     LinkRecord,
     TaskRecord,
+    hrefs_of_list,
     read_job,
     read_links,
 )
-from worker.enterprise_manager.documents.tree import DocumentError, UnexpectedDocumentError, cleaned
+from worker.enterprise_manager.documents.tree import DocumentError, Node, UnexpectedDocumentError, cleaned
 from worker.enterprise_manager.logon import Logon, LogonSession
 from worker.enterprise_manager.probing import probe
 from worker.enterprise_manager.remedies import Remedies
@@ -227,7 +229,7 @@ class Gateway:
 
     async def _list_of_links(self, job_id: str) -> Sequence[LinkRecord]:
         try:
-            return await self._calls.get_list(paths.links(job_id), {}, read_links)
+            return await self._calls.get_list(paths.links(job_id), {}, partial(self._read_links, job_id))
         except NotFound as error:
             raise _no_such_job(job_id, error) from None
         except DocumentError as error:
@@ -236,6 +238,11 @@ class Gateway:
             if job_id in self._unlisted and no.code is ReasonCode.ENTERPRISE_MANAGER_ERROR:
                 raise LinksNotListed(no.code, no.message) from None
             raise
+
+    def _read_links(self, job_id: str, document: Node) -> Sequence[LinkRecord]:
+        for href in hrefs_of_list(document):
+            self._require_job(job_id, paths.job_in(href))
+        return read_links(document)
 
     def links_read_with(self, job: Job) -> Sequence[Link]:
         """The links that were read with the job; empty if they may be outdated."""

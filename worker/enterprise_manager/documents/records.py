@@ -174,6 +174,13 @@ def read_links(root: Node) -> tuple[LinkRecord, ...]:
     return tuple(_link_record(record) for record in _complete(root, records))
 
 
+def hrefs_of_list(root: Node) -> tuple[str, ...]:
+    """The list's own URLs whose path contains the job's ID, if it has any: also an empty list may be another job's."""
+    lists = [root, *(child for child in root.children if child.kind is Kind.OBJECT and child.name != "links")]
+    own = (each.value("href") for each in lists)
+    return (*(href for href in own if href is not None), *(up for each in lists for up in _hrefs(each, rel="up")))
+
+
 def _link_record(record: Node) -> LinkRecord:
     up, delete, own = _hrefs(record, rel="up"), _hrefs(record, rel="delete"), record.value("href")
     return LinkRecord(
