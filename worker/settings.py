@@ -20,6 +20,8 @@ from pydantic import (
     FilePath,
     SecretStr,
     ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
     field_validator,
     model_validator,
 )
@@ -48,6 +50,18 @@ def _not_reserved(name: str) -> str:
 #: The name of an Enterprise Manager that can be configured.
 ConfiguredName = Annotated[EnterpriseManagerName, AfterValidator(_not_reserved)]
 
+
+def _readable(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        path = validate(value)
+        with path.open("rb"):
+            return path
+    except OSError as error:  # without search permission for the folder, also from the validation itself
+        raise ValueError(f"the file cannot be read: {error.strerror}") from None
+
+
+ReadableFile = Annotated[FilePath, WrapValidator(_readable)]
+
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _FINGERPRINT = re.compile("[0-9a-f]{64}")
 
@@ -64,7 +78,7 @@ class BrokerSettings(_Section):
     """RabbitMQ."""
 
     url: SecretStr = Field(description="`amqp://` or `amqps://`, with user and password.")
-    ca_file: FilePath | None = Field(
+    ca_file: ReadableFile | None = Field(
         None, description="For `amqps://`: the CA to verify the broker's certificate against."
     )
     hold_seconds: Seconds = Field(1500, description="The longest that a delivery is kept unacknowledged.")
@@ -112,7 +126,7 @@ class EnterpriseManagerSettings(_Section):
     url: str = Field(description="Such as `https://em.example.com:9398`.")
     username: str = Field(min_length=1)
     password: SecretStr
-    ca_file: FilePath | None = Field(None, description="The CA (or the self-signed certificate) to verify against.")
+    ca_file: ReadableFile | None = Field(None, description="The CA (or the self-signed certificate) to verify against.")
     cert_sha256: str | None = Field(
         None, description="The SHA-256 fingerprint of its certificate, in hexadecimal; colons do not matter."
     )
@@ -224,7 +238,7 @@ class ConsoleSettings(_Section):
 
     host: str = "127.0.0.1"
     port: int = Field(9465, ge=0, le=65535)
-    users_file: FilePath | None = Field(
+    users_file: ReadableFile | None = Field(
         None, description="Its users, in TOML (`worker.console.users`); without it, it is read-only on this host alone."
     )
     public_url: str | None = Field(
@@ -315,7 +329,7 @@ class ConsoleProgramSettings(_FromEnvironment):
     enterprise_managers: dict[ConfiguredName, EnterpriseManagerSettings] = {}
     console: ConsoleSettings = ConsoleSettings()
     log: LogSettings = LogSettings()
-    policy_file: FilePath | None = None
+    policy_file: ReadableFile | None = None
 
     @field_validator("log")
     @classmethod
@@ -337,7 +351,7 @@ class Settings(_FromEnvironment):
     drain_seconds: Seconds = Field(
         30, description="On SIGTERM: how long unlinks may continue before they are left to redelivery."
     )
-    policy_file: FilePath | None = Field(
+    policy_file: ReadableFile | None = Field(
         None,
         description="Who may send which command, in TOML (`worker.unlinks.policy`); by default all is allowed.",
     )

@@ -10,8 +10,10 @@ import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import text
 from structlog.testing import capture_logs
 
@@ -20,11 +22,15 @@ from tests import programs
 from tests.ledger import words
 from tests.ledger.conftest import Database
 from tests.ledger.test_migrations import engine_of, leave_a_newer_schema
+from tests.rights import without_the_rights_of_root
+from worker.doctor.findings import Finding
+from worker.doctor.ledger import examine
 from worker.ledger import WorkerState
 from worker.ledger.schema import known_schema
 from worker.ledger.sql_ledger import SqlLedger
 from worker.ledger.tables import metadata
 from worker.sandbox.processes.free_ports import free_port
+from worker.settings import LedgerSettings, SettingsInvalidError
 from worker.unlinks.batches import compose
 from worker.unlinks.ports.enterprise_manager import TaskTicket
 from worker.unlinks.ports.ledger import (
@@ -79,6 +85,52 @@ def test_a_missing_folder_is_named_with_its_setting(tmp_path: Path) -> None:
 def test_a_folder_that_may_not_be_written_to_is_named_with_its_setting() -> None:
     """As above; /proc takes no file from anyone, not even from root."""
     assert "UNLINK_LEDGER__URL: may not write in /proc" in refusal_of(run_on("sqlite:////proc/ledger.db"))
+
+
+def unusable(path: Path, how: str) -> str:
+    """Make the ledger's file unusable, and return what is said of it."""
+    if how == "a folder":
+        path.mkdir()
+        return f"{path} is no file"
+    if how == "another file":
+        path.write_text("not a database, but a text that somebody wrote")
+        path.chmod(0o666)
+        return f"{path} is no SQLite database"
+    path.touch()
+    path.chmod(0o666)
+    beside = path.with_name(f"{path.name}-wal") if how == "its log" else path
+    beside.touch()
+    beside.chmod(0o444)
+    return f"may not write {beside}"
+
+
+@pytest.mark.parametrize("how", ["a folder", "another file", "not writable", "its log"])
+def test_a_file_that_cannot_be_a_ledger_is_named_with_its_setting(how: str) -> None:
+    """`run` would wait for ever, with a message that names no setting."""
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        path = Path(folder, "ledger.db")
+        said = unusable(path, how)
+        with without_the_rights_of_root(), pytest.raises(SettingsInvalidError) as refused:
+            SqlLedger(LedgerSettings(url=SecretStr(f"sqlite:///{path}")), "worker-a", words.SteppedClock())
+        assert str(refused.value) == f"UNLINK_LEDGER__URL: {said}"
+
+
+def test_doctor_says_the_same_of_a_file_that_cannot_be_a_ledger() -> None:
+    """Two programs would give two reasons for one problem."""
+
+    async def findings(path: Path) -> list[Finding]:
+        settings = LedgerSettings(url=SecretStr(f"sqlite:///{path}"))
+        return [each async for each in examine(settings, words.SteppedClock())]
+
+    asyncio.run(findings(Path("/nowhere/ledger.db")))  # what it imports may not be read without the rights of root
+    for how in ("a folder", "another file", "not writable", "its log"):
+        with TemporaryDirectory() as folder:
+            Path(folder).chmod(0o777)
+            path = Path(folder, "ledger.db")
+            said = unusable(path, how)
+            with without_the_rights_of_root():
+                assert said in [each.seen for each in asyncio.run(findings(path))], how
 
 
 def test_a_schema_that_is_too_new_is_refused_in_one_line(database: Database) -> None:

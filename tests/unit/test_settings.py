@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 
 import contracts
+from tests.rights import without_the_rights_of_root
 from worker.settings import (
     ClientSettings,
     ConsoleProgramSettings,
@@ -31,9 +29,6 @@ VALID = {
 }
 
 _ROOT = Path(__file__).parents[2]
-
-#: A user without rights.
-NOBODY = 65534
 
 
 @pytest.fixture(autouse=True)
@@ -151,17 +146,6 @@ def test_a_secrets_folder_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPa
     assert "UNLINK_SECRETS_DIR" in problems()[0]
 
 
-@contextmanager
-def _without_the_rights_of_root() -> Iterator[None]:
-    mine = os.geteuid()
-    if mine == 0:
-        os.seteuid(NOBODY)
-    try:
-        yield
-    finally:
-        os.seteuid(mine)
-
-
 def test_a_secret_file_that_may_not_be_read_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker without the right to read it ends with its reason, not with a stack trace of 70 lines."""
     load(Settings)  # what it imports may not be read without the rights of root
@@ -171,9 +155,27 @@ def test_a_secret_file_that_may_not_be_read_is_named(monkeypatch: pytest.MonkeyP
         secret.chmod(0)
         Path(folder).chmod(0o755)
         monkeypatch.setenv("UNLINK_SECRETS_DIR", folder)
-        with _without_the_rights_of_root():
+        with without_the_rights_of_root():
             reason = f"[Errno 13] Permission denied: '{secret}'"
             assert problems() == [f"UNLINK_SECRETS_DIR: a file cannot be read: {reason}"]
+
+
+@pytest.mark.parametrize("of_folder", [True, False])
+@pytest.mark.parametrize(
+    "variable", ["UNLINK_BROKER__CA_FILE", "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__CA_FILE", "UNLINK_POLICY_FILE"]
+)
+def test_a_file_that_may_not_be_read_is_named_with_its_setting(
+    monkeypatch: pytest.MonkeyPatch, variable: str, of_folder: bool
+) -> None:
+    """A file in a folder without search permission was said to be one of the secrets folder."""
+    load(Settings)  # as above
+    with TemporaryDirectory() as folder:
+        file = Path(folder, "file")
+        file.touch(0o644 if of_folder else 0)
+        Path(folder).chmod(0o600 if of_folder else 0o755)
+        monkeypatch.setenv(variable, str(file))
+        with without_the_rights_of_root():
+            assert problems() == [f"{variable}: the file cannot be read: Permission denied"]
 
 
 def test_a_secret_file_that_is_not_utf_8_is_said_without_its_content(

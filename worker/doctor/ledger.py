@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from worker.doctor.findings import Finding, doubtful, good, wrong
 from worker.ledger import Inspection, InspectionError, Pause
-from worker.ledger.database import URL_VARIABLE, folder_problem, open_engine, problem_in, read_url
+from worker.ledger.database import URL_VARIABLE, file_problem, open_engine, problem_in, read_url
 from worker.ledger.schema import known_schema, number_of
 from worker.ledger.tables import ledger_schema
 from worker.settings import LedgerSettings
@@ -118,7 +118,7 @@ def _clocks(connection: Connection, clock: Clock) -> Finding:
 def _examine_sqlite(url: URL) -> Iterator[Finding]:
     path = Path(url.database or "").absolute()
     folder = path.parent
-    problem = folder_problem(url)
+    problem = file_problem(url)
     if problem is not None and not folder.is_dir():
         yield wrong("reachable", problem, f"make it, or correct {URL_VARIABLE}")
         return
@@ -130,9 +130,11 @@ def _examine_sqlite(url: URL) -> Iterator[Finding]:
     elif kind is not None:
         yield good("file system", f"{folder} is on {kind}, which is local; for workers of this host alone")
     if problem is not None:
-        yield wrong("permissions", problem, "give the folder to the worker's user")
+        yield wrong("permissions", problem, f"give file and folder to the worker's user, or correct {URL_VARIABLE}")
     if not path.exists():
         yield _no_schema(may=True)
+        return
+    if path.is_dir():
         return
     try:
         with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=5)) as connection:

@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 
 URL_VARIABLE: Final = "UNLINK_LEDGER__URL"
 
+#: The first bytes of an SQLite file that is not empty (https://www.sqlite.org/fileformat.html#the_database_header).
+_SQLITE_BEGINNING: Final = b"SQLite format 3\0"
+
+_DISK_IS_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+
 #: How long SQLite waits for another process's transaction, in milliseconds.
 _SQLITE_BUSY_MILLISECONDS: Final = 10_000
 
@@ -118,21 +123,38 @@ def read_url(setting: SecretStr) -> URL:
     return url
 
 
-def folder_problem(url: URL) -> str | None:
-    """Why an SQLite file cannot be kept in its folder, for a person; None if it can, and for PostgreSQL.
+def file_problem(url: URL) -> str | None:
+    """Why an SQLite file cannot be a ledger, for a person; None if it can, and for PostgreSQL.
 
     A full disk is not such a reason: the ledger waits until there is space.
     """
     if url.get_backend_name() != "sqlite":
         return None
-    folder = Path(url.database or "").absolute().parent
-    if not folder.is_dir():
-        return f"there is no folder {folder}"
+    path = Path(url.database or "").absolute()
+    folder = path.parent
     try:
+        if not folder.is_dir():
+            return f"there is no folder {folder}"
         with TemporaryFile(dir=folder):
-            return None
+            pass
     except OSError as error:
-        return None if error.errno in {errno.ENOSPC, errno.EDQUOT} else f"may not write in {folder}"
+        return None if error.errno in _DISK_IS_FULL else f"may not write in {folder}"
+    # The two others are parts of the database while it is open, and after a crash.
+    beside = (_problem_of(path.with_name(path.name + suffix)) for suffix in ("-wal", "-shm"))
+    return _problem_of(path, _SQLITE_BEGINNING) or next((problem for problem in beside if problem), None)
+
+
+def _problem_of(path: Path, first: bytes = b"") -> str | None:
+    try:
+        with path.open("r+b") as file:
+            is_other = file.read(len(first)) not in {b"", first}
+    except FileNotFoundError:
+        return None
+    except IsADirectoryError:
+        return f"{path} is no file"
+    except OSError as error:
+        return None if error.errno in _DISK_IS_FULL else f"may not write {path}"
+    return f"{path} is no SQLite database" if is_other else None
 
 
 def open_engine(

@@ -81,8 +81,8 @@ class SqlLedger:
         trace_id: gives the ID of the trace that the caller's log lines carry; it is kept with each claim.
 
     Raises:
-        SettingsInvalidError: the URL cannot be read; or the folder of the SQLite file does not exist, or nothing may be
-            written in it.
+        SettingsInvalidError: the URL cannot be read; or the SQLite file cannot be a ledger: its folder does not exist,
+            it or its folder may not be written to, or it is something else.
     """
 
     def __init__(

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import structlog
 
-from worker.ledger.database import URL_VARIABLE, Trouble, folder_problem, open_engine, problem_in, trouble_of
+from worker.ledger.database import URL_VARIABLE, Trouble, file_problem, open_engine, problem_in, trouble_of
 from worker.ledger.errors import LedgerClosedError, LedgerError
 from worker.ledger.lease_clock import LeaseClock
 from worker.ledger.transaction import Transaction
@@ -431,9 +431,10 @@ def writer_on(
     """A writer with a thread and a connection of its own.
 
     Raises:
-        SettingsInvalidError: the folder of the SQLite file does not exist, or nothing may be written in it.
+        SettingsInvalidError: the SQLite file cannot be a ledger: its folder does not exist, it or its folder may not be
+            written to, or it is something else.
     """
-    if (problem := folder_problem(url)) is not None:
+    if (problem := file_problem(url)) is not None:
         raise SettingsInvalidError(f"{URL_VARIABLE}: {problem}")
     engine = open_engine(url, clock, lease_now=lease_clock.now)
     return Writer(engine, transaction, clock, available, f"{url.host or ''}/{url.database}")
