@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from tests.end_to_end.world import World, vendor_command
 from worker.sandbox.processes.worker_process import WorkerProcess
 from worker.sandbox.simulated_enterprise_manager import Behaviour
 from worker.settings import LedgerSettings
+from worker.unlinks.claiming import SOON_AFTER_SECONDS
 
 REPOSITORY = "88788f9e-d8f5-4eb4-bc4f-9b3f5403bcec"
 DEFAULT_LEASE = {"UNLINK_LEDGER__LEASE_SECONDS": f"{LedgerSettings.model_fields['lease_seconds'].default:g}"}
@@ -24,9 +26,21 @@ def world_of_two_hosts_or_one(request: pytest.FixtureRequest) -> World:
     return world
 
 
-def events_of(worker: WorkerProcess) -> list[str]:
-    """The events of a worker's log so far."""
-    return [json.loads(line)["event"] for line in worker.log().splitlines(keepends=True) if line.endswith("}\n")]
+#: After so many seconds at most, what a killed worker had in flight is settled. The time of the processor is no part of
+#: what is asserted: a busy machine takes longer.
+SETTLED_WITHIN_SECONDS = 12.0
+
+
+def log_of(worker: WorkerProcess) -> list[dict[str, Any]]:
+    """A worker's log so far."""
+    return [json.loads(line) for line in worker.log().splitlines(keepends=True) if line.endswith("}\n")]
+
+
+def test_the_waits_after_a_crash_leave_time_to_read_the_links() -> None:
+    """With a longer lease, or a longer wait after it, each crash would keep its unlinks waiting for longer."""
+    half_a_second_to_work = 0.5
+    waits = LedgerSettings.model_fields["lease_seconds"].default + SOON_AFTER_SECONDS
+    assert waits + half_a_second_to_work <= SETTLED_WITHIN_SECONDS
 
 
 def test_what_a_killed_worker_had_in_flight_is_settled_when_its_lease_ends(
@@ -49,6 +63,8 @@ def test_what_a_killed_worker_had_in_flight_is_settled_when_its_lease_ends(
     doomed.kill()
     killed = time.monotonic()
     other.wait_for_log("unlink.awaiting_lease", len(keys))
+    waits = [entry["seconds"] for entry in log_of(other) if entry["event"] == "unlink.awaiting_lease"]
+    assert max(waits) + SOON_AFTER_SECONDS <= SETTLED_WITHIN_SECONDS
     behaviour.edits_held = False
     world.until_ended(*keys)
     sys.stdout.write(f"\nsettled and published {time.monotonic() - killed:.2f} s after SIGKILL\n")
@@ -57,4 +73,4 @@ def test_what_a_killed_worker_had_in_flight_is_settled_when_its_lease_ends(
         data = world.of(key)[-1].data
         assert (data["outcome"], data["evidence"], data["changed"]) == ("succeeded", "links", True)
         assert em.deletes_of(links[key]) == 1
-    assert "unlink.deferred" not in events_of(other)
+    assert "unlink.deferred" not in {entry["event"] for entry in log_of(other)}
