@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
-from tests.enterprise_manager.ids import UID
+from tests.enterprise_manager.ids import JOB, LINK, UID
+from tests.enterprise_manager.sending import at_any_time
 from tests.enterprise_manager.test_hostile_answers import Answers, framed
 from tests.garbage import alive, without_search
 from tests.waiting import until
 from worker.enterprise_manager import Gateway
 from worker.enterprise_manager.documents.tree import Node
+from worker.enterprise_manager.permission import Permission
 from worker.enterprise_manager.transport import Answer
 from worker.unlinks.ports.enterprise_manager import EnterpriseManagerError
 
@@ -49,3 +51,11 @@ async def test_an_answer_is_freed_with_its_request(serve: Any, settings_for: Any
         await gateway.close(log_off=False)
         # A thread may not have come back to its queue yet.
         await until(lambda: alive(Node, Answer) <= before, "what was read is freed", seconds=10)
+
+
+async def test_a_permission_is_freed_with_its_delete(gateway: Gateway) -> None:
+    """Each idle thread kept that of its last DELETE, and so the unlink with its deliveries."""
+    with without_search():
+        before = alive(Permission)
+        await gateway.delete_link(JOB, LINK, at_any_time)
+        await until(lambda: alive(Permission) <= before, "the permission is freed", seconds=10)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pika.exceptions import AMQPError
@@ -48,7 +49,8 @@ class AwaitableChannel:
             raise ChannelLostError(error) from None
         raw.add_on_close_callback(lambda _channel, reason: settle(closed, reason))
         channel = cls(raw, closed)
-        await channel.until(opened)
+        with channel.closed_on_error():
+            await channel.until(opened)
         return channel
 
     @property
@@ -80,6 +82,20 @@ class AwaitableChannel:
         if answer.done():
             return answer.result()
         raise ChannelLostError(self.closed.result() if self.closed.done() else TimeoutError("no answer in time"))
+
+    @contextmanager
+    def closed_on_error(self) -> Iterator[None]:
+        """Close the channel if an error or a cancellation leaves the context; do not wait for the broker's answer.
+
+        Otherwise the connection and the broker would keep a channel that nobody uses.
+        """
+        try:
+            yield
+        except BaseException:
+            if not (self.raw.is_closed or self.raw.is_closing):
+                with suppress(AMQPError):  # the connection is about to close
+                    self.raw.close()
+            raise
 
     async def close(self, timeout: float = ANSWER_SECONDS) -> None:  # noqa: ASYNC109 - a bound, never an error
         """Close the channel; wait until the broker has received all that was sent on it, at most `timeout` seconds."""

@@ -67,7 +67,8 @@ class ConfirmChannel:
         """
         channel = await AwaitableChannel.open(connection)
         confirming = cls(channel)
-        await channel.call(channel.raw.confirm_delivery, ack_nack_callback=confirming._on_answer)
+        with channel.closed_on_error():
+            await channel.call(channel.raw.confirm_delivery, ack_nack_callback=confirming._on_answer)
         return confirming
 
     @property

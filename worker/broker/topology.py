@@ -179,13 +179,14 @@ async def declare(topology: Topology, connection: AsyncioConnection) -> None:
     """
     channel = await AwaitableChannel.open(connection)
     queues = {queue.name: queue for queue in topology.queues}
-    for exchange in topology.exchanges:
-        arguments = {"exchange_type": exchange.kind, "durable": True, "arguments": exchange.arguments}
-        await _declare_one(
-            channel, f"exchange {exchange.name}", channel.raw.exchange_declare, exchange=exchange.name, **arguments
-        )
-        for binding in (each for each in topology.bindings if each.exchange == exchange.name):
-            await _declare_bound(channel, queues[binding.queue], binding)
+    with channel.closed_on_error():
+        for exchange in topology.exchanges:
+            arguments = {"exchange_type": exchange.kind, "durable": True, "arguments": exchange.arguments}
+            await _declare_one(
+                channel, f"exchange {exchange.name}", channel.raw.exchange_declare, exchange=exchange.name, **arguments
+            )
+            for binding in (each for each in topology.bindings if each.exchange == exchange.name):
+                await _declare_bound(channel, queues[binding.queue], binding)
     await channel.close()
 
 
@@ -263,7 +264,8 @@ async def exists(connection: AsyncioConnection, arguments: Mapping[str, Any]) ->
     channel = await AwaitableChannel.open(connection)
     method = channel.raw.exchange_declare if "exchange" in arguments else channel.raw.queue_declare
     try:
-        await channel.call(method, passive=True, **arguments)
+        with channel.closed_on_error():
+            await channel.call(method, passive=True, **arguments)
     except ChannelLostError as error:
         if error.not_ready:
             return True

@@ -132,7 +132,7 @@ class Transport:
         self._adapter.close()
 
     def _exchange(self, request: Request, limits: Limits) -> Answer:
-        LIMITS.set(limits)
+        earlier = LIMITS.set(limits)
         try:
             response = self._adapter.send(self._prepared(request)).raw
             try:
@@ -147,6 +147,8 @@ class Transport:
             if not limits.written:
                 raise NotConnectedError(self._remedies.not_connected(error)) from None
             raise BrokenAnswerError(self._remedies.broken_off(error, limits.seconds)) from None
+        finally:
+            LIMITS.reset(earlier)  # an idle thread would keep the permission
 
     def _prepared(self, request: Request) -> requests.PreparedRequest:
         prepared = requests.PreparedRequest()
