@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import cast
 
 import pytest
@@ -17,6 +16,7 @@ from worker.unlinks.ports.broker import Delivery, PublishRefusedError
 from worker.unlinks.ports.ledger import Ledger
 from worker.unlinks.ports.steps import Reporter
 from worker.unlinks.replies import Replies
+from worker.unlinks.signals import Signal
 
 EVENT = b"{}"
 FULL = "the broker refused the message: a queue bound to the exchange is full"
@@ -54,7 +54,7 @@ async def test_an_event_that_the_broker_refuses_is_no_error_of_the_worker(
     steps, clock = RecordedSteps(), SystemClock()
     outbox = RefusingOutbox(error)
     replies = Replies(outbox, clock, Batches(cast("Ledger", None)))
-    attempts = Attempts(replies, clock, asyncio.Event(), most=5, hold_seconds=60.0)
+    attempts = Attempts(replies, clock, Signal(), most=5, hold_seconds=60.0)
     delivery = Handed(b"", clock.monotonic())
     report = Reporter(steps, "default", "CHG1")
 

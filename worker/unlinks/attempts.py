@@ -19,6 +19,7 @@ from worker.unlinks.ports.enterprise_manager import EnterpriseManagerError
 from worker.unlinks.ports.ledger import LeaseLostError
 from worker.unlinks.ports.steps import Reporter, StepKind
 from worker.unlinks.replies import Replies, UnpublishedError
+from worker.unlinks.signals import Signal
 from worker.unlinks.waiting import LONGEST_LOOK, DeferredError, LeavingError, UnansweredError
 
 #: The wait after an attempt that failed in an unforeseen way, in seconds: it grows by the factor, up to the longest.
@@ -61,7 +62,7 @@ class Attempts:
 
     replies: Replies
     clock: Clock
-    leaving: asyncio.Event
+    leaving: Signal
     most: int
     hold_seconds: float
 

@@ -67,7 +67,7 @@ class Running:
     run: int | None = None
     batched: bool = False
     cancelled: Signal = field(default_factory=Signal)
-    over: asyncio.Event = field(default_factory=asyncio.Event)
+    over: Signal = field(default_factory=Signal)
 
     @property
     def key(self) -> str:
