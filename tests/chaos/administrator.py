@@ -48,8 +48,11 @@ class Administrator:
         self.put_back: dict[str, str] = {}
 
     def _watch(self) -> None:
+        seen_until = 0.0
         while not self._stopping.wait(_TICK):
-            for link_id in self._unlinks.keys() & self._enterprise_manager.departures.keys():
+            gone = self._enterprise_manager.departures_since(seen_until)
+            seen_until = max((at for at in gone.values()), default=seen_until)
+            for link_id in self._unlinks.keys() & gone.keys():
                 unlink = self._unlinks.pop(link_id)
                 link = self._enterprise_manager.add_link(unlink.job_id, unlink.link.repository_uid)
                 self.put_back[link] = unlink.key

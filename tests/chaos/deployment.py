@@ -39,6 +39,9 @@ Result = TypeVar("Result")
 #: How long a worker that says nothing keeps its unlinks, in seconds.
 LEASE_SECONDS = 5.0
 
+#: How long a worker may hold a delivery, in seconds.
+HOLD_SECONDS = 40.0
+
 #: How long a request may stay without an answer, and an old task may still do its work, in seconds. A request that a
 #: black hole delivers late, and the edit that it starts, must be over within the second of them.
 REQUEST_SECONDS = 4.0
@@ -46,7 +49,7 @@ SETTLING_SECONDS = 12.0
 
 _SETTINGS = {
     "UNLINK_LEDGER__LEASE_SECONDS": f"{LEASE_SECONDS:g}",
-    "UNLINK_BROKER__HOLD_SECONDS": "40",
+    "UNLINK_BROKER__HOLD_SECONDS": f"{HOLD_SECONDS:g}",
     "UNLINK_BROKER__HEARTBEAT_SECONDS": "5",
     "UNLINK_BROKER__CONFIRM_SECONDS": "5",
     "UNLINK_ENTERPRISE_MANAGERS__DEFAULT__MAX_IN_FLIGHT": "40",
@@ -172,7 +175,7 @@ class Deployment(Assembly):
         written.rename(file)
 
     def longest_hold(self) -> float:
-        """The longest time that a worker held a delivery unacknowledged, in seconds."""
+        """The longest time that a worker held a delivery unacknowledged, in seconds, while it was not suspended."""
         return max(float(file.read_text() or 0) for file in self.supervisor.directory.glob("*.hold"))
 
     def reconnect(self, seat: Seat) -> None:
@@ -214,6 +217,17 @@ class Deployment(Assembly):
     def outsiders_url(self) -> str:
         """Where publisher and observer connect."""
         return _through(self.outsiders_way, self.cluster.nodes[0].url)
+
+    def bodies_in(self, queue: str) -> list[bytes]:
+        """The messages of a queue, which are removed."""
+        bodies: list[bytes] = []
+
+        def take(channel: BlockingChannel) -> None:
+            while (found := channel.basic_get(queue, auto_ack=True))[0] is not None:
+                bodies.append(found[2] or b"")
+
+        self.on_broker(take)
+        return bodies
 
     def waiting(self, *queues: str) -> dict[str, int]:
         """How many messages each of these queues holds, those in a worker's hands included."""

@@ -1,7 +1,8 @@
 """`unlink-worker run` with a host that fails on demand: no more threads, and a wall clock that jumps.
 
 Run as `python fallible_worker.py FILE`, FILE being JSON with some of the keys of `Ailments`, read again and again. The
-program also writes beside it, as `FILE.hold`, the longest time that a delivery was in its hands.
+program also writes beside it, as `FILE.hold`, the longest time that a delivery was in its hands. The time in which the
+process was suspended does not count: it could not do anything.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -23,6 +25,9 @@ from worker.clock import SystemClock
 
 #: How often the file is read, in seconds, and the deliveries are looked at.
 _TICK = 0.1
+
+#: A thread that only sleeps and is this late, in seconds, was suspended with its process.
+_SUSPENDED_SECONDS = 2.0
 
 
 class Ailments:
@@ -74,21 +79,38 @@ def _watch_intakes() -> list[Any]:
     return intakes
 
 
+class Hold:
+    """The longest time that a delivery was held, in seconds, without those in which the process was suspended."""
+
+    def __init__(self) -> None:
+        self.longest = 0.0
+        self._last: float | None = None
+        #: When the process was suspended, and for how long.
+        self._suspended: list[tuple[float, float]] = []
+
+    def note(self, now: float, taken: Iterable[float]) -> None:
+        """Look at the deliveries in hand, by the times at which they were taken; `now` and these are monotonic."""
+        if self._last is not None and now - self._last > _SUSPENDED_SECONDS:
+            self._suspended.append((self._last, now - self._last))
+        self._last = now
+        for at in taken:
+            asleep = sum(min(seconds, max(since + seconds - at, 0.0)) for since, seconds in self._suspended)
+            self.longest = max(self.longest, now - at - asleep)
+
+
 def _live(ailments: Ailments, file: Path, intakes: list[Any]) -> None:
-    longest = 0.0
+    hold = Hold()
     while True:
-        longest = max(longest, _hold(intakes))
+        hold.note(SystemClock().monotonic(), _taken(intakes))
         with suppress(OSError):  # no file can be opened now
             ailments.read(file)
-            file.with_suffix(".hold").write_text(f"{longest:.1f}")
+            file.with_suffix(".hold").write_text(f"{hold.longest:.1f}")
         time.sleep(_TICK)
 
 
-def _hold(intakes: list[Any]) -> float:
-    """For how long it has had the oldest of its deliveries, in seconds."""
-    now = SystemClock().monotonic()
-    taken = [each.taken_at for intake in intakes for each in (*intake._handed_on, *intake._kept)]  # noqa: SLF001
-    return now - min(taken, default=now)
+def _taken(intakes: list[Any]) -> list[float]:
+    """When each of its deliveries was taken."""
+    return [each.taken_at for intake in intakes for each in (*intake._handed_on, *intake._kept)]  # noqa: SLF001
 
 
 def main(file: Path) -> None:

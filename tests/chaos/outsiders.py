@@ -19,6 +19,7 @@ import pika
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError, NackError, UnroutableError
 
+from contracts.events import rejection_id
 from tests.chaos.reckoning import ObservedEvent, Published
 from worker.broker.topology import COMMANDS, EVENTS
 
@@ -146,10 +147,16 @@ class Publisher(_Outsider):
 
 
 class Observer(_Outsider):
-    """Hears every event."""
+    """Hears every event.
 
-    def __init__(self, url: Callable[[], str]) -> None:
+    Args:
+        url: where it connects.
+        invalid: messages that are rejected, by name: the event of such a message has its name for a key.
+    """
+
+    def __init__(self, url: Callable[[], str], invalid: Mapping[str, bytes]) -> None:
         super().__init__(url)
+        self._names = {rejection_id(body): name for name, body in invalid.items()}
         self._lock = threading.Lock()
         self._received: list[ObservedEvent] = []
         self._listening = threading.Event()
@@ -186,7 +193,7 @@ class Observer(_Outsider):
         content = json.loads(body)
         event = ObservedEvent(
             id=content["id"],
-            key=content.get("subject"),
+            key=self._names.get(content["id"], content.get("subject")),
             outcome=content["data"]["outcome"],
             time=datetime.fromisoformat(content["time"]),
             data=content["data"],

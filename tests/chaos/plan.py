@@ -1,10 +1,13 @@
-"""What is commanded, and when: jobs with links, unlinks of some of them, duplicates. Drawn from a seed alone."""
+"""What is commanded, and when: jobs with links, unlinks of some of them, duplicates, and what is no valid command.
+
+Drawn from a seed alone.
+"""
 
 from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -27,6 +30,9 @@ _REPEATED_AFTER_SECONDS = (3.0, 60.0)
 
 #: The share of links that two commands name, each with a key of its own.
 _CONTESTED = 0.03
+
+#: One message in so many is no valid command; each kind of them is there at least once.
+_INVALID_EVERY = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +65,14 @@ class Publication:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All that is commanded. `bystanders` are the links that no command names."""
+    """All that is commanded. `bystanders` are the links that no command names.
+
+    `invalid` are messages that must be rejected, by a name that stands in for the key that some of them lack.
+    """
 
     jobs: tuple[PlannedJob, ...]
     unlinks: dict[str, Unlink]
+    invalid: dict[str, bytes]
     publications: tuple[Publication, ...]
     bystanders: frozenset[str]
 
@@ -86,10 +96,13 @@ def draw(rng: Random, unlinks: int, seconds: float) -> Plan:
             for number, link in enumerate(meant)
         ]
     rng.shuffle(commanded)
+    invalid = _invalid(rng, max(unlinks // _INVALID_EVERY, len(_KINDS)))
+    keys = [*(unlink.key for unlink in commanded), *invalid]
     return Plan(
         tuple(jobs),
         {unlink.key: unlink for unlink in commanded},
-        tuple(sorted(_publications(rng, commanded, seconds), key=lambda publication: publication.at)),
+        invalid,
+        tuple(sorted(_publications(rng, keys, seconds), key=lambda publication: publication.at)),
         frozenset(bystanders),
     )
 
@@ -99,16 +112,47 @@ def repository_name(uid: str) -> str:
     return f"Repository {uid[:13]}"
 
 
-def _publications(rng: Random, unlinks: list[Unlink], seconds: float) -> Iterator[Publication]:
-    bursts = [rng.uniform(0, seconds) for _ in range(max(1, len(unlinks) // 2 // _BURST))]
-    for unlink in unlinks:
+def _publications(rng: Random, keys: list[str], seconds: float) -> Iterator[Publication]:
+    bursts = [rng.uniform(0, seconds) for _ in range(max(1, len(keys) // 2 // _BURST))]
+    for key in keys:
         in_burst = rng.choice(bursts) + rng.uniform(0, _BURST_SECONDS)
         at = rng.choice((in_burst, rng.uniform(0, seconds)))
-        yield Publication(at, unlink.key)
+        yield Publication(at, key)
         if rng.random() < _STUTTERED:
-            yield Publication(at + rng.uniform(0, 0.5), unlink.key)
+            yield Publication(at + rng.uniform(0, 0.5), key)
         if rng.random() < _REPEATED:
-            yield Publication(min(at + rng.uniform(*_REPEATED_AFTER_SECONDS), seconds), unlink.key)
+            yield Publication(min(at + rng.uniform(*_REPEATED_AFTER_SECONDS), seconds), key)
+
+
+def _broken(name: str) -> bytes:
+    return f'{{"command": "unlink.v1", "idempotency_key": "{name}", '.encode()
+
+
+def _for_another(name: str) -> bytes:
+    return _command(name, {"name": "Copy job 1"}, {"name": "nowhere"}, enterprise_manager="another")
+
+
+def _with_a_lone_surrogate(name: str) -> bytes:
+    return _command(name, {"name": "Copy job 1"}, {"name": "nowhere"}, correlation_id="\ud800")
+
+
+def _with_another_field(name: str) -> bytes:
+    return _command(name, {"name": "Copy job 1"}, {"name": "nowhere"}, allow_linked_backup_removal=True)
+
+
+_KINDS = (_broken, _for_another, _with_a_lone_surrogate, _with_another_field)
+
+
+def _invalid(rng: Random, count: int) -> dict[str, bytes]:
+    """So many messages that break the contract, or are for an Enterprise Manager that no worker knows."""
+    names = [f"invalid-{number:04}" for number in range(count)]
+    kinds = [*_KINDS, *rng.choices(_KINDS, k=count - len(_KINDS))]
+    return {name: kind(name) for name, kind in zip(names, kinds, strict=True)}
+
+
+def _command(key: str, job: Mapping[str, str], repository: Mapping[str, str], **more: Any) -> bytes:
+    command = {"command": "unlink.v1", "idempotency_key": key, "job": job, "repository": repository}
+    return json.dumps({**command, "requested_by": "chaos", **more}).encode()
 
 
 def _unlink(rng: Random, key: str, job: PlannedJob, link: LinkedRepository, *, alone: bool) -> Unlink:
@@ -120,14 +164,8 @@ def _unlink(rng: Random, key: str, job: PlannedJob, link: LinkedRepository, *, a
             {"name": repository_name(link.repository_uid)},
         )
     )
-    command: dict[str, Any] = {
-        "command": "unlink.v1",
-        "idempotency_key": key,
-        "job": rng.choice(({"id": job.id}, {"id": job.id}, {"name": job.name})),
-        "repository": repository,
-        "requested_by": "chaos",
-    }
-    return Unlink(key, job.id, link, alone, json.dumps(command).encode())
+    meant = rng.choice(({"id": job.id}, {"id": job.id}, {"name": job.name}))
+    return Unlink(key, job.id, link, alone, _command(key, meant, repository))
 
 
 def _link(rng: Random) -> LinkedRepository:

@@ -21,6 +21,9 @@ _TOLERANCE = 0.05
 #: A worker's clock that differs by more than this from the observer's, in seconds, is wrong, or the event came late.
 _WRONG_CLOCK_SECONDS = 300.0
 
+#: How many bytes of a message are shown.
+_SHOWN = 100
+
 
 @dataclass(frozen=True, slots=True)
 class Published:
@@ -71,6 +74,8 @@ class Books:
         deletes: the DELETEs that Enterprise Manager received, by link.
         unready: the workers that were not ready in the end, although nothing was wrong any more.
         left: messages that are still in a queue where none should be, by queue.
+        invalid: messages that must be rejected, by name; `published` and `received` have the name for a key.
+        dead: the bodies in `unlink.dead`.
     """
 
     unlinks: Mapping[str, Unlink]
@@ -81,6 +86,8 @@ class Books:
     deletes: Mapping[str, int]
     left: Mapping[str, int] = field(default_factory=dict)
     unready: Sequence[str] = ()
+    invalid: Mapping[str, bytes] = field(default_factory=dict)
+    dead: Sequence[bytes] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +107,9 @@ class Tally:
     altered: list[str]
     left: list[str]
     unready: list[str]
+    rejected: int
+    not_dead: list[str]
+    strangers: list[str]
     outcomes: Mapping[str, int]
     deletes: Mapping[int, int]
 
@@ -115,6 +125,8 @@ class Tally:
             "repeats that differ from their original": self.altered,
             "stuck: messages left in a queue": self.left,
             "workers that were not ready again": self.unready,
+            "invalid messages without a dead letter": self.not_dead,
+            "dead letters that nobody expects": self.strangers,
         }
 
     @property
@@ -132,6 +144,7 @@ def reckon(books: Books) -> Tally:
         if event.terminal and event.key in attempted:
             ends[event.key].append(event)
     first = {key: events[0] for key, events in ends.items()}
+    bodies, dead = set(books.invalid.values()), set(books.dead)
     return Tally(
         attempted=len(attempted),
         acknowledged=len(acknowledged),
@@ -139,21 +152,26 @@ def reckon(books: Books) -> Tally:
         recovered=sorted(set(ends) - acknowledged),
         duplicated=sum(1 for events in ends.values() if sum(not event.again for event in events) > 1),
         lost=sorted(acknowledged - set(ends)),
-        unexpected=[f"{event.outcome} of {event.key}" for event in books.received if not _expected(event, attempted)],
+        unexpected=[
+            f"{event.outcome} of {event.key}" for event in books.received if not _expected(books, event, attempted)
+        ],
         wrongly_claimed=sorted({*_claimed_too_early(books), *_denied(books, first)}),
         hurt=sorted({*(books.nobodys & set(books.gone)), *(books.nobodys & set(books.deletes))}),
         contradicted=sorted(key for key, events in ends.items() if len({event.id for event in events}) > 1),
-        altered=sorted(set(_altered(books.received))),
+        altered=sorted(set(_altered(books))),
         left=[f"{count} in {queue}" for queue, count in sorted(books.left.items()) if count],
         unready=sorted(books.unready),
+        rejected=len(first.keys() & books.invalid.keys()),
+        not_dead=sorted(name for name in first.keys() & books.invalid.keys() if books.invalid[name] not in dead),
+        strangers=sorted(body[:_SHOWN].decode(errors="replace") for body in dead - bodies),
         outcomes=Counter(_outcome(event) for event in first.values()),
         deletes=Counter(books.deletes.get(link, 0) for link in _links(books)),
     )
 
 
-def _expected(event: ObservedEvent, attempted: AbstractSet[str]) -> bool:
-    """Only what was sent is answered; and nothing that was sent deserves to be rejected."""
-    return event.key in attempted and event.outcome != "rejected"
+def _expected(books: Books, event: ObservedEvent, attempted: AbstractSet[str]) -> bool:
+    """Only what was sent is answered; and what is invalid is rejected, and nothing else."""
+    return event.key in attempted and (event.outcome == "rejected") == (event.key in books.invalid)
 
 
 def _claimed_too_early(books: Books) -> Iterable[str]:
@@ -168,7 +186,7 @@ def _claimed_too_early(books: Books) -> Iterable[str]:
 def _denied(books: Books, first: Mapping[str, ObservedEvent]) -> Iterable[str]:
     """Keys whose link is gone although all commands that name it say that they changed nothing."""
     of_link: dict[str, list[str]] = defaultdict(list)
-    for key in first:
+    for key in first.keys() & books.unlinks.keys():
         of_link[books.unlinks[key].link.object_in_job_id].append(key)
     for link, keys in of_link.items():
         unanswered = any(u.link.object_in_job_id == link and key not in first for key, u in books.unlinks.items())
@@ -176,11 +194,11 @@ def _denied(books: Books, first: Mapping[str, ObservedEvent]) -> Iterable[str]:
             yield from keys
 
 
-def _altered(received: Iterable[ObservedEvent]) -> Iterable[str]:
-    """Terminal events that came again with other bytes."""
+def _altered(books: Books) -> Iterable[str]:
+    """Terminal events that came again with other bytes. Rejections are not stored: each is made anew."""
     bodies: dict[str, bytes] = {}
-    for event in received:
-        if event.terminal and bodies.setdefault(event.id, event.body) != event.body:
+    for event in books.received:
+        if event.terminal and event.key not in books.invalid and bodies.setdefault(event.id, event.body) != event.body:
             yield event.id
 
 

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tests.chaos.deployment import HOLD_SECONDS
 from tests.chaos.trial import Result
 
 #: How many examples of each violation are named.
@@ -33,7 +34,7 @@ def show(result: Result, console: Console) -> None:
         _print(console, "of one worker and the ledger, early and late", _courses(result))
     _print(console, "in short", _counted(dict(_short(result))))
     console.print(f"everything had ended {settled}; {result.seconds:.0f} s in all")
-    console.print(Text("clean", "bold green") if tally.clean else Text("VIOLATED", "bold red"))
+    console.print(Text("clean", "bold green") if result.clean else Text("VIOLATED", "bold red"))
 
 
 def _commands(result: Result) -> Iterator[tuple[str, int]]:
@@ -43,6 +44,7 @@ def _commands(result: Result) -> Iterator[tuple[str, int]]:
     yield "ok (have a terminal event)", tally.ok
     yield "recovered (not acknowledged, and have one)", len(tally.recovered)
     yield "duplicated (their terminal event came more than once)", tally.duplicated
+    yield "invalid, and rejected", tally.rejected
     yield "undone by the administrator, and repeated", result.put_back
     if result.orphaned:
         yield "kept by the broker for consumers that had gone, until the queue changed leader", result.orphaned
@@ -65,7 +67,10 @@ def _short(result: Result) -> Iterator[tuple[str, float]]:
     yield "wrongly claimed", len(tally.wrongly_claimed)
     yield "stuck", len(tally.left) + len(tally.unready)
     yield "messages that needed an operator's help", result.orphaned
-    yield "longest hold of a delivery in seconds, read every 0.1 s", round(result.longest_hold, 1)
+    yield (
+        f"longest hold of a delivery in seconds, read every 0.1 s; the setting is {HOLD_SECONDS:g}",
+        result.longest_hold,
+    )
 
 
 def _print(console: Console, title: str, table: Table) -> None:
@@ -87,7 +92,7 @@ def _violations(result: Result) -> Table:
     table.add_column(justify="right")
     table.add_column()
     table.add_column(overflow="fold")
-    for what, offenders in result.tally.violations.items():
+    for what, offenders in result.violations.items():
         style = "bold red" if offenders else "green"
         table.add_row(Text(str(len(offenders)), style), what, ", ".join(offenders[:_EXAMPLES]))
     return table

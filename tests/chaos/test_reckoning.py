@@ -112,10 +112,51 @@ def test_a_worker_that_does_not_recover_is_reported(books: Books) -> None:
     assert reckon(replace(books, unready=["worker-1"])).violations["workers that were not ready again"] == ["worker-1"]
 
 
+INVALID = {"invalid-1": b"{broken"}
+
+
+def invalid(books: Books, **changes: Any) -> Books:
+    """The same, with an invalid message that was published, rejected and dead-lettered."""
+    event = succeeded("invalid-1", outcome="rejected", data={"reason": {"code": "invalid_message"}})
+    given = {"invalid": INVALID, "dead": [*INVALID.values()], "received": [*books.received, event], **changes}
+    return replace(books, published=[*books.published, Published("invalid-1", confirmed=True)], **given)
+
+
+def test_an_invalid_message_that_is_rejected_and_dead_lettered_is_clean(books: Books) -> None:
+    """A rejection says when it was made, and every delivery of the message is rejected anew."""
+    tally = reckon(invalid(books))
+    assert tally.clean
+    assert tally.rejected == 1
+    again = succeeded("invalid-1", outcome="rejected", data={"reason": {"code": "invalid_message"}}, body=b"later")
+    twice = [*invalid(books).received, again]
+    assert reckon(invalid(books, received=twice, dead=2 * [*INVALID.values()])).clean
+
+
+def test_an_invalid_message_without_its_rejection_is_lost(books: Books) -> None:
+    """Promise 1: what cannot be read ends in a `rejected` event."""
+    assert reckon(invalid(books, received=books.received)).lost == ["invalid-1"]
+
+
+def test_an_invalid_message_that_is_run_is_unexpected(books: Books) -> None:
+    """Promise 4: a misspelt field is refused, not ignored."""
+    received = [*books.received, succeeded("invalid-1", outcome="failed")]
+    assert reckon(invalid(books, received=received)).unexpected == ["failed of invalid-1"]
+
+
+def test_an_invalid_message_without_its_dead_letter_is_missed(books: Books) -> None:
+    """Promise 1: what cannot be read goes to the dead-letter queue, too."""
+    assert reckon(invalid(books, dead=[])).not_dead == ["invalid-1"]
+
+
+def test_a_valid_command_among_the_dead_letters_is_reported(books: Books) -> None:
+    """An operator would have to replay it."""
+    assert reckon(invalid(books, dead=[*INVALID.values(), b"valid"])).strangers == ["valid"]
+
+
 def test_a_seed_draws_one_plan() -> None:
     """A seed that was printed could not be run again."""
     plans = [draw(Random(seed), 200, 60) for seed in (1, 1, 2)]  # noqa: S311 - to be repeated, not to be unguessable
     assert plans[0] == plans[1] != plans[2]
     assert len(plans[0].unlinks) == 200
-    assert {publication.key for publication in plans[0].publications} == set(plans[0].unlinks)
+    assert {publication.key for publication in plans[0].publications} == {*plans[0].unlinks, *plans[0].invalid}
     assert not plans[0].bystanders & {unlink.link.object_in_job_id for unlink in plans[0].unlinks.values()}

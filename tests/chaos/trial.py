@@ -13,7 +13,7 @@ from pathlib import Path
 from random import Random
 
 from tests.chaos.administrator import Administrator
-from tests.chaos.deployment import Deployment
+from tests.chaos.deployment import HOLD_SECONDS, Deployment
 from tests.chaos.gauges import Course, Gauges, courses
 from tests.chaos.nemesis import Nemesis
 from tests.chaos.outsiders import OBSERVED, Observer, Publisher
@@ -33,11 +33,19 @@ _READY_SECONDS = 90.0
 #: How long the queues must have been empty, in seconds: RabbitMQ counts what a quorum queue holds every five seconds.
 _EMPTY_SECONDS = 6.0
 
+#: How much longer than its setting a delivery may be held, in seconds. When the hold is over, the worker publishes a
+#: copy and waits for its confirm, and an alarm of the broker lasts 9 s, a node that is killed is away for 8 s and its
+#: start, and a connection that is a black hole is given up after two heartbeats of 5 s.
+HOLD_MARGIN_SECONDS = 20.0
+
 #: After so many seconds it is looked whether the broker itself keeps messages back.
 _SUSPICIOUS_SECONDS = 60.0
 
 #: How many old commands are repeated when all is quiet.
 _REPEATED = 50
+
+#: What the strikes do to the host of a worker, in the words of the worker's log.
+_AILING = ("can't start new thread", "Too many open files")
 
 #: A worker's log events that say that something happened which nobody foresaw.
 _UNFORESEEN = ("unlink.attempt_failed", "broker.part_failed", "unlink.requeued", "unlink.gave_up", "library.message")
@@ -93,7 +101,7 @@ class Result:
         warnings: the warnings and errors in the workers' logs, and how often: that what went wrong was felt.
         unforeseen: complaints in the workers' logs that a developer should read, and how often.
         courses: of a soak, how the gauges went.
-        longest_hold: the longest time that a worker held a delivery unacknowledged, in seconds.
+        longest_hold: the longest time that a worker that was not suspended held a delivery unacknowledged, in seconds.
         settled_seconds: how long after the last repair everything had come to its end; None if it did not.
         seconds: how long all of it took.
     """
@@ -110,6 +118,39 @@ class Result:
     longest_hold: float
     settled_seconds: float | None
     seconds: float
+
+    @property
+    def violations(self) -> dict[str, list[str]]:
+        """Every broken promise, in words, with those that break it."""
+        too_long = self.longest_hold > HOLD_SECONDS + HOLD_MARGIN_SECONDS
+        return {
+            **self.tally.violations,
+            "messages that needed an operator's help": [f"{self.orphaned} until the leader changed"]
+            * (self.orphaned > 0),
+            "deliveries held too long": [f"{self.longest_hold:.1f} s"] * too_long,
+            "complaints that no strike explains": [
+                what for what in self.unforeseen if not any(words in what for words in _AILING)
+            ],
+            "gauges that grow": [name for name, course in sorted(self.courses.items()) if not course.flat],
+        }
+
+    @property
+    def clean(self) -> bool:
+        """Whether no promise was broken."""
+        return not any(self.violations.values())
+
+
+def _lastingly(condition: Callable[[], bool], within: float) -> bool:
+    """Whether a condition holds within so many seconds, for long enough that the broker's counts show it."""
+    busy_at = time.monotonic()
+
+    def holds() -> bool:
+        nonlocal busy_at
+        if not condition():
+            busy_at = time.monotonic()
+        return time.monotonic() - busy_at >= _EMPTY_SECONDS
+
+    return wait_until(holds, seconds=within, interval=1)
 
 
 def run(options: Options, report: Callable[[str], None]) -> Result:
@@ -135,11 +176,10 @@ class _Trial:
         self._began = began
         self._rng = Random(options.seed)  # noqa: S311 - to be repeated, not to be unguessable
         self._plan = draw(self._rng, options.unlinks, 60 * options.minutes)
-        bodies = {key: unlink.body for key, unlink in self._plan.unlinks.items()}
+        bodies = {key: unlink.body for key, unlink in self._plan.unlinks.items()} | self._plan.invalid
         self._publisher = Publisher(deployment.outsiders_url, bodies)
-        self._observer = Observer(deployment.outsiders_url)
+        self._observer = Observer(deployment.outsiders_url, self._plan.invalid)
         self._orphaned = 0
-        self._busy_at = began
         target = Target(deployment, self._publisher, self._observer)
         self._nemesis = Nemesis(target, options.seed, report, options.chooses)
 
@@ -167,24 +207,21 @@ class _Trial:
         )
 
     def _settle(self) -> float | None:
-        began = self._busy_at = time.monotonic()
-        if not wait_until(self._all_at_rest, seconds=_SUSPICIOUS_SECONDS, interval=1):
+        began = time.monotonic()
+        if not _lastingly(self._all_ended, within=_SUSPICIOUS_SECONDS):
             self._free_orphans()
-        if wait_until(self._all_at_rest, seconds=SETTLE_SECONDS, interval=1):
+        if _lastingly(self._all_ended, within=SETTLE_SECONDS):
             return time.monotonic() - began
         return None
 
-    def _all_at_rest(self) -> bool:
-        """Whether everything has ended, for long enough that the broker's counts show it."""
-        now = time.monotonic()
-        if not self._all_ended():
-            self._busy_at = now
-        return now - self._busy_at >= _EMPTY_SECONDS
-
     def _free_orphans(self) -> None:
-        """Do what an operator must, for what no worker can know of: see `Deployment.orphaned`."""
-        # The two listings behind it are not of one moment: what is on its way between two hands is in none of them.
-        orphaned = min(self._deployment.orphaned() for _ in range(3))
+        """Do what an operator must, so that the rest of the trial can be judged: see `Deployment.orphaned`."""
+        # The two listings behind it are not of one moment, and one of them may be old: messages that are on their way
+        # between two hands, or have been acknowledged meanwhile, are no orphans.
+        orphaned, over = self._deployment.orphaned(), time.monotonic() + _EMPTY_SECONDS
+        while orphaned > 0 and time.monotonic() < over:
+            time.sleep(1)
+            orphaned = min(orphaned, self._deployment.orphaned())
         if orphaned > 0:
             self._orphaned += orphaned
             self._report(f"the broker keeps {orphaned} messages for consumers that have gone: its queue changes leader")
@@ -214,7 +251,7 @@ class _Trial:
         for seat in self._deployment.seats:
             seat.worker.stop()
         # What they published last is received too.
-        wait_until(lambda: self._empty(OBSERVED), seconds=30, interval=1)
+        _lastingly(lambda: self._empty(OBSERVED), within=30)
 
     def _unready(self) -> list[str]:
         return [seat.worker.name for seat in self._deployment.seats if not seat.worker.ready()]
@@ -232,8 +269,10 @@ class _Trial:
             gone=self._deployment.gone(),
             nobodys=self._plan.bystanders | administrator.put_back.keys(),
             deletes=Counter(match.group(1).lower() for match in named if match),
-            left=self._deployment.waiting(*_WORK, DEAD, UNROUTED),
+            left=self._deployment.waiting(*_WORK, UNROUTED),
             unready=unready,
+            invalid=self._plan.invalid,
+            dead=self._deployment.bodies_in(DEAD),
         )
         return Result(
             options=self._options,

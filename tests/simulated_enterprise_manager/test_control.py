@@ -106,6 +106,18 @@ def test_behaviour_is_changed_from_another_process(control: SimulationControl) -
         control.change_behaviour(absent_link="maybe")
 
 
+def test_only_the_links_that_went_lately_are_told(control: SimulationControl) -> None:
+    """The longer a trial of chaos lasts, the longer would be what is asked for five times a second."""
+    links = tuple(LinkedRepository(f"link-{number}", f"repository-{number}") for number in range(2))
+    job = control.add_job(name="Lately", links=links)
+    control.remove_link(job, "link-0")
+    first = control.departures["link-0"]
+    control.remove_link(job, "link-1")
+    assert {"link-0", "link-1"} <= control.departures_since(first).keys()
+    assert control.departures_since(first + 1e-9).keys() == {"link-1"}
+    assert control.departures_since(first + 3600) == {}
+
+
 def test_a_job_runs_and_stops_from_another_process(control: SimulationControl) -> None:
     """A busy job cannot be tried in the demo."""
     control.change_behaviour(role="Portal Administrator", running_job="400", list_lag_seconds=0)

@@ -10,9 +10,15 @@ from pika.adapters.blocking_connection import BlockingChannel
 from tests.chaos.outsiders import OBSERVED
 from tests.chaos.strikes.strike import Strike, Target
 from worker.broker.topology import EVENTS, UNROUTED, command_queue
+from worker.sandbox.errors import PartFailedError
 from worker.sandbox.processes.supervisor import wait_until
 
 _ALL = ".*"
+
+#: How long the workers may take to declare the exchange of events again, in seconds: Enterprise Manager and ledger may
+#: be away at the same time. And how many old commands are repeated, so that they have something to publish.
+_DECLARED_SECONDS = 90.0
+_REPEATED = 5
 
 #: What the workers' user may still configure, write and read: nothing; only read; or write all but the events.
 _FORBIDDEN = (("", "", ""), (_ALL, "", _ALL), (_ALL, r"^(?!unlink\.events$)", _ALL))
@@ -56,10 +62,17 @@ def _delete_command_queue(target: Target, _rng: Random) -> None:
 
 
 def _delete_events_exchange(target: Target, _rng: Random) -> None:
-    """A worker declares it again. Its bindings are its subscribers', who bind anew and fetch what was unrouted."""
+    """A worker declares it again when it has something to publish, without an operator's help.
+
+    Its bindings are its subscribers', who bind anew and fetch what was unrouted.
+    """
     target.deployment.on_broker(lambda channel: channel.exchange_delete(EVENTS))
-    if not wait_until(lambda: target.deployment.has_exchange(EVENTS), seconds=20, interval=0.5):
-        target.deployment.reconnect_to_broker()  # no worker had anything to publish
+    over = time.monotonic() + _DECLARED_SECONDS
+    while not wait_until(lambda: target.deployment.has_exchange(EVENTS), seconds=5, interval=0.5):
+        if time.monotonic() > over:
+            raise PartFailedError(f"no worker has declared {EVENTS} again within {_DECLARED_SECONDS:g} s")
+        for key in {each.key for each in target.publisher.published[:_REPEATED]}:
+            target.publisher.publish(key)  # a repeat is answered with an event
     target.deployment.on_broker(lambda channel: channel.queue_bind(OBSERVED, EVENTS, "#"))
     time.sleep(1)  # until all nodes know the binding
     target.deployment.on_broker(_fetch_unrouted)

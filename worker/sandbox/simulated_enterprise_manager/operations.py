@@ -204,6 +204,11 @@ class Simulation(ABC):
         """
         return self._state.departures()
 
+    @operation
+    def departures_since(self, monotonic: float) -> dict[str, float]:
+        """Those of `departures` that are not before this time."""
+        return {link_id: at for link_id, at in self._state.departures().items() if at >= monotonic}
+
     def _linked(self, job_id: str) -> Linked:
         self._state.now()
         return self._state.job(job_id).linked
