@@ -22,8 +22,11 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import HTTPError
 from urllib3.util import Timeout
 from urllib3.util.connection import is_connection_dropped
+
+from worker.enterprise_manager.lookups import addresses
 
 if TYPE_CHECKING:
     import socket
@@ -148,8 +151,26 @@ class _BoundedConnection(HTTPConnection):
 
     def connect(self) -> None:
         self.idle_since = float("-inf")
-        self.timeout = min(CONNECT_SECONDS, LIMITS.get().left())
         super().connect()
+
+    def _new_conn(self) -> socket.socket:
+        """Connect to the first of the host's addresses that accepts. All of them share the time of the exchange."""
+        limits, name = LIMITS.get(), self._dns_host
+        refusal: HTTPError | None = None
+        try:
+            for address in addresses(name, self.port, limits.left()):
+                self._dns_host = address
+                self.timeout = min(CONNECT_SECONDS, limits.left())
+                try:
+                    connected = super()._new_conn()
+                except HTTPError as error:
+                    refusal = error
+                    continue
+                connected.settimeout(min(CONNECT_SECONDS, limits.left()))  # for the TLS handshake
+                return connected
+        finally:
+            self._dns_host = name
+        raise refusal or OSError("the name has no address")
 
     def putheader(self, header: str | bytes, *values: Any) -> None:
         """Add a header; `http.client` refuses line breaks in it. Only urllib3's part is left out.
