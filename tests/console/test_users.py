@@ -1,4 +1,7 @@
-"""Users: who may come in, how long they stay, and what nobody can do in their name."""
+"""Users: who may come in, how long they stay, and what nobody can do in their name.
+
+More than 400 lines: each way in is tried with each way to stay, and to be sent away.
+"""
 
 from __future__ import annotations
 

@@ -11,6 +11,8 @@ set apart take turns with the queue, so that one of them costs the others no mor
 write fails if it is at fault, or if the database commits others before each of its tries, but not it. If the database
 is away, or commits nothing, all writes wait until it is back: each is written so that it may be repeated after a commit
 whose answer was lost.
+
+More than 400 lines: which writes share a transaction, and which are set apart after a failure, is one piece of state.
 """
 
 from __future__ import annotations
