@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
+from collections.abc import Callable
 
+import pika
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import ChannelClosedByBroker
@@ -11,8 +14,11 @@ from pika.exceptions import ChannelClosedByBroker
 from tests.broker.conftest import Site
 from tests.broker.events import make_event
 from tests.private_servers.proxy import Direction, Network, Proxy
+from tests.waiting import until
 from worker.broker import connection
 from worker.broker.client import BrokerClient, BrokerClientError, NoQueueError
+from worker.broker.dead_letters import DeadLetter
+from worker.dead_letters.queue import DeadQueue
 from worker.sandbox.rabbitmq.private_broker import LocalBroker
 from worker.settings import BrokerSettings
 
@@ -45,6 +51,52 @@ def test_a_broker_that_accepts_and_never_answers_is_one_line(monkeypatch: pytest
         client = BrokerClient(BrokerSettings.model_validate({"url": f"amqp://127.0.0.1:{port}/"}))
         with pytest.raises(BrokerClientError, match=rf"127\.0\.0\.1:{port} cannot be reached \(no answer in time\)"):
             client.__enter__()
+
+
+@pytest.mark.timeout(60, func_only=True)  # as above
+def test_a_message_that_is_not_confirmed_is_one_line(broker: LocalBroker, site: Site) -> None:
+    """Commands and the console's threads would wait for ever for a broker that runs and confirms nothing."""
+    with site.channel() as channel:
+        channel.exchange_declare("unlink.commands", durable=True)
+        channel.queue_declare("orders")
+        channel.queue_bind("orders", "unlink.commands", "default")
+    with Network() as network:
+        way = network.proxy([broker.port])
+        url = site.settings.url.get_secret_value().replace(f":{broker.port}/", f":{way.port}/")
+        letter = DeadLetter(b"{}", pika.BasicProperties(), "default")
+        uses: list[Callable[[DeadQueue], None]] = [
+            lambda client: client.publish(b"{}", "default"),
+            lambda client: client.replay(letter),
+        ]
+        for use in uses:
+            with DeadQueue(BrokerSettings.model_validate({"url": url, "confirm_seconds": 0.5})) as client:
+                use(client)
+                way.black_hole(Direction.ANSWERS)
+                with pytest.raises(BrokerClientError, match=r"did not confirm the message in 0\.5 seconds"):
+                    use(client)
+            way.heal()
+    assert site.count("orders") == 4
+
+
+@pytest.mark.rabbitmqctl
+async def test_an_alarm_is_waited_for(site: Site) -> None:
+    """A batch would break off in the middle for an alarm of half a minute."""
+    with site.channel() as channel:
+        channel.exchange_declare("unlink.commands", durable=True)
+        channel.queue_declare("orders")
+        channel.queue_bind("orders", "unlink.commands", "default")
+    with BrokerClient(site.settings.model_copy(update={"confirm_seconds": 0.5})) as client:
+        await asyncio.to_thread(site.alarm, on=True)
+        try:
+            publishing = asyncio.create_task(asyncio.to_thread(client.publish, b"{}", "default"))
+            await until(lambda: client._alarmed)  # noqa: SLF001 - as below
+            first = client._deadline  # noqa: SLF001 - nobody is notified of it
+            await until(lambda: client._deadline is not first)  # noqa: SLF001 - as above
+            assert not publishing.done()
+        finally:
+            await asyncio.to_thread(site.alarm, on=False)
+        await publishing
+    assert site.count("orders") == 1
 
 
 async def test_message_of_another_program_on_the_events_exchange_is_skipped(site: Site) -> None:

@@ -38,6 +38,10 @@ class NoQueueError(BrokerClientError):
     """There is no queue for the commands of this Enterprise Manager: probably no worker has ever served it."""
 
 
+class UnconfirmedError(AMQPError):
+    """The broker has not confirmed a message in time. Ends the connection, as pika's own errors do."""
+
+
 class BrokerClient:
     """A connection to the broker, as a context manager.
 
@@ -63,6 +67,11 @@ class BrokerClient:
             )
             self._channel: BlockingChannel = self._connection.channel()
             self._channel.confirm_delivery()
+            # pika's own connection: the callbacks of a blocking one are not called during a publish.
+            self._carrier: Any = self._connection._impl  # type: ignore[attr-defined] # noqa: SLF001 - no public way
+            self._alarmed = False
+            self._carrier.add_on_connection_blocked_callback(lambda *_: self._alarm(on=True))
+            self._carrier.add_on_connection_unblocked_callback(lambda *_: self._alarm(on=False))
         except (AMQPError, AMQPConnectorException, OSError) as error:
             raise BrokerClientError(explain_connect(_unwrapped(error), parameters)) from error
         return self
@@ -196,8 +205,33 @@ class BrokerClient:
             user_id=self._user,
             headers=None if sender is None else {SENDER_HEADER: sender},
         )
+        self.publish_confirmed("unlink.commands", enterprise_manager, command, properties)
+
+    def publish_confirmed(self, exchange: str, routing_key: str, body: bytes, properties: pika.BasicProperties) -> None:
+        """Publish a message; returns once the broker has confirmed it, and raises if it does not do so in time."""
+        loop = self._carrier.ioloop
         with translated():
-            self._channel.basic_publish("unlink.commands", enterprise_manager, command, properties, mandatory=True)
+            self._deadline = loop.call_later(self._settings.confirm_seconds, self._give_up)
+            try:
+                self._channel.basic_publish(exchange, routing_key, body, properties, mandatory=True)
+            finally:
+                loop.remove_timeout(self._deadline)
+
+    def _give_up(self) -> None:
+        """End the wait for a confirm, but not in an alarm: if the alarm lasts, pika closes the connection."""
+        seconds = self._settings.confirm_seconds
+        if self._alarmed:
+            self._deadline = self._carrier.ioloop.call_later(seconds, self._give_up)
+        else:
+            self._carrier._terminate_stream(  # noqa: SLF001 - pika would wait without a limit, also for a close
+                UnconfirmedError(
+                    f"the broker did not confirm the message in {seconds:g} seconds, and may have taken it: see that "
+                    "all nodes of the broker run, and send it again with the same key"
+                )
+            )
+
+    def _alarm(self, *, on: bool) -> None:
+        self._alarmed = on
 
 
 @contextmanager
@@ -207,6 +241,8 @@ def translated() -> Iterator[None]:
         yield
     except UnroutableError as error:
         raise NoQueueError("the broker has no queue for this command") from error
+    except UnconfirmedError as error:
+        raise BrokerClientError(str(error)) from error
     except (AMQPError, OSError) as error:
         raise BrokerClientError(explain_channel(error)) from error
 

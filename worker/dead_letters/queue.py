@@ -86,8 +86,7 @@ class DeadQueue(BrokerClient):
         if retry is not None:
             properties.content_type = "application/json"
             body = retry.model_dump_json(exclude_none=True).encode()
-        with translated():
-            self._channel.basic_publish(COMMANDS, message.enterprise_manager, body, properties, mandatory=True)
+        self.publish_confirmed(COMMANDS, message.enterprise_manager, body, properties)
 
     def remove(self, taken: Taken) -> None:
         """Acknowledge it: it is removed from the queue."""
