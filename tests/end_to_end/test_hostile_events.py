@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 
@@ -69,6 +70,22 @@ def test_submit_goes_on_waiting_and_says_once_what_it_skips(world: World) -> Non
         printed, said = submit.communicate(timeout=TIMEOUT_SECONDS)
         assert (submit.returncode, said.count(SKIPPED), "Traceback" in said) == (0, 1, False)
         assert "K2  succeeded" in printed
+
+
+def test_the_line_of_cancel_stays_on_the_terminal(world: World) -> None:
+    """The spinner would erase it, and nobody know that somebody else publishes events."""
+    world.serve()
+    terminal = Terminal(
+        [*PROGRAM, "cancel", "K3", "--wait", "--wait-seconds", "6"],
+        surroundings(
+            world.environment | {"UNLINK_LEDGER__URL": ""}, TERM="xterm-256color", NO_COLOR="1", COLUMNS="200"
+        ),
+    )
+    terminal.until("waiting for the unlink to end")
+    disturb(world)
+    terminal.until(SKIPPED)
+    assert terminal.wait() == 3
+    assert re.search(rf"(\n|\x1b\[2K){re.escape(SKIPPED)}", terminal.seen), terminal.seen[-500:]
 
 
 def test_a_terminal_that_cannot_show_a_character_shows_another(world: World) -> None:

@@ -45,6 +45,8 @@ class UnconfirmedError(AMQPError):
 class BrokerClient:
     """A connection to the broker, as a context manager.
 
+    `skipped`: called with one line when `next_event` skips a message that is no event of a worker; once only.
+
     Raises:
         BrokerClientError: from every method, if the broker cannot be reached or refuses the operation.
     """
@@ -52,7 +54,7 @@ class BrokerClient:
     def __init__(self, settings: BrokerSettings) -> None:
         self._settings = settings
         self._queue: str | None = None
-        self._skipped: Callable[[str], None] | None = None
+        self.skipped: Callable[[str], None] | None = None
 
     def __enter__(self) -> Self:
         try:
@@ -93,9 +95,9 @@ class BrokerClient:
     def listen(self, *routing_keys: str, skipped: Callable[[str], None] | None = None) -> None:
         """Queue events for `next_event` from now on: all, or those that match one of the routing keys (`*.default`).
 
-        `skipped`: called with one line when a message is skipped that is no event of a worker; once only.
+        `skipped` is set as the attribute of that name.
         """
-        self._skipped = skipped
+        self.skipped = skipped
         with translated():
             self._queue = self._channel.queue_declare("", exclusive=True, auto_delete=True).method.queue
             for routing_key in routing_keys or ("#",):
@@ -121,9 +123,9 @@ class BrokerClient:
         return None
 
     def _report_skipped(self) -> None:
-        if self._skipped is not None:
-            self._skipped(SKIPPED)
-            self._skipped = None
+        if self.skipped is not None:
+            self.skipped(SKIPPED)
+            self.skipped = None
 
     def _next_message(self, over: float) -> tuple[bytes, dict[str, object]] | None:
         """The body and the headers of the next message; None if there is none by `over`, on the monotonic clock."""

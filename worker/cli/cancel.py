@@ -55,7 +55,7 @@ def cancel(
         with BrokerClient(settings.broker) as client:
             client.require_queue(enterprise_manager)
             if wait:
-                client.listen(f"*.{enterprise_manager}", skipped=partial(typer.echo, err=True))
+                client.listen(f"*.{enterprise_manager}")
             client.publish(body, enterprise_manager)
             if output == "text":
                 typer.echo(f"{key}  the request to cancel is on the queue of {enterprise_manager}")
@@ -104,7 +104,7 @@ def _follow(
         def report(event: ReceivedEvent) -> None:
             spinner.say(event.line if output == "json" else in_words(event))
 
-        warn = partial(spinner.say, err=True)
+        client.skipped = warn = partial(spinner.say, err=True)
         stalls = Stalls(client, [enterprise_manager], warn, _Unknown(key, enterprise_manager, warn).look)
         following.until_ended(client, seconds, report, stalls)
 
