@@ -329,9 +329,9 @@ def event_id(idempotency_key: str, outcome: Outcome, run: int = 1) -> str:
     return str(uuid.uuid5(EVENT_NAMESPACE, f"{idempotency_key}\n{outcome.event_type}{of_run}"))
 
 
-def plan_id(idempotency_key: str, made_at: datetime) -> str:
-    """The ID of a `planned` event. It depends on the time, since each dry run may find something else."""
-    instant = made_at.astimezone(UTC).isoformat()
+def plan_id(idempotency_key: str, arrived_at: datetime) -> str:
+    """The ID of a `planned` event. It depends on when the command came, since each dry run may find something else."""
+    instant = arrived_at.astimezone(UTC).isoformat()
     return str(uuid.uuid5(EVENT_NAMESPACE, f"{idempotency_key}\n{Outcome.PLANNED.event_type}\n{instant}"))
 
 

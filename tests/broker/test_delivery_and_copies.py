@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -14,6 +15,9 @@ from pika.spec import Basic, BasicProperties
 from worker.broker.copies import MAX_HEADERS, copied_properties, short_text
 from worker.broker.delivery import BrokerDelivery, plain_headers, reply_patterns
 
+#: When a delivery is made.
+NOON = datetime(2027, 1, 31, 12, tzinfo=UTC)
+
 
 def delivery_with(**properties: Any) -> BrokerDelivery:
     """A delivery with these properties, on a channel that never opened."""
@@ -25,7 +29,20 @@ def delivery_with(**properties: Any) -> BrokerDelivery:
         enterprise_manager="default",
         reply_patterns=reply_patterns("amq.rabbitmq.reply-to.*, reply.*,"),
         taken_at=0.0,
+        now=NOON,
     )
+
+
+def test_a_copy_says_when_its_original_arrived() -> None:
+    """A plan that was refused would be published again under another ID."""
+    header = {"unlink-arrived-at": "2027-01-31T09:00:00+02:00"}
+    assert delivery_with(headers=header).arrived_at == NOON - timedelta(hours=5)
+
+
+@pytest.mark.parametrize("junk", [None, "", "2027-01-31T09:00:00", "0001-01-01T00:00:00+14:00", "now", 7, [], "9" * 99])
+def test_a_copy_that_says_it_oddly_arrived_now(junk: Any) -> None:
+    """A publisher's odd header would stop the intake."""
+    assert delivery_with(headers={"unlink-arrived-at": junk}).arrived_at == NOON
 
 
 @pytest.mark.parametrize(

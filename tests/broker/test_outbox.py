@@ -274,13 +274,16 @@ async def test_delayed_twice_in_the_same_tier_a_message_still_comes_back(worker:
         reply_to="reply.me",
         headers={"mine": [1, "two"], "traceparent": "00-1"},
     )
+    arrived_at = set()
     for attempt, failed in ((1, False), (1, True), (2, True)):
         delivery = await worker.next()
         assert delivery.attempt == attempt
+        arrived_at.add(delivery.arrived_at)
         await worker.broker.outbox.delay(delivery, 0.3, failed=failed)
         delivery.acknowledge()
     delivery = await worker.next()
     assert (delivery.body, delivery.attempt) == (b"command", 3)
+    assert arrived_at == {delivery.arrived_at}, "when the first copy arrived"
     assert delivery.content_type == "application/json"
     assert delivery.correlation_id == "c"
     assert delivery.reply_to == "reply.me"

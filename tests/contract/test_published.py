@@ -286,7 +286,7 @@ def test_every_event_of_the_worker_fits_the_schema(ending: Ending) -> None:
     command = read_message(json.dumps(UNLINK).encode())
     assert isinstance(command, UnlinkCommand)
     entry = Entry(Lease("CHG1", 1), Stage.SUBMITTED, 1, NOON, submitted_at=NOON)
-    event = compose(command, entry, ending, correlation_id="CHG1", now=NOON)
+    event = compose(command, entry, ending, correlation_id="CHG1", arrived_at=NOON, now=NOON)
     validator_of(event.type).validate(json.loads(event.to_bytes()))
 
 

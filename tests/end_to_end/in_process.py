@@ -11,6 +11,8 @@ import json
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -42,6 +44,7 @@ class Handed:
 
     body: bytes
     taken_at: float
+    arrived_at: datetime = field(default_factory=partial(datetime.now, UTC))
     enterprise_manager: str = "default"
     content_type: str | None = "application/json"
     correlation_id: str | None = None

@@ -37,8 +37,9 @@ def publish(broker_url: str, body: bytes, routing_key: str, **properties: Any) -
         channel.basic_publish("unlink.commands", routing_key, body, pika.BasicProperties(**properties), mandatory=True)
 
 
-def dead_letter(broker_url: str) -> pika.BasicProperties:
-    """The only dead letter's properties."""
+def dead_letter(world: World, broker_url: str) -> pika.BasicProperties:
+    """The only dead letter's properties. It is written after the event of a rejection."""
+    world.until(lambda: world.client.count("unlink.dead") == 1, "a dead letter")
     with closing(pika.BlockingConnection(pika.URLParameters(broker_url))) as connection:
         _, properties, _ = connection.channel().basic_get("unlink.dead", auto_ack=True)
     assert properties is not None
@@ -86,7 +87,7 @@ def test_command_for_a_name_that_no_worker_serves_is_rejected_after_ten_minutes(
     assert (event.outcome, event.data["reason"]["code"]) == ("rejected", "unknown_enterprise_manager")
     assert (event.data["enterprise_manager"], event.data["changed"]) == ("branch", False)
     assert event.content["source"] == "/unlink-worker/branch"
-    headers = dead_letter(broker_url).headers or {}
+    headers = dead_letter(world, broker_url).headers or {}
     assert headers["unlink-reason-code"] == "unknown_enterprise_manager"
     assert headers["unlink-queue"] == "unlink.misrouted"
 
@@ -155,7 +156,7 @@ def test_command_that_the_broker_took_away_ends_as_failed_and_once(
     assert first.body == second.body
     assert (first.outcome, first.data["reason"]["code"], first.data["changed"]) == ("failed", "gave_up", None)
     assert world.enterprise_manager.deletes_of(VENDOR_LINK_ID) == 0
-    assert (dead_letter(broker_url).headers or {})["unlink-reason-code"] == "gave_up"
+    assert (dead_letter(world, broker_url).headers or {})["unlink-reason-code"] == "gave_up"
 
 
 def test_command_taken_away_from_a_queue_of_another_worker_is_answered_by_that_one(
@@ -207,4 +208,5 @@ def test_dry_run_that_the_broker_took_away_is_a_plan_that_was_given_up(
     assert (event.outcome, event.data["reason"]["code"], event.data["changed"]) == ("planned", "gave_up", False)
     world.send(vendor_command())
     world.until(lambda: "succeeded" in {outcome for outcome, _ in world.ends_of("CHG1")}, "the real one's end")
+    world.until_acknowledged()
     assert world.client.count("unlink.dead") == 1

@@ -98,6 +98,7 @@ def denials(world: World, key: str) -> list[str]:
 
 def dead_letters(world: World, users: Users) -> list[tuple[pika.BasicProperties, dict[str, Any]]]:
     """Take what was put aside."""
+    world.until_acknowledged()
     taken = []
     with closing(pika.BlockingConnection(pika.URLParameters(users.url("reader")))) as connection:
         channel = connection.channel()

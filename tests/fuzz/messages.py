@@ -19,7 +19,7 @@ from contracts.reading import PartialParse, UnreadableMessageError, read_command
 from worker.broker.awaited import Awaited
 from worker.broker.copies import copied_properties, replayed_properties
 from worker.broker.dead_letters import DeadLetter
-from worker.broker.delivery import ATTEMPT_HEADER, BrokerDelivery
+from worker.broker.delivery import ARRIVED_HEADER, ATTEMPT_HEADER, BrokerDelivery
 from worker.broker.misrouted import misrouted_delivery
 from worker.broker.outbox import BrokerOutbox
 from worker.broker.received_event import NoEventError, event_in
@@ -94,16 +94,28 @@ def headers(table: bytes) -> None:
     assert properties.content_type == "application/json"
     channel, method = cast("Channel", SimpleNamespace(is_open=True)), Basic.Deliver("tag", 1, routing_key="default")
     plain = BrokerDelivery(
-        channel, method, properties, b"", enterprise_manager="default", reply_patterns=["reply.*"], taken_at=0.0
+        channel,
+        method,
+        properties,
+        b"",
+        enterprise_manager="default",
+        reply_patterns=["reply.*"],
+        taken_at=0.0,
+        now=_NOON,
     )
     misrouted = misrouted_delivery(
-        channel, method, properties, b"", served=(), reply_patterns=[], taken_at=0.0, forwarders=["worker"]
+        channel, method, properties, b"", served=(), reply_patterns=[], taken_at=0.0, now=_NOON, forwarders=["worker"]
     )
     for delivery in (plain, misrouted):
         assert delivery.attempt >= 1
         assert delivery.returns >= 0
+        assert delivery.arrived_at.tzinfo is not None
         assert delivery.user_id is None or isinstance(delivery.user_id, str)
-        _encode(copied_properties(delivery, {ATTEMPT_HEADER: delivery.attempt + 1}, "worker"))
+        _encode(
+            copied_properties(
+                delivery, {ATTEMPT_HEADER: delivery.attempt + 1, ARRIVED_HEADER: str(delivery.arrived_at)}, "worker"
+            )
+        )
     found = DeadLetter(b"", properties, "default")
     for value in (found.enterprise_manager, found.reason_code, found.reason, found.run, found.since):
         str(value)

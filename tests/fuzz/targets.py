@@ -224,5 +224,14 @@ WORDS = (
     *("unlink.v1", "cancel.v1", "retry.v1", "command", "idempotency_key", "enterprise_manager", "job", "repository"),
     *("link_id", "uid", "backup_server", "dry_run", "if_absent", "timeout_seconds", "not_after", "ticket", "labels"),
     *("specversion", "data", "correlation_id", "requested_by", "system", "2026-03-01T12:00:00Z", "batch", "size"),
-    *("x-death", "unlink-attempt", "unlink-user-id", "unlink-returns", "unlink-taken-away", "unlink-failed-at", "CC"),
+    *(
+        "x-death",
+        "unlink-attempt",
+        "unlink-user-id",
+        "unlink-returns",
+        "unlink-taken-away",
+        "unlink-arrived-at",
+        "unlink-failed-at",
+        "CC",
+    ),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 
 from contracts.batches import BatchEnded
 from contracts.commands import UNKNOWN_NAME
@@ -12,7 +13,7 @@ from contracts.events import Event, Reason
 from tests.simulation.astray import NO_NAME
 from tests.simulation.promises import Observer
 from tests.simulation.scenario import Weather
-from tests.simulation.world import Process, World
+from tests.simulation.world import EPOCH, Process, World
 from worker.unlinks.ports.broker import DELIVERY_LIMIT, Delivery, Misrouting, ReplyTo
 
 #: The delay queues, in seconds.
@@ -36,6 +37,8 @@ class Message:
     returned: int = 0
     returns: int = 0
     taken_away: str | None = None
+    #: When it was first delivered, by the worker's clock; of a copy, that of the original.
+    arrived_at: datetime | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -186,6 +189,8 @@ class SimulatedDelivery:
         self._number = number
         self.message = message
         self.taken_at = connection.process.time()
+        process = connection.process
+        self.arrived_at = message.arrived_at or EPOCH + timedelta(seconds=process.world.now + process.wall_offset)
         self._pauses = connection.process.pauses
 
     body = property(lambda self: self.message.body)
@@ -275,6 +280,7 @@ class SimulatedOutbox:
         def store() -> None:
             number, attempt = world.serial(), message.attempt + failed
             copy = replace(message, number=number, attempt=attempt, misrouted_seconds=waited, returned=0)
+            copy = replace(copy, arrived_at=delivery.arrived_at)
             world.note("broker", f"message {message.number} waits {seconds:.0f} s as {copy.number}")
             self._broker.delay(copy, tier)
 

@@ -9,6 +9,7 @@ from pika.spec import BasicProperties
 
 from worker.broker.dead_letters import REASON_HEADERS, RUN_HEADER
 from worker.broker.delivery import (
+    ARRIVED_HEADER,
     ATTEMPT_HEADER,
     RETURNS_HEADER,
     TAKEN_AWAY_HEADER,
@@ -35,7 +36,14 @@ HEADERS_DROPPED = "unlink-headers-dropped"
 _BROKERS_OWN = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
 
 #: Headers that are not copied: the worker sets them anew on each copy that needs them.
-_OF_ONE_COPY = {SENDER_HEADER, RETURNS_HEADER, TAKEN_AWAY_HEADER, MISROUTED_SECONDS_HEADER, RUN_HEADER}
+_OF_ONE_COPY = {
+    SENDER_HEADER,
+    RETURNS_HEADER,
+    TAKEN_AWAY_HEADER,
+    ARRIVED_HEADER,
+    MISROUTED_SECONDS_HEADER,
+    RUN_HEADER,
+}
 
 #: Headers that a replayed message must not have: they say what became of the message before it was dead-lettered.
 _HISTORY = {

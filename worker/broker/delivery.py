@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,9 @@ TAKEN_AWAY_HEADER = "unlink-taken-away"
 #: before each further attempt, so that the broker's count alone would never reach the delivery limit.
 RETURNS_HEADER = "unlink-returns"
 
+#: The header of a delayed copy that says when the original was first delivered, in ISO 8601.
+ARRIVED_HEADER = "unlink-arrived-at"
+
 #: The broker's header that counts how often this copy returned unacknowledged; absent at the first delivery.
 _DELIVERY_COUNT = "x-delivery-count"
 
@@ -45,8 +49,8 @@ _DEEPEST = 20
 class BrokerDelivery:
     """One delivery (`worker.unlinks.ports.broker.Delivery`). Use it on the event loop's thread only.
 
-    `taken_at` is the time of the delivery by `Clock.monotonic`. `on_settled` is called once, when the delivery has been
-    acknowledged or requeued.
+    `taken_at` is the time of the delivery by `Clock.monotonic`, `now` the time of day then. `on_settled` is called
+    once, when the delivery has been acknowledged or requeued.
 
     A delivery tag is valid only on its own channel: on another channel it would acknowledge another message. Therefore
     the tag is kept together with its channel.
@@ -62,6 +66,7 @@ class BrokerDelivery:
         enterprise_manager: str,
         reply_patterns: Sequence[str],
         taken_at: float,
+        now: datetime,
         forwarders: Collection[str] = (),
         misrouting: Misrouting | None = None,
         taken_away: str | None = None,
@@ -80,6 +85,8 @@ class BrokerDelivery:
         #: Whether the broker says that it may have delivered the message before.
         self.redelivered = method.redelivered is True
         self.headers: Mapping[str, object] = plain_headers(properties.headers)
+        #: When the message was first delivered: if the header of a copy does not say it, now.
+        self.arrived_at = moment_of(self.headers.get(ARRIVED_HEADER)) or now
         #: The routing of a delivery from `unlink.misrouted`; None for a delivery from a command queue.
         self.misrouting = misrouting
         #: The broker's reason for dead-lettering the message from a command queue; None if it did not.
@@ -165,6 +172,15 @@ def count_of(value: object, *, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value < _COUNT_LIMIT:
         return least
     return value
+
+
+def moment_of(value: object) -> datetime | None:
+    """A header that holds a time of day with its zone; anything else is None."""
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
+        return moment.astimezone(UTC) if moment is not None and moment.tzinfo is not None else None
+    except (ValueError, OverflowError):
+        return None
 
 
 def plain_headers(headers: Mapping[str, object] | None) -> dict[str, object]:

@@ -49,7 +49,7 @@ class QueueIntake:
     Args:
         enterprise_manager: the Enterprise Manager whose commands are in the queue; named in the log.
         prefetch: how many deliveries may be unacknowledged at once.
-        make: creates a delivery from channel, method, properties, body, `taken_at` and `on_settled`.
+        make: creates a delivery from channel, method, properties, body, `taken_at`, `now` and `on_settled`.
         receive: called with each delivery; must not raise.
         restore: declares the topology again, in case the queue was deleted while the worker ran; never raises.
     """
@@ -246,9 +246,8 @@ class QueueIntake:
     def _on_message(self, channel: Channel, method: Basic.Deliver, properties: BasicProperties, body: bytes) -> None:
         if not channel.is_open:  # it is being closed, which returns the message to its queue
             return
-        delivery = self._make(
-            channel, method, properties, body, taken_at=self._clock.monotonic(), on_settled=self._settled
-        )
+        taken_at, now = self._clock.monotonic(), self._clock.now()
+        delivery = self._make(channel, method, properties, body, taken_at=taken_at, now=now, on_settled=self._settled)
         if self._wanted.is_set():
             self._hand_on(delivery)
         else:

@@ -22,7 +22,7 @@ from worker.broker.confirms import Confirmation, ConfirmChannel, Message
 from worker.broker.connection import SupervisedConnection
 from worker.broker.copies import copied_properties, short_text
 from worker.broker.dead_letters import headers_of_reason
-from worker.broker.delivery import ATTEMPT_HEADER, RETURNS_HEADER, TAKEN_AWAY_HEADER
+from worker.broker.delivery import ARRIVED_HEADER, ATTEMPT_HEADER, RETURNS_HEADER, TAKEN_AWAY_HEADER
 from worker.broker.direct_reply_to import can_be_decoded
 from worker.broker.misrouted import MISROUTED_SECONDS_HEADER
 from worker.broker.problems import BrokerClosedError, ChannelLostError, one_line
@@ -143,7 +143,10 @@ class BrokerOutbox:
             PublishRefusedError: the broker did not take it within `REFUSED_SECONDS`.
         """
         tier = next((tier for tier in self._delay_tiers if tier >= seconds), self._delay_tiers[-1])
-        headers: dict[str, Any] = {ATTEMPT_HEADER: delivery.attempt + (1 if failed else 0)}
+        headers: dict[str, Any] = {
+            ATTEMPT_HEADER: delivery.attempt + (1 if failed else 0),
+            ARRIVED_HEADER: delivery.arrived_at.isoformat(),
+        }
         if delivery.misrouting is not None:
             headers[MISROUTED_SECONDS_HEADER] = delivery.misrouting.seconds + tier
         if delivery.taken_away is not None:

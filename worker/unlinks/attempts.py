@@ -1,8 +1,11 @@
 """One attempt at a delivery, and what becomes of the delivery if the attempt fails.
 
 Every exception delays the delivery and counts as a failed attempt. After the last attempt the delivery is rejected and
-dead-lettered. The event of the rejection repeats only a valid key, nothing else of the message. If the rejection fails,
-too, the delivery returns to its queue.
+dead-lettered. The event of the rejection repeats only a valid key, nothing else of the message.
+
+An answer that the broker refuses is never given up: the delivery is delayed, and answered again when it returns. The
+same applies to a delivery that cannot even be rejected. Only if it cannot be delayed either, it returns to its queue,
+where it comes before all others.
 """
 
 from __future__ import annotations
@@ -26,12 +29,12 @@ from worker.unlinks.waiting import LONGEST_LOOK, DeferredError, LeavingError, Un
 FIRST_RETRY_SECONDS = 5.0
 RETRY_FACTOR = 3.0
 LONGEST_RETRY_SECONDS = 600.0
-#: The waits before a settled event is published again, in seconds, by attempt; the last one repeats without end.
+#: The waits before an answer is published again, in seconds, by attempt; the last one repeats without end.
 REPUBLISH_SECONDS = (5.0, 30.0, 120.0, 600.0)
 
 #: How often overdue work is cancelled again, in seconds: a request that must not be interrupted ends first.
 CANCEL_AGAIN_SECONDS = 1.0
-#: How long the answer to a delivery may take, in seconds; then the delivery returns to its queue.
+#: How long the answer to a delivery may take, in seconds, and then its delay.
 ANSWER_SECONDS = 90.0
 
 T = TypeVar("T")
@@ -86,7 +89,8 @@ class Attempts:
             _requeue(deliveries)
         except DeferredError as later:
             report(StepKind.DEFERRING, why=later.why, seconds=later.seconds)
-            await self._answer(deliveries, self.replies.delay(deliveries, later.seconds, report, failed=False), report)
+            deferral = self.replies.delay(deliveries, later.seconds, report, failed=False)
+            await self._answer(deliveries, attempt_of(deliveries), deferral, report)
         except Exception as error:  # noqa: BLE001 - after any error the deliveries must be answered or returned
             if self.leaving.is_set():  # at the end of a drain, ledger and broker are closed while it runs
                 report(StepKind.CUT_OFF, problem=str(error))
@@ -94,13 +98,10 @@ class Attempts:
             attempt, cause = attempt_of(deliveries), error
             if isinstance(error, NotTheLastError):
                 attempt, cause = error.attempt, error.cause
-            unpublished = isinstance(cause, UnpublishedError)
-            if not (unpublished and isinstance(cause.__cause__, PublishRefusedError)):
-                report(StepKind.ATTEMPT_FAILED, attempt=attempt, problem=str(cause), error=cause)
-            if unpublished:
+            _report_failure(cause, attempt, report)
+            if isinstance(cause, UnpublishedError):
                 seconds = REPUBLISH_SECONDS[min(attempt, len(REPUBLISH_SECONDS)) - 1]
-                report(StepKind.UNPUBLISHED, attempt=attempt, problem=str(cause), seconds=seconds)
-                answer = self.replies.delay(deliveries, seconds, report, failed=True)
+                answer = self._delay_unpublished(deliveries, attempt, cause, seconds, report)
             elif attempt < self.most:
                 seconds = self.clock.jitter(retry_seconds(attempt))
                 answer = self.replies.delay(deliveries, seconds, report, failed=True)
@@ -108,7 +109,7 @@ class Attempts:
                 report(StepKind.GAVE_UP, attempt=attempt, error=cause)
                 answer = self.replies.give_up(deliveries, _gave_up(attempt, cause), report)
             without_frames(error)  # it has been logged, and this frame holds its cause
-            await self._answer(deliveries, answer, report)
+            await self._answer(deliveries, attempt, answer, report)
         return None
 
     async def _within_the_hold(self, deliveries: list[Delivery], work: Coroutine[None, None, T]) -> T:
@@ -147,21 +148,55 @@ class Attempts:
         report(StepKind.GAVE_UP, attempt=attempt, error=error)
         return _gave_up(attempt, error)
 
-    async def _answer(self, deliveries: list[Delivery], answer: Coroutine[None, None, None], report: Reporter) -> None:
-        """Give the answer; if that fails, return the deliveries to their queue after a pause, so that none is lost."""
+    async def _answer(
+        self, deliveries: list[Delivery], attempt: int, answer: Coroutine[None, None, None], report: Reporter
+    ) -> None:
+        """Give the answer. If that fails, delay the deliveries; if that fails, too, return them to their queue.
+
+        A delivery that returns to its queue comes before all others, and is not counted by the broker from 4.3 on.
+        Others would then wait for it without end.
+        """
+        error = await _failure_of(answer)
+        if error is not None and not self.leaving.is_set():
+            _report_failure(error, attempt, report)
+            without_frames(error)
+            seconds = REPUBLISH_SECONDS[-1]
+            error = await _failure_of(self._delay_unpublished(deliveries, attempt, error, seconds, report))
+        if error is None:
+            return
+        if self.leaving.is_set():
+            report(StepKind.CUT_OFF, problem=str(error))
+            return
+        report(StepKind.REQUEUED, problem=str(error), error=error)
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                await answer
-        except Exception as error:  # noqa: BLE001 - the last resort
-            if self.leaving.is_set():
-                report(StepKind.CUT_OFF, problem=str(error))
-                return
-            report(StepKind.REQUEUED, problem=str(error), error=error)
-            try:
-                async with asyncio.timeout(self.clock.jitter(FIRST_RETRY_SECONDS)):
-                    await self.leaving.wait()
-            except TimeoutError:
-                _requeue(deliveries)
+            async with asyncio.timeout(self.clock.jitter(FIRST_RETRY_SECONDS)):
+                await self.leaving.wait()
+        except TimeoutError:
+            _requeue(deliveries)
+
+    async def _delay_unpublished(
+        self, deliveries: list[Delivery], attempt: int, error: Exception, seconds: float, report: Reporter
+    ) -> None:
+        """Delay deliveries whose answer was not published: it is published again when they return."""
+        report(StepKind.UNPUBLISHED, attempt=attempt, problem=str(error), seconds=seconds)
+        await self.replies.delay(deliveries, seconds, report, failed=True)
+
+
+async def _failure_of(answer: Coroutine[None, None, None]) -> Exception | None:
+    """Give an answer; return the error if that fails, or takes too long."""
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS) as limit:
+            await answer
+    except Exception as error:  # noqa: BLE001 - the deliveries must be answered or returned after any error
+        return TimeoutError(f"not confirmed within {ANSWER_SECONDS:.0f} s") if limit.expired() else error
+    return None
+
+
+def _report_failure(error: Exception, attempt: int, report: Reporter) -> None:
+    """Report an error, unless the broker refused an answer, which is no failure of the worker."""
+    refusal = error.__cause__ if isinstance(error, UnpublishedError) else error
+    if not isinstance(refusal, PublishRefusedError):
+        report(StepKind.ATTEMPT_FAILED, attempt=attempt, problem=str(error), error=error)
 
 
 class _EndOfHold:

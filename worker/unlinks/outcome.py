@@ -109,13 +109,19 @@ def as_plan(ending: Ending) -> Ending:
     return replace(ending, outcome=Outcome.PLANNED, changed=False)
 
 
-def compose(command: UnlinkCommand, entry: Entry, ending: Ending, *, correlation_id: str, now: datetime) -> Event:
-    """The event of an ending. `correlation_id` is the command's own, or its substitute."""
+def compose(
+    command: UnlinkCommand, entry: Entry, ending: Ending, *, correlation_id: str, arrived_at: datetime, now: datetime
+) -> Event:
+    """The event of an ending.
+
+    `correlation_id` is the command's own, or its substitute. `arrived_at` is the delivery's: a plan that was not
+    published has the same ID when it is made again.
+    """
     seen = ending.seen
     planned = ending.outcome is Outcome.PLANNED
     key = command.idempotency_key
     return Event(
-        id=plan_id(key, now) if planned else event_id(key, ending.outcome, entry.run),
+        id=plan_id(key, arrived_at) if planned else event_id(key, ending.outcome, entry.run),
         source=source_of(command.enterprise_manager),
         type=ending.outcome.event_type,
         subject=key,

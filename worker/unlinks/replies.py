@@ -16,14 +16,17 @@ from contracts.events import Event, Reason, ReasonCode
 from contracts.reading import PartialParse, read_message
 from worker.unlinks.batches import Batches, EndedBatches, member_of, member_of_partial, none_ended
 from worker.unlinks.outcome import compose_rejection
-from worker.unlinks.ports.broker import Delivery, Outbox, ReplyTo
+from worker.unlinks.ports.broker import Delivery, Outbox, PublishRefusedError, ReplyTo
 from worker.unlinks.ports.clock import Clock
 from worker.unlinks.ports.ledger import NewMember
 from worker.unlinks.ports.steps import Reporter, StepKind
 
 
 class UnpublishedError(Exception):
-    """A settled event could not be published. The next delivery of its command publishes it from the ledger."""
+    """An answer was not published: the broker refused its event or dead letter, or the event is settled.
+
+    The next delivery of the message is answered in the same way: a settled event is published from the ledger.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +43,14 @@ class Replies:
         deliveries: list[Delivery],
         report: Reporter,
         ended_batches: EndedBatches = none_ended,
+        *,
+        dead: Reason | None = None,
     ) -> None:
         """Publish a terminal event. After its confirm, and only then, acknowledge all deliveries that waited for it.
+
+        With `dead`, the deliveries are dead-lettered in between, and none may join. The event comes first, so that no
+        further dead letter is written at each attempt while a subscriber's queue is full. If the dead letter is
+        refused, the event is published again with the next delivery; its ID is the same.
 
         Args:
             event: a new event, or the bytes of one that was settled before.
@@ -49,7 +58,24 @@ class Replies:
             report: reports the steps of the delivery that began the run.
             ended_batches: returns the events of batches that have ended with it; they, too, are confirmed before the
                 deliveries are acknowledged.
+            dead: why the deliveries are dead-lettered; None if they are not.
+
+        Raises:
+            UnpublishedError: the broker refused the event or the dead letter.
         """
+        try:
+            await self._publish(event, deliveries, report, ended_batches)
+        except PublishRefusedError as error:
+            raise UnpublishedError(str(error)) from error
+        if dead is not None:
+            for delivery in deliveries:
+                await self.dead_letter(delivery, dead, report)
+        for delivery in deliveries:
+            delivery.acknowledge()
+
+    async def _publish(
+        self, event: Event | bytes, deliveries: list[Delivery], report: Reporter, ended_batches: EndedBatches
+    ) -> None:
         report(StepKind.PUBLISHING)
         reply_to, published_for = _reply_to(deliveries), len(deliveries)
         await self.outbox.publish(event, reply_to)
@@ -64,8 +90,6 @@ class Replies:
                 await self.outbox.publish(event, late)
                 reply_to |= late
         report(StepKind.PUBLISHED, event=None if isinstance(event, bytes) else event)
-        for delivery in deliveries:
-            delivery.acknowledge()
 
     async def offer(self, event: Event, report: Reporter) -> None:
         """Publish a progress event once. Never raises: nothing depends on it."""
@@ -88,6 +112,8 @@ class Replies:
         """
         try:
             await self.publish(event, deliveries, report, ended_batches)
+        except UnpublishedError:
+            raise
         except Exception as error:
             raise UnpublishedError(str(error)) from error
 
@@ -141,13 +167,12 @@ class Replies:
             user_id=sender,
             now=self.clock.now(),
         )
-        if dead_letter:
-            await self.dead_letter(delivery, reason, report)
+        dead = reason if dead_letter else None
         if member is None:
-            await self.publish(event, [delivery], report)
+            await self.publish(event, [delivery], report, dead=dead)
             return
         await self.batches.count_rejected(member, event, given_up=reason.code is ReasonCode.GAVE_UP)
-        await self.publish(event, [delivery], report, bound(self.batches.ended, member.key))
+        await self.publish(event, [delivery], report, bound(self.batches.ended, member.key), dead=dead)
 
     async def reject_reuse(self, delivery: Delivery, command: Command, report: Reporter) -> None:
         """Answer a command whose key is known with other content."""
@@ -192,9 +217,16 @@ class Replies:
     async def dead_letter(
         self, delivery: Delivery, reason: Reason, report: Reporter, *, run: int | None = None
     ) -> None:
-        """Dead-letter a copy; `run` is the run that it ends. The delivery stays unacknowledged."""
+        """Dead-letter a copy; `run` is the run that it ends. The delivery stays unacknowledged.
+
+        Raises:
+            UnpublishedError: the broker refused it.
+        """
         report(StepKind.DEAD_LETTERING)
-        await self.outbox.dead_letter(delivery, reason, run)
+        try:
+            await self.outbox.dead_letter(delivery, reason, run)
+        except PublishRefusedError as error:
+            raise UnpublishedError(str(error)) from error
         report(StepKind.DEAD_LETTERED, reason=reason.code.value)
 
 

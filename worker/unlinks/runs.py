@@ -9,7 +9,7 @@ from functools import partial
 
 from contracts.batches import BatchEnded
 from contracts.commands import RetryCommand, UnlinkCommand
-from contracts.events import Event, Outcome, Reason, ReasonCode
+from contracts.events import Event, Outcome, ReasonCode
 from contracts.reading import UnreadableMessageError, read_command, to_stored
 from worker.unlinks.attempts import Attempts
 from worker.unlinks.authorization import Authorized, Authorizer
@@ -120,15 +120,13 @@ class Runs:
         entry = Entry(lease, Stage.CLAIMED, delivery.attempt, self.clock.now(), user_id=delivery.user_id)
         running = Running(command, authorized, [delivery], report, command.fingerprint)
         workflow = self._workflow(command, entry, running, lambda _entry, _task: None)
-        if (why := given_up(delivery)) is not None:
-            ending = failed(ReasonCode.GAVE_UP, why)
-            await self.replies.dead_letter(delivery, Reason(code=ReasonCode.GAVE_UP, message=why), report)
-        else:
-            ending = await self._ending(workflow, running)
+        why = given_up(delivery)
+        ending = await self._ending(workflow, running) if why is None else failed(ReasonCode.GAVE_UP, why)
+        dead = None if why is None else ending.reason
         ending = as_plan(ending)
         event = self._event(command, workflow.entry, ending, running)
         report(StepKind.PLANNED, event=event, **ending.facts)
-        await self.replies.publish(event, [delivery], report)
+        await self.replies.publish(event, [delivery], report, dead=dead)
 
     # --- parts ------------------------------------------------------------------------------------------------------
 
@@ -305,8 +303,10 @@ class Runs:
         )
 
     def _event(self, command: UnlinkCommand, entry: Entry, ending: Ending, running: Running) -> Event:
-        correlation_id = command.correlation_id or running.deliveries[0].correlation_id or command.idempotency_key
-        return compose(command, entry, ending, correlation_id=correlation_id, now=self.clock.now())
+        delivery = running.deliveries[0]
+        correlation_id = command.correlation_id or delivery.correlation_id or command.idempotency_key
+        arrived_at, now = delivery.arrived_at, self.clock.now()
+        return compose(command, entry, ending, correlation_id=correlation_id, arrived_at=arrived_at, now=now)
 
 
 def _stored(entry: Entry, running: Running) -> UnlinkCommand:

@@ -85,6 +85,11 @@ class DemoScript:
         """Count the DELETEs of this link that reached Enterprise Manager."""
         self.expect("DELETEs of the link", seen=self.enterprise_manager.deletes_of(link_id), wanted=wanted)
 
+    def expect_dead_letters(self, wanted: int) -> None:
+        """Check how many dead letters there are. The last one is written after the event of its rejection."""
+        wait_until(lambda: self.dead_letters() == wanted, seconds=TIMEOUT_SECONDS)
+        self.expect("dead letters", seen=self.dead_letters(), wanted=wanted)
+
     def expect_silence(self) -> None:
         """Check that no further event comes."""
         event = self._client.next_event(seconds=SILENCE)

@@ -71,7 +71,7 @@ def misspelt(script: DemoScript) -> None:
     script.send(_command("demo:misspelt", job_id, link_id, dry_rnu=True))
     (ended,) = script.events_until_the_end("demo:misspelt")
     script.expect("the reason", seen=ended.data["reason"]["code"], wanted="invalid_message")
-    script.expect("dead letters", seen=script.dead_letters(), wanted=1)
+    script.expect_dead_letters(1)
     script.expect_deletes(link_id, 0)
 
 

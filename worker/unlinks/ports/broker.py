@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -114,6 +115,14 @@ class Delivery(Protocol):
     @property
     def taken_at(self) -> float:
         """When it was delivered, by `Clock.monotonic`."""
+        ...
+
+    @property
+    def arrived_at(self) -> datetime:
+        """The time of day when the message was first delivered; the same for its delayed copies.
+
+        Anyone who sends can claim another one: only IDs of events are made from it.
+        """
         ...
 
     @property

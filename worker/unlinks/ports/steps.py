@@ -71,11 +71,13 @@ class StepKind(StrEnum):
     DEFERRED = "deferred"  # the copy is in a delay queue; the command has not failed
     RETRIED = "retried"  # the copy is in a delay queue, after a failure
     DEFERRING = "deferring"  # why, seconds
-    UNPUBLISHED = "unpublished"  # attempt, problem, seconds: the event is published again after them
+    UNPUBLISHED = "unpublished"  # attempt, problem, seconds: the answer is published again after them
     ATTEMPT_FAILED = "attempt_failed"  # attempt, problem, with the error
     GAVE_UP = "gave_up"  # attempt, with the error
     LEFT = "left"  # the worker stops; the broker delivers it again
-    REQUEUED = "requeued"  # problem, with the error: it could not be answered, and returns to its queue after a pause
+    REQUEUED = (
+        "requeued"  # problem, with the error: neither answered nor delayed, it returns to its queue after a pause
+    )
     CUT_OFF = "cut_off"  # problem: as LEFT, and a connection that it used was closed
 
     CANCEL_RECORDED = "cancel_recorded"  # requested_by
