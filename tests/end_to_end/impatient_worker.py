@@ -28,5 +28,5 @@ if __name__ == "__main__":
     attempts.FIRST_RETRY_SECONDS = 1.0
     (Broker.__init__.__kwdefaults__ or {})["delay_tiers"] = (DELAY_SECONDS,)
     if os.environ.get("NO_DEAD_LETTER"):
-        BrokerOutbox.dead_letter = fail  # type: ignore[method-assign]
+        BrokerOutbox.dead_letter = fail  # type: ignore[method-assign,assignment]
     main()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -14,10 +15,13 @@ from tests.simulation.astray import NO_NAME
 from tests.simulation.promises import Observer
 from tests.simulation.scenario import Weather
 from tests.simulation.world import EPOCH, Process, World
-from worker.unlinks.ports.broker import DELIVERY_LIMIT, Delivery, Misrouting, ReplyTo
+from worker.unlinks.ports.broker import DELIVERY_LIMIT, Delivery, Misrouting, PublishRefusedError, ReplyTo
 
 #: The delay queues, in seconds.
 TIERS = (5, 30, 120, 600)
+#: For how long a refused publish is repeated, and with which pauses, in seconds (`worker.broker.outbox`).
+REFUSED_SECONDS = 60.0
+PAUSE_SECONDS = 7.0
 #: A connection is closed by the broker when nothing came from its worker for so long, in seconds.
 HEARTBEAT_SECONDS = 60.0
 
@@ -96,6 +100,7 @@ class Broker:
 
     def _give_back(self, message: Message) -> None:
         """Put a delivered message back into its queue, unless it was delivered too often."""
+        self._observer.returned(message)
         returned = replace(message, returned=message.returned + 1, returns=message.returns + 1)
         if message.misrouted or returned.returned <= self.delivery_limit:
             self._put(returned, first=True)
@@ -190,6 +195,8 @@ class SimulatedDelivery:
         self.message = message
         self.taken_at = connection.process.time()
         process = connection.process
+        if message.arrived_at is None:
+            observer.arrived(message.body)
         self.arrived_at = message.arrived_at or EPOCH + timedelta(seconds=process.world.now + process.wall_offset)
         self._pauses = connection.process.pauses
 
@@ -242,6 +249,11 @@ class SimulatedDelivery:
         process.world.after(process.world.travel(), lambda: what(self._connection, self._number))
 
 
+def _kind_of(body: bytes) -> str:
+    """The kind of an event: its routing key without the Enterprise Manager."""
+    return str(json.loads(body)["type"]).split(".")[1]
+
+
 def _message(delivery: Delivery) -> Message:
     if not isinstance(delivery, SimulatedDelivery):
         raise TypeError(delivery)
@@ -249,7 +261,7 @@ def _message(delivery: Delivery) -> Message:
 
 
 class SimulatedOutbox:
-    """`worker.unlinks.ports.broker.Outbox`: publishes again until the broker has confirmed."""
+    """`worker.unlinks.ports.broker.Outbox`: publishes again until the broker has confirmed, or refused for a minute."""
 
     def __init__(self, broker: Broker, process: Process, observer: Observer, weather: Weather) -> None:
         self._broker = broker
@@ -262,16 +274,19 @@ class SimulatedOutbox:
         body = event if isinstance(event, bytes) else event.to_bytes()
         story = self._observer.handed_over(self._process, body)
 
-        await self._until_confirmed(lambda: self._broker.events.append(body), story)
+        await self._until_confirmed(lambda: self._broker.events.append(body), story, _kind_of(body))
         self._process.confirmed.update(f"{story} to {each}" for each in reply_to)
 
     async def offer(self, event: Event) -> None:
         """As the port has it."""
-        await self.publish(event)
+        body = event.to_bytes()
+        story = self._observer.handed_over(self._process, body)
+        await self._until_confirmed(lambda: self._broker.events.append(body), story, _kind_of(body), once=True)
 
     async def delay(self, delivery: Delivery, seconds: float, *, failed: bool) -> None:
         """As the port has it."""
         message = _message(delivery)
+        self._observer.delayed(message)
         tier = min(TIERS, key=lambda each: abs(each - seconds))
         waited = 0 if delivery.misrouting is None else delivery.misrouting.seconds + tier
 
@@ -284,29 +299,43 @@ class SimulatedOutbox:
             world.note("broker", f"message {message.number} waits {seconds:.0f} s as {copy.number}")
             self._broker.delay(copy, tier)
 
-        await self._until_confirmed(store, f"delayed {message.number}")
+        await self._until_confirmed(store, f"delayed {message.number}", "delay")
 
     async def dead_letter(self, delivery: Delivery, reason: Reason, run: int | None = None) -> None:
         """As the port has it."""
-        del reason, run
+        del reason
         message = _message(delivery)
-        await self._until_confirmed(lambda: self._broker.dead_letters.append(message), f"dead {message.number}")
+        store = lambda: self._broker.dead_letters.append(message)  # noqa: E731 - as in `publish`
+        await self._until_confirmed(store, f"dead {message.number}", "dead letter")
+        if run is None:
+            self._observer.dead_lettered(message)
 
-    async def _until_confirmed(self, store: Callable[[], None], what: str) -> None:
+    async def _until_confirmed(self, store: Callable[[], None], what: str, kind: str, *, once: bool = False) -> None:
         process, world, weather = self._process, self._process.world, self._weather
 
-        def stored() -> None:
+        def stored() -> bool:
+            if weather.refuses_publish(kind):
+                world.note("broker", f"refuses {what} of {process.name}")
+                return False
             world.note("broker", f"stores {what} of {process.name}")
             store()
+            return True
 
         weather.break_now_and_then()
+        began = process.time()
         while True:
             lost = weather.fate_of_publish()
             try:
                 # A lost confirm is noticed when the connection is found to be lost, or at the latest by its time-out.
                 async with asyncio.timeout(30 if not lost else world.random.choice((0.1, 2, 30))):
-                    await process.request(stored, lost=lost, back=weather.lateness())
+                    confirmed = await process.request(stored, lost=lost, back=weather.lateness())
             except TimeoutError:
+                continue
+            if not confirmed:
+                self._observer.situations[f"refused {kind}"] += 1
+                if once or process.time() - began >= REFUSED_SECONDS:
+                    raise PublishRefusedError(f"{kind} is refused")
+                await asyncio.sleep(PAUSE_SECONDS)
                 continue
             process.confirmed.add(what)
             weather.break_now_and_then()

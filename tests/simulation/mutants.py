@@ -6,8 +6,10 @@ More than 400 lines: one table of wrong variants.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from datetime import datetime
+from itertools import count
 from typing import Any
 from unittest.mock import patch
 
@@ -15,7 +17,7 @@ from sqlalchemy import RowMapping, Update, and_, bindparam, exists
 
 from contracts.batches import BatchEnded, batch_ended_id
 from contracts.commands import RetryCommand, UnlinkCommand
-from contracts.events import Event, Evidence, Outcome, ReasonCode, event_id
+from contracts.events import Event, Evidence, Outcome, Reason, ReasonCode, event_id, plan_id
 from tests.ledger.partial_indexes import one_in_flight_per_job
 from tests.simulation.enterprise_manager import SimulatedGateway
 from tests.simulation.ledger import Database
@@ -31,7 +33,8 @@ from worker.ledger.statements import RECORD, START_RUN, _before_its_intent, _wri
 from worker.ledger.tables import unlinks
 from worker.ledger.transaction import Transaction
 from worker.telemetry.isolation import IsolatedSinks
-from worker.unlinks import batches, dispatcher, misrouted, outcome, replies, runs, workflow
+from worker.unlinks import attempts, batches, dispatcher, misrouted, outcome, replies, runs, workflow
+from worker.unlinks.attempts import Attempts
 from worker.unlinks.batches import Batches, EndedBatches, none_ended
 from worker.unlinks.dispatcher import Dispatcher
 from worker.unlinks.following import FIRST_LOOK, Follower
@@ -114,13 +117,12 @@ async def _acknowledge_first(
     deliveries: list[Delivery],
     report: Reporter,
     ended_batches: EndedBatches = none_ended,
+    *,
+    dead: Reason | None = None,
 ) -> None:
-    del report
     for delivery in deliveries:
         delivery.acknowledge()
-    await self.outbox.publish(event)
-    for batch in await ended_batches():
-        await self.outbox.publish(batch)
+    await _true_publish(self, event, deliveries, report, ended_batches, dead=dead)
 
 
 async def _acknowledge_before_the_batch(
@@ -129,8 +131,10 @@ async def _acknowledge_before_the_batch(
     deliveries: list[Delivery],
     report: Reporter,
     ended_batches: EndedBatches = none_ended,
+    *,
+    dead: Reason | None = None,
 ) -> None:
-    await _true_publish(self, event, deliveries, report)
+    await _true_publish(self, event, deliveries, report, dead=dead)
     for batch in await ended_batches():
         await self.outbox.publish(batch)
 
@@ -182,11 +186,7 @@ async def _forget_the_new_delivery(
 
 
 async def _publish_once(
-    self: Replies,
-    event: Event | bytes,
-    deliveries: list[Delivery],
-    report: Reporter,
-    ended_batches: EndedBatches = none_ended,
+    self: Replies, event: Event | bytes, deliveries: list[Delivery], report: Reporter, ended_batches: EndedBatches
 ) -> None:
     """Whoever joins while the event is being published gets no reply."""
     del report
@@ -194,8 +194,6 @@ async def _publish_once(
     await self.outbox.publish(event, waiting)
     for batch in await ended_batches():
         await self.outbox.publish(batch)
-    for delivery in deliveries:
-        delivery.acknowledge()
 
 
 def _reply_once_a_queue(deliveries: list[Delivery]) -> set[ReplyTo]:
@@ -451,6 +449,42 @@ def _heed_no_cancel(self: Waiting) -> None:
 # --- it keeps going -------------------------------------------------------------------------------------------------
 
 
+class _NeverRaisedError(Exception):
+    """Stands for an error that is therefore not recognised."""
+
+
+async def _answer_and_no_more(
+    self: Attempts, deliveries: list[Delivery], attempt: int, answer: Awaitable[None], report: Reporter
+) -> None:
+    """Who cannot be answered is left alone."""
+    del self, deliveries, attempt, report
+    with suppress(Exception):
+        await answer
+
+
+async def _dead_letter_first(
+    self: Replies,
+    event: Event | bytes,
+    deliveries: list[Delivery],
+    report: Reporter,
+    ended_batches: EndedBatches = none_ended,
+    *,
+    dead: Reason | None = None,
+) -> None:
+    if dead is not None:
+        for delivery in deliveries:
+            await self.dead_letter(delivery, dead, report)
+    await _true_publish(self, event, deliveries, report, ended_batches)
+
+
+def _plan_id_by_the_time_of_the_look(key: str, arrived_at: datetime) -> str:
+    """Each look gives its plan another ID; the time is not at hand here, and a number serves."""
+    return plan_id(f"{key} {next(_looks)}", arrived_at)
+
+
+_looks = count()
+
+
 async def _delay_nothing(
     self: Replies, deliveries: list[Delivery], seconds: float, report: Reporter, *, failed: bool
 ) -> None:
@@ -541,7 +575,7 @@ MUTANTS = (
     Mutant("takes a forgotten task for a success", ((Follower, "to_its_end", _take_a_lost_task_for_done),)),
     Mutant("verifies without looking", ((Follower, "until_gone", _gone_without_looking),)),
     Mutant("drops linked backups without consent", ((Workflow, "_require_consent", _never_ask_for_consent),)),
-    Mutant("publishes to the reply queues only once", ((Replies, "publish", _publish_once),)),
+    Mutant("publishes to the reply queues only once", ((Replies, "_publish", _publish_once),)),
     Mutant("replies to each queue only once", ((replies, "_reply_to", _reply_once_a_queue),)),
     Mutant("gives up without a dead letter", ((Ending, "gave_up", None),)),
     Mutant(
@@ -558,6 +592,10 @@ MUTANTS = (
             (Waiting, "require_not_cancelled", _heed_no_cancel),
         ),
     ),
+    Mutant("gives up what the broker refuses", ((attempts, "UnpublishedError", _NeverRaisedError),)),
+    Mutant("leaves alone what it cannot answer", ((Attempts, "_answer", _answer_and_no_more),)),
+    Mutant("dead-letters before the event is confirmed", ((Replies, "publish", _dead_letter_first),)),
+    Mutant("gives a plan that was refused another ID", ((outcome, "plan_id", _plan_id_by_the_time_of_the_look),)),
     Mutant("delays nothing", ((Replies, "delay", _delay_nothing),)),
     Mutant("publishes nothing of what is submitted", ((Replies, "offer", _offer_nothing),)),
     Mutant("rejects at once what has no queue", ((misrouted, "GIVE_UP_SECONDS", 0),)),

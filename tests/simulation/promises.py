@@ -165,6 +165,11 @@ class Observer:
         self._looks: dict[tuple[str, str], float] = {}
         self._rejections: dict[str, bytes] = {}
         self._plans: dict[str, set[str]] = {}
+        #: How often dry runs of each key arrived that no delayed copy had told of.
+        self._arrivals: Counter[str] = Counter()
+        #: How often each message was dead-lettered without an end in the database, and came back unacknowledged.
+        self._dead: Counter[int] = Counter()
+        self._returned: Counter[int] = Counter()
         #: Retries of runs that were not known then, and the rejections of those.
         self._no_such_run: set[tuple[str, int]] = set()
         self._rejected_runs: set[str] = set()
@@ -269,6 +274,27 @@ class Observer:
             return rejected | {json.loads(end)["id"] for end in ends[reading.command.run - 1 :]}
         return {json.loads(end)["id"] for end in ends}
 
+    def arrived(self, body: bytes) -> None:
+        """A message is delivered that is no delayed copy."""
+        command = self.read(body).command
+        if isinstance(command, UnlinkCommand) and command.dry_run:
+            self._arrivals[command.idempotency_key] += 1
+
+    def dead_lettered(self, message: Message) -> None:
+        """A worker's dead letter of a message is confirmed, and it acknowledges the message next."""
+        self._dead[message.number] += 1
+        if self._dead[message.number] > 1 + self._returned[message.number]:
+            self.broken(NOTHING_TWICE, f"message {message.number} was dead-lettered again without a crash")
+
+    def delayed(self, message: Message) -> None:
+        """A copy of a message goes to a delay queue: it will be answered, and perhaps dead-lettered, once more."""
+        if self._dead[message.number] > self._returned[message.number]:
+            self.broken(NOTHING_TWICE, f"message {message.number} was dead-lettered, and is delayed after that")
+
+    def returned(self, message: Message) -> None:
+        """A message came back unacknowledged."""
+        self._returned[message.number] += 1
+
     def handed_over(self, process: Process, body: bytes) -> str:
         """A worker wants an event published. Returns its ID."""
         event = json.loads(body)
@@ -338,6 +364,8 @@ class Observer:
     def _planned(self, key: str, event: dict[str, Any]) -> None:
         data = event["data"]
         self._plans.setdefault(key, set()).add(event["id"])
+        if len(self._plans[key]) > self._arrivals[key]:
+            self.broken(NOTHING_TWICE, f"the plan of {key} has another ID than when it was refused")
         commands = [reading.command for reading in self.readings.values() if isinstance(reading.command, UnlinkCommand)]
         if not any(command.idempotency_key == key and command.dry_run for command in commands):
             self.broken(NOTHING_CLAIMED, f"{key} was planned, and is no dry run")

@@ -67,11 +67,33 @@ RATES_OF_FAULTS = {
 RATES = [name for rates in RATES_OF_FAULTS.values() for name in rates]
 
 
+#: The fault, and how often it is there: it is drawn apart, so that the other draws stay as they were.
+REFUSED = "publishes_refused"
+REFUSED_RATE = 0.15
+#: What may be refused: events by outcome, those of batches, dead letters, and copies for the delay queues.
+REFUSED_KINDS = (
+    *("submitted", "succeeded", "failed", "rejected", "cancelled", "timed_out", "planned", "batch_ended"),
+    *("rejected", "planned", "dead letter", "dead letter", "delay"),
+)
+
 #: How often commands of a run have a `not_before`, and how often each of them has; and each retry in another run.
 WAITS = 0.15
 WAITING = 0.4
 #: How many seconds ahead the `not_before` of a retry is.
 SECONDS_AHEAD = (5, 60, 360)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What the broker refuses for a while, such as the events of one outcome while a subscriber's queue is full."""
+
+    start: float
+    end: float
+    what: frozenset[str]
+
+    def covers(self, what: str, now: float) -> bool:
+        """Whether this is refused now."""
+        return self.start <= now < self.end and what in self.what
 
 
 @dataclass(slots=True)
@@ -96,6 +118,8 @@ class Weather:
     database_slow: float = 0
     breaking: float = 0
     sinks_breaking: float = 0
+    #: What the broker refuses, from when until when.
+    refusals: tuple[Refusal, ...] = ()
     broker_away_until: float = 0
     database_away_until: float = 0
     #: What Enterprise Manager does where its documentation leaves it open.
@@ -113,6 +137,11 @@ class Weather:
         for name in RATES:
             setattr(self, name, 0)
         self.broker_away_until = self.database_away_until = 0
+        self.refusals = ()
+
+    def refuses_publish(self, what: str) -> bool:
+        """Whether the broker answers a publish of this kind with a nack."""
+        return any(refusal.covers(what, self.world.now) for refusal in self.refusals)
 
     def fate_of_publish(self) -> str:
         """Whether a publish is lost, on the way there ("request") or back ("answer")."""
@@ -254,6 +283,12 @@ class Scenario:
     astray: Astray = field(default_factory=Astray)
     batch: DrawnBatch | None = None
 
+    @property
+    def refused(self) -> frozenset[str]:
+        """What the broker refuses at some time."""
+        refusals: tuple[Refusal, ...] = self.weather.get("refusals", ())
+        return frozenset[str]().union(*(refusal.what for refusal in refusals))
+
     def __str__(self) -> str:
         return (
             f"seed {self.seed}: {self.workers} workers, prefetch {self.prefetch}, lease {self.lease_seconds} s, "
@@ -281,6 +316,9 @@ def draw(seed: int) -> Scenario:
     if Random(f"sinks {seed}").random() < 0.1:  # noqa: S311 - as above
         faults.append("sinks_break")
     horizon = chance.uniform(60, 600)
+    refusals = _refusals(Random(f"refused publishes {seed}"), horizon)  # noqa: S311 - as above
+    if refusals:
+        faults.append(REFUSED)
     astray = draw_astray(seed, horizon)
     strict = chance.random() < 0.8
     settling = chance.choice((90, 120, 120))
@@ -308,7 +346,7 @@ def draw(seed: int) -> Scenario:
             for number in range(1, chance.choice((1, 1, 2)) + 1)
         ],
         repositories=4,
-        weather=_weather(chance, faults, strict=strict),
+        weather=_weather(chance, faults, strict=strict) | {"refusals": refusals},
         astray=astray,
     )
     _add_commands(chance, scenario)
@@ -335,6 +373,18 @@ def _weather(chance: Random, faults: list[str], *, strict: bool) -> dict[str, An
     if not strict:
         weather |= {"longest_travel": 200.0, "longest_task": 400.0, "longest_lag": 200.0}
     return weather
+
+
+def _refusals(chance: Random, horizon: float) -> tuple[Refusal, ...]:
+    """In some runs, what the broker refuses to some queues, once or twice."""
+    if chance.random() >= REFUSED_RATE:
+        return ()
+    refusals = []
+    for _ in range(chance.randint(1, 2)):
+        start = chance.choice((0.0, chance.random() * horizon / 2))
+        what = chance.sample(REFUSED_KINDS, chance.choice((1, 2, 6)))
+        refusals.append(Refusal(start, chance.uniform(start, horizon), frozenset(what)))
+    return tuple(refusals)
 
 
 def _add_commands(chance: Random, scenario: Scenario) -> None:

@@ -66,9 +66,10 @@ class Simulation:
     def __init__(self, seed: int, *, scenario: Scenario | None = None, tracing: bool = False) -> None:
         self.scenario = scenario = scenario or draw(seed)
         self.world = world = World(f"world {seed}", tracing=tracing)
+        hold = scenario.rules.hold_seconds
         self.observer = Observer(
             world,
-            hold_seconds=float("inf") if scenario.faults & NOTHING_LET_GO else scenario.rules.hold_seconds,
+            hold_seconds=float("inf") if scenario.faults & NOTHING_LET_GO or "delay" in scenario.refused else hold,
             unforeseen=not scenario.faults.isdisjoint({"ports_break", "surprises"}),
         )
         self.weather = Weather(world, **scenario.weather)
@@ -201,8 +202,8 @@ class Simulation:
         for message in self.broker.dead_letters:
             if self.observer.read(message.body).rejection in self.observer.given_up:
                 self.world.note("operator", f"replays {message.number}")
-                fresh = replace(message, number=self.world.serial(), attempt=1, returned=0, returns=0, taken_away=None)
-                self.broker.publish(replace(fresh, misrouted_seconds=0))
+                fresh = replace(message, number=self.world.serial(), attempt=1, returned=0, returns=0)
+                self.broker.publish(replace(fresh, misrouted_seconds=0, taken_away=None, arrived_at=None))
 
     def _put_links_back(self) -> None:
         """Before old commands come once more, somebody links again what was unlinked."""

@@ -6,13 +6,13 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from contracts.events import Evidence, Outcome, event_id
-from tests.simulation.scenario import Scenario
+from tests.simulation.scenario import REFUSED, Scenario
 
 if TYPE_CHECKING:
     from tests.simulation.promises import Observer, Story
 
 #: Faults that an unlink does not notice.
-HARMLESS = {"sinks_break"}
+HARMLESS = {"sinks_break", REFUSED}
 #: A task and its verification end by then where nothing goes wrong, in seconds.
 ENOUGH_SECONDS = 60
 
@@ -31,7 +31,7 @@ def shortfall(observer: Observer, story: Story, scenario: Scenario, published: C
     observer.situations["untroubled"] += 1
     if (story.outcome, story.evidence, story.changed, story.removed) != (Outcome.SUCCEEDED, Evidence.TASK, True, 1):
         return f"{story.key} was untroubled, and is {story.outcome}, evidence {story.evidence}, changed {story.changed}"
-    if event_id(story.key, Outcome.SUBMITTED) not in published:
+    if "submitted" not in scenario.refused and event_id(story.key, Outcome.SUBMITTED) not in published:
         return f"{story.key} was untroubled, and nothing was published of its task"
     return None
 
