@@ -120,15 +120,16 @@ def test_what_has_not_changed_is_not_sent_again(console: Console, estate: Estate
     assert console.get(href, headers=known).status_code == 200
 
 
-def test_the_overview_tells_since_when_it_is_up_by_one_that_finds_it_up(console: Console, estate: Estate) -> None:
-    """Two workers disagree: the time of the one that cannot reach it would stand beside the word `up`."""
+def test_the_overview_tells_state_problem_and_time_of_the_same_worker(console: Console, estate: Estate) -> None:
+    """Two workers disagree: the time of the one that reaches it would stand beside the other's problem."""
     since = estate.clock.now() - timedelta(days=2)
     down = ManagerState(up=False, since=since, problem="https://em.example.com:9398 cannot be reached")
     first = WorkerState("a-worker", "0.1.0", 0, draining=False, enterprise_managers={"default": down})
     estate.work(lambda ledger: ledger.report_status(first))
-    page = console.get("/").text
-    assert f"{since:%Y-%m-%d %H:%M}" not in page
-    assert "cannot be reached" not in page
+    row = console.get("/").text.partition('<th scope="row">default</th>')[2].partition("</tr>")[0]
+    assert "down for 1 of 2 workers" in row
+    assert "cannot be reached" in row
+    assert f"{since:%Y-%m-%d %H:%M}" in row
 
 
 def test_enterprise_managers_are_reported_as_workers_find_them(console: Console, estate: Estate) -> None:

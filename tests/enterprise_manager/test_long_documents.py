@@ -26,6 +26,9 @@ from worker.unlinks.ports.enterprise_manager import Refused
 
 _REFERENCES = '<Ref UID="urn:veeam:Repository:%08d-0000-4000-8000-000000000000" Name="Scale-out"/>'
 _LONG = "".join(_REFERENCES % number for number in range(1000)).encode()
+#: The server closes each connection: a client that is not told so might use it again.
+_CLOSES = b"Connection: close\r\n"
+
 _DOCUMENT = b"<Refs>" + _LONG + b"</Refs>"
 _CUT = b"<Refs>" + _LONG
 
@@ -102,7 +105,7 @@ async def test_few_are_parsed_at_once_and_few_wait_for_it(
             super().__call__(connection)
 
     answers = Counted()
-    answers.next = framed(200, _DOCUMENT)
+    answers.next = framed(200, _DOCUMENT, _CLOSES)
     wire = wire_to(serve(answers, tls=None).port, _PLACES)
     documents = await asyncio.gather(*(_read(wire) for _ in range(12)))
     assert [len(document.children) for document in documents] == [1000] * 12
@@ -117,10 +120,10 @@ async def test_no_place_is_lost_with_a_long_document(
     answers = Answers()
     wire = wire_to(serve(answers, tls=None).port, 1)
     for _ in range(3):
-        answers.next = framed(200, _CUT)
+        answers.next = framed(200, _CUT, _CLOSES)
         with pytest.raises(DocumentError):
             await asyncio.wait_for(_read(wire), 10)
-        answers.next = framed(200, _DOCUMENT)
+        answers.next = framed(200, _DOCUMENT, _CLOSES)
         answer = await wire.exchange(Request("GET", "/api/repositories"))
         parsing.begun.clear()
         reads = [asyncio.create_task(wire.read(answer)) for _ in range(5)]  # two of them are parsed
