@@ -34,6 +34,9 @@ _CONTESTED = 0.03
 #: One message in so many is no valid command; each kind of them is there at least once.
 _INVALID_EVERY = 30
 
+#: How the names of invalid messages begin.
+INVALID = "invalid-"
+
 
 @dataclass(frozen=True, slots=True)
 class PlannedJob:
@@ -145,7 +148,7 @@ _KINDS = (_broken, _for_another, _with_a_lone_surrogate, _with_another_field)
 
 def _invalid(rng: Random, count: int) -> dict[str, bytes]:
     """So many messages that break the contract, or are for an Enterprise Manager that no worker knows."""
-    names = [f"invalid-{number:04}" for number in range(count)]
+    names = [f"{INVALID}{number:04}" for number in range(count)]
     kinds = [*_KINDS, *rng.choices(_KINDS, k=count - len(_KINDS))]
     return {name: kind(name) for name, kind in zip(names, kinds, strict=True)}
 

@@ -44,8 +44,9 @@ _SUSPICIOUS_SECONDS = 60.0
 #: How many old commands are repeated when all is quiet.
 _REPEATED = 50
 
-#: What the strikes do to the host of a worker, in the words of the worker's log.
-_AILING = ("can't start new thread", "Too many open files")
+#: What the strikes do to the host of a worker, in the words of the worker's log; and what pika says where a connection
+#: was given up while it was made.
+_AILING = ("can't start new thread", "Too many open files", "_AsyncioIOReference.__init__.<locals>.on_done_adapter")
 
 #: A worker's log events that say that something happened which nobody foresaw.
 _UNFORESEEN = ("unlink.attempt_failed", "broker.part_failed", "unlink.requeued", "unlink.gave_up", "library.message")
