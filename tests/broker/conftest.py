@@ -195,7 +195,7 @@ class Worker:
 
     async def next(self) -> Any:
         """The next delivery; waits for it."""
-        await until(lambda: self.deliveries, "a delivery", seconds=20)
+        await until(lambda: self.deliveries, "a delivery")
         return self.deliveries.pop(0)
 
 

@@ -82,7 +82,7 @@ async def test_a_publish_that_nobody_waits_for_is_forgotten(channel: ConfirmChan
             else:
                 publish.set_result(Confirmation.UNANSWERED)
         del publish
-        await until(lambda: alive(Message) <= before, "the messages are freed", seconds=10)
+        await until(lambda: alive(Message) <= before, "the messages are freed")
 
 
 async def test_an_answer_that_comes_too_late_is_for_nobody_else(answering: Broker, channel: ConfirmChannel) -> None:

@@ -44,7 +44,7 @@ def test_stopping_while_the_ledger_is_away_is_quiet_and_loses_nothing(
             worker.stop()
             assert "Traceback" not in worker.log()
             queue = "unlink.commands.default"
-            assert wait_until(lambda: _ready(connection, queue) == 1, seconds=10)
+            assert wait_until(lambda: _ready(connection, queue) == 1, seconds=60)
 
 
 def _ready(connection: pika.BlockingConnection, queue: str) -> int:

@@ -36,6 +36,6 @@ async def test_a_worker_that_does_little_frees_cycles_too(monkeypatch: pytest.Mo
         running = asyncio.create_task(worker.run(stop))
         for _ in range(3):
             Circle()
-            await until(lambda: alive(Circle) == 0, "the cycle is freed", seconds=10)
+            await until(lambda: alive(Circle) == 0, "the cycle is freed")
         stop.set()
         await running

@@ -224,4 +224,4 @@ async def test_an_unlink_that_stopped_waiting_is_freed(stop: Callable[[], Awaita
         for _ in range(5):
             with suppress(DeferredError, Unavailable):
                 await unlink()
-        await until(lambda: alive(Held) == 0, "the unlinks are freed", seconds=10)
+        await until(lambda: alive(Held) == 0, "the unlinks are freed")
