@@ -144,7 +144,7 @@ async def test_one_page_of_a_list_is_in_memory_at_a_time(serve: Any, settings_fo
                 connection.send(LOGON)
                 return
             with suppress(AssertionError):  # a thread may not have come back to its queue yet
-                wait_until(lambda: alive(Node) < before + 100, seconds=2)
+                wait_until(lambda: alive(Node) < before + 100, seconds=20)
             asked.append(alive(Node))
             paging = b'<PagingInfo PageNum="%d" PagesCount="5"/>' % (1 + (len(asked) - 1) % 5)
             connection.send(framed(200, b"<Refs>" + _LONG + paging + b"</Refs>"))
