@@ -50,13 +50,22 @@ class Leases:
         """The lease was claimed, in a transaction that began at `began`."""
         self._held[lease.key] = _Held(lease.token, began + self._certain_seconds, self._ahead())
 
-    def renewed(self, tokens: Mapping[str, int], began: float) -> None:
-        """Exactly the leases of these keys were renewed. One that is held here but not among them was taken over."""
+    def renewed(self, tokens: Mapping[str, int], locked: Mapping[str, int], began: float) -> list[str]:
+        """Exactly the leases of `tokens` were renewed; one that is held here and in neither was taken over.
+
+        Those of `locked` could not be renewed. Return the keys of those that have lasted for half their time.
+        """
         certain_until, ahead = began + self._certain_seconds, self._ahead()
-        self._held = {key: held for key, held in self._held.items() if tokens.get(key) == held.token}
-        for held in self._held.values():
-            if certain_until > held.certain_until:
-                held.certain_until, held.ahead = certain_until, ahead
+        self._held = {key: held for key, held in self._held.items() if held.token in {tokens.get(key), locked.get(key)}}
+        half_over = began + self._certain_seconds / 2
+        endangered = []
+        for key, held in self._held.items():
+            if key in tokens:
+                if certain_until > held.certain_until:
+                    held.certain_until, held.ahead = certain_until, ahead
+            elif held.certain_until < half_over:
+                endangered.append(key)
+        return endangered
 
     def __len__(self) -> int:
         """The number of leases."""

@@ -107,6 +107,7 @@ class SqlLedger:
         self._renewal_listeners: list[Callable[[bool], None]] = []
         self._call_listeners: list[Callable[[str, float], None]] = []
         self._cancel_listeners: list[Callable[[str], None]] = []
+        self._endangered: frozenset[str] = frozenset()
         self._paused: frozenset[str] = frozenset()
         self._pause_listeners: list[Callable[[frozenset[str]], None]] = []
         self._up = False
@@ -310,7 +311,7 @@ class SqlLedger:
         """Make every lease of this worker last from now on."""
         with suppress(SchemaTooNewError):
             await self._writer.write(
-                self._if_usable(lambda transaction: (transaction.renew(), transaction.began)),
+                self._if_usable(lambda transaction: (transaction.renew(len(self._leases)), transaction.began)),
                 order=(FIRST, ""),
                 landed=self._renewed,
             )
@@ -348,10 +349,13 @@ class SqlLedger:
 
     def _renewed(self, answer: tuple[Renewed, float]) -> None:
         renewed, began = answer
-        self._leases.renewed(renewed.tokens, began)
+        endangered = self._leases.renewed(renewed.tokens, renewed.locked, began)
+        for key in sorted(set(endangered) - self._endangered):
+            _log.warning("ledger.lease_blocked", idempotency_key=key)
+        self._endangered = frozenset(endangered)
         for key in renewed.cancelled:
             self._notify_cancelled(key)
-        self._notify_renewed(well=True)
+        self._notify_renewed(well=not endangered)
 
     def _looked_around(self, surroundings: Surroundings) -> None:
         self._set_paused(surroundings.paused)

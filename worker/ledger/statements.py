@@ -171,12 +171,30 @@ START_RUN: Final[ReturningUpdate[Any]] = _write(
     run_began_gap=LeaseNow() - Now(),
 ).returning(*WHOLE_ROW)
 
-RENEW: Final[ReturningUpdate[Any]] = (
-    update(unlinks)
-    .where(_of_worker)
-    .values(lease_until=_lease_end)
-    .returning(unlinks.c.key, unlinks.c.token, _cancelled.label("cancelled"))
+_held = unlinks.alias("held")
+#: Locked rows are passed over: a client that hangs with the lock of one row must not cost the leases of all. On SQLite
+#: there are no such locks.
+_not_locked = (
+    select(_held.c.key)
+    .where(_held.c.worker == bindparam("of_worker"), _held.c.stage != literal_column("'settled'"))
+    .with_for_update(key_share=True, skip_locked=True)
 )
+
+
+@cache
+def renew(dialect: str) -> ReturningUpdate[Any]:
+    """Make the leases of a worker last from now on."""
+    rows = _of_worker if dialect == "sqlite" else and_(_of_worker, unlinks.c.key.in_(_not_locked))
+    statement: ReturningUpdate[Any] = (
+        update(unlinks)
+        .where(rows)
+        .values(lease_until=_lease_end)
+        .returning(unlinks.c.key, unlinks.c.token, _cancelled.label("cancelled"))
+    )
+    return statement
+
+
+LEASES: Final = select(unlinks.c.key, unlinks.c.token).where(_of_worker)
 
 #: The order in which all workers lock rows is that of Python's strings, in which a transaction's claims are.
 LOCK: Final = (

@@ -31,6 +31,7 @@ from worker.ledger.statements import (
     COUNT_LONG_SETTLED,
     END_LEASES,
     KEYS_AT_ONCE,
+    LEASES,
     LOCK,
     LONG_SETTLED,
     LONG_UNMET,
@@ -45,10 +46,10 @@ from worker.ledger.statements import (
     RELEASE,
     RELEASE_ALL,
     REMEMBER,
-    RENEW,
     RESUME,
     STEPS_AT_ONCE,
     pause,
+    renew,
     take,
 )
 from worker.unlinks.ports.ledger import (
@@ -75,10 +76,18 @@ _DAY: Final = 24 * 60 * 60 * 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Renewed:
-    """The token of each lease that was renewed, by key, and the keys among them whose cancellation was requested."""
+    """What a renewal found.
+
+    Attributes:
+        tokens: the token of each lease that was renewed, by key.
+        cancelled: the keys among them whose cancellation was requested.
+        locked: the token of each lease that is still this worker's, but could not be renewed: another transaction has
+            locked its row.
+    """
 
     tokens: Mapping[str, int]
     cancelled: tuple[str, ...]
+    locked: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,14 +158,20 @@ class Transaction(Cancelling, LaterRuns):
         }
         return self.connection.execute(take(self.connection.dialect.name), parameters).mappings().one_or_none()
 
-    def renew(self) -> Renewed:
-        """Make every lease of this worker last from now on."""
-        self.lock(of_worker=True)
-        parameters = {"of_worker": self._worker, "lease_microseconds": self._lease_microseconds}
-        rows = self.connection.execute(RENEW, parameters).all()
+    def renew(self, held: int = 0) -> Renewed:
+        """Make the leases of this worker last from now on; it waits for no lock. `held`: how many it should find.
+
+        Without an order: it locks rows only while nothing else is done in the transaction, and never waits.
+        """
+        of_worker = {"of_worker": self._worker}
+        statement = renew(self.connection.dialect.name)
+        rows = self.connection.execute(statement, {**of_worker, "lease_microseconds": self._lease_microseconds}).all()
+        tokens = {key: token for key, token, _ in rows}
+        ours = self.connection.execute(LEASES, of_worker).all() if len(tokens) < held else ()
         return Renewed(
-            tokens={key: token for key, token, _ in rows},
+            tokens=tokens,
             cancelled=tuple(key for key, _, cancelled in rows if cancelled),
+            locked={key: token for key, token in ours if key not in tokens},
         )
 
     def surroundings(self) -> Surroundings:

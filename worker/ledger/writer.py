@@ -42,8 +42,9 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger()
 
-#: The order of writes in a transaction. Renewals first: a lease is worth more than anything that waits. Intents last,
-#: by job, and then what may lock a batch: only they wait for other workers' transactions on what is no key.
+#: The order of writes in a transaction. Intents last, by job, and then what may lock a batch: only they wait for other
+#: workers' transactions on what is no key. `FIRST` is taken before all that is queued: renewals, because a lease is
+#: worth more than anything that waits.
 FIRST: Final = 0
 BY_KEY: Final = 1
 BY_JOB: Final = 2
@@ -197,7 +198,10 @@ class Writer:
         with self._changed:
             if self._closing.is_set():
                 raise LedgerClosedError
-            self._queue.append(write)
+            if order[0] == FIRST:
+                self._queue.appendleft(write)
+            else:
+                self._queue.append(write)
             self._changed.notify()
         return await future
 
@@ -234,14 +238,22 @@ class Writer:
         return sorted((write for write in batch if not _is_given_up(write)), key=lambda write: write.order)
 
     def _take_together(self) -> list[Write[Any]]:
-        """The next writes of the queue. Those of one key stay in their order, also behind one that was set apart."""
+        """The next writes of the queue. Those of one key stay in their order, also behind one that was set apart.
+
+        A write of no key has a transaction of its own, so that no lock for which another one waits holds it up.
+        """
         batch: list[Write[Any]] = []
         later: list[Write[Any]] = []
         keys = {write.key for write in self._apart if write.key is not None}
         while self._queue and len(batch) < MOST_AT_ONCE:
+            if self._queue[0].key is None and batch:
+                break
             write = self._queue.popleft()
             if _is_given_up(write):
                 continue
+            if write.key is None:
+                batch.append(write)
+                break
             (later if write.key in keys else batch).append(write)
             if write.key is not None:
                 keys.add(write.key)
@@ -412,10 +424,9 @@ class Writer:
 def _lock_rows(batch: Sequence[Write[Any]], transaction: Transaction) -> None:
     """Lock the rows in the order of keys, where the writes do not take them, and nothing else, in that order."""
     keys = [write.key for write in batch if write.key is not None]
-    of_worker = 0 < len(keys) < len(batch)
     waits_between = len(keys) > 1 and any(write.order[0] in {BY_JOB, BY_BATCH} for write in batch)
-    if of_worker or waits_between or keys != sorted(keys):
-        transaction.lock(keys, of_worker=of_worker)
+    if waits_between or keys != sorted(keys):
+        transaction.lock(keys, of_worker=False)
 
 
 def _is_given_up(write: Write[Any]) -> bool:
