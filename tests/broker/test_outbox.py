@@ -182,6 +182,22 @@ async def test_event_that_a_full_subscriber_refuses_is_given_back_and_holds_noth
     assert set(received[:-1]) == {refused.id}
 
 
+async def test_event_that_was_refused_before_is_given_back_sooner(
+    worker: Worker, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some hundreds of them took a minute of a slot each, every eleven minutes: all others waited."""
+    monkeypatch.setattr("worker.broker.outbox.REFUSED_AGAIN_SECONDS", 0.5)
+    site.queue("full", "unlink.events", "failed.*", **FULL_AFTER_ONE)
+    site.send(b"fills it up", "", "full")
+    refused = make_event(outcome=Outcome.FAILED)
+    first = asyncio.ensure_future(worker.broker.outbox.publish(refused))
+    with pytest.raises(PublishRefusedError):
+        await worker.broker.outbox.publish(refused, attempt=2)
+    assert not first.done()
+    site.take_all("full")
+    await first
+
+
 async def test_message_that_the_broker_answers_by_closing_the_channel_fails_alone(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:

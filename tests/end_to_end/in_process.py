@@ -78,9 +78,11 @@ class KeptOutbox:
         self.returning: asyncio.Queue[Delivery] = asyncio.Queue()
         self._arrived = asyncio.Condition()
 
-    async def publish(self, event: Event | BatchEnded | bytes, reply_to: Collection[ReplyTo] = ()) -> None:
+    async def publish(
+        self, event: Event | BatchEnded | bytes, reply_to: Collection[ReplyTo] = (), *, attempt: int = 1
+    ) -> None:
         """Keep an event."""
-        del reply_to
+        del reply_to, attempt
         content = json.loads(event if isinstance(event, bytes) else event.to_bytes())
         async with self._arrived:
             self.events.append(content["data"])

@@ -30,9 +30,11 @@ class Forgetful:
     def __init__(self) -> None:
         self.error: type[Exception] | None = None
 
-    async def publish(self, event: Event | BatchEnded | bytes, reply_to: Collection[ReplyTo] = ()) -> None:
+    async def publish(
+        self, event: Event | BatchEnded | bytes, reply_to: Collection[ReplyTo] = (), *, attempt: int = 1
+    ) -> None:
         """Fail, if it shall."""
-        del event, reply_to
+        del event, reply_to, attempt
         if self.error is not None:
             raise self.error
 

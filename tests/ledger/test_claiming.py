@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -11,7 +12,7 @@ from tests.ledger import words
 from tests.ledger.conftest import Database
 from tests.steps import RecordedSteps
 from worker.ledger.sql_ledger import SqlLedger
-from worker.unlinks.claiming import claim_once_free
+from worker.unlinks.claiming import claim_once_free, turn_seconds
 from worker.unlinks.ports.ledger import Claimed, ClaimResult
 from worker.unlinks.ports.steps import Reporter
 from worker.unlinks.signals import Signal
@@ -85,3 +86,15 @@ async def test_the_hold_and_a_drain_end_the_wait_for_a_lease(database: Database)
         await held.claim(other)
     with pytest.raises(LeavingError):
         await leaving.claim(other)
+
+
+@pytest.mark.parametrize(
+    ("age", "seconds"),
+    [(0, 5), (50, 5), (300, 30), (86_400, 120), (-3600, 5)],
+    ids=["new", "young", "old", "of yesterday", "from a clock that is ahead"],
+)
+def test_the_older_a_command_is_the_longer_is_its_turn(age: int, seconds: float) -> None:
+    """Copies of a command that waited for long became thousands while confirms were lost."""
+    now = datetime(2026, 11, 2, 12, tzinfo=UTC)
+    young, delivery = Handed(b"", 0, arrived_at=now), Handed(b"", 0, arrived_at=now - timedelta(seconds=age))
+    assert turn_seconds([young, delivery], now) == pytest.approx(seconds)

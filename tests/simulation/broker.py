@@ -21,6 +21,7 @@ from worker.unlinks.ports.broker import DELIVERY_LIMIT, Delivery, Misrouting, Pu
 TIERS = (5, 30, 120, 600)
 #: For how long a refused publish is repeated, and with which pauses, in seconds (`worker.broker.outbox`).
 REFUSED_SECONDS = 60.0
+REFUSED_AGAIN_SECONDS = 5.0
 PAUSE_SECONDS = 7.0
 #: A connection is closed by the broker when nothing came from its worker for so long, in seconds.
 HEARTBEAT_SECONDS = 60.0
@@ -260,6 +261,10 @@ def _message(delivery: Delivery) -> Message:
     return delivery.message
 
 
+def _patience(attempt: int) -> float:
+    return REFUSED_SECONDS if attempt == 1 else REFUSED_AGAIN_SECONDS
+
+
 class SimulatedOutbox:
     """`worker.unlinks.ports.broker.Outbox`: publishes again until the broker has confirmed, or refused for a minute."""
 
@@ -269,19 +274,21 @@ class SimulatedOutbox:
         self._observer = observer
         self._weather = weather
 
-    async def publish(self, event: Event | BatchEnded | bytes, reply_to: Collection[ReplyTo] = ()) -> None:
+    async def publish(
+        self, event: Event | BatchEnded | bytes, reply_to: Collection[ReplyTo] = (), *, attempt: int = 1
+    ) -> None:
         """As the port has it."""
         body = event if isinstance(event, bytes) else event.to_bytes()
         story = self._observer.handed_over(self._process, body)
-
-        await self._until_confirmed(lambda: self._broker.events.append(body), story, _kind_of(body))
+        patience = _patience(attempt)
+        await self._until_confirmed(lambda: self._broker.events.append(body), story, _kind_of(body), patience)
         self._process.confirmed.update(f"{story} to {each}" for each in reply_to)
 
     async def offer(self, event: Event) -> None:
         """As the port has it."""
         body = event.to_bytes()
         story = self._observer.handed_over(self._process, body)
-        await self._until_confirmed(lambda: self._broker.events.append(body), story, _kind_of(body), once=True)
+        await self._until_confirmed(lambda: self._broker.events.append(body), story, _kind_of(body), 0)
 
     async def delay(self, delivery: Delivery, seconds: float, *, failed: bool) -> None:
         """As the port has it."""
@@ -299,18 +306,18 @@ class SimulatedOutbox:
             world.note("broker", f"message {message.number} waits {seconds:.0f} s as {copy.number}")
             self._broker.delay(copy, tier)
 
-        await self._until_confirmed(store, f"delayed {message.number}", "delay")
+        await self._until_confirmed(store, f"delayed {message.number}", "delay", REFUSED_SECONDS)
 
     async def dead_letter(self, delivery: Delivery, reason: Reason, run: int | None = None) -> None:
         """As the port has it."""
         del reason
         message = _message(delivery)
         store = lambda: self._broker.dead_letters.append(message)  # noqa: E731 - as in `publish`
-        await self._until_confirmed(store, f"dead {message.number}", "dead letter")
+        await self._until_confirmed(store, f"dead {message.number}", "dead letter", _patience(delivery.attempt))
         if run is None:
             self._observer.dead_lettered(message)
 
-    async def _until_confirmed(self, store: Callable[[], None], what: str, kind: str, *, once: bool = False) -> None:
+    async def _until_confirmed(self, store: Callable[[], None], what: str, kind: str, patience: float) -> None:
         process, world, weather = self._process, self._process.world, self._weather
 
         def stored() -> bool:
@@ -333,7 +340,7 @@ class SimulatedOutbox:
                 continue
             if not confirmed:
                 self._observer.situations[f"refused {kind}"] += 1
-                if once or process.time() - began >= REFUSED_SECONDS:
+                if process.time() - began >= patience:
                     raise PublishRefusedError(f"{kind} is refused")
                 await asyncio.sleep(PAUSE_SECONDS)
                 continue

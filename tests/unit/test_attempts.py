@@ -34,7 +34,7 @@ class RefusingOutbox(KeptOutbox):
         super().__init__()
         self._error = error
 
-    async def publish(self, *_: object) -> None:
+    async def publish(self, *_: object, **__: object) -> None:
         """Fail."""
         raise self._error
 
@@ -143,7 +143,7 @@ async def test_an_answer_that_hangs_is_over_in_time(monkeypatch: pytest.MonkeyPa
     steps, outbox = RecordedSteps(), RefusingOutbox(KeyError("a bug"))
     delivery = Handed(b"", CLOCK.monotonic(), attempt=5)
 
-    async def hang(*_: object) -> None:
+    async def hang(*_: object, **__: object) -> None:
         monkeypatch.setattr(outbox, "publish", lambda *_, **__: asyncio.sleep(3600))
         raise KeyError("a bug")
 

@@ -43,6 +43,9 @@ REPLY_SECONDS = 5.0
 #: Seconds of refusals by the broker after which the caller gets `PublishRefusedError`. A lost connection is no refusal:
 #: the time then starts again.
 REFUSED_SECONDS = 60.0
+#: The same for an answer that has failed before and comes from a delay queue: it must not keep others from a slot for
+#: long each time.
+REFUSED_AGAIN_SECONDS = 5.0
 
 #: How many publishes may have a channel of their own at the same time.
 ISOLATED_CHANNELS = 8
@@ -106,17 +109,20 @@ class BrokerOutbox:
         """How many publishes wait for their confirm."""
         return self._unconfirmed
 
-    async def publish(self, event: Event | BatchEnded | bytes, reply_to: Collection[ReplyTo] = ()) -> None:
+    async def publish(
+        self, event: Event | BatchEnded | bytes, reply_to: Collection[ReplyTo] = (), *, attempt: int = 1
+    ) -> None:
         """Publish an event to the events exchange; a terminal one also to `reply_to`.
 
         Bytes, which the ledger had stored, are published unchanged; a header says so.
 
         Raises:
             BrokerClosedError: `close` was called before the broker confirmed.
-            PublishRefusedError: the broker did not take it within `REFUSED_SECONDS`.
+            PublishRefusedError: the broker did not take it within `REFUSED_SECONDS`, or `REFUSED_AGAIN_SECONDS` if this
+                is not the first `attempt`.
         """
         message, terminal = self._event_message(event)
-        await self._confirmed(message)
+        await self._confirmed(message, _patience(attempt))
         if terminal:
             for waiting in reply_to:
                 await self._reply(waiting, message)
@@ -153,17 +159,18 @@ class BrokerOutbox:
             headers[TAKEN_AWAY_HEADER] = delivery.taken_away
         if delivery.returns:
             headers[RETURNS_HEADER] = delivery.returns
-        await self._copy(delivery, delay_exchange(tier), headers)
+        await self._copy(delivery, delay_exchange(tier), headers, REFUSED_SECONDS)
 
     async def dead_letter(self, delivery: Delivery, reason: Reason, run: int | None = None) -> None:
         """Publish a copy of the message to `unlink.dead`. Its headers hold the reason and the run that ends with it.
 
         Raises:
             BrokerClosedError: `close` was called before the broker confirmed.
-            PublishRefusedError: the broker did not take it within `REFUSED_SECONDS`.
+            PublishRefusedError: the broker did not take it within `REFUSED_SECONDS`, or `REFUSED_AGAIN_SECONDS` if this
+                is not the first attempt at the delivery.
         """
         why = headers_of_reason(delivery, reason, run, self._clock.now())
-        await self._copy(delivery, DEAD, {ATTEMPT_HEADER: delivery.attempt, **why})
+        await self._copy(delivery, DEAD, {ATTEMPT_HEADER: delivery.attempt, **why}, _patience(delivery.attempt))
 
     def start(self) -> None:
         """Open a channel in the background, and another one after each loss. Returns at once."""
@@ -180,10 +187,10 @@ class BrokerOutbox:
             self._supervision.cancel()
             await asyncio.wait((self._supervision,))
 
-    async def _copy(self, delivery: Delivery, exchange: str, headers: dict[str, Any]) -> None:
+    async def _copy(self, delivery: Delivery, exchange: str, headers: dict[str, Any], patience: float) -> None:
         # Deliveries of this worker come from its intakes only.
         properties = copied_properties(cast("BrokerDelivery", delivery), headers, self._user)
-        await self._confirmed(Message(exchange, delivery.enterprise_manager, delivery.body, properties))
+        await self._confirmed(Message(exchange, delivery.enterprise_manager, delivery.body, properties), patience)
 
     def _event_message(self, event: Event | BatchEnded | bytes) -> tuple[Message, bool]:
         headers: dict[str, Any] = dict(self._event_headers())
@@ -206,8 +213,11 @@ class BrokerOutbox:
         )
         return Message(EVENTS, about.routing_key, body, properties), about.terminal
 
-    async def _confirmed(self, message: Message) -> None:
-        """Publish until the broker has confirmed that the message was routed to a queue."""
+    async def _confirmed(self, message: Message, patience: float) -> None:
+        """Publish until the broker has confirmed that the message was routed to a queue, or refused it for so long.
+
+        `patience` is in seconds.
+        """
         back_off = new_back_off(self._clock)
         began = self._clock.monotonic()
         alone = False
@@ -225,7 +235,7 @@ class BrokerOutbox:
                 else:
                     alone = confirmation is Confirmation.SUSPECT
                     _log_unconfirmed(message, confirmation, problem)
-                    if self._clock.monotonic() - began >= REFUSED_SECONDS:
+                    if self._clock.monotonic() - began >= patience:
                         raise PublishRefusedError(problem)
                     if confirmation in {Confirmation.UNROUTABLE, Confirmation.SUSPECT}:
                         await self._restore()
@@ -329,6 +339,10 @@ class BrokerOutbox:
             if self._replies is None or not self._replies.is_open:
                 self._replies = await ConfirmChannel.open(await self._connection.opened())
             return self._replies
+
+
+def _patience(attempt: int) -> float:
+    return REFUSED_SECONDS if attempt == 1 else REFUSED_AGAIN_SECONDS
 
 
 def _log_reply_failed(event: Message, problem: str) -> None:

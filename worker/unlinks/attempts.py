@@ -21,7 +21,7 @@ from worker.unlinks.ports.clock import Clock
 from worker.unlinks.ports.enterprise_manager import EnterpriseManagerError
 from worker.unlinks.ports.ledger import LeaseLostError
 from worker.unlinks.ports.steps import Reporter, StepKind
-from worker.unlinks.replies import Replies, UnpublishedError
+from worker.unlinks.replies import Replies, UnpublishedError, attempt_of
 from worker.unlinks.signals import Signal
 from worker.unlinks.waiting import LONGEST_LOOK, DeferredError, LeavingError, UnansweredError
 
@@ -234,11 +234,6 @@ class _EndOfHold:
         """Stop looking. If the work has ignored the cancellations, undo them: its result is valid."""
         self._timer.cancel()
         self.taken_back()
-
-
-def attempt_of(deliveries: list[Delivery]) -> int:
-    """The number of the attempt at deliveries that are answered together."""
-    return max((delivery.attempt for delivery in deliveries), default=1)
 
 
 def retry_seconds(attempt: int) -> float:

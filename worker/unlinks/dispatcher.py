@@ -14,7 +14,7 @@ from worker.frames import without_frames
 from worker.unlinks.attempts import Attempts
 from worker.unlinks.authorization import Authorized, Authorizer
 from worker.unlinks.batches import Batches, member_of
-from worker.unlinks.claiming import HELD_ELSEWHERE_SECONDS
+from worker.unlinks.claiming import turn_seconds
 from worker.unlinks.job_locks import JobLocks
 from worker.unlinks.misrouted import Misrouted, given_up
 from worker.unlinks.not_before import problem_with_times, seconds_of_waiting
@@ -240,7 +240,7 @@ class Dispatcher:
             same = command.fingerprint == running.fingerprint
             known = running.run is not None or same
         if not known:  # the ledger has not said yet to which content the key belongs, and which run this is
-            await self._replies.delay([delivery], HELD_ELSEWHERE_SECONDS, report, failed=False)
+            await self._delay_for_a_turn(delivery, report)
         elif not same:
             await self._replies.reject_reuse(delivery, command, report)
         else:
@@ -284,12 +284,16 @@ class Dispatcher:
         """End here a cancelled run that waits for its `not_before`. None if the delivery was delayed instead."""
         stored = read_command(known.command)
         if stored.idempotency_key in self._running:  # a copy that is about to be delayed again
-            await self._replies.delay([delivery], HELD_ELSEWHERE_SECONDS, report, failed=False)
+            await self._delay_for_a_turn(delivery, report)
             return None
         running = Running(stored, Authorized(), [delivery], report, known.fingerprint)
         report.identified(stored)
         running.cancelled.set()
         return self._starting(running)
+
+    async def _delay_for_a_turn(self, delivery: Delivery, report: Reporter) -> None:
+        """Let a delivery wait in a delay queue while its key is held."""
+        await self._replies.delay([delivery], turn_seconds([delivery], self._clock.now()), report, failed=False)
 
     def _on_cancel(self, key: str) -> None:
         if (running := self._running.get(key)) is not None:

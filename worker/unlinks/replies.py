@@ -77,17 +77,17 @@ class Replies:
         self, event: Event | bytes, deliveries: list[Delivery], report: Reporter, ended_batches: EndedBatches
     ) -> None:
         report(StepKind.PUBLISHING)
-        reply_to, published_for = _reply_to(deliveries), len(deliveries)
-        await self.outbox.publish(event, reply_to)
+        reply_to, published_for, attempt = _reply_to(deliveries), len(deliveries), attempt_of(deliveries)
+        await self.outbox.publish(event, reply_to, attempt=attempt)
         seen = 0
         while seen < len(deliveries):  # those that joined meanwhile may have another batch
             seen = len(deliveries)
             for batch in await ended_batches():
-                await self.outbox.publish(batch)
+                await self.outbox.publish(batch, attempt=attempt)
                 report(StepKind.BATCH_ENDED, **_facts(batch))
             if published_for < seen:  # their senders may have begun to listen after the event, or want a reply
                 late, published_for = _reply_to(deliveries) - reply_to, seen
-                await self.outbox.publish(event, late)
+                await self.outbox.publish(event, late, attempt=attempt)
                 reply_to |= late
         report(StepKind.PUBLISHED, event=None if isinstance(event, bytes) else event)
 
@@ -228,6 +228,11 @@ class Replies:
         except PublishRefusedError as error:
             raise UnpublishedError(str(error)) from error
         report(StepKind.DEAD_LETTERED, reason=reason.code.value)
+
+
+def attempt_of(deliveries: list[Delivery]) -> int:
+    """The number of the attempt at deliveries that are answered together."""
+    return max((delivery.attempt for delivery in deliveries), default=1)
 
 
 def known_of(command: Command) -> PartialParse:

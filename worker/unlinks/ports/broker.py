@@ -147,11 +147,16 @@ class Outbox(Protocol):
     """Publishes to the broker. Each call returns once the broker has confirmed, and waits through reconnections.
 
     Each raises `PublishRefusedError` if the broker refuses the message for a minute, as it does when a subscriber's
-    queue is full and has `x-overflow` `reject-publish`.
+    queue is full and has `x-overflow` `reject-publish`; from the second attempt at a delivery on, for a few seconds.
     """
 
-    async def publish(self, event: Event | BatchEnded | bytes, reply_to: Collection[ReplyTo] = ()) -> None:
-        """Publish an event to the events exchange; a stored one byte for byte. A terminal one also to `reply_to`."""
+    async def publish(
+        self, event: Event | BatchEnded | bytes, reply_to: Collection[ReplyTo] = (), *, attempt: int = 1
+    ) -> None:
+        """Publish an event to the events exchange; a stored one byte for byte. A terminal one also to `reply_to`.
+
+        `attempt` is that of the delivery.
+        """
         ...
 
     async def offer(self, event: Event) -> None:
