@@ -11,7 +11,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
@@ -37,6 +37,11 @@ from worker.unlinks.ports.enterprise_manager import (
 
 #: How long a gateway waits for an answer, in seconds.
 REQUEST_SECONDS = 30.0
+#: How long it waits for a request that hangs, where requests may, and how long at most for a DELETE, in seconds.
+HANGING_SECONDS = 900.0
+DELETE_SECONDS = 60.0
+#: How many requests it has under way at once, where requests may hang.
+SLOTS = 1
 #: How long it waits between two looks whether the server is back, in seconds.
 PROBE_SECONDS = 5.0
 #: How often it asks again where that is safe.
@@ -347,6 +352,7 @@ class SimulatedGateway:
         self._up.set()
         self._probing: asyncio.Task[None] | None = None
         self._polls: Counter[TaskTicket] = Counter()
+        self._slots = asyncio.Semaphore(SLOTS) if weather.hanging else None
 
     async def find_job(self, reference: JobReference) -> Job:
         """As the port has it. Poison ends the process."""
@@ -411,14 +417,21 @@ class SimulatedGateway:
         run = self._observer.delete_called(self._process, key, job_id, object_in_job_id)
         for _ in range(TRIES):
             session = await self._session()
-            last_moment = await may_send()
-            if self._process.time() > last_moment:
-                raise NotSent("the last moment has passed")
-            left = True
+            left = False
+
+            async def permitted() -> None:
+                nonlocal left
+                last_moment = await may_send()
+                if self._process.time() > last_moment:
+                    raise NotSent("the last moment has passed")
+                self._observer.delete_permitted(self._process, key)
+                left = True
+
             try:
                 task = await self._exchange(
                     session,
                     lambda session: self._server.delete(session, job_id, object_in_job_id, key, run, self._process),
+                    permitted,
                 )
             except UnauthorizedError:
                 left = False
@@ -471,7 +484,36 @@ class SimulatedGateway:
         if self.session == session:
             self.session = None
 
-    async def _exchange(self, session: str | None, act: Callable[[str], Answer]) -> Answer:
+    async def _exchange(
+        self,
+        session: str | None,
+        act: Callable[[str], Answer],
+        permitted: Callable[[], Awaitable[None]] | None = None,
+    ) -> Answer:
+        """One request. It waits for a slot, and keeps it until it ends, also if nobody waits for it any more."""
+        if self._slots is None:
+            if permitted is not None:
+                await permitted()
+            return await self._request(session, act, REQUEST_SECONDS)
+        await self._slots.acquire()
+        try:
+            if permitted is not None:
+                await permitted()
+            most = HANGING_SECONDS if permitted is None else DELETE_SECONDS
+            exchange = self._process.create_task(self._request(session, act, most))
+        except BaseException:
+            self._slots.release()
+            raise
+        exchange.add_done_callback(self._leave)
+        return await asyncio.shield(exchange)
+
+    def _leave(self, exchange: asyncio.Task[Any]) -> None:
+        if self._slots is not None:
+            self._slots.release()
+        if not exchange.cancelled():
+            exchange.exception()
+
+    async def _request(self, session: str | None, act: Callable[[str], Answer], seconds: float) -> Answer:
         server = self._server
 
         def arrive() -> Answer:
@@ -486,9 +528,10 @@ class SimulatedGateway:
             return answer
 
         there, back, lost = self._weather.way_to_enterprise_manager()
+        hangs = self._weather.hangs()
         try:
-            async with asyncio.timeout(REQUEST_SECONDS):
-                return await self._process.request(arrive, there, back, lost=lost)
+            async with asyncio.timeout(seconds if hangs else REQUEST_SECONDS):
+                return await self._process.request(arrive, there, back, lost="request" if hangs else lost)
         except TimeoutError:
             raise NoAnswerError from None
 

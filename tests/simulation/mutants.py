@@ -5,6 +5,7 @@ More than 400 lines: one table of wrong variants.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -64,10 +65,10 @@ from worker.unlinks.ports.ledger import (
 )
 from worker.unlinks.ports.steps import Reporter
 from worker.unlinks.ports.steps import Step as ReportedStep
-from worker.unlinks.replies import Replies
+from worker.unlinks.replies import Replies, attempt_of
 from worker.unlinks.runs import Running, Runs
-from worker.unlinks.waiting import FIRST_PAUSE, DeadlinePassedError, DeferredError, LeavingError, Waiting
-from worker.unlinks.workflow import Workflow
+from worker.unlinks.waiting import FIRST_PAUSE, DeadlinePassedError, DeferredError, Departure, LeavingError, Waiting
+from worker.unlinks.workflow import MAY_SEND_SECONDS, Workflow
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +137,7 @@ async def _acknowledge_before_the_batch(
 ) -> None:
     await _true_publish(self, event, deliveries, report, dead=dead)
     for batch in await ended_batches():
-        await self.outbox.publish(batch)
+        await self.outbox.publish(batch, attempt=attempt_of(deliveries))
 
 
 _true_publish = Replies.publish
@@ -190,10 +191,11 @@ async def _publish_once(
 ) -> None:
     """Whoever joins while the event is being published gets no reply."""
     del report
+    attempt = attempt_of(deliveries)
     waiting = {ReplyTo(each.reply_to, each.correlation_id) for each in deliveries if each.reply_to is not None}
-    await self.outbox.publish(event, waiting)
+    await self.outbox.publish(event, waiting, attempt=attempt)
     for batch in await ended_batches():
-        await self.outbox.publish(batch)
+        await self.outbox.publish(batch, attempt=attempt)
 
 
 def _reply_once_a_queue(deliveries: list[Delivery]) -> set[ReplyTo]:
@@ -308,6 +310,28 @@ def _without_the_index_of_jobs(self: Database, clock: Clock) -> None:
 def _always_alive(self: SqlLedger, lease: Lease) -> bool:
     del self, lease
     return True
+
+
+async def _check_the_lease_alone(self: Workflow) -> float:
+    self.require_lease()
+    return self.clock.monotonic() + MAY_SEND_SECONDS
+
+
+async def _until_sent_without_an_end(
+    self: Waiting, send: Callable[[Departure], Awaitable[Any]], may_send: Callable[[], Awaitable[float]]
+) -> Any:
+    """The wait for a logon and a slot is taken for the exchange, which must not be interrupted."""
+    del self
+    exchanging = asyncio.ensure_future(send(Departure(may_send)))
+    while not exchanging.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait((exchanging,))
+    return exchanging.result()
+
+
+def _hold_for_ever(self: Attempts, deliveries: list[Delivery]) -> float:
+    del self, deliveries
+    return float("inf")
 
 
 _true_delete_link = SimulatedGateway.delete_link
@@ -565,6 +589,11 @@ MUTANTS = (
         "takes a lost answer for a DELETE that did not leave",
         ((SimulatedGateway, "delete_link", _take_a_lost_answer_for_nothing_done),),
     ),
+    Mutant(
+        "lets nothing end the wait for a slot",
+        ((Waiting, "until_sent", _until_sent_without_an_end), (Workflow, "_may_send", _check_the_lease_alone)),
+    ),
+    Mutant("holds a delivery without end", ((Attempts, "hold_until", _hold_for_ever),)),
     Mutant("trusts a task ID after a new logon", ((SimulatedGateway, "task", _trust_an_old_task),)),
     Mutant("takes OperationFinished for the end", ((Follower, "to_its_end", _stop_when_no_longer_running),)),
     Mutant("takes the answer to the DELETE for the end", ((Follower, "to_its_end", _believe_the_answer),)),

@@ -63,6 +63,7 @@ RATES_OF_FAULTS = {
     "database_slow": {"database_slow": 0.1},
     "ports_break": {"breaking": 0.1},
     "sinks_break": {"sinks_breaking": 0.1},
+    "requests_hang": {"hanging": 0.1},
 }
 RATES = [name for rates in RATES_OF_FAULTS.values() for name in rates]
 
@@ -118,6 +119,7 @@ class Weather:
     database_slow: float = 0
     breaking: float = 0
     sinks_breaking: float = 0
+    hanging: float = 0
     #: What the broker refuses, from when until when.
     refusals: tuple[Refusal, ...] = ()
     broker_away_until: float = 0
@@ -178,6 +180,10 @@ class Weather:
         if world.chance(self.request_late):
             back = world.random.random() * 60
         return there, back, ""
+
+    def hangs(self) -> bool:
+        """Whether a request is not answered for a long time, and keeps its slot."""
+        return self.world.chance(self.hanging)
 
     def refuses(self) -> bool:
         """Whether a DELETE is answered with a definite no."""
@@ -315,6 +321,8 @@ def draw(seed: int) -> Scenario:
         faults.append("ports_break")
     if Random(f"sinks {seed}").random() < 0.1:  # noqa: S311 - as above
         faults.append("sinks_break")
+    if Random(f"hangs {seed}").random() < 0.1:  # noqa: S311 - as above
+        faults.append("requests_hang")
     horizon = chance.uniform(60, 600)
     refusals = _refusals(Random(f"refused publishes {seed}"), horizon)  # noqa: S311 - as above
     if refusals:
