@@ -14,6 +14,7 @@ from functools import partial
 import structlog
 
 from contracts.commands import UNKNOWN_NAME
+from worker import memory
 from worker.broker.broker import Broker
 from worker.broker.delivery import BrokerDelivery
 from worker.clock import SystemClock
@@ -34,12 +35,8 @@ log = structlog.get_logger()
 #: The exit status after a second signal to stop: the shell's for a process ended by SIGTERM.
 ENDED_AT_ONCE = 128 + signal.SIGTERM
 
-#: When Python looks for unreachable cycles: after so many new objects (not 700), for older ones ten times less often.
-#: An unlink leaves next to none, and the search took 6 % of the CPU.
-GC_THRESHOLDS = (10_000, 10, 10)
-
-#: How often the new objects are searched besides, in seconds: a worker without commands makes few, and would keep a
-#: large one in a cycle for hours. It costs 1 ms for each hundred unlinks that have begun since.
+#: How often the new objects are searched for cycles besides, in seconds: a worker without commands makes few, and would
+#: keep a large one in a cycle for hours. It costs 1 ms for each hundred unlinks that have begun since.
 GC_SECONDS = 10.0
 
 #: How often each worker deletes old keys, in seconds, before jitter.
@@ -243,8 +240,7 @@ async def _unless(stop: asyncio.Event, starting: Coroutine[None, None, None]) ->
 
 def run(settings: Settings) -> None:
     """Run a worker until SIGTERM or SIGINT: the first drains, a second ends at once."""
-    gc.freeze()  # what was imported stays: it need not be searched again and again
-    gc.set_threshold(*GC_THRESHOLDS)
+    memory.prepare()
     asyncio.run(_run(settings))
 
 
