@@ -192,7 +192,7 @@ async def test_event_that_was_refused_before_is_given_back_sooner(
     refused = make_event(outcome=Outcome.FAILED)
     first = asyncio.ensure_future(worker.broker.outbox.publish(refused))
     with pytest.raises(PublishRefusedError):
-        await worker.broker.outbox.publish(refused, attempt=2)
+        await worker.broker.outbox.publish(refused, refusals=1)
     assert not first.done()
     site.take_all("full")
     await first
@@ -306,6 +306,17 @@ async def test_delayed_twice_in_the_same_tier_a_message_still_comes_back(worker:
     assert delivery.headers["mine"] == [1, "two"]
     assert delivery.headers["traceparent"] == "00-1"
     assert (delivery.properties.message_id, delivery.properties.type, delivery.properties.app_id) == ("m", "t", "a")
+
+
+async def test_refusals_of_an_answer_are_no_attempts_at_its_command(worker: Worker, site: Site) -> None:
+    """A retry whose old event a full subscriber refused for an hour was given up after one try."""
+    site.send(b"command", headers={"unlink-refusals": 8})
+    for counted in ({"refused": True}, {}, {"failed": True}):
+        delivery = await worker.next()
+        await worker.broker.outbox.delay(delivery, 0.3, **counted)
+        delivery.acknowledge()
+    delivery = await worker.next()
+    assert (delivery.refusals, delivery.attempt) == (9, 2)
 
 
 async def test_delay_takes_the_shortest_tier_that_is_long_enough(worker: Worker, site: Site) -> None:

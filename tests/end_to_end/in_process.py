@@ -56,6 +56,7 @@ class Handed:
     misrouting: Misrouting | None = None
     taken_away: str | None = None
     returns: int = 0
+    refusals: int = 0
     live: bool = True
     acknowledged: bool = False
     requeued: bool = False
@@ -79,10 +80,10 @@ class KeptOutbox:
         self._arrived = asyncio.Condition()
 
     async def publish(
-        self, event: Event | BatchEnded | bytes, reply_to: Collection[ReplyTo] = (), *, attempt: int = 1
+        self, event: Event | BatchEnded | bytes, reply_to: Collection[ReplyTo] = (), *, refusals: int = 0
     ) -> None:
         """Keep an event."""
-        del reply_to, attempt
+        del reply_to, refusals
         content = json.loads(event if isinstance(event, bytes) else event.to_bytes())
         async with self._arrived:
             self.events.append(content["data"])
@@ -92,9 +93,9 @@ class KeptOutbox:
         """Keep a progress event."""
         await self.publish(event)
 
-    async def delay(self, delivery: Delivery, seconds: float, *, failed: bool) -> None:
+    async def delay(self, delivery: Delivery, seconds: float, *, failed: bool = False, refused: bool = False) -> None:
         """Bring it back at once; an attempt that fails is a fault of the worker."""
-        assert not failed, "an attempt failed in an unforeseen way"
+        assert not failed or refused, "an attempt failed in an unforeseen way"
         async with self._arrived:
             self.delays.append(seconds)
             self._arrived.notify_all()

@@ -31,10 +31,10 @@ class Forgetful:
         self.error: type[Exception] | None = None
 
     async def publish(
-        self, event: Event | BatchEnded | bytes, reply_to: Collection[ReplyTo] = (), *, attempt: int = 1
+        self, event: Event | BatchEnded | bytes, reply_to: Collection[ReplyTo] = (), *, refusals: int = 0
     ) -> None:
         """Fail, if it shall."""
-        del event, reply_to, attempt
+        del event, reply_to, refusals
         if self.error is not None:
             raise self.error
 
@@ -42,7 +42,7 @@ class Forgetful:
         """As the other one."""
         await self.publish(event)
 
-    async def delay(self, delivery: Delivery, seconds: float, *, failed: bool) -> None:
+    async def delay(self, delivery: Delivery, seconds: float, *, failed: bool = False, refused: bool = False) -> None:
         """Look away."""
 
     async def dead_letter(self, delivery: Delivery, reason: Reason, run: int | None = None) -> None:

@@ -22,8 +22,8 @@ async def test_a_repeat_is_answered_at_whichever_turn_of_the_loop_it_arrives(
         turns = {f"CHG{number}": number for number in range(TURNS)}
         publish = worker.received.publish
 
-        async def publish_and_repeat(event: Any, reply_to: Any = (), *, attempt: int = 1) -> None:
-            await publish(event, reply_to, attempt=attempt)
+        async def publish_and_repeat(event: Any, reply_to: Any = (), *, refusals: int = 0) -> None:
+            await publish(event, reply_to, refusals=refusals)
             key = worker.received.events[-1]["idempotency_key"]
             if key not in repeats:
                 repeats[key] = send(worker, key)

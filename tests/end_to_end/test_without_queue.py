@@ -37,10 +37,10 @@ class NotedOutbox(KeptOutbox):
         self.delays: list[float] = []
         self.dead: list[str] = []
 
-    async def delay(self, delivery: Delivery, seconds: float, *, failed: bool) -> None:
+    async def delay(self, delivery: Delivery, seconds: float, *, failed: bool = False, refused: bool = False) -> None:
         """Note for how long."""
         assert not failed
-        del delivery
+        del delivery, refused
         self.delays.append(seconds)
 
     async def dead_letter(self, delivery: Delivery, reason: Reason, run: int | None = None) -> None:
@@ -172,8 +172,8 @@ async def test_an_unreadable_delivery_counts_as_an_attempt(
     monkeypatch.setattr("worker.unlinks.dispatcher.read_message", fail)
     failures: list[bool] = []
 
-    async def delay(*_: object, failed: bool) -> None:
-        failures.append(failed)
+    async def delay(*_: object, failed: bool, refused: bool) -> None:
+        failures.append(failed and not refused)
 
     monkeypatch.setattr(bystander.outbox, "delay", delay)
     await bystander.take(OLD, UNKNOWN_NAME, misrouting=Misrouting("a.b", 0))

@@ -41,6 +41,7 @@ class Message:
     #: How often this copy came back unacknowledged, and all copies together.
     returned: int = 0
     returns: int = 0
+    refusals: int = 0
     taken_away: str | None = None
     #: When it was first delivered, by the worker's clock; of a copy, that of the original.
     arrived_at: datetime | None = None
@@ -211,6 +212,7 @@ class SimulatedDelivery:
     user_id: str | None = None
     headers: Mapping[str, object] = {}
     returns = property(lambda self: self.message.returns)
+    refusals = property(lambda self: self.message.refusals)
 
     @property
     def taken_away(self) -> str | None:
@@ -261,8 +263,8 @@ def _message(delivery: Delivery) -> Message:
     return delivery.message
 
 
-def _patience(attempt: int) -> float:
-    return REFUSED_SECONDS if attempt == 1 else REFUSED_AGAIN_SECONDS
+def _patience(refusals: int) -> float:
+    return REFUSED_AGAIN_SECONDS if refusals else REFUSED_SECONDS
 
 
 class SimulatedOutbox:
@@ -275,12 +277,12 @@ class SimulatedOutbox:
         self._weather = weather
 
     async def publish(
-        self, event: Event | BatchEnded | bytes, reply_to: Collection[ReplyTo] = (), *, attempt: int = 1
+        self, event: Event | BatchEnded | bytes, reply_to: Collection[ReplyTo] = (), *, refusals: int = 0
     ) -> None:
         """As the port has it."""
         body = event if isinstance(event, bytes) else event.to_bytes()
         story = self._observer.handed_over(self._process, body)
-        patience = _patience(attempt)
+        patience = _patience(refusals)
         await self._until_confirmed(lambda: self._broker.events.append(body), story, _kind_of(body), patience)
         self._process.confirmed.update(f"{story} to {each}" for each in reply_to)
 
@@ -290,7 +292,7 @@ class SimulatedOutbox:
         story = self._observer.handed_over(self._process, body)
         await self._until_confirmed(lambda: self._broker.events.append(body), story, _kind_of(body), 0)
 
-    async def delay(self, delivery: Delivery, seconds: float, *, failed: bool) -> None:
+    async def delay(self, delivery: Delivery, seconds: float, *, failed: bool = False, refused: bool = False) -> None:
         """As the port has it."""
         message = _message(delivery)
         self._observer.delayed(message)
@@ -302,7 +304,7 @@ class SimulatedOutbox:
         def store() -> None:
             number, attempt = world.serial(), message.attempt + failed
             copy = replace(message, number=number, attempt=attempt, misrouted_seconds=waited, returned=0)
-            copy = replace(copy, arrived_at=delivery.arrived_at)
+            copy = replace(copy, arrived_at=delivery.arrived_at, refusals=message.refusals + refused)
             world.note("broker", f"message {message.number} waits {seconds:.0f} s as {copy.number}")
             self._broker.delay(copy, tier)
 
@@ -313,7 +315,7 @@ class SimulatedOutbox:
         del reason
         message = _message(delivery)
         store = lambda: self._broker.dead_letters.append(message)  # noqa: E731 - as in `publish`
-        await self._until_confirmed(store, f"dead {message.number}", "dead letter", _patience(delivery.attempt))
+        await self._until_confirmed(store, f"dead {message.number}", "dead letter", _patience(delivery.refusals))
         if run is None:
             self._observer.dead_lettered(message)
 

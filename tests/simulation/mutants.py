@@ -65,7 +65,7 @@ from worker.unlinks.ports.ledger import (
 )
 from worker.unlinks.ports.steps import Reporter
 from worker.unlinks.ports.steps import Step as ReportedStep
-from worker.unlinks.replies import Replies, attempt_of
+from worker.unlinks.replies import Replies, refusals_of
 from worker.unlinks.runs import Running, Runs
 from worker.unlinks.waiting import FIRST_PAUSE, DeadlinePassedError, DeferredError, Departure, LeavingError, Waiting
 from worker.unlinks.workflow import MAY_SEND_SECONDS, Workflow
@@ -137,7 +137,7 @@ async def _acknowledge_before_the_batch(
 ) -> None:
     await _true_publish(self, event, deliveries, report, dead=dead)
     for batch in await ended_batches():
-        await self.outbox.publish(batch, attempt=attempt_of(deliveries))
+        await self.outbox.publish(batch, refusals=refusals_of(deliveries))
 
 
 _true_publish = Replies.publish
@@ -171,13 +171,13 @@ def _id_without_ends(enterprise_manager: str, user_id: str | None, batch_id: str
 
 
 async def _delay_after_acknowledging(
-    self: Replies, deliveries: list[Delivery], seconds: float, report: Reporter, *, failed: bool
+    self: Replies, deliveries: list[Delivery], seconds: float, report: Reporter, **counted: bool
 ) -> None:
     del report
     while deliveries:
         delivery = deliveries.pop()
         delivery.acknowledge()
-        await self.outbox.delay(delivery, seconds, failed=failed)
+        await self.outbox.delay(delivery, seconds, **counted)
 
 
 async def _forget_the_new_delivery(
@@ -191,11 +191,11 @@ async def _publish_once(
 ) -> None:
     """Whoever joins while the event is being published gets no reply."""
     del report
-    attempt = attempt_of(deliveries)
+    refusals = refusals_of(deliveries)
     waiting = {ReplyTo(each.reply_to, each.correlation_id) for each in deliveries if each.reply_to is not None}
-    await self.outbox.publish(event, waiting, attempt=attempt)
+    await self.outbox.publish(event, waiting, refusals=refusals)
     for batch in await ended_batches():
-        await self.outbox.publish(batch, attempt=attempt)
+        await self.outbox.publish(batch, refusals=refusals)
 
 
 def _reply_once_a_queue(deliveries: list[Delivery]) -> set[ReplyTo]:
@@ -510,9 +510,9 @@ _looks = count()
 
 
 async def _delay_nothing(
-    self: Replies, deliveries: list[Delivery], seconds: float, report: Reporter, *, failed: bool
+    self: Replies, deliveries: list[Delivery], seconds: float, report: Reporter, **counted: bool
 ) -> None:
-    del self, deliveries, seconds, report, failed
+    del self, deliveries, seconds, report, counted
 
 
 def _give_nothing_up(delivery: Delivery) -> None:

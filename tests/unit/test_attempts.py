@@ -38,9 +38,9 @@ class RefusingOutbox(KeptOutbox):
         """Fail."""
         raise self._error
 
-    async def delay(self, delivery: Delivery, seconds: float, *, failed: bool) -> None:
+    async def delay(self, delivery: Delivery, seconds: float, *, failed: bool = False, refused: bool = False) -> None:
         """Keep it."""
-        assert failed
+        assert (failed, refused) == (False, True)
         self.delays.append(seconds)
         self.returning.put_nowait(delivery)
 
@@ -48,9 +48,9 @@ class RefusingOutbox(KeptOutbox):
 class UndelayingOutbox(RefusingOutbox):
     """An outbox that takes nothing at all."""
 
-    async def delay(self, delivery: Delivery, seconds: float, *, failed: bool) -> None:
+    async def delay(self, delivery: Delivery, seconds: float, *, failed: bool = False, refused: bool = False) -> None:
         """Fail."""
-        del delivery, seconds, failed
+        del delivery, seconds, failed, refused
         raise PublishRefusedError("the delay queue is gone")
 
 
@@ -94,11 +94,11 @@ def rejection(delivery: Handed) -> Callable[[Replies, Reporter], Any]:
     return lambda replies, report: replies.reject(delivery, PartialParse("CHG1"), code, "no", report, dead_letter=True)
 
 
-@pytest.mark.parametrize(("attempt", "seconds"), [(1, 5.0), (2, 30.0), (3, 120.0), (4, 600.0), (50, 600.0)])
-async def test_a_rejection_that_the_broker_refuses_is_never_given_up(attempt: int, seconds: float) -> None:
+@pytest.mark.parametrize(("refusals", "seconds"), [(0, 5.0), (1, 30.0), (2, 120.0), (3, 600.0), (50, 600.0)])
+async def test_a_rejection_that_the_broker_refuses_is_never_given_up(refusals: int, seconds: float) -> None:
     """While a subscriber's queue is full, the command would end in another way, or write dead letters without end."""
     steps, outbox = RecordedSteps(), RefusingOutbox(PublishRefusedError(FULL))
-    delivery = Handed(b"", CLOCK.monotonic(), attempt=attempt)
+    delivery = Handed(b"", CLOCK.monotonic(), refusals=refusals)
 
     await answer(delivery, outbox, steps, by=rejection(delivery))
 

@@ -25,16 +25,16 @@ class Published(KeptOutbox):
     def __init__(self) -> None:
         super().__init__()
         self.replies: list[set[ReplyTo]] = []
-        self.attempts: list[int] = []
+        self.refusals: list[int] = []
 
     async def publish(
-        self, event: Event | BatchEnded | bytes, reply_to: Collection[ReplyTo] = (), *, attempt: int = 1
+        self, event: Event | BatchEnded | bytes, reply_to: Collection[ReplyTo] = (), *, refusals: int = 0
     ) -> None:
         """Keep it."""
         assert event == EVENT
         assert len(set(reply_to)) == len(reply_to)
         self.replies.append(set(reply_to))
-        self.attempts.append(attempt)
+        self.refusals.append(refusals)
 
 
 async def test_a_command_that_joins_after_the_event_was_published_is_answered_by_the_event_again() -> None:
@@ -81,11 +81,12 @@ async def test_each_delivery_gets_a_reply_with_its_own_correlation_id() -> None:
     assert outbox.replies == [first, {ReplyTo("shared", "D")}]
 
 
-async def test_an_answer_that_returns_is_published_as_another_attempt() -> None:
+async def test_an_answer_that_was_refused_says_so_when_it_is_published_again() -> None:
     """It kept its slot for a minute each time: some hundreds of them, and a full subscriber stopped the others."""
     outbox, clock = Published(), SystemClock()
     replies = Replies(outbox, clock, Batches(cast("Ledger", None)))
-    deliveries: list[Delivery] = [Handed(b"", clock.monotonic()), Handed(b"", clock.monotonic(), attempt=3)]
+    deliveries: list[Delivery] = [Handed(b"", clock.monotonic()), Handed(b"", clock.monotonic(), refusals=3)]
     await replies.publish(EVENT, deliveries, Reporter(RecordedSteps(), "default", "CHG1"))
     await replies.publish(EVENT, [], Reporter(RecordedSteps(), "default", "CHG1"))
-    assert outbox.attempts == [3, 1]
+    await replies.repeat(EVENT, deliveries, Reporter(RecordedSteps(), "default", "CHG1"))
+    assert outbox.refusals == [3, 0, 3]

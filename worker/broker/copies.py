@@ -11,6 +11,7 @@ from worker.broker.dead_letters import REASON_HEADERS, RUN_HEADER
 from worker.broker.delivery import (
     ARRIVED_HEADER,
     ATTEMPT_HEADER,
+    REFUSALS_HEADER,
     RETURNS_HEADER,
     TAKEN_AWAY_HEADER,
     BrokerDelivery,
@@ -38,6 +39,7 @@ _BROKERS_OWN = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count"
 #: Headers that are not copied: the worker sets them anew on each copy that needs them.
 _OF_ONE_COPY = {
     SENDER_HEADER,
+    REFUSALS_HEADER,
     RETURNS_HEADER,
     TAKEN_AWAY_HEADER,
     ARRIVED_HEADER,

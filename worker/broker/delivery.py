@@ -29,6 +29,9 @@ TAKEN_AWAY_HEADER = "unlink-taken-away"
 #: before each further attempt, so that the broker's count alone would never reach the delivery limit.
 RETURNS_HEADER = "unlink-returns"
 
+#: The header that counts how often the broker refused the answer to the message. It is no attempt at the command.
+REFUSALS_HEADER = "unlink-refusals"
+
 #: The header of a delayed copy that says when the original was first delivered, in ISO 8601.
 ARRIVED_HEADER = "unlink-arrived-at"
 
@@ -123,6 +126,11 @@ class BrokerDelivery:
     def attempt(self) -> int:
         """1 plus the number of earlier attempts that failed. An invalid header counts as missing."""
         return count_of(self.headers.get(ATTEMPT_HEADER), least=1)
+
+    @property
+    def refusals(self) -> int:
+        """How often the broker refused the answer to the message. An invalid header counts as missing."""
+        return count_of(self.headers.get(REFUSALS_HEADER), least=0)
 
     @property
     def live(self) -> bool:

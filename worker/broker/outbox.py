@@ -22,7 +22,7 @@ from worker.broker.confirms import Confirmation, ConfirmChannel, Message
 from worker.broker.connection import SupervisedConnection
 from worker.broker.copies import copied_properties, short_text
 from worker.broker.dead_letters import headers_of_reason
-from worker.broker.delivery import ARRIVED_HEADER, ATTEMPT_HEADER, RETURNS_HEADER, TAKEN_AWAY_HEADER
+from worker.broker.delivery import ARRIVED_HEADER, ATTEMPT_HEADER, REFUSALS_HEADER, RETURNS_HEADER, TAKEN_AWAY_HEADER
 from worker.broker.direct_reply_to import can_be_decoded
 from worker.broker.misrouted import MISROUTED_SECONDS_HEADER
 from worker.broker.problems import BrokerClosedError, ChannelLostError, one_line
@@ -43,8 +43,8 @@ REPLY_SECONDS = 5.0
 #: Seconds of refusals by the broker after which the caller gets `PublishRefusedError`. A lost connection is no refusal:
 #: the time then starts again.
 REFUSED_SECONDS = 60.0
-#: The same for an answer that has failed before and comes from a delay queue: it must not keep others from a slot for
-#: long each time.
+#: The same for an answer that was refused before: it must not keep others from a slot for long, each time that its
+#: command returns from a delay queue.
 REFUSED_AGAIN_SECONDS = 5.0
 
 #: How many publishes may have a channel of their own at the same time.
@@ -110,7 +110,7 @@ class BrokerOutbox:
         return self._unconfirmed
 
     async def publish(
-        self, event: Event | BatchEnded | bytes, reply_to: Collection[ReplyTo] = (), *, attempt: int = 1
+        self, event: Event | BatchEnded | bytes, reply_to: Collection[ReplyTo] = (), *, refusals: int = 0
     ) -> None:
         """Publish an event to the events exchange; a terminal one also to `reply_to`.
 
@@ -118,11 +118,11 @@ class BrokerOutbox:
 
         Raises:
             BrokerClosedError: `close` was called before the broker confirmed.
-            PublishRefusedError: the broker did not take it within `REFUSED_SECONDS`, or `REFUSED_AGAIN_SECONDS` if this
-                is not the first `attempt`.
+            PublishRefusedError: the broker did not take it within `REFUSED_SECONDS`, or `REFUSED_AGAIN_SECONDS` if it
+                was refused before.
         """
         message, terminal = self._event_message(event)
-        await self._confirmed(message, _patience(attempt))
+        await self._confirmed(message, _patience(refusals))
         if terminal:
             for waiting in reply_to:
                 await self._reply(waiting, message)
@@ -139,7 +139,7 @@ class BrokerOutbox:
         if confirmation is not Confirmation.CONFIRMED:
             raise PublishRefusedError(problem)
 
-    async def delay(self, delivery: Delivery, seconds: float, *, failed: bool) -> None:
+    async def delay(self, delivery: Delivery, seconds: float, *, failed: bool = False, refused: bool = False) -> None:
         """Publish a copy to the shortest delay queue of at least `seconds`, or to the longest if none is that long.
 
         After the delay, the broker publishes the copy to `unlink.commands`.
@@ -159,6 +159,8 @@ class BrokerOutbox:
             headers[TAKEN_AWAY_HEADER] = delivery.taken_away
         if delivery.returns:
             headers[RETURNS_HEADER] = delivery.returns
+        if refusals := delivery.refusals + refused:
+            headers[REFUSALS_HEADER] = refusals
         await self._copy(delivery, delay_exchange(tier), headers, REFUSED_SECONDS)
 
     async def dead_letter(self, delivery: Delivery, reason: Reason, run: int | None = None) -> None:
@@ -166,11 +168,11 @@ class BrokerOutbox:
 
         Raises:
             BrokerClosedError: `close` was called before the broker confirmed.
-            PublishRefusedError: the broker did not take it within `REFUSED_SECONDS`, or `REFUSED_AGAIN_SECONDS` if this
-                is not the first attempt at the delivery.
+            PublishRefusedError: the broker did not take it within `REFUSED_SECONDS`, or `REFUSED_AGAIN_SECONDS` if the
+                answer was refused before.
         """
         why = headers_of_reason(delivery, reason, run, self._clock.now())
-        await self._copy(delivery, DEAD, {ATTEMPT_HEADER: delivery.attempt, **why}, _patience(delivery.attempt))
+        await self._copy(delivery, DEAD, {ATTEMPT_HEADER: delivery.attempt, **why}, _patience(delivery.refusals))
 
     def start(self) -> None:
         """Open a channel in the background, and another one after each loss. Returns at once."""
@@ -341,8 +343,8 @@ class BrokerOutbox:
             return self._replies
 
 
-def _patience(attempt: int) -> float:
-    return REFUSED_SECONDS if attempt == 1 else REFUSED_AGAIN_SECONDS
+def _patience(refusals: int) -> float:
+    return REFUSED_AGAIN_SECONDS if refusals else REFUSED_SECONDS
 
 
 def _log_reply_failed(event: Message, problem: str) -> None:

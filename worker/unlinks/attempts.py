@@ -21,7 +21,7 @@ from worker.unlinks.ports.clock import Clock
 from worker.unlinks.ports.enterprise_manager import EnterpriseManagerError
 from worker.unlinks.ports.ledger import LeaseLostError
 from worker.unlinks.ports.steps import Reporter, StepKind
-from worker.unlinks.replies import Replies, UnpublishedError, attempt_of
+from worker.unlinks.replies import Replies, UnpublishedError, refusals_of
 from worker.unlinks.signals import Signal
 from worker.unlinks.waiting import LONGEST_LOOK, DeferredError, LeavingError, UnansweredError
 
@@ -29,7 +29,7 @@ from worker.unlinks.waiting import LONGEST_LOOK, DeferredError, LeavingError, Un
 FIRST_RETRY_SECONDS = 5.0
 RETRY_FACTOR = 3.0
 LONGEST_RETRY_SECONDS = 600.0
-#: The waits before an answer is published again, in seconds, by attempt; the last one repeats without end.
+#: The waits before an answer is published again, in seconds, by refusals before; the last one repeats without end.
 REPUBLISH_SECONDS = (5.0, 30.0, 120.0, 600.0)
 
 #: How often overdue work is cancelled again, in seconds: a request that must not be interrupted ends first.
@@ -89,7 +89,7 @@ class Attempts:
             _requeue(deliveries)
         except DeferredError as later:
             report(StepKind.DEFERRING, why=later.why, seconds=later.seconds)
-            deferral = self.replies.delay(deliveries, later.seconds, report, failed=False)
+            deferral = self.replies.delay(deliveries, later.seconds, report)
             await self._answer(deliveries, attempt_of(deliveries), deferral, report)
         except Exception as error:  # noqa: BLE001 - after any error the deliveries must be answered or returned
             if self.leaving.is_set():  # at the end of a drain, ledger and broker are closed while it runs
@@ -100,8 +100,8 @@ class Attempts:
                 attempt, cause = error.attempt, error.cause
             _report_failure(cause, attempt, report)
             if isinstance(cause, UnpublishedError):
-                seconds = REPUBLISH_SECONDS[min(attempt, len(REPUBLISH_SECONDS)) - 1]
-                answer = self._delay_unpublished(deliveries, attempt, cause, seconds, report)
+                seconds = REPUBLISH_SECONDS[min(refusals_of(deliveries), len(REPUBLISH_SECONDS) - 1)]
+                answer = self._delay_unpublished(deliveries, cause, seconds, report)
             elif attempt < self.most:
                 seconds = self.clock.jitter(retry_seconds(attempt))
                 answer = self.replies.delay(deliveries, seconds, report, failed=True)
@@ -161,7 +161,7 @@ class Attempts:
             _report_failure(error, attempt, report)
             without_frames(error)
             seconds = REPUBLISH_SECONDS[-1]
-            error = await _failure_of(self._delay_unpublished(deliveries, attempt, error, seconds, report))
+            error = await _failure_of(self._delay_unpublished(deliveries, error, seconds, report))
         if error is None:
             return
         if self.leaving.is_set():
@@ -175,11 +175,14 @@ class Attempts:
             _requeue(deliveries)
 
     async def _delay_unpublished(
-        self, deliveries: list[Delivery], attempt: int, error: Exception, seconds: float, report: Reporter
+        self, deliveries: list[Delivery], error: Exception, seconds: float, report: Reporter
     ) -> None:
-        """Delay deliveries whose answer was not published: it is published again when they return."""
-        report(StepKind.UNPUBLISHED, attempt=attempt, problem=str(error), seconds=seconds)
-        await self.replies.delay(deliveries, seconds, report, failed=True)
+        """Delay deliveries whose answer was not published: it is published again when they return.
+
+        This is no attempt at the command: a run that is retried after many refusals has all its attempts.
+        """
+        report(StepKind.UNPUBLISHED, refusals=1 + refusals_of(deliveries), problem=str(error), seconds=seconds)
+        await self.replies.delay(deliveries, seconds, report, refused=True)
 
 
 async def _failure_of(answer: Coroutine[None, None, None]) -> Exception | None:
@@ -234,6 +237,11 @@ class _EndOfHold:
         """Stop looking. If the work has ignored the cancellations, undo them: its result is valid."""
         self._timer.cancel()
         self.taken_back()
+
+
+def attempt_of(deliveries: list[Delivery]) -> int:
+    """The number of the attempt at deliveries that are answered together."""
+    return max((delivery.attempt for delivery in deliveries), default=1)
 
 
 def retry_seconds(attempt: int) -> float:

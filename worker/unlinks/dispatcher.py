@@ -28,7 +28,7 @@ from worker.unlinks.replies import Replies, known_of, known_of_retry
 from worker.unlinks.rules import Rules
 from worker.unlinks.runs import Running, Runs
 from worker.unlinks.signals import Signal
-from worker.unlinks.waiting import Waiting
+from worker.unlinks.waiting import DeferredError, Waiting
 
 #: How long a cancelled unlink has to release its lease, in seconds.
 CANCEL_SECONDS = 5.0
@@ -232,16 +232,20 @@ class Dispatcher:
     async def _join(
         self, running: Running, command: UnlinkCommand | RetryCommand, delivery: Delivery, report: Reporter
     ) -> None:
-        """Let a delivery join the run of its key here, whose end then answers it, if run or content are the same."""
+        """Let a delivery join the run of its key here, whose end then answers it, if run or content are the same.
+
+        Raises:
+            DeferredError: the ledger has not said yet to which content the key belongs, and which run this is.
+        """
         if isinstance(command, RetryCommand):
             same = command.enterprise_manager == running.asked.enterprise_manager
             known = running.run is not None and running.run > command.run
         else:
             same = command.fingerprint == running.fingerprint
             known = running.run is not None or same
-        if not known:  # the ledger has not said yet to which content the key belongs, and which run this is
-            await self._delay_for_a_turn(delivery, report)
-        elif not same:
+        if not known:
+            raise self._its_key_is_held(delivery)
+        if not same:
             await self._replies.reject_reuse(delivery, command, report)
         else:
             report(StepKind.JOINED, live=sum(each.live for each in running.deliveries))
@@ -276,24 +280,27 @@ class Dispatcher:
             case KnownRun() | None:
                 report(StepKind.CANCEL_RECORDED, requested_by=command.requested_by)
                 if answer is not None and seconds_of_waiting(answer, self._clock.now()) > 0:
-                    return await self._end_waiting(answer, delivery, report)
+                    return self._end_waiting(answer, delivery, report)
                 delivery.acknowledge()
         return None
 
-    async def _end_waiting(self, known: KnownRun, delivery: Delivery, report: Reporter) -> Running | None:
-        """End here a cancelled run that waits for its `not_before`. None if the delivery was delayed instead."""
+    def _end_waiting(self, known: KnownRun, delivery: Delivery, report: Reporter) -> Running:
+        """End here a cancelled run that waits for its `not_before`.
+
+        Raises:
+            DeferredError: a copy of the command is about to be delayed again.
+        """
         stored = read_command(known.command)
-        if stored.idempotency_key in self._running:  # a copy that is about to be delayed again
-            await self._delay_for_a_turn(delivery, report)
-            return None
+        if stored.idempotency_key in self._running:
+            raise self._its_key_is_held(delivery)
         running = Running(stored, Authorized(), [delivery], report, known.fingerprint)
         report.identified(stored)
         running.cancelled.set()
         return self._starting(running)
 
-    async def _delay_for_a_turn(self, delivery: Delivery, report: Reporter) -> None:
-        """Let a delivery wait in a delay queue while its key is held."""
-        await self._replies.delay([delivery], turn_seconds([delivery], self._clock.now()), report, failed=False)
+    def _its_key_is_held(self, delivery: Delivery) -> DeferredError:
+        seconds = turn_seconds([delivery], self._clock.now())
+        return DeferredError("another command of its key is being answered", seconds)
 
     def _on_cancel(self, key: str) -> None:
         if (running := self._running.get(key)) is not None:

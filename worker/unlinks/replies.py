@@ -77,17 +77,17 @@ class Replies:
         self, event: Event | bytes, deliveries: list[Delivery], report: Reporter, ended_batches: EndedBatches
     ) -> None:
         report(StepKind.PUBLISHING)
-        reply_to, published_for, attempt = _reply_to(deliveries), len(deliveries), attempt_of(deliveries)
-        await self.outbox.publish(event, reply_to, attempt=attempt)
+        reply_to, published_for, refusals = _reply_to(deliveries), len(deliveries), refusals_of(deliveries)
+        await self.outbox.publish(event, reply_to, refusals=refusals)
         seen = 0
         while seen < len(deliveries):  # those that joined meanwhile may have another batch
             seen = len(deliveries)
             for batch in await ended_batches():
-                await self.outbox.publish(batch, attempt=attempt)
+                await self.outbox.publish(batch, refusals=refusals)
                 report(StepKind.BATCH_ENDED, **_facts(batch))
             if published_for < seen:  # their senders may have begun to listen after the event, or want a reply
                 late, published_for = _reply_to(deliveries) - reply_to, seen
-                await self.outbox.publish(event, late, attempt=attempt)
+                await self.outbox.publish(event, late, refusals=refusals)
                 reply_to |= late
         report(StepKind.PUBLISHED, event=None if isinstance(event, bytes) else event)
 
@@ -117,13 +117,18 @@ class Replies:
         except Exception as error:
             raise UnpublishedError(str(error)) from error
 
-    async def repeat(self, event: bytes, report: Reporter) -> None:
-        """Publish a stored event that answers no delivery of this worker.
+    async def repeat(self, event: bytes, asked: list[Delivery], report: Reporter) -> None:
+        """Publish a stored event before what was `asked` is done. It does not answer these deliveries.
 
         Raises:
             UnpublishedError: it failed, for any reason.
         """
-        await self.publish_settled(event, [], report)
+        report(StepKind.PUBLISHING)
+        try:
+            await self.outbox.publish(event, refusals=refusals_of(asked))
+        except Exception as error:
+            raise UnpublishedError(str(error)) from error
+        report(StepKind.PUBLISHED, event=None)
 
     async def reject(
         self,
@@ -188,7 +193,15 @@ class Replies:
         problem = "no such run is known of this idempotency_key: it was never accepted, or was forgotten since"
         await self.reject(delivery, command, ReasonCode.RUN_NOT_FOUND, problem, report, dead_letter=False)
 
-    async def delay(self, deliveries: list[Delivery], seconds: float, report: Reporter, *, failed: bool) -> None:
+    async def delay(
+        self,
+        deliveries: list[Delivery],
+        seconds: float,
+        report: Reporter,
+        *,
+        failed: bool = False,
+        refused: bool = False,
+    ) -> None:
         """Put copies into a delay queue. A delivery that joins meanwhile is delayed too.
 
         One whose channel has closed is redelivered by the broker.
@@ -197,8 +210,8 @@ class Replies:
             delivery = deliveries[0]
             if delivery.live:
                 report(StepKind.DELAYING)
-                await self.outbox.delay(delivery, seconds, failed=failed)
-                report(StepKind.RETRIED if failed else StepKind.DEFERRED)
+                await self.outbox.delay(delivery, seconds, failed=failed, refused=refused)
+                report(StepKind.RETRIED if failed or refused else StepKind.DEFERRED)
                 delivery.acknowledge()
             del deliveries[0]
 
@@ -230,9 +243,9 @@ class Replies:
         report(StepKind.DEAD_LETTERED, reason=reason.code.value)
 
 
-def attempt_of(deliveries: list[Delivery]) -> int:
-    """The number of the attempt at deliveries that are answered together."""
-    return max((delivery.attempt for delivery in deliveries), default=1)
+def refusals_of(deliveries: list[Delivery]) -> int:
+    """How often the broker refused the answer to deliveries that are answered together."""
+    return max((delivery.refusals for delivery in deliveries), default=0)
 
 
 def known_of(command: Command) -> PartialParse:

@@ -151,7 +151,7 @@ class Runs:
             retried = running.authorized.retried
             if retried is not None and retried.failure is not None:
                 # A worker may have ended before it published the event, and no later delivery would publish it.
-                await self.replies.repeat(retried.failure, running.report)
+                await self.replies.repeat(retried.failure, running.deliveries, running.report)
             retry = Retry(
                 key=asked.idempotency_key,
                 enterprise_manager=asked.enterprise_manager,

@@ -103,6 +103,11 @@ class Delivery(Protocol):
         ...
 
     @property
+    def refusals(self) -> int:
+        """How often the broker refused its answer (`Outbox.delay` with `refused`)."""
+        ...
+
+    @property
     def redelivered(self) -> bool:
         """Whether the broker may have delivered the message before, as it says itself."""
         ...
@@ -121,7 +126,7 @@ class Delivery(Protocol):
     def arrived_at(self) -> datetime:
         """The time of day when the message was first delivered; the same for its delayed copies.
 
-        Anyone who sends can claim another one: only IDs of events are made from it.
+        Anyone who sends can claim another one: only IDs of events and short waits are made from it.
         """
         ...
 
@@ -147,15 +152,15 @@ class Outbox(Protocol):
     """Publishes to the broker. Each call returns once the broker has confirmed, and waits through reconnections.
 
     Each raises `PublishRefusedError` if the broker refuses the message for a minute, as it does when a subscriber's
-    queue is full and has `x-overflow` `reject-publish`; from the second attempt at a delivery on, for a few seconds.
+    queue is full and has `x-overflow` `reject-publish`; if it has refused this answer before, for a few seconds.
     """
 
     async def publish(
-        self, event: Event | BatchEnded | bytes, reply_to: Collection[ReplyTo] = (), *, attempt: int = 1
+        self, event: Event | BatchEnded | bytes, reply_to: Collection[ReplyTo] = (), *, refusals: int = 0
     ) -> None:
         """Publish an event to the events exchange; a stored one byte for byte. A terminal one also to `reply_to`.
 
-        `attempt` is that of the delivery.
+        `refusals` says how often it was refused before.
         """
         ...
 
@@ -167,11 +172,12 @@ class Outbox(Protocol):
         """
         ...
 
-    async def delay(self, delivery: Delivery, seconds: float, *, failed: bool) -> None:
+    async def delay(self, delivery: Delivery, seconds: float, *, failed: bool = False, refused: bool = False) -> None:
         """Put a copy of the message into the shortest delay queue of at least `seconds`; it comes back to its queue.
 
-        With `failed`, the copy counts one attempt more (`Delivery.attempt`). The copy of a misrouted message counts the
-        delay (`Misrouting.seconds`), and goes to its own queue, if that exists by then. The caller then acknowledges.
+        With `failed`, the copy counts one attempt more (`Delivery.attempt`), with `refused` one refusal more. The
+        copy of a misrouted message counts the delay (`Misrouting.seconds`), and goes to its own queue, if that exists
+        by then. The caller then acknowledges.
         """
         ...
 

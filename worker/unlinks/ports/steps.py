@@ -71,7 +71,7 @@ class StepKind(StrEnum):
     DEFERRED = "deferred"  # the copy is in a delay queue; the command has not failed
     RETRIED = "retried"  # the copy is in a delay queue, after a failure
     DEFERRING = "deferring"  # why, seconds
-    UNPUBLISHED = "unpublished"  # attempt, problem, seconds: the answer is published again after them
+    UNPUBLISHED = "unpublished"  # refusals, problem, seconds: the answer is published again after them
     ATTEMPT_FAILED = "attempt_failed"  # attempt, problem, with the error
     GAVE_UP = "gave_up"  # attempt, with the error
     LEFT = "left"  # the worker stops; the broker delivers it again
