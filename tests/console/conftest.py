@@ -76,13 +76,13 @@ class Estate:
         state = WorkerState(worker, "0.1.0", in_flight, False, {"default": manager})
         self.work(lambda ledger: ledger.report_status(state))
 
-    def order(self, key: str, *, user_id: str = "servicenow", **fields: Any) -> Lease:
+    def order(self, key: str, *, user_id: str = "servicenow", fingerprint: str = "f" * 64, **fields: Any) -> Lease:
         """Take a command up."""
         content = {"job": {"name": "Copy to Frankfurt"}, "repository": {"name": "Scale-out 3"}, **fields}
         body = json.dumps({"command": "unlink.v1", "idempotency_key": key, **content}).encode()
 
         async def claim(ledger: SqlLedger) -> Lease:
-            result = await ledger.claim(NewClaim(key, "f" * 64, "default", body, self.clock.now(), user_id))
+            result = await ledger.claim(NewClaim(key, fingerprint, "default", body, self.clock.now(), user_id))
             assert isinstance(result, Claimed)
             return result.entry.lease
 

@@ -242,7 +242,7 @@ def test_one_is_cancelled_and_retried_by_button(
         page.on("dialog", lambda dialog: dialog.accept())
         page.locator("tbody a").click()
         page.get_by_role("button", name="Cancel").click()
-        expect(page.get_by_role("status")).to_contain_text("The request to cancel is on the queue")
+        expect(page.get_by_role("status")).to_contain_text("A worker has taken up the request to cancel")
         expect(page.locator("main")).to_contain_text("Requests to cancel")
         expect(page.locator("main")).to_contain_text("operateer")
         behaviour.edits_held = False

@@ -9,12 +9,12 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import RedirectResponse
-from pydantic import ValidationError
 
+from contracts.commands import Run
 from worker.console.api import Known
 from worker.console.keys import from_path, query_of, storable, to_path
-from worker.console.models import OrderedItem, Why
-from worker.console.orders import Ordered, Orders, broken, read_unlink
+from worker.console.models import OrderedItem, Why, WhyAndRun
+from worker.console.orders import Ordered, Orders, read_body, read_unlink
 from worker.console.problems import Problem
 from worker.console.readings import Readings
 from worker.console.signed_in import form_of
@@ -25,6 +25,8 @@ router = APIRouter()
 
 #: RFC 7240, section 4.3.
 _WAIT = re.compile(r"(?:^|,|;)\s*wait\s*=\s*\"?(\d{1,6})\"?\s*(?:$|,|;)", re.IGNORECASE)
+
+_RUN = re.compile("[1-9][0-9]{0,6}")
 
 _PREFER: dict[str, Any] = {
     "name": "Prefer",
@@ -47,6 +49,9 @@ _UNLINK_BODY: dict[str, Any] = {
 }
 WHY_BODY: dict[str, Any] = {
     "requestBody": {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Why"}}}}
+}
+_RUN_BODY: dict[str, Any] = {
+    "requestBody": {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/WhyAndRun"}}}}
 }
 
 
@@ -80,13 +85,17 @@ async def order(
     orders: Ordering,
     *,
     retry: Annotated[bool, Query(description="Run a key again whose last run did not succeed.")] = False,
+    run: Annotated[Run | None, Query(description="With `retry`: the run that is meant (else 409).")] = None,
 ) -> Response:
     """Order an unlink. With `Prefer: wait=30` the answer waits for its end; `Idempotency-Key` may carry the key."""
+    if run is not None and not retry:
+        said = "is for retry=true"
+        raise Problem(400, f"run: {said}", [{"field": "run", "message": said}])
     key = request.headers.get("idempotency-key")
     command = read_unlink(
         await request.body(), request.headers.get("content-type"), None if key is None else key.strip().strip('"')
     )
-    return _answer(await orders.unlink(caller, command, _wait(request), retry=retry))
+    return _answer(await orders.unlink(caller, command, _wait(request), retry=retry, run=run))
 
 
 @router.post(
@@ -94,7 +103,7 @@ async def order(
     operation_id="cancelUnlink",
     response_model=OrderedItem,
     status_code=202,
-    openapi_extra=WHY_BODY,
+    openapi_extra=_RUN_BODY,
 )
 async def cancel(
     request: Request,
@@ -108,8 +117,9 @@ async def cancel(
 ) -> Response:
     """Ask for an unlink to be stopped."""
     name = from_path(key)
+    asked = read_body(await request.body() or b"{}", WhyAndRun)
     record = await readings.record(name)
-    return _answer(await orders.cancel(caller, name, record, await why_of(request), enterprise_manager))
+    return _answer(await orders.cancel(caller, name, record, asked.reason, enterprise_manager, asked.run))
 
 
 @router.post(
@@ -118,12 +128,13 @@ async def cancel(
     response_model=OrderedItem,
     status_code=202,
     responses={200: {"model": OrderedItem, "description": "The new run has ended."}},
-    openapi_extra={"parameters": [_PREFER], **WHY_BODY},
+    openapi_extra={"parameters": [_PREFER], **_RUN_BODY},
 )
 async def retry(request: Request, readings: Known, caller: Asking, orders: Ordering, key: str) -> Response:
     """Retry an unlink that failed, timed out or was cancelled."""
+    asked = read_body(await request.body() or b"{}", WhyAndRun)
     record = await _known_record(readings, from_path(key))
-    return _answer(await orders.retry(caller, record, _wait(request), await why_of(request)))
+    return _answer(await orders.retry(caller, record, _wait(request), asked.reason, run=asked.run))
 
 
 @router.post("/unlinks/{key}/{action}", include_in_schema=False)
@@ -132,12 +143,13 @@ async def press(
 ) -> RedirectResponse:
     """A button of an unlink's page."""
     name = from_path(key)
-    reason = field(form_of(await request.body()), "reason")
+    form = form_of(await request.body())
+    reason, run = field(form, "reason"), _run_in(form)
     record = await _known_record(readings, name)
     if action == "cancel":
-        await orders.cancel(caller, name, record, reason, record.enterprise_manager)
+        await orders.cancel(caller, name, record, reason, record.enterprise_manager, run)
     elif action == "retry":
-        await orders.retry(caller, record, 0, reason)
+        await orders.retry(caller, record, 0, reason, run=run)
     else:
         raise Problem(404, "There is no such action.")
     asked = query_of({"asked": action, "run": record.entry.run, "at": int(time.time())})
@@ -171,6 +183,16 @@ def field(form: Mapping[str, list[str]], name: str) -> str | None:
         raise Problem(400, f"{name}: {said}", [{"field": name, "message": said}]) from None
 
 
+def _run_in(form: Mapping[str, list[str]]) -> int | None:
+    text = field(form, "run")
+    if text is None:
+        return None
+    if _RUN.fullmatch(text) is None:
+        said = "must be the number of a run"
+        raise Problem(400, f"run: {said}", [{"field": "run", "message": said}])
+    return int(text)
+
+
 async def _known_record(readings: Readings, key: str) -> Record:
     record = await readings.record(key)
     if record is None:
@@ -180,11 +202,7 @@ async def _known_record(readings: Readings, key: str) -> Record:
 
 async def why_of(request: Request) -> str | None:
     """The reason in an optional body."""
-    body = await request.body()
-    try:
-        return Why.model_validate_json(body).reason if body else None
-    except ValidationError as error:
-        raise broken(error, error) from None
+    return read_body(await request.body() or b"{}", Why).reason
 
 
 def _wait(request: Request) -> float:

@@ -35,7 +35,7 @@ from worker.console import (
 from worker.console.access import LoopbackOnly, is_loopback
 from worker.console.catalogues import Catalogues
 from worker.console.dead_letters import DeadLetters
-from worker.console.models import OffboardingOrder, ProblemDocument, StepEvent, Why
+from worker.console.models import OffboardingOrder, ProblemDocument, StepEvent, Why, WhyAndRun
 from worker.console.oidc import Oidc
 from worker.console.orders import Orders
 from worker.console.problems import MEDIA_TYPE, Problem, title_of
@@ -164,6 +164,7 @@ def _described(app: FastAPI, made: Callable[[], dict[str, Any]]) -> dict[str, An
                 (StepEvent, "serialization"),
                 (OffboardingOrder, "validation"),
                 (Why, "validation"),
+                (WhyAndRun, "validation"),
                 (ProblemDocument, "serialization"),
             ],
             ref_template="#/components/schemas/{model}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from collections.abc import Mapping
 from typing import Any, Final
@@ -16,7 +17,7 @@ from worker.console.actions import WHY_BODY, Asking, Ordering, field, why_of
 from worker.console.api import Known
 from worker.console.audit import audit, audited
 from worker.console.catalogues import Catalogues, Listing, Name, catalogues_of, reference
-from worker.console.keys import is_id, to_path
+from worker.console.keys import is_id, query_of, to_path
 from worker.console.models import OffboardingOrder, PausedItem
 from worker.console.offboardings import order_plan, plan_of
 from worker.console.orders import broken, read_unlink
@@ -92,12 +93,12 @@ async def press(
     if action == "offboardings":
         plan = await plan_of(catalogues, _offboarding(name, form), caller)
         await order_plan(orders, caller, plan, field(form, "links"))
-        return RedirectResponse(f"/batches/{to_path(plan.batch or '')}?asked=order", 303)
+        return RedirectResponse(f"/batches/{to_path(plan.batch or '')}?{_ordered_now()}", 303)
     if action == "plan":
         return await _planned(request, caller, orders, name, form)
     if action == "unlinks":
         ordered = await orders.unlink(caller, _command(name, form, caller), 0)
-        return RedirectResponse(f"/unlinks/{to_path(ordered.key)}?asked=order", 303)
+        return RedirectResponse(f"/unlinks/{to_path(ordered.key)}?{_ordered_now()}", 303)
     if action == "pause":
         await _pause(readings, caller, name, field(form, "reason"))
     elif action == "resume":
@@ -188,6 +189,11 @@ async def _offboarding_planned(
         links=[(each, backups_of(each)) for each in plan.catalogue.links],
         counts=counts_of(plan.catalogue),
     )
+
+
+def _ordered_now() -> str:
+    """For the page to say how long it has waited for a worker."""
+    return query_of({"asked": "order", "at": int(time.time())})
 
 
 def _require_may_order(caller: Caller) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from contracts.commands import EnterpriseManagerName, RepositoryReference, Ticket
+from contracts.commands import EnterpriseManagerName, RepositoryReference, Run, Ticket
 from worker.console.keys import storable
 
 
@@ -215,6 +215,14 @@ class Why(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     reason: Annotated[str, AfterValidator(storable)] | None = Field(None, max_length=1000)
+
+
+class WhyAndRun(Why):
+    """The body of a request that steers a run."""
+
+    run: Run | None = Field(
+        None, description="The run that is meant, so that a request that is sent again steers no later one (409)."
+    )
 
 
 class OffboardingOrder(BaseModel):

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import structlog
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from contracts.commands import CancelCommand, RetryCommand, UnlinkCommand
 from contracts.events import RETRIED
-from contracts.reading import UnreadableMessageError, read_command
+from contracts.reading import UnreadableMessageError, read_command, read_object
 from worker.broker.awaited import Awaited
 from worker.broker.client import BrokerClient, BrokerClientError, NoQueueError
 from worker.console.audit import audit, audited
@@ -41,6 +41,7 @@ _AT_ONCE: Final = 8
 _LOOK_SECONDS: Final = 0.5
 
 AnyRequest = TypeVar("AnyRequest", CancelCommand, RetryCommand)
+AnyBody = TypeVar("AnyBody", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,18 @@ def made(kind: type[AnyRequest], **fields: Any) -> AnyRequest:
         raise broken(error, error) from None
 
 
+def read_body(body: bytes, kind: type[AnyBody]) -> AnyBody:
+    """Read a body of the console's own, as strictly as the contract reads a command.
+
+    Raises:
+        Problem: it is no JSON object, repeats a field, or a field has a wrong value; 400.
+    """
+    try:
+        return kind.model_validate_json(json.dumps(read_object(body)))
+    except (UnreadableMessageError, ValidationError) as error:
+        raise broken(error, error) from None
+
+
 def broken(said: Exception, cause: BaseException | None) -> Problem:
     """The problem of a message that breaks the contract; with each field, if a model found it."""
     if not isinstance(cause, ValidationError):
@@ -129,8 +142,8 @@ class Orders:
         ending: set when the console is to stop: then no answer waits any longer.
 
     Raises:
-        Problem: in every method: the caller has no permission (403), the key belongs to another command (409), there
-            is no queue (404), or the broker or the ledger is away (503).
+        Problem: in every method: the caller has no permission (403), the key belongs to another command or `run` is not
+            its last one (409), there is no queue (404), or the broker or the ledger is away (503).
     """
 
     def __init__(
@@ -143,8 +156,10 @@ class Orders:
         self._waiting = asyncio.Semaphore(_MOST_WAITING)
         self._at_once = asyncio.Semaphore(_AT_ONCE)
 
-    async def unlink(self, caller: Caller, command: UnlinkCommand, wait: float, *, retry: bool = False) -> Ordered:
-        """Order an unlink; with `retry`, run it again if its last run did not succeed."""
+    async def unlink(
+        self, caller: Caller, command: UnlinkCommand, wait: float, *, retry: bool = False, run: int | None = None
+    ) -> Ordered:
+        """Order an unlink; with `retry`, run it again if its last run (which is to be `run`) did not succeed."""
         with audited(caller, "unlink", command.idempotency_key, command.enterprise_manager):
             self._require_may_order(caller)
             self._judge(caller, command)
@@ -153,17 +168,22 @@ class Orders:
                 raise Problem(
                     409, "This key belongs to another command: an unlink with another job, repository or consent."
                 )
-            if retry and record is not None and record.outcome in RETRIED:
-                return await self.retry(caller, record, wait, command.reason, command)
+            if retry and record is not None:
+                _require_last(record, run)
+                if record.outcome in RETRIED:
+                    return await self.retry(caller, record, wait, command.reason, asked=command)
             return await self._publish(caller, command, wait)
 
-    async def cancel(self, caller: Caller, key: str, record: Record | None, reason: str | None, em: str) -> Ordered:
-        """Ask for an unlink to be stopped: the run that is under way, or the next one."""
+    async def cancel(
+        self, caller: Caller, key: str, record: Record | None, reason: str | None, em: str, run: int | None
+    ) -> Ordered:
+        """Ask for an unlink to be stopped: the run that is under way, or the next one; it is to be `run`."""
         with audited(caller, "cancel", key, em if record is None else record.enterprise_manager):
             if record is None and not caller.may_operate:
                 raise Problem(403, "What no worker has seen yet is cancelled by the role `operate` alone.")
             if record is not None:
                 self._require_own(caller, record)
+                _require_last(record, run)
                 if record.outcome is not None:
                     raise Problem(409, f"It has ended: {record.outcome}.")
             command = made(
@@ -171,7 +191,7 @@ class Orders:
                 command="cancel.v1",
                 idempotency_key=key,
                 enterprise_manager=em if record is None else record.enterprise_manager,
-                run=None if record is None else record.entry.run,
+                run=run if record is None else record.entry.run,
                 requested_by=caller.name,
                 reason=reason,
             )
@@ -183,14 +203,22 @@ class Orders:
             return await self._publish(caller, command, 0)
 
     async def retry(
-        self, caller: Caller, record: Record, wait: float, reason: str | None, asked: UnlinkCommand | None = None
+        self,
+        caller: Caller,
+        record: Record,
+        wait: float,
+        reason: str | None,
+        *,
+        run: int | None = None,
+        asked: UnlinkCommand | None = None,
     ) -> Ordered:
-        """Retry the command that was accepted first, if its last run did not succeed.
+        """Retry the command that was accepted first, if its last run, which is to be `run`, did not succeed.
 
         `asked` is the command that asks for it; the requester and the times are its own.
         """
         with audited(caller, "retry", record.entry.lease.key, record.enterprise_manager):
             self._require_own(caller, record)
+            _require_last(record, run)
             if record.outcome not in RETRIED:
                 state = "has not ended" if record.outcome is None else f"ended {record.outcome}"
                 raise Problem(409, f"It {state}: what failed, timed out or was cancelled can be run again.")
@@ -329,6 +357,14 @@ class Orders:
             if not published:
                 raise Problem(503, f"{error}.", headers={"Retry-After": "5"}) from error
         return None
+
+
+def _require_last(record: Record, run: int | None) -> None:
+    """A request that is sent again, or by an old page, would otherwise steer a run that its sender does not know."""
+    last = record.entry.run
+    if run is not None and run != last:
+        said = f"Run {run} is meant, and the last run is {last}: nothing was done."
+        raise Problem(409, said, [{"field": "run", "message": f"the last run is {last}"}])
 
 
 def _retry_of(

@@ -39,6 +39,10 @@ router = APIRouter(include_in_schema=False)
 #: How long a page says that what was asked is on its queue, in seconds; after that, something may hold it up.
 _TAKEN_UP_SECONDS: Final = 60
 
+#: In a link to a page: the run and the time, in seconds since 1970, of what was asked. 0: it is not known.
+_Run = Annotated[int, Query(ge=0, le=1_000_000)]
+_At = Annotated[int, Query(ge=0, le=10**10)]
+
 
 class OverviewPart:
     """The part of the overview that updates by itself: the same for all callers, so that each reading is rendered once.
@@ -149,13 +153,13 @@ async def unlink(
     *,
     part: bool = False,
     asked: Literal["cancel", "retry", "order", ""] = "",
-    run: int = 0,
-    at: int = 0,
+    run: _Run = 0,
+    at: _At = 0,
 ) -> HTMLResponse:
     """One unlink, with its time line. A button that was pressed adds what was `asked`, of which `run`, and when."""
     name = from_path(key)
     history = await (readings.recent_history(name) if part else readings.history(name))
-    if history is None and asked == "order":
+    if history is None and asked == "order" and at:
         history = KeyHistory(None, ())
     if history is None:
         raise Problem(404, f"No worker has seen the key {name[:200]}, or it was pruned.")
@@ -163,12 +167,8 @@ async def unlink(
     document = None if record is None else Document(record)
     mine = record is not None and caller.may_change(record.user_id)
     outcome = None if record is None else record.outcome
-    expected = asked == "cancel" and record is not None and outcome is None
-    if asked == "retry" and record is not None and outcome is not None:
-        expected = record.entry.run <= run
-    overdue = expected and asked == "retry" and not _is_recent(at)
-    pending = expected and not overdue
-    kept = expected or (record is None and asked)
+    cancelling = record is not None and outcome is None and record.cancellation is not None
+    waits = _waits(asked, run, record)
     return render(
         request.scope,
         "unlink_part.html" if part else "unlink.html",
@@ -180,14 +180,24 @@ async def unlink(
         steps=_timeline_of(history.steps),
         event_text=_indented(record),
         asked=asked,
-        pending=pending,
-        overdue=overdue,
-        follows=outcome is None or expected,
+        cancelling=cancelling,
+        pending=waits and _is_recent(at),
+        overdue=waits and not _is_recent(at),
+        follows=outcome is None or waits,
         here=f"/unlinks/{to_path(name)}?"
-        + query_of({"part": True, **({"asked": asked, "run": run, "at": at} if kept else {})}),
-        may_cancel=mine and outcome is None,
+        + query_of({"part": True, **({"asked": asked, "run": run, "at": at} if waits else {})}),
+        may_cancel=mine and outcome is None and not cancelling,
         may_retry=mine and outcome in RETRIED,
     )
+
+
+def _waits(asked: str, run: int, record: Record | None) -> bool:
+    """Whether no worker has taken up what was asked of this run."""
+    if record is None:
+        return asked == "order"
+    if record.outcome is None:
+        return asked == "cancel" and record.entry.run == run and record.cancellation is None
+    return asked == "retry" and record.entry.run <= run
 
 
 @router.get("/batches/{id}", response_class=HTMLResponse)
@@ -200,17 +210,16 @@ async def batch(
     *,
     part: bool = False,
     asked: Literal["order", "retry", ""] = "",
-    at: int = 0,
+    at: _At = 0,
 ) -> HTMLResponse:
     """The batches of an ID, and their commands. A button that was pressed adds what was `asked`, and when."""
     name = from_path(batch_id)
-    found = await readings.batches(
-        name, from_member_cursor(cursor) if cursor else None, PAGE, expected=asked == "order"
-    )
+    ordered = asked == "order" and at > 0
+    found = await readings.batches(name, from_member_cursor(cursor) if cursor else None, PAGE, expected=ordered)
     here = f"/batches/{to_path(name)}"
     under_way = not found.batches or any(not each.has_ended for each in found.batches)
     pending = asked == "retry" and not under_way and _is_recent(at)
-    kept = pending or asked == "order"
+    kept = pending or ordered
     mine = [each for each in found.batches if caller.may_change(each.user_id)]
     return render(
         request.scope,
@@ -222,9 +231,10 @@ async def batch(
         members=[(each, None if each.record is None else Document(each.record)) for each in found.members],
         under_way=under_way or pending,
         pending=pending,
+        overdue=not _is_recent(at),
         may_retry=0 if pending else sum(each.ended[outcome] for each in mine for outcome in RETRIED),
         here=f"{here}?"
-        + query_of({"part": True, "cursor": cursor, "asked": asked if kept else "", "at": at if pending else None}),
+        + query_of({"part": True, "cursor": cursor, "asked": asked if kept else "", "at": at if kept else None}),
         first=here if cursor else None,
         following=None if found.next is None else f"{here}?cursor={to_member_cursor(found.next)}",
     )
