@@ -26,6 +26,9 @@ MAX_NAME = 255
 _MAX_ID = 200
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+#: The names of fields in which a gateway before the server says what went wrong, also with status 200. No document of
+#: Enterprise Manager with a list of links has such a field beside the list.
+_OF_A_FAILURE = re.compile("error|fault|exception|status|message|code|title|detail|reason")
 _TRUTH = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -195,7 +198,7 @@ def _link_record(record: Node) -> LinkRecord:
 def _is_empty_list(root: Node) -> bool:
     if root.kind is Kind.ARRAY or "linkedbackuprepositor" in root.name:
         return True
-    if root.kind is not Kind.OBJECT or root.has("message", "statuscode"):
+    if root.kind is not Kind.OBJECT or any(_OF_A_FAILURE.search(child.name) for child in root.children):
         return False
     return any(
         child.name != "links" and (child.kind is Kind.ARRAY or "linkedbackuprepositor" in child.name)
