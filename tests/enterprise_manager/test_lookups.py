@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from worker.enterprise_manager import lookups
 from worker.enterprise_manager.remedies import Remedies
 from worker.enterprise_manager.transport import NotConnectedError, Request, Transport
 
@@ -24,6 +25,8 @@ class Resolver:
         self.answers = threading.Event()
         self.found: list[str] = ["127.0.0.1"]
         self.asked = 0
+        #: How many questions it loses before it answers at once.
+        self.lost = 10**6
         self._true = socket.getaddrinfo
         monkeypatch.setattr(socket, "getaddrinfo", self)
 
@@ -34,7 +37,8 @@ class Resolver:
         if options.get("flags", 0) & socket.AI_NUMERICHOST:
             raise socket.gaierror(socket.EAI_NONAME, "it is a name")
         self.asked += 1
-        self.answers.wait(FAR_TOO_LONG)
+        if self.asked <= self.lost:
+            self.answers.wait(FAR_TOO_LONG)
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (found, port)) for found in self.found]
 
 
@@ -60,6 +64,26 @@ def test_a_name_that_is_not_resolved_ends_a_request_in_time(resolver: Resolver, 
             transport.exchange(Request("GET", "/api/"))
     assert time.monotonic() - began < FAR_TOO_LONG / 2
     assert resolver.asked == 1
+
+
+def test_a_lookup_that_never_ends_is_not_waited_for_without_end(
+    resolver: Resolver, settings_for: Any, serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A resolver's daemon that lost one question kept an Enterprise Manager away until the worker was restarted."""
+
+    def script(connection: Any) -> None:
+        connection.request()
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    monkeypatch.setattr(lookups, "SHARED_SECONDS", 0.0)
+    transport = _transport(settings_for, serve(script, tls=None).port)
+    for _ in range(lookups.MOST_AT_ONCE + 1):
+        with pytest.raises(NotConnectedError):
+            transport.exchange(Request("GET", "/api/"))
+    assert resolver.asked == lookups.MOST_AT_ONCE
+    monkeypatch.setattr(lookups, "MOST_AT_ONCE", lookups.MOST_AT_ONCE + 1)
+    resolver.lost = resolver.asked
+    assert transport.exchange(Request("GET", "/api/")).body == b"ok"
 
 
 def test_a_request_that_must_not_be_repeated_is_not_permitted_after_its_time(

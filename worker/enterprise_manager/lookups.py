@@ -2,7 +2,8 @@
 
 `socket.getaddrinfo` has no time-out: the resolver's own applies, which may be minutes. A lookup therefore runs on a
 daemon thread of its own, and callers wait for it as long as they may. Callers that look up the same name share one
-lookup, so that names that are not answered hold one thread each, however many requests there are.
+lookup, so that names that are not answered hold few threads, however many requests there are. A lookup that has not
+ended after a minute may never end, although the resolver answers again: then the next caller begins another one.
 """
 
 from __future__ import annotations
@@ -10,9 +11,24 @@ from __future__ import annotations
 import concurrent.futures
 import socket
 import threading
+import time
+from dataclasses import dataclass, field
+
+#: For how long callers share a lookup, in seconds, and how many of one name may be under way at once.
+SHARED_SECONDS = 60.0
+MOST_AT_ONCE = 4
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Lookup:
+    """A lookup that is under way."""
+
+    answer: concurrent.futures.Future[list[str]] = field(default_factory=concurrent.futures.Future)
+    began: float = field(default_factory=time.monotonic)
+
 
 _lock = threading.Lock()
-_under_way: dict[tuple[str, int], concurrent.futures.Future[list[str]]] = {}
+_under_way: dict[tuple[str, int], list[_Lookup]] = {}
 
 
 def addresses(host: str, port: int, seconds: float) -> list[str]:
@@ -34,21 +50,22 @@ def addresses(host: str, port: int, seconds: float) -> list[str]:
 
 
 def _lookup(host: str, port: int) -> concurrent.futures.Future[list[str]]:
-    """The lookup of this name that is under way, or a new one."""
+    """A lookup of this name that is under way, or a new one."""
     with _lock:
-        lookup = _under_way.get((host, port))
-        if lookup is None:
-            lookup = concurrent.futures.Future()
-            thread = threading.Thread(target=_look_up, args=(host, port, lookup), name="look up a name", daemon=True)
-            try:
-                thread.start()
-            except RuntimeError as error:  # "can't start new thread"
-                raise OSError(str(error)) from None
-            _under_way[host, port] = lookup
-    return lookup
+        lookups = _under_way.get((host, port), [])
+        if lookups and (len(lookups) >= MOST_AT_ONCE or time.monotonic() - lookups[-1].began < SHARED_SECONDS):
+            return lookups[-1].answer
+        lookup = _Lookup()
+        thread = threading.Thread(target=_look_up, args=(host, port, lookup), name="look up a name", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # "can't start new thread"
+            raise OSError(str(error)) from None
+        _under_way[host, port] = [*lookups, lookup]
+    return lookup.answer
 
 
-def _look_up(host: str, port: int, lookup: concurrent.futures.Future[list[str]]) -> None:
+def _look_up(host: str, port: int, lookup: _Lookup) -> None:
     found: list[str] = []
     failure: BaseException | None = None
     try:
@@ -56,11 +73,13 @@ def _look_up(host: str, port: int, lookup: concurrent.futures.Future[list[str]])
     except BaseException as error:  # noqa: BLE001 - raised where the lookup is awaited
         failure = error
     with _lock:
-        del _under_way[host, port]
+        _under_way[host, port].remove(lookup)
+        if not _under_way[host, port]:
+            del _under_way[host, port]
     if failure is not None:
-        lookup.set_exception(failure)
+        lookup.answer.set_exception(failure)
     else:
-        lookup.set_result(found)
+        lookup.answer.set_result(found)
 
 
 def _resolved(host: str, port: int, flags: int = 0) -> list[str]:
