@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tests.end_to_end.in_process import InProcessWorker, worker_for
@@ -154,4 +155,21 @@ async def test_the_end_of_its_task_ends_the_wait_of_a_delete_for_its_slot(
         await asyncio.wait((handling,), timeout=30)
         assert handling.cancelled()
         await _assert_withdrawn(worker)
+    assert em.deletes_of(VENDOR_LINK_ID) == 0
+
+
+async def test_a_delete_that_waits_for_its_slot_does_not_leave_after_its_not_after(
+    simulated_enterprise_manager: SimulatedEnterpriseManager,
+) -> None:
+    """What a change window had permitted would be done after it."""
+    em = simulated_enterprise_manager
+    not_after = datetime.now(UTC) + timedelta(seconds=3)
+    async with waiting_to_send(em) as (worker, steps):
+        worker.send(UNLINK | {"not_after": not_after.isoformat()})
+        await _until_it_waits(worker)
+        await until(lambda: datetime.now(UTC) > not_after, "the end of the window")
+        steps.free(em)
+        end = await worker.end_of()
+        assert (end["outcome"], end["reason"]["code"], end["changed"]) == ("failed", "expired", False)
+        assert HistoryStep.WITHDRAWN in (await _history(worker))[1]
     assert em.deletes_of(VENDOR_LINK_ID) == 0

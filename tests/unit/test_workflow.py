@@ -341,9 +341,14 @@ async def test_a_cancel_of_a_task_that_was_sent_long_ago_and_is_forgotten_does_n
     waiting = replace(waiting_until(1000.0), clock=clock)
     server = ForgetsTheTask(clock, looks=0)
     waiting.cancelled.set()
-    ending = await asyncio.wait_for(submitted(server, waiting, since_sent=150.0).to_ending(), 30)
+    workflow, steps = submitted(server, waiting, since_sent=150.0), RecordedSteps()
+    workflow.report = Reporter(steps, "default")
+    ending = await asyncio.wait_for(workflow.to_ending(), 30)
     assert (ending.outcome, ending.changed) == (Outcome.CANCELLED, None)
     assert len(server.links_read) <= 3
+    awaiting = [step.facts for step in steps.steps if step.kind is StepKind.AWAITING_LINKS]
+    assert awaiting[-1]["then"] == "the unlink ends as cancelled"
+    assert awaiting[-1]["seconds"] < 1
 
 
 async def test_a_task_that_was_just_seen_is_given_its_time_before_the_delete_is_sent_again() -> None:
@@ -356,8 +361,9 @@ async def test_a_task_that_was_just_seen_is_given_its_time_before_the_delete_is_
     workflow.report = Reporter(steps, "default")
     ending = asyncio.ensure_future(workflow.to_ending())
     await until(lambda: server.links_read)
-    (left,) = (step.facts["seconds"] for step in steps.steps if step.kind is StepKind.AWAITING_LINKS)
-    assert 100 < left <= 120
+    (awaiting,) = (step.facts for step in steps.steps if step.kind is StepKind.AWAITING_LINKS)
+    assert 100 < awaiting["seconds"] <= 120
+    assert awaiting["then"] == "the DELETE is sent again"
     ending.cancel()
     await asyncio.wait((ending,))
 
