@@ -85,12 +85,53 @@ def test_two_names_are_refused(estate: Estate) -> None:
         "Via",
         "True-Client-IP",
         "CF-Connecting-IP",
+        "X-Original-Forwarded-For",
+        "X-Envoy-External-Address",
+        "X-Amzn-Trace-Id",
+        "X-ARR-LOG-ID",
     ],
 )
 @pytest.mark.parametrize("value", ["127.0.0.1", "", "for=127.0.0.1"])
 def test_what_came_through_a_proxy_is_refused(estate: Estate, header: str, value: str) -> None:
     """Behind a proxy on the same host everybody would be a local client."""
     assert status(estate, "127.0.0.1", [("Host", "localhost"), (header, value)]) == 403
+
+
+#: What browsers send when the page is at another address: behind a proxy on this host, or on another site.
+FOREIGN = [
+    ("Referer", "https://unlinks.example.com/unlinks"),
+    ("Referer", "http://127.0.0.1.evil.example/"),
+    ("Referer", "http://[::1"),
+    ("Referer", "about:blank"),
+    ("Origin", "http://192.168.1.7"),
+    ("Origin", "null"),
+    ("HX-Current-URL", "http://unlinks.example.com/"),
+    ("Sec-Fetch-Site", "cross-site"),
+    ("Sec-Fetch-Site", "same-site"),
+]
+
+
+@pytest.mark.parametrize(("header", "value"), FOREIGN)
+@pytest.mark.parametrize("path", ["/", "/api/v1/unlinks"])
+def test_a_browser_whose_page_is_elsewhere_is_refused(estate: Estate, header: str, value: str, path: str) -> None:
+    """nginx 1.29.7 and later adds no header and speaks HTTP/1.1: everybody behind it would read every ticket."""
+    assert status(estate, "127.0.0.1", [("Host", "localhost"), (header, value)], path=path) == 403
+
+
+@pytest.mark.parametrize(
+    ("header", "value"),
+    [
+        ("Referer", "http://localhost:9465/unlinks?ticket=x"),
+        ("Referer", "http://[::1]:9465/"),
+        ("Origin", "http://127.0.0.1:9465"),
+        ("HX-Current-URL", "http://127.0.0.1:9465/"),
+        ("Sec-Fetch-Site", "none"),
+        ("Sec-Fetch-Site", "same-origin"),
+    ],
+)
+def test_a_browser_on_this_host_is_served(estate: Estate, header: str, value: str) -> None:
+    """A page would come, and its updates and links would not."""
+    assert status(estate, "127.0.0.1", [("Host", "localhost"), (header, value)]) == 200
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"])
