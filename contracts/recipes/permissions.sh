@@ -42,8 +42,9 @@ user unlink-pipeline '^amq\.gen-' '^(unlink\.commands$|amq\.gen-)' '^(unlink\.ev
 user unlink-observer '^(amq\.gen-|observer\.)' '^(amq\.gen-|observer\.)' '^(unlink\.events$|amq\.gen-|observer\.)'
 
 # The console: orders, waits for the end, and reads, replays and discards dead letters. Workers that are to believe who has
-# ordered name it in UNLINK_FORWARDERS. It may look how long the queues of commands are because it may write to them.
-user unlink-console '^amq\.gen-' '^(unlink\.commands($|\.)|amq\.gen-)' '^(unlink\.(events|dead)$|amq\.gen-)'
+# ordered name it in UNLINK_FORWARDERS. It may look how long the queues of commands and the delay queues are because it may
+# write to them: from 4.3 on, RabbitMQ tells that to those alone who have a permission on a queue.
+user unlink-console '^amq\.gen-' '^(unlink\.(commands($|\.)|delay\.)|amq\.gen-)' '^(unlink\.(events|dead)$|amq\.gen-)'
 
 # The worker where another user declares exchanges and queues (UNLINK_BROKER__TOPOLOGY=verify). It answers `reply_to`
 # through the default exchange; without `reply_to`, leave amq\.default out: it permits to write to any queue.

@@ -114,7 +114,7 @@ FOREIGN = [
 @pytest.mark.parametrize(("header", "value"), FOREIGN)
 @pytest.mark.parametrize("path", ["/", "/api/v1/unlinks"])
 def test_a_browser_whose_page_is_elsewhere_is_refused(estate: Estate, header: str, value: str, path: str) -> None:
-    """nginx 1.29.7 and later adds no header and speaks HTTP/1.1: everybody behind it would read every ticket."""
+    """Nginx 1.29.7 and later adds no header and speaks HTTP/1.1: everybody behind it would read every ticket."""
     assert status(estate, "127.0.0.1", [("Host", "localhost"), (header, value)], path=path) == 403
 
 

@@ -232,11 +232,12 @@ async def test_many_open_pages_are_one_query() -> None:
     """A thousand people who follow one batch would keep the database from the workers."""
     read: list[str] = []
 
-    def reading(key: str) -> int:
+    async def reading(key: str) -> int:
         read.append(key)
+        await asyncio.sleep(0)
         return len(read)
 
-    shared = SharedByKey(reading, 3600)
+    shared: SharedByKey[str, int] = SharedByKey(reading, 3600)
     assert set(await asyncio.gather(*(shared.get("a") for _ in range(1000)))) == {1}
     assert await shared.get("b") == 2
     assert await shared.get("a") == 1
@@ -245,7 +246,11 @@ async def test_many_open_pages_are_one_query() -> None:
 
 async def test_what_nobody_would_be_given_is_not_kept() -> None:
     """A program that pages through its batches would leave a gigabyte of them behind."""
-    shared: SharedByKey[int, bytearray] = SharedByKey(bytearray, 0)
+
+    async def reading(number: int) -> bytearray:
+        return bytearray(number)
+
+    shared: SharedByKey[int, bytearray] = SharedByKey(reading, 0)
     for number in range(100):
         assert await shared.get(number) == bytearray(number)
         assert len(shared._kept) == 1  # noqa: SLF001 - nothing else shows it

@@ -256,7 +256,7 @@ def test_what_no_database_can_hold_is_refused(url: str, users_file: Path, reques
 
 
 def test_what_a_proxy_sends_without_a_header_is_refused(console: Console) -> None:
-    """nginx before 1.29.7 adds no header and names its own target as the host: everybody would be let in.
+    """Nginx before 1.29.7 adds no header and names its own target as the host: everybody would be let in.
 
     A later nginx speaks HTTP/1.1: then the browser's own headers remain, see `test_access.py`.
     """

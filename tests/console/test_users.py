@@ -335,7 +335,7 @@ def test_probes_need_no_address(guarded: Console) -> None:
 
 
 def test_readiness_is_whether_the_ledger_can_be_read(guarded: Console, estate: Estate) -> None:
-    """People would be sent to a console that can show nothing."""
+    """A monitor would not see that the console has lost the ledger."""
     file = Path(str(make_url(estate.settings.url.get_secret_value()).database))
     away = file.rename(file.with_suffix(".away"))
     wait_until(lambda: guarded.get("/readyz").status_code == 503)

@@ -171,7 +171,11 @@ class BrokerClient:
 
     def waiting(self, enterprise_manager: str) -> int | None:
         """The number of ready messages in its command queue; None if the user may not ask, or there is no queue."""
-        declared = self._look_at(f"unlink.commands.{enterprise_manager}")
+        return self.ready(f"unlink.commands.{enterprise_manager}")
+
+    def ready(self, queue: str) -> int | None:
+        """The number of ready messages in a queue; None if the user may not ask, or there is no queue."""
+        declared = self._look_at(queue)
         return None if declared is None else int(declared.message_count)
 
     def delayed(self) -> int | None:

@@ -4,9 +4,9 @@ Any web site can make a browser on this host send requests. A site whose name po
 refused by the Host header, which then holds that name.
 
 All clients of a proxy on this host seem to be local. A request is refused if the proxy adds a header, or if the browser
-behind it names another site as its page. That does not detect every proxy: nginx adds no header by default, puts its own
-target in the Host header, and speaks HTTP/1.1 since 1.29.7; a client that is no browser names no page. A proxy in front
-of a console without users therefore publishes it, which the documentation forbids.
+behind it names another site as its page. That does not detect every proxy: nginx adds no header by default, puts its
+own target in the Host header, and speaks HTTP/1.1 since 1.29.7; a client that is no browser names no page. A proxy in
+front of a console without users therefore publishes it, which the documentation forbids.
 """
 
 from __future__ import annotations
@@ -70,14 +70,21 @@ def _problem(scope: Scope) -> Problem | None:
     hosts = [value for name, value in scope["headers"] if name == b"host"]
     if len(hosts) != 1 or not is_loopback_host(hosts[0].decode("latin-1")):
         return Problem(403, "Without users, the console answers to localhost, 127.0.0.1 and [::1] alone.")
+    if (said := _passed_on(scope)) is not None:
+        return Problem(403, said)
+    if scope["method"] not in READING:
+        return Problem(403, "Without users, the console is read-only.", headers={"Allow": "GET, HEAD"})
+    return None
+
+
+def _passed_on(scope: Scope) -> str | None:
+    """What shows that the request came through a proxy, or from the page of another site."""
     # nginx before 1.29.7 speaks HTTP/1.0 by default.
     named = any(name in _FORWARDING or name.startswith(_FORWARDED) for name, _ in scope["headers"])
     if named or scope.get("http_version") == "1.0":
-        return Problem(403, "Without users, the console serves no request that came through a proxy.")
+        return "Without users, the console serves no request that came through a proxy."
     if any(_is_foreign(name, value) for name, value in scope["headers"]):
-        return Problem(403, "Without users, the console serves no page of another site: type its address instead.")
-    if scope["method"] not in READING:
-        return Problem(403, "Without users, the console is read-only.", headers={"Allow": "GET, HEAD"})
+        return "Without users, the console serves no page of another site: type its address instead."
     return None
 
 

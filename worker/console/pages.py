@@ -85,10 +85,23 @@ def _overview_part(readings: Readings, state: Overview, queues: Queues) -> Marku
 async def overview(request: Request, readings: Known, *, part: bool = False) -> HTMLResponse:
     """The overview."""
     overview_part: OverviewPart = request.app.state.overview_part
-    html = await overview_part.html(readings)
+    try:
+        html = await overview_part.html(readings)
+    except Problem as problem:
+        if part:  # the open page keeps what it shows, and says that it is old
+            raise
+        return await _overview_without_ledger(request, readings, problem)
     if part:
         return HTMLResponse(html)
     return render(request.scope, "overview.html", page="overview", title="Overview", part=html)
+
+
+async def _overview_without_ledger(request: Request, readings: Readings, problem: Problem) -> HTMLResponse:
+    """What the broker knows."""
+    values = {"page": "overview", "title": "Overview", "problem": problem, "queues": await readings.queues()}
+    page = render(request.scope, "overview_away.html", problem.status, **values)
+    page.headers.update(problem.headers or {})
+    return page
 
 
 @router.get("/unlinks", response_class=HTMLResponse)

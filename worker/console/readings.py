@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -36,14 +36,17 @@ T = TypeVar("T")
 #: The greatest age of the overview, in seconds; it is read no more often, however many pages are open.
 OVERVIEW_SECONDS: Final = 2.0
 QUEUES_SECONDS: Final = 5.0
-#: The longest that a page waits for the broker, in seconds.
+#: The longest that a page waits for the broker, in seconds, and how old the counts may be that it then shows.
 _MOST_WAIT_SECONDS: Final = 2.0
+_MOST_AGE_SECONDS: Final = 30.0
 #: The greatest age, in seconds, of what an open page reads repeatedly: one unlink, or one page of a batch.
 HISTORY_SECONDS: Final = 1.0
 _MOST_KEPT: Final = 500
 
-#: How many pages of lists are read at once, each with a connection to the database.
+#: How many readings of the ledger are made at once, each with a connection to the database and one of the threads that
+#: logins and orders need, too; and how long a reading waits for its turn, in seconds.
 _AT_ONCE: Final = 8
+TURN_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +63,19 @@ class Queues:
 
 
 class Shared(Generic[T]):
-    """A value that is read at most once in a period. The first request reads it, and the others share the result."""
+    """A value that is read at most once in a period. The first request reads it, and the others share the result.
 
-    def __init__(self, read: Callable[[], T], seconds: float) -> None:
+    Args:
+        read: reads it.
+        seconds: the period, from the end of a reading: one that takes longer is shared, too.
+    """
+
+    def __init__(self, read: Callable[[], Awaitable[T]], seconds: float) -> None:
         self._read = read
         self._seconds = seconds
         self._reading: asyncio.Task[T] | None = None
         self._read_at = float("-inf")
+        self._last: tuple[float, T] | None = None
 
     def forget(self) -> None:
         """Read it again at the next request, because it was changed."""
@@ -78,19 +87,30 @@ class Shared(Generic[T]):
         done = self._reading is not None and self._reading.done()
         return done and time.monotonic() - self._read_at >= self._seconds
 
+    def last(self, seconds: float) -> T | None:
+        """The last value that was read, if it is not older than this."""
+        return None if self._last is None or time.monotonic() - self._last[0] > seconds else self._last[1]
+
     async def get(self) -> T:
         """The last value if it is fresh, else a new one."""
         fresh = time.monotonic() - self._read_at < self._seconds
         if self._reading is None or (self._reading.done() and not fresh):
-            self._read_at = time.monotonic()
-            self._reading = asyncio.create_task(asyncio.to_thread(self._read))
+            self._reading = asyncio.create_task(self._read_now())
         return await asyncio.shield(self._reading)
+
+    async def _read_now(self) -> T:
+        try:
+            value = await self._read()
+        finally:
+            self._read_at = time.monotonic()
+        self._last = self._read_at, value
+        return value
 
 
 class SharedByKey(Generic[K, T]):
     """A value for each key, each read at most once in a period, and kept no longer; of `_MOST_KEPT` keys at most."""
 
-    def __init__(self, read: Callable[[K], T], seconds: float) -> None:
+    def __init__(self, read: Callable[[K], Awaitable[T]], seconds: float) -> None:
         self._read = read
         self._seconds = seconds
         self._kept: dict[K, Shared[T]] = {}
@@ -116,7 +136,7 @@ class Readings:
         configured: the Enterprise Managers that the console has an account on.
 
     Raises:
-        Problem: in every method: the ledger cannot be read now; 503.
+        Problem: in every method: the ledger cannot be read now, or is read by too many; 503.
     """
 
     def __init__(
@@ -125,9 +145,10 @@ class Readings:
         self._inspection = Inspection(ledger, clock, pooled=True)
         self._broker = broker
         self._at_once = asyncio.Semaphore(_AT_ONCE)
-        self._overview = Shared(self._inspection.overview, OVERVIEW_SECONDS)
-        self._queues = Shared(self._read_queues, QUEUES_SECONDS)
-        self._histories = SharedByKey(self._inspection.history, HISTORY_SECONDS)
+        # These two are one thread each, and need no turn: the readiness and every overview depend on them.
+        self._overview = Shared(lambda: asyncio.to_thread(self._inspection.overview), OVERVIEW_SECONDS)
+        self._queues = Shared(lambda: asyncio.to_thread(self._read_queues), QUEUES_SECONDS)
+        self._histories = SharedByKey(self.history, HISTORY_SECONDS)
         self._batches = SharedByKey(self._read_batches, HISTORY_SECONDS)
         # Those that the ledger knows now; those whose queue is looked for; and those that have one.
         self._known: frozenset[str] = frozenset()
@@ -154,7 +175,8 @@ class Readings:
         try:
             return await asyncio.wait_for(self._queues.get(), _MOST_WAIT_SECONDS)
         except TimeoutError:
-            return Queues({}, None, None, "the broker has not answered yet")
+            last = self._queues.last(_MOST_AGE_SECONDS)
+            return last or Queues({}, None, None, "the broker has not answered yet")
 
     @property
     def enterprise_managers(self) -> tuple[str, ...]:
@@ -175,7 +197,7 @@ class Readings:
 
     async def recent_history(self, key: str) -> KeyHistory | None:
         """The history of a key, a second old at most, for an open page that reads it repeatedly."""
-        return await self._answered(self._histories.get(key))
+        return await self._histories.get(key)
 
     async def batches(self, batch: str, after: MemberCursor | None, limit: int, *, expected: bool = False) -> BatchPage:
         """The batches of an ID, and a page of their members; a second old at most.
@@ -183,7 +205,7 @@ class Readings:
         Raises:
             Problem: also if there is no such batch, unless its first command is `expected` soon; 404.
         """
-        page = await self._answered(self._batches.get((batch, after, limit)))
+        page = await self._batches.get((batch, after, limit))
         if not page.batches and not expected:
             raise Problem(404, "No worker has received a command of this batch, or it was pruned.")
         return page
@@ -224,8 +246,15 @@ class Readings:
         return self._inspection.find_all(criteria)
 
     async def _read(self, read: Callable[[], T]) -> T:
-        async with self._at_once:
+        try:
+            await asyncio.wait_for(self._at_once.acquire(), TURN_SECONDS)
+        except TimeoutError:
+            said = "The ledger is busy: it answers too slowly for all who read it now. Try again soon."
+            raise Problem(503, said, headers={"Retry-After": "5"}) from None
+        try:
             return await self._answered(asyncio.to_thread(read))
+        finally:
+            self._at_once.release()
 
     async def _answered(self, reading: Coroutine[Any, Any, T]) -> T:
         try:
@@ -233,9 +262,9 @@ class Readings:
         except InspectionError as error:
             raise _away(error) from error
 
-    def _read_batches(self, of: tuple[str, MemberCursor | None, int]) -> BatchPage:
+    async def _read_batches(self, of: tuple[str, MemberCursor | None, int]) -> BatchPage:
         batch, after, limit = of
-        return self._inspection.batch_page(batch, after=after, limit=limit)
+        return await self._read(lambda: self._inspection.batch_page(batch, after=after, limit=limit))
 
     def _failed_of(self, batch: str) -> Sequence[Record]:
         found: list[Record] = []
@@ -255,7 +284,7 @@ class Readings:
                 counts = {name: client.waiting(name) for name in sorted(self._looked_for)}
                 waiting = {name: count for name, count in counts.items() if count is not None}
                 self._with_queue = frozenset(waiting)
-                return Queues(waiting, client.delayed(), client.count(DEAD))
+                return Queues(waiting, client.delayed(), client.ready(DEAD))
         except BrokerClientError as error:
             return Queues({}, None, None, str(error))
 
