@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,8 @@ from tests.console.conftest import Console, bearer, browsing, served, sign_in
 from tests.console.test_orders import settings_of
 from tests.end_to_end.world import World, vendor_command
 from worker.clock import SystemClock
+from worker.console.dead_letters import DeadLetters
+from worker.console.users import Caller, Role
 from worker.ledger import Inspection
 from worker.settings import LedgerSettings
 
@@ -56,6 +61,75 @@ def test_one_is_discarded_and_written_down(steering: Console, world: World, caps
     assert [item["idempotency_key"] for item in listed(steering)] == ["CHG1"]
     assert steering.client.post(path, headers=bearer("operate")).status_code == 404
     assert world.client.count("unlink.dead") == 1
+
+
+def put(world: World, key: str) -> None:
+    """Dead-letter a readable command, as a denied one is; one of the same key is equal to it."""
+    body = json.dumps(vendor_command(key, repository={"name": "nothing"})).encode()
+    world.client._channel.basic_publish("unlink.dead", "unlink.commands.default", body)  # noqa: SLF001 - as a worker
+
+
+def test_all_that_are_equal_are_discarded(steering: Console, world: World) -> None:
+    """Of two copies one would stay, and be replayed later by somebody who trusts that it was discarded."""
+    for key in ("CHG7", "CHG7", "CHG8"):
+        put(world, key)
+    world.until(lambda: world.client.count("unlink.dead") == 5, "five dead letters")
+    first, equal, other = (item for item in listed(steering) if item["idempotency_key"] in {"CHG7", "CHG8"})
+    assert (first["id"], first["id"] == other["id"]) == (equal["id"], False)
+    headers = {"Authorization": bearer("operate")["Authorization"]}
+    answer = steering.client.post(
+        "/dead-letters/discard", data={"ids": f"{first['id']},{other['id']}"}, headers=headers
+    )
+    assert answer.headers["location"] == "/dead-letters?read=true&discarded=3"
+    assert world.client.count("unlink.dead") == 2
+
+
+def test_how_many_were_not_read_is_said(steering: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody would know that the one that they look for stands behind the first 200, or how to see it."""
+    monkeypatch.setattr("worker.console.dead_letters._MOST", 1)
+    found = steering.get("/api/v1/dead-letters", headers=bearer("read")).json()
+    assert (len(found["items"]), found["unread"], found["complete"]) == (1, 1, False)
+    page = steering.get("/dead-letters?read=true", headers=bearer("read")).text
+    assert "1 more was not read: it is shown once you have replayed or discarded what is here" in page
+    monkeypatch.setattr("worker.console.dead_letters._MOST", 2)
+    found = steering.get("/api/v1/dead-letters", headers=bearer("read")).json()
+    assert (len(found["items"]), found["unread"], found["complete"]) == (2, 0, True)
+
+
+@pytest.mark.parametrize("action", ["replay", "discard"])
+def test_what_goes_on_after_a_stop_is_written_down(
+    world: World, users_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], action: str
+) -> None:
+    """The console stops after five seconds, and a replay lasts ten: nobody would find out who had replayed them."""
+    world.serve()
+    put(world, "CHG7")
+    world.until(lambda: world.client.count("unlink.dead") == 1, "a dead letter")
+    dead_letters = DeadLetters(settings_of(world, users_file), SystemClock())
+    entered, go_on = threading.Event(), threading.Event()
+    take_lock = Inspection.take_lock
+
+    def take_lock_later(ledger: Inspection, name: str, holder: str, seconds: float) -> bool:
+        entered.set()
+        assert go_on.wait(60)
+        return take_lock(ledger, name, holder, seconds)
+
+    async def stopped() -> None:
+        (letter,) = (await dead_letters.read()).items
+        capsys.readouterr()
+        monkeypatch.setattr(Inspection, "take_lock", take_lock_later)
+        caller = Caller("j.doe", Role.OPERATE, "192.0.2.7")
+        request = asyncio.create_task(getattr(dead_letters, action)(caller, frozenset({letter.id})))
+        assert await asyncio.to_thread(entered.wait, 60)
+        request.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await request
+        go_on.set()
+
+    asyncio.run(stopped())  # it waits for its threads
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "console.action" in line]
+    for part in ("j.doe", "192.0.2.7", f"action={action}", f"1 {action}ed"):
+        assert part in line
+    assert world.client.count("unlink.dead") == 0
 
 
 def test_what_would_be_rejected_again_stays(steering: Console) -> None:
@@ -102,12 +176,7 @@ def test_a_group_is_seen_to_at_once(steering: Console, world: World, chromium: B
 
 def test_one_is_replayed_by_button(steering: Console, world: World, chromium: Browser) -> None:
     """Who has mended the cause would need a shell."""
-    world.client._channel.basic_publish(  # noqa: SLF001 - a letter that is readable, as a denied one is
-        "unlink.dead",
-        "unlink.commands.default",
-        b'{"command": "unlink.v1", "idempotency_key": "CHG2", '
-        b'"job": {"name": "nowhere"}, "repository": {"name": "nothing"}}',
-    )
+    put(world, "CHG2")
     with browsing(chromium, steering) as browse:
         page = browse("/dead-letters")
         sign_in(page, "operateer")

@@ -6,6 +6,8 @@ import asyncio
 import re
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Annotated, Any, Final, TypeVar
 
 import structlog
@@ -71,9 +73,10 @@ class DeadLetters:
                 for taken in messages:
                     if len(items) < _MOST:
                         items.append(_item(taken.message))
-            return DeadLetterList(items=items, complete=len(items) >= count)
+            unread = max(count - len(items), 0)
+            return DeadLetterList(items=items, complete=unread == 0, unread=unread)
 
-        return await self._with_queue(work)
+        return await self._with_queue(work, nullcontext)
 
     async def replay(self, caller: Caller, digests: frozenset[str]) -> Report:
         """Replay these, but for those whose command has ended and those that would be dead-lettered again."""
@@ -81,23 +84,23 @@ class DeadLetters:
 
         def work(queue: DeadQueue) -> Report:
             Replay(queue, self._ledger, force=False, seconds=_SECONDS).run(Selection(digests=digests), report)
-            return report
-
-        target = ", ".join(sorted(digests))
-        with audited(caller, "replay", target):
-            _require(caller)
-            await self._with_queue(work, lambda: f" {report.replayed} of them were replayed before.")
             left = ", ".join(f"{count} {why}" for why, count in report.left.items())
             if not report.replayed and not left:
                 raise Problem(404, _NONE)
-        audit(caller, "replay", target, f"{report.replayed} replayed" + (f", left: {left}" if left else ""))
-        return report
+            audit(caller, "replay", target, f"{report.replayed} replayed" + (f", left: {left}" if left else ""))
+            return report
+
+        target = ", ".join(sorted(digests))
+        auditing = partial(audited, caller, "replay", target)
+        with auditing():
+            _require(caller)
+        return await self._with_queue(work, auditing, lambda: f" {report.replayed} of them were replayed before.")
 
     async def discard(self, caller: Caller, digests: frozenset[str]) -> int:
         """Remove these, each after the whole message has been written to the log. Returns how many there were."""
         discarded = 0
 
-        def work(queue: DeadQueue) -> None:
+        def work(queue: DeadQueue) -> int:
             nonlocal discarded
             with queue.messages(_SECONDS) as messages:
                 for taken in Selection(digests=digests).among(messages):
@@ -107,20 +110,32 @@ class DeadLetters:
                     )
                     queue.remove(taken)
                     discarded += 1
-
-        target = ", ".join(sorted(digests))
-        with audited(caller, "discard", target):
-            _require(caller)
-            await self._with_queue(work, lambda: f" {discarded} of them were discarded before.")
             if not discarded:
                 raise Problem(404, _NONE)
-        audit(caller, "discard", target, f"{discarded} discarded")
-        return discarded
+            audit(caller, "discard", target, f"{discarded} discarded")
+            return discarded
 
-    async def _with_queue(self, work: Callable[[DeadQueue], T], so_far: Callable[[], str] = str) -> T:
-        """Work with the queue. `so_far` says what was done by the time of a failure."""
-        if self._broker is None:
-            raise Problem(503, "UNLINK_BROKER__URL is not set: the dead letters cannot be read here.")
+        target = ", ".join(sorted(digests))
+        auditing = partial(audited, caller, "discard", target)
+        with auditing():
+            _require(caller)
+        return await self._with_queue(work, auditing, lambda: f" {discarded} of them were discarded before.")
+
+    async def _with_queue(
+        self,
+        work: Callable[[DeadQueue], T],
+        auditing: Callable[[], AbstractContextManager[None]],
+        so_far: Callable[[], str] = str,
+    ) -> T:
+        """Work with the queue. `so_far` says what was done by the time of a failure.
+
+        The work is audited where it ends: its request ends before, if the console is stopped meanwhile.
+        """
+        with auditing():
+            if self._broker is None:
+                raise Problem(503, "UNLINK_BROKER__URL is not set: the dead letters cannot be read here.")
+            if self._reading.locked():
+                raise _busy()
         broker, holder = self._broker, uuid.uuid4().hex
 
         def done() -> T:
@@ -135,13 +150,15 @@ class DeadLetters:
                 except InspectionError as error:  # it ends by itself; what was done is done
                     log.warning("console.lock_kept", problem=str(error))
 
-        if self._reading.locked():
-            raise _busy()
+        def done_and_audited() -> T:
+            with auditing():
+                try:
+                    return done()
+                except (BrokerClientError, InspectionError) as error:
+                    raise Problem(503, f"{error}.{so_far()}", headers={"Retry-After": "5"}) from error
+
         async with self._reading:
-            try:
-                return await asyncio.to_thread(done)
-            except (BrokerClientError, InspectionError) as error:
-                raise Problem(503, f"{error}.{so_far()}", headers={"Retry-After": "5"}) from error
+            return await asyncio.to_thread(done_and_audited)
 
 
 def _busy() -> Problem:

@@ -51,13 +51,11 @@ class Selection:
         return self.one or self.everything or self.reason is not None or self.enterprise_manager is not None
 
     def among(self, messages: Iterable[Taken]) -> Iterator[Taken]:
-        """The selected ones of the messages."""
-        found = 0
+        """The selected ones of the messages; with a digest, all that are equal."""
         for taken in messages:
             if self._means(taken):
-                found += 1
                 yield taken
-            if taken.position == self.position or (self.digests is not None and found >= len(self.digests)):
+            if taken.position == self.position:
                 return
 
     def _means(self, taken: Taken) -> bool:
