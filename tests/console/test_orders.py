@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -22,6 +23,10 @@ from tests.console.conftest import Console, bearer, browsing, served, sign_in
 from tests.end_to_end.world import World, vendor_command
 from tests.waiting import wait_until
 from worker.clock import SystemClock
+from worker.console.orders import Orders, read_unlink
+from worker.console.problems import Problem
+from worker.console.readings import Readings
+from worker.console.users import Caller, Role
 from worker.sandbox.simulated_enterprise_manager import Behaviour
 from worker.settings import BrokerSettings, ConsoleProgramSettings, ConsoleSettings, LedgerSettings
 
@@ -130,12 +135,37 @@ def is_alive(url: str) -> bool:
         return False
 
 
-def test_a_dry_run_gives_the_plan(steering: Console) -> None:
-    """Nobody would see before what would be lost."""
-    answer = order(steering, vendor_command(dry_run=True), **WAIT)
-    assert (answer.status_code, answer.json()["event"]["data"]["outcome"]) == (200, "planned")
+def test_a_dry_run_gives_the_plan(steering: Console, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nobody would see before what would be lost; or the log would say that it was lost."""
+    for headers, status in (({}, 202), (WAIT, 200)):
+        capsys.readouterr()
+        answer = order(steering, vendor_command(dry_run=True), **headers)
+        assert (answer.status_code, answer.json()["href"], "location" in answer.headers) == (status, None, False)
+        assert "action=plan " in next(line for line in capsys.readouterr().out.splitlines() if "console.action" in line)
+    assert answer.json()["event"]["data"]["outcome"] == "planned"
     assert steering.get(path_of("CHG1"), headers=bearer("read")).status_code == 404
     assert order(steering, vendor_command(), **WAIT).json()["event"]["data"]["changed"] is True
+
+
+async def test_a_plan_is_waited_for_beside_all_that_wait(world: World, users_file: Path) -> None:
+    """While sixteen programs wait for their unlinks, people would be told that no worker answers."""
+    world.serve()
+    settings = settings_of(world, users_file)
+    readings = Readings(settings.ledger, settings.broker, SystemClock())
+    orders = Orders(settings.broker, None, readings, threading.Event())
+    caller = Caller("j.doe", Role.OPERATE, "192.0.2.7")
+    plan = read_unlink(json.dumps(vendor_command(dry_run=True)).encode(), None, None)
+    while not orders._waiting.locked():  # noqa: SLF001 - sixteen requests with a broker connection each are the other way
+        await orders._waiting.acquire()  # noqa: SLF001
+    ordered = await orders.unlink(caller, plan, 50)
+    assert ordered.event is not None
+    assert ordered.event["data"]["outcome"] == "planned"
+    while not orders._planning.locked():  # noqa: SLF001
+        await orders._planning.acquire()  # noqa: SLF001
+    with pytest.raises(Problem) as refused:
+        await orders.unlink(caller, plan, 50)
+    assert (refused.value.status, refused.value.headers) == (503, {"Retry-After": "5"})
+    readings.close()
 
 
 #: Orders, the headers that they come with, and the fields that are named as wrong.

@@ -211,10 +211,10 @@ def _wait(request: Request) -> float:
 
 
 def _answer(ordered: Ordered) -> Response:
-    href = f"/api/v1/unlinks/{to_path(ordered.key)}"
+    href = None if ordered.dry_run else f"/api/v1/unlinks/{to_path(ordered.key)}"
     item = OrderedItem(
         href=href, idempotency_key=ordered.key, enterprise_manager=ordered.enterprise_manager, event=ordered.event
     )
     status = 202 if ordered.event is None else 200
-    headers = {"Location": href, "Cache-Control": "no-store"}
+    headers = {"Cache-Control": "no-store", **({"Location": href} if href else {})}
     return Response(item.model_dump_json(), status, headers, media_type="application/json")

@@ -308,6 +308,7 @@ class DeadLetterList(_Model):
 
     items: list[DeadLetterItem]
     complete: bool = Field(description="False if there are more than were read.")
+    unread: int = Field(description="How many were not read. They follow once some of these are replayed or discarded.")
 
 
 class ReplayItem(_Model):
@@ -339,7 +340,9 @@ class ManagerList(_Model):
 class OrderedItem(_Model):
     """A command that is on its queue."""
 
-    href: str = Field(description="The unlink, once a worker has taken it up.")
+    href: str | None = Field(
+        description="The unlink, once a worker has taken it up. Null for a dry run, which leaves no trace."
+    )
     idempotency_key: str
     enterprise_manager: str
     event: dict[str, Any] | None = Field(description="The terminal event, if it came while it was waited for.")

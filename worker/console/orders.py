@@ -35,6 +35,8 @@ log = structlog.get_logger()
 MOST_WAIT_SECONDS: Final = 60.0
 #: How many answers wait at once, each with a connection to the broker; others are sent without waiting.
 _MOST_WAITING: Final = 16
+#: How many plans are waited for at once; more are refused, because a plan is nowhere but in its answer.
+_MOST_PLANNING: Final = 8
 #: How many commands are published at once.
 _AT_ONCE: Final = 8
 #: How often an answer that waits looks whether the console is to stop, in seconds.
@@ -50,6 +52,7 @@ class Ordered:
 
     key: str
     enterprise_manager: str
+    dry_run: bool = False
     event: dict[str, Any] | None = None
 
 
@@ -154,13 +157,14 @@ class Orders:
         self._readings = readings
         self._ending = ending
         self._waiting = asyncio.Semaphore(_MOST_WAITING)
+        self._planning = asyncio.Semaphore(_MOST_PLANNING)
         self._at_once = asyncio.Semaphore(_AT_ONCE)
 
     async def unlink(
         self, caller: Caller, command: UnlinkCommand, wait: float, *, retry: bool = False, run: int | None = None
     ) -> Ordered:
         """Order an unlink; with `retry`, run it again if its last run (which is to be `run`) did not succeed."""
-        with audited(caller, "unlink", command.idempotency_key, command.enterprise_manager):
+        with audited(caller, _action_of(command), command.idempotency_key, command.enterprise_manager):
             self._require_may_order(caller)
             self._judge(caller, command)
             record = None if command.dry_run else await self._readings.record(command.idempotency_key)
@@ -319,13 +323,17 @@ class Orders:
     async def _publish(
         self, caller: Caller, command: UnlinkCommand | CancelCommand | RetryCommand, wait: float
     ) -> Ordered:
-        if wait and not self._waiting.locked():
-            async with self._waiting:
+        dry_run = isinstance(command, UnlinkCommand) and command.dry_run
+        places = self._planning if dry_run else self._waiting
+        if wait and dry_run and places.locked():
+            raise Problem(503, "Too many plans are being made now: try again soon.", headers={"Retry-After": "5"})
+        if wait and not places.locked():
+            async with places:
                 event = await asyncio.to_thread(self._send, caller, command, min(wait, MOST_WAIT_SECONDS))
         else:
             async with self._at_once:
                 event = await asyncio.to_thread(self._send, caller, command, 0)
-        return Ordered(command.idempotency_key, command.enterprise_manager, event)
+        return Ordered(command.idempotency_key, command.enterprise_manager, dry_run, event)
 
     def _send(
         self, caller: Caller, command: UnlinkCommand | CancelCommand | RetryCommand, wait: float
@@ -343,9 +351,9 @@ class Orders:
                     client.listen(f"*.{command.enterprise_manager}", skipped=_log_skipped)
                 client.publish(body, command.enterprise_manager, sender=caller.sender)
                 published = True
-                kind = command.command.removesuffix(".v1")
                 # Here, and not by the caller, which ends with its request.
-                audit(caller, kind, command.idempotency_key, "on the queue", command.enterprise_manager)
+                action = _action_of(command)
+                audit(caller, action, command.idempotency_key, "on the queue", command.enterprise_manager)
                 over = time.monotonic() + wait
                 while (left := over - time.monotonic()) > 0 and not self._ending.is_set():
                     event = client.next_event(min(left, _LOOK_SECONDS))
@@ -357,6 +365,13 @@ class Orders:
             if not published:
                 raise Problem(503, f"{error}.", headers={"Retry-After": "5"}) from error
         return None
+
+
+def _action_of(command: UnlinkCommand | CancelCommand | RetryCommand) -> str:
+    """The action in the audit line."""
+    if isinstance(command, UnlinkCommand) and command.dry_run:
+        return "plan"
+    return command.command.removesuffix(".v1")
 
 
 def _require_last(record: Record, run: int | None) -> None:
