@@ -96,6 +96,9 @@ def test_what_cannot_be_run_again_is_named_with_the_reason(failed: World) -> Non
     """A mistyped key, or one that has succeeded, would be passed over in silence."""
     reported = program(failed, "retry", "CHG9", "--yes")
     assert (reported.returncode, "CHG9  not run again: no worker has seen it" in reported.stderr) == (1, True)
+    partly = program(failed, "retry", "CHG1", "CHG9", "--yes", "--wait")
+    assert (partly.returncode, "CHG9  not run again" in partly.stderr) == (1, True)
+    assert "succeeded" in partly.stdout
     assert "use --ticket OPS-1" in program(failed, "retry", "OPS-1", "--yes").stderr
     for command in (["retry", "--yes"], ["status"], ["list"]):
         unknown = program(failed, *command, "--ticket", "jira:OPS-1")

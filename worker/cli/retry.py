@@ -65,7 +65,8 @@ def retry(  # noqa: PLR0913 - one parameter an option
 
     Needs UNLINK_BROKER__URL, and UNLINK_LEDGER__URL unless --run is given. With --wait the exit status is 0 for
     succeeded, 1 failed, 2 rejected or wrong usage, 3 timed out, 4 cancelled; of many, the first of 2, 1, 3, 4 that
-    occurred. Without --wait it is 0. It is 1 if there is nothing to run again, or if it was not confirmed.
+    occurred. Without --wait it is 0. It is 1 if a KEY is not run again, if there is nothing to run again, or if it was
+    not confirmed.
     """
     criteria = Criteria(ticket=ticket, batch=batch, reason=reason)
     if bool(keys) == (criteria != Criteria()):
@@ -83,16 +84,19 @@ def retry(  # noqa: PLR0913 - one parameter an option
             not_before=not_before,
         )
 
+    skipped = False
     if run is not None:
         commands = [outgoing_retry(of(_one(keys), run, enterprise_manager), {})]
     else:
         records = _found(keys or [], criteria)
+        skipped = len(records) < len(set(keys or []))
         commands = [
             _outgoing(each, of(each.entry.lease.key, each.entry.run, each.enterprise_manager)) for each in records
         ]
         if not yes:
             _confirm(records)
-    raise typer.Exit(publish_all(settings, commands, wait=wait, seconds=wait_seconds, output=output))
+    status = publish_all(settings, commands, wait=wait, seconds=wait_seconds, output=output)
+    raise typer.Exit(status or int(skipped))
 
 
 def _command(**fields: Any) -> RetryCommand:
