@@ -99,7 +99,7 @@ class SimulatedWriter(Writer):
 
     def _send(self) -> None:
         """Send the queued writes in one transaction, unless one is already under way."""
-        if self._sending or self._process.dead or self._process.ending or not self._queue:
+        if self._sending or self._process.dead or self._process.ending or not self._waits:
             return
         self._sending = True
         world = self._process.world

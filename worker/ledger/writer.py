@@ -7,10 +7,11 @@ under load.
 A write that finds its lease lost does not disturb the others. If the database does not carry out a transaction, the
 write at whose statement it failed is set apart: the others are committed without it, and it is tried again alone. If it
 failed at no write's own statement (a lock, the history, the commit), each of its writes is set apart. Writes that are
-set apart take turns with the queue, so that one of them costs the others no more than the time of its own tries. A
-write fails if it is at fault, or if the database commits others before each of its tries, but not it. If the database
-is away, or commits nothing, all writes wait until it is back: each is written so that it may be repeated after a commit
-whose answer was lost.
+set apart take turns with the queue, so that one of them costs the others no more than the time of its own tries.
+Renewals are taken before both: each waits for one transaction at most, whatever fails, and no transaction begins more
+writes when it has lasted for a second. A write fails if it is at fault, or if the database commits others before each
+of its tries, but not it. If the database is away, or commits nothing, all writes wait until it is back: each is written
+so that it may be repeated after a commit whose answer was lost.
 
 More than 400 lines: which writes share a transaction, and which are set apart after a failure, is one piece of state.
 """
@@ -43,8 +44,8 @@ if TYPE_CHECKING:
 _log = structlog.get_logger()
 
 #: The order of writes in a transaction. Intents last, by job, and then what may lock a batch: only they wait for other
-#: workers' transactions on what is no key. `FIRST` is taken before all that is queued: renewals, because a lease is
-#: worth more than anything that waits.
+#: workers' transactions on what is no key. `FIRST` is taken before all that waits, set apart or not: renewals, because
+#: a lease is worth more than anything else.
 FIRST: Final = 0
 BY_KEY: Final = 1
 BY_JOB: Final = 2
@@ -53,6 +54,9 @@ LAST: Final = 4
 
 #: More than so many writes are not put into one transaction: its locks are held until it ends.
 MOST_AT_ONCE: Final = 500
+
+#: A transaction that has lasted for so many seconds begins no more writes: renewals wait for its end.
+_MOST_SECONDS: Final = 1.0
 
 #: The first and the longest pause between tries while the database is away, in seconds, before jitter, and by which
 #: factor each is longer: after ten seconds they are 0.2 s, because a lease lasts hardly longer than that.
@@ -150,6 +154,7 @@ class Writer:
         self._clock = clock
         self._available = available
         self._log = _log.bind(database=database)
+        self._first: deque[Write[Any]] = deque()
         self._queue: deque[Write[Any]] = deque()
         self._apart: deque[Write[Any]] = deque()
         self._turn_of_apart = False
@@ -198,10 +203,7 @@ class Writer:
         with self._changed:
             if self._closing.is_set():
                 raise LedgerClosedError
-            if order[0] == FIRST:
-                self._queue.appendleft(write)
-            else:
-                self._queue.append(write)
+            (self._first if _is_first(write) else self._queue).append(write)
             self._changed.notify()
         return await future
 
@@ -224,18 +226,27 @@ class Writer:
         while (batch := self._take()) is not None:
             self._commit(batch)
         self._hang_up()
-        self._deliver(_Landing(write, error=LedgerClosedError()) for write in (*self._apart, *self._queue))
+        left = (*self._first, *self._apart, *self._queue)
+        self._deliver(_Landing(write, error=LedgerClosedError()) for write in left)
         self._on_loop(self._ended.set)
 
     def _take(self) -> list[Write[Any]] | None:
         """The next writes to commit together, in order; None when there is no more to do."""
         with self._changed:
-            self._changed.wait_for(lambda: self._queue or self._apart or self._closing.is_set())
-            if self._closing.is_set() and (self._away_since is not None or not (self._queue or self._apart)):
+            self._changed.wait_for(lambda: self._waits or self._closing.is_set())
+            if self._closing.is_set() and (self._away_since is not None or not self._waits):
                 return None
-            self._turn_of_apart = bool(self._apart) and not (self._queue and self._turn_of_apart)
-            batch = [self._apart.popleft()] if self._turn_of_apart else self._take_together()
+            if self._first:
+                batch = [self._first.popleft()]
+            else:
+                self._turn_of_apart = bool(self._apart) and not (self._queue and self._turn_of_apart)
+                batch = [self._apart.popleft()] if self._turn_of_apart else self._take_together()
         return sorted((write for write in batch if not _is_given_up(write)), key=lambda write: write.order)
+
+    @property
+    def _waits(self) -> bool:
+        """Whether there is a write to carry out."""
+        return bool(self._first or self._queue or self._apart)
 
     def _take_together(self) -> list[Write[Any]]:
         """The next writes of the queue. Those of one key stay in their order, also behind one that was set apart.
@@ -269,7 +280,8 @@ class Writer:
             self._hang_up()
             self._recover(batch, error)
         else:
-            self._has_committed(batch)
+            self._has_committed(batch[: len(landings)])
+            self._give_back(batch[len(landings) :])
             self._deliver(landings)
 
     def was_away(self, *, within: float) -> bool:
@@ -279,6 +291,7 @@ class Writer:
         return self._back_at is not None and self._clock.monotonic() < self._back_at + within
 
     def _transact(self, batch: Sequence[Write[Any]]) -> list[_Landing]:
+        """Commit the writes, or, if they take long, the first of them."""
         began = self._clock.monotonic()
         self._begun, self._carried_out = False, None
         if self._connection is None:
@@ -287,7 +300,11 @@ class Writer:
             self._begun = True
             transaction = self._transaction(self._connection, began)
             _lock_rows(batch, transaction)
-            landings = [self._carry_out(write, transaction) for write in batch]
+            landings = [self._carry_out(batch[0], transaction)]
+            for write in batch[1:]:
+                if self._clock.monotonic() >= began + _MOST_SECONDS:
+                    break
+                landings.append(self._carry_out(write, transaction))
             self._carried_out = None
             transaction.finish()
         return landings
@@ -356,11 +373,16 @@ class Writer:
 
     def _set_apart(self, writes: Iterable[Write[Any]]) -> None:
         with self._changed:
-            self._apart.extend(writes)
+            for write in writes:
+                if _is_first(write):
+                    self._apart.appendleft(write)
+                else:
+                    self._apart.append(write)
 
     def _give_back(self, batch: Sequence[Write[Any]]) -> None:
         with self._changed:
-            self._queue.extendleft(reversed(batch))
+            for write in reversed(batch):
+                (self._first if _is_first(write) else self._queue).appendleft(write)
 
     def _hang_up(self) -> None:
         connection, self._connection = self._connection, None
@@ -427,6 +449,10 @@ def _lock_rows(batch: Sequence[Write[Any]], transaction: Transaction) -> None:
     waits_between = len(keys) > 1 and any(write.order[0] in {BY_JOB, BY_BATCH} for write in batch)
     if waits_between or keys != sorted(keys):
         transaction.lock(keys, of_worker=False)
+
+
+def _is_first(write: Write[Any]) -> bool:
+    return write.order[0] == FIRST
 
 
 def _is_given_up(write: Write[Any]) -> bool:
