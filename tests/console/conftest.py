@@ -6,10 +6,11 @@ import asyncio
 import hashlib
 import json
 import socket
+import sqlite3
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -20,6 +21,7 @@ import pytest
 import uvicorn
 from argon2 import PasswordHasher
 from playwright.sync_api import Browser, BrowserContext, Page, expect
+from sqlalchemy import make_url
 
 from contracts.events import Outcome
 from tests.private_servers.chromium import private_chromium
@@ -102,6 +104,12 @@ class Estate:
         content = {"outcome": outcome, "summary": f"It {outcome}.", **data}
         event = json.dumps({"specversion": "1.0", "id": "event-1", "data": content}).encode()
         self.work(lambda ledger: ledger.record(lease, Settled(outcome, event, self.clock.now())))
+
+    def write(self, statement: str, rows: Iterable[tuple[Any, ...]] = ((),)) -> None:
+        """Write what takes workers long: a statement of SQLite, for each of these rows."""
+        file = make_url(self.settings.url.get_secret_value()).database
+        with closing(sqlite3.connect(str(file))) as connection, connection:
+            connection.executemany(statement, rows)
 
 
 @pytest.fixture

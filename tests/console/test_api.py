@@ -6,7 +6,9 @@ import asyncio
 import base64
 import csv
 import io
-from datetime import timedelta
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +72,35 @@ def test_each_field_of_the_search_finds_what_it_names(console: Console, estate: 
     assert (item["idempotency_key"], item["batch"]) == ("CHG2", None)
 
 
+@pytest.fixture
+def in_kolkata(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The host is in a zone 5:30 h ahead of UTC."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "Asia/Kolkata")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("in_kolkata")
+def test_a_time_without_an_offset_is_in_utc(console: Console, estate: Estate) -> None:
+    """The same link would find other unlinks on another host, and nobody could know which."""
+    estate.order("CHG1")
+    for hours, found in ((-1, 1), (1, 0)):
+        since = f"{datetime.now(UTC) + timedelta(hours=hours):%Y-%m-%dT%H:%M}"
+        assert len(console.get("/api/v1/unlinks", params={"since": since}).json()["items"]) == found
+    assert "(UTC)" in console.get("/unlinks").text
+
+
+def test_space_around_a_pasted_text_is_ignored(console: Console, estate: Estate) -> None:
+    """A number that was copied with the space after it would find nothing."""
+    estate.order("CHG1", ticket={"system": "jira", "id": "OPS-1"})
+    texts = {"ticket": " OPS-1\t", "key": "CHG1 ", "job": "Copy to Frankfurt\n", "since": " 1h ", "outcome": " "}
+    for name, text in texts.items():
+        assert len(console.get("/api/v1/unlinks", params={name: text}).json()["items"]) == 1, name
+    assert 'value="OPS-1"' in console.get("/unlinks", params={"ticket": " OPS-1 "}).text
+
+
 def test_several_preferences_may_come_in_headers_of_their_own() -> None:
     """A client that prefers something else, too, would not be waited for."""
     headers = [(b"prefer", b"respond-async"), (b"prefer", b"return=minimal, wait=7")]
@@ -90,6 +121,26 @@ def test_one_unlink_is_had_with_its_steps(console: Console, estate: Estate) -> N
     assert unlink["request"]["user_id"] == "servicenow"
     assert unlink["repository"]["name"] == "Scale-out 3"
     assert unlink["event"]["data"]["summary"] == "It succeeded."
+
+
+def test_what_is_left_out_of_a_history_is_said(console: Console, estate: Estate) -> None:
+    """Who looks for the first step, or for the event of an earlier run, would take what is there for all of it."""
+    estate.end(estate.order("CHG1"))
+    href = "/unlinks/Q0hHMQ"
+
+    def page() -> str:
+        return " ".join(console.get(href).text.split())
+
+    step = ("CHG1", 0, "worker-a", 1, "released")
+    estate.write("INSERT INTO steps (key, at, worker, token, step) VALUES (?, ?, ?, ?, ?)", [step] * 498)
+    whole = console.get(f"/api/v1{href}").json()
+    assert (len(whole["steps"]), whole["steps_complete"]) == (500, True)
+    assert "Earlier steps are left out" not in page()
+    estate.write("INSERT INTO steps (key, at, worker, token, step) VALUES (?, ?, ?, ?, ?)", [step])
+    part = console.get(f"/api/v1{href}").json()
+    assert (len(part["steps"]), part["steps_complete"]) == (500, False)
+    assert "Earlier steps are left out: these are the newest 500." in page()
+    assert "The ledger keeps the latest terminal event. Earlier events went to their subscribers" in page()
 
 
 def test_who_retried_and_who_cancelled_is_had_as_the_broker_verified_it(console: Console, estate: Estate) -> None:
@@ -116,6 +167,9 @@ def test_what_has_not_changed_is_not_sent_again(console: Console, estate: Estate
     known = {"If-None-Match": console.get(href).headers["etag"]}
     again = console.get(href, headers=known)
     assert (again.status_code, again.content) == (304, b"")
+    # As each renewal of the lease does, every few seconds.
+    estate.write("UPDATE unlinks SET lease_until = lease_until + 20000000")
+    assert console.get(href, headers=known).status_code == 304
     estate.end(lease)
     assert console.get(href, headers=known).status_code == 200
 
@@ -150,6 +204,8 @@ def test_enterprise_managers_are_reported_as_workers_find_them(console: Console,
         ("/api/v1/unlinks?limit=501", 400, "limit: ", ["limit"]),
         ("/api/v1/unlinks?reason=nonsense", 400, "reason: must be a reason code", ["reason"]),
         ("/api/v1/unlinks?cursor=nonsense", 400, "cursor: must be the cursor", ["cursor"]),
+        (f"/api/v1/unlinks?cursor={'W1tb' * 249}", 400, "cursor: must be the cursor", ["cursor"]),
+        (f"/api/v1/batches/QjE?cursor={'W1tb' * 249}", 400, "cursor: must be the cursor", ["cursor"]),
         ("/api/v1/unlinks?cursor=WzEsMl0", 400, "cursor: must be the cursor", ["cursor"]),
         (f"/api/v1/unlinks?ticket={'x' * 1001}", 400, "ticket: ", ["ticket"]),
         ("/api/v1/unlinks/Q0hHMQ", 404, "No worker has seen this key", []),
@@ -218,6 +274,19 @@ def test_the_audit_export_of_a_search_is_that_of_the_command_line(console: Conso
     assert header.startswith("idempotency_key,run,enterprise_manager")
     assert line.startswith("CHG1,1,default")
     assert ",'=1+1," in line
+
+
+def test_an_audit_export_that_is_incomplete_says_so(console: Console, estate: Estate) -> None:
+    """Half a year of unlinks would be missing in the auditor's file, and nobody know."""
+    estate.order("CHG1")
+    whole = console.get("/unlinks.csv")
+    assert whole.headers["content-disposition"] == 'attachment; filename="unlinks.csv"'
+    assert whole.headers["unlinks-complete"] == "true"
+    estate.write("UPDATE search_walk SET completed_at = NULL, next_at = 9e18")
+    part = console.get("/unlinks.csv")
+    assert part.headers["content-disposition"] == 'attachment; filename="unlinks-incomplete.csv"'
+    assert part.headers["unlinks-complete"] == "false"
+    assert part.text == whole.text
 
 
 def test_the_audit_export_shows_what_is_under_way_as_it_was_asked(console: Console, estate: Estate) -> None:

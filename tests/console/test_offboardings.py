@@ -110,6 +110,24 @@ def test_a_wrong_offboarding_is_refused(steering: Console, role: str, fields: di
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
 
 
+@pytest.mark.parametrize(
+    "order",
+    [
+        b'{"repository": {"name": "Retired"}, "allow_linked_backups_removal": "yes"}',
+        b'{"repository": {"name": "Retired"}, "dry_run": "off"}',
+        b'{"repository": {"name": "Retired"}, "dry_run": 0}',
+        b'{"repository": {"name": "Retired"}, "dry_run": true, "dry_run": false}',
+        b'{"repository": {"name": "Kept", "name": "Retired"}}',
+        b"[]",
+        b"",
+    ],
+)
+def test_what_is_no_offboarding_to_the_letter_is_refused(guarded: Console, order: bytes) -> None:
+    """A text would be taken for consent to the loss of backups, or an order be made of a plan."""
+    answer = guarded.client.post("/api/v1/offboardings", content=order, headers=bearer("submit"))
+    assert (answer.status_code, answer.headers["content-type"]) == (400, "application/problem+json")
+
+
 def test_the_policy_judges_each_link(world: World, links: dict[str, str], users_file: Path, tmp_path: Path) -> None:
     """Who may unlink one job could offboard the repositories of all."""
     file = tmp_path / "policy.toml"

@@ -104,7 +104,6 @@ class UnlinkItem(_Model):
     submitted_at: datetime | None
     finished_at: datetime | None
     worker: str | None
-    lease_until: datetime | None
     command: dict[str, Any] = Field(description="The stored command.")
     event: dict[str, Any] | None = Field(description="The terminal event, a CloudEvent; null while there is none.")
 
@@ -157,6 +156,7 @@ class UnlinkDetail(UnlinkItem):
     """One unlink with everything that is recorded about it."""
 
     steps: list[StepItem]
+    steps_complete: bool = Field(description="False if there are more than these, which are the newest.")
     cancellations: list[CancellationItem]
 
 
@@ -228,7 +228,7 @@ class WhyAndRun(Why):
 class OffboardingOrder(BaseModel):
     """A repository that no job is to be linked to any more."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     enterprise_manager: EnterpriseManagerName = "default"
     repository: RepositoryReference = Field(description="By `uid` or by `name`.")

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from pydantic import ValidationError
 
 from contracts.commands import UnlinkCommand
 from contracts.reading import UnreadableMessageError, read_command
@@ -16,7 +15,7 @@ from worker.console.actions import Asking, Ordering
 from worker.console.catalogues import Catalogues, Listing, link_item
 from worker.console.keys import to_path
 from worker.console.models import OffboardingItem, OffboardingOrder
-from worker.console.orders import Orders, broken
+from worker.console.orders import Orders, broken, read_body
 from worker.console.problems import Problem
 from worker.console.users import Caller
 from worker.enterprise_manager.catalogue import Catalogue
@@ -96,10 +95,7 @@ async def offboard(request: Request, catalogues: Listing, orders: Ordering, call
 
     With `dry_run` the answer is the plan. Only where the console has an account on that Enterprise Manager.
     """
-    try:
-        order = OffboardingOrder.model_validate_json(await request.body())
-    except ValidationError as error:
-        raise broken(error, error) from None
+    order = read_body(await request.body(), OffboardingOrder)
     if not caller.may_order:
         raise Problem(403, "The role `read` may order nothing.")
     plan = await plan_of(catalogues, order, caller)

@@ -144,10 +144,18 @@ async def unlinks(
 
 @router.get("/unlinks.csv")
 async def audit_export(readings: Known, search: Searched) -> StreamingResponse:
-    """The audit export of a search, as the command line writes it."""
+    """The audit export of a search, as the command line writes it.
+
+    While keys from before an upgrade are being made searchable, the file's name and a header say that some may be
+    missing: a note inside the file would break it.
+    """
     criteria = search.criteria()
-    await readings.find(criteria, None, 1)  # if the ledger is away, answer with an error page, not with half a file
-    headers = {"Content-Disposition": 'attachment; filename="unlinks.csv"'}
+    # If the ledger is away, answer with an error page, not with half a file.
+    complete = (await readings.find(criteria, None, 1)).complete
+    headers = {
+        "Content-Disposition": f'attachment; filename="unlinks{"" if complete else "-incomplete"}.csv"',
+        "Unlinks-Complete": str(complete).lower(),
+    }
     return StreamingResponse(_csv(readings, criteria), media_type="text/csv; charset=utf-8", headers=headers)
 
 

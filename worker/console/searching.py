@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import Query
+from pydantic import StringConstraints
 
 from contracts.events import RECORDED, ReasonCode
 from worker.clock import SystemClock
@@ -15,7 +16,9 @@ from worker.console.problems import Problem
 from worker.ledger import Criteria
 from worker.ledger.search import read_since
 
-_Text = Annotated[str | None, Query(max_length=1000)]
+#: The space that is copied with a text is no part of it.
+_Stripped = Annotated[str, StringConstraints(strip_whitespace=True)]
+_Text = Annotated[_Stripped | None, Query(max_length=1000)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,10 @@ class Search:
     outcome: _Text = None
     reason: _Text = None
     batch: _Text = None
-    since: _Text = None
+    since: Annotated[
+        _Stripped | None,
+        Query(max_length=1000, description="A time (without an offset: in UTC), or an age such as 24h."),
+    ] = None
     in_flight: bool = False
 
     @property
@@ -55,7 +61,7 @@ class Search:
         since: datetime | None = None
         if self.since:
             try:
-                since = read_since(self.since, SystemClock().now())
+                since = read_since(self.since, SystemClock().now(), zone=UTC)
             except ValueError as error:
                 errors.append({"field": "since", "message": str(error)})
         if errors:

@@ -27,6 +27,7 @@ def unlink_detail(history: KeyHistory, record: Record) -> dict[str, Any]:
     return {
         **unlink_item(record),
         "steps": [step_as_json(step) for step in history.steps],
+        "steps_complete": history.steps_complete,
         "cancellations": [cancellation_as_json(each) for each in history.cancellations],
     }
 

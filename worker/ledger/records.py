@@ -98,14 +98,15 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class KeyHistory:
-    """A key's row, and the steps recorded about it, oldest first (the newest `MOST_STEPS` of it).
+    """A key's row, and the steps recorded about it, oldest first: the newest `MOST_STEPS` of them.
 
-    No row, but requests to cancel: they came before the unlink did.
+    `steps_complete`: there are no earlier ones. No row, but requests to cancel: they came before the unlink did.
     """
 
     record: Record | None
     steps: tuple[RecordedStep, ...]
     cancellations: tuple[CancelRequest, ...] = ()
+    steps_complete: bool = True
 
     @property
     def trace_ids(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import product
 from typing import Final
 
@@ -29,8 +29,10 @@ _AGE: Final = re.compile(r"(\d{1,6})([mhdw])")
 _UNITS: Final = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
-def read_since(text: str, now: datetime) -> datetime:
+def read_since(text: str, now: datetime, zone: tzinfo | None = None) -> datetime:
     """A time such as `2026-03-01` or `2026-03-01T12:00+01:00`, or an age such as `90m`, `24h`, `7d`, `4w`.
+
+    A time without an offset is in `zone`, or else in that of this host.
 
     Raises:
         ValueError: it is neither.
@@ -39,7 +41,8 @@ def read_since(text: str, now: datetime) -> datetime:
         age = _AGE.fullmatch(text)
         if age is not None:
             return now - timedelta(**{_UNITS[age[2]]: int(age[1])})
-        return datetime.fromisoformat(text).astimezone(UTC)
+        moment = datetime.fromisoformat(text)
+        return (moment.replace(tzinfo=zone) if moment.tzinfo is None else moment).astimezone(UTC)
     except (ValueError, OverflowError):
         raise ValueError(
             f"{text!r} is neither a time such as 2026-03-01 or 2026-03-01T12:00+01:00, nor an age such as 24h or 7d"

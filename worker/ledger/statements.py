@@ -318,7 +318,8 @@ PAUSES: Final = select(pauses).order_by(pauses.c.enterprise_manager)
 
 ROW: Final = select(*WHOLE_ROW, LeaseNow().label("now")).where(unlinks.c.key == _of_key)
 
-NEWEST_STEPS: Final = select(steps).where(steps.c.key == _of_key).order_by(steps.c.id.desc()).limit(MOST_STEPS)
+#: And one more, which tells that there are more.
+NEWEST_STEPS: Final = select(steps).where(steps.c.key == _of_key).order_by(steps.c.id.desc()).limit(MOST_STEPS + 1)
 
 CANCELLATIONS: Final = (
     select(cancellations).where(cancellations.c.key == _of_key).order_by(cancellations.c.requested_at)

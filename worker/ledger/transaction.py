@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 from worker.ledger.cancelling import Cancelling
 from worker.ledger.errors import OutOfOrderError, SchemaTooNewError
 from worker.ledger.later_runs import LaterRuns
-from worker.ledger.records import KeyHistory, Pause, Step
+from worker.ledger.records import MOST_STEPS, KeyHistory, Pause, Step
 from worker.ledger.retention import Retention
 from worker.ledger.rows import cancellation_from, columns_of, intent_columns, record_from, step_from
 from worker.ledger.schema import schema_problem
@@ -257,8 +257,9 @@ class Transaction(Cancelling, LaterRuns):
         newest = [step_from(step) for step in self.connection.execute(NEWEST_STEPS, of_key).mappings()]
         return KeyHistory(
             record=None if row is None else record_from(row, cancellations),
-            steps=tuple(reversed(newest)),
+            steps=tuple(reversed(newest[:MOST_STEPS])),
             cancellations=tuple(cancellations),
+            steps_complete=len(newest) <= MOST_STEPS,
         )
 
     def find(self, criteria: Criteria, after: Cursor | None, limit: int) -> Page:
