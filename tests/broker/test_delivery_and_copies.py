@@ -10,10 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pika.channel import Channel
 from pika.compat import long
-from pika.spec import Basic, BasicProperties
+from pika.frame import Header
+from pika.spec import FRAME_MIN_SIZE, Basic, BasicProperties
 
-from worker.broker.copies import MAX_HEADERS, copied_properties, short_text
+from contracts.events import Reason, ReasonCode
+from worker.broker.copies import HEADERS_DROPPED, MAX_HEADERS, copied_properties, replayed_properties, short_text
+from worker.broker.dead_letters import headers_of_reason
 from worker.broker.delivery import BrokerDelivery, plain_headers, reply_patterns
+
+#: The longest frame by default, in bytes.
+FRAME = 128 * 1024
 
 #: When a delivery is made.
 NOON = datetime(2027, 1, 31, 12, tzinfo=UTC)
@@ -83,7 +89,7 @@ def test_headers_become_plain_python() -> None:
 )
 def test_what_the_broker_reads_again_stays_behind(name: str) -> None:
     """A delayed command would never come back, or would multiply."""
-    headers = copied_properties(delivery_with(headers={name: ["x"], "theirs": 1}), {}, "worker").headers
+    headers = copied_properties(delivery_with(headers={name: ["x"], "theirs": 1}), {}, "worker", FRAME).headers
     assert headers == {"theirs": 1}
 
 
@@ -100,7 +106,7 @@ def test_copy_is_persistent_and_keeps_who_wrote_what_when() -> None:
         "app_id": "a",
     }
     copy = copied_properties(
-        delivery_with(**given_properties, delivery_mode=1, expiration="5", priority=9), {"ours": 1}, "worker"
+        delivery_with(**given_properties, delivery_mode=1, expiration="5", priority=9), {"ours": 1}, "worker", FRAME
     )
     assert {name: getattr(copy, name) for name in given_properties} == given_properties
     assert copy.delivery_mode == 2
@@ -110,7 +116,7 @@ def test_copy_is_persistent_and_keeps_who_wrote_what_when() -> None:
 
 def test_bare_direct_reply_to_is_not_repeated() -> None:
     """The broker ends the channel of whoever publishes with the pseudo-queue and does not consume from it."""
-    assert copied_properties(delivery_with(reply_to="amq.rabbitmq.reply-to"), {}, "worker").reply_to is None
+    assert copied_properties(delivery_with(reply_to="amq.rabbitmq.reply-to"), {}, "worker", FRAME).reply_to is None
 
 
 _values: st.SearchStrategy[Any] = st.recursive(
@@ -130,8 +136,40 @@ _values: st.SearchStrategy[Any] = st.recursive(
 def test_copy_of_any_headers_can_be_sent(headers: Any) -> None:
     """One message with odd headers could be neither delayed nor dead-lettered, and would come back for ever."""
     delivery = delivery_with(headers=headers)
-    encoded = copied_properties(delivery, {"unlink-attempt": delivery.attempt}, "worker").encode()
+    encoded = copied_properties(delivery, {"unlink-attempt": delivery.attempt}, "worker", FRAME).encode()
     assert sum(len(piece) for piece in encoded) < MAX_HEADERS + 1000
+
+
+@pytest.mark.parametrize("frame_max", [FRAME_MIN_SIZE, 8192, FRAME])
+@pytest.mark.parametrize("size", [*range(1000, 8200, 400), 49_000, 131_000])
+def test_copy_fits_into_a_frame_whatever_its_original_holds(frame_max: int, size: int) -> None:
+    """The broker would end the connection at every attempt to dead-letter one message."""
+    texts = ("content_type", "content_encoding", "correlation_id", "reply_to", "message_id", "type", "app_id")
+    longest = dict.fromkeys([*texts, "user_id"], "x" * 255)
+    delivery = delivery_with(**longest, headers={"theirs": "x" * size})
+    reason = Reason(code=ReasonCode.INVALID_MESSAGE, message="\N{SNOWMAN}" * 1000)
+    why = headers_of_reason(delivery, reason, 2, NOON)
+    copy = copied_properties(delivery, why, "worker", frame_max)
+    assert len(Header(1, len(delivery.body), copy).marshal()) <= frame_max
+    headers: Any = copy.headers
+    assert ("theirs" in headers) is not headers.get(HEADERS_DROPPED, False)
+    whole = copied_properties(delivery, why, "worker", FRAME)
+    if len(Header(1, len(delivery.body), whole).marshal()) <= frame_max - 64:
+        assert headers == whole.headers
+    if frame_max > FRAME_MIN_SIZE:
+        assert headers["unlink-reason"] == reason.message
+    else:
+        assert reason.message.startswith(headers["unlink-reason"])
+        assert len(headers["unlink-reason"]) > 300
+
+
+@given(headers=st.dictionaries(st.text(max_size=300) | st.binary(max_size=300), _values))
+def test_replay_of_any_dead_letter_fits_into_a_frame_without_its_history(headers: Any) -> None:
+    """A dead letter that a publisher with longer frames wrote could never be replayed."""
+    original = BasicProperties(headers={**headers, "unlink-reason": "x" * 3000, "unlink-attempt": 3}, user_id="them")
+    replayed = replayed_properties(original, "desk", FRAME_MIN_SIZE)
+    assert len(Header(1, 4, replayed).marshal()) <= FRAME_MIN_SIZE
+    assert not {"unlink-reason", "unlink-attempt", HEADERS_DROPPED} & set(replayed.headers or {})
 
 
 @given(text=st.text() | st.binary() | st.none() | st.integers())

@@ -13,6 +13,7 @@ from typing import Any
 
 import pika
 import pytest
+from pydantic import SecretStr
 
 from tests.broker.conftest import Site, Worker
 from tests.rabbitmq import own_node
@@ -302,6 +303,22 @@ async def test_lost_connection_is_named_and_the_consumer_comes_back(worker: Work
     assert notified[0] is False
     assert notified[-1] is True
     assert worker.broker.last_problem is None
+
+
+async def test_queue_for_which_there_is_no_channel_is_named_with_the_remedy(site: Site) -> None:
+    """A queue more than the broker allows channels would never be consumed, without a word."""
+    few = site.settings.model_copy(update={"url": SecretStr(f"{site.settings.url.get_secret_value()}?channel_max=1")})
+    worker = site.make_worker(few, queues={"default": 1, "other": 1})
+    start = asyncio.ensure_future(worker.broker.start())
+    await until(lambda: len(site.logged("broker.channel_lost")) >= 2)
+    queues = {QUEUE, "unlink.commands.other", "unlink.misrouted"}
+    assert {entry["queue"] for entry in site.logged("broker.channel_lost")} < queues, "one of them has the channel"
+    for entry in site.logged("broker.channel_lost"):
+        assert "no free channel" in entry["problem"]
+        assert "channel_max" in entry["problem"]
+    assert len(worker.broker.consuming) <= 1
+    assert not start.done()
+    start.cancel()
 
 
 async def test_deleted_queue_is_named_declared_anew_and_consumed(worker: Worker, site: Site) -> None:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import pytest
 from pydantic import SecretStr
 
+from contracts.commands import UNKNOWN_NAME
 from contracts.events import Outcome, Reason, ReasonCode
 from tests.broker.conftest import Site, Worker
 from tests.broker.events import make_event
@@ -221,6 +222,34 @@ async def test_message_that_the_broker_answers_by_closing_the_channel_fails_alon
     arrived = {properties.message_id for properties, _, _ in site.take_all("unlink.unrouted")}
     assert arrived == {event.id for event in events}
     assert site.count("unlink.delay.2s") <= 1
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("channel_max", [1, 2])
+async def test_message_at_fault_fails_alone_where_the_broker_allows_few_channels(
+    site: Site, monkeypatch: pytest.MonkeyPatch, channel_max: int
+) -> None:
+    """Attempts without a free channel followed each other without a pause: nothing else in the worker ran any more."""
+    monkeypatch.setattr("worker.broker.outbox.REFUSED_SECONDS", 2.0)
+    declaring = await site.start_worker()
+    await declaring.broker.close()
+    url = site.new_user(write=r"^unlink\.(events|dead|delay\.2s)$", read=r"^unlink\.")
+    settings = {"url": SecretStr(f"{url}?channel_max={channel_max}"), "topology": "verify"}
+    worker = site.make_worker(site.settings.model_copy(update=settings))
+    worker.broker.pause(UNKNOWN_NAME, "its channel is needed")
+    await worker.broker.start()
+    site.send(b"culprit")
+    delivery = await worker.next()
+    outbox = worker.broker.outbox
+    culprits = [asyncio.ensure_future(outbox.delay(delivery, 1, failed=True)) for _ in range(3)]
+    events = [make_event(key=f"key-{number}") for number in range(20)]
+    async with asyncio.timeout(30):
+        await asyncio.gather(*(outbox.publish(event) for event in events))
+    for culprit in culprits:
+        with pytest.raises(PublishRefusedError, match=r"lacks a permission.*unlink\.delay\.1s"):
+            await asyncio.wait_for(culprit, 60)
+    arrived = {properties.message_id for properties, _, _ in site.take_all("unlink.unrouted")}
+    assert arrived == {event.id for event in events}
 
 
 async def test_permission_that_is_taken_away_holds_nothing_else_up_and_can_be_given_back(site: Site) -> None:

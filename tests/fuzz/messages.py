@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from pika.channel import Channel
 from pika.frame import Header
-from pika.spec import Basic, BasicProperties
+from pika.spec import FRAME_MIN_SIZE, Basic, BasicProperties
 
 from contracts.commands import Command, UnlinkCommand
 from contracts.events import Outcome, Reason, ReasonCode
@@ -40,6 +40,9 @@ from worker.unlinks.outcome import compose_rejection
 from worker.unlinks.ports.ledger import BatchKey, EndedBatch, Stage
 
 _NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+#: The longest frame by default, in bytes.
+_LONGEST = 2**17
 
 #: The class of a message, by its number.
 _BASIC = 60
@@ -111,15 +114,13 @@ def headers(table: bytes) -> None:
         assert delivery.returns >= 0
         assert delivery.arrived_at.tzinfo is not None
         assert delivery.user_id is None or isinstance(delivery.user_id, str)
-        _encode(
-            copied_properties(
-                delivery, {ATTEMPT_HEADER: delivery.attempt + 1, ARRIVED_HEADER: str(delivery.arrived_at)}, "worker"
-            )
-        )
+        extra = {ATTEMPT_HEADER: delivery.attempt + 1, ARRIVED_HEADER: str(delivery.arrived_at)}
+        for frame_max in (FRAME_MIN_SIZE, _LONGEST):
+            _encode(copied_properties(delivery, extra, "worker", frame_max), frame_max)
     found = DeadLetter(b"", properties, "default")
     for value in (found.enterprise_manager, found.reason_code, found.reason, found.run, found.since):
         str(value)
-    _encode(replayed_properties(properties, "desk"))
+    _encode(replayed_properties(properties, "desk", _LONGEST))
 
 
 def event(body: bytes) -> None:
@@ -176,9 +177,9 @@ def _received(content: bytes) -> BasicProperties:
     return header.properties
 
 
-def _encode(properties: BasicProperties) -> None:
+def _encode(properties: BasicProperties, longest: int = _LONGEST) -> None:
     encoded = b"".join(properties.encode())
-    assert len(encoded) < 2**17
+    assert len(encoded) < longest
     BasicProperties().decode(encoded)
 
 

@@ -92,6 +92,11 @@ class BrokerClient:
         """The broker user of this connection."""
         return self._user
 
+    @property
+    def frame_max(self) -> int:
+        """The size of the largest frame that this connection may carry, in bytes."""
+        return int(self._carrier.params.frame_max)
+
     def listen(self, *routing_keys: str, skipped: Callable[[str], None] | None = None) -> None:
         """Queue events for `next_event` from now on: all, or those that match one of the routing keys (`*.default`).
 

@@ -25,7 +25,9 @@ class Confirmation(Enum):
     UNROUTABLE = "no queue took it"
     REFUSED = "the broker did not take it"
     LOST = "the connection closed before the broker confirmed"
+    CUT_OFF = "the connection was cut off before the broker confirmed"
     SUSPECT = "the broker closed the channel, because of this publish or of another one"
+    PROVOKED = "the broker closed the connection, because of this publish or of another one"
     UNANSWERED = "the broker did not confirm in time"
 
 
@@ -82,10 +84,11 @@ class ConfirmChannel:
         return self._loss()
 
     def publish(self, message: Message) -> asyncio.Future[Confirmation]:
-        """Publish, and return a future of the confirmation: `LOST` or `SUSPECT` if the channel closes before it.
+        """Publish, and return a future of the confirmation.
 
-        The broker closes a channel without naming the publish that caused it, and discards the publishes that follow.
-        Each unconfirmed publish is therefore suspect.
+        If the channel closes before it, the confirmation is `SUSPECT`; if the connection does, `LOST`, `CUT_OFF` or
+        `PROVOKED`. The broker closes a channel or a connection without naming the publish that caused it, and discards
+        the publishes that follow. Each unconfirmed publish is therefore suspect.
         """
         confirmation: asyncio.Future[Confirmation] = asyncio.get_running_loop().create_future()
         if not self.is_open:
@@ -146,6 +149,15 @@ class ConfirmChannel:
 
     def _lose_all(self) -> None:
         outstanding, self._outstanding = self._outstanding, {}
-        confirmation = Confirmation.SUSPECT if self._loss().channel_alone else Confirmation.LOST
+        confirmation = _confirmation_of(self._loss())
         for one in outstanding.values():
             settle(one.confirmation, confirmation)
+
+
+def _confirmation_of(loss: ChannelLostError) -> Confirmation:
+    """The confirmation of the publishes that were unconfirmed when the channel closed."""
+    if loss.channel_alone:
+        return Confirmation.SUSPECT
+    if loss.provoked:
+        return Confirmation.PROVOKED
+    return Confirmation.CUT_OFF if loss.cut_off else Confirmation.LOST

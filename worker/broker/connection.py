@@ -6,7 +6,8 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -119,6 +120,7 @@ class SupervisedConnection:
         self._opened = asyncio.Event()
         self._supervision: asyncio.Task[None] | None = None
         self._closing = False
+        self._separate: set[SeparateConnection] = set()
         self.problem: str | None = None
         self.blocked = False
 
@@ -132,15 +134,40 @@ class SupervisedConnection:
         if self._supervision is None and not self._closing:
             self._supervision = asyncio.create_task(forever(f"{self._purpose} connection", self._once, self._clock))
 
+    @property
+    def current(self) -> AsyncioConnection | None:
+        """The open connection; None if there is none."""
+        return self._connection
+
     async def opened(self) -> AsyncioConnection:
         """The open connection; waits until there is one."""
         while self._connection is None:
             await self._opened.wait()
         return self._connection
 
+    @asynccontextmanager
+    async def separate(self) -> AsyncIterator[SeparateConnection]:
+        """A second connection with the same settings, which is not reconnected. Closed at the end of the context.
+
+        Raises:
+            ConnectError: it could not be opened, or `close` was called.
+            SettingsInvalidError: the URL or the CA file cannot be used.
+        """
+        connection = await connect(connection_parameters(self._settings, f"{self._purpose} separately"))
+        separate = SeparateConnection(connection)
+        try:
+            if self._closing:
+                raise ConnectError("the worker has closed its connections to the broker")
+            self._separate.add(separate)
+            yield separate
+        finally:
+            self._separate.discard(separate)
+            await separate.close()
+
     async def close(self) -> None:
         """Close the connection, within twice `CLOSE_SECONDS`, and do not reconnect."""
         self._closing = True
+        await asyncio.gather(*(separate.close() for separate in self._separate))
         if self._supervision is not None:
             self._supervision.cancel()
             await asyncio.wait((self._supervision,))
@@ -210,6 +237,30 @@ class SupervisedConnection:
             _log.warning("broker.blocked", purpose=self._purpose, problem=problem)
         else:
             _log.info("broker.unblocked", purpose=self._purpose)
+
+
+class SeparateConnection:
+    """A connection that is used once.
+
+    Attributes:
+        raw: pika's connection.
+        blocked: as for `SupervisedConnection`.
+    """
+
+    def __init__(self, raw: AsyncioConnection) -> None:
+        self.raw = raw
+        self.blocked = False
+        self._lost: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+        raw.add_on_close_callback(lambda _connection, reason: settle(self._lost, reason))
+        raw.add_on_connection_blocked_callback(lambda *_: self._on_blocked(blocked=True))
+        raw.add_on_connection_unblocked_callback(lambda *_: self._on_blocked(blocked=False))
+
+    async def close(self) -> None:
+        """Close the connection, within twice `CLOSE_SECONDS`. Closing again does nothing."""
+        await _close(self.raw, self._lost)
+
+    def _on_blocked(self, *, blocked: bool) -> None:
+        self.blocked = blocked
 
 
 async def connect(parameters: URLParameters) -> AsyncioConnection:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from pika.spec import BasicProperties
 
-from worker.broker.dead_letters import REASON_HEADERS, RUN_HEADER
+from worker.broker.dead_letters import REASON_HEADER, REASON_HEADERS, RUN_HEADER
 from worker.broker.delivery import (
     ARRIVED_HEADER,
     ATTEMPT_HEADER,
@@ -24,9 +24,12 @@ from worker.broker.senders import SENDER_HEADER, signed_by_forwarder, signed_by_
 #: The longest text in a property of AMQP 0-9-1, in bytes.
 MAX_SHORT_TEXT = 255
 
-#: The largest headers that are copied, in bytes. Headers must fit into one frame, 128 KiB by default, and may grow when
-#: they are encoded again. A frame that is too large would end the connection, at every attempt.
+#: The largest headers that are copied, in bytes, if a frame can hold them.
 MAX_HEADERS = 48 * 1024
+
+#: The bytes of a frame that are left free. The properties of a message, headers included, must fit into one frame with
+#: 21 other bytes (AMQP 0-9-1, sections 4.2.3 and 4.2.6.1). The broker closes the connection if they do not.
+_SPARE = 64
 
 #: The header of a copy that says that the original's headers were not copied.
 HEADERS_DROPPED = "unlink-headers-dropped"
@@ -62,8 +65,13 @@ _SENDER_SELECTED = {"cc", "bcc"}
 _DIRECT_REPLY_TO = "amq.rabbitmq.reply-to"
 
 
-def copied_properties(delivery: BrokerDelivery, extra: Mapping[str, Any], worker: str) -> BasicProperties:
+def copied_properties(
+    delivery: BrokerDelivery, extra: Mapping[str, Any], worker: str, frame_max: int
+) -> BasicProperties:
     """The properties of a copy that the worker publishes: persistent, with the headers `extra` added.
+
+    They fit into a frame of `frame_max` bytes. If they would not, the original's headers are left out; and if that is
+    not enough, the description of the reason is shortened.
 
     `expiration` is not copied, since the copy must not expire in its queue. `priority` is not copied, and neither is a
     text property whose value is not text or is longer than AMQP allows. The broker refuses the `user_id` of another
@@ -71,25 +79,33 @@ def copied_properties(delivery: BrokerDelivery, extra: Mapping[str, Any], worker
     the sender in a header.
     """
     user_id, signature = signed_by_worker(delivery.user_id, worker)
-    return _copied(delivery.properties, {**extra, **signature}, user_id)
+    return _copied(delivery.properties, {**extra, **signature}, user_id, frame_max)
 
 
-def replayed_properties(original: BasicProperties, forwarder: str) -> BasicProperties:
-    """The properties of a replayed dead letter, without its history; the broker user `forwarder` publishes it."""
+def replayed_properties(original: BasicProperties, forwarder: str, frame_max: int) -> BasicProperties:
+    """The properties of a replayed dead letter, without its history; the broker user `forwarder` publishes it.
+
+    They fit into a frame of `frame_max` bytes, without the original's headers if need be.
+    """
     headers = plain_headers(original.headers)
     user_id, signature = signed_by_forwarder(text_or_none(original.user_id), headers, forwarder)
-    copy = _copied(original, {}, user_id)
-    kept = {name: value for name, value in (copy.headers or {}).items() if name not in _HISTORY}
-    copy.headers = {**kept, **signature}
+    copy = _copied(original, signature, user_id, frame_max, left_behind=_HISTORY)
+    copy.headers = {name: value for name, value in (copy.headers or {}).items() if name != HEADERS_DROPPED}
     return copy
 
 
-def _copied(original: BasicProperties, extra: Mapping[str, Any], user_id: str | None) -> BasicProperties:
+def _copied(
+    original: BasicProperties,
+    extra: Mapping[str, Any],
+    user_id: str | None,
+    frame_max: int,
+    left_behind: Collection[str] = (),
+) -> BasicProperties:
     reply_to = short_text(original.reply_to)
-    return BasicProperties(
+    copy = BasicProperties(
         content_type=short_text(original.content_type),
         content_encoding=short_text(original.content_encoding),
-        headers={**_copied_headers(original.headers), **extra},
+        headers={**_copied_headers(original.headers, left_behind), **extra},
         delivery_mode=2,
         correlation_id=short_text(original.correlation_id),
         reply_to=None if reply_to == _DIRECT_REPLY_TO else reply_to,
@@ -99,6 +115,13 @@ def _copied(original: BasicProperties, extra: Mapping[str, Any], user_id: str | 
         app_id=short_text(original.app_id),
         user_id=user_id,
     )
+    if _size(copy) > frame_max - _SPARE:
+        copy.headers = {HEADERS_DROPPED: True, **extra}
+    excess = _size(copy) - (frame_max - _SPARE)
+    if excess > 0 and isinstance(reason := extra.get(REASON_HEADER), str):
+        shortened = reason.encode(errors="replace")[:-excess].decode(errors="ignore")
+        copy.headers = {HEADERS_DROPPED: True, **extra, REASON_HEADER: shortened}
+    return copy
 
 
 def short_text(value: object) -> str | None:
@@ -107,19 +130,25 @@ def short_text(value: object) -> str | None:
     return encoded.decode() if encoded is not None and len(encoded) <= MAX_SHORT_TEXT else None
 
 
-def _copied_headers(headers: Mapping[str, Any] | None) -> dict[str, Any]:
-    kept = {name: value for name, value in (headers or {}).items() if not _left_behind(name)}
+def _copied_headers(headers: Mapping[str, Any] | None, left_behind: Collection[str]) -> dict[str, Any]:
+    kept = {
+        name: value for name, value in (headers or {}).items() if name not in left_behind and not _is_of_one_copy(name)
+    }
     return kept if _fit(kept) else {HEADERS_DROPPED: True}
 
 
-def _left_behind(name: object) -> bool:
+def _is_of_one_copy(name: object) -> bool:
     lower = name.lower() if isinstance(name, str) else ""
     return lower.startswith(_BROKERS_OWN) or lower in _SENDER_SELECTED | _OF_ONE_COPY
 
 
 def _fit(headers: dict[str, Any]) -> bool:
     try:
-        encoded = BasicProperties(headers=headers).encode()
+        return _size(BasicProperties(headers=headers)) <= MAX_HEADERS
     except Exception:  # noqa: BLE001 - headers that cannot be encoded, for any reason, are left out
         return False
-    return sum(len(piece) for piece in encoded) <= MAX_HEADERS
+
+
+def _size(properties: BasicProperties) -> int:
+    """How many bytes they take in a frame."""
+    return sum(len(piece) for piece in properties.encode())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from copy import copy
+from enum import IntEnum
 from typing import TYPE_CHECKING, Any, cast
 
 import structlog
@@ -24,6 +25,7 @@ from worker.broker.copies import copied_properties, short_text
 from worker.broker.dead_letters import headers_of_reason
 from worker.broker.delivery import ARRIVED_HEADER, ATTEMPT_HEADER, REFUSALS_HEADER, RETURNS_HEADER, TAKEN_AWAY_HEADER
 from worker.broker.direct_reply_to import can_be_decoded
+from worker.broker.isolation import CanBeBlocked, Isolation
 from worker.broker.misrouted import MISROUTED_SECONDS_HEADER
 from worker.broker.problems import BrokerClosedError, ChannelLostError, one_line
 from worker.broker.received_event import FROM_LEDGER_HEADER
@@ -47,13 +49,22 @@ REFUSED_SECONDS = 60.0
 #: command returns from a delay queue.
 REFUSED_AGAIN_SECONDS = 5.0
 
-#: How many publishes may have a channel of their own at the same time.
-ISOLATED_CHANNELS = 8
+#: The longest header of an event, in characters; a longer one is left out. It may come from the command's sender (a
+#: `tracestate`), and all headers must fit into one frame, which may be as short as 4096 bytes.
+MAX_EVENT_HEADER = 512
 
-#: Seconds for closing the channel of one publish.
-CLOSE_SECONDS = 5.0
+#: How often in a row the connection may be cut off under an unconfirmed message before the message is suspect.
+CUT_OFF_IN_A_ROW = 3
 
 _log = structlog.get_logger()
+
+
+class _Place(IntEnum):
+    """Where a message is published; the later, the fewer others can be affected."""
+
+    SHARED_CHANNEL = 0
+    OWN_CHANNEL = 1
+    OWN_CONNECTION = 2
 
 
 class BrokerOutbox:
@@ -70,9 +81,9 @@ class BrokerOutbox:
         restore: declares the topology again, in case a part of it was deleted while the worker ran; never raises.
         event_headers: called in the publisher's context; returns headers for an event.
 
-    The broker answers a message that it cannot accept (the exchange was deleted, or a permission is missing) by closing
-    the channel, without saying which message it was. Each message that was unconfirmed at that moment is published
-    again on a channel of its own. This identifies the message at fault, which then delays no other.
+    If the broker closes the channel because of a message, each message that was unconfirmed at that moment is published
+    again on a channel of its own (`worker.broker.isolation`); if it closes the connection, on a connection of its own.
+    This identifies the message at fault, which then delays no other.
     """
 
     def __init__(
@@ -97,7 +108,7 @@ class BrokerOutbox:
         self._ready = asyncio.Event()
         self._replies: ConfirmChannel | None = None
         self._reply_channel_lock = asyncio.Lock()
-        self._isolation = asyncio.Semaphore(ISOLATED_CHANNELS)
+        self._isolation = Isolation(connection, self._attempt_on)
         self._unconfirmed = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -135,7 +146,7 @@ class BrokerOutbox:
             PublishRefusedError: it was not confirmed, also because the connection was lost.
         """
         message, _ = self._event_message(event)
-        confirmation, problem = await self._attempt(message)
+        confirmation, problem = await self._attempt(message, _Place.SHARED_CHANNEL)
         if confirmation is not Confirmation.CONFIRMED:
             raise PublishRefusedError(problem)
 
@@ -190,12 +201,16 @@ class BrokerOutbox:
             await asyncio.wait((self._supervision,))
 
     async def _copy(self, delivery: Delivery, exchange: str, headers: dict[str, Any], patience: float) -> None:
+        await self._open_channel()  # the size of a frame is known once there is a connection
+        frame_max = (await self._connection.opened()).params.frame_max
         # Deliveries of this worker come from its intakes only.
-        properties = copied_properties(cast("BrokerDelivery", delivery), headers, self._user)
+        properties = copied_properties(cast("BrokerDelivery", delivery), headers, self._user, frame_max)
         await self._confirmed(Message(exchange, delivery.enterprise_manager, delivery.body, properties), patience)
 
     def _event_message(self, event: Event | BatchEnded | bytes) -> tuple[Message, bool]:
-        headers: dict[str, Any] = dict(self._event_headers())
+        headers: dict[str, Any] = {
+            name: value for name, value in self._event_headers().items() if len(value) <= MAX_EVENT_HEADER
+        }
         if isinstance(event, bytes):
             headers[FROM_LEDGER_HEADER] = True
             body, about = event, read_stored(event)
@@ -222,23 +237,30 @@ class BrokerOutbox:
         """
         back_off = new_back_off(self._clock)
         began = self._clock.monotonic()
-        alone = False
+        needs_connection = self._isolation.has_provoked(message)
+        place = _Place.OWN_CONNECTION if needs_connection else _Place.SHARED_CHANNEL
+        cut_off = 0
         self._unconfirmed += 1
         self._idle.clear()
         try:
             while True:
-                confirmation, problem = await (self._attempt_alone(message) if alone else self._attempt(message))
+                confirmation, problem = await self._attempt(message, place)
                 if confirmation is Confirmation.CONFIRMED:
                     return
-                if confirmation is Confirmation.LOST:  # logged by `SupervisedConnection`
+                cut_off = cut_off + 1 if confirmation is Confirmation.CUT_OFF else 0
+                needed = _place_after(confirmation, cut_off)
+                if needed > place:
+                    place = needed
+                elif confirmation in {Confirmation.LOST, Confirmation.CUT_OFF}:  # logged by `SupervisedConnection`
                     began = self._clock.monotonic()
-                elif confirmation is Confirmation.SUSPECT and not alone:
-                    alone = True
+                    if place > _Place.SHARED_CHANNEL:  # on the shared one, the attempt waits until it is open again
+                        await self._clock.sleep(back_off.pause())
                 else:
-                    alone = confirmation is Confirmation.SUSPECT
                     _log_unconfirmed(message, confirmation, problem)
                     if self._clock.monotonic() - began >= patience:
                         raise PublishRefusedError(problem)
+                    if needed is _Place.SHARED_CHANNEL:
+                        place = needed
                     if confirmation in {Confirmation.UNROUTABLE, Confirmation.SUSPECT}:
                         await self._restore()
                     await self._clock.sleep(back_off.pause())
@@ -247,41 +269,34 @@ class BrokerOutbox:
             if not self._unconfirmed:
                 self._idle.set()
 
-    async def _attempt(self, message: Message) -> tuple[Confirmation, str]:
-        return await self._attempt_on(await self._open_channel(), message)
+    async def _attempt(self, message: Message, place: _Place) -> tuple[Confirmation, str]:
+        channel = await self._open_channel()
+        if place is _Place.OWN_CONNECTION:
+            return await self._isolation.on_a_connection(message)
+        if place is _Place.OWN_CHANNEL:
+            return await self._isolation.on_a_channel(message)
+        return await self._attempt_on(channel, message, self._connection)
 
-    async def _attempt_alone(self, message: Message) -> tuple[Confirmation, str]:
-        """Publish on a channel of its own: if the broker closes that channel, it is because of this message."""
-        async with self._isolation:
-            await self._open_channel()
-            try:
-                channel = await ConfirmChannel.open(await self._connection.opened())
-            except ChannelLostError:
-                return Confirmation.LOST, Confirmation.LOST.value
-            try:
-                confirmation, problem = await self._attempt_on(channel, message)
-                return confirmation, str(await channel.lost()) if confirmation is Confirmation.SUSPECT else problem
-            finally:
-                await channel.close(CLOSE_SECONDS)
-
-    async def _attempt_on(self, channel: ConfirmChannel, message: Message) -> tuple[Confirmation, str]:
+    async def _attempt_on(
+        self, channel: ConfirmChannel, message: Message, connection: CanBeBlocked
+    ) -> tuple[Confirmation, str]:
         """Publish once; return the confirmation and a text that describes it."""
         publish = channel.publish(message)
         # A timer, because `asyncio.wait` would take three times the calls for each publish.
-        timer = asyncio.get_running_loop().call_later(self._confirm_seconds, self._give_up, publish)
+        timer = asyncio.get_running_loop().call_later(self._confirm_seconds, self._give_up, publish, connection)
         try:
             confirmation = await publish
         finally:
             timer.cancel()
         return confirmation, confirmation.value
 
-    def _give_up(self, publish: asyncio.Future[Confirmation]) -> None:
+    def _give_up(self, publish: asyncio.Future[Confirmation], connection: CanBeBlocked) -> None:
         """End the wait for a confirm, but not in an alarm: a repeat would only add copies.
 
         If the alarm lasts, pika closes the connection.
         """
-        if self._connection.blocked and not publish.done():
-            asyncio.get_running_loop().call_later(self._confirm_seconds, self._give_up, publish)
+        if connection.blocked and not publish.done():
+            asyncio.get_running_loop().call_later(self._confirm_seconds, self._give_up, publish, connection)
         else:
             settle(publish, Confirmation.UNANSWERED)
 
@@ -345,6 +360,13 @@ class BrokerOutbox:
 
 def _patience(refusals: int) -> float:
     return REFUSED_AGAIN_SECONDS if refusals else REFUSED_SECONDS
+
+
+def _place_after(confirmation: Confirmation, cut_off: int) -> _Place:
+    """Where a message must be published next, so that it can be found out whether it is at fault."""
+    if confirmation is Confirmation.PROVOKED or cut_off >= CUT_OFF_IN_A_ROW:
+        return _Place.OWN_CONNECTION
+    return _Place.OWN_CHANNEL if confirmation is Confirmation.SUSPECT else _Place.SHARED_CHANNEL
 
 
 def _log_reply_failed(event: Message, problem: str) -> None:

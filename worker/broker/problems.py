@@ -30,6 +30,7 @@ from pika.exceptions import (
     ConnectionClosed,
     ConnectionClosedByBroker,
     IncompatibleProtocolError,
+    NoFreeChannels,
     ProbableAccessDeniedError,
     ProbableAuthenticationError,
 )
@@ -43,7 +44,13 @@ _CA_FILE = "UNLINK_BROKER__CA_FILE"
 #: The text for a URL that cannot be read. It omits the parser's error, which may contain a part of the password.
 URL_UNREADABLE = f"{_URL}: cannot be read as a URL; special characters in user or password must be percent-encoded"
 
+_NO_FREE_CHANNEL = (
+    "the connection has no free channel: raise channel_max in the broker's configuration, or in the parameters of "
+    f"{_URL}, to one for each Enterprise Manager and ten more"
+)
+
 #: AMQP 0-9-1 reply codes.
+CONNECTION_FORCED = 320
 ACCESS_REFUSED = 403
 NOT_FOUND = 404
 PRECONDITION_FAILED = 406
@@ -76,14 +83,23 @@ class ChannelLostError(BrokerError):
     Attributes:
         reply_code: the broker's reply code, if it closed only this channel; else None.
         not_ready: whether it closed the channel because of a queue that is there, and cannot be used at the moment.
+        no_free_channel: whether the connection already has as many channels as it may have.
         connection_lost: whether the connection has closed.
+        provoked: whether the broker closed the connection because of something that it received on it.
+        cut_off: whether the connection has closed for an unknown reason. When the broker closes a connection while it
+            still receives data, the network may discard its reason.
     """
 
     def __init__(self, reason: BaseException) -> None:
         super().__init__(explain_channel(reason))
         self.reply_code: int | None = reason.reply_code if isinstance(reason, ChannelClosedByBroker) else None
         self.not_ready = isinstance(reason, ChannelClosedByBroker) and _is_not_ready(reason)
-        self.connection_lost = not isinstance(reason, (ChannelClosedByBroker, TimeoutError))
+        self.no_free_channel = isinstance(reason, NoFreeChannels)
+        self.connection_lost = not isinstance(reason, (ChannelClosedByBroker, TimeoutError, NoFreeChannels))
+        # An operator, or a node that shuts down, closes connections with 320.
+        self.provoked = isinstance(reason, ConnectionClosedByBroker) and reason.reply_code != CONNECTION_FORCED
+        explained = (ConnectionClosed, ConnectionBlockedTimeout, AMQPHeartbeatTimeout)
+        self.cut_off = self.connection_lost and not isinstance(reason, explained)
 
     @property
     def channel_alone(self) -> bool:
@@ -171,7 +187,7 @@ def explain_lost(reason: BaseException) -> str:
 def explain_channel(reason: BaseException) -> str:
     """Why a channel has closed, with the remedy if the broker's text is a known one."""
     if not isinstance(reason, ChannelClosedByBroker):
-        return explain_lost(reason)
+        return _NO_FREE_CHANNEL if isinstance(reason, NoFreeChannels) else explain_lost(reason)
     text = one_line(reason.reply_text)
     said = f"{reason.reply_code} {text}"
     if reason.reply_code == PRECONDITION_FAILED and "timed out" in text:

@@ -82,7 +82,7 @@ class DeadQueue(BrokerClient):
 
         The caller then removes the message.
         """
-        properties, body = replayed_properties(message.properties, self._user), message.body
+        properties, body = replayed_properties(message.properties, self._user, self.frame_max), message.body
         if retry is not None:
             properties.content_type = "application/json"
             body = retry.model_dump_json(exclude_none=True).encode()
