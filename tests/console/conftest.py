@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import socket
 import sqlite3
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator
@@ -27,8 +26,9 @@ from contracts.events import Outcome
 from tests.private_servers.chromium import private_chromium
 from tests.waiting import wait_until
 from worker.clock import SystemClock
+from worker.console.addresses import networks_of
 from worker.console.app import create_app
-from worker.console.server import configuration_for
+from worker.console.server import configuration_for, listening
 from worker.ledger import ManagerState, WorkerState
 from worker.ledger.sql_ledger import SqlLedger
 from worker.settings import ConsoleProgramSettings, ConsoleSettings, LedgerSettings
@@ -126,6 +126,7 @@ class Console:
 
     url: str
     client: httpx.Client
+    server: uvicorn.Server
 
     def get(self, path: str, **options: Any) -> httpx.Response:
         """Ask it."""
@@ -135,19 +136,22 @@ class Console:
 @contextmanager
 def served(settings: ConsoleProgramSettings, clock: SystemClock) -> Iterator[Console]:
     """The console with these settings, over HTTP; its own address stands in for `PUBLIC_URL`, if there are users."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with listening("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]
         where = settings.console.model_copy(update={"port": port})
         settings = settings.model_copy(update={"console": where})
-        server = uvicorn.Server(configuration_for(create_app(settings, clock)))
+        proxies = networks_of(where.trusted_proxies)
+        server = uvicorn.Server(configuration_for(create_app(settings, clock), proxies))
         thread = threading.Thread(target=lambda: server.run(sockets=[listener]))
         thread.start()
         wait_until(lambda: server.started)
         url = f"http://127.0.0.1:{port}"
-        with httpx.Client(base_url=url, timeout=60) as client:
-            yield Console(url, client)
-        server.should_exit = True
-        thread.join()
+        try:
+            with httpx.Client(base_url=url, timeout=60) as client:
+                yield Console(url, client, server)
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 @pytest.fixture

@@ -403,7 +403,7 @@ def test_somebody_who_guesses_locks_nobody_out(guarded: Console, monkeypatch: py
     assert log_in(guarded, "operateer").status_code == 303
     del guarded.client.cookies["unlink-session"]
     with httpx.Client(base_url=guarded.url) as stranger:
-        strange = Console(guarded.url, stranger)
+        strange = Console(guarded.url, stranger, guarded.server)
         for number in range(8):
             log_in(strange, "operateer", f"guess {number}")
         assert log_in(strange, "operateer").status_code == 429

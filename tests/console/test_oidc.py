@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from playwright.sync_api import Browser, expect
 
 from tests.console.conftest import Console, Estate, browsing, served
 from tests.console.provider import CLIENT, SECRET, Provider, provider
+from worker.console.oidc import Oidc
+from worker.console.users import Users
 from worker.settings import ConsoleProgramSettings, ConsoleSettings
 
 
@@ -158,3 +161,17 @@ def test_a_provider_without_tls_is_refused(estate: Estate, issuer: str) -> None:
     """The ID token is trusted because it came over TLS."""
     with pytest.raises(ValueError, match="issuer"):
         settings_of(estate, issuer)
+
+
+def test_no_sibling_host_can_plant_the_cookie_of_a_login(login: Provider) -> None:
+    """Another host of the domain would sign people in under its own name, and what they order would bear it."""
+    account = {"issuer": login.url, "client_id": CLIENT, "client_secret": SECRET, "roles_claim": "roles"}
+    console = ConsoleSettings.model_validate({"oidc": account})
+    assert console.oidc is not None
+    oidc = Oidc(console.oidc, Users(None), "https://unlinks.example.com")
+    for cookie in (asyncio.run(oidc.begin("/"))[1], oidc.no_cookie):
+        name, *attributes = cookie.split("; ")
+        # https://www.rfc-editor.org/rfc/rfc6265bis, section 4.1.3.2
+        assert name.startswith("__Host-unlink-oidc=")
+        assert {"Path=/", "Secure", "HttpOnly", "SameSite=Lax"} <= set(attributes)
+        assert not any(each.startswith("Domain") for each in attributes)

@@ -197,5 +197,13 @@ def test_what_has_to_be_there_before_is_in_the_documentation(pod: Resource) -> N
     assert needed <= documented_names()
 
 
+def test_the_ingress_is_told_to_the_console() -> None:
+    """All people would be one client: somebody's wrong passwords would slow everybody's login down."""
+    example = (K8S / "components" / "console" / "ingress.example.yaml").read_text()
+    (literal,) = re.findall(r"- UNLINK_CONSOLE__TRUSTED_PROXIES=(\S+)", example)
+    assert ConsoleSettings(trusted_proxies=literal).trusted_proxies == literal
+    assert "UNLINK_CONSOLE__TRUSTED_PROXIES" in documented_names()
+
+
 def _recipe(name: str) -> str:
     return (K8S.parent / "contracts" / "recipes" / name).read_text()

@@ -42,7 +42,6 @@ _AT_ONCE: Final = 8
 _LOGIN_SECONDS: Final = 600
 _LEEWAY_SECONDS: Final = 60
 _LARGEST: Final = 256 * 1024
-_COOKIE: Final = "unlink-oidc"
 _NAME: Final = re.compile(r"[A-Za-z0-9._@|:/+=-]{1,128}")
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -79,6 +78,9 @@ class Oidc:
         self._users = users
         self._redirect_uri = public_url + CALLBACK
         self._secure = public_url.startswith("https:")
+        # With this prefix, browsers accept it from this host alone. A sibling host could otherwise set the cookie of a
+        # login of its own, and send people to the callback, where they would be signed in under its name.
+        self.cookie = "__Host-unlink-oidc" if self._secure else "unlink-oidc"
         self._key = hmac.digest(settings.client_secret.get_secret_value().encode(), b"login", "sha256")
         self._provider: _Provider | None = None
         self._at_once = asyncio.Semaphore(_AT_ONCE)
@@ -208,7 +210,7 @@ class Oidc:
     def _cookie(self, value: str, seconds: int) -> str:
         # Lax: the provider's page leads back here.
         secure = "; Secure" if self._secure else ""
-        return f"{_COOKIE}={value}; Path=/login; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}"
+        return f"{self.cookie}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}"
 
 
 def _json_of(method: str, url: str, **options: Any) -> Mapping[str, Any]:
@@ -269,7 +271,7 @@ async def end(request: Request) -> HTMLResponse:
     """
     oidc = _oidc_of(request)
     try:
-        name, role, after = await oidc.end(dict(request.query_params), request.cookies.get(_COOKIE))
+        name, role, after = await oidc.end(dict(request.query_params), request.cookies.get(oidc.cookie))
     except Problem as problem:
         log.warning("console.login_refused", user=None, address=request.state.address, problem=problem.detail)
         raise

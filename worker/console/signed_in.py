@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import ipaddress
 import re
 from http.cookies import CookieError, SimpleCookie
 from typing import TYPE_CHECKING, Final
@@ -12,6 +11,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 from starlette.responses import RedirectResponse
 
+from worker.console.addresses import is_in, networks_of, without_port
 from worker.console.audit import READING
 from worker.console.problems import Problem
 from worker.console.rendering import answer, render
@@ -55,7 +55,7 @@ class SignedIn:
         self._sessions = sessions
         self._origin = public_url
         self._host = _without_port(public_url)
-        self._proxies = [ipaddress.ip_network(each.strip()) for each in trusted_proxies.split(",") if each.strip()]
+        self._proxies = networks_of(trusted_proxies)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve, or refuse."""
@@ -144,16 +144,9 @@ class SignedIn:
         """The client's address: the last one in the chain that is not a trusted proxy's."""
         address = str((scope.get("client") or ("unknown",))[0])
         hops = [each.strip() for each in ",".join(headers.get("x-forwarded-for", [])).split(",") if each.strip()]
-        while hops and self._is_proxy(address):
-            address = hops.pop()
+        while hops and is_in(address, self._proxies):
+            address = without_port(hops.pop())
         return address[:64]
-
-    def _is_proxy(self, address: str) -> bool:
-        try:
-            ip = ipaddress.ip_address(address)
-        except ValueError:
-            return False
-        return any(ip in network for network in self._proxies)
 
 
 def _to_login(scope: Scope) -> Response:

@@ -1,5 +1,7 @@
 """Throttling of logins: after each wrong password the next login has to wait longer.
 
+An IPv6 client is counted by its /64: it may use any address in it.
+
 A browser in which the user has signed in before is counted by itself, so that nobody is locked out by others who guess.
 """
 
@@ -8,6 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Final
 
+from worker.console.addresses import block_of
 from worker.unlinks.ports.clock import Clock
 
 #: How many failures have no effect: from one address for one name, from one address, for one name.
@@ -60,4 +63,5 @@ class Throttle:
 def _keys(name: str, address: str, known: str | None) -> tuple[tuple[str, ...], ...]:
     if known is not None:
         return (("known", known),)
+    address = block_of(address)
     return ("both", name, address), ("address", address), ("name", name)
