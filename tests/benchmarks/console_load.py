@@ -46,6 +46,11 @@ FIRST_PAGES = {
     "by requester": "/unlinks?requester=user-7",
     "by outcome": "/unlinks?outcome=failed",
     "by job and outcome": "/unlinks?job=job-20&outcome=failed",
+    "by reason": "/unlinks?reason=task_failed",
+    "of the last hour": "/unlinks?since=1h",
+    "in flight, none": "/unlinks?in_flight=true",
+    "by requester and repository, none": "/unlinks?requester=user-7&repository=repository-8",
+    "by job and outcome, none": "/unlinks?job=job-7&outcome=failed",
     "one unlink": f"/unlinks/{to_path('bench:77')}",
 }
 
