@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pika
 import pytest
 
 from tests.end_to_end.world import World, vendor_command
@@ -25,3 +26,18 @@ def test_lone_surrogates_are_rejected_and_take_no_slot(world: World, field: str)
     rejected = [event.data["reason"]["code"] for event in world.received if event.outcome == "rejected"]
     assert rejected == ["invalid_message"] * 3
     assert "unlink.attempt_failed" not in worker.log()
+
+
+def test_headers_as_long_as_a_frame_are_answered_and_end_no_connection(world: World, broker_url: str) -> None:
+    """Where frames are short, the dead letter of one message would end the connection again and again."""
+    worker = world.serve(FEW_SLOTS | {"UNLINK_BROKER__URL": f"{broker_url}?frame_max=8192"})
+    with pika.BlockingConnection(pika.URLParameters(broker_url)) as connection:
+        for size in (7500, 8000, 8100):
+            properties = pika.BasicProperties(headers={"tracestate": "x" * size})
+            body = b"not JSON %d" % size
+            connection.channel().basic_publish("unlink.commands", "default", body, properties)
+    world.unlink("GOOD")
+    world.until_acknowledged()
+    world.until(lambda: world.client.count("unlink.dead") == 3, "three dead letters")
+    assert len([event for event in world.received if event.outcome == "rejected"]) == 3
+    assert "broker.connection_lost" not in worker.log()

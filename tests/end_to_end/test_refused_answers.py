@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pika
@@ -13,6 +15,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 from tests.end_to_end.world import World, vendor_command
 from tests.private_servers.broker_users import BrokerUsers
 from worker.sandbox.processes.worker_process import WorkerProcess
+from worker.sandbox.simulated_enterprise_manager import VENDOR_LINK_ID
 
 IMPATIENT = (str(Path(__file__).with_name("impatient_worker.py")), "run")
 SLOTS = 2
@@ -97,6 +100,32 @@ def test_a_full_subscriber_to_plans_gets_each_plan_under_one_id(world: World, ch
     world.send(vendor_command("PLAN1", dry_run=True))
     assert len(read_all(world, channel, 1) | received) == 3, "another dry run has another ID"
     assert {event.outcome for event in world.received} == {"planned"}
+
+
+def test_a_full_subscriber_to_ended_unlinks_takes_no_slot_and_no_lease(world: World, channel: BlockingChannel) -> None:
+    """As many finished unlinks as there are slots would stop the worker, until somebody reads one queue."""
+    worker = world.serve(SETTINGS, IMPATIENT)
+    full_queue(channel, "succeeded.#")
+    keys = [f"DONE{number}" for number in range(SLOTS + 1)]
+    for key in keys:
+        world.send(vendor_command(key))
+    until_refused_often(world, worker)
+    other = world.unlink("OTHER", if_absent="fail")
+    assert other.data["reason"]["code"] == "link_absent", "one of them has removed it"
+    file = world.environment["UNLINK_LEDGER__URL"].removeprefix("sqlite:///")
+    with closing(sqlite3.connect(file)) as ledger:
+        assert ledger.execute("SELECT key FROM unlinks WHERE worker IS NOT NULL").fetchall() == []
+        assert ledger.execute("SELECT DISTINCT stage FROM unlinks").fetchall() == [("settled",)]
+    deletes = world.enterprise_manager.deletes_of(VENDOR_LINK_ID)
+
+    received = read_all(world, channel, len(keys))
+    world.until_acknowledged()
+    ends = {event.id for event in world.received if event.outcome == "succeeded"}
+    assert set(received) == ends
+    assert len(ends) == len(keys), "one end of each"
+    assert world.client.count("unlink.dead") == 0
+    assert world.enterprise_manager.deletes_of(VENDOR_LINK_ID) == deletes == 1
+    assert "unlink.gave_up" not in worker.log()
 
 
 def test_dead_letters_that_always_fail_stop_no_queue(world: World) -> None:
