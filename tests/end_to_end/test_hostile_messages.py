@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pika
 import pytest
@@ -41,3 +42,38 @@ def test_headers_as_long_as_a_frame_are_answered_and_end_no_connection(world: Wo
     world.until(lambda: world.client.count("unlink.dead") == 3, "three dead letters")
     assert len([event for event in world.received if event.outcome == "rejected"]) == 3
     assert "broker.connection_lost" not in worker.log()
+
+
+@pytest.mark.slow
+def test_many_messages_of_megabytes_take_little_memory_while_they_cannot_be_answered(
+    world: World, broker_url: str
+) -> None:
+    """The kernel would kill the worker for its memory, and again after each start: the messages are redelivered."""
+    count, size = 24, 8 * 1024 * 1024
+    worker = world.serve({"UNLINK_ENTERPRISE_MANAGERS__DEFAULT__MAX_IN_FLIGHT": "64"})
+    world.unlink("FIRST")
+    before = peak_memory(worker.pid)
+    with pika.BlockingConnection(pika.URLParameters(broker_url)) as connection:
+        full = {"x-queue-type": "classic", "x-max-length": 1, "x-overflow": "reject-publish"}
+        channel = connection.channel()
+        channel.queue_declare("audit", durable=True, arguments=full)
+        channel.basic_publish("", "audit", b"fills it up")
+        channel.queue_bind("audit", "unlink.events", "rejected.#")
+    for number in range(count):
+        world.send(b"%d " % number + b"x" * size)
+    world.until(lambda: world.client.count("unlink.commands.default") == 0, "all delivered")
+    world.unlink("GOOD")
+    with pika.BlockingConnection(pika.URLParameters(broker_url)) as connection:
+        connection.channel().queue_unbind("audit", "unlink.events", "rejected.#")
+    world.until(lambda: world.client.count("unlink.dead") == count, "a dead letter of each message")
+    world.until_acknowledged()
+    assert len({event.id for event in world.received if event.outcome == "rejected"}) == count
+    grown = peak_memory(worker.pid) - before
+    assert grown < count * size / 2, f"{grown >> 20} MiB for messages of {count * size >> 20} MiB"
+    assert "broker.connection_lost" not in worker.log()
+
+
+def peak_memory(pid: int) -> int:
+    """The most bytes that a process has had resident so far."""
+    (line,) = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM:")]
+    return int(line.split()[1]) * 1024

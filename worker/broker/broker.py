@@ -14,6 +14,7 @@ from worker.broker import topology
 from worker.broker.connection import SupervisedConnection, user_of
 from worker.broker.delivery import BrokerDelivery, reply_patterns
 from worker.broker.intake import QueueIntake
+from worker.broker.large_messages import LargeMessages
 from worker.broker.misrouted import misrouted_delivery
 from worker.broker.outbox import BrokerOutbox
 from worker.broker.problems import BrokerError
@@ -83,7 +84,14 @@ class Broker:
             restore=self._restore,
             event_headers=event_headers,
         )
-        intake = partial(QueueIntake, connection=self._consume, clock=clock, receive=deliver, restore=self._restore)
+        intake = partial(
+            QueueIntake,
+            connection=self._consume,
+            clock=clock,
+            receive=deliver,
+            large=LargeMessages(clock),
+            restore=self._restore,
+        )
         given: dict[str, Any] = {"reply_patterns": reply_patterns(reply_to), "forwarders": {user, *forwarders}}
         self._commands = {
             name: intake(

@@ -78,6 +78,7 @@ class BrokerDelivery:
         self._channel = channel
         self._tag = method.delivery_tag or 0
         self._settled = False
+        self._body_dropped = False
         self._on_settled = on_settled
         self._reply_patterns = reply_patterns
         self._forwarders = forwarders
@@ -136,6 +137,16 @@ class BrokerDelivery:
     def live(self) -> bool:
         """Whether the channel of the delivery is still open: only then can the delivery be settled."""
         return self._channel.is_open
+
+    @property
+    def has_body(self) -> bool:
+        """Whether the body was kept."""
+        return not self._body_dropped
+
+    def drop_body(self) -> None:
+        """Forget the body: the delivery can only be requeued then."""
+        self.body = b""
+        self._body_dropped = True
 
     def acknowledge(self) -> None:
         """Acknowledge the delivery. Does nothing if its channel has closed, or if it is settled already."""

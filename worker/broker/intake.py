@@ -16,6 +16,7 @@ import structlog
 from worker.broker.back_off import forever
 from worker.broker.channels import AwaitableChannel, settle
 from worker.broker.delivery import BrokerDelivery
+from worker.broker.large_messages import LargeMessages
 from worker.broker.problems import BrokerError, ChannelLostError
 from worker.broker.topology import exists
 from worker.unlinks.ports.clock import Clock
@@ -43,18 +44,19 @@ class QueueIntake:
 
     While it is paused, the consumer stays registered as long as a delivery that it handed on is unacknowledged:
     after a node's crash, RabbitMQ can withhold the unacknowledged messages of a cancelled consumer (seen on 3.10.8).
-    Deliveries that arrive meanwhile are kept and not handed on. Once every delivery that was handed on is settled, the
-    channel is closed, and the kept deliveries return to the queue.
+    Deliveries that arrive meanwhile are kept and not handed on (of a large message, only the delivery tag). Once every
+    delivery that was handed on is settled, the channel is closed, and the kept deliveries return to the queue.
 
     Args:
         enterprise_manager: the Enterprise Manager whose commands are in the queue; named in the log.
         prefetch: how many deliveries may be unacknowledged at once.
         make: creates a delivery from channel, method, properties, body, `taken_at`, `now` and `on_settled`.
         receive: called with each delivery; must not raise.
+        large: bounds the memory of large messages, of all queues together.
         restore: declares the topology again, in case the queue was deleted while the worker ran; never raises.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what all intakes share is passed by keyword
         self,
         enterprise_manager: str,
         queue: str,
@@ -64,6 +66,7 @@ class QueueIntake:
         *,
         make: Callable[..., BrokerDelivery],
         receive: Callable[[BrokerDelivery], None],
+        large: LargeMessages,
         restore: Callable[[], Awaitable[None]],
     ) -> None:
         self._enterprise_manager = enterprise_manager
@@ -73,6 +76,7 @@ class QueueIntake:
         self._clock = clock
         self._make = make
         self._receive = receive
+        self._large = large
         self._restore = restore
         #: Deliveries that were handed on and are unacknowledged; and those kept during a pause, in order of arrival.
         self._handed_on: set[BrokerDelivery] = set()
@@ -128,8 +132,12 @@ class QueueIntake:
             kept, self._kept = self._kept, []
             for delivery in kept:
                 # If the channel has closed, the consumer's task will notice it, and call `_forget`.
-                if delivery.live:
+                if not delivery.live:
+                    continue
+                if delivery.has_body:
                     self._hand_on(delivery)
+                else:
+                    delivery.requeue()
 
     async def until_consuming(self) -> None:
         """Wait until the consumer is registered or the queue is paused."""
@@ -240,6 +248,8 @@ class QueueIntake:
         self._consuming.clear()
         self._idle.set()
         self._kept.clear()
+        for delivery in list(self._handed_on):
+            self._large.release(delivery)
         self._handed_on.clear()
         self._note_superfluous()
 
@@ -248,10 +258,12 @@ class QueueIntake:
             return
         taken_at, now = self._clock.monotonic(), self._clock.now()
         delivery = self._make(channel, method, properties, body, taken_at=taken_at, now=now, on_settled=self._settled)
-        if self._wanted.is_set():
-            self._hand_on(delivery)
-        else:
+        if not self._wanted.is_set():
+            if self._large.is_large(delivery):
+                delivery.drop_body()  # it is requeued at the end of the pause, and delivered again
             self._kept.append(delivery)
+        elif self._large.admit(delivery):
+            self._hand_on(delivery)
 
     def _hand_on(self, delivery: BrokerDelivery) -> None:
         self._handed_on.add(delivery)
@@ -259,6 +271,7 @@ class QueueIntake:
 
     def _settled(self, delivery: BrokerDelivery) -> None:
         self._handed_on.discard(delivery)
+        self._large.release(delivery)
         self._note_superfluous()
 
     def _note_superfluous(self) -> None:
