@@ -192,8 +192,9 @@ def test_every_operation_does_what_the_document_says(package: str, console: Cons
         assert client.call("retryUnlink", {"reason": "once more"}, key=key)[0] == 409
         missing = judge.made("orderUnlink") | {"idempotency_key": "CHG2", "job": {"name": "There is none"}}
         failed = client.call("orderUnlink", missing, prefer="wait=50")[1]
-        status, again = client.call("retryUnlink", key=last(failed["href"]), prefer="wait=50")
+        status, again = client.call("retryUnlink", {"run": 1}, key=last(failed["href"]), prefer="wait=50")
         assert (status, again["event"]["data"]["run"]) == (200, 2)
+        assert client.call("retryUnlink", {"run": 1}, key=last(failed["href"]))[0] == 409
         assert client.call("cancelUnlink", {"reason": "not now"}, key="Q0hHMw")[0] == 202
         client.listen("streamEvents", last_event_id="0")
         job = command["job"]["id"]

@@ -222,11 +222,13 @@ def test_a_failed_one_is_retried_by_order(steering: Console) -> None:
     missing = vendor_command(job={"name": "There is no such job"})
     answer = order(steering, missing, **WAIT)
     assert answer.json()["event"]["data"]["reason"]["code"] == "job_not_found"
-    again = steering.client.post(f"{path_of('CHG1')}/retry", headers={**bearer("submit"), **WAIT}, timeout=60)
+    headers = {**bearer("submit"), **WAIT}
+    again = steering.client.post(f"{path_of('CHG1')}/retry", json={"run": 1}, headers=headers, timeout=60)
     assert (again.status_code, again.json()["event"]["data"]["run"]) == (200, 2)
-    answer = steering.client.post(
-        "/api/v1/unlinks?retry=true", content=json.dumps(missing), headers={**bearer("submit"), **WAIT}
-    )
+    # Its answer was lost.
+    again = steering.client.post(f"{path_of('CHG1')}/retry", json={"run": 1}, headers=headers, timeout=60)
+    assert (again.status_code, again.json()["errors"][0]["field"]) == (409, "run")
+    answer = steering.client.post("/api/v1/unlinks?retry=true&run=2", content=json.dumps(missing), headers=headers)
     assert answer.json()["event"]["data"]["run"] == 3
     assert answer.json()["event"]["data"]["request"]["retried_by"]
 
