@@ -116,16 +116,6 @@ def test_a_cancel_of_an_earlier_run_hides_no_button(guarded: Console, estate: Es
     assert ids_of(page) == {"cancel"}
 
 
-@pytest.mark.parametrize("value", ["9" * 400, "9" * 5000, "-1", "1e9", "x"])
-@pytest.mark.parametrize("name", ["at", "run"])
-def test_no_number_in_a_link_is_a_fault(console: Console, estate: Estate, name: str, value: str) -> None:
-    """Whoever sends such a link fills the log with stack traces."""
-    estate.end(order(estate), Outcome.FAILED)
-    for path in (PAGE, "/batches/T1BTLTE"):
-        answer = console.get(path, params={"asked": "retry", "run": 1, "at": 1, name: value})
-        assert answer.status_code == 400 or (path, name, answer.status_code) == ("/batches/T1BTLTE", "run", 404)
-
-
 # --- which run ------------------------------------------------------------------------------------------------------
 
 

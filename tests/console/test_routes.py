@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Final
 
 import pytest
@@ -78,8 +79,8 @@ def status(console: Console, method: str, path: str, **options: Any) -> int:
         return answer.status_code
 
 
-def test_every_route_is_in_the_table(estate: Estate) -> None:
-    """A new page, or a new button, would be open to everybody, and no test would say so."""
+def routes_of(estate: Estate) -> dict[str, Any]:
+    """Each route, by its method and path."""
     app: Any = create_app(ConsoleProgramSettings(ledger=estate.settings, broker=None), estate.clock)
     while not hasattr(app, "routes"):
         app = app._app  # noqa: SLF001 - the application inside its middlewares
@@ -89,12 +90,47 @@ def test_every_route_is_in_the_table(estate: Estate) -> None:
         for each in app.routes
         for route in (each.original_router.routes if hasattr(each, "original_router") else [each])
     ]
-    found = {
-        f"{method} {route.path}"
+    return {
+        f"{method} {route.path}": route
         for route in routes
         for method in (getattr(route, "methods", None) or {"GET"}) - {"HEAD"}
     }
-    assert found == ROUTES.keys()
+
+
+def test_every_route_is_in_the_table(estate: Estate) -> None:
+    """A new page, or a new button, would be open to everybody, and no test would say so."""
+    assert routes_of(estate).keys() == ROUTES.keys()
+
+
+#: Numbers, times and texts that a conversion may fail on.
+EXTREMES: Final = (
+    *("9" * 400, "9" * 5000, "-1", "1e400", "nan", "\u0663"),
+    *("0001-01-01", "0001-01-01T00:00+23:59", "9999-12-31T23:59:59-23:59", "999999w"),
+    *("[" * 900, "W1tb" * 249, "\0", "x" * 900),
+)
+
+
+def parameters_of(declared: Any) -> Iterator[str]:
+    """The parameters of a query."""
+    yield from (each.alias for each in declared.query_params)
+    for inner in declared.dependencies:
+        yield from parameters_of(inner)
+
+
+def test_no_parameter_is_a_fault(guarded: Console, estate: Estate) -> None:
+    """Whoever sends such a link fills the log with stack traces."""
+    estate.end(estate.order("CHG1"), Outcome.FAILED)
+    parameters = 0
+    for name, route in routes_of(estate).items():
+        method = name.partition(" ")[0]
+        declared = getattr(route, "dependant", None)  # codespell:ignore - FastAPI's own word
+        for given in parameters_of(declared) if declared else ():
+            parameters += 1
+            for value in EXTREMES:
+                query = {"asked": "retry", "run": "1", "at": "1", given: value}
+                answered = status(guarded, method, ROUTES[name][0][0], params=query, headers=bearer("operate"))
+                assert answered < 500 or method == "POST", (name, given, value[:50], answered)  # POST: no broker
+    assert parameters > 40
 
 
 def test_each_route_serves_the_roles_that_it_should(guarded: Console, estate: Estate) -> None:

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
-from tests.console.conftest import Estate
+from contracts.events import Outcome
+from tests.console.conftest import Console, Estate, browsing, sign_in
 from tests.console.test_batches import join
 
 Browse = Callable[..., Page]
@@ -57,6 +58,20 @@ def test_the_focus_stays(browse: Browse, estate: Estate, path: str) -> None:
         everything.nth(number).focus()
         update(page)
         expect(everything.nth(number)).to_be_focused()
+
+
+def test_the_focus_moves_to_no_other_button(guarded: Console, estate: Estate, chromium: Browser) -> None:
+    """Who is about to cancel a run that fails in that second would start the next one."""
+    lease = estate.order("CHG1")
+    with browsing(chromium, guarded) as browse:
+        page = browse("/")
+        sign_in(page, "operateer")
+        page.goto("/unlinks/Q0hHMQ")
+        page.get_by_role("button", name="Cancel").focus()
+        estate.end(lease, Outcome.FAILED)
+        retry = page.get_by_role("button", name="Retry")
+        expect(retry).to_be_visible()
+        expect(retry).not_to_be_focused()
 
 
 def test_what_is_read_stays_in_its_place(browse: Browse, estate: Estate) -> None:
