@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +15,10 @@ from tests.console.test_orders import settings_of
 from tests.end_to_end.world import World, vendor_command
 from tests.waiting import wait_until
 from worker.clock import SystemClock
+from worker.console.managers import _pause  # a request of HTTP cannot be cut off at a certain moment
+from worker.console.readings import Readings
+from worker.console.users import Caller, Role
+from worker.ledger import Inspection
 from worker.sandbox.simulated_enterprise_manager import (
     VENDOR_JOB_ID,
     VENDOR_REPOSITORY_NAME,
@@ -79,6 +85,34 @@ def test_an_operator_pauses_and_resumes_by_button(guarded: Console, estate: Esta
         expect(page.get_by_role("link", name="Unlink a repository")).to_have_count(0)
         page.goto("/enterprise-managers/default")
         expect(page.get_by_role("alert")).to_contain_text("order nothing")
+
+
+def test_a_pause_that_a_stop_cuts_off_is_written_down(
+    estate: Estate, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The database hangs, the console is stopped: the pause comes all the same, and nobody finds out whose it is."""
+    entered, go_on = threading.Event(), threading.Event()
+
+    def pause_later(*_: object) -> None:
+        entered.set()
+        assert go_on.wait(60)
+
+    async def stopped() -> None:
+        readings = Readings(estate.settings, None, estate.clock)
+        caller = Caller("j.doe", Role.OPERATE, "192.0.2.7")
+        monkeypatch.setattr(Inspection, "pause", pause_later)
+        request = asyncio.create_task(_pause(readings, caller, "default", "upgrade"))
+        assert await asyncio.to_thread(entered.wait, 60)
+        request.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await request
+        go_on.set()
+        readings.close()
+
+    asyncio.run(stopped())
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "console.action" in line]
+    for part in ("j.doe", "192.0.2.7", "action=pause", "default", "stopped before its end"):
+        assert part in line
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
@@ -37,13 +38,22 @@ def audit(caller: Caller, action: str, target: str, result: str, enterprise_mana
 
 @contextmanager
 def audited(caller: Caller, action: str, target: str, enterprise_manager: str | None = None) -> Iterator[None]:
-    """Log the action if it ends with a problem, with that as its result; or with a fault."""
+    """Log the action if it ends with a problem, with that as its result; or with a fault, or because of a stop."""
     try:
         yield
     except Problem as problem:
         if not problem.logged:
             audit(caller, action, target, problem.detail, enterprise_manager)
         problem.logged = True
+        raise
+    except asyncio.CancelledError:  # what a thread is doing goes on
+        audit(
+            caller,
+            action,
+            target,
+            "the console was stopped before its end: see whether it was done",
+            enterprise_manager,
+        )
         raise
     except Exception as fault:
         audit(caller, action, target, f"a fault of the console: {type(fault).__name__}", enterprise_manager)
