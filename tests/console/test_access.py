@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from unittest.mock import AsyncMock
 
 import httpx
@@ -173,3 +174,18 @@ def test_without_users_it_is_not_served_to_others(estate: Estate, host: str) -> 
     settings = {"UNLINK_LEDGER__URL": estate.settings.url.get_secret_value(), "UNLINK_CONSOLE__HOST": host}
     ended = run_program("console", settings=settings)
     assert (ended.returncode, "UNLINK_CONSOLE__HOST: without users" in ended.stderr) == (2, True)
+
+
+def test_static_files_are_sent_once(console: Console) -> None:
+    """Each page would load 66 kB that the browser has."""
+    page = console.get("/").text
+    files = re.findall(r'(?:href|src)="(/static/[^"]+)"', page)
+    assert len(files) == 4
+    for file in files:
+        answer = console.get(file)
+        assert (answer.status_code, answer.headers["cache-control"]) == (200, "max-age=31536000, immutable")
+        # Under another name, as after an upgrade of one of several consoles, it is asked for again.
+        for other in (file.partition("?")[0], file + "0"):
+            asked = console.get(other, headers={"If-None-Match": answer.headers["etag"]})
+            assert (asked.status_code, asked.headers["cache-control"]) == (304, "no-cache")
+    assert console.get("/").headers["cache-control"] == "no-store"

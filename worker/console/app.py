@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -40,7 +41,7 @@ from worker.console.oidc import Oidc
 from worker.console.orders import Orders
 from worker.console.problems import MEDIA_TYPE, Problem, title_of
 from worker.console.readings import Readings
-from worker.console.rendering import FOLDER, answer
+from worker.console.rendering import DIGESTS, FOLDER, answer
 from worker.console.sessions import Sessions
 from worker.console.signed_in import SignedIn
 from worker.console.signing_in import SignIn
@@ -51,6 +52,8 @@ from worker.settings import ConsoleProgramSettings, SettingsInvalidError
 from worker.unlinks.ports.clock import Clock
 
 if TYPE_CHECKING:
+    import os
+
     from starlette.responses import Response
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -115,7 +118,7 @@ def create_app(settings: ConsoleProgramSettings, clock: Clock, ending: threading
         probes,
     ):
         app.include_router(each.router)
-    app.mount("/static", StaticFiles(directory=FOLDER / "static"))
+    app.mount("/static", _Static(directory=FOLDER / "static"))
     app.add_exception_handler(Problem, _on_problem)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(RequestValidationError, _on_wrong_request)
@@ -182,6 +185,20 @@ def _described(app: FastAPI, made: Callable[[], dict[str, Any]]) -> dict[str, An
             operation["responses"]["default"] = {"$ref": "#/components/responses/Problem"}
         app.openapi_schema = document
     return app.openapi_schema
+
+
+class _Static(StaticFiles):
+    """The static files. Browsers keep one whose URL names its digest; they ask whether another one has changed."""
+
+    def file_response(
+        self, full_path: str | os.PathLike[str], stat_result: os.stat_result, scope: Scope, status_code: int = 200
+    ) -> Response:
+        """A file, or that it has not changed."""
+        response = super().file_response(full_path, stat_result, scope, status_code)
+        digest = DIGESTS.get(Path(full_path).name)
+        kept = digest is not None and scope["query_string"] == f"v={digest}".encode()
+        response.headers["Cache-Control"] = "max-age=31536000, immutable" if kept else "no-cache"
+        return response
 
 
 class SecureHeaders:

@@ -100,9 +100,9 @@ async def press(
         ordered = await orders.unlink(caller, _command(name, form, caller), 0)
         return RedirectResponse(f"/unlinks/{to_path(ordered.key)}?{_ordered_now()}", 303)
     if action == "pause":
-        await _pause(readings, caller, name, field(form, "reason"))
+        await _pause(readings, caller, name, field(form, "reason"), _seen_in(form))
     elif action == "resume":
-        await _resume(readings, caller, name)
+        await _resume(readings, caller, name, _seen_in(form))
     else:
         raise Problem(404, "There is no such action.")
     return RedirectResponse("/enterprise-managers", 303)
@@ -136,10 +136,17 @@ async def _planned(
         title="Plan",
         name=name,
         given=given,
+        to_change=given if field(form, "by") != "link" else _by_repository(given, plan),
         plan=plan,
         at_risk=bool(plan and plan.get("reason") and plan["reason"]["code"] == "linked_backups_at_risk"),
         key=f"console/{uuid.uuid4().hex}",
     )
+
+
+def _by_repository(given: Mapping[str, str], plan: Mapping[str, Any] | None) -> dict[str, str]:
+    """What to fill the form with, whose field takes a repository: a link was given, by its ID."""
+    found = {} if plan is None else plan["repository"]
+    return {**given, "repository": found.get("uid") or found.get("name") or ""}
 
 
 async def _links_of_job(
@@ -266,19 +273,24 @@ def _repository(text: str, *, is_link: bool) -> dict[str, str]:
     return {"uid" if is_id(text) else "name": text}
 
 
-async def _pause(readings: Readings, caller: Caller, name: str, reason: str | None) -> None:
+def _seen_in(form: Mapping[str, list[str]]) -> str | None:
+    """When it was paused, as the page of this button shows it; empty if it was not; None if the page does not say."""
+    return form["paused_at"][-1] if "paused_at" in form else None
+
+
+async def _pause(readings: Readings, caller: Caller, name: str, reason: str | None, seen: str | None = None) -> None:
     with audited(caller, "pause", name, name):
         await _require(readings, caller, name)
         if len(reason or "") > _LONGEST_REASON:
             raise Problem(400, "reason: at most 1000 characters", [{"field": "reason", "message": "is too long"}])
-        await readings.pause(name, caller.name or "", reason)
+        await readings.pause(name, caller.name or "", reason, seen)
     audit(caller, "pause", name, "paused", name)
 
 
-async def _resume(readings: Readings, caller: Caller, name: str) -> None:
+async def _resume(readings: Readings, caller: Caller, name: str, seen: str | None = None) -> None:
     with audited(caller, "resume", name, name):
         await _require(readings, caller, name)
-        was_paused = await readings.resume(name)
+        was_paused = await readings.resume(name, seen)
     audit(caller, "resume", name, "resumed" if was_paused else "was not paused", name)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,13 +16,22 @@ if TYPE_CHECKING:
 MEDIA_TYPE: Final = "application/problem+json"
 
 
+@dataclass(frozen=True, slots=True)
+class Again:
+    """A form of this console's own page that was sent and not carried out. Fields of the form, without its token."""
+
+    path: str
+    fields: tuple[tuple[str, str], ...]
+
+
 class Problem(Exception):  # noqa: N818 - it reads as what it becomes
     """Ends a request. `detail` is one sentence for a person; `errors` name each wrong field.
 
-    `logged`: whether an audit line names it already.
+    `logged`: whether an audit line names it already. `again`: the form that was sent, to be sent again.
     """
 
     logged = False
+    again: Again | None = None
 
     def __init__(
         self,

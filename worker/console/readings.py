@@ -23,6 +23,7 @@ from worker.ledger import (
     KeyHistory,
     MemberCursor,
     Page,
+    PauseChangedError,
     Record,
 )
 from worker.ledger.overview import Overview
@@ -226,16 +227,31 @@ class Readings:
         """Those of these recorded steps that there are."""
         return await self._read(lambda: self._inspection.steps_with(ids))
 
-    async def pause(self, enterprise_manager: str, by: str, reason: str | None) -> None:
-        """Pause an Enterprise Manager."""
-        await self._read(lambda: self._inspection.pause(enterprise_manager, by, reason))
-        self._overview.forget()
+    async def pause(self, enterprise_manager: str, by: str, reason: str | None, seen: str | None = None) -> None:
+        """Pause an Enterprise Manager.
 
-    async def resume(self, enterprise_manager: str) -> bool:
-        """Resume an Enterprise Manager. Return whether it was paused."""
-        was_paused = await self._read(lambda: self._inspection.resume(enterprise_manager))
-        self._overview.forget()
-        return was_paused
+        Raises:
+            Problem: also if it was not paused at the time that was `seen`; empty: if it was paused; 409.
+        """
+        await self._change(lambda: self._inspection.pause(enterprise_manager, by, reason, seen))
+
+    async def resume(self, enterprise_manager: str, seen: str | None = None) -> bool:
+        """Resume an Enterprise Manager. Return whether it was paused. Raises as `pause` does."""
+        return await self._change(lambda: self._inspection.resume(enterprise_manager, seen))
+
+    async def _change(self, change: Callable[[], T]) -> T:
+        try:
+            return await self._read(change)
+        except PauseChangedError as error:
+            now = error.now
+            said = "it has been resumed"
+            if now is not None:
+                by, at = now.paused_by or "an unnamed user", f"{now.paused_at:%Y-%m-%d %H:%M:%S} UTC"
+                said = f"{by} has paused it at {at}" + (f": {now.reason}" if now.reason else "")
+            detail = f"Nothing was changed: since your page was loaded, {said}. Load the Enterprise Managers again."
+            raise Problem(409, detail) from None
+        finally:
+            self._overview.forget()
 
     def pages(self, criteria: Criteria) -> Iterator[Page]:
         """All keys that meet the criteria; to be read in a thread.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
 
 FOLDER: Final = Path(__file__).parent
 
+#: A digest of each static file. Its URL contains it, so that browsers keep the file until there is another one.
+DIGESTS: Final = {
+    each.name: hashlib.sha256(each.read_bytes()).hexdigest()[:16] for each in (FOLDER / "static").iterdir()
+}
+
 #: A shape for each state, so that no state is shown by colour alone.
 SIGNS: Final = {
     Outcome.SUCCEEDED: "✓",
@@ -45,8 +51,12 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"path_of": to_path, "utc": _utc, "iso": _iso, "ago": duration}
-    environment.globals |= {"signs": SIGNS, "lost_seconds": LOST_SECONDS}
+    environment.globals |= {"signs": SIGNS, "lost_seconds": LOST_SECONDS, "static": _static}
     return environment
+
+
+def _static(name: str) -> str:
+    return f"/static/{name}?v={DIGESTS[name]}"
 
 
 def _shown(value: object) -> object:

@@ -13,7 +13,7 @@ from starlette.responses import RedirectResponse
 
 from worker.console.addresses import is_in, networks_of, without_port
 from worker.console.audit import READING
-from worker.console.problems import Problem
+from worker.console.problems import Again, Problem
 from worker.console.rendering import answer, render
 from worker.console.sessions import Sessions
 from worker.console.users import Caller, Role, Users
@@ -91,15 +91,19 @@ class SignedIn:
                 raise Problem(401, "Sign in again.", headers={"HX-Refresh": "true"})
             if reading and not path.startswith("/api/"):
                 return None
-            raise Problem(401, "Sign in, or send a token.", headers={"WWW-Authenticate": "Bearer"})
+            problem = Problem(401, "Sign in, or send a token.", headers={"WWW-Authenticate": "Bearer"})
+            if self._is_own_page(headers) and _is_form(headers) and not path.startswith(("/logout", "/api/")):
+                problem.again = _again(path, await _body(headers, receive))
+                problem.detail = "You are not signed in any more, and so nothing was done."
+            raise problem
         if reading:
             return receive
         body = await _body(headers, receive)
         if path == "/login":
-            self._require_own_page(headers, body, None)  # its page may be older than the session
+            self._require_own_page(scope, headers, body, None)  # its page may be older than the session
             return _replayed(body, receive)
         if caller is None or caller.csrf is not None:
-            self._require_own_page(headers, body, caller)
+            self._require_own_page(scope, headers, body, caller)
         if caller is not None and caller.role is Role.READ and path != "/logout":
             raise Problem(403, "The role `read` may look at everything, and change nothing.")
         return _replayed(body, receive)
@@ -123,22 +127,32 @@ class SignedIn:
         session = None if morsel is None else self._sessions.read(morsel.value)
         return None if session is None else Caller(session.name, session.role, address, session.csrf)
 
-    def _require_own_page(self, headers: dict[str, list[str]], body: bytes, caller: Caller | None) -> None:
+    def _is_own_page(self, headers: dict[str, list[str]]) -> bool:
+        """Whether the browser names a page of this console as the origin."""
+        origins = headers.get("origin", [])
+        site = headers.get("sec-fetch-site", [])
+        return origins == [self._origin] or (not origins and site == ["same-origin"])
+
+    def _require_own_page(
+        self, scope: Scope, headers: dict[str, list[str]], body: bytes, caller: Caller | None
+    ) -> None:
         """Require that a page of this console sent the request: foreign pages can send requests with our cookie.
 
         The browser names the origin of the page, and a page of a signed-in user contains the session's token.
         """
-        origins = headers.get("origin", [])
-        site = headers.get("sec-fetch-site", [])
-        if origins != [self._origin] and not (not origins and site == ["same-origin"]):
+        if not self._is_own_page(headers):
             raise Problem(403, "This was not sent by a page of this console.")
         if caller is None:
             return
         sent = headers.get("x-csrf-token", [])
-        if not sent and headers.get("content-type", [""])[0].partition(";")[0].strip().lower() == FORM:
+        if not sent and _is_form(headers):
             sent = form_of(body).get("csrf", [])
         if len(sent) != 1 or not hmac.compare_digest(sent[0].encode(), (caller.csrf or "").encode()):
-            raise Problem(403, "The page is too old: load it again, and repeat what you did.")
+            problem = Problem(403, "The page is too old: load it again, and repeat what you did.")
+            if _is_form(headers):
+                problem.again = _again(scope["path"], body)
+                problem.detail = "The page is older than your session. Nothing was done yet."
+            raise problem
 
     def _address(self, scope: Scope, headers: dict[str, list[str]]) -> str:
         """The client's address: the last one in the chain that is not a trusted proxy's."""
@@ -177,6 +191,16 @@ def form_of(body: bytes) -> dict[str, list[str]]:
         return parse_qs(body.decode(), keep_blank_values=True, strict_parsing=bool(body), max_num_fields=50)
     except ValueError:
         raise Problem(400, "This is no form as a browser sends it.") from None
+
+
+def _is_form(headers: dict[str, list[str]]) -> bool:
+    return headers.get("content-type", [""])[0].partition(";")[0].strip().lower() == FORM
+
+
+def _again(path: str, body: bytes) -> Again:
+    """The form, to be sent again after the login, with the token of the new session and after a look at it."""
+    fields = ((name, value) for name, values in form_of(body).items() for value in values if name != "csrf")
+    return Again(local_path(quote(path)), tuple(fields))
 
 
 async def _body(headers: dict[str, list[str]], receive: Receive) -> bytes:

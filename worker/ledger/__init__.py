@@ -52,7 +52,13 @@ it is in FILE-wal. The file belongs on a local disk: SQLite's locks do not hold 
 from worker.ledger.batch_pages import BatchMember, BatchPage, MemberCursor
 from worker.ledger.batch_states import BatchState
 from worker.ledger.documents import AUDIT_COLUMNS, Document
-from worker.ledger.errors import InspectionError, LedgerClosedError, OutOfOrderError, SchemaTooNewError
+from worker.ledger.errors import (
+    InspectionError,
+    LedgerClosedError,
+    OutOfOrderError,
+    PauseChangedError,
+    SchemaTooNewError,
+)
 from worker.ledger.inspection import Inspection
 from worker.ledger.presence import ManagerState, WorkerState
 from worker.ledger.records import KeyHistory, Pause, Record, RecordedStep, Step
@@ -75,6 +81,7 @@ __all__ = [
     "OutOfOrderError",
     "Page",
     "Pause",
+    "PauseChangedError",
     "Record",
     "RecordedStep",
     "SchemaTooNewError",

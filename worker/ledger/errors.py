@@ -4,12 +4,18 @@ LedgerError
 +-- LedgerClosedError   the ledger was closed before the call was carried out
 +-- OutOfOrderError     the key's stage does not allow this write: a fault of the caller
 +-- SchemaTooNewError   the database belongs to a newer version of this program
++-- PauseChangedError   an Enterprise Manager is not paused, or resumed, as the caller believes
 +-- InspectionError     the ledger cannot be read from outside the workers
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from worker.unlinks.ports.ledger import Lease, LeaseLostError, Stage
+
+if TYPE_CHECKING:
+    from worker.ledger.records import Pause
 
 
 class LedgerError(Exception):
@@ -21,6 +27,17 @@ class LedgerClosedError(LedgerError):
 
     def __init__(self) -> None:
         super().__init__("the ledger is closed")
+
+
+class PauseChangedError(LedgerError):
+    """Somebody has paused or resumed the Enterprise Manager since the caller looked. Nothing was written.
+
+    `now` is its pause, None if it is not paused.
+    """
+
+    def __init__(self, now: Pause | None) -> None:
+        super().__init__("the pause has changed")
+        self.now = now
 
 
 class OutOfOrderError(LedgerError):

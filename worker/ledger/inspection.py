@@ -14,7 +14,7 @@ from worker.ledger import locks
 from worker.ledger.batch_pages import BatchPage, MemberCursor, batch_page
 from worker.ledger.batch_states import BatchState, batches_with_id, batches_with_key
 from worker.ledger.database import open_engine, problem_in, read_url
-from worker.ledger.errors import InspectionError, SchemaTooNewError
+from worker.ledger.errors import InspectionError, PauseChangedError, SchemaTooNewError
 from worker.ledger.overview import Overview, overview
 from worker.ledger.presence import WorkerState, present
 from worker.ledger.records import KeyHistory, Pause, Record
@@ -136,14 +136,22 @@ class Inspection:
 
     # --- writing ----------------------------------------------------------------------------------------------------
 
-    def pause(self, enterprise_manager: str, paused_by: str | None, reason: str | None) -> None:
-        """Pause an Enterprise Manager: every worker stops consuming its queue at its next renewal of the leases."""
+    def pause(
+        self, enterprise_manager: str, paused_by: str | None, reason: str | None, seen: str | None = None
+    ) -> None:
+        """Pause an Enterprise Manager: every worker stops consuming its queue at its next renewal of the leases.
+
+        Raises:
+            PauseChangedError: it is not paused since `seen`, an ISO 8601 time; or is paused, and `seen` is empty.
+        """
         with self._transaction(self._writing) as transaction:
+            _require_pause(transaction, enterprise_manager, seen)
             transaction.pause(enterprise_manager, paused_by, reason)
 
-    def resume(self, enterprise_manager: str) -> bool:
-        """Resume an Enterprise Manager. Return whether it was paused."""
+    def resume(self, enterprise_manager: str, seen: str | None = None) -> bool:
+        """Resume an Enterprise Manager. Return whether it was paused. Raises as `pause` does."""
         with self._transaction(self._writing) as transaction:
+            _require_pause(transaction, enterprise_manager, seen)
             return transaction.resume(enterprise_manager)
 
     def take_lock(self, name: str, holder: str, seconds: float) -> bool:
@@ -177,3 +185,9 @@ class Inspection:
             raise InspectionError(str(error)) from error
         except SQLAlchemyError as error:
             raise InspectionError(f"the ledger's database cannot be used now: {problem_in(error)}") from error
+
+
+def _require_pause(transaction: Transaction, enterprise_manager: str, seen: str | None) -> None:
+    now = next((each for each in transaction.pauses() if each.enterprise_manager == enterprise_manager), None)
+    if seen is not None and seen != ("" if now is None else now.paused_at.isoformat()):
+        raise PauseChangedError(now)
