@@ -177,3 +177,53 @@ def test_every_page_can_be_read(browse: Browse, estate: Estate, console: Console
         widths = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
         assert widths[0] <= widths[1], f"{path} is wider than the screen"
         page.context.close()
+
+
+def test_the_exact_time_is_had_without_a_mouse(browse: Browse, estate: Estate) -> None:
+    """On a phone, or by the keyboard, nobody could compare a time with a line of the log."""
+    estate.order("CHG1")
+    page = browse("/unlinks/Q0hHMQ")
+    time = page.locator(".steps time").first
+    switch = page.get_by_role("button", name="Times in UTC")
+    exact = time.get_attribute("title")
+    assert exact is not None
+    expect(time).not_to_have_text(exact)
+    switch.focus()
+    page.keyboard.press("Enter")
+    expect(time).to_have_text(exact)
+    expect(switch).to_have_attribute("aria-pressed", "true")
+    page.reload()  # remembered
+    expect(time).to_have_text(exact)
+    page.get_by_role("button", name="Times in UTC").click()
+    expect(time).not_to_have_text(exact)
+
+
+def test_the_end_of_an_unlink_is_announced(browse: Browse, estate: Estate) -> None:
+    """Who cannot see the page would not learn that the unlink they follow has ended (WCAG 4.1.3)."""
+    lease = estate.order("CHG1")
+    page = browse("/unlinks/Q0hHMQ")
+    status = page.locator("#announced[role=status]")
+    expect(status).to_have_text("")
+    kept = status.element_handle()
+    estate.end(lease)
+    expect(status).to_have_text("succeeded: It succeeded.")
+    # The same element: one that comes with its text is not announced by every screen reader.
+    assert kept.evaluate("element => element.isConnected")
+
+
+def test_the_key_that_goes_to_the_search_can_be_switched_off(browse: Browse) -> None:
+    """Who dictates would be thrown to another place by a word (WCAG 2.1.4); with Ctrl, a key is the browser's."""
+    page = browse("/unlinks")
+    field = page.get_by_label("Ticket")
+    page.keyboard.press("Control+/")
+    page.keyboard.press("Alt+/")
+    expect(field).not_to_be_focused()
+    page.keyboard.press("/")
+    expect(field).to_be_focused()
+    switch = page.get_by_role("button", name="goes to the search")
+    switch.click()
+    page.keyboard.press("/")
+    expect(switch).to_be_focused()
+    page.reload()  # remembered
+    page.keyboard.press("/")
+    expect(field).not_to_be_focused()

@@ -1,23 +1,59 @@
-// Times in the reader's zone; the exact one, in UTC, is in the title.
+// Times in the reader's zone; or in UTC, by a switch in the footer.
 (() => {
   "use strict";
+  // The switches in the footer; the browser remembers them, if it may.
+  const switches = {};
+  const recall = (name) => {
+    try {
+      return localStorage.getItem(`unlink-${name}`);
+    } catch {
+      return null;
+    }
+  };
+  const remember = (name, on) => {
+    try {
+      localStorage.setItem(`unlink-${name}`, on ? "on" : "off");
+    } catch {
+      // It holds for this page.
+    }
+  };
+  for (const button of document.querySelectorAll("button[data-switch]")) {
+    const name = button.dataset.switch;
+    const set = (on) => {
+      switches[name] = on;
+      button.setAttribute("aria-pressed", String(on));
+    };
+    set((recall(name) ?? button.dataset.first) === "on");
+    button.hidden = false;
+    button.addEventListener("click", () => {
+      set(!switches[name]);
+      remember(name, switches[name]);
+      show(document);
+    });
+  }
   const format = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
   const today = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
-  const show = (root) => {
+  function show(root) {
     const now = new Date().toDateString();
     for (const element of root.querySelectorAll("time[datetime]")) {
       const moment = new Date(element.dateTime);
-      if (!Number.isNaN(moment.getTime())) {
+      if (switches.utc) {
+        element.textContent = element.title;
+      } else if (!Number.isNaN(moment.getTime())) {
         element.textContent = (moment.toDateString() === now ? today : format).format(moment);
       }
     }
-  };
+  }
   show(document);
   const stale = document.getElementById("stale");
   const say = (text) => {
     stale.className = text && "note";
     stale.textContent = text;
   };
+  // What an update has changed is announced to screen readers, in an element that is there before.
+  const announced = document.getElementById("announced");
+  const state = () => document.querySelector("[data-state]")?.dataset.state;
+  let before = state();
   // An update leaves readers where they are: what they look at in its place, details open. htmx returns the focus to
   // the element of the same ID.
   let looked, opened;
@@ -40,6 +76,10 @@
   document.addEventListener("htmx:afterSwap", () => {
     show(document);
     say("");
+    if (state() !== before) {
+      before = state();
+      announced.textContent = before ?? "";
+    }
     for (const id of opened) {
       document.getElementById(id)?.setAttribute("open", "");
     }
@@ -61,10 +101,12 @@
       event.preventDefault();
     }
   });
-  // "/" goes to the first field of the search.
+  // "/" goes to the first field of the search. It can be switched off: who speaks to the browser may say "slash".
   document.addEventListener("keydown", (event) => {
-    const first = document.querySelector("form.search input");
-    if (event.key === "/" && first && !/^(INPUT|SELECT|TEXTAREA)$/.test(document.activeElement.tagName)) {
+    const first = document.querySelector("form.search input:not([type=hidden])");
+    const plain = event.key === "/" && !event.ctrlKey && !event.altKey && !event.metaKey && !event.isComposing;
+    const typing = /^(INPUT|SELECT|TEXTAREA)$/.test(document.activeElement.tagName);
+    if (plain && switches.slash && first && !typing) {
       event.preventDefault();
       first.focus();
     }
