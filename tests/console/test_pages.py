@@ -220,7 +220,7 @@ def test_the_key_that_goes_to_the_search_can_be_switched_off(browse: Browse) -> 
     expect(field).not_to_be_focused()
     page.keyboard.press("/")
     expect(field).to_be_focused()
-    switch = page.get_by_role("button", name="goes to the search")
+    switch = page.get_by_role("button", name="Shortcut")
     switch.click()
     page.keyboard.press("/")
     expect(switch).to_be_focused()
