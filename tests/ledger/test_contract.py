@@ -150,7 +150,9 @@ async def test_at_drain_every_unsettled_key_of_this_worker_is_free(database: Dat
 async def test_a_worker_that_starts_ends_what_its_name_held(database: Database) -> None:
     """After a restart under the same name it would renew leases that nobody works on, and lock all others out."""
     await words.claim(await database.ledger())
-    await database.ledger()
+    again = await database.ledger()
+    await words.claim(again, "CHG-2")
+    await again.renew()
     assert entry_of(await (await database.ledger("worker-b")).claim(words.claim_of())).lease.token == 2
 
 

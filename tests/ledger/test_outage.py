@@ -29,7 +29,9 @@ from worker.unlinks.ports.ledger import (
     Claimed,
     Intended,
     Settled,
+    Stage,
     Submitted,
+    Withdrawn,
 )
 
 
@@ -261,6 +263,54 @@ async def test_a_claim_that_nobody_waits_for_any_more_is_let_go(database: Databa
             if isinstance(await claiming, Claimed):
                 continue  # it was faster than the cancellation
         await words.take_over(other, claim.key)
+
+
+async def test_a_claim_that_fails_after_its_commit_is_let_go(database: Database) -> None:
+    """After an error that nobody foresaw, a key would be held for as long as its worker runs, by nobody."""
+    ledger, other = await database.ledger(), await database.ledger("worker-b")
+
+    def fail(call: str, _seconds: float) -> None:
+        if call == "claim":
+            raise RuntimeError("a mistake")
+
+    ledger.on_call(fail)
+    with pytest.raises(RuntimeError, match="a mistake"):
+        await ledger.claim(words.claim_of())
+    await words.take_over(other)
+
+
+async def test_a_release_that_nobody_waits_for_any_more_is_carried_out(database: Database) -> None:
+    """After the end of a hold, a key would be held by nobody for as long as its worker runs."""
+    ledger, other = await database.ledger(), await database.ledger("worker-b")
+    leases = [await words.claim(ledger, f"CHG-{n}") for n in range(20)]
+    releasing = [asyncio.create_task(ledger.release(lease)) for lease in leases]
+    await asyncio.sleep(0)
+    for each in releasing:
+        each.cancel()
+    await asyncio.wait(releasing)
+    for lease in leases:
+        await words.take_over(other, lease.key)
+
+
+async def test_what_has_happened_is_recorded_even_if_nobody_waits_for_it_any_more(database: Database) -> None:
+    """A DELETE that never left would count as sent, and a task that Enterprise Manager began would not be followed."""
+    ledger = await database.ledger()
+    task = TaskTicket("task-1", "session")
+    withdrawn, submitted = [f"withdrawn-{n}" for n in range(20)], [f"submitted-{n}" for n in range(20)]
+    writing = []
+    for key in (*withdrawn, *submitted):
+        lease = await words.claim(ledger, key)
+        await ledger.record(lease, Intended(words.intent_of(job=key), words.noon))
+        change = Withdrawn(1) if key in withdrawn else Submitted(task, words.noon)
+        writing.append(ledger.record(lease, change))
+    tasks = [asyncio.create_task(write) for write in writing]
+    await asyncio.sleep(0)
+    for each in tasks:
+        each.cancel()
+    await asyncio.wait(tasks)
+    entries = {key: await words.take_over(ledger, key) for key in (*withdrawn, *submitted)}
+    assert {(entries[key].stage, entries[key].sends) for key in withdrawn} == {(Stage.CLAIMED, 0)}
+    assert {(entries[key].stage, entries[key].task) for key in submitted} == {(Stage.SUBMITTED, task)}
 
 
 @pytest.mark.parametrize(

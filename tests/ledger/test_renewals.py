@@ -1,4 +1,4 @@
-"""Renewals go before all other writes, also when the database does not carry those out.
+"""Renewals go before all other writes, also when the database does not carry those out; and what they renew.
 
 Leases and time-outs have nearly the proportions that they have by default: a lease of 11 s, a statement of 5 s at most,
 and 2 s at most for a lock.
@@ -13,11 +13,12 @@ from typing import Any
 import psycopg
 import pytest
 from sqlalchemy.exc import DBAPIError
+from structlog.testing import capture_logs
 
 from contracts.events import Outcome
 from tests.ledger import words
 from tests.ledger.conftest import Database
-from tests.ledger.test_slow_statements import SLOW, trouble
+from tests.ledger.test_slow_statements import DAMAGED, SLOW, trouble
 from worker.ledger.sql_ledger import SqlLedger
 from worker.unlinks.ports.ledger import Lease, Settled
 
@@ -89,3 +90,33 @@ async def test_locked_rows_cost_no_other_lease(own_database: Database) -> None:
         waited = asyncio.ensure_future(asyncio.sleep(2 * LEASE_SECONDS))  # for so long, the rows are locked
         assert await ends_of_leases(ledger, kept, waited) == set()
     await settling
+
+
+async def test_a_lease_that_could_not_be_released_keeps_other_workers_from_its_key_no_longer_than_that(
+    own_database: Database,
+) -> None:
+    """A key would be held by nobody for as long as its worker renews other leases, and every redelivery would wait."""
+    ledger, other = await own_database.ledger(lease_seconds=1), await own_database.ledger("worker-b")
+    lease, kept = await words.claim(ledger), await words.claim(ledger, "CHG-kept")
+    own_database.execute(trouble("unlinks", DAMAGED, when="NEW.worker IS NULL"))
+    with pytest.raises(DBAPIError, match="invalid page"):
+        await ledger.release(lease)
+    own_database.execute("DROP TRIGGER trouble ON unlinks")
+    with capture_logs() as logs:
+        await words.take_over(other, lease.key)
+    assert {"event": "ledger.lease_unused", "idempotency_key": "CHG-1", "log_level": "warning"} in logs
+    assert ledger.alive(kept)
+
+
+async def test_a_locked_row_is_known_as_such_beside_a_lease_that_is_used_no_more(own_database: Database) -> None:
+    """A lease would count as taken over because its row was locked for a moment, and its unlink would be given up."""
+    ledger = await own_database.ledger(lease_seconds=60)
+    locked = await words.claim(ledger, "CHG-locked")
+    unused = await words.claim(ledger, "CHG-unused")
+    own_database.execute(trouble("unlinks", DAMAGED, when="NEW.worker IS NULL"))
+    with pytest.raises(DBAPIError, match="invalid page"):
+        await ledger.release(unused)
+    with psycopg.connect(own_database.url, connect_timeout=10) as other:
+        other.execute("SELECT 1 FROM unlinks WHERE key = 'CHG-locked' FOR UPDATE")
+        await ledger.renew()
+    assert ledger.alive(locked)

@@ -85,6 +85,7 @@ class SimulatedWriter(Writer):
         order: tuple[int, str],
         key: str | None = None,
         reads: bool = False,
+        kept: bool = False,
         landed: Callable[[T], None] | None = None,
     ) -> T:
         """As the ledger's writer has it."""
@@ -92,7 +93,7 @@ class SimulatedWriter(Writer):
         if key is not None:
             self._weather.break_now_and_then()
         self._process.call_soon(self._send)
-        result = await super().write(carry_out, order=order, key=key, reads=reads, landed=landed)
+        result = await super().write(carry_out, order=order, key=key, reads=reads, kept=kept, landed=landed)
         if key is not None:
             self._weather.break_now_and_then()
         return result

@@ -29,6 +29,7 @@ from worker.ledger import batches as ledger_batches
 from worker.ledger.batches import _BATCHES_OF_KEY, Batching, _under_way
 from worker.ledger.cancelling import Cancelling, Stored
 from worker.ledger.later_runs import LaterRuns
+from worker.ledger.leases import Leases
 from worker.ledger.sql_ledger import SqlLedger
 from worker.ledger.statements import RECORD, START_RUN, _before_its_intent, _write
 from worker.ledger.tables import unlinks
@@ -312,6 +313,17 @@ def _always_alive(self: SqlLedger, lease: Lease) -> bool:
     return True
 
 
+def _never_over(self: SqlLedger, lease: Lease) -> float:
+    del self, lease
+    return float("inf")
+
+
+async def _release_while_somebody_waits(self: SqlLedger, lease: Lease) -> None:
+    """A release that is cut off before it was tried is dropped."""
+    self._leases.end(lease)
+    await self._call("release", lease.key, lambda transaction: transaction.release(lease))
+
+
 async def _check_the_lease_alone(self: Workflow) -> float:
     self.require_lease()
     return self.clock.monotonic() + MAY_SEND_SECONDS
@@ -569,15 +581,20 @@ MUTANTS = (
         (
             (Transaction, "_update", _update_the_newest),
             (SqlLedger, "alive", _always_alive),
+            (SqlLedger, "seconds_left", _never_over),
         ),
     ),
-    Mutant("never asks whether its lease is alive", ((SqlLedger, "alive", _always_alive),)),
+    Mutant(
+        "never asks whether its lease is alive",
+        ((SqlLedger, "alive", _always_alive), (SqlLedger, "seconds_left", _never_over)),
+    ),
     Mutant(
         "runs a settled key again",
         (
             (SqlLedger, "claim", _claim_settled_keys_too),
             (SqlLedger, "record", _write_nothing_of_settled_keys),
             (SqlLedger, "alive", _always_alive),
+            (SqlLedger, "seconds_left", _never_over),
         ),
     ),
     Mutant(
@@ -670,5 +687,10 @@ MUTANTS = (
         ((ledger_batches, "_stored_event", _whatever_is_stored), (Batching, "_forget_events", _forget_no_events)),
     ),
     Mutant("gives a batch the same ID whatever its ends", ((batches, "batch_ended_id", _id_without_ends),)),
+    Mutant("keeps a lease that no unlink uses", ((Leases, "unused", lambda *_: []),)),
+    Mutant(
+        "drops a release that the hold cuts off",
+        ((SqlLedger, "release", _release_while_somebody_waits), (Leases, "unused", lambda *_: [])),
+    ),
     Mutant("resumes nothing", ((Workflow, "_resume", _defer_forever),)),
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -48,6 +48,7 @@ from worker.unlinks.workflow import MOST_SENDS
 if TYPE_CHECKING:
     from tests.simulation.broker import Message
     from tests.simulation.enterprise_manager import Server, Span, TrueTask
+    from worker.ledger.transaction import Renewed
 
 NOTHING_LOST = "1 nothing is lost"
 NOTHING_TWICE = "2 nothing is done twice"
@@ -57,12 +58,14 @@ KEEPS_GOING = "5 it keeps going"
 
 #: Calls of a transaction that write nothing of a key whose lease is held.
 NOT_OF_A_LEASE = {
-    *("lock", "renew", "has_decided", "last_run", "cancelled_by"),
+    *("lock", "has_decided", "last_run", "cancelled_by"),
     *("join", "end_members", "ended_batches"),
 }
 
 #: After the hold, requests may have to time out, and a list be looked at for `verify` seconds.
 HOLD_MARGIN_SECONDS = 500.0
+#: So often a lease that its worker does not use may be renewed in a row: for more than twice its length.
+MOST_RENEWALS_UNUSED = 50
 #: A command for a name without a queue is rejected no earlier than this.
 TURNED_AWAY_SECONDS = 600.0
 
@@ -148,6 +151,9 @@ class Observer:
         #: Whether the broker takes no delivery back: a worker may keep an unlink whose deliveries it has no more.
         self.keeps_deliveries = False
         self._claimed_at: dict[str, float] = {}
+        #: The keys that a process is at work on; and how often in a row it renewed a lease for another one.
+        self.in_hand: dict[Process, Callable[[], Collection[str]]] = {}
+        self._unused: dict[Process, Counter[tuple[str, int]]] = {}
         #: Whether the worker meets errors that nobody foresaw, and may so give a command up.
         self.unforeseen = unforeseen
         #: The rejections of commands that were given up.
@@ -391,8 +397,19 @@ class Observer:
             self._cancel_asked(arguments[0], result)
         elif name == "count_rejected":
             self.batch.rejected(*arguments)
+        elif name == "renew":
+            self._renewed(process, result)
         elif name not in NOT_OF_A_LEASE:
             self._wrote_of_lease(process, name, arguments, result)
+
+    def _renewed(self, process: Process, renewed: Renewed) -> None:
+        """A worker that keeps the lease of what it does not work on keeps all others from it."""
+        in_hand, before = self.in_hand[process](), self._unused.get(process, Counter())
+        unused = [lease for lease in renewed.tokens.items() if lease[0] not in in_hand]
+        self._unused[process] = Counter({lease: before[lease] + 1 for lease in unused})
+        for (key, _), renewals in self._unused[process].items():
+            if renewals > MOST_RENEWALS_UNUSED:
+                self.broken(KEEPS_GOING, f"{process.name} renews the lease of {key}, and does not work on it")
 
     def _wrote_of_lease(self, process: Process, name: str, arguments: tuple[Any, ...], result: Any) -> None:
         lease: Lease = arguments[0]

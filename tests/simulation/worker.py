@@ -94,6 +94,8 @@ class SimulatedWorker:
             rules=self._scenario.rules,
             steps=IsolatedSinks(self._weather, StepLog()),
         )
+        in_hand = self._dispatcher._running  # noqa: SLF001 - no port says what a worker is at work on
+        self._observer.in_hand[process] = lambda: in_hand
         process.on_death = self._died
         self.processes.append(process)
         process.spawn(ledger.keep_renewing())

@@ -159,6 +159,10 @@ class TakesAll:
         """It is."""
         return True
 
+    def seconds_left(self, _lease: Lease) -> float:
+        """A while."""
+        return 10.0
+
     async def record(self, _lease: Lease, change: object) -> bool:
         """The job is free."""
         self.taken.append(change)

@@ -45,6 +45,7 @@ class Leases:
         self._clock = clock
         self._certain_seconds = lease_seconds * (1 - MARGIN)
         self._held: dict[str, _Held] = {}
+        self._unused: dict[Lease, float] = {}
 
     def had(self, lease: Lease, began: float) -> None:
         """The lease was claimed, in a transaction that began at `began`."""
@@ -67,6 +68,19 @@ class Leases:
                 endangered.append(key)
         return endangered
 
+    def unused(self, tokens: Mapping[str, int], began: float) -> list[Lease]:
+        """The renewed leases that were not held here for as long as a lease lasts, each once in that time.
+
+        A release may have failed, or a claim whose answer was lost. Renewed without end, they would keep other workers
+        from the key. To be called after `renewed`.
+        """
+        unheld = (Lease(key, token) for key, token in tokens.items() if key not in self._held)
+        self._unused = {lease: self._unused.get(lease, began) for lease in unheld}
+        over = [lease for lease, since in self._unused.items() if since + self._certain_seconds <= began]
+        for lease in over:
+            self._unused[lease] = began
+        return over
+
     def __len__(self) -> int:
         """The number of leases."""
         return len(self._held)
@@ -87,11 +101,15 @@ class Leases:
 
     def alive(self, lease: Lease) -> bool:
         """Whether no other worker can have the key yet."""
+        return self.seconds_left(lease) > 0
+
+    def seconds_left(self, lease: Lease) -> float:
+        """For how many seconds no other worker can have the key."""
         held = self._held.get(lease.key)
         if held is None or held.token != lease.token:
-            return False
+            return 0.0
         stopped = max(self._ahead() - held.ahead, 0.0)
-        return self._clock.monotonic() + stopped < held.certain_until
+        return max(held.certain_until - self._clock.monotonic() - stopped, 0.0)
 
     def _ahead(self) -> float:
         """How much the time of day is ahead of the monotonic clock."""

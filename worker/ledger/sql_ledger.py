@@ -46,6 +46,7 @@ from worker.unlinks.ports.ledger import (
     NoSuchRun,
     Retry,
     RetryResult,
+    SentAgain,
     Settled,
 )
 
@@ -178,13 +179,14 @@ class SqlLedger:
         order: tuple[int, str] | None = None,
         *,
         reads: bool = False,
+        kept: bool = False,
         landed: Callable[[T], None] | None = None,
     ) -> T:
         began = self._clock.monotonic()
         order = order or (BY_KEY, key)
         try:
             return await self._writer.write(
-                self._if_usable(carry_out), order=order, key=key, reads=reads, landed=landed
+                self._if_usable(carry_out), order=order, key=key, reads=reads, kept=kept, landed=landed
             )
         finally:
             for listener in self._call_listeners:
@@ -223,13 +225,14 @@ class SqlLedger:
     async def claim(self, claim: NewClaim) -> ClaimResult:
         """Take a key. See the port.
 
-        If the caller is cancelled meanwhile, the key is released again: no unlink would use its lease.
+        If the caller is cancelled meanwhile, or this fails after the claim, the key is released again: no unlink would
+        use its lease.
         """
         trace_id = self._trace_id()
         return await self._take("claim", claim.key, lambda transaction: transaction.claim(claim, trace_id))
 
     async def retry(self, retry: Retry) -> RetryResult:
-        """Start the next run of a key. See the port. As `claim` if the caller is cancelled meanwhile."""
+        """Start the next run of a key. See the port. As `claim` if the caller is cancelled, or this fails."""
         order, trace_id = (BY_BATCH, retry.key), self._trace_id()
         return await self._take("retry", retry.key, lambda transaction: transaction.retry(retry, trace_id), order)
 
@@ -254,7 +257,7 @@ class SqlLedger:
             )
         except SchemaTooNewError:
             return HeldElsewhere()  # the command is for a worker of the newer version
-        except asyncio.CancelledError:
+        except BaseException:  # whatever it is, the caller does not get the lease
             caller_gone = True
             if had is not None:
                 self._release_later(had)
@@ -269,14 +272,14 @@ class SqlLedger:
     async def _release_unwaited(self, lease: Lease) -> None:
         try:
             await self.release(lease)
-        except Exception as error:  # noqa: BLE001 - no caller waits for it; the lease runs out once the worker ends
+        except Exception as error:  # noqa: BLE001 - no caller waits for it; `_renewed` tries again
             _log.warning("ledger.release_failed", idempotency_key=lease.key, problem=problem_in(error))
 
     async def release(self, lease: Lease) -> None:
         """Release an unsettled key. See the port."""
         self._leases.end(lease)
         with suppress(SchemaTooNewError):
-            await self._call("release", lease.key, lambda transaction: transaction.release(lease))
+            await self._call("release", lease.key, lambda transaction: transaction.release(lease), kept=True)
 
     async def release_all(self) -> None:
         """At drain: end every unsettled lease of this worker, so that others continue without waiting.
@@ -297,6 +300,10 @@ class SqlLedger:
         """Whether the lease is certain not to have run out. See the port."""
         return self._leases.alive(lease)
 
+    def seconds_left(self, lease: Lease) -> float:
+        """For how many seconds the lease is certain not to run out. See the port."""
+        return self._leases.seconds_left(lease)
+
     async def has_decided(self, key: str, fingerprint: str) -> bool:
         """Whether the key is past its claim with this content. See the port."""
         return await self._call(
@@ -311,7 +318,7 @@ class SqlLedger:
         """Make every lease of this worker last from now on."""
         with suppress(SchemaTooNewError):
             await self._writer.write(
-                self._if_usable(lambda transaction: (transaction.renew(len(self._leases)), transaction.began)),
+                self._if_usable(lambda transaction: (transaction.renew(), transaction.began)),
                 order=(FIRST, ""),
                 landed=self._renewed,
             )
@@ -353,6 +360,9 @@ class SqlLedger:
         for key in sorted(set(endangered) - self._endangered):
             _log.warning("ledger.lease_blocked", idempotency_key=key)
         self._endangered = frozenset(endangered)
+        for lease in self._leases.unused(renewed.tokens, began):
+            _log.warning("ledger.lease_unused", idempotency_key=lease.key)
+            self._release_later(lease)
         for key in renewed.cancelled:
             self._notify_cancelled(key)
         self._notify_renewed(well=not endangered)
@@ -449,14 +459,17 @@ class SqlLedger:
     async def record(self, lease: Lease, change: Change) -> bool:
         """Record a change. See the port.
 
+        If the caller is cancelled meanwhile, what has happened is recorded; what was about to happen may be.
+
         Raises:
             OutOfOrderError: the key's stage does not allow it, or an earlier intent names another link.
             SchemaTooNewError: a `LeaseLostError`: nothing is written into a schema that this version does not know.
         """
         order = (BY_JOB, f"{change.intent.job_id} {lease.key}") if isinstance(change, Intended) else None
+        kept = not isinstance(change, (Intended, SentAgain))
         try:
             recorded = await self._call(
-                change.call, lease.key, lambda transaction: transaction.record(lease, change), order
+                change.call, lease.key, lambda transaction: transaction.record(lease, change), order, kept=kept
             )
         except LeaseLostError:
             self._leases.end(lease)

@@ -204,7 +204,8 @@ LOCK: Final = (
     .with_for_update(key_share=True)
 )
 
-END_LEASES: Final = update(unlinks).where(_of_worker).values(lease_until=EPOCH)
+#: As `RELEASE_ALL`, for a worker that starts: what its name held would else be renewed with what it claims.
+END_LEASES: Final = update(unlinks).where(_of_worker).values(**_NOBODY)
 
 RELEASE: Final = _write(_ours, **_NOBODY)
 

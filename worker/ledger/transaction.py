@@ -158,8 +158,8 @@ class Transaction(Cancelling, LaterRuns):
         }
         return self.connection.execute(take(self.connection.dialect.name), parameters).mappings().one_or_none()
 
-    def renew(self, held: int = 0) -> Renewed:
-        """Make the leases of this worker last from now on; it waits for no lock. `held`: how many it should find.
+    def renew(self) -> Renewed:
+        """Make the leases of this worker last from now on; it waits for no lock.
 
         Without an order: it locks rows only while nothing else is done in the transaction, and never waits.
         """
@@ -167,7 +167,9 @@ class Transaction(Cancelling, LaterRuns):
         statement = renew(self.connection.dialect.name)
         rows = self.connection.execute(statement, {**of_worker, "lease_microseconds": self._lease_microseconds}).all()
         tokens = {key: token for key, token, _ in rows}
-        ours = self.connection.execute(LEASES, of_worker).all() if len(tokens) < held else ()
+        # On SQLite no row can be locked.
+        has_locks = self.connection.dialect.name == "postgresql"
+        ours = self.connection.execute(LEASES, of_worker).all() if has_locks else ()
         return Renewed(
             tokens=tokens,
             cancelled=tuple(key for key, _, cancelled in rows if cancelled),
@@ -307,9 +309,8 @@ def _is_recorded(change: Change, row: RowMapping) -> bool:
         case Intended(intent, sent_at):
             found = (row["stage"], row["sent_at"], row["link_id"])
             return bool(found == (Stage.INTENDED, sent_at, intent.link.object_in_job_id))
-        case Withdrawn(send):
-            back = Stage.CLAIMED if send == 1 else Stage.INTENDED
-            return bool((row["stage"], row["sends"]) == (back, send - 1))
+        case Withdrawn(send):  # or it was never counted
+            return bool(row["sends"] == send - 1 and row["stage"] != Stage.SETTLED)
         case SentAgain(send):
             return bool((row["stage"], row["sends"]) == (Stage.INTENDED, send))
         case Settled(_, event, _):

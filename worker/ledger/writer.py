@@ -90,6 +90,7 @@ class Write(Generic[T]):
         key: the key that it is about. A transaction holds one write for a key, so that ordering them changes nothing.
             None: it may change every row of this worker.
         reads: whether it changes nothing: a database that only reads is not available.
+        kept: whether it is carried out even if its caller is gone before it was tried.
         landed: called on the event loop with the result, before the caller continues, and even if the caller is gone.
     """
 
@@ -99,6 +100,7 @@ class Write(Generic[T]):
     landed: Callable[[T], None] | None
     future: asyncio.Future[T]
     reads: bool = False
+    kept: bool = False
     begun: bool = False
     races: int = 0
     failures: int = 0
@@ -188,9 +190,13 @@ class Writer:
         order: tuple[int, str],
         key: str | None = None,
         reads: bool = False,
+        kept: bool = False,
         landed: Callable[[T], None] | None = None,
     ) -> T:
-        """Queue a write, and return when it is committed. Cancelling the caller does not undo a queued write.
+        """Queue a write, and return when it is committed.
+
+        If the caller is cancelled, a write that was not tried yet is dropped, unless it is `kept`; others may be
+        carried out.
 
         Raises:
             LedgerClosedError: the ledger was closed before.
@@ -199,7 +205,7 @@ class Writer:
                 and several times not this one.
         """
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        write = Write(carry_out, order, key, landed, future, reads)
+        write = Write(carry_out, order, key, landed, future, reads, kept)
         with self._changed:
             if self._closing.is_set():
                 raise LedgerClosedError
@@ -456,8 +462,8 @@ def _is_first(write: Write[Any]) -> bool:
 
 
 def _is_given_up(write: Write[Any]) -> bool:
-    """Whether its caller is gone, and it was never tried."""
-    return write.future.cancelled() and not write.begun
+    """Whether its caller is gone, it was never tried, and it need not be."""
+    return write.future.cancelled() and not (write.begun or write.kept)
 
 
 def writer_on(

@@ -208,7 +208,7 @@ class Workflow:
     async def _intend(self, intent: Intent) -> None:
         self.report(StepKind.INTENDING)
         sent_at = self.clock.now()
-        free = await self.ledger.record(self.entry.lease, Intended(intent, sent_at))
+        free = await self._record_send(Intended(intent, sent_at))
         self.entry = replace(self.entry, intent=intent)
         if not free:
             raise DeferredError("another worker has an unlink of this job under way", BUSY_JOB_SECONDS)
@@ -217,6 +217,14 @@ class Workflow:
         self._start_the_deadline()
 
     # --- the DELETE -------------------------------------------------------------------------------------------------
+
+    async def _record_send(self, change: Intended | SentAgain) -> bool:
+        """Record that the next DELETE is about to be sent. If this is cut off, it is not sent, and must not count."""
+        try:
+            return await self.ledger.record(self.entry.lease, change)
+        except asyncio.CancelledError:
+            await self.ledger.record(self.entry.lease, Withdrawn(self.entry.sends + 1))
+            raise
 
     async def _send(self) -> Ending:
         """Send the recorded DELETE once, and continue to the end."""
@@ -262,7 +270,7 @@ class Workflow:
         """
         self.require_lease()
         self.waiting.require_time()
-        seconds = MAY_SEND_SECONDS
+        seconds = min(MAY_SEND_SECONDS, self.ledger.seconds_left(self.entry.lease))
         if self.command.not_after is not None and self.entry.sends == 1:
             seconds = min(seconds, (self.command.not_after - self.clock.now()).total_seconds())
         return self.clock.monotonic() + seconds
@@ -387,7 +395,7 @@ class Workflow:
             job = Job(self._intent.job_id, self._intent.job_name)
             backups = await self._ask(lambda: self.enterprise_manager.linked_backups(job))
             self._require_consent(tuple(backups))
-            await self.ledger.record(self.entry.lease, SentAgain(self.entry.sends + 1))
+            await self._record_send(SentAgain(self.entry.sends + 1))
         except DeadlinePassedError:
             return await self._time_is_over(None)
         except CancelRequestedError:

@@ -1,4 +1,7 @@
-"""The ledger: the state of every key. Times of day are aware datetimes in UTC."""
+"""The ledger: the state of every key. Times of day are aware datetimes in UTC.
+
+More than 400 lines: one port, with the records that its calls take and give.
+"""
 
 from __future__ import annotations
 
@@ -256,7 +259,7 @@ class Intended:
 
 @dataclass(frozen=True, slots=True)
 class Withdrawn:
-    """The DELETE, the `send`th of the run, certainly did not leave. Decrements `sends`.
+    """The DELETE, the `send`th of the run, certainly did not leave. Decrements `sends`, if it was counted.
 
     The first one: back to `claimed`, and the job is free. The intent stays stored; `sent_at` is cleared. A later one:
     `intended`, because an earlier one may be carried out.
@@ -367,6 +370,9 @@ class Ledger(Protocol):
     async def record(self, lease: Lease, change: Change) -> bool:
         """Record a change. False only for an `Intended` whose job is busy.
 
+        If the caller is cancelled, the change may yet be recorded. `Withdrawn`, `Submitted` and `Settled` certainly
+        are, unless the lease is lost.
+
         Raises:
             LeaseLostError: the token is not the newest, or the key has ended.
             CancelRequestedError: in this transaction, the ledger finds a request to cancel, and the change is
@@ -375,7 +381,10 @@ class Ledger(Protocol):
         ...
 
     async def release(self, lease: Lease) -> None:
-        """Release an unsettled key, so that any worker may take it over at once. Does nothing if the lease is lost."""
+        """Release an unsettled key, so that any worker may take it over at once. Does nothing if the lease is lost.
+
+        It is released even if the caller is cancelled.
+        """
         ...
 
     async def cancel(self, request: CancelRequest) -> AlreadySettled | KeyReused | NoSuchRun | KnownRun | None:
@@ -397,4 +406,8 @@ class Ledger(Protocol):
 
     def alive(self, lease: Lease) -> bool:
         """Whether the lease is certain not to have run out, by this worker's own monotonic clock. No I/O."""
+        ...
+
+    def seconds_left(self, lease: Lease) -> float:
+        """For how many seconds, at least, the lease does not run out; 0 if it is not `alive`."""
         ...
