@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 from typing import Any
 
 import pytest
+import requests
 from pydantic import SecretStr
 
 from contracts.events import Event, Outcome, Reason, ReasonCode
 from tests.broker.conftest import Site, Worker
 from tests.broker.events import make_event
 from tests.waiting import until
+from worker.broker.problems import BrokerClosedError
 from worker.sandbox.processes.free_ports import LOOPBACK
 from worker.sandbox.rabbitmq.private_broker import LocalBroker
 from worker.unlinks.ports.broker import PublishRefusedError
@@ -104,7 +106,6 @@ class Gate:
 
     Attributes:
         resets: how often it has reset a connection.
-        open: whether connections can pass at all.
     """
 
     def __init__(self, upstream: int, forbidden: bytes) -> None:
@@ -126,6 +127,11 @@ class Gate:
             far_writer.transport.abort()
             writer.transport.abort()
             self._writers.discard(writer)
+
+    @property
+    def connections(self) -> int:
+        """How many connections there are."""
+        return len(self._writers)
 
     def reset_all(self) -> None:
         """Reset all connections."""
@@ -198,11 +204,13 @@ async def test_outage_however_often_it_comes_is_no_refusal(
         for _ in range(6):
             await until(lambda: worker.broker.up)
             losses = len(site.logged("broker.connection_lost"))
-            if end == "cut off":
-                between.reset_all()
-            else:
-                await asyncio.to_thread(site.close_connections)
-            await until(lambda losses=losses: len(site.logged("broker.connection_lost")) > losses)
+            while len(site.logged("broker.connection_lost")) == losses:
+                if end == "cut off":
+                    between.reset_all()
+                    await asyncio.sleep(0)
+                else:
+                    with suppress(requests.HTTPError):  # 3.10 answers 500 if a connection has just been closed
+                        await asyncio.to_thread(site.close_connections)
             assert not publish.done()
         await asyncio.to_thread(site.silence, "unlink.unrouted", silent_now=False)
         async with asyncio.timeout(60):
@@ -210,3 +218,24 @@ async def test_outage_however_often_it_comes_is_no_refusal(
         assert not site.logged("broker.publish_failed")
         await worker.broker.close()
     assert {body for _, _, body in site.take_all("unlink.unrouted")} == {event.to_bytes()}
+
+
+@pytest.mark.rabbitmqctl
+async def test_worker_that_closes_leaves_no_connection_of_a_single_message(site: Site, broker: LocalBroker) -> None:
+    """A drain would wait for the confirm of one message, or its connection outlive the worker's others."""
+    async with gate(broker, b"\0nothing\0") as (between, port):
+        worker = await site.start_worker(through(site, broker, port))
+        await asyncio.to_thread(site.silence, "unlink.unrouted", silent_now=True)
+        publish = asyncio.ensure_future(worker.broker.outbox.publish(make_event()))
+        for _ in range(3):
+            await until(lambda: worker.broker.up)
+            losses = len(site.logged("broker.connection_lost"))
+            between.reset_all()
+            await until(lambda losses=losses: len(site.logged("broker.connection_lost")) > losses)
+        await until(lambda: worker.broker.up and between.connections == 3, "a connection of its own")
+        assert not publish.done()
+        async with asyncio.timeout(20):
+            await worker.broker.close()
+            with pytest.raises(BrokerClosedError):
+                await publish
+        await until(lambda: between.connections == 0)
