@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +170,9 @@ def test_no_sibling_host_can_plant_the_cookie_of_a_login(login: Provider) -> Non
     console = ConsoleSettings.model_validate({"oidc": account})
     assert console.oidc is not None
     oidc = Oidc(console.oidc, Users(None), "https://unlinks.example.com")
-    for cookie in (asyncio.run(oidc.begin("/"))[1], oidc.no_cookie):
+    with ThreadPoolExecutor(1) as thread:  # Playwright's loop runs in this thread
+        _, begun = thread.submit(lambda: asyncio.run(oidc.begin("/"))).result()
+    for cookie in (begun, oidc.no_cookie):
         name, *attributes = cookie.split("; ")
         # https://www.rfc-editor.org/rfc/rfc6265bis, section 4.1.3.2
         assert name.startswith("__Host-unlink-oidc=")

@@ -202,7 +202,7 @@ def test_the_end_of_an_unlink_is_announced(browse: Browse, estate: Estate) -> No
     """Who cannot see the page would not learn that the unlink they follow has ended (WCAG 4.1.3)."""
     lease = estate.order("CHG1")
     page = browse("/unlinks/Q0hHMQ")
-    status = page.locator("#announced[role=status]")
+    status = page.locator("#announced[aria-live=polite]")
     expect(status).to_have_text("")
     kept = status.element_handle()
     estate.end(lease)
