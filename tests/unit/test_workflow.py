@@ -349,7 +349,7 @@ async def test_a_cancel_of_a_task_that_was_sent_long_ago_and_is_forgotten_does_n
     workflow.report = Reporter(steps, "default")
     ending = await asyncio.wait_for(workflow.to_ending(), 30)
     assert (ending.outcome, ending.changed) == (Outcome.CANCELLED, None)
-    assert len(server.links_read) <= 3
+    assert server.links_read[-1] - server.links_read[0] < workflow.pace.settling / 2
     awaiting = [step.facts for step in steps.steps if step.kind is StepKind.AWAITING_LINKS]
     assert awaiting[-1]["then"] == "the unlink ends as cancelled"
     assert awaiting[-1]["seconds"] < 1
