@@ -18,11 +18,12 @@ DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.
 README = DOCUMENTS[0].read_text()
 #: How the code is arranged, for those who work on it.
 GUIDES = sorted((ROOT / "docs").rglob("*.md"))
-#: Names of Enterprise Manager that the guides mention.
+#: Names of Enterprise Manager and of HTTP that the guides mention.
 FOREIGN = {
     *("Backup", "BackupJobSession", "BackupServer", "HierarchyRoot", "ObjectInJobId"),
     *("Alternate", "Down", "Rel", "Up"),
     *("Finished", "Stopped", "Working"),
+    *("Origin", "Referer"),
 }
 CODE = [path for folder in ("contracts", "worker") for path in (ROOT / folder).rglob("*.py")]
 
