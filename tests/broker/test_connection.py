@@ -238,3 +238,15 @@ async def test_plain_to_a_tls_port_is_reported(problem_with: Callable[..., Any],
     """A wrong scheme in the URL would be a riddle."""
     problem = await problem_with(f"amqp://u:p@127.0.0.1:{tls_port}/")
     assert "amqps://" in problem
+
+
+async def test_a_connection_that_was_cut_off_while_it_was_made_is_closed_without_an_error(
+    broker: LocalBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The transport was gone, and pika had not said so: a worker without threads logged a stack trace."""
+    monkeypatch.setattr(connection, "CLOSE_SECONDS", 0.1)
+    made = await connection.connect(connection.connection_parameters(BrokerSettings(url=SecretStr(broker.url)), "test"))
+    transport, made._transport = made._transport, None  # type: ignore[attr-defined] # noqa: SLF001 - as pika does
+    monkeypatch.setattr(made, "close", lambda: None)
+    await connection._close(made, asyncio.get_running_loop().create_future())  # noqa: SLF001 - of that state only
+    transport.abort()

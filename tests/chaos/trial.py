@@ -44,9 +44,19 @@ _SUSPICIOUS_SECONDS = 60.0
 #: How many old commands are repeated when all is quiet.
 _REPEATED = 50
 
-#: What the strikes do to the host of a worker, in the words of the worker's log; and what pika says where a connection
-#: was given up while it was made.
-_AILING = ("can't start new thread", "Too many open files", "_AsyncioIOReference.__init__.<locals>.on_done_adapter")
+#: What the strikes do to the host of a worker and to its way to Enterprise Manager, in the words of the worker's log;
+#: and what pika and psycopg say where a connection ends while it is made or in use.
+_EXPLAINED = (
+    "can't start new thread",
+    "Too many open files",
+    "did not answer with TLS",
+    "keeps refusing its own logon sessions",
+    "cannot be reached",
+    "answered with status 503",
+    "_AsyncioIOReference.__init__.<locals>.on_done_adapter",
+    "_AsyncTransportBase._connection_lost_notify_async",
+    "error ignored terminating <psycopg.Pipeline [BAD]",
+)
 
 #: A worker's log events that say that something happened which nobody foresaw.
 _UNFORESEEN = ("unlink.attempt_failed", "broker.part_failed", "unlink.requeued", "unlink.gave_up", "library.message")
@@ -130,7 +140,7 @@ class Result:
             * (self.orphaned > 0),
             "deliveries held too long": [f"{self.longest_hold:.1f} s"] * too_long,
             "complaints that no strike explains": [
-                what for what in self.unforeseen if not any(words in what for words in _AILING)
+                what for what in self.unforeseen if not any(words in what for words in _EXPLAINED)
             ],
             "gauges that grow": [name for name, course in sorted(self.courses.items()) if not course.flat],
         }

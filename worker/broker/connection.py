@@ -294,7 +294,8 @@ async def _close(connection: AsyncioConnection, lost: asyncio.Future[Any]) -> No
     if not (connection.is_closed or connection.is_closing):
         connection.close()
     await asyncio.wait((lost,), timeout=CLOSE_SECONDS)
-    if not lost.done():
-        # The broker does not answer, or a channel still waits for an answer: pika would wait without a limit.
+    # The broker may not answer, or a channel still wait for an answer: pika would wait without a limit. A connection
+    # without a transport is cut off already.
+    if not lost.done() and connection._transport is not None:  # type: ignore[attr-defined] # noqa: SLF001 - as below
         connection._adapter_disconnect_stream()  # type: ignore[attr-defined] # noqa: SLF001 - no public way to hang up
         await asyncio.wait((lost,), timeout=CLOSE_SECONDS)
