@@ -5,7 +5,6 @@ More than 400 lines: one table of wrong variants.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -68,8 +67,8 @@ from worker.unlinks.ports.steps import Reporter
 from worker.unlinks.ports.steps import Step as ReportedStep
 from worker.unlinks.replies import Replies, refusals_of
 from worker.unlinks.runs import Running, Runs
-from worker.unlinks.waiting import FIRST_PAUSE, DeadlinePassedError, DeferredError, Departure, LeavingError, Waiting
-from worker.unlinks.workflow import MAY_SEND_SECONDS, Workflow
+from worker.unlinks.waiting import FIRST_PAUSE, DeadlinePassedError, DeferredError, LeavingError, Waiting
+from worker.unlinks.workflow import Workflow
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,23 +321,6 @@ async def _release_while_somebody_waits(self: SqlLedger, lease: Lease) -> None:
     """A release that is cut off before it was tried is dropped."""
     self._leases.end(lease)
     await self._call("release", lease.key, lambda transaction: transaction.release(lease))
-
-
-async def _check_the_lease_alone(self: Workflow) -> float:
-    self.require_lease()
-    return self.clock.monotonic() + MAY_SEND_SECONDS
-
-
-async def _until_sent_without_an_end(
-    self: Waiting, send: Callable[[Departure], Awaitable[Any]], may_send: Callable[[], Awaitable[float]]
-) -> Any:
-    """The wait for a logon and a slot is taken for the exchange, which must not be interrupted."""
-    del self
-    exchanging = asyncio.ensure_future(send(Departure(may_send)))
-    while not exchanging.done():
-        with suppress(asyncio.CancelledError):
-            await asyncio.wait((exchanging,))
-    return exchanging.result()
 
 
 def _hold_for_ever(self: Attempts, deliveries: list[Delivery]) -> float:
@@ -605,10 +587,6 @@ MUTANTS = (
     Mutant(
         "takes a lost answer for a DELETE that did not leave",
         ((SimulatedGateway, "delete_link", _take_a_lost_answer_for_nothing_done),),
-    ),
-    Mutant(
-        "lets nothing end the wait for a slot",
-        ((Waiting, "until_sent", _until_sent_without_an_end), (Workflow, "_may_send", _check_the_lease_alone)),
     ),
     Mutant("holds a delivery without end", ((Attempts, "hold_until", _hold_for_ever),)),
     Mutant("trusts a task ID after a new logon", ((SimulatedGateway, "task", _trust_an_old_task),)),

@@ -148,9 +148,6 @@ class Observer:
     def __init__(self, world: World, *, hold_seconds: float, unforeseen: bool) -> None:
         self.world = world
         self.hold_seconds = hold_seconds
-        #: Whether the broker takes no delivery back: a worker may keep an unlink whose deliveries it has no more.
-        self.keeps_deliveries = False
-        self._claimed_at: dict[str, float] = {}
         #: The keys that a process is at work on; and how often in a row it renewed a lease for another one.
         self.in_hand: dict[Process, Callable[[], Collection[str]]] = {}
         self._unused: dict[Process, Counter[tuple[str, int]]] = {}
@@ -467,7 +464,6 @@ class Observer:
             self.situations[f"taken over when {story.stage}"] += 1
             story.unknown += story.stage is Stage.INTENDED
         story.token, story.holder = entry.lease.token, process
-        self._claimed_at[story.key] = self.world.now
 
     def _first_claimed(self, claim: NewClaim | Retry) -> Story:
         command = self.read(claim.command).command if isinstance(claim, NewClaim) else None
@@ -672,9 +668,6 @@ class Observer:
         story = self.stories.get(key)
         if story is not None and (story.holder is not process or story.stage is not Stage.INTENDED):
             self.broken(NOTHING_TWICE, f"{process.name} let a DELETE for {key} leave without a living intent")
-        held = self.world.now - self._claimed_at.get(key, self.world.now)
-        if held > self.hold_seconds + 1 and not process.pauses and self.keeps_deliveries:
-            self.broken(KEEPS_GOING, f"{process.name} let a DELETE for {key} leave {held:.0f} s after its claim")
 
     def _check_consent(self, process: Process, story: Story, job_id: str) -> None:
         looked_at = self._looks.get((process.name, job_id), -1.0)

@@ -78,7 +78,6 @@ class Simulation:
         self.observer.server = self.server
         self.observer.batch.drawn = scenario.batch
         self.observer.strict = "longest_task" not in scenario.weather
-        self.observer.keeps_deliveries = scenario.faults.isdisjoint({"consumers_cut", "broker_away"})
         self.observer.on_failure = self._maybe_retry
         #: Apart, so that the other draws stay as they were.
         self._retries = Random(f"retries {seed}")  # noqa: S311 - a simulation's chance must be repeatable
